@@ -1,0 +1,64 @@
+"""What an event may be called, and which declared name a wrong one resembles (N1, N3)."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from madcrow_events._logs import printable, type_name
+from madcrow_events.exceptions import InvalidEventNameError, UnknownEventError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["canonical_name", "unknown_event"]
+
+_NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
+_PATTERN = re.compile(r"[a-z0-9_.*]*\*[a-z0-9_.*]*")
+_MAX_LENGTH = 128
+
+
+def canonical_name(name: object, *, pattern: bool = False) -> str:
+    """Return the canonical form of a name or pattern: hyphens become underscores (N1).
+
+    Raises:
+        InvalidEventNameError: it is not of the form that names have.
+    """
+    if not isinstance(name, str):
+        what = (
+            "a function: write the decorator with parentheses and a name, as in @on_event('...')"
+            if callable(name)
+            else f"{type_name(type(name))}: give a string"
+        )
+        raise InvalidEventNameError(f"an event's name cannot be {what}", name=name)
+    canonical = name.replace("-", "_")
+    form = _PATTERN if pattern else _NAME
+    if len(canonical) > _MAX_LENGTH:
+        raise InvalidEventNameError(
+            f"'{printable(name, limit=40)}' has {len(name)} characters: "
+            f"a name has {_MAX_LENGTH} at most",
+            name=name,
+        )
+    if form.fullmatch(canonical) is None:
+        example = re.sub(r"[^a-z0-9_.]+", "_", canonical.lower()).strip("_.") or "order_placed"
+        example = example if _NAME.fullmatch(example) else "order_placed"
+        raise InvalidEventNameError(
+            f"'{printable(name, limit=40)}' is not the name of an event: write small letters, "
+            f"digits and underscores, with dots between namespaces, as in '{example}'",
+            name=name,
+        )
+    return canonical
+
+
+def unknown_event(event: str, declared: Iterable[str]) -> UnknownEventError:
+    """Return the error for a name that is not declared, with the names that resemble it."""
+    near = tuple(get_close_matches(event, list(declared), 3))
+    hint = (
+        f"did you mean {' or '.join(near)}?"
+        if near
+        else f"declare it first, with signals.signal('{event}')"
+    )
+    return UnknownEventError(
+        f"no event is called '{event}': {hint}", event=event, suggestions=near
+    )

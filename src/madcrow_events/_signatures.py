@@ -1,0 +1,365 @@
+"""Reading a handler's signature, once, when it is registered (H).
+
+Each parameter gets its source: the emission, the context as a model, the
+sender, one keyword, or all the rest. From these comes a `Shape`: how the call
+loop calls the handler. Whatever cannot be called is refused here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections import ChainMap
+from difflib import get_close_matches
+from functools import partial
+from typing import TYPE_CHECKING, Any, Union
+
+from madcrow_events._logs import handler_name, printable, type_name
+from madcrow_events.emissions import Emission
+from madcrow_events.exceptions import ContextValidationError, HandlerSignatureError
+from madcrow_events.models import BaseEventContext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ASYNC_RECEIVER",
+    "BY_CONTEXT",
+    "BY_EMISSION",
+    "BY_KEYWORDS",
+    "RECEIVER",
+    "Shape",
+    "is_async",
+    "read_shape",
+]
+
+BY_KEYWORDS = 0  # handler(sender, **context)
+BY_CONTEXT = 1  # handler(context)
+BY_EMISSION = 2  # call(emission), which does the rest
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Shape:
+    """How a handler is called.
+
+    Attributes:
+        style: which of the call loop's three ways fits.
+        invoke: `invoke(handler, emission)`, the general way.
+    """
+
+    __slots__ = ("invoke", "style")
+
+    def __init__(self, style: int, invoke: Callable[[Any, Emission[Any]], Any]) -> None:
+        self.style = style
+        self.invoke = invoke
+
+
+def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
+    return handler(emission.sender, **emission._keywords())
+
+
+RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords)
+"""The shape of every receiver that `connect` takes, whatever its signature (N5)."""
+
+
+def _refuse_async(handler: Any, emission: Emission[Any]) -> Any:
+    raise HandlerSignatureError(
+        f"handler {handler_name(handler)} of {emission.event} is async, which emit does not "
+        "support yet: connect a plain function, or use send_async",
+        event=emission.event,
+        handler=handler,
+    )
+
+
+ASYNC_RECEIVER = Shape(BY_EMISSION, _refuse_async)
+"""The shape of an async receiver that `connect` took; only `send_async` calls those."""
+
+
+def is_async(handler: object) -> bool:
+    """Tell whether calling `handler` gives a coroutine, also for objects with async `__call__`."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
+        getattr(type(handler), "__call__", None)  # noqa: B004  # the function itself is wanted
+    )
+
+
+def read_shape(
+    handler: Any, event: str, model: type[BaseEventContext] | None, *, pattern: bool = False
+) -> Shape:
+    """Read how `handler` wants to be called.
+
+    Args:
+        handler: any callable.
+        event: the event's name or pattern, for messages.
+        model: the context model of the signal, if it has one.
+        pattern: whether the handler is for a pattern, and so takes no field by name.
+
+    Raises:
+        HandlerSignatureError: it cannot be called with what the event carries (H1).
+    """
+    return _Reader(handler, event, model, pattern=pattern).read()
+
+
+class _Reader:
+    def __init__(
+        self, handler: Any, event: str, model: type[BaseEventContext] | None, *, pattern: bool
+    ) -> None:
+        self.handler = handler
+        self.event = event
+        self.model = model
+        self.pattern = pattern
+
+    def read(self) -> Shape:
+        parameters = self._parameters()
+        kinds = {parameter.kind for parameter in parameters}
+        takes_rest = inspect.Parameter.VAR_KEYWORD in kinds
+        positional: list[Callable[[Emission[Any]], Any]] = []
+        by_name: list[inspect.Parameter] = []
+        injected: dict[str, Callable[[Emission[Any]], Any]] = {}
+        accepted: tuple[type[BaseEventContext], ...] = ()
+        sender_is_free = True
+
+        for parameter in parameters:
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                continue
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                if sender_is_free and not injected and not by_name:
+                    positional.append(_sender)
+                continue
+            source = self._annotated_source(parameter)
+            if source is not None:
+                get, accepted = source
+            elif parameter.name == "sender" or (
+                sender_is_free
+                and parameter.kind in _POSITIONAL
+                and (takes_rest or parameter.kind is inspect.Parameter.POSITIONAL_ONLY)
+            ):
+                self._check_sender(parameter)
+                get = _sender
+                sender_is_free = False
+            else:
+                self._check_name(parameter, takes_rest=takes_rest)
+                by_name.append(parameter)
+                continue
+            if parameter.kind in _POSITIONAL and not by_name:
+                positional.append(get)
+            else:
+                injected[parameter.name] = get
+
+        if takes_rest and positional == [_sender] and not injected:
+            return RECEIVER
+        if accepted and positional and len(parameters) == 1:
+            direct = self.model is not None and issubclass(self.model, accepted)
+            return Shape(
+                BY_CONTEXT if direct else BY_EMISSION, partial(_invoke_with_context, accepted)
+            )
+        return Shape(
+            BY_EMISSION,
+            partial(
+                _invoke_by_parameters,
+                tuple(positional),
+                tuple(injected.items()),
+                tuple((item.name, item.default is item.empty) for item in by_name),
+                takes_rest,
+            ),
+        )
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        if not callable(self.handler):
+            raise self._refused(
+                f"is of type {type_name(type(self.handler))} and cannot be called: give a function"
+            )
+        if is_async(self.handler):
+            raise self._refused(
+                "is async, and async handlers are not supported yet: give a plain function, "
+                "which may start a task"
+            )
+        called = _function_behind(self.handler)
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            raise self._refused("is a generator, which does nothing when called: return, not yield")
+        try:
+            parameters = list(inspect.signature(self.handler).parameters.values())
+        except (ValueError, TypeError):
+            raise self._refused("has no readable signature: wrap it in a function") from None
+        if parameters and parameters[0].name == "self" and parameters[0].kind in _POSITIONAL:
+            raise self._refused(
+                "takes 'self' first, so it is a method without its object: "
+                "subscribe the bound method, as in service.method"
+            )
+        return parameters
+
+    def _annotated_source(
+        self, parameter: inspect.Parameter
+    ) -> tuple[Callable[[Emission[Any]], Any], tuple[type[BaseEventContext], ...]] | None:
+        annotation = self._resolved(parameter.annotation)
+        origin = typing.get_origin(annotation)
+        if annotation is Emission or origin is Emission:
+            models = _models_in(typing.get_args(annotation)[0]) if origin is Emission else ()
+            if not models:
+                return _emission, ()
+            self._check_models(parameter, models)
+            return partial(_typed_emission, models), ()
+        models = _models_in(annotation)
+        if not models:
+            return None
+        self._check_models(parameter, models)
+        return partial(_context, models), models
+
+    def _resolved(self, annotation: Any) -> Any:
+        if not isinstance(annotation, str):
+            return annotation
+        # Names mean what they mean where the handler was written. A model that is defined
+        # inside a function is no global there, so the signal's own is offered besides.
+        scope = getattr(_function_behind(self.handler), "__globals__", {})
+        own = {self.model.__name__: self.model} if self.model is not None else {}
+        try:
+            return eval(annotation, {}, ChainMap(scope, own))  # noqa: S307  # the author's own annotation, as typing.get_type_hints evaluates it
+        except Exception:  # noqa: BLE001  # any name may be missing; then it is no annotation of ours
+            return annotation
+
+    def _check_models(
+        self, parameter: inspect.Parameter, models: tuple[type[BaseEventContext], ...]
+    ) -> None:
+        if self.pattern:
+            if BaseEventContext not in models:
+                raise self._refused(
+                    f"takes one model in '{parameter.name}', but is for many events: "
+                    "annotate it with BaseEventContext or Emission"
+                )
+        elif self.model is not None and not issubclass(self.model, models):
+            wanted = " or ".join(type_name(model) for model in models)
+            raise self._refused(
+                f"takes {wanted} in '{parameter.name}', but {self.event} carries "
+                f"{type_name(self.model)}: annotate it with {type_name(self.model)}"
+            )
+
+    def _check_sender(self, parameter: inspect.Parameter) -> None:
+        if self.model is not None and parameter.name in self.model.model_fields:
+            raise self._refused(
+                f"names its first parameter '{parameter.name}' like a field, but the sender "
+                f"would land there: write (sender, {parameter.name}, **rest)"
+            )
+
+    def _check_name(self, parameter: inspect.Parameter, *, takes_rest: bool) -> None:
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            if parameter.default is parameter.empty:
+                raise self._refused(
+                    f"takes '{parameter.name}' by position only, where nothing can be passed by "
+                    "name: only the first may be so, and is the sender"
+                )
+            return
+        if parameter.default is not parameter.empty:
+            return
+        if self.pattern and not takes_rest:
+            raise self._refused(
+                f"takes '{parameter.name}' by name, but is for many events: "
+                "write (sender, **context), or take an Emission"
+            )
+        if self.model is None or parameter.name in self.model.model_fields:
+            return
+        fields = list(self.model.model_fields)
+        near = get_close_matches(parameter.name, fields, 1)
+        name = type_name(self.model)
+        if near:
+            fix = f"did you mean '{near[0]}'?"
+        elif isinstance(parameter.annotation, str) and not parameter.annotation.isidentifier():
+            fix = f"its annotation cannot be resolved: annotate it with {name}"
+        else:
+            fix = (
+                f"annotate it with {name} to receive the context, call it 'sender', "
+                f"or take one of {', '.join(fields)}"
+            )
+        raise self._refused(f"takes '{parameter.name}', which is no field of {name}: {fix}")
+
+    def _refused(self, problem: str) -> HandlerSignatureError:
+        where = f" for {printable(self.event)}" if self.event else ""
+        return HandlerSignatureError(
+            f"handler {handler_name(self.handler)}{where} {problem}",
+            event=self.event,
+            handler=self.handler,
+        )
+
+
+def _function_behind(handler: Any) -> Any:
+    """Return the function that runs when `handler` is called, through partials and wrappers."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if inspect.isclass(handler):
+        return handler.__init__
+    if not inspect.isroutine(handler):
+        handler = type(handler).__call__
+    return inspect.unwrap(getattr(handler, "__func__", handler))
+
+
+def _models_in(annotation: Any) -> tuple[type[BaseEventContext], ...]:
+    if typing.get_origin(annotation) is typing.Annotated:
+        annotation = typing.get_args(annotation)[0]
+    union = typing.get_origin(annotation) in (Union, types.UnionType)
+    members = tuple(
+        member
+        for member in (typing.get_args(annotation) if union else (annotation,))
+        if member is not types.NoneType
+    )
+    models = tuple(
+        member
+        for member in members
+        if isinstance(member, type) and issubclass(member, BaseEventContext)
+    )
+    return models if len(models) == len(members) else ()
+
+
+def _sender(emission: Emission[Any]) -> Any:
+    return emission.sender
+
+
+def _emission(emission: Emission[Any]) -> Emission[Any]:
+    return emission
+
+
+def _typed_emission(
+    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
+) -> Emission[Any]:
+    return emission._for_handler_of(models)
+
+
+def _context(
+    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
+) -> BaseEventContext:
+    return emission._context_as(models)
+
+
+def _invoke_with_context(
+    models: tuple[type[BaseEventContext], ...], handler: Any, emission: Emission[Any]
+) -> Any:
+    return handler(emission._context_as(models))
+
+
+def _invoke_by_parameters(
+    positional: tuple[Callable[[Emission[Any]], Any], ...],
+    injected: tuple[tuple[str, Callable[[Emission[Any]], Any]], ...],
+    by_name: tuple[tuple[str, bool], ...],
+    takes_rest: bool,  # noqa: FBT001  # bound once, positionally, by partial
+    handler: Any,
+    emission: Emission[Any],
+) -> Any:
+    arguments = [get(emission) for get in positional]
+    keywords = {name: get(emission) for name, get in injected}
+    if takes_rest:
+        return handler(*arguments, **{**emission._keywords(), **keywords})
+    if by_name:
+        context = emission._keywords()
+        for name, required in by_name:
+            if name in context:
+                keywords[name] = context[name]
+            elif required:
+                raise ContextValidationError(
+                    f"{emission.event} was emitted without '{name}', which "
+                    f"{handler_name(handler)} takes by name: emit it with {name}=..., "
+                    f"or give the parameter a default",
+                    event=emission.event,
+                    problems=((name, "missing"),),
+                )
+    return handler(*arguments, **keywords)

@@ -1,0 +1,345 @@
+"""One handler's connection to one signal: its lifetime, its sender filter and its options.
+
+Handlers and senders are told apart by keys that run no code of theirs. Weak
+references end a subscription by `cancel`, which never waits for a lock.
+"""
+
+from __future__ import annotations
+
+import types
+import uuid
+import weakref
+from enum import Enum
+from functools import partial
+from itertools import count
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict
+
+from madcrow_events._logs import handler_name
+from madcrow_events._signatures import BY_EMISSION, Shape, is_async
+from madcrow_events.emissions import NO_RESULT, Called, Emission
+from madcrow_events.exceptions import InvalidOptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+    from typing_extensions import Self
+
+__all__ = [
+    "ANY",
+    "AnySender",
+    "Subscription",
+    "SubscriptionHolder",
+    "SubscriptionOptions",
+    "check_options",
+    "identity_key",
+    "next_order",
+    "sender_key",
+]
+
+
+class AnySender(Enum):
+    """The type of `ANY`."""
+
+    ANY = "ANY"
+
+    def __repr__(self) -> str:
+        """Read as the name it is imported by."""
+        return "ANY"
+
+
+ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY
+"""Stands for every sender: the default of the `sender` option."""
+
+
+class SubscriptionOptions(TypedDict, total=False):
+    """The options of every way to subscribe (H5).
+
+    Attributes:
+        sender: only emissions of this sender; `ANY` unless given.
+        priority: the higher, the earlier; 0 unless given. Equals run in order of registration.
+        once: whether to cancel the subscription as it is first called.
+        when: a predicate over the context, as a read-only mapping of its keywords.
+        weak: whether to hold the handler weakly; None, the default, does so for
+            bound methods only (L1).
+    """
+
+    sender: Any
+    priority: int
+    once: bool
+    when: Callable[[Mapping[str, Any]], object] | None
+    weak: bool | None
+
+
+def check_options(options: SubscriptionOptions) -> None:
+    """Refuse options that mean nothing.
+
+    Raises:
+        InvalidOptionError: an option is unknown or has an impossible value.
+    """
+    unknown = set(options) - set(SubscriptionOptions.__annotations__)
+    if unknown:
+        known = ", ".join(sorted(SubscriptionOptions.__annotations__))
+        name = min(unknown)
+        raise InvalidOptionError(f"no option is called '{name}': use one of {known}", option=name)
+    priority = options.get("priority", 0)
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise InvalidOptionError("priority must be an int, such as 10", option="priority")
+    when = options.get("when")
+    if when is not None and (not callable(when) or is_async(when)):
+        raise InvalidOptionError(
+            "when must be a plain function of the context, such as "
+            "lambda context: context['is_admin']",
+            option="when",
+        )
+    for name in ("once", "weak"):
+        value = options.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise InvalidOptionError(f"{name} must be True or False", option=name)
+
+
+_PLAIN_TYPES = frozenset({str, bytes, int, float, complex, bool, types.NoneType, uuid.UUID})
+
+
+def identity_key(thing: object) -> Hashable:
+    """Return what tells `thing` from every other living object; equal for one method's objects."""
+    if isinstance(thing, types.MethodType):
+        return (id(thing.__self__), id(thing.__func__))
+    if isinstance(thing, types.BuiltinMethodType) and not isinstance(
+        thing.__self__, types.ModuleType | types.NoneType
+    ):
+        return (id(thing.__self__), thing.__name__)
+    return id(thing)
+
+
+def sender_key(sender: object) -> Hashable:
+    """Return what senders are matched by: plain values by type and value, others by identity (L2)."""
+    kind = type(sender)
+    if kind in _PLAIN_TYPES:
+        return (kind, sender)
+    if kind is tuple:
+        return (tuple, *map(sender_key, sender))  # type: ignore[call-overload]  # it is a tuple
+    return identity_key(sender)
+
+
+def _weak_reference(thing: Any, callback: Callable[[Any], None] | None) -> Any:
+    """Return a weak reference, or None where `thing` does not allow one."""
+    make: Any = weakref.WeakMethod if isinstance(thing, types.MethodType) else weakref.ref
+    try:
+        return make(thing, callback)
+    except TypeError:
+        return None
+
+
+_order = count()
+
+
+def next_order() -> int:
+    """Return a number above that of every subscription made so far."""
+    return next(_order)
+
+
+class SubscriptionHolder(Protocol):
+    """What a subscription was entered in."""
+
+    def leave_note(self, subscription: Any, /) -> None:
+        """Take note, without waiting, that a subscription has ended."""
+
+
+class Subscription:
+    """One handler's connection to one signal (H3).
+
+    Cancel it, or use it in a `with` block, which cancels it at the end.
+
+    Attributes:
+        event: the name of the signal.
+        priority: the higher, the earlier.
+        once: whether it is cancelled as it is first called.
+        when: the predicate that decides on each emission, or None.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_active",
+        "_handler",
+        "_handler_is_weak",
+        "_sender",
+        "_sender_is_weak",
+        "_holder",
+        "_owner",
+        "_ticket",
+        "connected",
+        "event",
+        "handler_key",
+        "once",
+        "order",
+        "priority",
+        "sender_key",
+        "shape",
+        "when",
+    )
+
+    def __init__(
+        self,
+        holder: SubscriptionHolder,
+        event: str,
+        handler: Any,
+        shape: Shape,
+        options: SubscriptionOptions,
+        *,
+        connected: bool = False,
+        order: int | None = None,
+        owner: Subscription | None = None,
+        key: Hashable = None,
+    ) -> None:
+        self._holder = holder
+        self._owner = owner
+        self._active = False
+        self.event = event
+        self.shape = shape
+        self.connected = connected
+        self.priority = options.get("priority", 0)
+        self.once = options.get("once", False)
+        self.when = options.get("when")
+        self.order = next_order() if order is None else order
+        self._ticket: list[bool] | None = [] if self.once else None
+        self._hold_handler(handler, options.get("weak"))
+        self.handler_key = identity_key(handler) if key is None else key
+        self._hold_sender(options.get("sender", ANY))
+
+    def _hold_handler(self, handler: Any, weak: bool | None) -> None:
+        reference = None
+        if weak or (weak is None and isinstance(handler, types.MethodType)):
+            reference = _weak_reference(handler, _leave_note(self))
+            if reference is None and weak:
+                raise InvalidOptionError(
+                    f"{handler_name(handler)} cannot be held weakly: leave out weak=True",
+                    option="weak",
+                )
+        self._handler_is_weak = reference is not None
+        self._handler = handler if reference is None else reference
+
+    def _hold_sender(self, sender: Any) -> None:
+        reference = None
+        if sender is ANY:
+            self.sender_key: Hashable = ANY
+        else:
+            self.sender_key = sender_key(sender)
+            if not isinstance(self.sender_key, tuple) or isinstance(sender, types.MethodType):
+                reference = _weak_reference(sender, _leave_note(self))
+        self._sender_is_weak = reference is not None
+        self._sender = sender if reference is None else reference
+
+    @property
+    def handler(self) -> Any:
+        """The handler, or None if it was held weakly and is gone."""
+        return self._handler() if self._handler_is_weak else self._handler
+
+    @property
+    def sender(self) -> Any:
+        """The sender it listens to, `ANY`, or None if that was held weakly and is gone."""
+        return self._sender() if self._sender_is_weak else self._sender
+
+    @property
+    def weak(self) -> bool:
+        """Whether the handler is held weakly."""
+        return self._handler_is_weak
+
+    @property
+    def active(self) -> bool:
+        """Whether emissions still reach it."""
+        return self._active and self.alive
+
+    @property
+    def alive(self) -> bool:
+        """Whether its handler and its sender still exist."""
+        return not (self._handler_is_weak and self._handler() is None) and self.sender_is_alive
+
+    @property
+    def holds_sender_weakly(self) -> bool:
+        """Whether its sender may go away."""
+        return self._sender_is_weak
+
+    @property
+    def sender_is_alive(self) -> bool:
+        """Whether its sender still exists; else another object may have the sender's id."""
+        return not self._sender_is_weak or self._sender() is not None
+
+    def cancel(self) -> None:
+        """End it; doing so again is no error. Never waits, so finalizers may call it."""
+        self._active = False
+        self._holder.leave_note(self)
+
+    def __enter__(self) -> Self:
+        """Return the subscription, for `with signal.subscribe(handler):`."""
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Cancel it."""
+        self.cancel()
+
+    def __repr__(self) -> str:
+        """Name the handler and the event."""
+        state = "" if self.active else " (ended)"
+        return f"<Subscription {handler_name(self.handler)} on {self.event}{state}>"
+
+    def prepared(self) -> tuple[int, Any]:
+        """Return the call loop's style and callable for this subscription."""
+        if self._handler_is_weak or self.when is not None or self.once:
+            return BY_EMISSION, self.call
+        if self.shape.style == BY_EMISSION:
+            return BY_EMISSION, partial(self.shape.invoke, self._handler)
+        return self.shape.style, self._handler
+
+    def admit(self, emission: Emission[Any]) -> Any:
+        """Return the handler if this emission is for it, else None; claims a `once`."""
+        handler = self.handler
+        if handler is None:
+            return None
+        if self.when is not None and not self.when(MappingProxyType(emission._keywords())):  # noqa: SLF001  # ours
+            return None
+        return handler if self._ticket is None or (self._owner or self).claim() else None
+
+    def claim(self) -> bool:
+        """Take the one call that a `once` may make; for a pattern, the one over all its events."""
+        try:
+            self._ticket.pop()  # type: ignore[union-attr]  # a `once` has one; pop is atomic
+        except IndexError:
+            return False
+        self.cancel()
+        return True
+
+    def call(self, emission: Emission[Any]) -> Any:
+        handler = self.admit(emission)
+        if handler is None:
+            return NO_RESULT
+        value = self.shape.invoke(handler, emission)
+        return Called(handler, value) if self._handler_is_weak else value
+
+    def same_options(self, other: Subscription) -> bool:
+        """Tell whether another subscription of the same handler has these options (H6)."""
+        return (
+            self.priority == other.priority
+            and self.once == other.once
+            and self.when is other.when
+            and self.weak == other.weak
+            and self.connected == other.connected
+        )
+
+    def activate(self) -> None:
+        """Mark it as entered in its table; a `once` may make its one call from now on."""
+        self._active = True
+        if self._ticket is not None:
+            self._ticket[:] = [True]
+
+
+def _leave_note(subscription: Subscription) -> Callable[[Any], None]:
+    """Return a weak-reference callback that takes no lock and keeps nothing alive."""
+    reference = weakref.ref(subscription)
+
+    def gone(_: Any) -> None:
+        ended = reference()
+        if ended is not None:
+            ended.cancel()
+
+    return gone

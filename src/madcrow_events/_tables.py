@@ -1,0 +1,379 @@
+"""The subscriptions of one signal, and the plans that its emissions follow (N6).
+
+A `Plan` is the calls of one emission, in order and prepared. Changing the
+table drops its plans; the next emission builds the one it needs, under the
+lock, and later ones read it without. `cancel` and weak-reference callbacks may
+run anywhere, in the middle of a garbage collection too, so they leave a note
+and never wait. What a table drops, it drops after it let go of the lock, for a
+finalizer is user code (F6).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._logs import handler_name
+from madcrow_events._subscriptions import ANY, Subscription, identity_key, sender_key
+from madcrow_events.exceptions import SubscriptionConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator
+
+    from madcrow_events._signatures import Shape
+    from madcrow_events._subscriptions import SubscriptionOptions
+
+__all__ = ["PatternSubscription", "PatternTable", "Plan", "SubscriptionTable"]
+
+
+class Plan:
+    """The calls of one emission.
+
+    Attributes:
+        segments: runs of neighbours of one call style: `(style, callables)`.
+        subscriptions: the same calls' subscriptions, flat, in the same order.
+        bound_to: a subscription that holds this plan's sender weakly, or None.
+    """
+
+    __slots__ = ("bound_to", "segments", "subscriptions")
+
+    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+        self.subscriptions = tuple(
+            sorted(subscriptions, key=lambda entry: (-entry.priority, entry.order))
+        )
+        calls = [subscription.prepared() for subscription in self.subscriptions]
+        self.segments = tuple(
+            (style, tuple(call for _, call in run))
+            for style, run in groupby(calls, key=lambda call: call[0])
+        )
+        self.bound_to = next((e for e in self.subscriptions if e.holds_sender_weakly), None)
+
+
+class _Plans:
+    """The plans that are valid until the next change, which puts a new object in this one's place.
+
+    A plan that was built from an older state so lands where nobody looks.
+    """
+
+    __slots__ = ("by_sender", "everyone")
+
+    def __init__(self) -> None:
+        self.everyone: Plan | None = None
+        self.by_sender: dict[Hashable, Plan] = {}
+
+
+_NOBODY = Plan(())
+
+_muted: ContextVar[frozenset[int]] = ContextVar("madcrow_events.muted", default=frozenset())
+"""The ids of the tables that are muted in this context."""
+
+
+class SubscriptionTable:
+    """The subscriptions of one signal, by sender and handler."""
+
+    __slots__ = ("_busy", "_by_sender", "_lock", "_mutes", "_notes", "plans")
+
+    def __init__(self) -> None:
+        # Re-entrant: a garbage collection under the lock may run a finalizer that subscribes.
+        self._lock = threading.RLock()
+        self._busy = False
+        self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
+        self._notes: deque[Subscription] = deque()
+        self._mutes = 0
+        self.plans = _Plans()
+
+    # Changing
+
+    def add(self, subscription: Subscription) -> Subscription:
+        """Enter a subscription, or return the equal one that is here already (H6).
+
+        Raises:
+            SubscriptionConflictError: the handler is here with other options.
+        """
+        with self._exclusive() as dropped:
+            present = self._bucket(subscription).get(subscription.handler_key)
+            if present is None or not present.active:
+                dropped.append(present)
+                self._enter(subscription)
+                return subscription
+        check_same_options(present, subscription)
+        return present
+
+    def replace(self, subscription: Subscription) -> None:
+        """Enter a subscription, in the place of one of the same handler and sender."""
+        with self._exclusive() as dropped:
+            dropped.append(self._bucket(subscription).get(subscription.handler_key))
+            self._enter(subscription)
+
+    def leave_note(self, subscription: Subscription) -> None:
+        """Take a subscription out: now if the lock is free, else with the next change."""
+        self._notes.append(subscription)
+        self.plans = _Plans()
+        self._settle()
+
+    def clear(self) -> None:
+        """Take all subscriptions out."""
+        for subscription in self.live():
+            subscription.cancel()
+
+    def _bucket(self, subscription: Subscription) -> dict[Hashable, Subscription]:
+        return self._by_sender.setdefault(subscription.sender_key, {})
+
+    def _enter(self, subscription: Subscription) -> None:
+        self._bucket(subscription)[subscription.handler_key] = subscription
+        subscription.activate()
+        self.plans = _Plans()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[list[Any]]:
+        """Hold the lock; yield a list of what is to be dropped after it."""
+        dropped: list[Any] = []
+        with self._lock:
+            nested, self._busy = self._busy, True
+            try:
+                if not nested:
+                    self._sweep(dropped)
+                yield dropped
+            finally:
+                self._busy = nested
+        if not nested:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Act on notes that nobody else will act on."""
+        while self._notes and self._lock.acquire(blocking=False):
+            dropped: list[Any] = []
+            try:
+                if self._busy:
+                    return
+                self._busy = True
+                try:
+                    self._sweep(dropped)
+                finally:
+                    self._busy = False
+            finally:
+                self._lock.release()
+
+    def _sweep(self, dropped: list[Any]) -> None:
+        while self._notes:
+            subscription = self._notes.popleft()
+            dropped.append(subscription)
+            bucket = self._by_sender.get(subscription.sender_key, {})
+            # One that an isolated() block cancelled is active again after the block.
+            if bucket.get(subscription.handler_key) is subscription and not subscription.active:
+                del bucket[subscription.handler_key]
+                if not bucket:
+                    del self._by_sender[subscription.sender_key]
+
+    # Reading. Copies are made by list(), during which nothing else can run.
+
+    def live(self) -> list[Subscription]:
+        """Return the active subscriptions, in the order in which they came."""
+        with self._exclusive():
+            found = [
+                entry for bucket in list(self._by_sender.values()) for entry in list(bucket.values())
+            ]
+        return sorted((entry for entry in found if entry.active), key=lambda entry: entry.order)
+
+    def of_handler(self, handler: Any, sender: Any = ANY) -> list[Subscription]:
+        """Return the active subscriptions of a handler; with `ANY`, those to all senders."""
+        key = identity_key(handler)
+        with self._exclusive():
+            if sender is ANY:
+                buckets = list(self._by_sender.values())
+            else:
+                buckets = [self._by_sender.get(sender_key(sender), {})]
+            found = [bucket[key] for bucket in buckets if key in bucket]
+        return [entry for entry in found if entry.active]
+
+    def find(self, handler: Any, sender: Any) -> Subscription | None:
+        """Return the active subscription of a handler to exactly this sender, or to `ANY`."""
+        key = ANY if sender is ANY else sender_key(sender)
+        present = self._by_sender.get(key, {}).get(identity_key(handler))
+        return present if present is not None and present.active else None
+
+    def has_any_for(self, sender: Any) -> bool:
+        """Tell whether an emission of `sender` would reach anybody; `ANY` asks for all senders."""
+        keys = (ANY,) if sender is ANY else (ANY, sender_key(sender))
+        return any(
+            entry.active
+            for key in keys
+            for entry in list(self._by_sender.get(key, {}).values())
+        )
+
+    def plan_for(self, sender: Any) -> Plan:
+        """Return the plan for an emission of `sender`; the slow way to `plans.everyone`."""
+        if self._mutes and self.is_muted:
+            return _NOBODY
+        key: Hashable = ANY
+        if len(self._by_sender) > (ANY in self._by_sender):
+            own = sender_key(sender)
+            if own in self._by_sender:
+                key = own
+        plan = self.plans.by_sender.get(key)
+        if plan is None:
+            plan = self._build(key)
+        if plan.bound_to is not None and not plan.bound_to.sender_is_alive:
+            # That sender is gone, and this one has its id now (L2).
+            plan = self._build(ANY)
+        return plan
+
+    def _build(self, key: Hashable) -> Plan:
+        with self._exclusive():
+            # Taken before reading: a change that comes later replaces it.
+            plans = self.plans
+            entries = list(self._by_sender.get(ANY, {}).values())
+            if key is not ANY:
+                connected = {entry.handler_key for entry in entries if entry.connected}
+                entries += [
+                    entry
+                    for entry in list(self._by_sender.get(key, {}).values())
+                    if not (entry.connected and entry.handler_key in connected)
+                ]
+            plan = Plan(entry for entry in entries if entry.active)
+            plans.by_sender[key] = plan
+            if not self._mutes and not self._by_sender.keys() - {ANY}:
+                plans.everyone = plan
+        return plan
+
+    # Muting and isolating
+
+    @property
+    def is_muted(self) -> bool:
+        """Whether the present context muted it."""
+        return id(self) in _muted.get()
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """Call nobody from this context until the block ends."""
+        if self.is_muted:
+            yield
+            return
+        with self._exclusive():
+            self._mutes += 1
+            self.plans = _Plans()
+        _muted.set(_muted.get() | {id(self)})
+        try:
+            yield
+        finally:
+            # Set, not reset: a test fixture may end in another context than it began in.
+            _muted.set(_muted.get() - {id(self)})
+            with self._exclusive():
+                self._mutes -= 1
+
+    def restore(self, subscriptions: Iterable[Subscription]) -> None:
+        """Hold what `live` returned once, as far as it is alive, and nothing else."""
+        self.clear()
+        for subscription in subscriptions:
+            if subscription.alive:
+                self.replace(subscription)
+
+
+def check_same_options(present: Subscription, requested: Subscription) -> None:
+    """Refuse to subscribe a handler a second time with other options (H6).
+
+    Raises:
+        SubscriptionConflictError: the options differ.
+    """
+    if not present.same_options(requested):
+        raise SubscriptionConflictError(
+            f"{handler_name(present.handler)} is subscribed to {present.event} already, with "
+            "other options: cancel that subscription first, or give the same options",
+            event=present.event,
+            handler=present.handler,
+        )
+
+
+class PatternTable:
+    """The subscriptions to patterns of one registry."""
+
+    def __init__(self) -> None:
+        self._by_order: dict[int, PatternSubscription] = {}
+
+    def add(self, pattern: PatternSubscription) -> PatternSubscription:
+        """Enter a pattern, or return the equal one that is here already (H6).
+
+        Raises:
+            SubscriptionConflictError: the handler is here with other options.
+        """
+        for present in self.live():
+            if present.key == pattern.key:
+                check_same_options(present, pattern)
+                return present
+        self._by_order[pattern.order] = pattern
+        pattern.activate()
+        return pattern
+
+    def leave_note(self, pattern: PatternSubscription) -> None:
+        """Take a pattern out."""
+        self._by_order.pop(pattern.order, None)
+
+    def live(self) -> list[PatternSubscription]:
+        """Return the active patterns, in the order in which they came."""
+        return [entry for entry in list(self._by_order.values()) if entry.active]
+
+    def restore(self, patterns: Iterable[PatternSubscription]) -> None:
+        """Hold what `live` returned once; the tables restore the subscriptions themselves."""
+        for pattern in self.live():
+            pattern.cancel()
+        for pattern in patterns:
+            self._by_order[pattern.order] = pattern
+            pattern.activate()
+
+
+class PatternSubscription(Subscription):
+    """One handler's subscription to every event whose name matches a pattern (N4).
+
+    `event` is the pattern; `*` stands for any characters, dots included.
+    Cancelling it ends the subscription to each of the events.
+    """
+
+    __slots__ = ("_children", "_options", "key", "matches")
+
+    def __init__(
+        self,
+        holder: PatternTable,
+        pattern: str,
+        handler: Any,
+        shape: Shape,
+        options: SubscriptionOptions,
+    ) -> None:
+        super().__init__(holder, pattern, handler, shape, options)
+        self.key = (pattern, self.handler_key, self.sender_key)
+        self.matches = re.compile(re.escape(pattern).replace(r"\*", ".*")).fullmatch
+        self._options = options
+        self._children: list[Subscription] = []
+
+    def handles(self, handler: object) -> bool:
+        """Tell whether this is the handler's."""
+        return self.handler_key == identity_key(handler)
+
+    def extend_to(self, table: SubscriptionTable, event: str) -> None:
+        """Subscribe the handler to one more event."""
+        handler = self.handler
+        if handler is None:
+            return
+        child = Subscription(
+            table,
+            event,
+            handler,
+            self.shape,
+            self._options,
+            order=self.order,
+            owner=self,
+            key=self.key[:2],
+        )
+        self._children.append(table.add(child))
+        if not self.active:
+            child.cancel()
+
+    def cancel(self) -> None:
+        """End it for every event; doing so again is no error."""
+        super().cancel()
+        for child in self._children:
+            child.cancel()

@@ -1,0 +1,356 @@
+"""The policy under which emissions happen, and one emitter for each built-in event.
+
+This module holds the default dispatcher, one of the package's three pieces of
+global state.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+
+from typing_extensions import TypeVar
+
+from madcrow_events._calls import call_all
+from madcrow_events._logs import handler_name, type_name
+from madcrow_events.emissions import Emission, validate_keywords
+from madcrow_events.exceptions import ContextTypeError, EmissionDepthError, InvalidOptionError
+from madcrow_events.models import (
+    AccountActivatedEventContext,
+    AccountBannedEventContext,
+    AccountClosedEventContext,
+    BaseEventContext,
+    GenericEventContext,
+    HandlerFailedEventContext,
+    LoginEventContext,
+    LoginFailedEventContext,
+    LogoutEventContext,
+    PasswordChangedEventContext,
+    RegistrationEventContext,
+)
+from madcrow_events.signals import (
+    HANDLER_FAILED,
+    EventSignal,
+    SignalRegistry,
+    account_activated,
+    account_banned,
+    account_closed,
+    login_failed,
+    madcrow_signals,
+    password_changed,
+    user_logged_in,
+    user_logged_out,
+    user_registered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = [
+    "ContextEmitter",
+    "EventDispatcher",
+    "OnError",
+    "emit_account_activated_event",
+    "emit_account_banned_event",
+    "emit_account_closed_event",
+    "emit_event",
+    "emit_login_event",
+    "emit_login_failed_event",
+    "emit_logout_event",
+    "emit_password_changed_event",
+    "emit_registration_event",
+    "get_event_dispatcher",
+    "set_event_dispatcher",
+]
+
+ContextT = TypeVar("ContextT", bound=BaseEventContext)
+ContextT_contra = TypeVar("ContextT_contra", bound=BaseEventContext, contravariant=True)
+
+OnError: TypeAlias = Literal["log", "raise"]
+"""What becomes of failures: `"log"` only, or `"raise"` to the emitter besides."""
+
+
+class EventDispatcher:
+    """Emits events, and shields the emitter from handlers that fail.
+
+    Args:
+        signals: the registry in which names are looked up.
+        on_error: `"log"`, or `"raise"`: after all handlers ran, the emitter gets
+            the one exception, or `HandlerErrors` for several (F2).
+        validate: whether a loose emission must satisfy the signal's model (C4).
+        log_tracebacks: whether the log of a failure has the handler's traceback,
+            whose text is its author's (G1).
+
+    Raises:
+        InvalidOptionError: `on_error` is neither.
+    """
+
+    __slots__ = ("log_tracebacks", "on_error", "signals", "validate")
+
+    def __init__(
+        self,
+        signals: SignalRegistry = madcrow_signals,
+        *,
+        on_error: OnError = "log",
+        validate: bool = False,
+        log_tracebacks: bool = True,
+    ) -> None:
+        if on_error not in ("log", "raise"):
+            raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
+        self.signals = signals
+        self.on_error = on_error
+        self.validate = validate
+        self.log_tracebacks = log_tracebacks
+
+    def with_options(
+        self,
+        *,
+        on_error: OnError | None = None,
+        validate: bool | None = None,
+        log_tracebacks: bool | None = None,
+    ) -> EventDispatcher:
+        """Return a dispatcher of the same signals with some options changed.
+
+        Args:
+            on_error: as for the class; None keeps what this one has.
+            validate: likewise.
+            log_tracebacks: likewise.
+        """
+        return EventDispatcher(
+            self.signals,
+            on_error=self.on_error if on_error is None else on_error,
+            validate=self.validate if validate is None else validate,
+            log_tracebacks=self.log_tracebacks if log_tracebacks is None else log_tracebacks,
+        )
+
+    def emit(
+        self, event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+    ) -> Emission[Mapping[str, Any]]:
+        """Emit an event with plain keywords.
+
+        Args:
+            event: its name or signal.
+            sender: who emits; the signal itself if left out.
+            **context: what the handlers get, unchecked unless `validate` is set.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            UnknownEventError: nobody declared the event.
+            ContextValidationError: `validate` is set and the keywords do not fit the model.
+            EmissionDepthError: handlers emit events without end.
+            Exception: a handler failed and `on_error` is `"raise"`.
+        """
+        try:
+            signal = self.signals[event]
+        except TypeError:  # it is not even hashable
+            signal = self.signals.resolve(event)
+        if self.validate and signal.context_model is not None:
+            validate_keywords(signal.name, signal.context_model, context)
+        if sender is None:
+            sender = signal
+        plan = signal.table.plans.everyone
+        if plan is None:
+            plan = signal.table.plan_for(sender)
+        emission = call_all(signal, plan, sender, self, context, None, context)
+        if emission._failures is not None:
+            self._after_failures(emission)
+        return emission
+
+    @overload
+    def emit_typed(
+        self, event: EventSignal[ContextT], context: ContextT, sender: Any = None
+    ) -> Emission[ContextT]: ...
+    @overload
+    def emit_typed(
+        self, event: EventSignal[Any], context: GenericEventContext, sender: Any = None
+    ) -> Emission[GenericEventContext]: ...
+    @overload
+    def emit_typed(
+        self, event: str, context: ContextT, sender: Any = None
+    ) -> Emission[ContextT]: ...
+    def emit_typed(
+        self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
+    ) -> Emission[Any]:
+        """Emit an event with a context model.
+
+        Args:
+            event: its name or signal.
+            context: an instance of the signal's model, or a `GenericEventContext`
+                whose `event_type` is the event's name.
+            sender: who emits; the signal itself if left out.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            UnknownEventError: nobody declared the event.
+            ContextTypeError: the context is of another model; no handler has run.
+            EmissionDepthError: handlers emit events without end.
+            Exception: a handler failed and `on_error` is `"raise"`.
+        """
+        try:
+            signal = self.signals[event]
+        except TypeError:  # it is not even hashable
+            signal = self.signals.resolve(event)
+        fitting: BaseEventContext | None = context
+        if type(context) is not signal.context_model:
+            fitting = _fitting(signal, context)
+        if sender is None:
+            sender = signal
+        plan = signal.table.plans.everyone
+        if plan is None:
+            plan = signal.table.plan_for(sender)
+        emission = call_all(signal, plan, sender, self, context, fitting, None)
+        if emission._failures is not None:
+            self._after_failures(emission)
+        return emission
+
+    def _after_failures(self, emission: Emission[Any]) -> None:
+        self._announce(emission)
+        if self.on_error == "raise":
+            emission.raise_for_failures()
+
+    def _announce(self, emission: Emission[Any]) -> None:
+        """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
+        signal = self.signals.find(HANDLER_FAILED)
+        ancestor: Emission[Any] | None = emission
+        while ancestor is not None and ancestor.event != HANDLER_FAILED:
+            ancestor = ancestor.parent
+        if signal is None or ancestor is not None:
+            return
+        quiet = self if self.on_error == "log" else self.with_options(on_error="log")
+        for failure in emission.failures:
+            context = HandlerFailedEventContext(
+                event_name=emission.event,
+                handler_name=handler_name(failure.handler),
+                exception_type=type_name(type(failure.exception)),
+            )
+            try:
+                quiet.emit_typed(signal, context)
+            except EmissionDepthError:
+                # The chain is at its end, which its outermost emission tells.
+                return
+
+    def __repr__(self) -> str:
+        """Name the options that differ from the defaults' effect."""
+        return f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r}>"
+
+
+def _fitting(signal: EventSignal[Any], context: object) -> BaseEventContext | None:
+    """Return the context if it is of the signal's model, None if it is a generic one.
+
+    Raises:
+        ContextTypeError: it is neither.
+    """
+    model = signal.context_model
+    expected = BaseEventContext if model is None else model
+    if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
+        if context.event_type.replace("-", "_") == signal.name:
+            return None
+        raise ContextTypeError(
+            f"a GenericEventContext for another event was emitted as {signal.name}: "
+            f"give it event_type='{signal.name}'",
+            event=signal.name,
+            expected=(expected,),
+            received=GenericEventContext,
+        )
+    if isinstance(context, expected):
+        return context
+    received = context if isinstance(context, type) else type(context)
+    wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
+    raise ContextTypeError(
+        f"{signal.name} carries {wanted}, not {type_name(received)}: emit_typed('{signal.name}', "
+        f"{type_name(expected)}(...)), or emit('{signal.name}', field=...) for plain keywords",
+        event=signal.name,
+        expected=(expected,),
+        received=received,
+    )
+
+
+_default: EventDispatcher | None = None
+
+
+def get_event_dispatcher() -> EventDispatcher:
+    """Return the default dispatcher, which emits the signals of `madcrow_signals`."""
+    global _default  # noqa: PLW0603  # one of the three pieces of global state
+    if _default is None:
+        _default = EventDispatcher()
+    return _default
+
+
+def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
+    """Put another dispatcher in the place of the default one.
+
+    Args:
+        dispatcher: what `get_event_dispatcher` returns from now on; None for a
+            new one with the default options.
+    """
+    global _default  # noqa: PLW0603  # one of the three pieces of global state
+    _default = dispatcher
+
+
+def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called by isolated()
+    saved = _default
+    if empty:
+        set_event_dispatcher(None)
+    return lambda: set_event_dispatcher(saved)
+
+
+madcrow_signals.isolate_too(_save_default)
+
+
+def emit_event(
+    event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+) -> Emission[Mapping[str, Any]]:
+    """Emit an event with plain keywords, through the default dispatcher.
+
+    Args:
+        event: its name or signal.
+        sender: who emits; the signal itself if left out.
+        **context: what the handlers get.
+
+    Raises:
+        InvalidEventNameError: the name is malformed.
+        UnknownEventError: nobody declared the event.
+        EmissionDepthError: handlers emit events without end.
+    """
+    return get_event_dispatcher().emit(event, sender, **context)
+
+
+class ContextEmitter(Protocol[ContextT_contra]):
+    """Emits one built-in event through the default dispatcher: `emitter(context, sender=None)`."""
+
+    def __call__(self, context: ContextT_contra, sender: Any = None) -> Emission[Any]:
+        """Emit the event; raises what `EventDispatcher.emit_typed` raises."""
+
+
+def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
+    event = signal.name
+
+    def emit(context: ContextT, sender: Any = None) -> Emission[Any]:
+        return get_event_dispatcher().emit_typed(event, context, sender)
+
+    emit.__name__ = emit.__qualname__ = function_name
+    emit.__doc__ = f"Emit `{event}` with its context, through the default dispatcher."
+    return emit
+
+
+emit_login_event: ContextEmitter[LoginEventContext] = _emitter("emit_login_event", user_logged_in)
+emit_logout_event: ContextEmitter[LogoutEventContext] = _emitter(
+    "emit_logout_event", user_logged_out
+)
+emit_login_failed_event: ContextEmitter[LoginFailedEventContext] = _emitter(
+    "emit_login_failed_event", login_failed
+)
+emit_registration_event: ContextEmitter[RegistrationEventContext] = _emitter(
+    "emit_registration_event", user_registered
+)
+emit_account_activated_event: ContextEmitter[AccountActivatedEventContext] = _emitter(
+    "emit_account_activated_event", account_activated
+)
+emit_account_banned_event: ContextEmitter[AccountBannedEventContext] = _emitter(
+    "emit_account_banned_event", account_banned
+)
+emit_account_closed_event: ContextEmitter[AccountClosedEventContext] = _emitter(
+    "emit_account_closed_event", account_closed
+)
+emit_password_changed_event: ContextEmitter[PasswordChangedEventContext] = _emitter(
+    "emit_password_changed_event", password_changed
+)

@@ -1,0 +1,237 @@
+"""Every error that this package raises of its own.
+
+Each one is also the built-in that fits it, so `except LookupError` and
+`except MadcrowEventsError` both work::
+
+    MadcrowEventsError (Exception)
+    ├── InvalidEventNameError (ValueError)       a name that no event can have
+    ├── UnknownEventError (LookupError)          a name that nobody declared
+    ├── SignalConflictError (ValueError)         one name, two context models
+    ├── ContextModelError (TypeError)            a model that no signal can carry
+    ├── ContextTypeError (TypeError)             a context of the wrong class
+    ├── ContextValidationError (ValueError)      keywords that do not fit the model
+    ├── HandlerSignatureError (TypeError)        a handler that cannot be called
+    ├── InvalidOptionError (ValueError)          an option with an impossible value
+    ├── SubscriptionConflictError (ValueError)   one handler, two sets of options
+    ├── EmissionDepthError (RecursionError)      events that cause each other for ever
+    ├── HandlerCancelledError (RuntimeError)     a handler that raised CancelledError
+    └── HandlerErrors (ExceptionGroup)           several failures of one emission
+
+No message holds a value from a context: names, types and fixes only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Self
+
+__all__ = [
+    "ContextModelError",
+    "ContextTypeError",
+    "ContextValidationError",
+    "EmissionDepthError",
+    "HandlerCancelledError",
+    "HandlerErrors",
+    "HandlerSignatureError",
+    "InvalidEventNameError",
+    "InvalidOptionError",
+    "MadcrowEventsError",
+    "SignalConflictError",
+    "SubscriptionConflictError",
+    "UnknownEventError",
+]
+
+
+class MadcrowEventsError(Exception):
+    """Root of all errors of this package."""
+
+
+class InvalidEventNameError(MadcrowEventsError, ValueError):
+    """A name or pattern is not of the form that event names have (N1).
+
+    Attributes:
+        name: what was given, unchanged.
+    """
+
+    def __init__(self, message: str, *, name: object = None) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class UnknownEventError(MadcrowEventsError, LookupError):
+    """Nobody declared an event of this name (N3).
+
+    Attributes:
+        event: the canonical name that was looked up.
+        suggestions: declared names that resemble it, the nearest first.
+    """
+
+    def __init__(self, message: str, *, event: str = "", suggestions: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.event = event
+        self.suggestions = suggestions
+
+
+class SignalConflictError(MadcrowEventsError, ValueError):
+    """A signal is declared again with another context model (N2).
+
+    Attributes:
+        event: the name of the signal.
+        declared: the model it has, or None.
+        requested: the model asked for.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        event: str = "",
+        declared: type[Any] | None = None,
+        requested: type[Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.event = event
+        self.declared = declared
+        self.requested = requested
+
+
+class ContextModelError(MadcrowEventsError, TypeError):
+    """A class cannot be a signal's context model (C1).
+
+    Attributes:
+        event: the name of the signal that was to carry it.
+        model: the class.
+    """
+
+    def __init__(self, message: str, *, event: str = "", model: object = None) -> None:
+        super().__init__(message)
+        self.event = event
+        self.model = model
+
+
+class ContextTypeError(MadcrowEventsError, TypeError):
+    """A context is not an instance of the model that is expected (C4).
+
+    Attributes:
+        event: the name of the event.
+        expected: the models that would do.
+        received: the class of what was given.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        event: str = "",
+        expected: tuple[type[Any], ...] = (),
+        received: type[Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.event = event
+        self.expected = expected
+        self.received = received
+
+
+class ContextValidationError(MadcrowEventsError, ValueError):
+    """The keywords of a loose emission do not fit a model or a handler (C4).
+
+    Attributes:
+        event: the name of the event.
+        problems: pairs of a field's name and what is wrong with it.
+    """
+
+    def __init__(
+        self, message: str, *, event: str = "", problems: tuple[tuple[str, str], ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.event = event
+        self.problems = problems
+
+
+class HandlerSignatureError(MadcrowEventsError, TypeError):
+    """A handler cannot be called with what its event carries (H1).
+
+    Attributes:
+        event: the event or pattern it was meant for, or an empty string.
+        handler: the handler.
+    """
+
+    def __init__(self, message: str, *, event: str = "", handler: object = None) -> None:
+        super().__init__(message)
+        self.event = event
+        self.handler = handler
+
+
+class InvalidOptionError(MadcrowEventsError, ValueError):
+    """An option has a value that means nothing.
+
+    Attributes:
+        option: the name of the option.
+    """
+
+    def __init__(self, message: str, *, option: str = "") -> None:
+        super().__init__(message)
+        self.option = option
+
+
+class SubscriptionConflictError(MadcrowEventsError, ValueError):
+    """A handler is subscribed already, with other options (H6).
+
+    Attributes:
+        event: the event or pattern.
+        handler: the handler.
+    """
+
+    def __init__(self, message: str, *, event: str = "", handler: object = None) -> None:
+        super().__init__(message)
+        self.event = event
+        self.handler = handler
+
+
+class EmissionDepthError(MadcrowEventsError, RecursionError):
+    """Handlers emit events whose handlers emit events, without end (F5).
+
+    Attributes:
+        events: the names of the last six events of the chain, the newest last.
+    """
+
+    def __init__(self, message: str, *, events: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.events = events
+
+
+class HandlerCancelledError(MadcrowEventsError, RuntimeError):
+    """A handler raised `CancelledError` although nobody cancelled its caller (F3).
+
+    A dispatcher that raises puts this in its place, so that the emitter is
+    not taken for a cancelled task. The original is the `__cause__`.
+    """
+
+
+class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):
+    """Several handlers of one emission failed, under `on_error="raise"` (F2).
+
+    Attributes:
+        event: the name of the event.
+    """
+
+    def __new__(cls, message: str, exceptions: Sequence[Exception], *, event: str = "") -> Self:
+        """Make the group; `ExceptionGroup` wants its arguments here."""
+        self = super().__new__(cls, message, exceptions)
+        self.event = event
+        return self
+
+    def __init__(self, message: str, exceptions: Sequence[Exception], *, event: str = "") -> None:
+        super().__init__(message, exceptions)
+        self.event = event
+
+    def derive(self, excs: Sequence[Exception], /) -> HandlerErrors:  # type: ignore[override]  # narrower on purpose: only Exceptions ever enter
+        """Return a group of the same event for a part of the exceptions.
+
+        `except*`, `split` and `subgroup` call this.
+        """
+        return HandlerErrors(self.message, excs, event=self.event)

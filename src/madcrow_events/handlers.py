@@ -1,0 +1,326 @@
+"""Declaring handlers: decorators, functions, and groups that are registered together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from typing_extensions import TypeVar, Unpack
+
+from madcrow_events._names import canonical_name
+from madcrow_events._protocols import HandlerDecorator
+from madcrow_events._subscriptions import SubscriptionOptions, check_options, next_order
+from madcrow_events.exceptions import HandlerSignatureError
+from madcrow_events.models import (
+    AccountActivatedEventContext,
+    AccountBannedEventContext,
+    AccountClosedEventContext,
+    BaseEventContext,
+    LoginEventContext,
+    LoginFailedEventContext,
+    LogoutEventContext,
+    PasswordChangedEventContext,
+    RegistrationEventContext,
+)
+from madcrow_events.signals import (
+    EventSignal,
+    SignalRegistry,
+    account_activated,
+    account_banned,
+    account_closed,
+    login_failed,
+    madcrow_signals,
+    password_changed,
+    user_logged_in,
+    user_logged_out,
+    user_registered,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from madcrow_events._subscriptions import Subscription
+
+__all__ = [
+    "HandlerGroup",
+    "SignalSubscriber",
+    "clear_all_handlers",
+    "on_account_activated",
+    "on_account_banned",
+    "on_account_closed",
+    "on_event",
+    "on_login_failed",
+    "on_password_changed",
+    "on_user_login",
+    "on_user_logout",
+    "on_user_registered",
+    "register_handler",
+    "unregister_handler",
+]
+
+HandlerT = TypeVar("HandlerT", bound="Callable[..., Any]")
+ContextT = TypeVar("ContextT", bound=BaseEventContext, default=BaseEventContext)
+
+
+def on_event(
+    name: str | EventSignal[Any],
+    /,
+    *,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SubscriptionOptions],
+) -> Callable[[HandlerT], HandlerT]:
+    """Return a decorator that subscribes a function to an event, and leaves it as it is.
+
+    Args:
+        name: the event's name, or a pattern such as `account_*`.
+        signals: the registry that declares it.
+        **options: see `SubscriptionOptions`.
+
+    Raises:
+        InvalidEventNameError: the name or pattern is malformed.
+        UnknownEventError: nobody declared the event.
+        InvalidOptionError: an option means nothing.
+        HandlerSignatureError: (by the decorator) the function cannot be called
+            with what the event carries.
+        SubscriptionConflictError: (by the decorator) it is subscribed already,
+            with other options.
+    """
+    check_options(options)
+    if not isinstance(name, str) or "*" not in name:
+        signals.resolve(name)
+
+    def decorate(handler: HandlerT) -> HandlerT:
+        signals.subscribe(name, handler, **options)
+        return handler
+
+    return decorate
+
+
+def register_handler(
+    name: str | EventSignal[Any],
+    handler: Callable[..., Any],
+    /,
+    *,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SubscriptionOptions],
+) -> Subscription:
+    """Subscribe a handler to an event.
+
+    Args:
+        name: the event's name, or a pattern such as `account_*`.
+        handler: any callable in one of the forms of the guarantees' table H.
+        signals: the registry that declares the event.
+        **options: see `SubscriptionOptions`.
+
+    Returns:
+        The subscription, which can be cancelled.
+
+    Raises:
+        InvalidEventNameError: the name or pattern is malformed.
+        UnknownEventError: nobody declared the event.
+        HandlerSignatureError: the handler cannot be called with what the event carries.
+        InvalidOptionError: an option means nothing.
+        SubscriptionConflictError: it is subscribed already, with other options.
+    """
+    return signals.subscribe(name, handler, **options)
+
+
+def unregister_handler(
+    name: str | EventSignal[Any],
+    handler: Callable[..., Any],
+    /,
+    *,
+    signals: SignalRegistry = madcrow_signals,
+) -> bool:
+    """Cancel every subscription of a handler to an event, or to exactly this pattern.
+
+    Args:
+        name: the event's name, or the pattern.
+        handler: the handler.
+        signals: the registry that declares the event.
+
+    Returns:
+        Whether it was subscribed.
+
+    Raises:
+        InvalidEventNameError: the name or pattern is malformed.
+        UnknownEventError: nobody declared the event.
+    """
+    return signals.unsubscribe(name, handler)
+
+
+def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
+    """Cancel every subscription to every event; the events stay declared.
+
+    Args:
+        signals: the registry that declares the events.
+    """
+    signals.clear_handlers()
+
+
+class SignalSubscriber(Protocol[ContextT]):
+    """Makes decorators for one built-in event: `@on_user_login()`, with options if need be."""
+
+    def __call__(
+        self, *misplaced: object, **options: Unpack[SubscriptionOptions]
+    ) -> HandlerDecorator[ContextT]:
+        """Return a decorator; raises what `EventSignal.on` raises."""
+
+
+def _decorator(function_name: str, signal: EventSignal[ContextT]) -> SignalSubscriber[ContextT]:
+    def on(
+        *misplaced: object, **options: Unpack[SubscriptionOptions]
+    ) -> HandlerDecorator[ContextT]:
+        if misplaced:
+            raise HandlerSignatureError(
+                f"{function_name} needs its parentheses: write @{function_name}()",
+                event=signal.name,
+                handler=misplaced[0],
+            )
+        return signal.on(**options)
+
+    on.__name__ = on.__qualname__ = function_name
+    on.__doc__ = f"Return a decorator that subscribes a function to `{signal.name}`."
+    return on
+
+
+on_user_login: SignalSubscriber[LoginEventContext] = _decorator("on_user_login", user_logged_in)
+on_user_logout: SignalSubscriber[LogoutEventContext] = _decorator("on_user_logout", user_logged_out)
+on_login_failed: SignalSubscriber[LoginFailedEventContext] = _decorator(
+    "on_login_failed", login_failed
+)
+on_user_registered: SignalSubscriber[RegistrationEventContext] = _decorator(
+    "on_user_registered", user_registered
+)
+on_account_activated: SignalSubscriber[AccountActivatedEventContext] = _decorator(
+    "on_account_activated", account_activated
+)
+on_account_banned: SignalSubscriber[AccountBannedEventContext] = _decorator(
+    "on_account_banned", account_banned
+)
+on_account_closed: SignalSubscriber[AccountClosedEventContext] = _decorator(
+    "on_account_closed", account_closed
+)
+on_password_changed: SignalSubscriber[PasswordChangedEventContext] = _decorator(
+    "on_password_changed", password_changed
+)
+
+
+class _DeclaredSignal(NamedTuple):
+    name: str
+    doc: str | None
+    model: type[BaseEventContext] | None
+
+
+class _DeclaredHandler(NamedTuple):
+    name: str
+    handler: Callable[..., Any]
+    options: SubscriptionOptions
+
+
+class HandlerGroup:
+    """Handlers, and the events they need, declared together and registered together.
+
+    Declaring touches no registry; `register` does, all of the group or nothing.
+
+    Args:
+        name: what the group is called in reports.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._signals: list[_DeclaredSignal] = []
+        self._handlers: list[_DeclaredHandler] = []
+        self._created: list[tuple[SignalRegistry, Subscription]] = []
+
+    def signal(
+        self, name: str, doc: str | None = None, *, context: type[BaseEventContext] | None = None
+    ) -> None:
+        """Declare an event that `register` will declare in the registry.
+
+        Args:
+            name: the event's name.
+            doc: what the event means.
+            context: the model of its typed contexts.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+        """
+        self._signals.append(_DeclaredSignal(canonical_name(name), doc, context))
+
+    def on(
+        self, name: str | EventSignal[Any], /, **options: Unpack[SubscriptionOptions]
+    ) -> Callable[[HandlerT], HandlerT]:
+        """Return a decorator that adds a function to the group, and leaves it as it is.
+
+        Args:
+            name: the event's name, a pattern, or a signal; `register` declares a
+                signal's event where the registry lacks it.
+            **options: see `SubscriptionOptions`.
+
+        Raises:
+            InvalidEventNameError: the name or pattern is malformed.
+            InvalidOptionError: an option means nothing.
+        """
+        check_options(options)
+        if isinstance(name, EventSignal):
+            self.signal(name.name, vars(name).get("__doc__"), context=name.context_model)
+            event = name.name
+        else:
+            event = canonical_name(name, pattern=isinstance(name, str) and "*" in name)
+
+        def decorate(handler: HandlerT) -> HandlerT:
+            self._handlers.append(_DeclaredHandler(event, handler, options))
+            return handler
+
+        return decorate
+
+    @property
+    def handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
+        """The group's handlers with the event or pattern of each, in order."""
+        return tuple((entry.name, entry.handler) for entry in self._handlers)
+
+    def register(self, signals: SignalRegistry = madcrow_signals) -> None:
+        """Declare the group's events and subscribe its handlers; once is enough.
+
+        Args:
+            signals: the registry.
+
+        Raises:
+            SignalConflictError: an event is declared already, with another model.
+            UnknownEventError: nobody declared an event that a handler names.
+            HandlerSignatureError: a handler cannot be called with what its event carries.
+            SubscriptionConflictError: a handler is subscribed already, with other options.
+        """
+        present = set(signals)
+        created: list[Subscription] = []
+        try:
+            for declared in self._signals:
+                signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
+            for entry in self._handlers:
+                mark = next_order()
+                subscription = signals.subscribe(entry.name, entry.handler, **entry.options)
+                if subscription.order > mark:  # else it was there before
+                    created.append(subscription)
+        except BaseException:
+            for subscription in created:
+                subscription.cancel()
+            for name in set(signals) - present:
+                del signals[name]
+            raise
+        self._created = [entry for entry in self._created if entry[1].active]
+        self._created += [(signals, subscription) for subscription in created]
+
+    def unregister(self, signals: SignalRegistry = madcrow_signals) -> None:
+        """Cancel the subscriptions that `register` made, and no others; events stay declared.
+
+        Args:
+            signals: the registry.
+        """
+        for registry, subscription in self._created:
+            if registry is signals:
+                subscription.cancel()
+        self._created = [entry for entry in self._created if entry[0] is not signals]
+
+    def __repr__(self) -> str:
+        """Count the handlers."""
+        return f"<HandlerGroup {self.name}: {len(self._handlers)} handlers>"

@@ -1,0 +1,654 @@
+"""Named signals and the registry that declares them; the only module that imports blinker.
+
+`EventSignal` is a `blinker.NamedSignal` and `SignalRegistry` a
+`blinker.Namespace`, with blinker's documented meaning (N5): code written for
+blinker works with them. What differs is listed in the guarantees.
+
+This module holds the default registry, `madcrow_signals`, one of the package's
+three pieces of global state. It is longer than the others because everything
+that knows blinker stands here.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, overload
+
+import blinker
+from typing_extensions import TypeVar, Unpack
+
+from madcrow_events._calls import send, send_async
+from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._names import canonical_name, unknown_event
+from madcrow_events._protocols import ContextT, Handler, HandlerDecorator, KeywordHandler
+from madcrow_events._signatures import ASYNC_RECEIVER, RECEIVER, is_async, read_shape
+from madcrow_events._subscriptions import ANY, Subscription, SubscriptionOptions, check_options
+from madcrow_events._tables import PatternSubscription, PatternTable, SubscriptionTable
+from madcrow_events.exceptions import (
+    ContextModelError,
+    HandlerSignatureError,
+    SignalConflictError,
+)
+from madcrow_events.models import (
+    RESERVED_FIELDS,
+    AccountActivatedEventContext,
+    AccountBannedEventContext,
+    AccountClosedEventContext,
+    BaseEventContext,
+    HandlerFailedEventContext,
+    LoginEventContext,
+    LoginFailedEventContext,
+    LogoutEventContext,
+    PasswordChangedEventContext,
+    RegistrationEventContext,
+    SessionExpiredEventContext,
+    SuspiciousActivityEventContext,
+    SystemShutdownEventContext,
+    SystemStartupEventContext,
+    TokenRefreshedEventContext,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+__all__ = [
+    "EventSignal",
+    "Handler",
+    "HandlerDecorator",
+    "KeywordHandler",
+    "SignalRegistry",
+    "account_activated",
+    "account_banned",
+    "account_closed",
+    "login_failed",
+    "madcrow_signals",
+    "password_changed",
+    "session_expired",
+    "suspicious_activity",
+    "system_shutdown",
+    "system_startup",
+    "token_refreshed",
+    "user_logged_in",
+    "user_logged_out",
+    "user_registered",
+]
+
+ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
+
+HANDLER_FAILED = "handler_failed"
+
+class EventSignal(blinker.NamedSignal, Generic[ContextT]):
+    """The object for one event: handlers subscribe to it, dispatchers emit it.
+
+    Declare one with `SignalRegistry.signal`, which checks the name and keeps it.
+
+    Args:
+        name: the canonical name.
+        doc: what the event means.
+        context: the model of its typed contexts; None accepts any.
+
+    Raises:
+        InvalidEventNameError: the name is malformed.
+        ContextModelError: the model is no `BaseEventContext`, or has a field
+            called `sender` or `self`.
+    """
+
+    def __init__(
+        self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
+    ) -> None:
+        # blinker's own bookkeeping is replaced as a whole, so its __init__ does not run.
+        self.name = canonical_name(name)
+        if doc:
+            self.__doc__ = doc
+        _check_model(self.name, context)
+        self.context_model: type[ContextT] | None = context
+        self.table = SubscriptionTable()
+
+    def __str__(self) -> str:
+        """Return the name, by which a handler can tell its events apart (E1)."""
+        return self.name
+
+    # Subscribing
+
+    def subscribe(
+        self, handler: Handler[ContextT], /, **options: Unpack[SubscriptionOptions]
+    ) -> Subscription:
+        """Call a handler whenever the event is emitted.
+
+        Args:
+            handler: a callable in one of the forms of the guarantees' table H.
+            **options: see `SubscriptionOptions`.
+
+        Returns:
+            The subscription; the same one again for the same handler and options.
+
+        Raises:
+            HandlerSignatureError: the handler cannot be called with what the event carries.
+            InvalidOptionError: an option means nothing.
+            SubscriptionConflictError: it is subscribed already, with other options.
+        """
+        check_options(options)
+        shape = read_shape(handler, self.name, self.context_model)
+        requested = Subscription(self.table, self.name, handler, shape, _translated(options))
+        subscription = self.table.add(requested)
+        LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
+        if subscription is requested:
+            self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
+        return subscription
+
+    def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
+        """Cancel every subscription of a handler to this event.
+
+        Returns:
+            Whether there was one.
+        """
+        found = self.table.of_handler(handler)
+        for subscription in found:
+            subscription.cancel()
+        return bool(found)
+
+    def on(self, *misplaced: object, **options: Unpack[SubscriptionOptions]) -> HandlerDecorator[ContextT]:
+        """Return a decorator that subscribes a function: `@signal.on()`.
+
+        Args:
+            *misplaced: nothing; catches a decorator without its parentheses.
+            **options: see `SubscriptionOptions`.
+
+        Raises:
+            HandlerSignatureError: the parentheses are missing.
+        """
+        if misplaced:
+            raise HandlerSignatureError(
+                f"the decorator for {self.name} needs its parentheses: write @...on()",
+                event=self.name,
+                handler=misplaced[0],
+            )
+        check_options(options)
+
+        def decorate(handler: Any) -> Any:
+            self.subscribe(handler, **options)
+            return handler
+
+        return decorate
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The active subscriptions, in the order in which they came."""
+        return tuple(self.table.live())
+
+    # blinker's side
+
+    def connect(self, receiver: ReceiverT, sender: Any = blinker.ANY, weak: bool = True) -> ReceiverT:  # noqa: FBT001, FBT002  # blinker's signature
+        """Call `receiver(sender, **context)`, whatever its signature, as blinker does.
+
+        Args:
+            receiver: any callable; held weakly unless `weak` is False.
+            sender: only emissions of this sender, matched as guarantee L2 says.
+            weak: whether to hold the receiver weakly.
+
+        Returns:
+            The receiver.
+
+        Raises:
+            InvalidOptionError: the receiver cannot be held weakly.
+            SubscriptionConflictError: it was subscribed with `subscribe` before.
+        """
+        if not callable(receiver):
+            raise HandlerSignatureError(
+                f"{type_name(type(receiver))} cannot be called: connect a function",
+                event=self.name,
+                handler=receiver,
+            )
+        shape = ASYNC_RECEIVER if is_async(receiver) else RECEIVER
+        options = _translated({"sender": sender, "weak": weak})
+        requested = Subscription(self.table, self.name, receiver, shape, options, connected=True)
+        present = self._connection(receiver, sender)
+        if present is not None and present.weak != weak:
+            self.table.replace(requested)
+        else:
+            self.table.add(requested)
+        self._tell_connected(receiver, sender, weak)
+        return receiver
+
+    @contextmanager
+    def connected_to(
+        self, receiver: Callable[..., Any], sender: Any = blinker.ANY
+    ) -> Iterator[None]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
+        """Connect `receiver` until the block ends; an earlier connection stays as it was.
+
+        Args:
+            receiver: any callable; held strongly for that time.
+            sender: only emissions of this sender.
+        """
+        if self._connection(receiver, sender) is not None:
+            yield
+            return
+        self.connect(receiver, sender=sender, weak=False)
+        try:
+            yield
+        finally:
+            self.disconnect(receiver, sender)
+
+    def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # blinker says Generator-based, which is the same to a caller
+        """Let the event reach nobody from this context, by `send` or `emit`, until the block ends."""
+        return self.table.muted()
+
+    @property
+    def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker
+        """Whether the present context muted the signal."""
+        return self.table.is_muted
+
+    def send(
+        self,
+        sender: Any | None = None,
+        /,
+        *,
+        _async_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Callable[..., Any], Any]]:
+        """Call all handlers of `sender`, in order; the first failure ends it and is raised.
+
+        Args:
+            sender: who sends; handlers get it as it is, None too.
+            _async_wrapper: makes a plain callable of an async receiver.
+            **kwargs: the context.
+
+        Returns:
+            Pairs of a handler and what it returned.
+
+        Raises:
+            RuntimeError: a receiver is async, and there is no `_async_wrapper`.
+            EmissionDepthError: handlers emit events without end.
+        """
+        return send(self, self.table.plan_for(sender), sender, _async_wrapper, kwargs)
+
+    async def send_async(
+        self,
+        sender: Any | None = None,
+        /,
+        *,
+        _sync_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Callable[..., Any], Any]]:
+        """Await all handlers of `sender`, one after the other; the first failure is raised.
+
+        Args:
+            sender: who sends; handlers get it as it is, None too.
+            _sync_wrapper: makes an async callable of a plain handler.
+            **kwargs: the context.
+
+        Returns:
+            Pairs of a handler and what it returned.
+
+        Raises:
+            RuntimeError: a handler is not async, and there is no `_sync_wrapper`.
+            EmissionDepthError: handlers emit events without end.
+        """
+        plan = self.table.plan_for(sender)
+        return await send_async(self, plan, sender, _sync_wrapper, kwargs)
+
+    @property
+    def receivers(self) -> Mapping[Any, Any]:  # type: ignore[override]  # a plain dict in blinker
+        """The handlers, under keys of no meaning; true if there are any."""
+        return {entry.order: entry.handler for entry in self.table.live()}
+
+    def has_receivers_for(self, sender: Any) -> bool:
+        """Tell whether an emission of `sender` would reach anybody.
+
+        Args:
+            sender: any object, or `ANY` to ask for handlers of every sender.
+        """
+        return self.table.has_any_for(_translated_sender(sender))
+
+    def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
+        """Yield each handler that an emission of `sender` would reach, in order.
+
+        Args:
+            sender: any object.
+        """
+        for subscription in self.table.plan_for(sender).subscriptions:
+            handler = subscription.handler
+            if handler is not None:
+                yield handler
+
+    def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
+        """Stop calling a receiver, however it was connected; for `ANY`, for every sender.
+
+        Args:
+            receiver: the receiver; one that is not connected is no error.
+            sender: only its connection to this sender.
+        """
+        for subscription in self.table.of_handler(receiver, _translated_sender(sender)):
+            subscription.cancel()
+        if "receiver_disconnected" in self.__dict__:
+            self.receiver_disconnected.send(self, receiver=receiver, sender=sender)
+
+    def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
+        present = self.table.find(receiver, _translated_sender(sender))
+        return present if present is not None and present.connected else None
+
+    def _tell_connected(self, receiver: Any, sender: Any, weak: bool) -> None:  # noqa: FBT001  # passed on as blinker names it
+        if "receiver_connected" in self.__dict__:
+            sender = blinker.ANY if sender is ANY else sender
+            self.receiver_connected.send(self, receiver=receiver, sender=sender, weak=weak)
+
+
+def _translated_sender(sender: Any) -> Any:
+    return ANY if sender is blinker.ANY else sender
+
+
+def _translated(options: SubscriptionOptions) -> SubscriptionOptions:
+    return {**options, "sender": _translated_sender(options.get("sender", ANY))}
+
+
+def _check_model(event: str, model: Any) -> None:
+    if model is None:
+        return
+    if not (isinstance(model, type) and issubclass(model, BaseEventContext)):
+        raise ContextModelError(
+            f"the context of {event} must be a class derived from BaseEventContext, "
+            f"not {type_name(model if isinstance(model, type) else type(model))}",
+            event=event,
+            model=model,
+        )
+    taken = sorted(RESERVED_FIELDS.intersection(model.model_fields))
+    if taken:
+        raise ContextModelError(
+            f"{type_name(model)} has a field called '{taken[0]}', which the call of a handler "
+            f"needs for itself: rename it, for example to '{taken[0]}_name'",
+            event=event,
+            model=model,
+        )
+
+
+class SignalRegistry(blinker.Namespace):
+    """The events of an application, by name.
+
+    Args:
+        strict: whether a name must be declared with `signal` before it is
+            emitted or subscribed to; if not, its first use declares it.
+    """
+
+    def __init__(self, *, strict: bool = True) -> None:
+        super().__init__()
+        self.strict = strict
+        self.find = super().get
+        """Return the signal of an exact canonical name, or None; the dispatcher's fast way."""
+        self._lock = threading.RLock()
+        self._patterns = PatternTable()
+        self._built_in: tuple[str, ...] = ()
+        self._isolations: list[object] = []
+        self._other_states: list[Callable[[bool], Callable[[], None]]] = []
+
+    @overload
+    def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...
+    @overload
+    def signal(
+        self, name: str, doc: str | None = None, *, context: type[ContextT]
+    ) -> EventSignal[ContextT]: ...
+    def signal(
+        self, name: str, doc: str | None = None, *, context: type[Any] | None = None
+    ) -> EventSignal[Any]:
+        """Declare an event, or return it if it is declared.
+
+        Args:
+            name: small letters, digits and underscores, dots between namespaces,
+                128 characters at most; a hyphen is an underscore (N1).
+            doc: what the event means.
+            context: the model of its typed contexts; without one, any
+                `BaseEventContext` will do.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            ContextModelError: the model is no `BaseEventContext`, or has a field
+                called `sender` or `self`.
+            SignalConflictError: it is declared with another model, or none.
+        """
+        name = canonical_name(name)
+        if name == HANDLER_FAILED and context is None:
+            context = HandlerFailedEventContext
+        with self._lock:
+            signal = self.find(name)
+            if signal is None:
+                signal = EventSignal(name, doc, context=context)
+                for pattern in self._patterns.live():
+                    self._extend(pattern, signal)
+                super().__setitem__(name, signal)
+        if context is not None and signal.context_model is not context:
+            declared = signal.context_model
+            raise SignalConflictError(
+                f"{name} is declared already, with "
+                f"{'no context model' if declared is None else type_name(declared)}: "
+                "declare it once, with its model, and import the signal elsewhere",
+                event=name,
+                declared=declared,
+                requested=context,
+            )
+        return signal
+
+    def resolve(self, name: object) -> EventSignal[Any]:
+        """Return a declared signal.
+
+        Args:
+            name: its name, in any spelling; a signal is returned as it is.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            UnknownEventError: no such event is declared, and the registry is strict.
+        """
+        if isinstance(name, EventSignal):
+            return name
+        canonical = canonical_name(name)
+        signal = self.find(canonical)
+        if signal is not None:
+            return signal
+        if self.strict and canonical != HANDLER_FAILED:
+            raise unknown_event(canonical, self)
+        return self.signal(canonical)
+
+    def subscribe(
+        self,
+        name: str | EventSignal[Any],
+        handler: Callable[..., Any],
+        /,
+        **options: Unpack[SubscriptionOptions],
+    ) -> Subscription:
+        """Call a handler whenever an event of this name, or of a name like this, is emitted.
+
+        Args:
+            name: an event's name, or a pattern such as `account_*`; `*` stands for
+                any characters, dots included, and never means `handler_failed`.
+                A pattern holds for events that are declared later, too.
+            handler: any callable (H); for a pattern it has `**context`, takes an
+                `Emission` or a `BaseEventContext`, or nothing.
+            **options: see `SubscriptionOptions`; with a pattern, `once` is once over all.
+
+        Returns:
+            The subscription; for a pattern a `PatternSubscription`.
+
+        Raises:
+            InvalidEventNameError: the name or pattern is malformed.
+            UnknownEventError: no such event is declared, and the registry is strict.
+            HandlerSignatureError: the handler cannot be called with what the event carries.
+            InvalidOptionError: an option means nothing.
+            SubscriptionConflictError: it is subscribed already, with other options.
+        """
+        if not isinstance(name, str) or "*" not in name:
+            return self.resolve(name).subscribe(handler, **options)
+        pattern = canonical_name(name, pattern=True)
+        check_options(options)
+        shape = read_shape(handler, pattern, None, pattern=True)
+        requested = PatternSubscription(
+            self._patterns, pattern, handler, shape, _translated(options)
+        )
+        with self._lock:
+            subscription = self._patterns.add(requested)
+            if subscription is requested:
+                for signal in list(self.values()):
+                    self._extend(subscription, signal)
+        LOGGER.debug("%s subscribed to %s", handler_name(handler), pattern)
+        return subscription
+
+    def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
+        """Cancel every subscription of a handler to an event, or to exactly this pattern.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            InvalidEventNameError: the name or pattern is malformed.
+            UnknownEventError: no such event is declared, and the registry is strict.
+        """
+        if not isinstance(name, str) or "*" not in name:
+            return self.resolve(name).unsubscribe(handler)
+        pattern = canonical_name(name, pattern=True)
+        found = [
+            entry
+            for entry in self._patterns.live()
+            if entry.event == pattern and entry.handles(handler)
+        ]
+        for entry in found:
+            entry.cancel()
+        return bool(found)
+
+    def clear_handlers(self) -> None:
+        """Cancel every subscription to every event and pattern; the events stay declared."""
+        for pattern in self._patterns.live():
+            pattern.cancel()
+        for signal in list(self.values()):
+            signal.table.clear()
+
+    @staticmethod
+    def _extend(pattern: PatternSubscription, signal: EventSignal[Any]) -> None:
+        if signal.name != HANDLER_FAILED and pattern.matches(signal.name):
+            pattern.extend_to(signal.table, signal.name)
+
+    # Isolation, for tests
+
+    @contextmanager
+    def isolated(self, *, empty: bool = False) -> Iterator[SignalRegistry]:
+        """Undo, when the block ends, whatever it did to the registry; for tests.
+
+        Events and handlers that the block adds are gone afterwards, those that
+        it removes are back. With the default registry the default dispatcher is
+        restored too. It holds for the whole process, threads included.
+
+        Args:
+            empty: start with the built-in events and no handler, instead of
+                what is there.
+
+        Raises:
+            RuntimeError: blocks end in another order than they were nested in.
+        """
+        mark = object()
+        with self._lock:
+            signals = dict(self)
+            patterns = self._patterns.live()
+            handlers = [(signal, signal.table.live()) for signal in signals.values()]
+            restore_others = [save(empty) for save in self._other_states]
+            self._isolations.append(mark)
+            if empty:
+                self.clear_handlers()
+                for name in signals.keys() - set(self._built_in):
+                    del self[name]
+        try:
+            yield self
+        finally:
+            with self._lock:
+                in_order = self._isolations.pop() is mark
+                self._patterns.restore(patterns)
+                for name in self.keys() - signals.keys():
+                    del self[name]
+                self.update(signals)
+                for signal, subscriptions in handlers:
+                    signal.table.restore(subscriptions)
+                for restore in restore_others:
+                    restore()
+            if not in_order:
+                raise RuntimeError("isolated() blocks must end in the reverse order of their start")
+
+    def isolate_too(self, save: Callable[[bool], Callable[[], None]], /) -> None:
+        """Let `isolated` restore one more piece of state.
+
+        Args:
+            save: called with `empty` as a block starts; returns what restores the state.
+        """
+        self._other_states.append(save)
+
+    # A mapping by name, in any spelling
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: str | EventSignal[Any], /) -> EventSignal[Any]: ...
+
+    def __missing__(self, name: object) -> EventSignal[Any]:
+        """Return the signal of a name in another spelling, or of a signal; see `resolve`."""
+        return self.resolve(name)
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether an event of this name is declared."""
+        return isinstance(name, str) and super().__contains__(name.replace("-", "_"))
+
+    def get(self, name: str, default: Any = None, /) -> Any:  # type: ignore[override]  # dict's overloads say the same
+        """Return a declared signal, or a default."""
+        signal = self.find(name.replace("-", "_"))
+        return default if signal is None else signal
+
+    def __setitem__(self, name: str, signal: object) -> None:
+        """Refuse: signals are made by `signal`, which checks their names.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError(f"declare an event with signals.signal('{name}'), not by assignment")
+
+    def __repr__(self) -> str:
+        """Count the events."""
+        return f"<SignalRegistry of {len(self)} events>"
+
+
+madcrow_signals = SignalRegistry()
+"""The default registry."""
+
+user_logged_in = madcrow_signals.signal(
+    "user_logged_in", "A user signed in.", context=LoginEventContext
+)
+user_logged_out = madcrow_signals.signal(
+    "user_logged_out", "A user signed out.", context=LogoutEventContext
+)
+login_failed = madcrow_signals.signal(
+    "login_failed", "An attempt to sign in was refused.", context=LoginFailedEventContext
+)
+user_registered = madcrow_signals.signal(
+    "user_registered", "A new account exists.", context=RegistrationEventContext
+)
+account_activated = madcrow_signals.signal(
+    "account_activated", "An account may be used.", context=AccountActivatedEventContext
+)
+account_banned = madcrow_signals.signal(
+    "account_banned", "An account was shut out.", context=AccountBannedEventContext
+)
+account_closed = madcrow_signals.signal(
+    "account_closed", "An account was given up.", context=AccountClosedEventContext
+)
+password_changed = madcrow_signals.signal(
+    "password_changed", "An account has a new password.", context=PasswordChangedEventContext
+)
+suspicious_activity = madcrow_signals.signal(
+    "suspicious_activity", "Something looks like an attack.", context=SuspiciousActivityEventContext
+)
+session_expired = madcrow_signals.signal(
+    "session_expired", "A session ran out.", context=SessionExpiredEventContext
+)
+token_refreshed = madcrow_signals.signal(
+    "token_refreshed", "A session has a new token.", context=TokenRefreshedEventContext
+)
+system_startup = madcrow_signals.signal(
+    "system_startup", "The application is up.", context=SystemStartupEventContext
+)
+system_shutdown = madcrow_signals.signal(
+    "system_shutdown", "The application goes down.", context=SystemShutdownEventContext
+)
+madcrow_signals._built_in = tuple(madcrow_signals)  # noqa: SLF001  # what isolated(empty=True) keeps
