@@ -10,7 +10,6 @@ import logging
 import sys
 import time
 from contextlib import contextmanager
-from contextvars import Token
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,25 +34,28 @@ MAX_DEPTH = 64
 
 _NAMED_EVENTS = 6
 _DEBUG = logging.DEBUG
-_MISSING = Token.MISSING
+
+# Bound here, for a method of an imported name is looked up the slow way at every call.
+_inherited = CURRENT.get
+_enter = CURRENT.set
+_leave = CURRENT.reset
+_is_enabled_for = LOGGER.isEnabledFor
 
 
-def call_all(
-    signal: EventSignal[Any],
-    plan: Plan,
-    sender: Any,
+def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one frame, for speed
     dispatcher: EventDispatcher,
+    signal: EventSignal[Any],
+    sender: Any,
     payload: Any,
     context: BaseEventContext | None,
     keywords: dict[str, Any] | None,
 ) -> Emission[Any]:
-    """Call every handler of a plan, whatever the others do, and collect what comes of it.
+    """Call every handler of an emission, whatever the others do, and collect what comes of it.
 
     Args:
-        signal: what is emitted.
-        plan: whom to call.
-        sender: who emits.
         dispatcher: the policy.
+        signal: what is emitted.
+        sender: who emits; None for the signal itself.
         payload: the context as it was emitted: a model, or the keywords.
         context: the payload, if it is an instance of the signal's model.
         keywords: the payload, if it is keywords.
@@ -62,6 +64,11 @@ def call_all(
         EmissionDepthError: it is nested too deep, or in a chain that was (F5).
         BaseException: what a handler raised that is no `Exception` (F3).
     """
+    if sender is None:
+        sender = signal
+    plan = signal.table.plans.everyone
+    if plan is None:
+        plan = signal.table.plan_for(sender)
     emission: Emission[Any] = Emission()
     emission.signal = signal
     emission.sender = sender
@@ -72,14 +79,16 @@ def call_all(
     emission._payload = payload
     emission._values = values = []
     emission._failures = None
+    emission._running = False
+    inherited = _inherited(None)
+    if inherited is not None:
+        _nest(emission, inherited)
+    segments = _timed(emission) if _is_enabled_for(_DEBUG) else plan.segments
+    if not segments:
+        return emission
     emission._running = True
-    segments = plan.segments
-    token = CURRENT.set(emission)
+    token = _enter(emission)
     try:
-        if token.old_value is not _MISSING:
-            _nest(emission, token.old_value)
-        if LOGGER.isEnabledFor(_DEBUG):
-            segments = _timed(emission)
         for style, calls in segments:
             if style == BY_KEYWORDS:
                 if keywords is None:
@@ -87,28 +96,28 @@ def call_all(
                 for call in calls:
                     try:
                         values.append(call(sender, **keywords))
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: BLE001  # _record lets through what is not a failure
                         _record(emission, error)
             elif style == BY_CONTEXT and context is not None:
                 for call in calls:
                     try:
                         values.append(call(context))
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: BLE001  # as above
                         _record(emission, error)
             elif style == BY_CONTEXT:
                 for call in calls:
                     try:
-                        values.append(call(emission._context_as((signal.context_model,))))
-                    except BaseException as error:
+                        values.append(call(emission._context_as(signal.models)))
+                    except BaseException as error:  # noqa: BLE001  # as above
                         _record(emission, error)
             else:
                 for call in calls:
                     try:
                         values.append(call(emission))
-                    except BaseException as error:
+                    except BaseException as error:  # noqa: BLE001  # as above
                         _record(emission, error)
     finally:
-        CURRENT.reset(token)
+        _leave(token)
         emission._running = False
     return emission
 
@@ -240,15 +249,16 @@ def _sending(
     emission._values = []
     emission._failures = None
     emission._running = True
-    token = CURRENT.set(emission)
+    inherited = _inherited(None)
+    if inherited is not None:
+        _nest(emission, inherited)
+    token = _enter(emission)
     try:
-        if token.old_value is not _MISSING:
-            _nest(emission, token.old_value)
         yield emission
         # A handler that swallowed the end of a too deep chain does not hide it.
         emission.raise_for_failures()
     finally:
-        CURRENT.reset(token)
+        _leave(token)
         emission._running = False
 
 

@@ -59,6 +59,4 @@ def unknown_event(event: str, declared: Iterable[str]) -> UnknownEventError:
         if near
         else f"declare it first, with signals.signal('{event}')"
     )
-    return UnknownEventError(
-        f"no event is called '{event}': {hint}", event=event, suggestions=near
-    )
+    return UnknownEventError(f"no event is called '{event}': {hint}", event=event, suggestions=near)

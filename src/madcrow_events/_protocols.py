@@ -1,4 +1,8 @@
-"""The forms of handlers that a type checker knows (H4)."""
+"""The forms of handlers that a type checker knows (H4).
+
+Annotations that a reader may want to evaluate need their names at run time,
+so nothing is imported for type checkers only.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,17 @@ ResultT = TypeVar("ResultT")
 class KeywordHandler(Protocol):
     """The form `handler(sender, **context)`, which every event can call."""
 
-    def __call__(self, sender: Any, /, **context: Any) -> Any:
-        """Handle an event."""
+    def __call__(self, sender: Any, /, **context: Any) -> Any: ...
 
 
 KeywordHandlerT = TypeVar("KeywordHandlerT", bound=KeywordHandler)
 BareHandlerT = TypeVar("BareHandlerT", bound="Callable[[], Any]")
 
 Handler: TypeAlias = (
-    "KeywordHandler | Callable[[ContextT], Any] | Callable[[Emission[ContextT]], Any]"
-    " | Callable[[], Any]"
+    KeywordHandler
+    | Callable[[ContextT], Any]
+    | Callable[[Emission[ContextT]], Any]
+    | Callable[[], Any]
 )
 """What `signal.subscribe` takes; handlers that take fields by name are registered by name (H4)."""
 

@@ -214,7 +214,9 @@ class _Reader:
         # Names mean what they mean where the handler was written. A model that is defined
         # inside a function is no global there, so the signal's own is offered besides.
         scope = getattr(_function_behind(self.handler), "__globals__", {})
-        own = {self.model.__name__: self.model} if self.model is not None else {}
+        own: dict[str, Any] = {}
+        if self.model is not None:
+            own[self.model.__name__] = self.model
         try:
             return eval(annotation, {}, ChainMap(scope, own))  # noqa: S307  # the author's own annotation, as typing.get_type_hints evaluates it
         except Exception:  # noqa: BLE001  # any name may be missing; then it is no annotation of ours

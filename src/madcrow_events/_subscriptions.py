@@ -9,6 +9,7 @@ from __future__ import annotations
 import types
 import uuid
 import weakref
+from collections.abc import Callable, Mapping  # noqa: TC003  # the annotations of the options are read at run time
 from enum import Enum
 from functools import partial
 from itertools import count
@@ -21,9 +22,8 @@ from madcrow_events.emissions import NO_RESULT, Called, Emission
 from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping
-
-    from typing_extensions import Self
+    from collections.abc import Hashable
+    from typing import Self
 
 __all__ = [
     "ANY",
@@ -82,10 +82,10 @@ def check_options(options: SubscriptionOptions) -> None:
         known = ", ".join(sorted(SubscriptionOptions.__annotations__))
         name = min(unknown)
         raise InvalidOptionError(f"no option is called '{name}': use one of {known}", option=name)
-    priority = options.get("priority", 0)
+    priority: object = options.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise InvalidOptionError("priority must be an int, such as 10", option="priority")
-    when = options.get("when")
+    when: object = options.get("when")
     if when is not None and (not callable(when) or is_async(when)):
         raise InvalidOptionError(
             "when must be a plain function of the context, such as "
@@ -113,7 +113,7 @@ def identity_key(thing: object) -> Hashable:
 
 
 def sender_key(sender: object) -> Hashable:
-    """Return what senders are matched by: plain values by type and value, others by identity (L2)."""
+    """Return what a sender is matched by: its type and value if plain, else its identity (L2)."""
     kind = type(sender)
     if kind in _PLAIN_TYPES:
         return (kind, sender)
@@ -163,10 +163,10 @@ class Subscription:
         "_active",
         "_handler",
         "_handler_is_weak",
-        "_sender",
-        "_sender_is_weak",
         "_holder",
         "_owner",
+        "_sender",
+        "_sender_is_weak",
         "_ticket",
         "connected",
         "event",
@@ -203,11 +203,11 @@ class Subscription:
         self.when = options.get("when")
         self.order = next_order() if order is None else order
         self._ticket: list[bool] | None = [] if self.once else None
-        self._hold_handler(handler, options.get("weak"))
+        self._hold_handler(handler, weak=options.get("weak"))
         self.handler_key = identity_key(handler) if key is None else key
         self._hold_sender(options.get("sender", ANY))
 
-    def _hold_handler(self, handler: Any, weak: bool | None) -> None:
+    def _hold_handler(self, handler: Any, *, weak: bool | None) -> None:
         reference = None
         if weak or (weak is None and isinstance(handler, types.MethodType)):
             reference = _weak_reference(handler, _leave_note(self))
@@ -217,7 +217,7 @@ class Subscription:
                     option="weak",
                 )
         self._handler_is_weak = reference is not None
-        self._handler = handler if reference is None else reference
+        self._handler: Any = handler if reference is None else reference
 
     def _hold_sender(self, sender: Any) -> None:
         reference = None
@@ -228,7 +228,7 @@ class Subscription:
             if not isinstance(self.sender_key, tuple) or isinstance(sender, types.MethodType):
                 reference = _weak_reference(sender, _leave_note(self))
         self._sender_is_weak = reference is not None
-        self._sender = sender if reference is None else reference
+        self._sender: Any = sender if reference is None else reference
 
     @property
     def handler(self) -> Any:
@@ -296,7 +296,7 @@ class Subscription:
         handler = self.handler
         if handler is None:
             return None
-        if self.when is not None and not self.when(MappingProxyType(emission._keywords())):  # noqa: SLF001  # ours
+        if self.when is not None and not self.when(MappingProxyType(emission._keywords())):
             return None
         return handler if self._ticket is None or (self._owner or self).claim() else None
 

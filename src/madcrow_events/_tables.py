@@ -176,7 +176,9 @@ class SubscriptionTable:
         """Return the active subscriptions, in the order in which they came."""
         with self._exclusive():
             found = [
-                entry for bucket in list(self._by_sender.values()) for entry in list(bucket.values())
+                entry
+                for bucket in list(self._by_sender.values())
+                for entry in list(bucket.values())
             ]
         return sorted((entry for entry in found if entry.active), key=lambda entry: entry.order)
 
@@ -201,9 +203,7 @@ class SubscriptionTable:
         """Tell whether an emission of `sender` would reach anybody; `ANY` asks for all senders."""
         keys = (ANY,) if sender is ANY else (ANY, sender_key(sender))
         return any(
-            entry.active
-            for key in keys
-            for entry in list(self._by_sender.get(key, {}).values())
+            entry.active for key in keys for entry in list(self._by_sender.get(key, {}).values())
         )
 
     def plan_for(self, sender: Any) -> Plan:

@@ -97,7 +97,7 @@ class EventDispatcher:
         if on_error not in ("log", "raise"):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals = signals
-        self.on_error = on_error
+        self.on_error: OnError = on_error
         self.validate = validate
         self.log_tracebacks = log_tracebacks
 
@@ -140,17 +140,12 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = self.signals[event]
+            signal = event if type(event) is EventSignal else self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         if self.validate and signal.context_model is not None:
             validate_keywords(signal.name, signal.context_model, context)
-        if sender is None:
-            sender = signal
-        plan = signal.table.plans.everyone
-        if plan is None:
-            plan = signal.table.plan_for(sender)
-        emission = call_all(signal, plan, sender, self, context, None, context)
+        emission = call_all(self, signal, sender, context, None, context)
         if emission._failures is not None:
             self._after_failures(emission)
         return emission
@@ -186,18 +181,13 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = self.signals[event]
+            signal = event if type(event) is EventSignal else self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         fitting: BaseEventContext | None = context
         if type(context) is not signal.context_model:
             fitting = _fitting(signal, context)
-        if sender is None:
-            sender = signal
-        plan = signal.table.plans.everyone
-        if plan is None:
-            plan = signal.table.plan_for(sender)
-        emission = call_all(signal, plan, sender, self, context, fitting, None)
+        emission = call_all(self, signal, sender, context, fitting, None)
         if emission._failures is not None:
             self._after_failures(emission)
         return emission
@@ -233,7 +223,7 @@ class EventDispatcher:
         return f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r}>"
 
 
-def _fitting(signal: EventSignal[Any], context: object) -> BaseEventContext | None:
+def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
     """Return the context if it is of the signal's model, None if it is a generic one.
 
     Raises:
@@ -252,7 +242,8 @@ def _fitting(signal: EventSignal[Any], context: object) -> BaseEventContext | No
             received=GenericEventContext,
         )
     if isinstance(context, expected):
-        return context
+        fitting: BaseEventContext = context
+        return fitting
     received = context if isinstance(context, type) else type(context)
     wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
     raise ContextTypeError(
@@ -315,10 +306,14 @@ def emit_event(
 
 
 class ContextEmitter(Protocol[ContextT_contra]):
-    """Emits one built-in event through the default dispatcher: `emitter(context, sender=None)`."""
+    """Emits one built-in event through the default dispatcher: `emitter(context, sender=None)`.
 
-    def __call__(self, context: ContextT_contra, sender: Any = None) -> Emission[Any]:
-        """Emit the event; raises what `EventDispatcher.emit_typed` raises."""
+    It raises what `EventDispatcher.emit_typed` raises.
+    """
+
+    def __call__(  # noqa: D102  # described by the class
+        self, context: ContextT_contra, sender: Any = None
+    ) -> Emission[Any]: ...
 
 
 def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
@@ -26,7 +26,7 @@ from madcrow_events.models import BaseEventContext, GenericEventContext
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from madcrow_events._subscriptions import Plan
+    from madcrow_events._tables import Plan
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.signals import EventSignal
 
@@ -137,7 +137,8 @@ class Emission(Generic[PayloadT_co]):
     def context(self) -> PayloadT_co:
         """The context model that was emitted; of a loose emission its keywords, read-only."""
         payload: Any = self._payload
-        return MappingProxyType(payload) if type(payload) is dict else payload
+        context: Any = MappingProxyType(payload) if type(payload) is dict else payload
+        return cast("PayloadT_co", context)
 
     @property
     def ok(self) -> bool:
@@ -219,7 +220,7 @@ class Emission(Generic[PayloadT_co]):
         if isinstance(payload, models):
             return payload
         if isinstance(payload, GenericEventContext):
-            return self._validate(self._model_among(models), payload._payload())  # noqa: SLF001  # ours
+            return self._validate(self._model_among(models), payload._payload())
         if type(payload) is dict:
             return self._validate(self._model_among(models), payload)
         expected = " or ".join(type_name(model) for model in models)
@@ -237,9 +238,7 @@ class Emission(Generic[PayloadT_co]):
             return own
         return GenericEventContext if BaseEventContext in models else models[0]
 
-    def _validate(
-        self, model: type[BaseEventContext], values: dict[str, Any]
-    ) -> BaseEventContext:
+    def _validate(self, model: type[BaseEventContext], values: dict[str, Any]) -> BaseEventContext:
         try:
             known = self._validated
         except AttributeError:
@@ -285,7 +284,7 @@ def running(emission: Emission[Any] | None) -> Emission[Any] | None:
     A task started by a handler inherits the emission in its context, and may
     outlive it.
     """
-    while emission is not None and not emission._running:  # noqa: SLF001  # same module
+    while emission is not None and not emission._running:
         emission = emission.parent
     return emission
 
@@ -300,7 +299,7 @@ def validate_keywords(
             types; pydantic's own text is not repeated, for it may hold values.
     """
     if model is GenericEventContext:
-        base = BaseEventContext._field_names  # noqa: SLF001  # ours
+        base = BaseEventContext._field_names
         keywords = {
             "event_type": event,
             "data": {name: value for name, value in keywords.items() if name not in base},

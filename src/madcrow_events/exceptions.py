@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from typing_extensions import Self
+    from typing import Self
 
 __all__ = [
     "ContextModelError",
@@ -212,7 +211,7 @@ class HandlerCancelledError(MadcrowEventsError, RuntimeError):
     """
 
 
-class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):
+class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
     """Several handlers of one emission failed, under `on_error="raise"` (F2).
 
     Attributes:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._names import canonical_name
-from madcrow_events._protocols import HandlerDecorator
+from madcrow_events._protocols import HandlerDecorator  # noqa: TC001  # read at run time
 from madcrow_events._subscriptions import SubscriptionOptions, check_options, next_order
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import (
@@ -158,12 +158,14 @@ def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
 
 
 class SignalSubscriber(Protocol[ContextT]):
-    """Makes decorators for one built-in event: `@on_user_login()`, with options if need be."""
+    """Makes decorators for one built-in event: `@on_user_login()`, with options if need be.
 
-    def __call__(
+    It raises what `EventSignal.on` raises.
+    """
+
+    def __call__(  # noqa: D102  # described by the class
         self, *misplaced: object, **options: Unpack[SubscriptionOptions]
-    ) -> HandlerDecorator[ContextT]:
-        """Return a decorator; raises what `EventSignal.on` raises."""
+    ) -> HandlerDecorator[ContextT]: ...
 
 
 def _decorator(function_name: str, signal: EventSignal[ContextT]) -> SignalSubscriber[ContextT]:
@@ -263,10 +265,10 @@ class HandlerGroup:
         """
         check_options(options)
         if isinstance(name, EventSignal):
-            self.signal(name.name, vars(name).get("__doc__"), context=name.context_model)
+            self.signal(name.name, name.doc, context=name.context_model)
             event = name.name
         else:
-            event = canonical_name(name, pattern=isinstance(name, str) and "*" in name)
+            event = canonical_name(name, pattern="*" in str(name))
 
         def decorate(handler: HandlerT) -> HandlerT:
             self._handlers.append(_DeclaredHandler(event, handler, options))

@@ -53,6 +53,7 @@ def _now() -> datetime:
 AccountId = UUID | int | str
 """How an application may identify an account."""
 
+
 class BaseEventContext(BaseModel):
     """What every typed context carries: when it happened and where the request came from.
 
@@ -95,14 +96,16 @@ class BaseEventContext(BaseModel):
 
     def _keywords(self) -> dict[str, Any]:
         """Return the field values by name; for reading and unpacking, not for changing."""
-        values = self.__dict__
+        values: dict[str, Any] = vars(self)
         if len(values) == len(self._field_names):
             return values
         # A cached_property of a subclass lives in __dict__ too, and is no field.
         return {name: values[name] for name in self._field_names}
 
 
-BaseEventContext._field_names = tuple(BaseEventContext.model_fields)  # noqa: SLF001  # the hook above runs for subclasses only
+BaseEventContext._field_names = tuple(
+    BaseEventContext.model_fields
+)  # the hook above runs for subclasses only
 
 
 class LoginEventContext(BaseEventContext):
@@ -241,4 +244,4 @@ class GenericEventContext(BaseEventContext):
     def _payload(self) -> dict[str, Any]:
         """Return `data` with the base fields, as another model is validated from it."""
         own = super()._keywords()
-        return {**self.data, **{name: own[name] for name in BaseEventContext._field_names}}  # noqa: SLF001  # its own base
+        return {**self.data, **{name: own[name] for name in BaseEventContext._field_names}}

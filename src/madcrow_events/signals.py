@@ -79,6 +79,7 @@ ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
 
 HANDLER_FAILED = "handler_failed"
 
+
 class EventSignal(blinker.NamedSignal, Generic[ContextT]):
     """The object for one event: handlers subscribe to it, dispatchers emit it.
 
@@ -88,6 +89,11 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         name: the canonical name.
         doc: what the event means.
         context: the model of its typed contexts; None accepts any.
+
+    Attributes:
+        name: the canonical name.
+        doc: what the event means, or None.
+        context_model: the model of its typed contexts, or None.
 
     Raises:
         InvalidEventNameError: the name is malformed.
@@ -100,11 +106,15 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
     ) -> None:
         # blinker's own bookkeeping is replaced as a whole, so its __init__ does not run.
         self.name = canonical_name(name)
+        self.doc = doc
         if doc:
             self.__doc__ = doc
         _check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
+        self.models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
         self.table = SubscriptionTable()
+        self._connected: blinker.Signal | None = None
+        self._disconnected: blinker.Signal | None = None
 
     def __str__(self) -> str:
         """Return the name, by which a handler can tell its events apart (E1)."""
@@ -149,7 +159,9 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             subscription.cancel()
         return bool(found)
 
-    def on(self, *misplaced: object, **options: Unpack[SubscriptionOptions]) -> HandlerDecorator[ContextT]:
+    def on(
+        self, *misplaced: object, **options: Unpack[SubscriptionOptions]
+    ) -> HandlerDecorator[ContextT]:
         """Return a decorator that subscribes a function: `@signal.on()`.
 
         Args:
@@ -180,7 +192,26 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
 
     # blinker's side
 
-    def connect(self, receiver: ReceiverT, sender: Any = blinker.ANY, weak: bool = True) -> ReceiverT:  # noqa: FBT001, FBT002  # blinker's signature
+    @property
+    def receiver_connected(self) -> blinker.Signal:  # type: ignore[override]  # cached in blinker
+        """Sent after a handler was connected or subscribed, with `receiver`, `sender`, `weak`."""
+        if self._connected is None:
+            self._connected = blinker.Signal(doc="Emitted after a receiver connects.")
+        return self._connected
+
+    @property
+    def receiver_disconnected(self) -> blinker.Signal:  # type: ignore[override]  # cached in blinker
+        """Sent after `disconnect`, with `receiver` and `sender`."""
+        if self._disconnected is None:
+            self._disconnected = blinker.Signal(doc="Emitted after a receiver disconnects.")
+        return self._disconnected
+
+    def connect(
+        self,
+        receiver: ReceiverT,
+        sender: Any = blinker.ANY,
+        weak: bool = True,  # noqa: FBT001, FBT002  # blinker's signature
+    ) -> ReceiverT:
         """Call `receiver(sender, **context)`, whatever its signature, as blinker does.
 
         Args:
@@ -215,7 +246,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
     @contextmanager
     def connected_to(
         self, receiver: Callable[..., Any], sender: Any = blinker.ANY
-    ) -> Iterator[None]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
+    ) -> Iterator[None]:
         """Connect `receiver` until the block ends; an earlier connection stays as it was.
 
         Args:
@@ -231,8 +262,8 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         finally:
             self.disconnect(receiver, sender)
 
-    def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # blinker says Generator-based, which is the same to a caller
-        """Let the event reach nobody from this context, by `send` or `emit`, until the block ends."""
+    def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
+        """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
         return self.table.muted()
 
     @property
@@ -322,17 +353,17 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         """
         for subscription in self.table.of_handler(receiver, _translated_sender(sender)):
             subscription.cancel()
-        if "receiver_disconnected" in self.__dict__:
-            self.receiver_disconnected.send(self, receiver=receiver, sender=sender)
+        if self._disconnected is not None:
+            self._disconnected.send(self, receiver=receiver, sender=sender)
 
     def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
         present = self.table.find(receiver, _translated_sender(sender))
         return present if present is not None and present.connected else None
 
     def _tell_connected(self, receiver: Any, sender: Any, weak: bool) -> None:  # noqa: FBT001  # passed on as blinker names it
-        if "receiver_connected" in self.__dict__:
+        if self._connected is not None:
             sender = blinker.ANY if sender is ANY else sender
-            self.receiver_connected.send(self, receiver=receiver, sender=sender, weak=weak)
+            self._connected.send(self, receiver=receiver, sender=sender, weak=weak)
 
 
 def _translated_sender(sender: Any) -> Any:
@@ -374,8 +405,6 @@ class SignalRegistry(blinker.Namespace):
     def __init__(self, *, strict: bool = True) -> None:
         super().__init__()
         self.strict = strict
-        self.find = super().get
-        """Return the signal of an exact canonical name, or None; the dispatcher's fast way."""
         self._lock = threading.RLock()
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
@@ -486,7 +515,7 @@ class SignalRegistry(blinker.Namespace):
         with self._lock:
             subscription = self._patterns.add(requested)
             if subscription is requested:
-                for signal in list(self.values()):
+                for signal in self._declared():
                     self._extend(subscription, signal)
         LOGGER.debug("%s subscribed to %s", handler_name(handler), pattern)
         return subscription
@@ -517,7 +546,7 @@ class SignalRegistry(blinker.Namespace):
         """Cancel every subscription to every event and pattern; the events stay declared."""
         for pattern in self._patterns.live():
             pattern.cancel()
-        for signal in list(self.values()):
+        for signal in self._declared():
             signal.table.clear()
 
     @staticmethod
@@ -546,7 +575,7 @@ class SignalRegistry(blinker.Namespace):
         with self._lock:
             signals = dict(self)
             patterns = self._patterns.live()
-            handlers = [(signal, signal.table.live()) for signal in signals.values()]
+            handlers = [(signal.table, signal.table.live()) for signal in self._declared()]
             restore_others = [save(empty) for save in self._other_states]
             self._isolations.append(mark)
             if empty:
@@ -562,8 +591,8 @@ class SignalRegistry(blinker.Namespace):
                 for name in self.keys() - signals.keys():
                     del self[name]
                 self.update(signals)
-                for signal, subscriptions in handlers:
-                    signal.table.restore(subscriptions)
+                for table, subscriptions in handlers:
+                    table.restore(subscriptions)
                 for restore in restore_others:
                     restore()
             if not in_order:
@@ -586,6 +615,14 @@ class SignalRegistry(blinker.Namespace):
     def __missing__(self, name: object) -> EventSignal[Any]:
         """Return the signal of a name in another spelling, or of a signal; see `resolve`."""
         return self.resolve(name)
+
+    def find(self, name: str) -> EventSignal[Any] | None:
+        """Return the signal of an exact canonical name, or None."""
+        signal: EventSignal[Any] | None = super().get(name)  # type: ignore[assignment]  # all are of our kind
+        return signal
+
+    def _declared(self) -> list[EventSignal[Any]]:
+        return list(self.values())  # type: ignore[arg-type]  # all are ours
 
     def __contains__(self, name: object) -> bool:
         """Tell whether an event of this name is declared."""
@@ -651,4 +688,4 @@ system_startup = madcrow_signals.signal(
 system_shutdown = madcrow_signals.signal(
     "system_shutdown", "The application goes down.", context=SystemShutdownEventContext
 )
-madcrow_signals._built_in = tuple(madcrow_signals)  # noqa: SLF001  # what isolated(empty=True) keeps
+madcrow_signals._built_in = tuple(madcrow_signals)  # what isolated(empty=True) keeps
