@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from madcrow_events._subscriptions import Subscription
-    from madcrow_events._tables import Plan
+    from madcrow_events._tables import Plan, Segments
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
@@ -83,43 +83,47 @@ def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one fra
     inherited = _inherited(None)
     if inherited is not None:
         _nest(emission, inherited)
-    segments = _timed(emission) if _is_enabled_for(_DEBUG) else plan.segments
+    segments = planned = _timed(emission) if _is_enabled_for(_DEBUG) else plan.segments
     if not segments:
         return emission
     emission._running = True
     token = _enter(emission)
     try:
-        for style, calls in segments:
-            if style == BY_KEYWORDS:
-                if keywords is None:
-                    keywords = emission._keywords()
-                for call in calls:
-                    try:
-                        values.append(call(sender, **keywords))
-                    except BaseException as error:  # noqa: BLE001  # _record lets through what is not a failure
-                        _record(emission, error)
-            elif style == BY_CONTEXT and context is not None:
-                for call in calls:
-                    try:
-                        values.append(call(context))
-                    except BaseException as error:  # noqa: BLE001  # as above
-                        _record(emission, error)
-            elif style == BY_CONTEXT:
-                for call in calls:
-                    try:
-                        values.append(call(emission._context_as(signal.models)))
-                    except BaseException as error:  # noqa: BLE001  # as above
-                        _record(emission, error)
-            else:
-                for call in calls:
-                    try:
-                        values.append(call(emission))
-                    except BaseException as error:  # noqa: BLE001  # as above
-                        _record(emission, error)
+        while True:
+            # One try around the loops, not one in each: only a failure pays for its isolation.
+            try:
+                for style, calls in segments:
+                    if style == BY_KEYWORDS:
+                        if keywords is None:
+                            keywords = emission._keywords()
+                        for call in calls:
+                            values.append(call(sender, **keywords))
+                    elif style == BY_CONTEXT and context is not None:
+                        for call in calls:
+                            values.append(call(context))
+                    elif style == BY_CONTEXT:
+                        for call in calls:
+                            values.append(call(emission._context_as(signal.models)))
+                    else:
+                        for call in calls:
+                            values.append(call(emission))
+                break
+            except BaseException as error:  # noqa: BLE001  # _record lets through what is not a failure
+                _record(emission, error)
+                segments = _after(planned, len(values))
     finally:
         _leave(token)
         emission._running = False
     return emission
+
+
+def _after(segments: Segments, number: int) -> Segments:
+    """Return what is left of segments after so many calls."""
+    for index, (style, calls) in enumerate(segments):
+        if number < len(calls):
+            return ((style, calls[number:]), *segments[index + 1 :])
+        number -= len(calls)
+    return ()
 
 
 def _record(emission: Emission[Any], error: BaseException) -> None:
@@ -208,7 +212,7 @@ def _depth_error(emission: Emission[Any]) -> EmissionDepthError:
     )
 
 
-def _timed(emission: Emission[Any]) -> tuple[tuple[int, tuple[Any, ...]], ...]:
+def _timed(emission: Emission[Any]) -> Segments:
     """Log an emission, and return its calls so wrapped that each is logged with its time."""
     subscriptions = emission._plan.subscriptions
     LOGGER.debug(

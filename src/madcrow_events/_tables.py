@@ -16,19 +16,23 @@ from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from madcrow_events._logs import handler_name
 from madcrow_events._subscriptions import ANY, Subscription, identity_key, sender_key
 from madcrow_events.exceptions import SubscriptionConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
 
     from madcrow_events._signatures import Shape
     from madcrow_events._subscriptions import SubscriptionOptions
 
 __all__ = ["PatternSubscription", "PatternTable", "Plan", "SubscriptionTable"]
+
+
+Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
+"""Runs of neighbouring calls of one style."""
 
 
 class Plan:
@@ -47,7 +51,7 @@ class Plan:
             sorted(subscriptions, key=lambda entry: (-entry.priority, entry.order))
         )
         calls = [subscription.prepared() for subscription in self.subscriptions]
-        self.segments = tuple(
+        self.segments: Segments = tuple(
             (style, tuple(call for _, call in run))
             for style, run in groupby(calls, key=lambda call: call[0])
         )

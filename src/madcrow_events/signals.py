@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, overload
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 import blinker
 from typing_extensions import TypeVar, Unpack
@@ -193,14 +193,14 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
     # blinker's side
 
     @property
-    def receiver_connected(self) -> blinker.Signal:  # type: ignore[override]  # cached in blinker
+    def receiver_connected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
         """Sent after a handler was connected or subscribed, with `receiver`, `sender`, `weak`."""
         if self._connected is None:
             self._connected = blinker.Signal(doc="Emitted after a receiver connects.")
         return self._connected
 
     @property
-    def receiver_disconnected(self) -> blinker.Signal:  # type: ignore[override]  # cached in blinker
+    def receiver_disconnected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
         """Sent after `disconnect`, with `receiver` and `sender`."""
         if self._disconnected is None:
             self._disconnected = blinker.Signal(doc="Emitted after a receiver disconnects.")
@@ -618,17 +618,16 @@ class SignalRegistry(blinker.Namespace):
 
     def find(self, name: str) -> EventSignal[Any] | None:
         """Return the signal of an exact canonical name, or None."""
-        signal: EventSignal[Any] | None = super().get(name)  # type: ignore[assignment]  # all are of our kind
-        return signal
+        return cast("EventSignal[Any] | None", super().get(name))
 
     def _declared(self) -> list[EventSignal[Any]]:
-        return list(self.values())  # type: ignore[arg-type]  # all are ours
+        return cast("list[EventSignal[Any]]", list(self.values()))
 
     def __contains__(self, name: object) -> bool:
         """Tell whether an event of this name is declared."""
         return isinstance(name, str) and super().__contains__(name.replace("-", "_"))
 
-    def get(self, name: str, default: Any = None, /) -> Any:  # type: ignore[override]  # dict's overloads say the same
+    def get(self, name: str, default: Any = None, /) -> Any:  # type: ignore[override]  # as dict's overloads
         """Return a declared signal, or a default."""
         signal = self.find(name.replace("-", "_"))
         return default if signal is None else signal
