@@ -61,7 +61,7 @@ def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one fra
         keywords: the payload, if it is keywords.
 
     Raises:
-        EmissionDepthError: it is nested too deep, or in a chain that was (F5).
+        EmissionDepthError: it, or one below it, is nested too deep (F5).
         BaseException: what a handler raised that is no `Exception` (F3).
     """
     if sender is None:
@@ -114,6 +114,8 @@ def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one fra
     finally:
         _leave(token)
         emission._running = False
+    if emission._failures is not None and emission.parent is not None:
+        _pass_on_broken_chain(emission)
     return emission
 
 
@@ -134,10 +136,8 @@ def _record(emission: Emission[Any], error: BaseException) -> None:
     failures = emission._failures
     if failures is None:
         failures = emission._failures = Failures()
-    if isinstance(error, EmissionDepthError) and _chain_is_broken(_outermost(emission)):
-        # The outermost emission has recorded it; this one is not ok either.
-        failures.broken_at = len(emission._values)
-    else:
+    # The end of a broken chain has been recorded already, by the outermost emission.
+    if not (isinstance(error, EmissionDepthError) and _chain_is_broken(_outermost(emission))):
         _add_failure(emission, failures, HandlerFailure(handler, error))
     emission._values.append(NO_RESULT)
 
@@ -185,6 +185,12 @@ def _chain_is_broken(outermost: Emission[Any]) -> bool:
     # A chain is what happens under one handler of the outermost emission.
     failures = outermost._failures
     return failures is not None and failures.broken_at == len(outermost._values)
+
+
+def _pass_on_broken_chain(emission: Emission[Any]) -> None:
+    """Fail an emission inside a broken chain too, so that the chain unwinds to its outermost."""
+    if _chain_is_broken(_outermost(emission)):
+        raise _depth_error(emission)
 
 
 def _break_chain(outermost: Emission[Any], error: EmissionDepthError) -> None:

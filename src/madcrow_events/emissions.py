@@ -73,8 +73,8 @@ class Called(NamedTuple):
 class Failures:
     """What went wrong in one emission; made when first needed.
 
-    `broken_at` is how many handlers of the emission had finished when the chain
-    under the next one turned out to be too deep (F5), or -1.
+    `broken_at` is how many handlers of an outermost emission had finished when
+    the chain under the next one turned out to be too deep (F5), or -1.
     """
 
     __slots__ = ("broken_at", "items")
@@ -82,10 +82,6 @@ class Failures:
     def __init__(self) -> None:
         self.items: list[HandlerFailure] = []
         self.broken_at = -1
-
-    def __bool__(self) -> bool:
-        """Whether anything did."""
-        return bool(self.items) or self.broken_at >= 0
 
 
 class Emission(Generic[PayloadT_co]):
@@ -143,7 +139,7 @@ class Emission(Generic[PayloadT_co]):
     @property
     def ok(self) -> bool:
         """Whether no handler has failed."""
-        return not self._failures
+        return self._failures is None or not self._failures.items
 
     @property
     def results(self) -> tuple[HandlerResult, ...]:

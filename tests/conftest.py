@@ -1,0 +1,28 @@
+"""What all tests share: registries of their own, and a default registry that forgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from madcrow_events import EventDispatcher, SignalRegistry, madcrow_signals
+
+
+@pytest.fixture(autouse=True)
+def _forgetful_default_registry() -> Iterator[None]:
+    """Whatever a test does to the default registry and dispatcher is undone."""
+    with madcrow_signals.isolated(empty=True):
+        yield
+
+
+@pytest.fixture
+def signals() -> SignalRegistry:
+    """Return a strict registry without events."""
+    return SignalRegistry()
+
+
+@pytest.fixture
+def dispatcher(signals: SignalRegistry) -> EventDispatcher:
+    """Return a dispatcher of that registry."""
+    return EventDispatcher(signals)

@@ -1,0 +1,275 @@
+"""What this package writes, and never writes (G1)."""
+
+from __future__ import annotations
+
+import functools
+import io
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from madcrow_events import (
+    BaseEventContext,
+    ContextTypeError,
+    ContextValidationError,
+    Emission,
+    EventDispatcher,
+    GenericEventContext,
+    HandlerErrors,
+    LoginEventContext,
+    LogoutEventContext,
+    SignalRegistry,
+    user_logged_in,
+)
+from madcrow_events._logs import handler_name, printable, type_name
+
+CANARIES = {"password": "canary-password", "email": "canary@example.com", "token": "canary-token"}
+
+
+class Account(BaseEventContext):
+    password: str
+    email: str
+    token: str
+    count: int = 0
+
+
+@pytest.fixture
+def written() -> Iterator[io.StringIO]:
+    """Everything the package logs, from DEBUG up, as a plain handler formats it."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+    logger = logging.getLogger("madcrow_events")
+    logger.addHandler(handler)
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield stream
+    finally:
+        logger.setLevel(before)
+        logger.removeHandler(handler)
+
+
+@pytest.mark.guarantee("G1")
+def test_debug_tells_registrations_emissions_executions_and_errors(written: io.StringIO) -> None:
+    def greet() -> None: ...
+
+    def broken() -> None:
+        raise ValueError("on purpose")
+
+    user_logged_in.subscribe(greet)
+    user_logged_in.subscribe(broken)
+    user_logged_in.subscribe(lambda: None, when=lambda context: False)
+    emission = EventDispatcher().emit("user_logged_in", email="e")
+    text = written.getvalue()
+    assert "greet subscribed to user_logged_in" in text
+    assert "user_logged_in emitted by EventSignal to 3 handlers" in text
+    assert "greet of user_logged_in returned after 0." in text
+    assert "broken of user_logged_in raised after 0." in text
+    assert "of user_logged_in skipped after 0." in text
+    assert "ERROR madcrow_events handler" in text
+    assert "failed: ValueError" in text
+    assert len(emission.results) == 1
+    assert len(emission.failures) == 1
+
+
+@pytest.mark.guarantee("G1")
+def test_debug_changes_no_outcome(written: io.StringIO, signals: SignalRegistry) -> None:
+    class Owner:
+        def handle(self, context: LoginEventContext) -> str:
+            return context.email
+
+    owner = Owner()
+    signal = signals.signal("user_logged_in", context=LoginEventContext)
+    signal.subscribe(owner.handle)
+    signal.subscribe(lambda sender, **context: context["email"])
+    signals.subscribe("user_*", lambda emission_or_not=None, **context: context["email"])
+    dispatcher = EventDispatcher(signals)
+    for emission in (
+        dispatcher.emit_typed(signal, LoginEventContext(user_id=1, email="e")),
+        dispatcher.emit(signal, user_id=1, email="e"),
+    ):
+        assert [result.value for result in emission.results] == ["e", "e", "e"]
+        assert emission.results[0].handler == owner.handle
+
+
+@pytest.mark.guarantee("G1")
+def test_no_value_of_a_context_is_in_anything_that_is_written(
+    written: io.StringIO, signals: SignalRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts: list[str] = []
+    signal = signals.signal("account_made", context=Account)
+    other = signals.signal("other_thing", context=LogoutEventContext)
+
+    def failing(sender: Any, **context: Any) -> None:
+        raise ValueError("a fixed text")
+
+    def by_name(missing_thing: str) -> None: ...
+
+    def typed(context: Account) -> str:
+        return context.password
+
+    def of_emission(emission: Emission[Any]) -> None:
+        texts.append(repr(emission))
+
+    def looping(emission: Emission[Any]) -> None:
+        raising.emit(signal, sender=CANARIES["token"], **CANARIES)
+
+    signal.subscribe(failing)
+    signal.subscribe(typed)
+    signal.subscribe(of_emission)
+    signals.signal("untyped").subscribe(by_name)
+    partial = functools.partial(lambda password, **_: 1 / 0, CANARIES["password"])
+    texts.append(repr(signal.subscribe(partial)))
+    dispatcher = EventDispatcher(signals)
+    raising = dispatcher.with_options(on_error="raise", validate=True)
+    generic = GenericEventContext(event_type="account_made", data={**CANARIES, "count": "canary"})
+
+    def collect(emit: Any) -> None:
+        try:
+            emission = emit()
+        except Exception as error:
+            texts.extend([str(error), repr(error)])
+            if isinstance(error, HandlerErrors):
+                texts.extend(str(inner) for inner in error.exceptions)
+        else:
+            texts.extend([repr(emission), repr(emission.results), repr(emission.failures)])
+            texts.extend(str(failure.exception) for failure in emission.failures)
+
+    for policy in (dispatcher, raising):
+        collect(lambda: policy.emit(signal, **CANARIES))
+        collect(lambda: policy.emit(signal, sender=CANARIES["token"], **CANARIES))
+        collect(lambda: policy.emit(signal, **CANARIES, extra="canary"))
+        collect(lambda: policy.emit(signal, password=["canary"], email={"canary": "canary"}))
+        collect(lambda: policy.emit(signal, **CANARIES, count="canary"))
+        collect(lambda: policy.emit("untyped", **CANARIES))
+        collect(lambda: policy.emit_typed(signal, Account(**CANARIES)))
+        collect(lambda: policy.emit_typed(other, Account(**CANARIES)))
+        collect(lambda: policy.emit_typed(signal, generic))
+        collect(lambda: policy.emit_typed("untyped", GenericEventContext(event_type="x", data=CANARIES)))
+    with signal.subscribe(looping):
+        collect(lambda: dispatcher.emit(signal, **CANARIES))
+    captured = capsys.readouterr()
+    everything = "\n".join([*texts, written.getvalue(), captured.out, captured.err])
+    assert "ValueError" in everything
+    assert "ContextValidationError" in everything
+    assert "ContextTypeError" not in written.getvalue()
+    assert "EmissionDepthError" in everything
+    assert "canary" not in everything
+
+
+@pytest.mark.guarantee("G1")
+def test_a_validators_own_text_is_not_repeated(signals: SignalRegistry) -> None:
+    from pydantic import field_validator
+
+    class Talkative(BaseEventContext):
+        password: str
+
+        @field_validator("password")
+        @classmethod
+        def check(cls, value: str) -> str:
+            raise ValueError(f"{value} is too short")
+
+    signals.signal("talk", context=Talkative)
+    with pytest.raises(ContextValidationError) as caught:
+        EventDispatcher(signals, validate=True).emit("talk", password="canary")
+    assert str(caught.value) == (
+        "talk does not fit Talkative: password: must be str, got str (value_error)"
+    )
+
+
+@pytest.mark.guarantee("G1")
+def test_a_text_of_an_exception_forges_no_line_of_the_log(
+    written: io.StringIO, signals: SignalRegistry
+) -> None:
+    def forging() -> None:
+        raise ValueError("x\nCRITICAL root forged\r\x1b[31mred\u2028CRITICAL root forged too")
+
+    class Odd:
+        __qualname__ = "odd\nCRITICAL root forged"
+
+        def __call__(self) -> None:
+            raise type("Forged\nCRITICAL root forged", (Exception,), {})
+
+    signal = signals.signal("thing_happened")
+    signal.subscribe(forging)
+    signal.subscribe(Odd())
+    EventDispatcher(signals).emit(signal)
+    text = written.getvalue()
+    lines = text.split("\n")
+    assert any("ValueError: x" in line for line in lines)
+    for line in lines:
+        assert line.startswith(("DEBUG madcrow", "ERROR madcrow", "  | ")) or not line
+        assert line.isprintable() or not line
+
+
+@pytest.mark.guarantee("G1")
+def test_tracebacks_are_logged_unless_the_dispatcher_leaves_them_out(
+    signals: SignalRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing() -> None:
+        raise ValueError("the author's text")
+
+    signals.signal("thing_happened").subscribe(failing)
+    dispatcher = EventDispatcher(signals)
+    dispatcher.emit("thing_happened")
+    assert "the author's text" in caplog.text
+    record = caplog.records[-1]
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
+    caplog.clear()
+    dispatcher.with_options(log_tracebacks=False).emit("thing_happened")
+    assert "failed: ValueError" in caplog.text
+    assert "the author's text" not in caplog.text
+    assert not caplog.records[-1].exc_info
+
+
+@pytest.mark.guarantee("G1")
+def test_nothing_is_formatted_for_a_logger_that_is_off(
+    signals: SignalRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def failing() -> None:
+        raise ValueError
+
+    signals.signal("thing_happened").subscribe(failing)
+    with caplog.at_level(logging.CRITICAL, logger="madcrow_events"):
+        assert len(EventDispatcher(signals).emit("thing_happened").failures) == 1
+    assert not caplog.records
+
+
+def test_a_context_of_another_class_is_named_by_its_class_only(signals: SignalRegistry) -> None:
+    signals.signal("account_made", context=Account)
+    with pytest.raises(ContextTypeError) as caught:
+        EventDispatcher(signals).emit_typed("account_made", CANARIES)  # type: ignore[call-overload]
+    assert "canary" not in str(caught.value)
+    assert "not dict" in str(caught.value)
+
+
+def test_handlers_are_named_by_module_and_qualified_name() -> None:
+    class Handler:
+        def method(self) -> None: ...
+
+        def __call__(self) -> None: ...
+
+    here = "tests.unit.test_logs.test_handlers_are_named_by_module_and_qualified_name.<locals>"
+    assert handler_name(Handler().method) == f"{here}.Handler.method"
+    assert handler_name(Handler()) == f"{here}.Handler"
+    assert handler_name(functools.partial(Handler().method)) == f"{here}.Handler.method"
+    assert handler_name(print) == "builtins.print"
+    assert handler_name([].append) == "list.append"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain", "plain"), ("a\nb\x1b", "a\\nb\\x1b"), ("é\u2028", "é\\u2028"), ("x" * 300, "x" * 200 + "...")],
+)
+def test_text_from_elsewhere_is_made_printable(text: str, shown: str) -> None:
+    assert printable(text) == shown
+
+
+def test_types_are_named_as_they_are_written() -> None:
+    assert type_name(int) == "int"
+    assert type_name(float | None) == "float | None"
+    assert type_name(Any) == "Any"

@@ -1,0 +1,114 @@
+"""What an event may be called (N1, N3)."""
+
+from __future__ import annotations
+
+import pytest
+
+from madcrow_events import EventSignal, InvalidEventNameError, SignalRegistry, UnknownEventError
+from madcrow_events.exceptions import MadcrowEventsError
+
+
+@pytest.mark.guarantee("N1")
+@pytest.mark.parametrize("name", ["a", "user_logged_in", "shop.order_placed", "a1.2b", "x" * 128])
+def test_snake_case_names_with_dots_are_declared_as_they_are(
+    signals: SignalRegistry, name: str
+) -> None:
+    assert signals.signal(name).name == name
+
+
+@pytest.mark.guarantee("N1")
+def test_hyphens_are_underscores_on_every_look_up(signals: SignalRegistry) -> None:
+    declared = signals.signal("custom-event")
+    assert declared.name == "custom_event"
+    assert signals.signal("custom_event") is declared
+    assert signals["custom-event"] is declared
+    assert signals.get("custom-event") is declared
+    assert "custom-event" in signals
+    assert signals.resolve("custom-event") is declared
+
+
+@pytest.mark.guarantee("N1")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "User",
+        "1st",
+        "_private",
+        "a b",
+        "a.",
+        ".a",
+        "a..b",
+        "naïve",
+        "user\nlogged_in",
+        "user_logged_in\n",
+        "\x1b[31mred",
+        "x" * 129,
+        "*",
+        "account_*",
+    ],
+)
+def test_any_other_name_is_refused_with_one_printable_line_that_shows_how_to_write_it(
+    signals: SignalRegistry, name: str
+) -> None:
+    with pytest.raises(InvalidEventNameError) as caught:
+        signals.signal(name)
+    message = str(caught.value)
+    assert message.isprintable()
+    assert caught.value.name == name
+    assert "128 at most" in message or "as in '" in message
+    assert not signals
+
+
+@pytest.mark.guarantee("N1")
+def test_a_refused_name_suggests_the_spelling_that_would_do(signals: SignalRegistry) -> None:
+    with pytest.raises(InvalidEventNameError, match="as in 'user_logged_in'"):
+        signals.signal("User Logged In")
+
+
+@pytest.mark.parametrize("name", [None, 3, ["a"], {"a": 1}])
+def test_a_name_that_is_no_string_is_refused_by_emit_too(name: object) -> None:
+    from madcrow_events import emit_event
+
+    with pytest.raises(InvalidEventNameError, match="give a string"):
+        emit_event(name)  # type: ignore[arg-type]
+
+
+def test_a_signal_made_by_hand_has_a_checked_name() -> None:
+    with pytest.raises(InvalidEventNameError):
+        EventSignal("Not A Name")
+    assert EventSignal("some-name").name == "some_name"
+
+
+@pytest.mark.guarantee("N3")
+def test_an_undeclared_name_is_refused_with_its_nearest_neighbours() -> None:
+    from madcrow_events import emit_event, on_event, register_handler
+
+    for use in (
+        lambda: emit_event("user_loged_in"),
+        lambda: on_event("user_loged_in"),
+        lambda: register_handler("user-loged-in", print),
+    ):
+        with pytest.raises(UnknownEventError, match="did you mean user_logged_in") as caught:
+            use()
+        assert caught.value.event == "user_loged_in"
+        assert caught.value.suggestions[0] == "user_logged_in"
+        assert isinstance(caught.value, LookupError)
+        assert isinstance(caught.value, MadcrowEventsError)
+
+
+@pytest.mark.guarantee("N3")
+def test_a_name_like_no_other_is_refused_with_how_to_declare_it(signals: SignalRegistry) -> None:
+    with pytest.raises(UnknownEventError, match=r"signals\.signal\('order_placed'\)") as caught:
+        signals["order_placed"]
+    assert caught.value.suggestions == ()
+
+
+@pytest.mark.guarantee("N3")
+def test_a_registry_that_is_not_strict_declares_on_first_use() -> None:
+    from madcrow_events import EventDispatcher
+
+    signals = SignalRegistry(strict=False)
+    assert EventDispatcher(signals).emit("order-placed").event == "order_placed"
+    signals.subscribe("order_paid", print)
+    assert list(signals) == ["order_placed", "order_paid"]

@@ -1,0 +1,222 @@
+"""Patterns: one handler for many events (N4)."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+
+from madcrow_events import (
+    BaseEventContext,
+    Emission,
+    EventDispatcher,
+    HandlerSignatureError,
+    InvalidEventNameError,
+    LoginEventContext,
+    PatternSubscription,
+    SignalRegistry,
+    SubscriptionConflictError,
+    on_event,
+)
+
+
+@pytest.fixture
+def heard() -> list[Any]:
+    return []
+
+
+@pytest.fixture
+def shop(signals: SignalRegistry) -> SignalRegistry:
+    for name in ("shop.order_placed", "shop.order_paid", "account_closed"):
+        signals.signal(name)
+    return signals
+
+
+@pytest.mark.guarantee("N4")
+def test_a_pattern_catches_present_and_later_events(
+    shop: SignalRegistry, dispatcher: EventDispatcher, heard: list[Any]
+) -> None:
+    subscription = shop.subscribe("shop.*", lambda sender, **context: heard.append(str(sender)))
+    assert isinstance(subscription, PatternSubscription)
+    assert subscription.event == "shop.*"
+    shop.signal("shop.back.returned")
+    shop.signal("shopping")
+    for name in list(shop):
+        dispatcher.emit(name)
+    assert heard == ["shop.order_placed", "shop.order_paid", "shop.back.returned"]
+
+
+@pytest.mark.guarantee("N4")
+def test_a_star_crosses_dots_and_skips_handler_failed(
+    shop: SignalRegistry, dispatcher: EventDispatcher, heard: list[Any]
+) -> None:
+    @on_event("*", signals=shop)
+    def handler(emission: Emission[Any]) -> None:
+        heard.append(emission.event)
+        raise ValueError
+
+    shop.signal("handler_failed")
+    for name in ("shop.order_placed", "account-closed"):
+        assert len(dispatcher.emit(name).failures) == 1
+    assert heard == ["shop.order_placed", "account_closed"]
+
+
+@pytest.mark.guarantee("N4")
+def test_once_is_once_over_all_events(
+    shop: SignalRegistry, dispatcher: EventDispatcher, heard: list[Any]
+) -> None:
+    subscription = shop.subscribe("*", lambda sender, **_: heard.append(str(sender)), once=True)
+    for name in list(shop):
+        dispatcher.emit(name)
+    assert heard == ["shop.order_placed"]
+    assert not subscription.active
+    assert not any(signal.subscriptions for signal in shop._declared())
+    shop.signal("later")
+    dispatcher.emit("later")
+    assert len(heard) == 1
+
+
+@pytest.mark.guarantee("N4")
+def test_cancelling_a_pattern_ends_it_for_every_event(shop: SignalRegistry) -> None:
+    with shop.subscribe("*", lambda: None) as subscription:
+        assert all(signal.subscriptions for signal in shop._declared())
+    assert not subscription.active
+    assert not any(signal.subscriptions for signal in shop._declared())
+    assert not shop._patterns.live()
+
+
+@pytest.mark.guarantee("N4")
+def test_a_pattern_is_unsubscribed_by_its_own_text(shop: SignalRegistry) -> None:
+    def handler() -> None: ...
+
+    shop.subscribe("shop-*", handler)
+    assert shop.unsubscribe("shop.*", handler) is False
+    assert shop.unsubscribe("shop_*", print) is False
+    assert shop.unsubscribe("shop_*", handler) is True
+    assert shop.unsubscribe("shop_*", handler) is False
+
+
+@pytest.mark.guarantee("N4")
+def test_a_pattern_keeps_its_place_in_the_order(
+    shop: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    shop.subscribe("*", lambda: "first pattern")
+    shop.subscribe("*", lambda: "urgent", priority=1)
+    late = shop.signal("late")
+    late.subscribe(lambda: "direct")
+    shop.subscribe("l*", lambda: "second pattern")
+    values = [result.value for result in dispatcher.emit("late").results]
+    assert values == ["urgent", "first pattern", "direct", "second pattern"]
+
+
+@pytest.mark.guarantee("N4")
+def test_a_pattern_handler_takes_what_every_event_has(
+    shop: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    def of_context(context: BaseEventContext) -> Any:
+        return context.request_id
+
+    def of_emission(emission: Emission[BaseEventContext]) -> Any:
+        return emission.context.request_id
+
+    shop.signal("user_logged_in", context=LoginEventContext)
+    for handler in (of_context, of_emission, lambda **rest: rest["request_id"], lambda: "r"):
+        shop.subscribe("*", handler)
+    loose = dispatcher.emit("user_logged_in", user_id=1, email="e", request_id="r")
+    assert [result.value for result in loose.results] == ["r"] * 4
+    untyped = dispatcher.emit("account_closed", why="bored", request_id="r")
+    assert [result.value for result in untyped.results] == ["r"] * 4
+
+
+@pytest.mark.guarantee("N4")
+@pytest.mark.parametrize(
+    ("handler", "fix"),
+    [
+        (lambda email: None, r"write \(sender, \*\*context\), or take an Emission"),
+        (lambda sender, email: None, r"write \(sender, \*\*context\)"),
+    ],
+)
+def test_a_pattern_handler_takes_no_field_by_name(
+    shop: SignalRegistry, handler: Any, fix: str
+) -> None:
+    with pytest.raises(HandlerSignatureError, match=fix):
+        shop.subscribe("account_*", handler)
+    assert not shop["account_closed"].subscriptions
+
+
+@pytest.mark.guarantee("N4")
+def test_a_pattern_handler_takes_no_single_events_model(shop: SignalRegistry) -> None:
+    def handler(context: LoginEventContext) -> None: ...
+
+    with pytest.raises(HandlerSignatureError, match="annotate it with BaseEventContext or Emission"):
+        shop.subscribe("*", handler)
+
+
+@pytest.mark.guarantee("N4")
+@pytest.mark.parametrize("pattern", ["Account_*", "a b*", "*\n", "x" * 128 + "*"])
+def test_a_malformed_pattern_is_refused(shop: SignalRegistry, pattern: str) -> None:
+    with pytest.raises(InvalidEventNameError):
+        shop.subscribe(pattern, lambda: None)
+
+
+@pytest.mark.guarantee("H6")
+def test_the_same_handler_and_pattern_again_is_the_same_subscription(
+    shop: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    def handler() -> None: ...
+
+    first = shop.subscribe("*", handler)
+    assert shop.subscribe("*", handler) is first
+    assert len(dispatcher.emit("account_closed").results) == 1
+    with pytest.raises(SubscriptionConflictError):
+        shop.subscribe("*", handler, priority=1)
+
+
+@pytest.mark.guarantee("L1")
+def test_a_pattern_goes_away_with_the_object_whose_method_it_calls(shop: SignalRegistry) -> None:
+    class Owner:
+        def handle(self, sender: Any, **context: Any) -> None: ...
+
+    owner = Owner()
+    subscription = shop.subscribe("*", owner.handle)
+    handler_is_gone = shop.subscribe("*", lambda: None)
+    assert subscription.weak
+    del owner
+    gc.collect()
+    assert not subscription.active
+    assert len(shop._patterns.live()) == 1
+    shop.signal("later")
+    handler_is_gone.cancel()
+    assert not any(signal.subscriptions for signal in shop._declared())
+
+
+def test_a_pattern_that_ends_while_it_is_extended_leaves_nothing(shop: SignalRegistry) -> None:
+    subscription = shop.subscribe("*", lambda: None)
+    assert isinstance(subscription, PatternSubscription)
+    subscription.cancel()
+    table = shop.signal("later").table
+    subscription.extend_to(table, "later")
+    assert not table.live()
+
+
+def test_a_pattern_whose_handler_is_gone_is_not_extended(shop: SignalRegistry) -> None:
+    class Owner:
+        def handle(self) -> None: ...
+
+    owner = Owner()
+    subscription = shop.subscribe("*", owner.handle)
+    assert isinstance(subscription, PatternSubscription)
+    del owner
+    gc.collect()
+    table = shop.signal("later").table
+    subscription.extend_to(table, "later")
+    assert not table.live()
+
+
+def test_a_pattern_of_one_sender_hears_that_sender_only(
+    shop: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    shop.subscribe("*", lambda: "mine", sender="me")
+    assert len(dispatcher.emit("account_closed", "me").results) == 1
+    assert len(dispatcher.emit("account_closed", "you").results) == 0
