@@ -114,7 +114,7 @@ def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one fra
     finally:
         _leave(token)
         emission._running = False
-    if emission._failures is not None and emission.parent is not None:
+    if inherited is not None:
         _pass_on_broken_chain(emission)
     return emission
 
@@ -189,7 +189,7 @@ def _chain_is_broken(outermost: Emission[Any]) -> bool:
 
 def _pass_on_broken_chain(emission: Emission[Any]) -> None:
     """Fail an emission inside a broken chain too, so that the chain unwinds to its outermost."""
-    if _chain_is_broken(_outermost(emission)):
+    if emission._failures is not None and _chain_is_broken(_outermost(emission)):
         raise _depth_error(emission)
 
 

@@ -10,13 +10,15 @@ finalizer is user code (F6).
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from weakref import WeakValueDictionary
 
 from madcrow_events._logs import handler_name
 from madcrow_events._subscriptions import ANY, Subscription, identity_key, sender_key
@@ -28,7 +30,35 @@ if TYPE_CHECKING:
     from madcrow_events._signatures import Shape
     from madcrow_events._subscriptions import SubscriptionOptions
 
-__all__ = ["PatternSubscription", "PatternTable", "Plan", "SubscriptionTable"]
+__all__ = [
+    "PatternSubscription",
+    "PatternTable",
+    "Plan",
+    "Segments",
+    "SubscriptionTable",
+    "renew_lock_after_fork",
+]
+
+
+class _LockOwner(Protocol):
+    def renew_lock(self) -> None: ...
+
+
+_lock_owners: WeakValueDictionary[int, _LockOwner] = WeakValueDictionary()
+
+
+def renew_lock_after_fork(owner: _LockOwner) -> None:
+    """Give a forked child a free lock, for the thread that held it may not exist there."""
+    _lock_owners[id(owner)] = owner
+
+
+def _renew_locks() -> None:
+    for owner in list(_lock_owners.values()):
+        owner.renew_lock()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
@@ -80,16 +110,21 @@ _muted: ContextVar[frozenset[int]] = ContextVar("madcrow_events.muted", default=
 class SubscriptionTable:
     """The subscriptions of one signal, by sender and handler."""
 
-    __slots__ = ("_busy", "_by_sender", "_lock", "_mutes", "_notes", "plans")
+    __slots__ = ("__weakref__", "_busy", "_by_sender", "_lock", "_mutes", "_notes", "plans")
 
     def __init__(self) -> None:
-        # Re-entrant: a garbage collection under the lock may run a finalizer that subscribes.
-        self._lock = threading.RLock()
-        self._busy = False
+        self.renew_lock()
+        renew_lock_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._notes: deque[Subscription] = deque()
         self._mutes = 0
         self.plans = _Plans()
+
+    def renew_lock(self) -> None:
+        """Start with a free lock."""
+        # Re-entrant: a garbage collection under the lock may run a finalizer that subscribes.
+        self._lock = threading.RLock()
+        self._busy = False
 
     # Changing
 

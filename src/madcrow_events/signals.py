@@ -24,7 +24,12 @@ from madcrow_events._names import canonical_name, unknown_event
 from madcrow_events._protocols import ContextT, Handler, HandlerDecorator, KeywordHandler
 from madcrow_events._signatures import ASYNC_RECEIVER, RECEIVER, is_async, read_shape
 from madcrow_events._subscriptions import ANY, Subscription, SubscriptionOptions, check_options
-from madcrow_events._tables import PatternSubscription, PatternTable, SubscriptionTable
+from madcrow_events._tables import (
+    PatternSubscription,
+    PatternTable,
+    SubscriptionTable,
+    renew_lock_after_fork,
+)
 from madcrow_events.exceptions import (
     ContextModelError,
     HandlerSignatureError,
@@ -405,11 +410,16 @@ class SignalRegistry(blinker.Namespace):
     def __init__(self, *, strict: bool = True) -> None:
         super().__init__()
         self.strict = strict
-        self._lock = threading.RLock()
+        self.renew_lock()
+        renew_lock_after_fork(self)
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
         self._isolations: list[object] = []
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
+
+    def renew_lock(self) -> None:
+        """Start with a free lock; a forked child does."""
+        self._lock = threading.RLock()
 
     @overload
     def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...
@@ -627,7 +637,7 @@ class SignalRegistry(blinker.Namespace):
         """Tell whether an event of this name is declared."""
         return isinstance(name, str) and super().__contains__(name.replace("-", "_"))
 
-    def get(self, name: str, default: Any = None, /) -> Any:  # type: ignore[override]  # as dict's overloads
+    def get(self, name: str, default: Any = None, /) -> Any:
         """Return a declared signal, or a default."""
         signal = self.find(name.replace("-", "_"))
         return default if signal is None else signal

@@ -69,7 +69,13 @@ def test_a_context_key_may_be_called_like_a_parameter_of_ours(
 @pytest.mark.guarantee("C4")
 @pytest.mark.parametrize(
     "context",
-    [LogoutEventContext(user_id=1, email="e"), BaseEventContext(), {"user_id": 1}, None, LoginEventContext],
+    [
+        LogoutEventContext(user_id=1, email="e"),
+        BaseEventContext(),
+        {"user_id": 1},
+        None,
+        LoginEventContext,
+    ],
 )
 def test_a_context_of_another_class_is_refused_before_any_handler_runs(
     dispatcher: EventDispatcher, seen: list[Any], context: Any

@@ -148,7 +148,9 @@ def test_no_value_of_a_context_is_in_anything_that_is_written(
         collect(lambda: policy.emit_typed(signal, Account(**CANARIES)))
         collect(lambda: policy.emit_typed(other, Account(**CANARIES)))
         collect(lambda: policy.emit_typed(signal, generic))
-        collect(lambda: policy.emit_typed("untyped", GenericEventContext(event_type="x", data=CANARIES)))
+        collect(
+            lambda: policy.emit_typed("untyped", GenericEventContext(event_type="x", data=CANARIES))
+        )
     with signal.subscribe(looping):
         collect(lambda: dispatcher.emit(signal, **CANARIES))
     captured = capsys.readouterr()
@@ -263,7 +265,12 @@ def test_handlers_are_named_by_module_and_qualified_name() -> None:
 
 @pytest.mark.parametrize(
     ("text", "shown"),
-    [("plain", "plain"), ("a\nb\x1b", "a\\nb\\x1b"), ("é\u2028", "é\\u2028"), ("x" * 300, "x" * 200 + "...")],
+    [
+        ("plain", "plain"),
+        ("a\nb\x1b", "a\\nb\\x1b"),
+        ("é\u2028", "é\\u2028"),
+        ("x" * 300, "x" * 200 + "..."),
+    ],
 )
 def test_text_from_elsewhere_is_made_printable(text: str, shown: str) -> None:
     assert printable(text) == shown

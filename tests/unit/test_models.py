@@ -89,7 +89,9 @@ def test_a_model_whose_field_the_call_needs_is_refused_as_its_signal_is_declared
     assert "order_placed" not in signals
 
 
-@pytest.mark.parametrize("model", [dict, "LoginEventContext", LoginEventContext(user_id=1, email="")])
+@pytest.mark.parametrize(
+    "model", [dict, "LoginEventContext", LoginEventContext(user_id=1, email="")]
+)
 def test_a_context_that_is_no_model_class_is_refused(signals: SignalRegistry, model: Any) -> None:
     with pytest.raises(ContextModelError, match="derived from BaseEventContext"):
         signals.signal("order_placed", context=model)
@@ -113,7 +115,8 @@ def test_the_built_in_events_are_declared_with_their_contexts() -> None:
         "system_shutdown": "SystemShutdownEventContext",
     }
     declared = {
-        name: signal.context_model.__name__ for name, signal in madcrow_signals.items()  # type: ignore[attr-defined]
+        name: signal.context_model.__name__
+        for name, signal in madcrow_signals.items()  # type: ignore[attr-defined]
     }
     assert declared == expected
     for name in expected:
@@ -140,7 +143,12 @@ def test_the_built_in_events_are_declared_with_their_contexts() -> None:
             "on_user_registered",
             {"user_id": 1, "email": "e"},
         ),
-        ("account_activated", "emit_account_activated_event", "on_account_activated", {"user_id": 1}),
+        (
+            "account_activated",
+            "emit_account_activated_event",
+            "on_account_activated",
+            {"user_id": 1},
+        ),
         ("account_banned", "emit_account_banned_event", "on_account_banned", {"user_id": 1}),
         ("account_closed", "emit_account_closed_event", "on_account_closed", {"user_id": 1}),
         ("password_changed", "emit_password_changed_event", "on_password_changed", {"user_id": 1}),

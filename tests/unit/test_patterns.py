@@ -149,7 +149,9 @@ def test_a_pattern_handler_takes_no_field_by_name(
 def test_a_pattern_handler_takes_no_single_events_model(shop: SignalRegistry) -> None:
     def handler(context: LoginEventContext) -> None: ...
 
-    with pytest.raises(HandlerSignatureError, match="annotate it with BaseEventContext or Emission"):
+    with pytest.raises(
+        HandlerSignatureError, match="annotate it with BaseEventContext or Emission"
+    ):
         shop.subscribe("*", handler)
 
 

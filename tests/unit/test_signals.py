@@ -79,7 +79,9 @@ def test_signals_are_not_assigned_but_declared(signals: SignalRegistry) -> None:
 
 
 @pytest.mark.guarantee("N5")
-def test_signals_and_registries_are_blinkers(signal: EventSignal[Any], signals: SignalRegistry) -> None:
+def test_signals_and_registries_are_blinkers(
+    signal: EventSignal[Any], signals: SignalRegistry
+) -> None:
     assert isinstance(signal, blinker.NamedSignal)
     assert isinstance(signals, blinker.Namespace)
     assert signal.name == "thing_happened"

@@ -77,9 +77,7 @@ def test_once_is_called_once(signal: Any, dispatcher: EventDispatcher) -> None:
 
 @pytest.mark.guarantee("H5")
 def test_once_waits_for_its_sender_and_its_when(signal: Any, dispatcher: EventDispatcher) -> None:
-    signal.subscribe(
-        lambda: "now", once=True, sender="me", when=lambda context: context["ready"]
-    )
+    signal.subscribe(lambda: "now", once=True, sender="me", when=lambda context: context["ready"])
     assert emitted(dispatcher, "you", ready=True) == []
     assert emitted(dispatcher, "me", ready=False) == []
     assert emitted(dispatcher, "me", ready=True) == ["now"]
@@ -187,7 +185,10 @@ def test_the_same_handler_again_is_the_same_subscription(
 
     first = signal.subscribe(handler, priority=3)
     assert signal.subscribe(handler, priority=3) is first
-    assert register_handler("thing_happened", handler, signals=_registry(dispatcher), priority=3) is first
+    assert (
+        register_handler("thing_happened", handler, signals=_registry(dispatcher), priority=3)
+        is first
+    )
     assert emitted(dispatcher) == ["once"]
 
 
