@@ -7,7 +7,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from madcrow_events._logs import printable, type_name
-from madcrow_events.exceptions import InvalidEventNameError, UnknownEventError
+from madcrow_events.exceptions import (
+    HandlerSignatureError,
+    InvalidEventNameError,
+    UnknownEventError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,14 +28,17 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
 
     Raises:
         InvalidEventNameError: it is not of the form that names have.
+        HandlerSignatureError: it is a function, so a decorator lacks its parentheses.
     """
-    if not isinstance(name, str):
-        what = (
-            "a function: write the decorator with parentheses and a name, as in @on_event('...')"
-            if callable(name)
-            else f"{type_name(type(name))}: give a string"
+    if callable(name):
+        raise HandlerSignatureError(
+            "the decorator needs its parentheses and an event's name: write @...('event_name')",
+            handler=name,
         )
-        raise InvalidEventNameError(f"an event's name cannot be {what}", name=name)
+    if not isinstance(name, str):
+        raise InvalidEventNameError(
+            f"an event's name cannot be of type {type_name(type(name))}: give a string", name=name
+        )
     canonical = name.replace("-", "_")
     form = _PATTERN if pattern else _NAME
     if len(canonical) > _MAX_LENGTH:

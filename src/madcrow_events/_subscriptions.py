@@ -156,6 +156,7 @@ class Subscription:
         priority: the higher, the earlier.
         once: whether it is cancelled as it is first called.
         when: the predicate that decides on each emission, or None.
+        origin: the handler group that made it, or None.
     """
 
     __slots__ = (
@@ -173,6 +174,7 @@ class Subscription:
         "handler_key",
         "once",
         "order",
+        "origin",
         "priority",
         "sender_key",
         "shape",
@@ -198,6 +200,7 @@ class Subscription:
         self.event = event
         self.shape = shape
         self.connected = connected
+        self.origin: object = None
         self.priority = options.get("priority", 0)
         self.once = options.get("once", False)
         self.when = options.get("when")

@@ -155,11 +155,6 @@ class SubscriptionTable:
         self.plans = _Plans()
         self._settle()
 
-    def clear(self) -> None:
-        """Take all subscriptions out."""
-        for subscription in self.live():
-            subscription.cancel()
-
     def _bucket(self, subscription: Subscription) -> dict[Hashable, Subscription]:
         return self._by_sender.setdefault(subscription.sender_key, {})
 
@@ -307,7 +302,8 @@ class SubscriptionTable:
 
     def restore(self, subscriptions: Iterable[Subscription]) -> None:
         """Hold what `live` returned once, as far as it is alive, and nothing else."""
-        self.clear()
+        for present in self.live():
+            present.cancel()
         for subscription in subscriptions:
             if subscription.alive:
                 self.replace(subscription)

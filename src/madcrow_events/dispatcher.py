@@ -13,7 +13,7 @@ from typing_extensions import TypeVar
 from madcrow_events._calls import call_all
 from madcrow_events._logs import handler_name, type_name
 from madcrow_events.emissions import Emission, validate_keywords
-from madcrow_events.exceptions import ContextTypeError, EmissionDepthError, InvalidOptionError
+from madcrow_events.exceptions import ContextTypeError, InvalidOptionError
 from madcrow_events.models import (
     AccountActivatedEventContext,
     AccountBannedEventContext,
@@ -212,11 +212,7 @@ class EventDispatcher:
                 handler_name=handler_name(failure.handler),
                 exception_type=type_name(type(failure.exception)),
             )
-            try:
-                quiet.emit_typed(signal, context)
-            except EmissionDepthError:
-                # The chain is at its end, which its outermost emission tells.
-                return
+            quiet.emit_typed(signal, context)
 
     def __repr__(self) -> str:
         """Name the options that differ from the defaults' effect."""

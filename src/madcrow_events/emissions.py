@@ -193,8 +193,8 @@ class Emission(Generic[PayloadT_co]):
 
     def __repr__(self) -> str:
         """Name the event and count its outcome; no value of the context is shown (G1)."""
-        outcome = f"{len(self.results)} results, {len(self.failures)} failures"
-        return f"<Emission {self.event}: {outcome}>"
+        outcome = f"results: {len(self.results)}, failures: {len(self.failures)}"
+        return f"<Emission {self.event}, {outcome}>"
 
     def _keywords(self) -> dict[str, Any]:
         """Return the context as keywords; for reading and unpacking, not for changing."""

@@ -232,7 +232,6 @@ class HandlerGroup:
         self.name = name
         self._signals: list[_DeclaredSignal] = []
         self._handlers: list[_DeclaredHandler] = []
-        self._created: list[tuple[SignalRegistry, Subscription]] = []
 
     def signal(
         self, name: str, doc: str | None = None, *, context: type[BaseEventContext] | None = None
@@ -302,6 +301,7 @@ class HandlerGroup:
                 mark = next_order()
                 subscription = signals.subscribe(entry.name, entry.handler, **entry.options)
                 if subscription.order > mark:  # else it was there before
+                    subscription.origin = self
                     created.append(subscription)
         except BaseException:
             for subscription in created:
@@ -309,8 +309,6 @@ class HandlerGroup:
             for name in set(signals) - present:
                 del signals[name]
             raise
-        self._created = [entry for entry in self._created if entry[1].active]
-        self._created += [(signals, subscription) for subscription in created]
 
     def unregister(self, signals: SignalRegistry = madcrow_signals) -> None:
         """Cancel the subscriptions that `register` made, and no others; events stay declared.
@@ -318,11 +316,10 @@ class HandlerGroup:
         Args:
             signals: the registry.
         """
-        for registry, subscription in self._created:
-            if registry is signals:
+        for subscription in signals.subscriptions:
+            if subscription.origin is self:
                 subscription.cancel()
-        self._created = [entry for entry in self._created if entry[0] is not signals]
 
     def __repr__(self) -> str:
         """Count the handlers."""
-        return f"<HandlerGroup {self.name}: {len(self._handlers)} handlers>"
+        return f"<HandlerGroup {self.name}, handlers: {len(self._handlers)}>"

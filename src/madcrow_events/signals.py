@@ -552,12 +552,16 @@ class SignalRegistry(blinker.Namespace):
             entry.cancel()
         return bool(found)
 
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The active subscriptions to patterns, then those to each event."""
+        patterns: list[Subscription] = list(self._patterns.live())
+        return tuple(patterns + [s for signal in self._declared() for s in signal.table.live()])
+
     def clear_handlers(self) -> None:
         """Cancel every subscription to every event and pattern; the events stay declared."""
-        for pattern in self._patterns.live():
-            pattern.cancel()
-        for signal in self._declared():
-            signal.table.clear()
+        for subscription in self.subscriptions:
+            subscription.cancel()
 
     @staticmethod
     def _extend(pattern: PatternSubscription, signal: EventSignal[Any]) -> None:

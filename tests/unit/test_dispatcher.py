@@ -266,7 +266,7 @@ def test_an_emission_tells_what_came_of_it(dispatcher: EventDispatcher) -> None:
     assert emission.wait(0.1) is True
     assert [result.value for result in emission.results] == ["canary-4712"]
     assert [type(failure.exception) for failure in emission.failures] == [ValueError]
-    assert repr(emission) == "<Emission login_failed: 1 results, 1 failures>"
+    assert repr(emission) == "<Emission login_failed, results: 1, failures: 1>"
     shown = repr(emission) + repr(emission.results) + repr(emission.failures)
     assert "canary" not in shown
     assert "ValueError" in shown

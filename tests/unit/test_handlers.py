@@ -162,7 +162,7 @@ def test_a_group_registers_its_events_and_handlers_when_told_to(signals: SignalR
     def login(context: LoginEventContext) -> str:
         return context.email
 
-    assert repr(group) == "<HandlerGroup shop: 3 handlers>"
+    assert repr(group) == "<HandlerGroup shop, handlers: 3>"
     assert group.handlers == (("order_placed", by_name), ("*", every), ("user_logged_in", login))
     assert not signals
     group.register(signals)
@@ -201,6 +201,25 @@ def test_a_group_cancels_only_what_it_created(signals: SignalRegistry) -> None:
     second.unregister(signals)
     assert [r.value for r in EventDispatcher(signals).emit(signal).results] == ["shared"]
     assert len(other["thing_happened"].subscriptions) == 2
+
+
+@pytest.mark.guarantee("H6")
+def test_a_group_knows_what_it_created_across_an_isolated_block(signals: SignalRegistry) -> None:
+    signal = signals.signal("thing_happened")
+    group = HandlerGroup("mine")
+    group.on("thing_happened")(lambda: None)
+    group.on("thing_*")(lambda: None)
+    group.register(signals)
+    with signals.isolated():
+        group.unregister(signals)
+        assert not signal.subscriptions
+        group.register(signals)
+    with signals.isolated(empty=True):
+        signals.signal("thing_happened")
+        group.register(signals)
+    assert len(signal.subscriptions) == 2
+    group.unregister(signals)
+    assert not signals.subscriptions
 
 
 @pytest.mark.parametrize(

@@ -68,10 +68,12 @@ def test_a_refused_name_suggests_the_spelling_that_would_do(signals: SignalRegis
 
 @pytest.mark.parametrize("name", [None, 3, ["a"], {"a": 1}])
 def test_a_name_that_is_no_string_is_refused_by_emit_too(name: object) -> None:
-    from madcrow_events import emit_event
+    from madcrow_events import BaseEventContext, emit_event, get_event_dispatcher
 
     with pytest.raises(InvalidEventNameError, match="give a string"):
         emit_event(name)  # type: ignore[arg-type]
+    with pytest.raises(InvalidEventNameError, match="give a string"):
+        get_event_dispatcher().emit_typed(name, BaseEventContext())  # type: ignore[call-overload]
 
 
 def test_a_signal_made_by_hand_has_a_checked_name() -> None:

@@ -178,12 +178,14 @@ def test_a_receiver_connected_to_all_and_to_one_is_called_once(signal: EventSign
 def test_receivers_for_skips_the_dead(signal: EventSignal[Any]) -> None:
     def receiver(sender: Any) -> None: ...
 
+    signal.connect(print, weak=False)
     signal.connect(receiver)
+    signal.connect(len, weak=False)
     iterator = signal.receivers_for(None)
+    assert next(iterator) is print
     del receiver
-    gc.collect()
-    assert list(iterator) == []
-    assert not signal.receivers
+    assert list(iterator) == [len]
+    assert list(signal.receivers.values()) == [print, len]
 
 
 @pytest.mark.guarantee("N5")
@@ -199,6 +201,7 @@ def test_connecting_and_disconnecting_is_told(signal: EventSignal[Any]) -> None:
     signal.receiver_connected.connect(on_connected)
     signal.receiver_disconnected.connect(on_disconnected)
     assert signal.receiver_connected is signal.receiver_connected
+    assert signal.receiver_disconnected is signal.receiver_disconnected
 
     def receiver(sender: Any, **context: Any) -> None: ...
 

@@ -16,6 +16,7 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     GenericEventContext,
+    HandlerGroup,
     HandlerSignatureError,
     LoginEventContext,
     LogoutEventContext,
@@ -130,7 +131,9 @@ def test_a_handlers_typed_view_of_a_loose_emission_shares_its_outcome(
     signal = signals.signal("user_logged_in", context=LoginEventContext)
     signal.subscribe(first)
     signal.subscribe(second)
-    emission = dispatcher.emit("user_logged_in", user_id=1, email="e")
+    signal.subscribe(first, sender="me", priority=-1)
+    emission = dispatcher.emit("user_logged_in", "me", user_id=1, email="e")
+    assert len(seen) == 2
     assert seen[0].failures == emission.failures
     assert seen[0].results == emission.results
     assert not seen[0].ok
@@ -204,7 +207,12 @@ def test_other_parameters_are_passed_by_name(loose: bool) -> None:
     assert returned(positional_default, loose=loose) == (user_logged_in, "red")
     assert returned(everything, loose=loose) == (user_logged_in, 1, "a@b.c", "A")
     assert returned(context_and_rest, loose=loose) == (1, "a@b.c")
+
+    def sender_and_more(sender: Any, *more: Any) -> Any:
+        return sender, more
+
     assert returned(sender_only, loose=loose) == (user_logged_in,)
+    assert returned(sender_and_more, loose=loose) == (user_logged_in, ())
 
 
 @pytest.mark.guarantee("H1")
@@ -442,10 +450,11 @@ def test_a_decorator_without_its_parentheses_is_refused(misuse: Any, fix: str) -
 
 
 @pytest.mark.guarantee("H1")
-def test_on_event_without_a_name_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"with parentheses and a name, as in @on_event"):
+@pytest.mark.parametrize("decorator", [on_event, HandlerGroup("mine").on])
+def test_a_decorator_without_an_events_name_is_refused(decorator: Any) -> None:
+    with pytest.raises(HandlerSignatureError, match=r"write @\.\.\.\('event_name'\)"):
 
-        @on_event
+        @decorator
         def handler(sender: Any, **context: Any) -> None: ...
 
 

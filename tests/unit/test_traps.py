@@ -9,6 +9,7 @@ import asyncio
 import functools
 import gc
 import os
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -202,46 +203,48 @@ def test_a_dead_senders_id_does_not_deliver_to_its_successor(
     assert calls == []
 
 
+FORKING = """
+import os, threading
+from madcrow_events import EventDispatcher, SignalRegistry
+
+signals = SignalRegistry()
+signal = signals.signal("thing_happened")
+dispatcher = EventDispatcher(signals)
+stop = threading.Event()
+
+def emit():
+    while not stop.is_set():
+        with signal.subscribe(lambda: None):
+            dispatcher.emit(signal)
+
+thread = threading.Thread(target=emit)
+thread.start()
+for _ in range(50):
+    child = os.fork()
+    if child == 0:
+        signal.subscribe(lambda: None)
+        os._exit(0 if dispatcher.emit(signal).ok else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+stop.set()
+thread.join()
+print("no child hung")
+"""
+
+
 @pytest.mark.guarantee("N6")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_fork_while_another_thread_emits_does_not_hang_the_child(
-    signal: EventSignal[Any], dispatcher: EventDispatcher
-) -> None:
-    """It does in psygnal."""
-    stop = threading.Event()
-
-    def emit() -> None:
-        while not stop.is_set():
-            with signal.subscribe(lambda: None):
-                dispatcher.emit(signal)
-
-    thread = threading.Thread(target=emit)
-    thread.start()
-    try:
-        for _ in range(20):
-            child = os.fork()
-            if child == 0:  # pragma: no cover  # another process
-                signal.subscribe(lambda: None)
-                os._exit(0 if dispatcher.emit(signal).ok else 1)
-            assert _exit_code(child) == 0
-    finally:
-        stop.set()
-        thread.join()
-
-
-def _exit_code(child: int) -> int:
-    import time
-
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        finished, status = os.waitpid(child, os.WNOHANG)
-        if finished:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(child, 9)
-    os.waitpid(child, 0)
-    raise AssertionError("the child hung")
+def test_a_fork_while_another_thread_emits_does_not_hang_the_child() -> None:
+    """It does in psygnal. In a process of its own: a coverage tracer's lock is not fork-safe."""
+    environment = {key: value for key, value in os.environ.items() if "COV" not in key}
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+    assert ran.stdout == "no child hung\n", ran.stderr
 
 
 @pytest.mark.guarantee("G1")
