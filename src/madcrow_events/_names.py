@@ -32,7 +32,7 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
     """
     if callable(name):
         raise HandlerSignatureError(
-            "the decorator needs its parentheses and an event's name: write @...('event_name')",
+            "an event's name is a string, not a function: as a decorator, write @...('event_name')",
             handler=name,
         )
     if not isinstance(name, str):

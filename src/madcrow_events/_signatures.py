@@ -40,6 +40,8 @@ BY_EMISSION = 2  # call(emission), which does the rest
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
 
 class Shape:
     """How a handler is called.
@@ -120,7 +122,10 @@ class _Reader:
         by_name: list[inspect.Parameter] = []
         injected: dict[str, Callable[[Emission[Any]], Any]] = {}
         accepted: tuple[type[BaseEventContext], ...] = ()
-        sender_is_free = True
+        sender_is_free = not any(
+            parameter.name == "sender" and parameter.kind not in _VARIADIC
+            for parameter in parameters
+        )
 
         for parameter in parameters:
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from madcrow_events._logs import handler_name
 from madcrow_events._subscriptions import ANY, Subscription, identity_key, sender_key
@@ -103,8 +103,8 @@ class _Plans:
 
 _NOBODY = Plan(())
 
-_muted: ContextVar[frozenset[int]] = ContextVar("madcrow_events.muted", default=frozenset())
-"""The ids of the tables that are muted in this context."""
+_muted: ContextVar[frozenset[object]] = ContextVar("madcrow_events.muted", default=frozenset())
+"""A token for each `muted` block of this context, and of those that it was copied from."""
 
 
 class SubscriptionTable:
@@ -117,7 +117,7 @@ class SubscriptionTable:
         renew_lock_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._notes: deque[Subscription] = deque()
-        self._mutes = 0
+        self._mutes: set[object] = set()
         self.plans = _Plans()
 
     def renew_lock(self) -> None:
@@ -242,8 +242,10 @@ class SubscriptionTable:
 
     def plan_for(self, sender: Any) -> Plan:
         """Return the plan for an emission of `sender`; the slow way to `plans.everyone`."""
-        if self._mutes and self.is_muted:
-            return _NOBODY
+        return _NOBODY if self.is_muted else self.unmuted_plan_for(sender)
+
+    def unmuted_plan_for(self, sender: Any) -> Plan:
+        """Return the plan for an emission of `sender` in a context that did not mute."""
         key: Hashable = ANY
         if len(self._by_sender) > (ANY in self._by_sender):
             own = sender_key(sender)
@@ -279,26 +281,25 @@ class SubscriptionTable:
 
     @property
     def is_muted(self) -> bool:
-        """Whether the present context muted it."""
-        return id(self) in _muted.get()
+        """Whether the present context muted it, in a block that has not ended."""
+        return bool(self._mutes) and not self._mutes.isdisjoint(_muted.get())
 
     @contextmanager
     def muted(self) -> Iterator[None]:
         """Call nobody from this context until the block ends."""
-        if self.is_muted:
-            yield
-            return
+        token = object()
         with self._exclusive():
-            self._mutes += 1
+            self._mutes = {*self._mutes, token}
             self.plans = _Plans()
-        _muted.set(_muted.get() | {id(self)})
+        _muted.set(_muted.get() | {token})
         try:
             yield
         finally:
             # Set, not reset: a test fixture may end in another context than it began in.
-            _muted.set(_muted.get() - {id(self)})
+            _muted.set(_muted.get() - {token})
             with self._exclusive():
-                self._mutes -= 1
+                self._mutes = self._mutes - {token}
+                self.plans = _Plans()
 
     def restore(self, subscriptions: Iterable[Subscription]) -> None:
         """Hold what `live` returned once, as far as it is alive, and nothing else."""
@@ -382,7 +383,7 @@ class PatternSubscription(Subscription):
         self.key = (pattern, self.handler_key, self.sender_key)
         self.matches = re.compile(re.escape(pattern).replace(r"\*", ".*")).fullmatch
         self._options = options
-        self._children: list[Subscription] = []
+        self._children: WeakSet[Subscription] = WeakSet()
 
     def handles(self, handler: object) -> bool:
         """Tell whether this is the handler's."""
@@ -403,12 +404,12 @@ class PatternSubscription(Subscription):
             owner=self,
             key=self.key[:2],
         )
-        self._children.append(table.add(child))
+        self._children.add(table.add(child))
         if not self.active:
             child.cancel()
 
     def cancel(self) -> None:
         """End it for every event; doing so again is no error."""
         super().cancel()
-        for child in self._children:
+        for child in list(self._children):
             child.cancel()

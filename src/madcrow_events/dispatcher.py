@@ -63,7 +63,6 @@ __all__ = [
 ]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
-ContextT_contra = TypeVar("ContextT_contra", bound=BaseEventContext, contravariant=True)
 
 OnError: TypeAlias = Literal["log", "raise"]
 """What becomes of failures: `"log"` only, or `"raise"` to the emitter besides."""
@@ -240,14 +239,16 @@ def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
     if isinstance(context, expected):
         fitting: BaseEventContext = context
         return fitting
-    received = context if isinstance(context, type) else type(context)
     wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
+    given = (
+        f"the class {type_name(context)}" if isinstance(context, type) else type_name(type(context))
+    )
     raise ContextTypeError(
-        f"{signal.name} carries {wanted}, not {type_name(received)}: emit_typed('{signal.name}', "
+        f"{signal.name} carries {wanted}, not {given}: emit_typed('{signal.name}', "
         f"{type_name(expected)}(...)), or emit('{signal.name}', field=...) for plain keywords",
         event=signal.name,
         expected=(expected,),
-        received=received,
+        received=type(context),
     )
 
 
@@ -301,21 +302,21 @@ def emit_event(
     return get_event_dispatcher().emit(event, sender, **context)
 
 
-class ContextEmitter(Protocol[ContextT_contra]):
+class ContextEmitter(Protocol[ContextT]):
     """Emits one built-in event through the default dispatcher: `emitter(context, sender=None)`.
 
     It raises what `EventDispatcher.emit_typed` raises.
     """
 
     def __call__(  # noqa: D102  # described by the class
-        self, context: ContextT_contra, sender: Any = None
-    ) -> Emission[Any]: ...
+        self, context: ContextT, sender: Any = None
+    ) -> Emission[ContextT]: ...
 
 
 def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
     event = signal.name
 
-    def emit(context: ContextT, sender: Any = None) -> Emission[Any]:
+    def emit(context: ContextT, sender: Any = None) -> Emission[ContextT]:
         return get_event_dispatcher().emit_typed(event, context, sender)
 
     emit.__name__ = emit.__qualname__ = function_name

@@ -8,11 +8,11 @@ its first use, which keeps the import fast.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 __all__ = [
     "AccountActivatedEventContext",
@@ -93,6 +93,17 @@ class BaseEventContext(BaseModel):
         """Note the names of the fields once, so that no emission has to ask for them."""
         super().__pydantic_init_subclass__(**kwargs)
         cls._field_names = tuple(cls.model_fields)
+
+    if not TYPE_CHECKING:  # for a checker, frozen models have no such method
+
+        def __setattr__(self, name: str, value: object) -> None:
+            """Refuse to change a field, without showing the value, as pydantic would (G1)."""
+            if name not in self._field_names:
+                super().__setattr__(name, value)
+                return
+            error = InitErrorDetails(type="frozen_instance", loc=(name,), input=value)
+            title = type(self).__name__
+            raise ValidationError.from_exception_data(title, [error], hide_input=True)
 
     def _keywords(self) -> dict[str, Any]:
         """Return the field values by name; for reading and unpacking, not for changing."""

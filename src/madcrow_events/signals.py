@@ -41,6 +41,7 @@ from madcrow_events.models import (
     AccountBannedEventContext,
     AccountClosedEventContext,
     BaseEventContext,
+    GenericEventContext,
     HandlerFailedEventContext,
     LoginEventContext,
     LoginFailedEventContext,
@@ -262,10 +263,13 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             yield
             return
         self.connect(receiver, sender=sender, weak=False)
+        connection = self._connection(receiver, sender)
         try:
             yield
         finally:
-            self.disconnect(receiver, sender)
+            if connection is not None:
+                connection.cancel()
+            self._tell_disconnected(receiver, sender)
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
         """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
@@ -344,7 +348,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         Args:
             sender: any object.
         """
-        for subscription in self.table.plan_for(sender).subscriptions:
+        for subscription in self.table.unmuted_plan_for(sender).subscriptions:
             handler = subscription.handler
             if handler is not None:
                 yield handler
@@ -358,8 +362,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         """
         for subscription in self.table.of_handler(receiver, _translated_sender(sender)):
             subscription.cancel()
-        if self._disconnected is not None:
-            self._disconnected.send(self, receiver=receiver, sender=sender)
+        self._tell_disconnected(receiver, sender)
 
     def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
         present = self.table.find(receiver, _translated_sender(sender))
@@ -369,6 +372,10 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         if self._connected is not None:
             sender = blinker.ANY if sender is ANY else sender
             self._connected.send(self, receiver=receiver, sender=sender, weak=weak)
+
+    def _tell_disconnected(self, receiver: Any, sender: Any) -> None:
+        if self._disconnected is not None:
+            self._disconnected.send(self, receiver=receiver, sender=sender)
 
 
 def _translated_sender(sender: Any) -> Any:
@@ -386,6 +393,13 @@ def _check_model(event: str, model: Any) -> None:
         raise ContextModelError(
             f"the context of {event} must be a class derived from BaseEventContext, "
             f"not {type_name(model if isinstance(model, type) else type(model))}",
+            event=event,
+            model=model,
+        )
+    if model is GenericEventContext:
+        raise ContextModelError(
+            "every event can be emitted with a GenericEventContext: "
+            f"declare {event} without context=",
             event=event,
             model=model,
         )
@@ -446,12 +460,11 @@ class SignalRegistry(blinker.Namespace):
             SignalConflictError: it is declared with another model, or none.
         """
         name = canonical_name(name)
-        if name == HANDLER_FAILED and context is None:
-            context = HandlerFailedEventContext
         with self._lock:
             signal = self.find(name)
             if signal is None:
-                signal = EventSignal(name, doc, context=context)
+                model = HandlerFailedEventContext if name == HANDLER_FAILED else context
+                signal = EventSignal(name, doc, context=model)
                 for pattern in self._patterns.live():
                     self._extend(pattern, signal)
                 super().__setitem__(name, signal)
@@ -599,16 +612,19 @@ class SignalRegistry(blinker.Namespace):
         try:
             yield self
         finally:
+            # Kept until the lock is free, for what ends here may run a finalizer (F6).
+            leaving = (dict(self), self.subscriptions)
             with self._lock:
                 in_order = self._isolations.pop() is mark
                 self._patterns.restore(patterns)
                 for name in self.keys() - signals.keys():
                     del self[name]
-                self.update(signals)
+                super().update(signals)
                 for table, subscriptions in handlers:
                     table.restore(subscriptions)
                 for restore in restore_others:
                     restore()
+            del leaving
             if not in_order:
                 raise RuntimeError("isolated() blocks must end in the reverse order of their start")
 
@@ -646,13 +662,23 @@ class SignalRegistry(blinker.Namespace):
         signal = self.find(name.replace("-", "_"))
         return default if signal is None else signal
 
-    def __setitem__(self, name: str, signal: object) -> None:
+    def __delitem__(self, name: str) -> None:
+        """Forget an event; its signal object works on, but nobody finds it by name."""
+        super().__delitem__(name.replace("-", "_"))
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Forget an event and return its signal, or a default."""
+        return super().pop(name.replace("-", "_"), *default)
+
+    def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:
         """Refuse: signals are made by `signal`, which checks their names.
 
         Raises:
             TypeError: always.
         """
-        raise TypeError(f"declare an event with signals.signal('{name}'), not by assignment")
+        raise TypeError("declare an event with signals.signal('event_name'), not by assignment")
+
+    __setitem__ = setdefault = update = __ior__ = _refuse_assignment
 
     def __repr__(self) -> str:
         """Count the events."""

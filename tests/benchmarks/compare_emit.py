@@ -45,7 +45,7 @@ def bare_loop(handlers: list[Any], sender: Any, **context: Any) -> list[Any]:
     for handler in handlers:
         try:
             results.append(handler(sender, **context))
-        except Exception as error:  # noqa: BLE001, PERF203  # what is measured
+        except Exception as error:
             results.append(error)
     return results
 

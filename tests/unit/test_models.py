@@ -20,6 +20,7 @@ from madcrow_events import (
     GenericEventContext,
     LoginEventContext,
     LoginFailedEventContext,
+    SignalConflictError,
     SignalRegistry,
     SystemShutdownEventContext,
     madcrow_signals,
@@ -60,8 +61,11 @@ def test_a_naive_timestamp_is_refused_with_what_to_write() -> None:
 @pytest.mark.guarantee("C1")
 def test_a_context_is_frozen_and_closed() -> None:
     context = LoginEventContext(user_id=1, email="a@b.c")
-    with pytest.raises(ValidationError, match="frozen"):
-        context.email = "other"  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="frozen") as caught:
+        context.email = "canary-4711"  # type: ignore[misc]
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ValidationError):
+        context.nickname = "x"  # type: ignore[attr-defined]
     with pytest.raises(ValidationError, match="Extra inputs"):
         LoginEventContext(user_id=1, email="a@b.c", nickname="x")  # type: ignore[call-arg]
 
@@ -204,6 +208,8 @@ def test_handler_failed_is_declared_in_any_registry_when_first_needed(
     model = signals["handler_failed"].context_model
     assert model is madcrow_events.HandlerFailedEventContext
     assert signals.signal("handler_failed").context_model is model
+    with pytest.raises(SignalConflictError):
+        SignalRegistry().signal("handler_failed", context=LoginEventContext)
 
 
 @pytest.mark.guarantee("C3")
@@ -244,6 +250,12 @@ def test_a_typed_handler_gets_its_model_from_a_generic_context(
     bad = GenericEventContext(event_type="order_placed", data={"order": 7})
     (failure,) = dispatcher.emit_typed("order_placed", bad).failures
     assert isinstance(failure.exception, ContextValidationError)
+
+
+@pytest.mark.guarantee("C3")
+def test_the_generic_context_is_no_events_own_model(signals: SignalRegistry) -> None:
+    with pytest.raises(ContextModelError, match="declare order_placed without context="):
+        signals.signal("order_placed", context=GenericEventContext)
 
 
 @pytest.mark.guarantee("C3")

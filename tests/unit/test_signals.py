@@ -71,11 +71,28 @@ def test_a_signal_without_a_model_accepts_any_context(
 
 
 def test_signals_are_not_assigned_but_declared(signals: SignalRegistry) -> None:
-    with pytest.raises(TypeError, match=r"signals\.signal\('a'\)"):
-        signals["a"] = blinker.NamedSignal("a")  # type: ignore[assignment]
+    named = blinker.NamedSignal("a")
+    for assign in (
+        lambda: signals.__setitem__("a", named),
+        lambda: signals.setdefault("a", named),
+        lambda: signals.update(a=named),
+        lambda: signals.__ior__({"a": named}),
+    ):
+        with pytest.raises(TypeError, match=r"signals\.signal\('event_name'\)"):
+            assign()
     assert signals.get("a") is None
     assert signals.get("a", 3) == 3
     assert 3 not in signals
+
+
+@pytest.mark.guarantee("N1")
+def test_events_are_forgotten_by_name_in_any_spelling(signals: SignalRegistry) -> None:
+    for name in ("first-event", "second_event"):
+        signals.signal(name)
+    del signals["first_event"]
+    assert signals.pop("second-event").name == "second_event"
+    assert signals.pop("second-event", None) is None
+    assert not signals
 
 
 @pytest.mark.guarantee("N5")
@@ -322,6 +339,15 @@ def test_connected_to_leaves_an_earlier_connection_alone(signal: EventSignal[Any
         assert len(signal.send("me")) == 1
     assert len(signal.send()) == 1
     assert len(signal.subscriptions) == 1
+    signal.disconnect(receiver)
+    signal.connect(receiver, sender="me")
+    with signal.connected_to(receiver):
+        assert len(signal.send("you")) == 1
+    assert len(signal.send("me")) == 1
+    assert len(signal.send("you")) == 0
+    with signal.connected_to(receiver, sender="you"):
+        signal.disconnect(receiver)
+    assert not signal.receivers
 
 
 @pytest.mark.guarantee("N5")
@@ -336,7 +362,7 @@ def test_muted_nests_and_mutes_send_and_emit(
         assert signal.is_muted
         assert signal.send() == []
         assert dispatcher.emit(signal).results == ()
-        assert list(signal.receivers_for(None)) == []
+        assert len(list(signal.receivers_for(None))) == 1
     assert not signal.is_muted
     assert len(signal.send()) == 1
     assert len(dispatcher.emit(signal).results) == 1
@@ -359,6 +385,38 @@ def test_muted_is_bound_to_the_context_that_muted(
         contextvars.Context().run(elsewhere)
         contextvars.copy_context().run(elsewhere)
     assert heard == [1, 1, 0]
+
+
+@pytest.mark.guarantee("N5")
+def test_a_mute_ends_with_its_block_in_contexts_that_inherited_it(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    signal.subscribe(lambda: "heard")
+    with signal.muted():
+        inherited = contextvars.copy_context()
+        assert inherited.run(lambda: signal.is_muted)
+    assert not inherited.run(lambda: signal.is_muted)
+    assert len(inherited.run(dispatcher.emit, signal).results) == 1
+    with signal.muted():
+        child = contextvars.copy_context()
+        inner = signal.muted()
+        child.run(inner.__enter__)
+    assert not signal.is_muted
+    assert child.run(lambda: signal.is_muted)
+    assert child.run(dispatcher.emit, signal).results == ()
+    child.run(inner.__exit__, None, None, None)
+    assert len(child.run(dispatcher.emit, signal).results) == 1
+
+
+@pytest.mark.guarantee("N6")
+def test_emissions_read_a_plan_without_the_lock_again_after_a_mute(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    signal.subscribe(lambda: "heard")
+    with signal.muted():
+        contextvars.Context().run(dispatcher.emit, signal)
+    dispatcher.emit(signal)
+    assert signal.table.plans.everyone is not None
 
 
 @pytest.mark.guarantee("E1")
@@ -423,6 +481,39 @@ def test_isolated_restores_the_default_dispatcher() -> None:
     with madcrow_signals.isolated(empty=True):
         assert get_event_dispatcher() is not default
     assert get_event_dispatcher() is default
+
+
+@pytest.mark.guarantee("F6")
+def test_isolated_runs_no_finalizer_under_its_lock(signals: SignalRegistry) -> None:
+    finished: list[bool] = []
+
+    class Handler:
+        def __call__(self) -> None: ...
+
+        def __del__(self) -> None:
+            thread = threading.Thread(target=lambda: signals.signal("from_a_finalizer"))
+            thread.start()
+            thread.join(timeout=5)
+            finished.append(not thread.is_alive())
+
+    signals.signal("kept")
+    with signals.isolated():
+        signals.subscribe("kept", Handler())
+        signals.subscribe("k*", Handler())
+    gc.collect()
+    assert finished == [True, True]
+
+
+@pytest.mark.guarantee("N4")
+def test_patterns_do_not_remember_events_that_an_isolated_block_forgot(
+    signals: SignalRegistry,
+) -> None:
+    pattern = signals.subscribe("*", lambda: None)
+    for number in range(5):
+        with signals.isolated():
+            signals.signal(f"event_{number}")
+    gc.collect()
+    assert len(pattern._children) == 0
 
 
 def test_isolated_forgets_what_died_meanwhile(signals: SignalRegistry) -> None:

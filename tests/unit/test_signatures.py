@@ -158,10 +158,21 @@ def test_sender_and_keywords_is_the_plainest_form(loose: bool) -> None:
     def by_keyword(*, sender: Any, **context: Any) -> Any:
         return sender, context["email"]
 
+    def sender_second(email: str, sender: Any, **rest: Any) -> Any:
+        return sender, email
+
     def variadic(*arguments: Any, **context: Any) -> Any:
         return arguments[0], context["email"]
 
-    for shape in (handler, named_otherwise, with_a_field, without_sender, by_keyword, variadic):
+    for shape in (
+        handler,
+        named_otherwise,
+        with_a_field,
+        without_sender,
+        by_keyword,
+        sender_second,
+        variadic,
+    ):
         assert returned(shape, loose=loose) == (user_logged_in, "a@b.c")
 
 

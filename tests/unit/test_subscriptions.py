@@ -598,8 +598,10 @@ def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: An
     again = signal.subscribe(lambda: None)
     with signal.table._exclusive():
         again.cancel()
+        nested = signal.subscribe(lambda: None)
         assert signal.table._notes
-    assert not signal.table._by_sender
+    assert signal.subscriptions == (nested,)
+    assert not signal.table._notes
 
 
 @pytest.mark.guarantee("N6")
