@@ -382,7 +382,8 @@ class PatternSubscription(Subscription):
         super().__init__(holder, pattern, handler, shape, options)
         self.key = (pattern, self.handler_key, self.sender_key)
         self.matches = re.compile(re.escape(pattern).replace(r"\*", ".*")).fullmatch
-        self._options = options
+        # Without the sender, which would be kept alive by it.
+        self._options: SubscriptionOptions = {**options, "sender": ANY}
         self._children: WeakSet[Subscription] = WeakSet()
 
     def handles(self, handler: object) -> bool:
@@ -391,15 +392,15 @@ class PatternSubscription(Subscription):
 
     def extend_to(self, table: SubscriptionTable, event: str) -> None:
         """Subscribe the handler to one more event."""
-        handler = self.handler
-        if handler is None:
+        handler, sender = self.handler, self.sender
+        if not self.active:
             return
         child = Subscription(
             table,
             event,
             handler,
             self.shape,
-            self._options,
+            {**self._options, "sender": sender},
             order=self.order,
             owner=self,
             key=self.key[:2],

@@ -219,6 +219,16 @@ def test_a_pattern_whose_handler_is_gone_is_not_extended(shop: SignalRegistry) -
 def test_a_pattern_of_one_sender_hears_that_sender_only(
     shop: SignalRegistry, dispatcher: EventDispatcher
 ) -> None:
+    class Sender: ...
+
     shop.subscribe("*", lambda: "mine", sender="me")
+    sender = Sender()
+    of_object = shop.subscribe("*", lambda: "its own", sender=sender)
+    shop.signal("later")
+    assert len(dispatcher.emit("later", sender).results) == 1
+    assert len(dispatcher.emit("later", Sender()).results) == 0
+    del sender
+    gc.collect()
+    assert not of_object.active
     assert len(dispatcher.emit("account_closed", "me").results) == 1
     assert len(dispatcher.emit("account_closed", "you").results) == 0
