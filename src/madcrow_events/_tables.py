@@ -406,7 +406,7 @@ class PatternSubscription(Subscription):
             key=self.key[:2],
         )
         self._children.add(table.add(child))
-        if not self.active:
+        if not self._active:
             child.cancel()
 
     def cancel(self) -> None:

@@ -617,8 +617,10 @@ class SignalRegistry(blinker.Namespace):
             with self._lock:
                 in_order = self._isolations.pop() is mark
                 self._patterns.restore(patterns)
-                for name in self.keys() - signals.keys():
-                    del self[name]
+                for signal in self._declared():
+                    if signals.get(signal.name) is not signal:
+                        signal.table.restore(())
+                        del self[signal.name]
                 super().update(signals)
                 for table, subscriptions in handlers:
                     table.restore(subscriptions)
