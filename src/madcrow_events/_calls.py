@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,9 @@ def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one fra
     """
     if sender is None:
         sender = signal
-    plan = signal.table.plans.everyone
+    plan = signal._table.plans.everyone
     if plan is None:
-        plan = signal.table.plan_for(sender)
+        plan = signal._table.plan_for(sender)
     emission: Emission[Any] = Emission()
     emission.signal = signal
     emission.sender = sender
@@ -103,7 +103,7 @@ def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one fra
                             values.append(call(context))
                     elif style == BY_CONTEXT:
                         for call in calls:
-                            values.append(call(emission._context_as(signal.models)))
+                            values.append(call(emission._context_as(signal._models)))
                     else:
                         for call in calls:
                             values.append(call(emission))
@@ -137,9 +137,10 @@ def _record(emission: Emission[Any], error: BaseException) -> None:
     if failures is None:
         failures = emission._failures = Failures()
     # The end of a broken chain has been recorded already, by the outermost emission.
-    if not (isinstance(error, EmissionDepthError) and _chain_is_broken(_outermost(emission))):
-        _add_failure(emission, failures, HandlerFailure(handler, error))
+    is_new = not (isinstance(error, EmissionDepthError) and _chain_is_broken(_outermost(emission)))
     emission._values.append(NO_RESULT)
+    if is_new:
+        _add_failure(emission, failures, HandlerFailure(handler, error))
 
 
 def _add_failure(emission: Emission[Any], failures: Failures, failure: HandlerFailure) -> None:
@@ -235,7 +236,7 @@ def _call_timed(subscription: Subscription, emission: Emission[Any]) -> Any:
     started = time.perf_counter()
     outcome = "raised"
     try:
-        value = subscription.call(emission)
+        value = subscription._call(emission)
         outcome = "skipped" if value is NO_RESULT else "returned"
     finally:
         elapsed = (time.perf_counter() - started) * 1000
@@ -268,7 +269,9 @@ def _sending(
         # A handler that swallowed the end of a too deep chain does not hide it.
         emission.raise_for_failures()
     finally:
-        _leave(token)
+        # A send_async that nobody awaits to its end is closed in another context.
+        with suppress(ValueError):
+            _leave(token)
         emission._running = False
 
 
@@ -287,9 +290,9 @@ def send(
     results: list[tuple[Any, Any]] = []
     with _sending(signal, plan, sender, keywords) as emission:
         for subscription in plan.subscriptions:
-            handler = subscription.admit(emission)
+            handler = subscription._admit(emission)
             if handler is not None:
-                if subscription.shape is ASYNC_RECEIVER:
+                if subscription._shape is ASYNC_RECEIVER:
                     if async_wrapper is None:
                         raise RuntimeError(
                             f"{signal.name}: cannot send to the async {handler_name(handler)}: "
@@ -297,7 +300,7 @@ def send(
                         )
                     value = async_wrapper(handler)(sender, **keywords)
                 else:
-                    value = subscription.shape.invoke(handler, emission)
+                    value = subscription._shape.invoke(handler, emission)
                 results.append((handler, value))
             emission._values.append(NO_RESULT)
     return results
@@ -318,9 +321,9 @@ async def send_async(
     results: list[tuple[Any, Any]] = []
     with _sending(signal, plan, sender, keywords) as emission:
         for subscription in plan.subscriptions:
-            handler = subscription.admit(emission)
+            handler = subscription._admit(emission)
             if handler is not None:
-                if subscription.shape is ASYNC_RECEIVER:
+                if subscription._shape is ASYNC_RECEIVER:
                     value = await handler(sender, **keywords)
                 else:
                     if sync_wrapper is None:
@@ -337,10 +340,10 @@ async def send_async(
 
 def _as_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
     """Return a callable of blinker's form for a handler of any form."""
-    if subscription.shape.style == BY_KEYWORDS:
+    if subscription._shape.style == BY_KEYWORDS:
         return handler
 
     def receiver(_sender: Any, **_context: Any) -> Any:
-        return subscription.shape.invoke(handler, emission)
+        return subscription._shape.invoke(handler, emission)
 
     return receiver

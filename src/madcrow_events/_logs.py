@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import traceback
+from contextlib import suppress
 from typing import Any
 
 __all__ = ["LOGGER", "handler_name", "log_failure", "printable", "type_name"]
@@ -36,14 +37,15 @@ def handler_name(handler: object) -> str:
     """Return the dotted name of a handler; never its `repr`, which may show values."""
     while isinstance(handler, functools.partial):
         handler = handler.func
-    named = handler if hasattr(handler, "__qualname__") else type(handler)
-    module = getattr(named, "__module__", None)
-    name = getattr(named, "__qualname__", "")
+    try:
+        module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
+    except Exception:  # noqa: BLE001  # a proxy may raise anything; its type is a plain one
+        module, name = type(handler).__module__, type(handler).__qualname__
     return printable(f"{module}.{name}" if module else name)
 
 
 def log_failure(event: str, handler: object, error: BaseException, *, tracebacks: bool) -> None:
-    """Log one failed handler at ERROR.
+    """Log one failed handler at ERROR; whatever goes wrong with that is not the emitter's matter.
 
     Args:
         event: the name of the event.
@@ -51,8 +53,14 @@ def log_failure(event: str, handler: object, error: BaseException, *, tracebacks
         error: what it raised.
         tracebacks: whether its traceback, its author's text, is written too.
     """
-    if not LOGGER.isEnabledFor(logging.ERROR):
-        return
+    with suppress(Exception):  # a filter of the application, say
+        if LOGGER.isEnabledFor(logging.ERROR):
+            LOGGER.handle(_failure_record(event, handler, error, tracebacks=tracebacks))
+
+
+def _failure_record(
+    event: str, handler: object, error: BaseException, *, tracebacks: bool
+) -> logging.LogRecord:
     record = LOGGER.makeRecord(
         LOGGER.name,
         logging.ERROR,
@@ -61,19 +69,20 @@ def log_failure(event: str, handler: object, error: BaseException, *, tracebacks
         "handler %s of %s failed: %s",
         (handler_name(handler), event, printable(type(error).__name__)),
         (type(error), error, error.__traceback__) if tracebacks else None,
-        func="log_failure",
+        func="emit",
     )
     if tracebacks:
         # Formatters print this cached text as it stands; error trackers still find exc_info.
         record.exc_text = _indented_traceback(error)
-    LOGGER.handle(record)
+    return record
 
 
 def _indented_traceback(error: BaseException) -> str:
     """Format a traceback so that none of its lines can pass for a line of the log."""
-    lines: list[str] = []
-    for part in traceback.format_exception(error):
-        lines.extend(part.splitlines())
+    try:
+        lines = "".join(traceback.format_exception(error)).splitlines()
+    except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
+        lines = [f"{type(error).__name__}, which cannot be formatted"]
     return "\n".join(_TRACEBACK_MARGIN + printable(line, limit=2000) for line in lines)
 
 

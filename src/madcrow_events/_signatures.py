@@ -83,9 +83,11 @@ def is_async(handler: object) -> bool:
     """Tell whether calling `handler` gives a coroutine, also for objects with async `__call__`."""
     while isinstance(handler, partial):
         handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
-        getattr(type(handler), "__call__", None)  # noqa: B004  # the function itself is wanted
-    )
+    called = getattr(type(handler), "__call__", None)  # noqa: B004  # the function itself is wanted
+    try:
+        return any(map(inspect.iscoroutinefunction, (called, handler)))
+    except Exception:  # noqa: BLE001  # a proxy without a target raises anything for any name
+        return False
 
 
 def read_shape(
@@ -114,7 +116,7 @@ class _Reader:
         self.model = model
         self.pattern = pattern
 
-    def read(self) -> Shape:
+    def read(self) -> Shape:  # noqa: C901, PLR0912  # a branch for each kind of parameter
         parameters = self._parameters()
         kinds = {parameter.kind for parameter in parameters}
         takes_rest = inspect.Parameter.VAR_KEYWORD in kinds
@@ -142,13 +144,20 @@ class _Reader:
                 and parameter.kind in _POSITIONAL
                 and (takes_rest or parameter.kind is inspect.Parameter.POSITIONAL_ONLY)
             ):
-                self._check_sender(parameter)
+                self._check_field(parameter, "sender")
                 get = _sender
                 sender_is_free = False
             else:
                 self._check_name(parameter, takes_rest=takes_rest)
                 by_name.append(parameter)
                 continue
+            if by_name and parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+                raise self._refused(
+                    f"takes '{parameter.name}' by position only, after '{by_name[-1].name}', "
+                    "which is passed by name: put it first"
+                )
+            if source is not None and takes_rest:
+                self._check_field(parameter, "context")
             if parameter.kind in _POSITIONAL and not by_name:
                 positional.append(get)
             else:
@@ -167,7 +176,11 @@ class _Reader:
                 _invoke_by_parameters,
                 tuple(positional),
                 tuple(injected.items()),
-                tuple((item.name, item.default is item.empty) for item in by_name),
+                tuple(
+                    (item.name, item.default is item.empty)
+                    for item in by_name
+                    if item.kind is not inspect.Parameter.POSITIONAL_ONLY
+                ),
                 takes_rest,
             ),
         )
@@ -182,13 +195,13 @@ class _Reader:
                 "is async, and async handlers are not supported yet: give a plain function, "
                 "which may start a task"
             )
-        called = _function_behind(self.handler)
+        try:
+            called = _function_behind(self.handler)
+            parameters = list(inspect.signature(self.handler).parameters.values())
+        except Exception:  # noqa: BLE001  # a wrapper loop, a property that raises: any of it
+            raise self._refused("has no readable signature: wrap it in a function") from None
         if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
             raise self._refused("is a generator, which does nothing when called: return, not yield")
-        try:
-            parameters = list(inspect.signature(self.handler).parameters.values())
-        except (ValueError, TypeError):
-            raise self._refused("has no readable signature: wrap it in a function") from None
         if parameters and parameters[0].name == "self" and parameters[0].kind in _POSITIONAL:
             raise self._refused(
                 "takes 'self' first, so it is a method without its object: "
@@ -199,19 +212,23 @@ class _Reader:
     def _annotated_source(
         self, parameter: inspect.Parameter
     ) -> tuple[Callable[[Emission[Any]], Any], tuple[type[BaseEventContext], ...]] | None:
-        annotation = self._resolved(parameter.annotation)
-        origin = typing.get_origin(annotation)
-        if annotation is Emission or origin is Emission:
-            models = _models_in(typing.get_args(annotation)[0]) if origin is Emission else ()
+        members = _members(self._resolved(parameter.annotation))
+        if members and all((typing.get_origin(m) or m) is Emission for m in members):
+            models = tuple(
+                model
+                for member in members
+                for argument in typing.get_args(member)
+                for model in _members(argument)
+                if _is_model(model)
+            )
             if not models:
                 return _emission, ()
             self._check_models(parameter, models)
             return partial(_typed_emission, models), ()
-        models = _models_in(annotation)
-        if not models:
-            return None
-        self._check_models(parameter, models)
-        return partial(_context, models), models
+        if members and all(map(_is_model, members)):
+            self._check_models(parameter, members)
+            return partial(_context, members), members
+        return None
 
     def _resolved(self, annotation: Any) -> Any:
         if not isinstance(annotation, str):
@@ -219,7 +236,8 @@ class _Reader:
         # Names mean what they mean where the handler was written. A model that is defined
         # inside a function is no global there, so the signal's own is offered besides.
         scope = getattr(_function_behind(self.handler), "__globals__", {})
-        own: dict[str, Any] = {}
+        # Nor are names that are imported for type checkers only; ours are offered too.
+        own: dict[str, Any] = {"Emission": Emission, "BaseEventContext": BaseEventContext}
         if self.model is not None:
             own[self.model.__name__] = self.model
         try:
@@ -243,11 +261,11 @@ class _Reader:
                 f"{type_name(self.model)}: annotate it with {type_name(self.model)}"
             )
 
-    def _check_sender(self, parameter: inspect.Parameter) -> None:
+    def _check_field(self, parameter: inspect.Parameter, lands: str) -> None:
         if self.model is not None and parameter.name in self.model.model_fields:
             raise self._refused(
-                f"names its first parameter '{parameter.name}' like a field, but the sender "
-                f"would land there: write (sender, {parameter.name}, **rest)"
+                f"names the parameter '{parameter.name}' like a field, but the {lands} "
+                f"would land there: write ({lands}, {parameter.name}, **rest)"
             )
 
     def _check_name(self, parameter: inspect.Parameter, *, takes_rest: bool) -> None:
@@ -301,21 +319,22 @@ def _function_behind(handler: Any) -> Any:
     return inspect.unwrap(getattr(handler, "__func__", handler))
 
 
-def _models_in(annotation: Any) -> tuple[type[BaseEventContext], ...]:
-    if typing.get_origin(annotation) is typing.Annotated:
-        annotation = typing.get_args(annotation)[0]
-    union = typing.get_origin(annotation) in (Union, types.UnionType)
-    members = tuple(
-        member
-        for member in (typing.get_args(annotation) if union else (annotation,))
-        if member is not types.NoneType
-    )
-    models = tuple(
-        member
-        for member in members
-        if isinstance(member, type) and issubclass(member, BaseEventContext)
-    )
-    return models if len(models) == len(members) else ()
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """Return what an annotation allows, without None: the members of a union, or itself."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _members(typing.get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return tuple(m for part in typing.get_args(annotation) for m in _members(part))
+    if isinstance(annotation, typing.TypeVar):
+        return _members(annotation.__bound__)
+    if hasattr(annotation, "__value__"):  # an alias made by the `type` statement
+        return _members(annotation.__value__)
+    return () if annotation in (None, types.NoneType) else (annotation,)
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseEventContext)
 
 
 def _sender(emission: Emission[Any]) -> Any:

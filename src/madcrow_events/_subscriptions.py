@@ -16,7 +16,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict
 
-from madcrow_events._logs import handler_name
+from madcrow_events._logs import handler_name, printable
 from madcrow_events._signatures import BY_EMISSION, Shape, is_async
 from madcrow_events.emissions import NO_RESULT, Called, Emission
 from madcrow_events.exceptions import InvalidOptionError
@@ -81,7 +81,8 @@ def check_options(options: SubscriptionOptions) -> None:
     if unknown:
         known = ", ".join(sorted(SubscriptionOptions.__annotations__))
         name = min(unknown)
-        raise InvalidOptionError(f"no option is called '{name}': use one of {known}", option=name)
+        message = f"no option is called '{printable(name)}': use one of {known}"
+        raise InvalidOptionError(message, option=name)
     priority: object = options.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
         raise InvalidOptionError("priority must be an int, such as 10", option="priority")
@@ -92,10 +93,10 @@ def check_options(options: SubscriptionOptions) -> None:
             "lambda context: context['is_admin']",
             option="when",
         )
-    for name in ("once", "weak"):
-        value = options.get(name)
-        if value is not None and not isinstance(value, bool):
-            raise InvalidOptionError(f"{name} must be True or False", option=name)
+    if not isinstance(options.get("once", False), bool):
+        raise InvalidOptionError("once must be True or False", option="once")
+    if not isinstance(options.get("weak"), bool | None):
+        raise InvalidOptionError("weak must be True, False or None", option="weak")
 
 
 _PLAIN_TYPES = frozenset({str, bytes, int, float, complex, bool, types.NoneType, uuid.UUID})
@@ -122,9 +123,27 @@ def sender_key(sender: object) -> Hashable:
     return identity_key(sender)
 
 
-def _weak_reference(thing: Any, callback: Callable[[Any], None] | None) -> Any:
+class _WeakMethod:
+    """A bound method whose object is held weakly.
+
+    Unlike `weakref.WeakMethod` it holds the function, so that it has one
+    reference to watch, and not two that may die in either order.
+    """
+
+    __slots__ = ("_function", "_owner")
+
+    def __init__(self, method: types.MethodType, callback: Callable[[Any], None]) -> None:
+        self._owner = weakref.ref(method.__self__, callback)
+        self._function = method.__func__
+
+    def __call__(self) -> types.MethodType | None:
+        owner = self._owner()
+        return None if owner is None else types.MethodType(self._function, owner)
+
+
+def _weak_reference(thing: Any, callback: Callable[[Any], None]) -> Any:
     """Return a weak reference, or None where `thing` does not allow one."""
-    make: Any = weakref.WeakMethod if isinstance(thing, types.MethodType) else weakref.ref
+    make: Any = _WeakMethod if isinstance(thing, types.MethodType) else weakref.ref
     try:
         return make(thing, callback)
     except TypeError:
@@ -162,22 +181,22 @@ class Subscription:
     __slots__ = (
         "__weakref__",
         "_active",
+        "_connected",
         "_handler",
         "_handler_is_weak",
+        "_handler_key",
         "_holder",
+        "_order",
         "_owner",
         "_sender",
         "_sender_is_weak",
+        "_sender_key",
+        "_shape",
         "_ticket",
-        "connected",
         "event",
-        "handler_key",
         "once",
-        "order",
         "origin",
         "priority",
-        "sender_key",
-        "shape",
         "when",
     )
 
@@ -198,16 +217,16 @@ class Subscription:
         self._owner = owner
         self._active = False
         self.event = event
-        self.shape = shape
-        self.connected = connected
+        self._shape = shape
+        self._connected = connected
         self.origin: object = None
         self.priority = options.get("priority", 0)
         self.once = options.get("once", False)
         self.when = options.get("when")
-        self.order = next_order() if order is None else order
+        self._order = next_order() if order is None else order
         self._ticket: list[bool] | None = [] if self.once else None
         self._hold_handler(handler, weak=options.get("weak"))
-        self.handler_key = identity_key(handler) if key is None else key
+        self._handler_key = identity_key(handler) if key is None else key
         self._hold_sender(options.get("sender", ANY))
 
     def _hold_handler(self, handler: Any, *, weak: bool | None) -> None:
@@ -225,10 +244,10 @@ class Subscription:
     def _hold_sender(self, sender: Any) -> None:
         reference = None
         if sender is ANY:
-            self.sender_key: Hashable = ANY
+            self._sender_key: Hashable = ANY
         else:
-            self.sender_key = sender_key(sender)
-            if not isinstance(self.sender_key, tuple) or isinstance(sender, types.MethodType):
+            self._sender_key = sender_key(sender)
+            if not isinstance(self._sender_key, tuple) or isinstance(sender, types.MethodType):
                 reference = _weak_reference(sender, _leave_note(self))
         self._sender_is_weak = reference is not None
         self._sender: Any = sender if reference is None else reference
@@ -251,20 +270,20 @@ class Subscription:
     @property
     def active(self) -> bool:
         """Whether emissions still reach it."""
-        return self._active and self.alive
+        return self._active and self._alive
 
     @property
-    def alive(self) -> bool:
+    def _alive(self) -> bool:
         """Whether its handler and its sender still exist."""
-        return not (self._handler_is_weak and self._handler() is None) and self.sender_is_alive
+        return not (self._handler_is_weak and self._handler() is None) and self._sender_is_alive
 
     @property
-    def holds_sender_weakly(self) -> bool:
+    def _holds_sender_weakly(self) -> bool:
         """Whether its sender may go away."""
         return self._sender_is_weak
 
     @property
-    def sender_is_alive(self) -> bool:
+    def _sender_is_alive(self) -> bool:
         """Whether its sender still exists; else another object may have the sender's id."""
         return not self._sender_is_weak or self._sender() is not None
 
@@ -272,6 +291,10 @@ class Subscription:
         """End it; doing so again is no error. Never waits, so finalizers may call it."""
         self._active = False
         self._holder.leave_note(self)
+
+    def _deactivate(self) -> None:
+        """Mark it as no longer entered in its table."""
+        self._active = False
 
     def __enter__(self) -> Self:
         """Return the subscription, for `with signal.subscribe(handler):`."""
@@ -286,24 +309,24 @@ class Subscription:
         state = "" if self.active else " (ended)"
         return f"<Subscription {handler_name(self.handler)} on {self.event}{state}>"
 
-    def prepared(self) -> tuple[int, Any]:
+    def _prepared(self) -> tuple[int, Any]:
         """Return the call loop's style and callable for this subscription."""
         if self._handler_is_weak or self.when is not None or self.once:
-            return BY_EMISSION, self.call
-        if self.shape.style == BY_EMISSION:
-            return BY_EMISSION, partial(self.shape.invoke, self._handler)
-        return self.shape.style, self._handler
+            return BY_EMISSION, self._call
+        if self._shape.style == BY_EMISSION:
+            return BY_EMISSION, partial(self._shape.invoke, self._handler)
+        return self._shape.style, self._handler
 
-    def admit(self, emission: Emission[Any]) -> Any:
+    def _admit(self, emission: Emission[Any]) -> Any:
         """Return the handler if this emission is for it, else None; claims a `once`."""
         handler = self.handler
         if handler is None:
             return None
         if self.when is not None and not self.when(MappingProxyType(emission._keywords())):
             return None
-        return handler if self._ticket is None or (self._owner or self).claim() else None
+        return handler if self._ticket is None or (self._owner or self)._claim() else None
 
-    def claim(self) -> bool:
+    def _claim(self) -> bool:
         """Take the one call that a `once` may make; for a pattern, the one over all its events."""
         try:
             self._ticket.pop()  # type: ignore[union-attr]  # a `once` has one; pop is atomic
@@ -312,24 +335,24 @@ class Subscription:
         self.cancel()
         return True
 
-    def call(self, emission: Emission[Any]) -> Any:
-        handler = self.admit(emission)
+    def _call(self, emission: Emission[Any]) -> Any:
+        handler = self._admit(emission)
         if handler is None:
             return NO_RESULT
-        value = self.shape.invoke(handler, emission)
+        value = self._shape.invoke(handler, emission)
         return Called(handler, value) if self._handler_is_weak else value
 
-    def same_options(self, other: Subscription) -> bool:
+    def _same_options(self, other: Subscription) -> bool:
         """Tell whether another subscription of the same handler has these options (H6)."""
         return (
             self.priority == other.priority
             and self.once == other.once
             and self.when is other.when
             and self.weak == other.weak
-            and self.connected == other.connected
+            and self._connected == other._connected
         )
 
-    def activate(self) -> None:
+    def _activate(self) -> None:
         """Mark it as entered in its table; a `once` may make its one call from now on."""
         self._active = True
         if self._ticket is not None:

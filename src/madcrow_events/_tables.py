@@ -10,6 +10,7 @@ finalizer is user code (F6).
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 import threading
@@ -18,10 +19,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakValueDictionary
 
 from madcrow_events._logs import handler_name
-from madcrow_events._subscriptions import ANY, Subscription, identity_key, sender_key
+from madcrow_events._subscriptions import (
+    ANY,
+    Subscription,
+    identity_key,
+    next_order,
+    sender_key,
+)
 from madcrow_events.exceptions import SubscriptionConflictError
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ __all__ = [
 
 
 class _LockOwner(Protocol):
-    def renew_lock(self) -> None: ...
+    def _renew_lock(self) -> None: ...
 
 
 _lock_owners: WeakValueDictionary[int, _LockOwner] = WeakValueDictionary()
@@ -54,7 +61,7 @@ def renew_lock_after_fork(owner: _LockOwner) -> None:
 
 def _renew_locks() -> None:
     for owner in list(_lock_owners.values()):
-        owner.renew_lock()
+        owner._renew_lock()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
@@ -78,14 +85,14 @@ class Plan:
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
         self.subscriptions = tuple(
-            sorted(subscriptions, key=lambda entry: (-entry.priority, entry.order))
+            sorted(subscriptions, key=lambda entry: (-entry.priority, entry._order))
         )
-        calls = [subscription.prepared() for subscription in self.subscriptions]
+        calls = [subscription._prepared() for subscription in self.subscriptions]
         self.segments: Segments = tuple(
             (style, tuple(call for _, call in run))
             for style, run in groupby(calls, key=lambda call: call[0])
         )
-        self.bound_to = next((e for e in self.subscriptions if e.holds_sender_weakly), None)
+        self.bound_to = next((e for e in self.subscriptions if e._holds_sender_weakly), None)
 
 
 class _Plans:
@@ -113,14 +120,14 @@ class SubscriptionTable:
     __slots__ = ("__weakref__", "_busy", "_by_sender", "_lock", "_mutes", "_notes", "plans")
 
     def __init__(self) -> None:
-        self.renew_lock()
+        self._renew_lock()
         renew_lock_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._notes: deque[Subscription] = deque()
         self._mutes: set[object] = set()
         self.plans = _Plans()
 
-    def renew_lock(self) -> None:
+    def _renew_lock(self) -> None:
         """Start with a free lock."""
         # Re-entrant: a garbage collection under the lock may run a finalizer that subscribes.
         self._lock = threading.RLock()
@@ -135,7 +142,7 @@ class SubscriptionTable:
             SubscriptionConflictError: the handler is here with other options.
         """
         with self._exclusive() as dropped:
-            present = self._bucket(subscription).get(subscription.handler_key)
+            present = self._bucket(subscription).get(subscription._handler_key)
             if present is None or not present.active:
                 dropped.append(present)
                 self._enter(subscription)
@@ -146,7 +153,10 @@ class SubscriptionTable:
     def replace(self, subscription: Subscription) -> None:
         """Enter a subscription, in the place of one of the same handler and sender."""
         with self._exclusive() as dropped:
-            dropped.append(self._bucket(subscription).get(subscription.handler_key))
+            replaced = self._bucket(subscription).get(subscription._handler_key)
+            if replaced is not None and replaced is not subscription:
+                replaced._deactivate()
+                dropped.append(replaced)
             self._enter(subscription)
 
     def leave_note(self, subscription: Subscription) -> None:
@@ -156,11 +166,11 @@ class SubscriptionTable:
         self._settle()
 
     def _bucket(self, subscription: Subscription) -> dict[Hashable, Subscription]:
-        return self._by_sender.setdefault(subscription.sender_key, {})
+        return self._by_sender.setdefault(subscription._sender_key, {})
 
     def _enter(self, subscription: Subscription) -> None:
-        self._bucket(subscription)[subscription.handler_key] = subscription
-        subscription.activate()
+        self._bucket(subscription)[subscription._handler_key] = subscription
+        subscription._activate()
         self.plans = _Plans()
 
     @contextmanager
@@ -197,12 +207,12 @@ class SubscriptionTable:
         while self._notes:
             subscription = self._notes.popleft()
             dropped.append(subscription)
-            bucket = self._by_sender.get(subscription.sender_key, {})
+            bucket = self._by_sender.get(subscription._sender_key, {})
             # One that an isolated() block cancelled is active again after the block.
-            if bucket.get(subscription.handler_key) is subscription and not subscription.active:
-                del bucket[subscription.handler_key]
+            if bucket.get(subscription._handler_key) is subscription and not subscription.active:
+                del bucket[subscription._handler_key]
                 if not bucket:
-                    del self._by_sender[subscription.sender_key]
+                    del self._by_sender[subscription._sender_key]
 
     # Reading. Copies are made by list(), during which nothing else can run.
 
@@ -214,7 +224,7 @@ class SubscriptionTable:
                 for bucket in list(self._by_sender.values())
                 for entry in list(bucket.values())
             ]
-        return sorted((entry for entry in found if entry.active), key=lambda entry: entry.order)
+        return sorted((entry for entry in found if entry.active), key=lambda entry: entry._order)
 
     def of_handler(self, handler: Any, sender: Any = ANY) -> list[Subscription]:
         """Return the active subscriptions of a handler; with `ANY`, those to all senders."""
@@ -254,7 +264,7 @@ class SubscriptionTable:
         plan = self.plans.by_sender.get(key)
         if plan is None:
             plan = self._build(key)
-        if plan.bound_to is not None and not plan.bound_to.sender_is_alive:
+        if plan.bound_to is not None and not plan.bound_to._sender_is_alive:
             # That sender is gone, and this one has its id now (L2).
             plan = self._build(ANY)
         return plan
@@ -265,15 +275,15 @@ class SubscriptionTable:
             plans = self.plans
             entries = list(self._by_sender.get(ANY, {}).values())
             if key is not ANY:
-                connected = {entry.handler_key for entry in entries if entry.connected}
+                connected = {entry._handler_key for entry in entries if entry._connected}
                 entries += [
                     entry
                     for entry in list(self._by_sender.get(key, {}).values())
-                    if not (entry.connected and entry.handler_key in connected)
+                    if not (entry._connected and entry._handler_key in connected)
                 ]
             plan = Plan(entry for entry in entries if entry.active)
             plans.by_sender[key] = plan
-            if not self._mutes and not self._by_sender.keys() - {ANY}:
+            if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
                 plans.everyone = plan
         return plan
 
@@ -306,7 +316,7 @@ class SubscriptionTable:
         for present in self.live():
             present.cancel()
         for subscription in subscriptions:
-            if subscription.alive:
+            if subscription._alive:
                 self.replace(subscription)
 
 
@@ -316,7 +326,7 @@ def check_same_options(present: Subscription, requested: Subscription) -> None:
     Raises:
         SubscriptionConflictError: the options differ.
     """
-    if not present.same_options(requested):
+    if not present._same_options(requested):
         raise SubscriptionConflictError(
             f"{handler_name(present.handler)} is subscribed to {present.event} already, with "
             "other options: cancel that subscription first, or give the same options",
@@ -330,6 +340,7 @@ class PatternTable:
 
     def __init__(self) -> None:
         self._by_order: dict[int, PatternSubscription] = {}
+        self._by_key: dict[Hashable, PatternSubscription] = {}
 
     def add(self, pattern: PatternSubscription) -> PatternSubscription:
         """Enter a pattern, or return the equal one that is here already (H6).
@@ -337,17 +348,22 @@ class PatternTable:
         Raises:
             SubscriptionConflictError: the handler is here with other options.
         """
-        for present in self.live():
-            if present.key == pattern.key:
-                check_same_options(present, pattern)
-                return present
-        self._by_order[pattern.order] = pattern
-        pattern.activate()
+        present = self._by_key.get(pattern._key)
+        if present is not None and present.active:
+            check_same_options(present, pattern)
+            return present
+        self._enter(pattern)
         return pattern
+
+    def _enter(self, pattern: PatternSubscription) -> None:
+        self._by_order[pattern._order] = self._by_key[pattern._key] = pattern
+        pattern._activate()
 
     def leave_note(self, pattern: PatternSubscription) -> None:
         """Take a pattern out."""
-        self._by_order.pop(pattern.order, None)
+        self._by_order.pop(pattern._order, None)
+        if self._by_key.get(pattern._key) is pattern:
+            self._by_key.pop(pattern._key, None)
 
     def live(self) -> list[PatternSubscription]:
         """Return the active patterns, in the order in which they came."""
@@ -358,8 +374,8 @@ class PatternTable:
         for pattern in self.live():
             pattern.cancel()
         for pattern in patterns:
-            self._by_order[pattern.order] = pattern
-            pattern.activate()
+            if pattern._alive:
+                self._enter(pattern)
 
 
 class PatternSubscription(Subscription):
@@ -369,7 +385,7 @@ class PatternSubscription(Subscription):
     Cancelling it ends the subscription to each of the events.
     """
 
-    __slots__ = ("_children", "_options", "key", "matches")
+    __slots__ = ("_children", "_key", "_matches", "_options")
 
     def __init__(
         self,
@@ -380,17 +396,18 @@ class PatternSubscription(Subscription):
         options: SubscriptionOptions,
     ) -> None:
         super().__init__(holder, pattern, handler, shape, options)
-        self.key = (pattern, self.handler_key, self.sender_key)
-        self.matches = re.compile(re.escape(pattern).replace(r"\*", ".*")).fullmatch
+        self._key = (pattern, self._handler_key, self._sender_key)
+        # What fnmatch makes of several stars takes linear time, unlike a chain of ".*".
+        self._matches = re.compile(fnmatch.translate(pattern)).match
         # Without the sender, which would be kept alive by it.
         self._options: SubscriptionOptions = {**options, "sender": ANY}
-        self._children: WeakSet[Subscription] = WeakSet()
+        self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
 
-    def handles(self, handler: object) -> bool:
+    def _handles(self, handler: object) -> bool:
         """Tell whether this is the handler's."""
-        return self.handler_key == identity_key(handler)
+        return self._handler_key == identity_key(handler)
 
-    def extend_to(self, table: SubscriptionTable, event: str) -> None:
+    def _extend_to(self, table: SubscriptionTable, event: str) -> None:
         """Subscribe the handler to one more event."""
         handler, sender = self.handler, self.sender
         if not self.active:
@@ -399,18 +416,20 @@ class PatternSubscription(Subscription):
             table,
             event,
             handler,
-            self.shape,
+            self._shape,
             {**self._options, "sender": sender},
-            order=self.order,
+            order=self._order,
             owner=self,
-            key=self.key[:2],
+            key=self._key[:2],
         )
-        self._children.add(table.add(child))
+        self._children[next_order()] = table.add(child)
         if not self._active:
             child.cancel()
 
     def cancel(self) -> None:
         """End it for every event; doing so again is no error."""
         super().cancel()
-        for child in list(self._children):
-            child.cancel()
+        for reference in self._children.valuerefs():  # a copy, while others may extend it
+            child = reference()
+            if child is not None:
+                child.cancel()

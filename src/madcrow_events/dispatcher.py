@@ -34,6 +34,7 @@ from madcrow_events.signals import (
     account_activated,
     account_banned,
     account_closed,
+    check_model,
     login_failed,
     madcrow_signals,
     password_changed,
@@ -80,7 +81,7 @@ class EventDispatcher:
             whose text is its author's (G1).
 
     Raises:
-        InvalidOptionError: `on_error` is neither.
+        InvalidOptionError: `on_error` is neither, or `signals` is no registry.
     """
 
     __slots__ = ("log_tracebacks", "on_error", "signals", "validate")
@@ -93,6 +94,8 @@ class EventDispatcher:
         validate: bool = False,
         log_tracebacks: bool = True,
     ) -> None:
+        if not isinstance(signals, SignalRegistry):
+            raise InvalidOptionError("signals must be a SignalRegistry", option="signals")
         if on_error not in ("log", "raise"):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals = signals
@@ -198,7 +201,7 @@ class EventDispatcher:
 
     def _announce(self, emission: Emission[Any]) -> None:
         """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
-        signal = self.signals.find(HANDLER_FAILED)
+        signal = self.signals._find(HANDLER_FAILED)
         ancestor: Emission[Any] | None = emission
         while ancestor is not None and ancestor.event != HANDLER_FAILED:
             ancestor = ancestor.parent
@@ -214,8 +217,11 @@ class EventDispatcher:
             quiet.emit_typed(signal, context)
 
     def __repr__(self) -> str:
-        """Name the options that differ from the defaults' effect."""
-        return f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r}>"
+        """Show the options."""
+        return (
+            f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r} "
+            f"log_tracebacks={self.log_tracebacks!r}>"
+        )
 
 
 def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
@@ -238,6 +244,7 @@ def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
         )
     if isinstance(context, expected):
         fitting: BaseEventContext = context
+        check_model(signal.name, type(context))
         return fitting
     wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
     given = (
@@ -269,7 +276,12 @@ def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
     Args:
         dispatcher: what `get_event_dispatcher` returns from now on; None for a
             new one with the default options.
+
+    Raises:
+        InvalidOptionError: it is no dispatcher.
     """
+    if not isinstance(dispatcher, EventDispatcher | None):
+        raise InvalidOptionError("give an EventDispatcher, or None", option="dispatcher")
     global _default  # noqa: PLW0603  # one of the three pieces of global state
     _default = dispatcher
 
@@ -281,7 +293,7 @@ def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called 
     return lambda: set_event_dispatcher(saved)
 
 
-madcrow_signals.isolate_too(_save_default)
+madcrow_signals._isolate_too(_save_default)
 
 
 def emit_event(
@@ -298,6 +310,8 @@ def emit_event(
         InvalidEventNameError: the name is malformed.
         UnknownEventError: nobody declared the event.
         EmissionDepthError: handlers emit events without end.
+        ContextValidationError: the default dispatcher validates, and they do not fit.
+        Exception: a handler failed and the default dispatcher raises.
     """
     return get_event_dispatcher().emit(event, sender, **context)
 

@@ -216,9 +216,9 @@ class Emission(Generic[PayloadT_co]):
         if isinstance(payload, models):
             return payload
         if isinstance(payload, GenericEventContext):
-            return self._validate(self._model_among(models), payload._payload())
+            return self._validated_as(models, payload._payload())
         if type(payload) is dict:
-            return self._validate(self._model_among(models), payload)
+            return self._validated_as(models, payload)
         expected = " or ".join(type_name(model) for model in models)
         raise ContextTypeError(
             f"a handler of {self.event} takes {expected}, and the emission carries "
@@ -228,11 +228,21 @@ class Emission(Generic[PayloadT_co]):
             received=type(payload),
         )
 
-    def _model_among(self, models: tuple[type[BaseEventContext], ...]) -> type[BaseEventContext]:
+    def _validated_as(
+        self, models: tuple[type[BaseEventContext], ...], values: dict[str, Any]
+    ) -> BaseEventContext:
+        """Return the values as the signal's own model, or as the first of `models` that fits."""
         own = self.signal.context_model
         if own is not None and issubclass(own, models):
-            return own
-        return GenericEventContext if BaseEventContext in models else models[0]
+            models = (own,)
+        elif BaseEventContext in models:
+            models = (GenericEventContext,)
+        for model in models[:-1]:
+            try:
+                return self._validate(model, values)
+            except ContextValidationError:
+                continue
+        return self._validate(models[-1], values)
 
     def _validate(self, model: type[BaseEventContext], values: dict[str, Any]) -> BaseEventContext:
         try:
@@ -266,6 +276,7 @@ class Emission(Generic[PayloadT_co]):
             if name != "_validated":
                 setattr(twin, name, getattr(self, name))
         twin._payload = context
+        twin._running = False
         return twin
 
 

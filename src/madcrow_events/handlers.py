@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from typing_extensions import TypeVar, Unpack
 
+from madcrow_events._logs import printable
 from madcrow_events._names import canonical_name
 from madcrow_events._protocols import HandlerDecorator  # noqa: TC001  # read at run time
 from madcrow_events._subscriptions import SubscriptionOptions, check_options, next_order
@@ -293,21 +294,22 @@ class HandlerGroup:
             SubscriptionConflictError: a handler is subscribed already, with other options.
         """
         present = set(signals)
-        created: list[Subscription] = []
+        start = next_order()
         try:
             for declared in self._signals:
                 signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
             for entry in self._handlers:
                 mark = next_order()
                 subscription = signals.subscribe(entry.name, entry.handler, **entry.options)
-                if subscription.order > mark:  # else it was there before
+                if subscription._order > mark:  # else it was there before
                     subscription.origin = self
-                    created.append(subscription)
         except BaseException:
-            for subscription in created:
-                subscription.cancel()
-            for name in set(signals) - present:
-                del signals[name]
+            own = [entry.handler for entry in self._handlers]
+            for subscription in signals.subscriptions:
+                if subscription._order > start and subscription.handler in own:
+                    subscription.cancel()
+            for name in {declared.name for declared in self._signals} - present:
+                signals.pop(name, None)
             raise
 
     def unregister(self, signals: SignalRegistry = madcrow_signals) -> None:
@@ -322,4 +324,4 @@ class HandlerGroup:
 
     def __repr__(self) -> str:
         """Count the handlers."""
-        return f"<HandlerGroup {self.name}, handlers: {len(self._handlers)}>"
+        return f"<HandlerGroup {printable(self.name)}, handlers: {len(self._handlers)}>"

@@ -43,7 +43,12 @@ def _in_utc(moment: datetime) -> datetime:
             "timezone_naive",
             "timestamp has no time zone: give an aware one, such as datetime.now(UTC)",
         )
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError(
+            "timestamp_out_of_range", "timestamp is outside of the years 1 to 9999 in UTC"
+        ) from None
 
 
 def _now() -> datetime:
@@ -98,7 +103,7 @@ class BaseEventContext(BaseModel):
 
         def __setattr__(self, name: str, value: object) -> None:
             """Refuse to change a field, without showing the value, as pydantic would (G1)."""
-            if name not in self._field_names:
+            if name.startswith("_"):
                 super().__setattr__(name, value)
                 return
             error = InitErrorDetails(type="frozen_instance", loc=(name,), input=value)

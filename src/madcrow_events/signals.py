@@ -115,10 +115,10 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         self.doc = doc
         if doc:
             self.__doc__ = doc
-        _check_model(self.name, context)
+        check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
-        self.models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
-        self.table = SubscriptionTable()
+        self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
+        self._table = SubscriptionTable()
         self._connected: blinker.Signal | None = None
         self._disconnected: blinker.Signal | None = None
 
@@ -147,8 +147,8 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         """
         check_options(options)
         shape = read_shape(handler, self.name, self.context_model)
-        requested = Subscription(self.table, self.name, handler, shape, _translated(options))
-        subscription = self.table.add(requested)
+        requested = Subscription(self._table, self.name, handler, shape, _translated(options))
+        subscription = self._table.add(requested)
         LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
         if subscription is requested:
             self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
@@ -160,7 +160,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         Returns:
             Whether there was one.
         """
-        found = self.table.of_handler(handler)
+        found = self._table.of_handler(handler)
         for subscription in found:
             subscription.cancel()
         return bool(found)
@@ -194,7 +194,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The active subscriptions, in the order in which they came."""
-        return tuple(self.table.live())
+        return tuple(self._table.live())
 
     # blinker's side
 
@@ -240,12 +240,12 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             )
         shape = ASYNC_RECEIVER if is_async(receiver) else RECEIVER
         options = _translated({"sender": sender, "weak": weak})
-        requested = Subscription(self.table, self.name, receiver, shape, options, connected=True)
+        requested = Subscription(self._table, self.name, receiver, shape, options, connected=True)
         present = self._connection(receiver, sender)
         if present is not None and present.weak != weak:
-            self.table.replace(requested)
+            self._table.replace(requested)
         else:
-            self.table.add(requested)
+            self._table.add(requested)
         self._tell_connected(receiver, sender, weak)
         return receiver
 
@@ -273,12 +273,12 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
         """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
-        return self.table.muted()
+        return self._table.muted()
 
     @property
     def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker
         """Whether the present context muted the signal."""
-        return self.table.is_muted
+        return self._table.is_muted
 
     def send(
         self,
@@ -302,7 +302,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             RuntimeError: a receiver is async, and there is no `_async_wrapper`.
             EmissionDepthError: handlers emit events without end.
         """
-        return send(self, self.table.plan_for(sender), sender, _async_wrapper, kwargs)
+        return send(self, self._table.plan_for(sender), sender, _async_wrapper, kwargs)
 
     async def send_async(
         self,
@@ -326,13 +326,13 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             RuntimeError: a handler is not async, and there is no `_sync_wrapper`.
             EmissionDepthError: handlers emit events without end.
         """
-        plan = self.table.plan_for(sender)
+        plan = self._table.plan_for(sender)
         return await send_async(self, plan, sender, _sync_wrapper, kwargs)
 
     @property
     def receivers(self) -> Mapping[Any, Any]:  # type: ignore[override]  # a plain dict in blinker
         """The handlers, under keys of no meaning; true if there are any."""
-        return {entry.order: entry.handler for entry in self.table.live()}
+        return {entry._order: entry.handler for entry in self._table.live()}
 
     def has_receivers_for(self, sender: Any) -> bool:
         """Tell whether an emission of `sender` would reach anybody.
@@ -340,7 +340,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         Args:
             sender: any object, or `ANY` to ask for handlers of every sender.
         """
-        return self.table.has_any_for(_translated_sender(sender))
+        return self._table.has_any_for(_translated_sender(sender))
 
     def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
         """Yield each handler that an emission of `sender` would reach, in order.
@@ -348,7 +348,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         Args:
             sender: any object.
         """
-        for subscription in self.table.unmuted_plan_for(sender).subscriptions:
+        for subscription in self._table.unmuted_plan_for(sender).subscriptions:
             handler = subscription.handler
             if handler is not None:
                 yield handler
@@ -360,13 +360,13 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             receiver: the receiver; one that is not connected is no error.
             sender: only its connection to this sender.
         """
-        for subscription in self.table.of_handler(receiver, _translated_sender(sender)):
+        for subscription in self._table.of_handler(receiver, _translated_sender(sender)):
             subscription.cancel()
         self._tell_disconnected(receiver, sender)
 
     def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
-        present = self.table.find(receiver, _translated_sender(sender))
-        return present if present is not None and present.connected else None
+        present = self._table.find(receiver, _translated_sender(sender))
+        return present if present is not None and present._connected else None
 
     def _tell_connected(self, receiver: Any, sender: Any, weak: bool) -> None:  # noqa: FBT001  # passed on as blinker names it
         if self._connected is not None:
@@ -386,7 +386,12 @@ def _translated(options: SubscriptionOptions) -> SubscriptionOptions:
     return {**options, "sender": _translated_sender(options.get("sender", ANY))}
 
 
-def _check_model(event: str, model: Any) -> None:
+def check_model(event: str, model: Any) -> None:
+    """Refuse a class that cannot be the context of an event (C1).
+
+    Raises:
+        ContextModelError: it is no `BaseEventContext`, or has a reserved field.
+    """
     if model is None:
         return
     if not (isinstance(model, type) and issubclass(model, BaseEventContext)):
@@ -396,7 +401,7 @@ def _check_model(event: str, model: Any) -> None:
             event=event,
             model=model,
         )
-    if model is GenericEventContext:
+    if issubclass(model, GenericEventContext):
         raise ContextModelError(
             "every event can be emitted with a GenericEventContext: "
             f"declare {event} without context=",
@@ -424,14 +429,14 @@ class SignalRegistry(blinker.Namespace):
     def __init__(self, *, strict: bool = True) -> None:
         super().__init__()
         self.strict = strict
-        self.renew_lock()
+        self._renew_lock()
         renew_lock_after_fork(self)
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
         self._isolations: list[object] = []
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
 
-    def renew_lock(self) -> None:
+    def _renew_lock(self) -> None:
         """Start with a free lock; a forked child does."""
         self._lock = threading.RLock()
 
@@ -461,7 +466,7 @@ class SignalRegistry(blinker.Namespace):
         """
         name = canonical_name(name)
         with self._lock:
-            signal = self.find(name)
+            signal = self._find(name)
             if signal is None:
                 model = HandlerFailedEventContext if name == HANDLER_FAILED else context
                 signal = EventSignal(name, doc, context=model)
@@ -493,7 +498,7 @@ class SignalRegistry(blinker.Namespace):
         if isinstance(name, EventSignal):
             return name
         canonical = canonical_name(name)
-        signal = self.find(canonical)
+        signal = self._find(canonical)
         if signal is not None:
             return signal
         if self.strict and canonical != HANDLER_FAILED:
@@ -537,9 +542,11 @@ class SignalRegistry(blinker.Namespace):
         )
         with self._lock:
             subscription = self._patterns.add(requested)
-            if subscription is requested:
-                for signal in self._declared():
-                    self._extend(subscription, signal)
+            present = self._declared()
+        if subscription is requested:
+            # Not under the lock: no thread may wait for a signal's lock while it holds this one.
+            for signal in present:
+                self._extend(subscription, signal)
         LOGGER.debug("%s subscribed to %s", handler_name(handler), pattern)
         return subscription
 
@@ -559,7 +566,7 @@ class SignalRegistry(blinker.Namespace):
         found = [
             entry
             for entry in self._patterns.live()
-            if entry.event == pattern and entry.handles(handler)
+            if entry.event == pattern and entry._handles(handler)
         ]
         for entry in found:
             entry.cancel()
@@ -569,7 +576,7 @@ class SignalRegistry(blinker.Namespace):
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The active subscriptions to patterns, then those to each event."""
         patterns: list[Subscription] = list(self._patterns.live())
-        return tuple(patterns + [s for signal in self._declared() for s in signal.table.live()])
+        return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
 
     def clear_handlers(self) -> None:
         """Cancel every subscription to every event and pattern; the events stay declared."""
@@ -578,8 +585,8 @@ class SignalRegistry(blinker.Namespace):
 
     @staticmethod
     def _extend(pattern: PatternSubscription, signal: EventSignal[Any]) -> None:
-        if signal.name != HANDLER_FAILED and pattern.matches(signal.name):
-            pattern.extend_to(signal.table, signal.name)
+        if signal.name != HANDLER_FAILED and pattern._matches(signal.name):
+            pattern._extend_to(signal._table, signal.name)
 
     # Isolation, for tests
 
@@ -599,38 +606,33 @@ class SignalRegistry(blinker.Namespace):
             RuntimeError: blocks end in another order than they were nested in.
         """
         mark = object()
-        with self._lock:
-            signals = dict(self)
-            patterns = self._patterns.live()
-            handlers = [(signal.table, signal.table.live()) for signal in self._declared()]
-            restore_others = [save(empty) for save in self._other_states]
-            self._isolations.append(mark)
-            if empty:
-                self.clear_handlers()
-                for name in signals.keys() - set(self._built_in):
-                    del self[name]
+        signals = dict(self)
+        patterns = self._patterns.live()
+        handlers = [(signal._table, signal._table.live()) for signal in self._declared()]
+        restore_others = [save(empty) for save in self._other_states]
+        self._isolations.append(mark)
+        if empty:
+            self.clear_handlers()
+            for name in signals.keys() - set(self._built_in):
+                del self[name]
         try:
             yield self
         finally:
-            # Kept until the lock is free, for what ends here may run a finalizer (F6).
-            leaving = (dict(self), self.subscriptions)
-            with self._lock:
-                in_order = self._isolations.pop() is mark
-                self._patterns.restore(patterns)
-                for signal in self._declared():
-                    if signals.get(signal.name) is not signal:
-                        signal.table.restore(())
-                        del self[signal.name]
-                super().update(signals)
-                for table, subscriptions in handlers:
-                    table.restore(subscriptions)
-                for restore in restore_others:
-                    restore()
-            del leaving
+            in_order = self._isolations.pop() is mark
+            self._patterns.restore(patterns)
+            for signal in self._declared():
+                if signals.get(signal.name) is not signal:
+                    signal._table.restore(())
+                    del self[signal.name]
+            super().update(signals)
+            for table, subscriptions in handlers:
+                table.restore(subscriptions)
+            for restore in restore_others:
+                restore()
             if not in_order:
                 raise RuntimeError("isolated() blocks must end in the reverse order of their start")
 
-    def isolate_too(self, save: Callable[[bool], Callable[[], None]], /) -> None:
+    def _isolate_too(self, save: Callable[[bool], Callable[[], None]], /) -> None:
         """Let `isolated` restore one more piece of state.
 
         Args:
@@ -648,7 +650,7 @@ class SignalRegistry(blinker.Namespace):
         """Return the signal of a name in another spelling, or of a signal; see `resolve`."""
         return self.resolve(name)
 
-    def find(self, name: str) -> EventSignal[Any] | None:
+    def _find(self, name: str) -> EventSignal[Any] | None:
         """Return the signal of an exact canonical name, or None."""
         return cast("EventSignal[Any] | None", super().get(name))
 
@@ -661,7 +663,7 @@ class SignalRegistry(blinker.Namespace):
 
     def get(self, name: str, default: Any = None, /) -> Any:
         """Return a declared signal, or a default."""
-        signal = self.find(name.replace("-", "_"))
+        signal = self._find(name.replace("-", "_"))
         return default if signal is None else signal
 
     def __delitem__(self, name: str) -> None:

@@ -222,6 +222,10 @@ def test_a_signal_of_another_registry_can_be_emitted_by_object_only() -> None:
 def test_options_that_mean_nothing_are_refused() -> None:
     with pytest.raises(InvalidOptionError, match="on_error must be 'log' or 'raise'"):
         EventDispatcher(on_error="explode")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="signals must be a SignalRegistry"):
+        EventDispatcher(None)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptionError, match="give an EventDispatcher, or None"):
+        set_event_dispatcher("mine")  # type: ignore[arg-type]
 
 
 def test_with_options_changes_what_it_names_and_nothing_else() -> None:

@@ -251,6 +251,25 @@ def test_a_group_registers_all_or_nothing(
     assert not signals.signal("later").subscriptions
 
 
+def test_a_group_that_cannot_be_registered_takes_back_what_is_its_own_only(
+    signals: SignalRegistry,
+) -> None:
+    signal = signals.signal("present")
+
+    def listener(sender: Any, /, **arguments: Any) -> None:
+        signals.signal("declared_by_a_listener")
+        raise ConnectionError
+
+    signal.receiver_connected.connect(listener)
+    group = HandlerGroup("mine")
+    group.signal("its_own")
+    group.on("present")(lambda: None)
+    with pytest.raises(ConnectionError):
+        group.register(signals)
+    assert sorted(signals) == ["declared_by_a_listener", "present"]
+    assert not signals.subscriptions
+
+
 def test_a_group_reports_a_conflict_and_takes_nothing_back_that_was_there(
     signals: SignalRegistry,
 ) -> None:

@@ -18,6 +18,8 @@ from madcrow_events import (
     EventDispatcher,
     GenericEventContext,
     HandlerErrors,
+    HandlerGroup,
+    InvalidOptionError,
     LoginEventContext,
     LogoutEventContext,
     SignalRegistry,
@@ -239,6 +241,70 @@ def test_nothing_is_formatted_for_a_logger_that_is_off(
     with caplog.at_level(logging.CRITICAL, logger="madcrow_events"):
         assert len(EventDispatcher(signals).emit("thing_happened").failures) == 1
     assert not caplog.records
+
+
+class Unshowable(Exception):
+    """An exception that cannot be formatted on any Python."""
+
+    @property
+    def __notes__(self) -> Any:
+        raise RuntimeError
+
+    @property
+    def __cause__(self) -> Any:  # type: ignore[override]
+        raise RuntimeError
+
+
+class Proxy:
+    """Raises for every name, as a proxy without a target does."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError(name)
+
+    def __call__(self, sender: Any, **context: Any) -> None:
+        raise ValueError
+
+
+class BrokenFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        raise RuntimeError
+
+
+@pytest.mark.guarantee("F1")
+def test_a_failure_that_cannot_be_logged_is_isolated_all_the_same(
+    signals: SignalRegistry,
+) -> None:
+    def odd() -> None:
+        raise SyntaxError("x", ("f", 1, "bad", "text"))
+
+    def unshowable() -> None:
+        raise Unshowable
+
+    calls: list[str] = []
+    proxy = Proxy()
+    announced: list[str] = []
+    signals.subscribe("handler_failed", lambda handler_name: announced.append(handler_name))
+    signal = signals.signal("thing_happened")
+    signal.subscribe(odd)
+    signal.subscribe(unshowable)
+    signal.connect(proxy)
+    signal.subscribe(lambda: calls.append("ran"))
+    logger = logging.getLogger("madcrow_events")
+    broken = BrokenFilter()
+    for number in (1, 2):
+        assert len(EventDispatcher(signals).emit(signal).failures) == 3
+        assert len(calls) == number
+        logger.addFilter(broken)
+    logger.removeFilter(broken)
+    assert announced[2].endswith("Proxy")
+
+
+@pytest.mark.guarantee("G1")
+def test_names_that_an_application_gives_are_made_printable() -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        user_logged_in.subscribe(print, **{"z\nERROR forged": 1})  # type: ignore[arg-type]
+    assert str(caught.value).isprintable()
+    assert repr(HandlerGroup("a\nb")) == "<HandlerGroup a\\nb, handlers: 0>"
 
 
 def test_a_context_of_another_class_is_named_by_its_class_only(signals: SignalRegistry) -> None:

@@ -64,8 +64,39 @@ def test_a_context_is_frozen_and_closed() -> None:
     with pytest.raises(ValidationError, match="frozen") as caught:
         context.email = "canary-4711"  # type: ignore[misc]
     assert "canary" not in str(caught.value)
-    with pytest.raises(ValidationError):
-        context.nickname = "x"  # type: ignore[attr-defined]
+    with pytest.raises(ValidationError) as caught:
+        context.nickname = "canary-4711"  # type: ignore[attr-defined]
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.guarantee("C1")
+def test_a_moment_that_utc_cannot_show_is_refused() -> None:
+    with pytest.raises(ValidationError, match="outside of the years 1 to 9999"):
+        BaseEventContext(timestamp="0001-01-01T00:00:00+01:00")  # type: ignore[arg-type]
+
+
+class WithPrivate(BaseEventContext):
+    _note: str = ""
+
+
+@pytest.mark.guarantee("C1")
+def test_a_private_attribute_of_a_context_is_nobodys_field() -> None:
+    context = WithPrivate()
+    context._note = "set"
+    assert context._note == "set"
+    assert "_note" not in context._keywords()
+
+
+@pytest.mark.guarantee("C1")
+def test_a_derived_context_with_a_reserved_field_is_refused_when_it_is_emitted(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    class Sneaky(OrderPlaced):
+        sender: str = "x"
+
+    signals.signal("order_placed", context=OrderPlaced)
+    with pytest.raises(ContextModelError, match="'sender'"):
+        dispatcher.emit_typed("order_placed", Sneaky(order_id=1))
     with pytest.raises(ValidationError, match="Extra inputs"):
         LoginEventContext(user_id=1, email="a@b.c", nickname="x")  # type: ignore[call-arg]
 

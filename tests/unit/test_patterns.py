@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -162,6 +164,65 @@ def test_a_malformed_pattern_is_refused(shop: SignalRegistry, pattern: str) -> N
         shop.subscribe(pattern, lambda: None)
 
 
+@pytest.mark.guarantee("N4")
+def test_a_pattern_of_many_stars_takes_no_time(shop: SignalRegistry) -> None:
+    """One that backtracks would take minutes."""
+    shop.signal("a" * 100)
+    subscription = shop.subscribe("*a" * 40 + "*b", lambda: None)
+    shop.signal("a" * 120)
+    assert subscription.active
+    assert not shop["a" * 120].subscriptions
+
+
+@pytest.mark.guarantee("N6")
+def test_patterns_end_wholly_while_another_thread_declares(shop: SignalRegistry) -> None:
+    stop = threading.Event()
+    errors: list[BaseException] = []
+    interval = sys.getswitchinterval()
+
+    def declare() -> None:
+        number = 0
+        while not stop.is_set() and number < 400:
+            number += 1
+            shop.signal(f"event_{number}")
+
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=declare)
+    thread.start()
+    try:
+        while thread.is_alive():
+            shop.subscribe("*", lambda: None).cancel()
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    assert errors == []
+    assert not shop.subscriptions
+
+
+@pytest.mark.guarantee("F6")
+def test_a_pattern_is_not_extended_under_the_registrys_lock(shop: SignalRegistry) -> None:
+    """Else a finalizer that runs under a signal's lock and declares an event could deadlock."""
+    reached: list[bool] = []
+    table = shop["account_closed"]._table
+
+    def declare() -> None:
+        shop.signal("declared_meanwhile")
+        reached.append(True)
+
+    with table._exclusive():
+        subscribing = threading.Thread(target=lambda: shop.subscribe("*", lambda: None))
+        subscribing.start()
+        subscribing.join(timeout=0.2)
+        assert subscribing.is_alive()
+        declaring = threading.Thread(target=declare)
+        declaring.start()
+        declaring.join(timeout=5)
+        assert reached == [True]
+    subscribing.join(timeout=5)
+    assert shop["declared_meanwhile"].subscriptions
+
+
 @pytest.mark.guarantee("H6")
 def test_the_same_handler_and_pattern_again_is_the_same_subscription(
     shop: SignalRegistry, dispatcher: EventDispatcher
@@ -197,8 +258,8 @@ def test_a_pattern_that_ends_while_it_is_extended_leaves_nothing(shop: SignalReg
     subscription = shop.subscribe("*", lambda: None)
     assert isinstance(subscription, PatternSubscription)
     subscription.cancel()
-    table = shop.signal("later").table
-    subscription.extend_to(table, "later")
+    table = shop.signal("later")._table
+    subscription._extend_to(table, "later")
     assert not table.live()
 
 
@@ -211,8 +272,8 @@ def test_a_pattern_whose_handler_is_gone_is_not_extended(shop: SignalRegistry) -
     assert isinstance(subscription, PatternSubscription)
     del owner
     gc.collect()
-    table = shop.signal("later").table
-    subscription.extend_to(table, "later")
+    table = shop.signal("later")._table
+    subscription._extend_to(table, "later")
     assert not table.live()
 
 

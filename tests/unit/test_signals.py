@@ -132,8 +132,10 @@ def test_connecting_again_takes_the_newer_hold(signal: EventSignal[Any]) -> None
         return "here"
 
     signal.connect(receiver)
+    (weakly,) = signal.subscriptions
     signal.connect(receiver, weak=False)
     signal.connect(receiver, weak=False)
+    assert not weakly.active
     del receiver
     gc.collect()
     assert [value for _, value in signal.send()] == ["here"]
@@ -416,7 +418,7 @@ def test_emissions_read_a_plan_without_the_lock_again_after_a_mute(
     with signal.muted():
         contextvars.Context().run(dispatcher.emit, signal)
     dispatcher.emit(signal)
-    assert signal.table.plans.everyone is not None
+    assert signal._table.plans.everyone is not None
 
 
 @pytest.mark.guarantee("E1")
@@ -527,7 +529,34 @@ def test_isolated_forgets_what_died_meanwhile(signals: SignalRegistry) -> None:
         del owner
         gc.collect()
     assert not signal.subscriptions
-    assert not signal.table._by_sender
+    assert not signal._table._by_sender
+
+
+def test_isolated_forgets_a_pattern_that_died_meanwhile(signals: SignalRegistry) -> None:
+    class Owner:
+        def handle(self, sender: Any, **context: Any) -> None: ...
+
+    owner = Owner()
+    signals.subscribe("*", owner.handle)
+    with signals.isolated():
+        del owner
+        gc.collect()
+    assert not signals._patterns._by_order
+    assert not signals._patterns._by_key
+
+
+def test_a_send_async_that_is_never_finished_leaves_no_error(signal: EventSignal[Any]) -> None:
+    class Never:
+        def __await__(self) -> Any:
+            yield
+
+    async def receiver(sender: Any) -> None:
+        await Never()
+
+    signal.connect(receiver)
+    coroutine = signal.send_async()
+    contextvars.copy_context().run(coroutine.send, None)
+    coroutine.close()
 
 
 def test_isolated_blocks_end_in_the_reverse_order_of_their_start(signals: SignalRegistry) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
+import types
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from unittest.mock import MagicMock
 
 import pytest
@@ -477,3 +479,106 @@ def test_a_by_name_handler_of_an_event_without_model_is_checked_as_it_is_called(
     assert dispatcher.emit("anything", color="red").results[0].value == "red"
     (failure,) = dispatcher.emit("anything").failures
     assert "emitted without 'color'" in str(failure.exception)
+
+
+Bounded = TypeVar("Bounded", bound=LoginEventContext)
+
+
+def takes_type_variable(context: Bounded) -> Bounded:
+    return context
+
+
+def takes_annotated_emission(emission: Annotated[Emission[Any], "why not"]) -> Any:
+    return emission.context
+
+
+def takes_optional_emission(emission: Emission[Any] | None = None) -> Any:
+    assert emission is not None
+    return emission.context
+
+
+@pytest.mark.guarantee("H1")
+@pytest.mark.parametrize(
+    "handler", [takes_type_variable, takes_annotated_emission, takes_optional_emission]
+)
+def test_annotations_that_mean_the_same_are_read_the_same(handler: Callable[..., Any]) -> None:
+    assert returned(handler) is CONTEXT
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the type statement came with 3.12")
+def test_an_alias_of_the_type_statement_is_read() -> None:
+    scope: dict[str, Any] = {"LoginEventContext": LoginEventContext}
+    exec("type Login = LoginEventContext\ndef handler(context: Login): return context", scope)  # noqa: S102
+    assert returned(scope["handler"]) is CONTEXT
+
+
+@pytest.mark.guarantee("H1")
+def test_our_own_classes_are_known_where_they_are_imported_for_checkers_only() -> None:
+    def of_emission(event: Emission[Any]) -> Any:
+        return event.context
+
+    def of_base(event: BaseEventContext) -> Any:
+        return event
+
+    for handler in (of_emission, of_base):
+        alone = types.FunctionType(handler.__code__, {"Any": Any})
+        alone.__annotations__ = dict(handler.__annotations__)
+        alone.__module__ = __name__
+        assert returned(alone) is CONTEXT
+
+
+@pytest.mark.guarantee("H1")
+def test_a_positional_only_parameter_with_a_default_keeps_it() -> None:
+    def handler(sender: Any, email: str = "its own", /) -> str:
+        return email
+
+    assert returned(handler) == "its own"
+
+
+class RaisingSignature:
+    @property
+    def __signature__(self) -> Any:
+        raise RuntimeError
+
+    def __call__(self) -> None: ...
+
+
+@pytest.mark.guarantee("H1")
+def test_what_python_itself_cannot_read_is_refused() -> None:
+    def looping() -> None: ...
+
+    looping.__wrapped__ = looping  # type: ignore[attr-defined]
+
+    def late(
+        sender: Any = None, color: str = "red", context: LoginEventContext = CONTEXT, /
+    ) -> None: ...
+
+    def shadowing(name: LoginEventContext, **rest: Any) -> None: ...
+
+    for handler, fix in (
+        (looping, "no readable signature"),
+        (RaisingSignature(), "no readable signature"),
+        (late, "after 'color', which is passed by name: put it first"),
+        (shadowing, r"the context would land there: write \(context, name, \*\*rest\)"),
+    ):
+        with pytest.raises(HandlerSignatureError, match=fix):
+            user_logged_in.subscribe(handler)
+
+
+def test_a_loose_emission_becomes_the_first_model_of_a_union_that_fits(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    class First(BaseEventContext):
+        one: int
+
+    class Second(BaseEventContext):
+        two: int
+
+    def handler(context: Any) -> Any:
+        return context
+
+    handler.__annotations__["context"] = First | Second
+    signals.signal("anything").subscribe(handler)
+    assert isinstance(dispatcher.emit("anything", two=2).results[0].value, Second)
+    assert isinstance(dispatcher.emit("anything", one=1).results[0].value, First)
+    assert not dispatcher.emit("anything", three=3).ok

@@ -189,7 +189,8 @@ def test_a_when_that_raises_is_that_handlers_failure(
         ({"priority": 1.5}, "must be an int"),
         ({"when": "is_admin"}, "must be a plain function"),
         ({"once": 1}, "once must be True or False"),
-        ({"weak": "yes"}, "weak must be True or False"),
+        ({"once": None}, "once must be True or False"),
+        ({"weak": "yes"}, "weak must be True, False or None"),
         ({"prority": 1}, "no option is called 'prority': use one of once, priority, sender"),
     ],
 )
@@ -454,7 +455,7 @@ def test_a_dead_senders_handlers_are_forgotten_and_its_id_is_nobody_elses(
         del newcomer
     assert reused, "no id was used again, so nothing was tested"
     assert len(signal.subscriptions) == 1
-    assert len(signal.table._by_sender) == 1
+    assert len(signal._table._by_sender) == 1
 
 
 @pytest.mark.guarantee("L2")
@@ -462,20 +463,20 @@ def test_a_plan_of_a_dead_sender_is_not_followed(signal: Any) -> None:
     """Even if a plan is stale, as it can be for an instant while another thread rebuilds it."""
     sender = Sender()
     signal.subscribe(lambda: "mine", sender=sender)
-    stale = signal.table.plan_for(sender)
+    stale = signal._table.plan_for(sender)
     key = id(sender)
-    buckets = {key: dict(signal.table._by_sender[key])}
+    buckets = {key: dict(signal._table._by_sender[key])}
     del sender
-    signal.table._by_sender.update(buckets)
-    signal.table.plans.by_sender[key] = stale
+    signal._table._by_sender.update(buckets)
+    signal._table.plans.by_sender[key] = stale
 
     class Impostor:
         """Has the dead sender's id, as far as the table can tell."""
 
     impostor = Impostor()
-    signal.table._by_sender[id(impostor)] = buckets[key]
-    signal.table.plans.by_sender[id(impostor)] = stale
-    assert signal.table.plan_for(impostor).subscriptions == ()
+    signal._table._by_sender[id(impostor)] = buckets[key]
+    signal._table.plans.by_sender[id(impostor)] = stale
+    assert signal._table.plan_for(impostor).subscriptions == ()
 
 
 @pytest.mark.guarantee("L2")
@@ -520,8 +521,8 @@ def test_nothing_is_left_behind(signal: Any, dispatcher: EventDispatcher) -> Non
     del sender, collector
     gc.collect()
     assert not signal.subscriptions
-    assert not signal.table._by_sender
-    assert not signal.table._notes
+    assert not signal._table._by_sender
+    assert not signal._table._notes
     assert not any(reference() for reference in handlers)
 
 
@@ -554,7 +555,7 @@ def test_finalizers_may_cancel_and_subscribe_while_the_table_is_changed(
     gc.collect()
     assert outcomes
     assert not signal.subscriptions
-    assert not signal.table._by_sender
+    assert not signal._table._by_sender
 
 
 @pytest.mark.guarantee("F6")
@@ -587,21 +588,21 @@ def test_no_lock_is_held_while_a_finalizer_runs(signal: Any) -> None:
 @pytest.mark.guarantee("N6")
 def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: Any) -> None:
     subscription = signal.subscribe(lambda: None)
-    with signal.table._exclusive():
+    with signal._table._exclusive():
         thread = threading.Thread(target=subscription.cancel)
         thread.start()
         thread.join(timeout=5)
         assert not thread.is_alive()
-        assert signal.table._notes
-    assert not signal.table._notes
-    assert not signal.table._by_sender
+        assert signal._table._notes
+    assert not signal._table._notes
+    assert not signal._table._by_sender
     again = signal.subscribe(lambda: None)
-    with signal.table._exclusive():
+    with signal._table._exclusive():
         again.cancel()
         nested = signal.subscribe(lambda: None)
-        assert signal.table._notes
+        assert signal._table._notes
     assert signal.subscriptions == (nested,)
-    assert not signal.table._notes
+    assert not signal._table._notes
 
 
 @pytest.mark.guarantee("N6")
@@ -612,7 +613,7 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
     held, finish = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with signals._lock, signal.table._exclusive():
+        with signals._lock, signal._table._exclusive():
             held.set()
             finish.wait(5)
 

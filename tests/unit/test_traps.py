@@ -149,9 +149,9 @@ def test_bookkeeping_for_senders_does_not_grow(
         signal.has_receivers_for(("nobody", number))
         dispatcher.emit(signal, ("nobody", number))
     del sender
-    assert not signal.table._by_sender
-    assert not signal.table._notes
-    assert len(signal.table.plans.by_sender) <= 1
+    assert not signal._table._by_sender
+    assert not signal._table._notes
+    assert len(signal._table.plans.by_sender) <= 1
 
 
 @pytest.mark.guarantee("N6")
@@ -186,7 +186,7 @@ def test_sender_churn_from_several_threads_raises_nothing(
         sys.setswitchinterval(interval)
     assert errors == []
     assert len(calls) == 4 * 150 * 2
-    assert not signal.table._by_sender
+    assert not signal._table._by_sender
 
 
 @pytest.mark.guarantee("L2")
