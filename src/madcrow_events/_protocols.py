@@ -7,7 +7,7 @@ so nothing is imported for type checkers only.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Any, ParamSpec, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
@@ -17,7 +17,10 @@ from madcrow_events.models import BaseEventContext
 __all__ = ["ContextT", "Handler", "HandlerDecorator", "KeywordHandler"]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext, default=BaseEventContext)
+ContextT_contra = TypeVar("ContextT_contra", bound=BaseEventContext, contravariant=True)
 ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+Parameters = ParamSpec("Parameters")
 
 
 class KeywordHandler(Protocol):
@@ -38,18 +41,36 @@ Handler: TypeAlias = (
 """What `signal.subscribe` takes; handlers that take fields by name are registered by name (H4)."""
 
 
-class HandlerDecorator(Protocol[ContextT]):
+# A function fits one of these two if it fits both overloads: the first is what the event
+# demands, the second captures the function's own signature for the decorator to return.
+
+
+class _TakesContext(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # the second overload hides the first from its check of variance
+    @overload
+    def __call__(self, context: ContextT_contra, /) -> Any: ...
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
+
+
+class _TakesEmission(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # likewise
+    @overload
+    def __call__(self, emission: Emission[ContextT_contra], /) -> Any: ...
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
+
+
+class HandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # mypy takes it for invariant
     """A decorator that subscribes a handler and returns it unchanged (H2)."""
 
     @overload
     def __call__(self, handler: KeywordHandlerT, /) -> KeywordHandlerT: ...
     @overload
     def __call__(
-        self, handler: Callable[[ContextT], ResultT], /
-    ) -> Callable[[ContextT], ResultT]: ...
+        self, handler: _TakesContext[ContextT, Parameters, ResultT], /
+    ) -> Callable[Parameters, ResultT]: ...
     @overload
     def __call__(
-        self, handler: Callable[[Emission[ContextT]], ResultT], /
-    ) -> Callable[[Emission[ContextT]], ResultT]: ...
+        self, handler: _TakesEmission[ContextT, Parameters, ResultT], /
+    ) -> Callable[Parameters, ResultT]: ...
     @overload
     def __call__(self, handler: BareHandlerT, /) -> BareHandlerT: ...

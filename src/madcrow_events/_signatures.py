@@ -54,8 +54,8 @@ class Shape:
     __slots__ = ("invoke", "style")
 
     def __init__(self, style: int, invoke: Callable[[Any, Emission[Any]], Any]) -> None:
-        self.style = style
-        self.invoke = invoke
+        self.style: int = style
+        self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
 
 
 def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:

@@ -216,13 +216,13 @@ class Subscription:
         self._holder = holder
         self._owner = owner
         self._active = False
-        self.event = event
+        self.event: str = event
         self._shape = shape
         self._connected = connected
         self.origin: object = None
-        self.priority = options.get("priority", 0)
-        self.once = options.get("once", False)
-        self.when = options.get("when")
+        self.priority: int = options.get("priority", 0)
+        self.once: bool = options.get("once", False)
+        self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
         self._order = next_order() if order is None else order
         self._ticket: list[bool] | None = [] if self.once else None
         self._hold_handler(handler, weak=options.get("weak"))

@@ -98,10 +98,10 @@ class EventDispatcher:
             raise InvalidOptionError("signals must be a SignalRegistry", option="signals")
         if on_error not in ("log", "raise"):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
-        self.signals = signals
+        self.signals: SignalRegistry = signals
         self.on_error: OnError = on_error
-        self.validate = validate
-        self.log_tracebacks = log_tracebacks
+        self.validate: bool = validate
+        self.log_tracebacks: bool = log_tracebacks
 
     def with_options(
         self,
@@ -137,7 +137,8 @@ class EventDispatcher:
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: nobody declared the event.
-            ContextValidationError: `validate` is set and the keywords do not fit the model.
+            ContextTypeError: a context is given in the sender's place.
+        ContextValidationError: `validate` is set and the keywords do not fit the model.
             EmissionDepthError: handlers emit events without end.
             Exception: a handler failed and `on_error` is `"raise"`.
         """
@@ -145,6 +146,13 @@ class EventDispatcher:
             signal = event if type(event) is EventSignal else self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
+        if sender is not None and BaseEventContext in type(sender).__mro__:
+            raise ContextTypeError(
+                f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
+                f"{type_name(type(sender))}(...)), or give its fields as keywords",
+                event=signal.name,
+                received=type(sender),
+            )
         if self.validate and signal.context_model is not None:
             validate_keywords(signal.name, signal.context_model, context)
         emission = call_all(self, signal, sender, context, None, context)
@@ -154,16 +162,19 @@ class EventDispatcher:
 
     @overload
     def emit_typed(
+        self,
+        event: str | EventSignal[BaseEventContext],
+        context: ContextT,
+        sender: Any = None,
+    ) -> Emission[ContextT]: ...
+    @overload
+    def emit_typed(
         self, event: EventSignal[ContextT], context: ContextT, sender: Any = None
     ) -> Emission[ContextT]: ...
     @overload
     def emit_typed(
         self, event: EventSignal[Any], context: GenericEventContext, sender: Any = None
     ) -> Emission[GenericEventContext]: ...
-    @overload
-    def emit_typed(
-        self, event: str, context: ContextT, sender: Any = None
-    ) -> Emission[ContextT]: ...
     def emit_typed(
         self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
     ) -> Emission[Any]:

@@ -81,7 +81,7 @@ class Failures:
 
     def __init__(self) -> None:
         self.items: list[HandlerFailure] = []
-        self.broken_at = -1
+        self.broken_at: int = -1
 
 
 class Emission(Generic[PayloadT_co]):

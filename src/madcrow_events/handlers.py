@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, Protocol
 
 from typing_extensions import TypeVar, Unpack
 
@@ -165,7 +165,7 @@ class SignalSubscriber(Protocol[ContextT]):
     """
 
     def __call__(  # noqa: D102  # described by the class
-        self, *misplaced: object, **options: Unpack[SubscriptionOptions]
+        self, *misplaced: Never, **options: Unpack[SubscriptionOptions]
     ) -> HandlerDecorator[ContextT]: ...
 
 

@@ -76,7 +76,7 @@ class BaseEventContext(BaseModel):
             type, or the timestamp is naive.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,

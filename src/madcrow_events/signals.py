@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, cast, overload
 
 import blinker
 from typing_extensions import TypeVar, Unpack
@@ -111,7 +111,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
     ) -> None:
         # blinker's own bookkeeping is replaced as a whole, so its __init__ does not run.
-        self.name = canonical_name(name)
+        self.name: str = canonical_name(name)
         self.doc = doc
         if doc:
             self.__doc__ = doc
@@ -166,7 +166,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         return bool(found)
 
     def on(
-        self, *misplaced: object, **options: Unpack[SubscriptionOptions]
+        self, *misplaced: Never, **options: Unpack[SubscriptionOptions]
     ) -> HandlerDecorator[ContextT]:
         """Return a decorator that subscribes a function: `@signal.on()`.
 
@@ -682,53 +682,56 @@ class SignalRegistry(blinker.Namespace):
         """
         raise TypeError("declare an event with signals.signal('event_name'), not by assignment")
 
-    __setitem__ = setdefault = update = __ior__ = _refuse_assignment
+    __setitem__: Any = _refuse_assignment
+    __ior__: Any = _refuse_assignment
+    setdefault: Any = _refuse_assignment
+    update: Any = _refuse_assignment
 
     def __repr__(self) -> str:
         """Count the events."""
         return f"<SignalRegistry of {len(self)} events>"
 
 
-madcrow_signals = SignalRegistry()
+madcrow_signals: SignalRegistry = SignalRegistry()
 """The default registry."""
 
-user_logged_in = madcrow_signals.signal(
+user_logged_in: EventSignal[LoginEventContext] = madcrow_signals.signal(
     "user_logged_in", "A user signed in.", context=LoginEventContext
 )
-user_logged_out = madcrow_signals.signal(
+user_logged_out: EventSignal[LogoutEventContext] = madcrow_signals.signal(
     "user_logged_out", "A user signed out.", context=LogoutEventContext
 )
-login_failed = madcrow_signals.signal(
+login_failed: EventSignal[LoginFailedEventContext] = madcrow_signals.signal(
     "login_failed", "An attempt to sign in was refused.", context=LoginFailedEventContext
 )
-user_registered = madcrow_signals.signal(
+user_registered: EventSignal[RegistrationEventContext] = madcrow_signals.signal(
     "user_registered", "A new account exists.", context=RegistrationEventContext
 )
-account_activated = madcrow_signals.signal(
+account_activated: EventSignal[AccountActivatedEventContext] = madcrow_signals.signal(
     "account_activated", "An account may be used.", context=AccountActivatedEventContext
 )
-account_banned = madcrow_signals.signal(
+account_banned: EventSignal[AccountBannedEventContext] = madcrow_signals.signal(
     "account_banned", "An account was shut out.", context=AccountBannedEventContext
 )
-account_closed = madcrow_signals.signal(
+account_closed: EventSignal[AccountClosedEventContext] = madcrow_signals.signal(
     "account_closed", "An account was given up.", context=AccountClosedEventContext
 )
-password_changed = madcrow_signals.signal(
+password_changed: EventSignal[PasswordChangedEventContext] = madcrow_signals.signal(
     "password_changed", "An account has a new password.", context=PasswordChangedEventContext
 )
-suspicious_activity = madcrow_signals.signal(
+suspicious_activity: EventSignal[SuspiciousActivityEventContext] = madcrow_signals.signal(
     "suspicious_activity", "Something looks like an attack.", context=SuspiciousActivityEventContext
 )
-session_expired = madcrow_signals.signal(
+session_expired: EventSignal[SessionExpiredEventContext] = madcrow_signals.signal(
     "session_expired", "A session ran out.", context=SessionExpiredEventContext
 )
-token_refreshed = madcrow_signals.signal(
+token_refreshed: EventSignal[TokenRefreshedEventContext] = madcrow_signals.signal(
     "token_refreshed", "A session has a new token.", context=TokenRefreshedEventContext
 )
-system_startup = madcrow_signals.signal(
+system_startup: EventSignal[SystemStartupEventContext] = madcrow_signals.signal(
     "system_startup", "The application is up.", context=SystemStartupEventContext
 )
-system_shutdown = madcrow_signals.signal(
+system_shutdown: EventSignal[SystemShutdownEventContext] = madcrow_signals.signal(
     "system_shutdown", "The application goes down.", context=SystemShutdownEventContext
 )
 madcrow_signals._built_in = tuple(madcrow_signals)  # what isolated(empty=True) keeps

@@ -92,6 +92,17 @@ def test_a_context_of_another_class_is_refused_before_any_handler_runs(
 
 
 @pytest.mark.guarantee("C4")
+def test_a_context_in_the_place_of_the_sender_is_refused(
+    dispatcher: EventDispatcher, seen: list[Any]
+) -> None:
+    with pytest.raises(ContextTypeError, match="as the sender: write emit_typed"):
+        dispatcher.emit("user_logged_in", CONTEXT)
+    with pytest.raises(ContextTypeError):
+        emit_event("user_logged_in", sender=CONTEXT)
+    assert seen == []
+
+
+@pytest.mark.guarantee("C4")
 def test_a_signal_without_model_wants_a_context_all_the_same() -> None:
     signals = SignalRegistry(strict=False)
     with pytest.raises(ContextTypeError, match="a context derived from BaseEventContext"):

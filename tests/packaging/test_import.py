@@ -1,0 +1,112 @@
+"""Importing the package does nothing that its user did not ask for, and loads little."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import madcrow_events
+
+PACKAGE = Path(madcrow_events.__file__).parent
+LOADED_WHEN_NEEDED = {"asyncio", "concurrent.futures", "importlib.metadata"}
+DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}
+
+THE_DEPENDENCIES_ALONE = """
+import blinker, pydantic, typing_extensions
+
+class Context(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(defer_build=True)
+    email: str
+"""
+
+
+def run_fresh(code: str) -> str:
+    """Run code in an interpreter of its own, in which nothing measures coverage."""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("COV")}
+    finished = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return finished.stdout
+
+
+def modules_after(code: str) -> set[str]:
+    return set(
+        json.loads(run_fresh(f"{code}\nimport json, sys\nprint(json.dumps([*sys.modules]))"))
+    )
+
+
+def imports_at_load(nodes: list[ast.stmt]) -> Iterator[str]:
+    """Yield the modules that these statements import when they run; functions run later."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "the package imports itself by its full name"
+            assert node.module is not None
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from imports_at_load(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for field in ("body", "orelse", "handlers", "finalbody", "cases"):
+                yield from imports_at_load(getattr(node, field, []))
+
+
+def test_importing_the_package_registers_no_handler_and_starts_no_thread() -> None:
+    state = run_fresh(
+        "import threading, madcrow_events as events\n"
+        "handlers = [s for name in events.madcrow_signals\n"
+        "            for s in events.madcrow_signals[name].subscriptions]\n"
+        "print(len(events.madcrow_signals), len(handlers), threading.active_count())"
+    )
+
+    assert state.split() == ["13", "0", "1"]
+
+
+def test_importing_the_package_loads_no_module_that_only_some_users_need() -> None:
+    """What the dependencies load by themselves is not held against us.
+
+    They load none of these today: pydantic imports `importlib.metadata` as it
+    builds a model, which `defer_build` puts off.
+    """
+    by_themselves = modules_after(THE_DEPENDENCIES_ALONE)
+
+    loaded = modules_after("import madcrow_events")
+
+    assert loaded & LOADED_WHEN_NEEDED <= by_themselves
+
+
+def test_importing_the_package_loads_nothing_but_the_standard_library_and_its_dependencies() -> (
+    None
+):
+    added = modules_after("import madcrow_events") - modules_after(THE_DEPENDENCIES_ALONE)
+
+    packages = {name.partition(".")[0] for name in added} - sys.stdlib_module_names
+
+    assert packages - DEPENDENCIES == {"madcrow_events"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
+def test_no_module_of_ours_imports_them_when_it_is_loaded(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    imported = set(imports_at_load(tree.body))
+    parents = {name.rpartition(".")[0] for name in imported}
+    packages = {name.partition(".")[0] for name in imported}
+
+    assert not (imported | parents) & LOADED_WHEN_NEEDED
+    assert packages <= sys.stdlib_module_names | DEPENDENCIES | {"madcrow_events"}

@@ -1,0 +1,162 @@
+"""What the package offers by name is what it says it offers."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from types import ModuleType
+
+import pytest
+
+import madcrow_events
+
+FRONT_DOOR = [
+    "ANY",
+    "AccountActivatedEventContext",
+    "AccountBannedEventContext",
+    "AccountClosedEventContext",
+    "BaseEventContext",
+    "ContextEmitter",
+    "ContextModelError",
+    "ContextTypeError",
+    "ContextValidationError",
+    "Emission",
+    "EmissionDepthError",
+    "EventDispatcher",
+    "EventSignal",
+    "GenericEventContext",
+    "Handler",
+    "HandlerCancelledError",
+    "HandlerDecorator",
+    "HandlerErrors",
+    "HandlerFailedEventContext",
+    "HandlerFailure",
+    "HandlerGroup",
+    "HandlerResult",
+    "HandlerSignatureError",
+    "InvalidEventNameError",
+    "InvalidOptionError",
+    "KeywordHandler",
+    "LoginEventContext",
+    "LoginFailedEventContext",
+    "LogoutEventContext",
+    "MadcrowEventsError",
+    "OnError",
+    "PasswordChangedEventContext",
+    "PatternSubscription",
+    "RegistrationEventContext",
+    "SessionExpiredEventContext",
+    "SignalConflictError",
+    "SignalRegistry",
+    "SignalSubscriber",
+    "Subscription",
+    "SubscriptionConflictError",
+    "SubscriptionOptions",
+    "SuspiciousActivityEventContext",
+    "SystemShutdownEventContext",
+    "SystemStartupEventContext",
+    "TokenRefreshedEventContext",
+    "UnknownEventError",
+    "__version__",
+    "account_activated",
+    "account_banned",
+    "account_closed",
+    "clear_all_handlers",
+    "current_event",
+    "emit_account_activated_event",
+    "emit_account_banned_event",
+    "emit_account_closed_event",
+    "emit_event",
+    "emit_login_event",
+    "emit_login_failed_event",
+    "emit_logout_event",
+    "emit_password_changed_event",
+    "emit_registration_event",
+    "get_event_dispatcher",
+    "login_failed",
+    "madcrow_signals",
+    "on_account_activated",
+    "on_account_banned",
+    "on_account_closed",
+    "on_event",
+    "on_login_failed",
+    "on_password_changed",
+    "on_user_login",
+    "on_user_logout",
+    "on_user_registered",
+    "password_changed",
+    "register_handler",
+    "session_expired",
+    "set_event_dispatcher",
+    "suspicious_activity",
+    "system_shutdown",
+    "system_startup",
+    "token_refreshed",
+    "unregister_handler",
+    "user_logged_in",
+    "user_logged_out",
+    "user_registered",
+]
+"""What can be imported from `madcrow_events`; changing it changes what users can rely on."""
+
+
+def all_modules() -> list[ModuleType]:
+    found = pkgutil.walk_packages(madcrow_events.__path__, "madcrow_events.")
+    return [madcrow_events, *(importlib.import_module(info.name) for info in found)]
+
+
+def is_public(module: ModuleType) -> bool:
+    return not any(part.startswith("_") for part in module.__name__.split("."))
+
+
+def isort_order(name: str) -> tuple[int, list[tuple[int, str]]]:
+    """Return ruff's order for RUF022: constants, classes, the rest; numbers by their value."""
+    kind = 0 if name.isupper() else 1 if name[0].isupper() else 2
+    parts = re.findall(r"\d+|\D+", name)
+    return kind, [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+every_module = pytest.mark.parametrize(
+    "module", [pytest.param(module, id=module.__name__) for module in all_modules()]
+)
+
+
+def test_the_front_door_offers_exactly_these_names() -> None:
+    assert madcrow_events.__all__ == FRONT_DOOR
+
+
+def test_the_front_door_offers_what_every_public_module_offers() -> None:
+    public = [module for module in all_modules() if is_public(module)]
+
+    offered = {name for module in public for name in module.__all__}
+
+    assert offered - set(madcrow_events.__all__) == set()
+
+
+def test_the_front_door_has_no_name_that_it_does_not_offer() -> None:
+    modules = {module.__name__.rpartition(".")[2] for module in all_modules()}
+    present = {name for name in vars(madcrow_events) if not name.startswith("_")} - modules
+
+    assert present == set(madcrow_events.__all__) - {"__version__"}
+
+
+@every_module
+def test_a_module_lists_its_names_in_order_and_once(module: ModuleType) -> None:
+    names = module.__all__
+
+    assert names == sorted(set(names), key=isort_order)
+
+
+@every_module
+def test_a_module_has_every_name_that_it_lists(module: ModuleType) -> None:
+    missing = [name for name in module.__all__ if not hasattr(module, name)]
+
+    assert missing == []
+
+
+@every_module
+def test_a_module_lists_no_private_name(module: ModuleType) -> None:
+    private = {name for name in module.__all__ if name.startswith("_")}
+
+    assert private <= {"__version__"}

@@ -1,0 +1,73 @@
+"""What a type checker knows of a signal after its declaration.
+
+The functions of the `check_` files are read by mypy and pyright, and called by
+`test_typing.py`: what the checkers accept must work, too.
+"""
+
+from typing import Any, assert_type
+
+from madcrow_events import (
+    BaseEventContext,
+    EventSignal,
+    HandlerGroup,
+    LoginEventContext,
+    LogoutEventContext,
+    SignalRegistry,
+    madcrow_signals,
+    user_logged_in,
+    user_logged_out,
+)
+
+
+class OrderContext(BaseEventContext):
+    order_id: int
+
+
+def check_a_signal_knows_its_context() -> None:
+    signals = SignalRegistry()
+
+    placed = signals.signal("order_placed", "An order came in.", context=OrderContext)
+
+    assert_type(placed, EventSignal[OrderContext])
+    assert_type(placed.context_model, type[OrderContext] | None)
+    assert_type(placed.name, str)
+
+
+def check_a_signal_without_a_model_carries_any_context() -> None:
+    signals = SignalRegistry(strict=False)
+
+    assert_type(signals.signal("order_seen"), EventSignal[BaseEventContext])
+    assert_type(signals.signal("order_kept", "An order."), EventSignal[BaseEventContext])
+    assert_type(EventSignal("order_lost"), EventSignal[BaseEventContext])
+
+
+def check_a_signal_made_by_hand_knows_its_context() -> None:
+    assert_type(EventSignal("order_placed", context=OrderContext), EventSignal[OrderContext])
+
+
+def check_a_look_up_knows_no_context() -> None:
+    signals = SignalRegistry()
+    signals.signal("order_placed", context=OrderContext)
+
+    assert_type(signals["order_placed"], EventSignal[Any])
+    assert_type(signals.resolve("order-placed"), EventSignal[Any])
+
+
+def check_built_in_signals_know_their_contexts() -> None:
+    assert_type(madcrow_signals, SignalRegistry)
+    assert_type(user_logged_in, EventSignal[LoginEventContext])
+    assert_type(user_logged_out, EventSignal[LogoutEventContext])
+
+
+def check_an_isolated_registry_is_the_registry() -> None:
+    with madcrow_signals.isolated(empty=True) as signals:
+        assert_type(signals, SignalRegistry)
+
+
+def check_a_group_declares_signals() -> None:
+    group = HandlerGroup("orders")
+    group.signal("order_placed", "An order came in.", context=OrderContext)
+    group.signal("order_seen")
+    signals = SignalRegistry()
+    group.register(signals)
+    group.unregister(signals)

@@ -1,0 +1,233 @@
+"""Which handlers a type checker accepts (H4), and that decorators return them as they are (H2)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, assert_type
+
+from madcrow_events import (
+    ANY,
+    BaseEventContext,
+    Emission,
+    EventSignal,
+    HandlerDecorator,
+    HandlerGroup,
+    LoginEventContext,
+    SignalRegistry,
+    Subscription,
+    madcrow_signals,
+    on_event,
+    on_user_login,
+    register_handler,
+    unregister_handler,
+    user_logged_in,
+)
+
+
+class OrderContext(BaseEventContext):
+    order_id: int
+
+
+class Shop:
+    """Its methods take an order in each of the forms, and so does the object."""
+
+    def with_context(self, context: OrderContext) -> int:
+        return context.order_id
+
+    def with_keywords(self, sender: object, **context: Any) -> None:
+        """Take anything."""
+
+    def __call__(self, emission: Emission[OrderContext]) -> int:
+        return emission.context.order_id
+
+
+def with_context(context: OrderContext) -> int:
+    return context.order_id
+
+
+def with_base_context(context: BaseEventContext) -> str | None:
+    return context.request_id
+
+
+def with_either_context(context: OrderContext | LoginEventContext) -> str | None:
+    return context.request_id
+
+
+def with_emission(emission: Emission[OrderContext]) -> int:
+    return emission.context.order_id
+
+
+def with_any_emission(emission: Emission[Any]) -> str:
+    return emission.event
+
+
+def with_plain_emission(emission: Emission) -> str:
+    return emission.event
+
+
+def with_keywords(sender: object, **context: Any) -> str:
+    return f"{sender}{context}"
+
+
+def with_checked_keywords(sender: object, **context: object) -> str:
+    return f"{sender}{context}"
+
+
+def with_nothing() -> int:
+    return 1
+
+
+def by_name(sender: object, order_id: int) -> int:
+    return order_id
+
+
+def declare() -> EventSignal[OrderContext]:
+    return SignalRegistry().signal("order_placed", context=OrderContext)
+
+
+def check_subscribe_accepts_all_forms() -> None:
+    placed = declare()
+
+    assert_type(placed.subscribe(with_context), Subscription)
+    placed.subscribe(with_base_context)
+    placed.subscribe(with_either_context)
+    placed.subscribe(with_emission)
+    placed.subscribe(with_any_emission)
+    placed.subscribe(with_plain_emission)
+    placed.subscribe(with_keywords)
+    placed.subscribe(with_checked_keywords)
+    placed.subscribe(with_nothing)
+
+
+def check_subscribe_accepts_all_kinds_of_callables() -> None:
+    placed = declare()
+    shop = Shop()
+
+    placed.subscribe(shop)
+    placed.subscribe(shop.with_context)
+    placed.subscribe(shop.with_keywords)
+    placed.subscribe(partial(with_keywords, color="blue"))
+    placed.subscribe(lambda sender, **context: (sender, context))
+    placed.subscribe(lambda: None)
+
+
+def check_a_signal_without_a_model_accepts_handlers_of_any_context() -> None:
+    seen = SignalRegistry().signal("order_seen")
+
+    seen.subscribe(with_base_context)
+    seen.subscribe(with_any_emission)
+    seen.subscribe(with_keywords)
+    seen.subscribe(with_nothing)
+
+
+def check_a_decorator_returns_the_function_it_was_given() -> None:
+    placed = declare()
+
+    assert_type(placed.on(), HandlerDecorator[OrderContext])
+    # Called by its parameters' names, a function shows that its signature is unchanged.
+    order = OrderContext(order_id=7)
+    assert_type(placed.on()(with_context)(context=order), int)
+    assert_type(placed.on()(with_base_context)(context=BaseEventContext()), str | None)
+    assert_type(placed.on()(with_either_context)(context=order), str | None)
+    assert_type(placed.on()(with_keywords)(1, anything=2), str)
+    assert_type(placed.on()(with_checked_keywords)(sender=1, anything=2), str)
+    assert_type(placed.on()(with_nothing)(), int)
+    assert_type(placed.on()(with_nothing), Callable[[], int])
+    to_emission: list[Callable[[Emission[OrderContext]], object]] = [
+        placed.on()(with_emission),
+        placed.on()(with_any_emission),
+        placed.on()(with_plain_emission),
+    ]
+    assert to_emission == [with_emission, with_any_emission, with_plain_emission]
+
+
+def check_decorators_can_be_written_above_functions() -> None:
+    placed = declare()
+
+    @placed.on()
+    def context_handler(context: OrderContext) -> int:
+        return context.order_id
+
+    @placed.on(priority=10)
+    def emission_handler(emission: Emission[OrderContext]) -> int:
+        return emission.context.order_id
+
+    @placed.on(once=True, sender="shop")
+    @placed.on()
+    def keyword_handler(sender: object, **context: Any) -> int:
+        return len(context)
+
+    @placed.on()
+    def bare_handler() -> int:
+        return 1
+
+    assert_type(context_handler(context=OrderContext(order_id=7)), int)
+    assert_type(keyword_handler(None, order_id=7), int)
+    assert_type(bare_handler(), int)
+    handler: Callable[[Emission[OrderContext]], int] = emission_handler
+    assert handler is emission_handler
+
+
+def check_options() -> None:
+    placed = declare()
+
+    placed.subscribe(with_context, sender=ANY, priority=3, once=True, weak=False)
+    placed.subscribe(with_emission, when=lambda context: context["order_id"] > 1, weak=None)
+
+
+def check_decorators_of_built_in_events_know_their_contexts() -> None:
+    assert_type(on_user_login(), HandlerDecorator[LoginEventContext])
+
+    @on_user_login()
+    def context_handler(context: LoginEventContext) -> str:
+        return context.email
+
+    @on_user_login(priority=-1)
+    def keyword_handler(sender: object, **context: Any) -> str:
+        return str(context["email"])
+
+    assert_type(context_handler(context=LoginEventContext(user_id=1, email="a")), str)
+    assert_type(keyword_handler(None, email="a"), str)
+
+
+def check_handlers_of_a_name_are_unchecked_and_unchanged() -> None:
+    signals = SignalRegistry()
+    placed = signals.signal("order_placed", context=OrderContext)
+
+    assert_type(on_event("order_placed", signals=signals)(by_name)(None, order_id=7), int)
+    assert_type(on_event("order_*", signals=signals)(with_keywords)(None, order_id=7), str)
+    assert_type(register_handler(placed, by_name, signals=signals), Subscription)
+    assert_type(unregister_handler("order_placed", by_name, signals=signals), bool)
+    assert_type(signals.subscribe("order_placed", by_name, priority=2), Subscription)
+
+
+def check_a_group_leaves_its_handlers_as_they_are() -> None:
+    group = HandlerGroup("orders")
+    signals = SignalRegistry(strict=False)
+
+    @group.on("order_kept", priority=1)
+    @group.on(declare())
+    def handler(sender: object, order_id: int) -> int:
+        return order_id
+
+    assert_type(handler(None, order_id=7), int)
+    group.register(signals)
+
+
+def check_subscriptions() -> None:
+    subscription = user_logged_in.subscribe(with_keywords)
+
+    assert_type(subscription.active, bool)
+    assert_type(user_logged_in.subscriptions, tuple[Subscription, ...])
+    assert_type(user_logged_in.unsubscribe(with_keywords), bool)
+    with madcrow_signals.subscribe("user_*", with_keywords) as pattern:
+        assert_type(pattern, Subscription)
+
+
+def check_blinkers_side_takes_any_receiver() -> None:
+    placed = declare()
+
+    assert_type(placed.connect(by_name)(None, order_id=7), int)
+    placed.connect_via("shop")(by_name)
+    with placed.connected_to(with_keywords), placed.muted():
+        assert_type(placed.send("shop", order_id=7), list[tuple[Callable[..., Any], Any]])
+    placed.disconnect(by_name)

@@ -1,0 +1,131 @@
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+"""Mistakes that mypy and pyright both find.
+
+Each line in error bears a comment that both heed. Where one of them finds no
+mistake any more, it reports the comment as unused; `test_typing.py` also takes
+the comments away, and compares. Nothing here ever runs.
+"""
+
+from collections.abc import Mapping
+from typing import Any, assert_type
+
+from madcrow_events import (
+    BaseEventContext,
+    Emission,
+    EventDispatcher,
+    EventSignal,
+    GenericEventContext,
+    HandlerGroup,
+    LoginEventContext,
+    SignalRegistry,
+    emit_login_event,
+    on_event,
+    on_user_login,
+    register_handler,
+)
+
+
+class OrderContext(BaseEventContext):
+    order_id: int
+
+
+class GiftContext(OrderContext):
+    greeting: str
+
+
+def with_order(context: OrderContext) -> None: ...
+def with_gift(context: GiftContext) -> None: ...
+def with_login(context: LoginEventContext) -> None: ...
+def with_login_emission(emission: Emission[LoginEventContext]) -> None: ...
+def with_keywords(sender: object, **context: Any) -> None: ...
+def with_two(sender: object, context: OrderContext) -> None: ...
+def by_name(order_id: int) -> None: ...
+
+
+signals = SignalRegistry()
+dispatcher = EventDispatcher(signals)
+placed = signals.signal("order_placed", context=OrderContext)
+seen = signals.signal("order_seen")
+order = OrderContext(order_id=7)
+login = LoginEventContext(user_id=1, email="user@example.com")
+
+
+def declaring() -> None:
+    signals.signal("order_sent", context=int)  # type: ignore[type-var]
+    signals.signal("order_sent", context=order)  # type: ignore[call-overload]
+    signals.signal(7)  # type: ignore[call-overload]
+    EventSignal("order_sent", context=int)  # type: ignore[type-var]
+    _: EventSignal[LoginEventContext] = placed  # type: ignore[assignment]
+
+
+def making_contexts() -> None:
+    LoginEventContext(email="user@example.com")  # type: ignore[call-arg]
+    LoginEventContext(user_id=1.5, email="")  # type: ignore[arg-type]
+    LoginEventContext(user_id=1, email="", mail="")  # type: ignore[call-arg]
+    LoginEventContext(user_id=1, email=b"")  # type: ignore[arg-type]
+    GenericEventContext(data={})  # type: ignore[call-arg]
+
+
+def emitting() -> None:
+    dispatcher.emit_typed(placed, login)  # type: ignore[arg-type]
+    dispatcher.emit_typed(placed, BaseEventContext())  # type: ignore[arg-type]
+    dispatcher.emit_typed(placed, LoginEventContext)  # type: ignore[call-overload]
+    dispatcher.emit_typed(placed, {"order_id": 7})  # type: ignore[call-overload]
+    dispatcher.emit_typed(placed, order_id=7)  # type: ignore[call-overload]
+    dispatcher.emit_typed("order_placed", {"order_id": 7})  # type: ignore[call-overload]
+    dispatcher.emit_typed(seen, 7)  # type: ignore[call-overload]
+    dispatcher.emit(7)  # type: ignore[arg-type]
+    emit_login_event(order)  # type: ignore[arg-type]
+    emit_login_event(user_id=1, email="")  # type: ignore[call-arg]
+    EventDispatcher(on_error="explode")  # type: ignore[arg-type]
+    dispatcher.with_options(strict=True)  # type: ignore[call-arg]
+
+
+def reading_emissions() -> None:
+    emission = dispatcher.emit_typed(placed, order)
+    emission.context.email  # type: ignore[attr-defined]
+    loose: Mapping[str, Any] = dispatcher.emit(placed, order_id=7).context
+    loose["order_id"] = 8  # type: ignore[index]
+    assert_type(emission, Emission[LoginEventContext])  # type: ignore[assert-type]
+
+
+def subscribing() -> None:
+    placed.subscribe(with_login)  # type: ignore[arg-type]
+    placed.subscribe(with_login_emission)  # type: ignore[arg-type]
+    placed.subscribe(with_gift)  # type: ignore[arg-type]
+    placed.subscribe(with_two)  # type: ignore[arg-type]
+    placed.subscribe(by_name)  # type: ignore[arg-type]
+    placed.subscribe("with_order")  # type: ignore[arg-type]
+    seen.subscribe(with_order)  # type: ignore[arg-type]
+
+
+def decorating() -> None:
+    placed.on()(with_login)  # type: ignore[type-var]
+    placed.on()(with_login_emission)  # type: ignore[type-var]
+    placed.on()(with_gift)  # type: ignore[type-var]
+    placed.on()(with_two)  # type: ignore[type-var]
+    placed.on()(by_name)  # type: ignore[type-var]
+    seen.on()(with_order)  # type: ignore[type-var]
+    on_user_login()(with_order)  # type: ignore[type-var]
+    # Without their parentheses.
+    placed.on(with_order)  # type: ignore[arg-type]
+    on_user_login(with_keywords)  # type: ignore[arg-type]
+    on_event(with_keywords)  # type: ignore[arg-type]
+    # A decorated function keeps its signature.
+    placed.on()(with_order)(context=login)  # type: ignore[arg-type]
+    placed.on()(with_order)(order=order)  # type: ignore[call-arg]
+
+
+def options() -> None:
+    placed.subscribe(with_order, prio=1)  # type: ignore[call-arg]
+    placed.subscribe(with_order, priority="high")  # type: ignore[arg-type]
+    placed.subscribe(with_order, when=True)  # type: ignore[arg-type]
+    placed.on(once="yes")  # type: ignore[arg-type]
+    placed.on(first=True)  # type: ignore[call-arg]
+    on_user_login(weak=1)  # type: ignore[arg-type]
+    on_event("order_placed", onse=True)  # type: ignore[call-arg]
+    register_handler("order_placed", by_name, priority=1.5)  # type: ignore[arg-type]
+    register_handler("order_placed", "by_name")  # type: ignore[arg-type]
+    register_handler("order_placed")  # type: ignore[call-arg]
+    HandlerGroup("orders").on("order_placed", sendr=1)  # type: ignore[call-arg]
+    HandlerGroup("orders").signal("order_placed", context=int)  # type: ignore[arg-type]
