@@ -431,5 +431,5 @@ class PatternSubscription(Subscription):
         super().cancel()
         for reference in self._children.valuerefs():  # a copy, while others may extend it
             child = reference()
-            if child is not None:
+            if child is not None:  # pragma: no branch  # one may go away at this very moment
                 child.cancel()

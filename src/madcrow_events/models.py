@@ -99,7 +99,7 @@ class BaseEventContext(BaseModel):
         super().__pydantic_init_subclass__(**kwargs)
         cls._field_names = tuple(cls.model_fields)
 
-    if not TYPE_CHECKING:  # for a checker, frozen models have no such method
+    if not TYPE_CHECKING:  # pragma: no branch  # for a checker, frozen models have no such method
 
         def __setattr__(self, name: str, value: object) -> None:
             """Refuse to change a field, without showing the value, as pydantic would (G1)."""

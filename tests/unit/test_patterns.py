@@ -234,6 +234,11 @@ def test_the_same_handler_and_pattern_again_is_the_same_subscription(
     assert len(dispatcher.emit("account_closed").results) == 1
     with pytest.raises(SubscriptionConflictError):
         shop.subscribe("*", handler, priority=1)
+    first.cancel()
+    second = shop.subscribe("*", handler)
+    first.cancel()
+    assert second.active
+    assert shop.subscribe("*", handler) is second
 
 
 @pytest.mark.guarantee("L1")

@@ -351,6 +351,13 @@ def test_connected_to_leaves_an_earlier_connection_alone(signal: EventSignal[Any
         signal.disconnect(receiver)
     assert not signal.receivers
 
+    def refuse(sender: Any, /, **arguments: Any) -> None:
+        signal.disconnect(arguments["receiver"])
+
+    signal.receiver_connected.connect(refuse)
+    with signal.connected_to(receiver):
+        assert not signal.receivers
+
 
 @pytest.mark.guarantee("N5")
 def test_muted_nests_and_mutes_send_and_emit(
