@@ -2,17 +2,18 @@
 
 Run it with `python examples/quickstart.py`. The service in the first half knows
 nothing of mail, statistics or a help desk: it does its work, commits it and
-emits an event. The handlers in the second half do the rest, in every shape that
-a handler may have. One of them is broken on purpose, and nothing breaks with it.
+emits an event. The ready-made handlers keep the audit trail, notice an attack
+and count; handlers of our own, in every shape that a handler may have, do the
+rest. One of them is broken on purpose, and nothing breaks with it.
 """
 
 import hashlib
 import logging
 import secrets
 import sqlite3
-import sys
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import unicodedata
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 from uuid import uuid4
 
@@ -26,25 +27,30 @@ from madcrow_events import (
     LogoutEventContext,
     PasswordChangedEventContext,
     RegistrationEventContext,
+    SuspiciousActivityEventContext,
+    SystemShutdownEventContext,
+    SystemStartupEventContext,
     emit_login_event,
     emit_login_failed_event,
     emit_logout_event,
     emit_password_changed_event,
     emit_registration_event,
     get_event_dispatcher,
-    login_failed,
     madcrow_signals,
-    on_event,
     set_event_dispatcher,
+    system_shutdown,
+    system_startup,
 )
+from madcrow_events.event_handlers import register_all_handlers
+from madcrow_events.event_handlers.auth_handlers import activity_snapshot
+from madcrow_events.event_handlers.security_handlers import add_alert_function, failure_analytics
 
-MAX_ATTEMPTS = 3
 MIN_PASSWORD_LENGTH = 8
 SCRYPT_N = 2**14  # with r=8 and p=5: 16 MiB and a fraction of a second for each guess
-NO_ACCOUNT = ("", "", "", bytes(16), bytes(32), 0)
+NO_ACCOUNT = ("", "", "", bytes(16), bytes(32), 0, 0)
 SCHEMA = """
 CREATE TABLE accounts (id TEXT PRIMARY KEY, email TEXT NOT NULL UNIQUE, name TEXT NOT NULL,
-    salt BLOB NOT NULL, digest BLOB NOT NULL, failures INTEGER NOT NULL);
+    salt BLOB NOT NULL, digest BLOB NOT NULL, failures INTEGER NOT NULL, locked INTEGER NOT NULL);
 CREATE TABLE sessions (token_digest BLOB PRIMARY KEY, user_id TEXT NOT NULL, email TEXT NOT NULL);
 """
 
@@ -57,12 +63,16 @@ class AccountLockedEventContext(BaseEventContext):
 
 
 account_locked = madcrow_signals.signal(
-    "account_locked", "Too many wrong passwords.", context=AccountLockedEventContext
+    "account_locked", "An account admits nobody.", context=AccountLockedEventContext
 )
 
 
 class AccountError(Exception):
     """A request that the service refuses; its text may be shown to whoever asked."""
+
+
+def _same_email(email: str) -> str:
+    return unicodedata.normalize("NFKC", email).casefold().strip()
 
 
 def _digest(password: str, salt: bytes) -> bytes:
@@ -90,10 +100,10 @@ class AccountService:
 
     def register(self, email: str, password: str, name: str) -> None:
         """Open an account, or raise `AccountError` if the e-mail has one already."""
-        user_id, email = str(uuid4()), email.strip().lower()
-        account = (user_id, email, name, *_salt_and_digest(password), 0)
+        user_id, email = str(uuid4()), _same_email(email)
+        account = (user_id, email, name, *_salt_and_digest(password), 0, 0)
         try:
-            self._commit("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?)", *account)
+            self._commit("INSERT INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)", *account)
         except sqlite3.IntegrityError:
             raise AccountError("this e-mail has an account already") from None
         emit_registration_event(RegistrationEventContext(user_id=user_id, email=email, name=name))
@@ -128,26 +138,30 @@ class AccountService:
         emit_password_changed_event(PasswordChangedEventContext(user_id=user_id, email=email))
         self._emit_logouts(ended, "password changed")
 
+    def lock_account(self, email: str) -> None:
+        """Admit nobody to an account from now on; if it is locked nothing happens, so no event."""
+        statement = "UPDATE accounts SET locked = 1 WHERE email = ? AND NOT locked RETURNING id"
+        for (user_id,) in self._commit(statement, _same_email(email)):
+            context = AccountLockedEventContext(user_id=user_id, email=_same_email(email))
+            get_event_dispatcher().emit_typed(account_locked, context)
+
     def _authenticate(self, email: str, password: str) -> tuple[str, str, str]:
-        email = email.strip().lower()
+        email = _same_email(email)
         row = self._database.execute("SELECT * FROM accounts WHERE email = ?", (email,)).fetchone()
-        user_id, _, name, salt, digest, failures = row or NO_ACCOUNT
+        user_id, _, name, salt, digest, _, _ = row or NO_ACCOUNT
         # Computed in every case: how long a refusal takes must not tell who has an account.
         matches = secrets.compare_digest(_digest(password, salt), digest)
-        if row and matches and failures < MAX_ATTEMPTS:
-            self._commit("UPDATE accounts SET failures = 0 WHERE id = ?", user_id)
+        # `locked` is looked at as the count is set, for computing the digest took its time.
+        admit = "UPDATE accounts SET failures = 0 WHERE id = ? AND NOT locked RETURNING id"
+        if row and matches and self._commit(admit, user_id):
             return user_id, email, name
-        count = "UPDATE accounts SET failures = failures + 1 WHERE id = ? RETURNING failures"
+        count = "UPDATE accounts SET failures = failures+1 WHERE id = ? RETURNING failures, locked"
         counted = self._commit(count, user_id)
-        attempts = counted[0][0] if counted else 1
-        reason = "account locked" if attempts > MAX_ATTEMPTS else "wrong password"
-        reason = reason if row else "no account"
+        attempts, locked = counted[0] if counted else (1, 0)
+        reason = "account locked" if locked else "wrong password" if row else "no account"
         emit_login_failed_event(
             LoginFailedEventContext(email=email, failure_reason=reason, attempt_count=attempts)
         )
-        if attempts == MAX_ATTEMPTS:
-            locked = AccountLockedEventContext(user_id=user_id, email=email)
-            get_event_dispatcher().emit_typed(account_locked, locked)
         raise AccountError("wrong e-mail or password, or the account is locked")
 
     def _commit(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
@@ -171,12 +185,6 @@ def tell(who: str, what: str) -> None:
     print(f"    {who:<11}{what}")
 
 
-@handlers.on("*", priority=100)
-def keep_audit_trail(emission: Emission) -> None:
-    """Take every event; the priority puts the trail before all other handlers."""
-    tell("audit", emission.event)
-
-
 @handlers.on("user_registered")
 def subscribe_to_newsletter(email: str) -> None:
     """Take one field by name; and fail, as other people's services do."""
@@ -193,73 +201,85 @@ def send_welcome_mail(context: RegistrationEventContext) -> None:
 @handlers.on("user_logged_out")
 def follow_presence(context: LoginEventContext | LogoutEventContext) -> None:
     """Take the contexts of several events."""
-    if isinstance(context, LoginEventContext):
-        tell("presence", f"{context.name} is here")
-    else:
-        tell("presence", f"{context.email} has left ({context.logout_reason})")
+    signed_in = isinstance(context, LoginEventContext)
+    tell("presence", f"{context.email} {'is here' if signed_in else 'has left'}")
 
 
-@handlers.on("login_failed", when=lambda context: context["attempt_count"] > 1)
+@handlers.on("login_failed", when=lambda context: context["attempt_count"] == 2)  # noqa: PLR2004  # the second time is no typing error
 def warn_owner(sender: object, email: str, **rest: object) -> None:
     """Take a field and the rest, of the events that `when` lets through."""
     tell("mail", f"to {email}: {sender} {rest['attempt_count']} times, was it you?")
 
 
 @handlers.on(account_locked)
-def open_ticket(context: AccountLockedEventContext) -> None:
-    """Take the typed context of an event of our own."""
-    tell("help desk", f"{context.email} is locked out and may call")
+def open_ticket(emission: Emission[AccountLockedEventContext]) -> None:
+    """Take the emission: the context, and the events whose handlers led to this one."""
+    tell("help desk", f"{emission.context.email} is locked out and may call")
+    cause = emission.parent
+    while cause is not None:
+        tell("", f"because of {cause.event}")
+        cause = cause.parent
 
 
-@handlers.on("user_*")
+@handlers.on("user_*", priority=-1)
 def send_to_analytics(sender: object, **context: object) -> None:
-    """Take all events whose name begins so, those declared later too, with all their fields."""
+    """Take all events whose name begins so, those declared later too, after other handlers."""
     tell("analytics", f"{sender} by {context['email']}")
 
 
-@handlers.on("user_registered")
-def refresh_website() -> None:
-    """Take nothing: that it happened is enough."""
-    tell("website", "shows one more member")
-
-
-@handlers.on("handler_failed")
-def tell_operations(handler_name: str, exception_type: str) -> None:
-    """Hear of a handler that failed, after all others have run."""
-    short_name = handler_name.rpartition(".")[2]
-    tell("operations", f"{short_name} failed with {exception_type}, the others have run")
-
-
+@handlers.on("password_changed")
 def confirm_by_mail(sender: object, email: str) -> None:
     """Take the sender, which is the signal unless the emitter names one, and a field."""
     tell("mail", f"to {email}: {sender}, was it you?")
 
 
-class Statistics:
-    """Counts for a dashboard."""
-
-    def __init__(self) -> None:
-        self.refusals = 0
-
-    def count_refusal(self, context: LoginFailedEventContext) -> None:
-        """Count one, as a bound method does: in its object."""
-        self.refusals += 1
-        tell("statistics", f"refusal {self.refusals}: {context.failure_reason}")
+@handlers.on("handler_failed")
+def tell_operations(handler_name: str, exception_type: str) -> None:
+    """Hear of a handler that failed, after all others have run."""
+    tell("operations", f"{exception_type} in {handler_name}, the others have run")
 
 
-def register_handlers(statistics: Statistics) -> None:
-    """Register all; a bound method is held weakly, so `statistics` is the caller's to keep."""
+@handlers.on("system_shutdown")
+def print_report() -> None:
+    """Take nothing: what the ready-made handlers counted can be read until the last of them."""
+    for counts in (activity_snapshot().by_event, failure_analytics().by_reason):
+        for what, times in counts.items():
+            tell("report", f"{what}: {times}")
+
+
+LISTED_FIELDS = (
+    *("email", "failure_reason", "attempt_count", "logout_reason", "kind", "subject", "count"),
+    *("reason", "version", "events_emitted", "handlers_failed"),
+)
+
+
+class StoryHandler(logging.Handler):
+    """Prints the message of a record and, of its fields, those that are listed."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Begin with the last part of the logger's name: audit, security or system."""
+        who = record.name.removeprefix("madcrow_events").lstrip(".") or "log"
+        values = ((field, getattr(record, field, None)) for field in LISTED_FIELDS)
+        listed = [f"{field}={value}" for field, value in values if value is not None]
+        tell(who, "; ".join([record.getMessage(), *listed]))
+
+
+def register_handlers(service: AccountService) -> None:
+    """Register all; the ready-made come first, so that each event is in the trail at once."""
+    register_all_handlers()
     handlers.register()
-    on_event("password_changed")(confirm_by_mail)  # what the decorator @on_event does
-    login_failed.subscribe(statistics.count_refusal)
+
+    @add_alert_function  # anybody who knows the e-mail can bring it about: hence the help desk
+    def lock_attacked_account(alert: SuspiciousActivityEventContext) -> None:
+        if alert.kind == "brute_force":
+            service.lock_account(alert.subject)
 
 
-@contextmanager
-def step(what: str) -> Iterator[None]:
+def step(what: str, act: Callable[..., object], *arguments: str) -> None:
     """Tell what is tried, and what the service says if it refuses."""
     print(what)
     try:
-        yield
+        act(*arguments)
     except AccountError as error:
         print(f"  Refused: {error}.")
 
@@ -267,33 +287,31 @@ def step(what: str) -> Iterator[None]:
 def tell_story(service: AccountService, password: str, new_password: str) -> None:
     """Use the service as an application would."""
     ada = "ada@example.com"
-    with step("Ada registers."):
-        service.register(ada, password, "Ada")
-    with step("Mallory registers with the same e-mail."):
-        service.register(ada, "mallory was here", "Mallory")
-    with step("Ada signs in."):
-        service.sign_in(ada, password)
-    with step("Ada changes her password."):
-        service.change_password(ada, password, new_password)
-    with step("Ada signs in with the new one, and out."):
-        service.sign_out(service.sign_in(ada, new_password))
-    for _ in range(MAX_ATTEMPTS):
-        with step("Mallory tries the old one."):
-            service.sign_in(ada, password)
-    with step("Ada tries the right one, too late."):
-        service.sign_in(ada, new_password)
+    step("Ada registers.", service.register, ada, password, "Ada")
+    step("Mallory registers as Ada.", service.register, ada, "mallory was here", "Mallory")
+    step("Ada signs in.", service.sign_in, ada, password)
+    step("Ada changes her password.", service.change_password, ada, password, new_password)
+    step("Ada comes and goes.", lambda: service.sign_out(service.sign_in(ada, new_password)))
+    for _ in range(5):
+        step("Mallory tries the old one.", service.sign_in, ada, password)
+    step("Ada tries the right one, too late.", service.sign_in, ada, new_password)
 
 
 def main() -> None:
     """Tell the story, with handlers that print what they would do."""
-    logging.basicConfig(stream=sys.stdout, format="    log        %(levelname)s %(message)s")
+    log = logging.getLogger("madcrow_events")  # the parent of those for audit, security, system
+    log.addHandler(StoryHandler())
+    log.setLevel(logging.INFO)
     # Tracebacks belong in a real log; here they would hide the story.
-    set_event_dispatcher(EventDispatcher(log_tracebacks=False))
-    statistics = Statistics()
-    register_handlers(statistics)
+    set_event_dispatcher(dispatcher := EventDispatcher(log_tracebacks=False))
     with closing(sqlite3.connect(":memory:")) as database:
-        tell_story(AccountService(database), "correct horse battery staple", "two owls, one lamp")
-    print(f"The end: {statistics.refusals} sign-ins refused, no request lost to a broken handler.")
+        service = AccountService(database)
+        register_handlers(service)
+        print("The application starts.")
+        dispatcher.emit_typed(system_startup, SystemStartupEventContext(version="1.0"))
+        tell_story(service, "correct horse battery staple", "two owls, one lamp")
+        print("The application ends.")
+        dispatcher.emit_typed(system_shutdown, SystemShutdownEventContext(reason="end of story"))
 
 
 if __name__ == "__main__":

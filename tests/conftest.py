@@ -26,3 +26,9 @@ def signals() -> SignalRegistry:
 def dispatcher(signals: SignalRegistry) -> EventDispatcher:
     """Return a dispatcher of that registry."""
     return EventDispatcher(signals)
+
+
+@pytest.fixture
+def scale(request: pytest.FixtureRequest) -> float:
+    """Return the part of its full count that a stress test does: all of it under `-m soak`."""
+    return 1.0 if request.config.getoption("-m") == "soak" else 0.1

@@ -175,7 +175,6 @@ class Subscription:
         priority: the higher, the earlier.
         once: whether it is cancelled as it is first called.
         when: the predicate that decides on each emission, or None.
-        origin: the handler group that made it, or None.
     """
 
     __slots__ = (
@@ -187,6 +186,7 @@ class Subscription:
         "_handler_key",
         "_holder",
         "_order",
+        "_origin",
         "_owner",
         "_sender",
         "_sender_is_weak",
@@ -195,7 +195,6 @@ class Subscription:
         "_ticket",
         "event",
         "once",
-        "origin",
         "priority",
         "when",
     )
@@ -219,7 +218,7 @@ class Subscription:
         self.event: str = event
         self._shape = shape
         self._connected = connected
-        self.origin: object = None
+        self._origin: object = None
         self.priority: int = options.get("priority", 0)
         self.once: bool = options.get("once", False)
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
@@ -261,6 +260,15 @@ class Subscription:
     def sender(self) -> Any:
         """The sender it listens to, `ANY`, or None if that was held weakly and is gone."""
         return self._sender() if self._sender_is_weak else self._sender
+
+    @property
+    def origin(self) -> object:
+        """The handler group that made it, or None; that of its pattern for a pattern's part."""
+        return self._origin if self._owner is None else self._owner.origin
+
+    @origin.setter
+    def origin(self, origin: object) -> None:
+        self._origin = origin
 
     @property
     def weak(self) -> bool:

@@ -27,6 +27,7 @@ from madcrow_events import get_event_dispatcher, madcrow_signals, user_logged_in
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LOGGERS = ["", "madcrow_events", *map("madcrow_events.{}".format, ("audit", "security", "system"))]
 LANGUAGES = {"python", "text", "console", "toml", "yaml", ""}
 
 _OPENING = re.compile(r"(?P<indent> *)(?P<marks>`{3,}|~{3,})(?P<info>.*)")
@@ -106,7 +107,7 @@ def at_its_line(block: Block) -> str:
 @contextlib.contextmanager
 def as_a_new_interpreter() -> Iterator[None]:
     """Undo what a page does to the events and to logging, and let it begin without either."""
-    loggers = [logging.getLogger(), logging.getLogger("madcrow_events")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     before = [(log, log.handlers[:], log.filters[:], log.level, log.propagate) for log in loggers]
     for log in loggers:
         log.handlers[:] = []

@@ -1,0 +1,56 @@
+"""Ready-made handlers for authentication, audit, security and the system's own events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from madcrow_events.event_handlers.audit_handlers import audit_group
+from madcrow_events.event_handlers.auth_handlers import auth_group
+from madcrow_events.event_handlers.security_handlers import security_group
+from madcrow_events.event_handlers.system_handlers import system_group
+from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.signals import SignalRegistry, madcrow_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from madcrow_events.handlers import HandlerGroup
+
+__all__ = [
+    "ALL_GROUPS",
+    "audit_group",
+    "auth_group",
+    "register_all_handlers",
+    "register_default_handlers",
+    "security_group",
+    "system_group",
+]
+
+ALL_GROUPS: tuple[HandlerGroup, ...] = (auth_group, audit_group, security_group, system_group)
+"""The groups, in the order in which they are registered."""
+
+
+def register_all_handlers(
+    signals: SignalRegistry = madcrow_signals, *, leave_out: Iterable[HandlerGroup] = ()
+) -> None:
+    """Register the ready-made handlers; doing so again changes nothing.
+
+    Args:
+        signals: the registry.
+        leave_out: groups that are not registered, such as `[security_group]`.
+
+    Raises:
+        InvalidOptionError: `leave_out` has something that is none of the groups.
+    """
+    left_out = list(leave_out)
+    if any(group not in ALL_GROUPS for group in left_out):
+        raise InvalidOptionError(
+            "leave_out takes groups of this package, such as [security_group]", option="leave_out"
+        )
+    for group in ALL_GROUPS:
+        if group not in left_out:
+            group.register(signals)
+
+
+register_default_handlers = register_all_handlers
+"""Another name for `register_all_handlers`."""

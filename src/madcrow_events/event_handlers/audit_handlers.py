@@ -1,0 +1,109 @@
+"""Ready-made handlers that write an audit trail: one line for each action of a user.
+
+The lines go to the logger `madcrow_events.audit`, at INFO. A line's message
+names the event only; what the line is about stands in listed fields of the
+record (`extra`), for a structured formatter. A field that is not listed is
+never written, whatever the event carries (G1).
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Any
+
+from madcrow_events._logs import printable
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.signals import (
+    account_activated,
+    account_banned,
+    account_closed,
+    login_failed,
+    password_changed,
+    user_logged_in,
+    user_logged_out,
+    user_registered,
+)
+
+__all__ = [
+    "AUDIT_LOGGER",
+    "audit_group",
+    "log_account_activation",
+    "log_account_ban",
+    "log_account_closure",
+    "log_login_failure",
+    "log_password_change",
+    "log_user_login",
+    "log_user_logout",
+    "log_user_registration",
+]
+
+AUDIT_LOGGER = logging.getLogger("madcrow_events.audit")
+
+audit_group = HandlerGroup("audit")
+"""The handlers of this module."""
+
+_ALWAYS = ("user_id", "email", "timestamp", "ip_address", "user_agent", "request_id")
+# A log record has a `name` of its own: that of its logger.
+_RENAMED = {"name": "user_name"}
+
+
+def _write(event: str, context: dict[str, Any], *fields: str) -> None:
+    if not AUDIT_LOGGER.isEnabledFor(logging.INFO):
+        return
+    line = {_RENAMED.get(field, field): _plain(context.get(field)) for field in (*_ALWAYS, *fields)}
+    AUDIT_LOGGER.info(event, extra={"event": event, **line})
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return value.isoformat() if isinstance(value, datetime) else printable(value)
+
+
+@audit_group.on(user_logged_in)
+def log_user_login(sender: Any, **context: Any) -> None:
+    """Write who signed in."""
+    _write("user_logged_in", context, "name", "is_admin", "remember_me", "session_duration")
+
+
+@audit_group.on(user_logged_out)
+def log_user_logout(sender: Any, **context: Any) -> None:
+    """Write who signed out, after how long and why."""
+    _write("user_logged_out", context, "session_duration", "logout_reason")
+
+
+@audit_group.on(login_failed)
+def log_login_failure(sender: Any, **context: Any) -> None:
+    """Write who was refused, and why."""
+    _write("login_failed", context, "failure_reason", "attempt_count")
+
+
+@audit_group.on(user_registered)
+def log_user_registration(sender: Any, **context: Any) -> None:
+    """Write whose account is new."""
+    _write("user_registered", context, "name", "account_status")
+
+
+@audit_group.on(account_activated)
+def log_account_activation(sender: Any, **context: Any) -> None:
+    """Write whose account may be used from now on."""
+    _write("account_activated", context)
+
+
+@audit_group.on(account_banned)
+def log_account_ban(sender: Any, **context: Any) -> None:
+    """Write who was shut out, and why."""
+    _write("account_banned", context, "reason")
+
+
+@audit_group.on(account_closed)
+def log_account_closure(sender: Any, **context: Any) -> None:
+    """Write whose account was given up, and why."""
+    _write("account_closed", context, "reason")
+
+
+@audit_group.on(password_changed)
+def log_password_change(sender: Any, **context: Any) -> None:
+    """Write whose password is new."""
+    _write("password_changed", context)

@@ -1,0 +1,160 @@
+"""Ready-made handlers that keep a session store true and count what users do.
+
+Each is a plain function, so a test may call it: `handle_user_login(None,
+user_id="1", email="ada@example.com")`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from madcrow_events.emissions import current_event
+from madcrow_events.event_handlers._stores import (
+    ActivitySnapshot,
+    Session,
+    activity,
+    moment,
+    sessions,
+)
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.signals import (
+    account_activated,
+    account_banned,
+    account_closed,
+    password_changed,
+    session_expired,
+    token_refreshed,
+    user_logged_in,
+    user_logged_out,
+    user_registered,
+)
+
+__all__ = [
+    "activity_snapshot",
+    "auth_group",
+    "cleanup_user_session_data",
+    "handle_user_login",
+    "handle_user_logout",
+    "handle_user_registration",
+    "session_of",
+    "update_user_activity_metrics",
+]
+
+auth_group = HandlerGroup("auth")
+"""The handlers of this module."""
+
+_AFTER_THE_OTHERS = -100
+
+
+@auth_group.on(user_logged_in)
+def handle_user_login(
+    sender: Any, *, user_id: Any, email: str | None = None, timestamp: Any = None, **_rest: Any
+) -> Session:
+    """Open the user's session.
+
+    Args:
+        sender: who emitted the event.
+        user_id: the account.
+        email: the account's e-mail.
+        timestamp: when it happened; now if left out.
+
+    Returns:
+        The session, open.
+    """
+    return sessions.open(user_id, email, moment(timestamp))
+
+
+@auth_group.on(user_logged_out)
+def handle_user_logout(
+    sender: Any,
+    *,
+    user_id: Any,
+    email: str | None = None,
+    timestamp: Any = None,
+    session_duration: float | None = None,
+    logout_reason: str | None = None,
+    **_rest: Any,
+) -> Session:
+    """Close the user's session, with its duration.
+
+    Args:
+        sender: who emitted the event.
+        user_id: the account.
+        email: the account's e-mail.
+        timestamp: when it happened; now if left out.
+        session_duration: in seconds; counted from the sign-in if left out.
+        logout_reason: why.
+
+    Returns:
+        The session, closed.
+    """
+    return sessions.close(
+        user_id, email, moment(timestamp), duration=session_duration, reason=logout_reason
+    )
+
+
+@auth_group.on(user_registered)
+def handle_user_registration(
+    sender: Any, *, user_id: Any, email: str | None = None, timestamp: Any = None, **_rest: Any
+) -> Session:
+    """Note when the account was made; nobody is signed in by it.
+
+    Args:
+        sender: who emitted the event.
+        user_id: the account.
+        email: the account's e-mail.
+        timestamp: when it happened; now if left out.
+
+    Returns:
+        What is kept of the user.
+    """
+    return sessions.create(user_id, email, moment(timestamp))
+
+
+@auth_group.on(user_logged_in)
+@auth_group.on(user_logged_out)
+@auth_group.on(user_registered)
+@auth_group.on(account_activated)
+@auth_group.on(account_banned)
+@auth_group.on(account_closed)
+@auth_group.on(password_changed)
+@auth_group.on(session_expired)
+@auth_group.on(token_refreshed)
+def update_user_activity_metrics(sender: Any, *, user_id: Any = None, **_rest: Any) -> None:
+    """Count the event, in all and for its user; `activity_snapshot` tells the counts.
+
+    Args:
+        sender: who emitted the event; outside of an emission, the event itself.
+        user_id: the account.
+    """
+    emission = current_event()
+    activity.count(str(sender) if emission is None else emission.event, user_id)
+
+
+@auth_group.on(user_logged_out, priority=_AFTER_THE_OTHERS)
+@auth_group.on(account_closed, priority=_AFTER_THE_OTHERS)
+def cleanup_user_session_data(sender: Any, *, user_id: Any, **_rest: Any) -> Session | None:
+    """Remove what the session store kept of the user, after all other handlers.
+
+    Args:
+        sender: who emitted the event.
+        user_id: the account.
+
+    Returns:
+        What was kept.
+    """
+    return sessions.forget(user_id)
+
+
+def session_of(user_id: Any) -> Session | None:
+    """Return what is known of a user's session, or None.
+
+    Args:
+        user_id: the account; `7` and `"7"` are the same.
+    """
+    return sessions.get(user_id)
+
+
+def activity_snapshot() -> ActivitySnapshot:
+    """Return how often each event happened, in all and for each user."""
+    return activity.snapshot()

@@ -1,0 +1,269 @@
+"""Ready-made handlers that watch failed sign-ins and raise alerts.
+
+Three kinds of suspicious activity are told, each once a window for its
+subject: `brute_force` (many failures for one e-mail), `many_accounts` (many
+e-mails tried from one address) and `success_after_failures` (a sign-in after
+many failures). Time comes from the events where they carry it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import unicodedata
+from typing import Any
+
+from madcrow_events._logs import printable
+from madcrow_events.dispatcher import get_event_dispatcher
+from madcrow_events.emissions import current_event
+from madcrow_events.event_handlers._stores import (
+    MAX_KEY_LENGTH,
+    AlertFunction,
+    FailureAnalytics,
+    SecurityLimits,
+    Session,
+    Suspicion,
+    alerts,
+    failures,
+    moment,
+    sessions,
+)
+from madcrow_events.exceptions import HandlerErrors, HandlerSignatureError, InvalidOptionError
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.models import SuspiciousActivityEventContext
+from madcrow_events.signals import (
+    login_failed,
+    session_expired,
+    suspicious_activity,
+    user_logged_in,
+)
+
+__all__ = [
+    "SECURITY_LOGGER",
+    "AlertFunction",
+    "SecurityLimits",
+    "add_alert_function",
+    "failure_analytics",
+    "handle_session_expiration",
+    "handle_suspicious_activity_alert",
+    "monitor_suspicious_activity",
+    "normalized_email",
+    "remove_alert_function",
+    "security_group",
+    "set_security_limits",
+    "track_failed_login_attempts",
+]
+
+SECURITY_LOGGER = logging.getLogger("madcrow_events.security")
+
+security_group = HandlerGroup("security")
+"""The handlers of this module."""
+
+
+@security_group.on(login_failed)
+def track_failed_login_attempts(
+    sender: Any,
+    *,
+    failure_reason: str = "unknown",
+    ip_address: str | None = None,
+    **_rest: Any,
+) -> None:
+    """Count the failure by its reason and address; `failure_analytics` tells the counts.
+
+    Args:
+        sender: who emitted the event.
+        failure_reason: why the attempt was refused.
+        ip_address: where it came from.
+    """
+    failures.count(_key(failure_reason), None if ip_address is None else _key(ip_address))
+
+
+@security_group.on(login_failed)
+@security_group.on(user_logged_in)
+def monitor_suspicious_activity(
+    sender: Any,
+    *,
+    email: str,
+    ip_address: str | None = None,
+    timestamp: Any = None,
+    **context: Any,
+) -> None:
+    """Watch the windows of the e-mail and the address; emit `suspicious_activity` if need be.
+
+    Args:
+        sender: who emitted the event.
+        email: the e-mail that was tried; letters' case does not matter.
+        ip_address: where the attempt came from.
+        timestamp: when it happened; now if left out.
+        **context: outside of an emission, a `failure_reason` tells a failure.
+    """
+    emission = current_event()
+    failed = (
+        "failure_reason" in context if emission is None else emission.event == login_failed.name
+    )
+    subject, at = normalized_email(email), moment(timestamp)
+    now = time.time()
+    # A wrong clock somewhere must not put the windows into the future, where nothing counts.
+    at = min(at, now) if math.isfinite(at) else now
+    address = None if ip_address is None else _key(ip_address)
+    found = failures.failed(subject, address, at) if failed else failures.succeeded(subject, at)
+    for suspicion in found:
+        _emit(suspicion, address)
+
+
+def normalized_email(email: str) -> str:
+    """Return the form of an e-mail that alerts name as their subject.
+
+    Args:
+        email: as it was typed; case, width and composition of letters do not
+            matter, nor do spaces around it. 320 characters are kept.
+    """
+    return _key(unicodedata.normalize("NFKC", str(email)).casefold().strip())
+
+
+def _key(text: object) -> str:
+    return str(text)[:MAX_KEY_LENGTH]
+
+
+def _emit(suspicion: Suspicion, address: str | None) -> None:
+    emission = current_event()
+    dispatcher = emission.dispatcher if emission is not None else None
+    context = SuspiciousActivityEventContext(
+        kind=suspicion.kind,
+        subject=suspicion.subject,
+        count=suspicion.count,
+        window_seconds=failures.limits.window_seconds,
+        ip_address=address,
+    )
+    (dispatcher or get_event_dispatcher()).emit_typed(suspicious_activity.name, context)
+
+
+@security_group.on(suspicious_activity)
+def handle_suspicious_activity_alert(
+    sender: Any,
+    *,
+    kind: str,
+    subject: str,
+    count: int,
+    window_seconds: float | None = None,
+    **context: Any,
+) -> None:
+    """Warn on the logger `madcrow_events.security`, and call the alert functions.
+
+    Args:
+        sender: who emitted the event.
+        kind: which pattern was seen.
+        subject: whom it concerns.
+        count: how often.
+        window_seconds: within how many seconds.
+        **context: the base fields of the event.
+
+    Raises:
+        Exception: the one that an alert function raised; all were called.
+        HandlerErrors: several did.
+    """
+    SECURITY_LOGGER.warning(
+        "suspicious_activity",
+        extra={
+            "event": suspicious_activity.name,
+            "kind": printable(kind),
+            "subject": printable(subject),
+            "count": count,
+            "window_seconds": window_seconds,
+        },
+    )
+    base = {
+        name: context[name]
+        for name in SuspiciousActivityEventContext.model_fields
+        if name in context
+    }
+    alert = SuspiciousActivityEventContext(
+        kind=kind, subject=subject, count=count, window_seconds=window_seconds, **base
+    )
+    errors: list[Exception] = []
+    for function in alerts.all():
+        try:
+            function(alert)
+        except Exception as error:  # noqa: BLE001  # raised below, after all were called
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        message = f"{len(errors)} alert functions failed"
+        raise HandlerErrors(message, errors, event=suspicious_activity.name)
+
+
+@security_group.on(session_expired)
+def handle_session_expiration(
+    sender: Any,
+    *,
+    user_id: Any,
+    email: str | None = None,
+    timestamp: Any = None,
+    session_duration: float | None = None,
+    **_rest: Any,
+) -> Session:
+    """Close the session that ran out.
+
+    Args:
+        sender: who emitted the event.
+        user_id: the account.
+        email: the account's e-mail.
+        timestamp: when it happened; now if left out.
+        session_duration: in seconds; counted from the sign-in if left out.
+
+    Returns:
+        The session, closed.
+    """
+    return sessions.close(
+        user_id, email, moment(timestamp), duration=session_duration, reason="expired"
+    )
+
+
+def add_alert_function(function: AlertFunction) -> AlertFunction:
+    """Call a function with the context of each alert, from now on; also a decorator.
+
+    Args:
+        function: takes one argument, a `SuspiciousActivityEventContext`.
+
+    Returns:
+        The function.
+
+    Raises:
+        HandlerSignatureError: it cannot be called.
+    """
+    if not callable(function):
+        raise HandlerSignatureError("an alert function must be callable", handler=function)
+    alerts.add(function)
+    return function
+
+
+def remove_alert_function(function: AlertFunction) -> bool:
+    """Call a function no longer.
+
+    Returns:
+        Whether it was one of the alert functions.
+    """
+    return alerts.remove(function)
+
+
+def set_security_limits(limits: SecurityLimits) -> None:
+    """Set from how many failures on an alert is raised, and within how many seconds.
+
+    Args:
+        limits: for example `SecurityLimits(window_seconds=60, brute_force=3)`; what is
+            left out has its default.
+
+    Raises:
+        InvalidOptionError: a number is not above 0.
+    """
+    for name, value in limits._asdict().items():
+        if not value > 0:
+            raise InvalidOptionError(f"{name} must be above 0", option=name)
+    failures.limits = limits
+
+
+def failure_analytics() -> FailureAnalytics:
+    """Return how many attempts failed, for each reason and from each address."""
+    return failures.analytics()

@@ -1,0 +1,126 @@
+"""Ready-made handlers for the start and the end of the application."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+from madcrow_events._logs import printable
+from madcrow_events.emissions import current_event
+from madcrow_events.event_handlers._stores import SystemStatus, clear_stores, moment, status
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.signals import (
+    HANDLER_FAILED,
+    SignalRegistry,
+    madcrow_signals,
+    system_shutdown,
+    system_startup,
+)
+
+__all__ = [
+    "SYSTEM_LOGGER",
+    "cleanup_system_resources",
+    "handle_system_shutdown",
+    "handle_system_startup",
+    "initialize_system_monitoring",
+    "system_group",
+    "system_status",
+]
+
+SYSTEM_LOGGER = logging.getLogger("madcrow_events.system")
+
+system_group = HandlerGroup("system")
+"""The handlers of this module."""
+
+_BEFORE_THE_OTHERS, _AFTER_THE_OTHERS = 100, -100
+
+
+@system_group.on(system_startup)
+def handle_system_startup(
+    sender: Any,
+    *,
+    version: str | None = None,
+    process_id: int | None = None,
+    timestamp: Any = None,
+    **_rest: Any,
+) -> None:
+    """Record version, process id and time of the start.
+
+    Args:
+        sender: who emitted the event.
+        version: the application's version.
+        process_id: its process; this one if left out.
+        timestamp: when it happened; now if left out.
+    """
+    status.start(version, os.getpid() if process_id is None else process_id, moment(timestamp))
+
+
+@system_group.on(system_startup)
+def initialize_system_monitoring(sender: Any, **_context: Any) -> None:
+    """Count events and failed handlers from now on; `system_status` tells them.
+
+    Args:
+        sender: who emitted the event.
+    """
+    status.reset_counts()
+    signals = _signals_at_hand()
+    for name, count in (("*", _count_emission), (HANDLER_FAILED, _count_failure)):
+        # They belong to the group, so that unregistering it ends them too.
+        signals.subscribe(name, count, priority=_BEFORE_THE_OTHERS).origin = system_group
+
+
+def _count_emission(**_context: Any) -> None:
+    status.count_emission()
+
+
+def _count_failure(**_context: Any) -> None:
+    status.count_failure()
+
+
+def _signals_at_hand() -> SignalRegistry:
+    emission = current_event()
+    if emission is None or emission.dispatcher is None:
+        return madcrow_signals
+    return emission.dispatcher.signals
+
+
+@system_group.on(system_shutdown)
+def handle_system_shutdown(sender: Any, *, reason: str | None = None, **_rest: Any) -> SystemStatus:
+    """Write the status to the logger `madcrow_events.system`, in fields of the record.
+
+    Args:
+        sender: who emitted the event.
+        reason: why the application ends.
+
+    Returns:
+        The status.
+    """
+    at_the_end = system_status()
+    SYSTEM_LOGGER.info(
+        "system_shutdown",
+        extra={
+            "event": system_shutdown.name,
+            "reason": None if reason is None else printable(reason),
+            **at_the_end._asdict(),
+        },
+    )
+    return at_the_end
+
+
+@system_group.on(system_shutdown, priority=_AFTER_THE_OTHERS)
+def cleanup_system_resources(sender: Any, **_context: Any) -> None:
+    """Stop counting and empty the stores, after all other handlers.
+
+    Args:
+        sender: who emitted the event.
+    """
+    signals = _signals_at_hand()
+    signals.unsubscribe("*", _count_emission)
+    signals.unsubscribe(HANDLER_FAILED, _count_failure)
+    clear_stores()
+
+
+def system_status() -> SystemStatus:
+    """Return version, process id, uptime, and what was counted since the start."""
+    return status.snapshot()
