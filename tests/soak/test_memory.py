@@ -14,6 +14,7 @@ import pytest
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, emit_event
 from madcrow_events.event_handlers import _stores, register_all_handlers
+from madcrow_events.event_handlers._bounded import MAX_SUBJECTS
 
 pytestmark = pytest.mark.soak
 
@@ -123,7 +124,7 @@ def test_every_store_stays_within_its_bound(scale: float) -> None:
         emit_event("user_registered", user_id=number, **base)
         emit_event("login_failed", failure_reason=f"reason {number}", **base)
         emit_event("user_logged_in", user_id=number, **base)
-    users = _stores.MAX_SUBJECTS
+    users = MAX_SUBJECTS
     assert len(_stores.sessions) <= users
     assert len(_stores.failures) <= users
     snapshot = _stores.activity.snapshot()

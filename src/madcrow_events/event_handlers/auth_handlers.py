@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from madcrow_events.emissions import current_event
+from madcrow_events.event_handlers._bounded import moment
 from madcrow_events.event_handlers._stores import (
     ActivitySnapshot,
     Session,
     activity,
-    moment,
     sessions,
 )
 from madcrow_events.handlers import HandlerGroup

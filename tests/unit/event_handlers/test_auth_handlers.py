@@ -16,7 +16,8 @@ from madcrow_events import (
     emit_logout_event,
 )
 from madcrow_events.event_handlers import auth_group
-from madcrow_events.event_handlers._stores import MAX_SUBJECTS, sessions
+from madcrow_events.event_handlers._bounded import MAX_SUBJECTS
+from madcrow_events.event_handlers._stores import sessions
 from madcrow_events.event_handlers.auth_handlers import (
     activity_snapshot,
     cleanup_user_session_data,

@@ -21,7 +21,9 @@ from madcrow_events import (
     on_event,
 )
 from madcrow_events.event_handlers import auth_group, security_group
-from madcrow_events.event_handlers._stores import MAX_SUBJECTS, MAX_TIMES, failures
+from madcrow_events.event_handlers._bounded import MAX_SUBJECTS
+from madcrow_events.event_handlers._stores import failures
+from madcrow_events.event_handlers._windows import MAX_TIMES
 from madcrow_events.event_handlers.auth_handlers import session_of
 from madcrow_events.event_handlers.security_handlers import (
     SecurityLimits,

@@ -1,0 +1,121 @@
+"""What every store is made of: a bounded mapping, and a lock around some state.
+
+A store remembers a bounded number of subjects; the least recently used makes
+room for a new one. Its lock is never held while user code runs on purpose, and
+is re-entrant for what a finalizer or a signal handler does all the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from madcrow_events._tables import renew_lock_after_fork
+
+__all__ = ["MAX_SUBJECTS", "Bounded", "Store", "count_one", "moment"]
+
+MAX_SUBJECTS = 10_000
+"""How many users, e-mails or addresses a store remembers."""
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ValueT = TypeVar("ValueT")
+StateT = TypeVar("StateT")
+
+
+def moment(timestamp: object) -> float:
+    """Return a context's timestamp in seconds since 1970.
+
+    Args:
+        timestamp: a datetime, a naive one being local time, or seconds since
+            1970; anything else stands for now.
+    """
+    if isinstance(timestamp, datetime):
+        return timestamp.timestamp()
+    if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
+        return float(timestamp)
+    return time.time()
+
+
+class Bounded(Generic[KeyT, ValueT]):
+    """A mapping that forgets its least recently used key when it has too many."""
+
+    def __init__(self, make: Callable[[], ValueT], limit: int = MAX_SUBJECTS) -> None:
+        self._make = make
+        self._limit = limit
+        self._values: OrderedDict[KeyT, ValueT] = OrderedDict()
+
+    def touch(self, key: KeyT) -> ValueT:
+        """Return the value of a key, made if need be, and remember the key longest."""
+        value = self._values.get(key)
+        if value is None:
+            value = self._values[key] = self._make()
+            if len(self._values) > self._limit:
+                self._values.popitem(last=False)
+        else:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: KeyT, value: ValueT) -> None:
+        """Set the value of a key, and remember the key longest."""
+        self.touch(key)
+        self._values[key] = value
+
+    def get(self, key: KeyT) -> ValueT | None:
+        """Return the value of a key, if it has one."""
+        return self._values.get(key)
+
+    def pop(self, key: KeyT) -> ValueT | None:
+        """Forget a key; return its value, if it had one."""
+        return self._values.pop(key, None)
+
+    def items(self) -> list[tuple[KeyT, ValueT]]:
+        """Return the keys and values, the least recently used first."""
+        return list(self._values.items())
+
+    def __len__(self) -> int:
+        """Count the keys."""
+        return len(self._values)
+
+
+def count_one(counts: Bounded[str, int], key: str) -> None:
+    """Add one to the count of a key."""
+    counts.put(key, counts.touch(key) + 1)
+
+
+class Store(Generic[StateT]):
+    """Some state, and the lock that guards it."""
+
+    def __init__(self, make: Callable[[], StateT]) -> None:
+        self._make = make
+        self._state = make()
+        self._renew_lock()
+        renew_lock_after_fork(self)
+
+    def _renew_lock(self) -> None:
+        """Start with a free lock; a forked child does."""
+        # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
+        self._lock = threading.RLock()
+
+    def clear(self) -> None:
+        """Forget everything."""
+        empty = self._make()
+        with self._lock:
+            # Dropped by the caller of the lock, not under it: a finalizer is user code (F6).
+            _dropped, self._state = self._state, empty
+
+    def isolate(self, *, empty: bool) -> Callable[[], None]:
+        """Go on with a copy, or empty; return what puts the present state back."""
+        with self._lock:
+            saved = self._state
+            self._state = self._make() if empty else copy.deepcopy(saved)
+
+        def restore() -> None:
+            with self._lock:
+                _dropped, self._state = self._state, saved
+
+        return restore

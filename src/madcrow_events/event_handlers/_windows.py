@@ -1,0 +1,186 @@
+"""Failed attempts to sign in: how often, and the sliding windows that make them suspicious.
+
+A window ends at the newest failure of its subject. A failure that is told
+later than a whole window after it happened no longer counts.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable  # noqa: TC003  # read at run time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from madcrow_events.event_handlers._bounded import Bounded, Store, count_one
+
+__all__ = [
+    "MAX_KEY_LENGTH",
+    "MAX_TIMES",
+    "FailureAnalytics",
+    "FailureStore",
+    "SecurityLimits",
+    "Suspicion",
+]
+
+MAX_TIMES = 100
+"""How many failures of one subject are counted within a window; its count ends there."""
+
+MAX_KEY_LENGTH = 320
+"""How many characters of an e-mail, an address or a reason are kept; an e-mail has 320 at most."""
+
+
+class FailureAnalytics(NamedTuple):
+    """How many attempts to sign in failed: in all, for each reason, from each address."""
+
+    total: int
+    by_reason: dict[str, int]
+    by_address: dict[str, int]
+
+
+class SecurityLimits(NamedTuple):
+    """From how many failures on an alert is raised, and within how many seconds."""
+
+    window_seconds: float = 15 * 60.0
+    brute_force: int = 5
+    many_accounts: int = 5
+    success_after_failures: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """What the windows found: see `SuspiciousActivityEventContext`."""
+
+    kind: str
+    subject: str
+    count: int
+
+
+class _Window:
+    """The failures of one subject within the window before the newest of them."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.latest_by_email: dict[str, float] = {}
+        self.alerted: dict[str, float] = {}
+
+    def is_too_late(self, at: float, seconds: float) -> bool:
+        return bool(self.times) and at < self.times[-1] - seconds
+
+    def add(self, at: float, email: str, seconds: float) -> None:
+        insort(self.times, at)
+        oldest = self.times[-1] - seconds
+        del self.times[: max(bisect_left(self.times, oldest), len(self.times) - MAX_TIMES)]
+        self.latest_by_email[email] = max(at, self.latest_by_email.pop(email, at))
+        if len(self.latest_by_email) > MAX_TIMES:
+            del self.latest_by_email[
+                min(self.latest_by_email, key=self.latest_by_email.__getitem__)
+            ]
+        for known, latest in list(self.latest_by_email.items()):
+            if latest < oldest:
+                del self.latest_by_email[known]
+
+    def raises(self, kind: str, at: float, seconds: float) -> bool:
+        """Tell whether an alert is due, which it is once a window; and note it."""
+        last = self.alerted.get(kind)
+        if last is not None and at - last <= seconds:
+            return False
+        self.alerted[kind] = at
+        return True
+
+
+class _Failures:
+    def __init__(self) -> None:
+        self.total = 0
+        self.by_reason: Bounded[str, int] = Bounded(int)
+        self.by_address: Bounded[str, int] = Bounded(int)
+        self.emails: Bounded[str, _Window] = Bounded(_Window)
+        self.addresses: Bounded[str, _Window] = Bounded(_Window)
+
+
+class FailureStore(Store[_Failures]):
+    """Failed attempts to sign in: counts, and sliding windows.
+
+    A window ends at the newest failure of its subject. A failure that is told
+    later than a whole window after it happened no longer counts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_Failures)
+        self.limits = SecurityLimits()
+
+    def isolate(self, *, empty: bool) -> Callable[[], None]:
+        """Put the limits back, too."""
+        limits = self.limits
+        restore_state = super().isolate(empty=empty)
+        if empty:
+            self.limits = SecurityLimits()
+
+        def restore() -> None:
+            restore_state()
+            self.limits = limits
+
+        return restore
+
+    def count(self, reason: str, address: str | None) -> None:
+        """Count one failure for the analytics."""
+        with self._lock:
+            self._state.total += 1
+            count_one(self._state.by_reason, reason)
+            if address is not None:
+                count_one(self._state.by_address, address)
+
+    def analytics(self) -> FailureAnalytics:
+        """Return the counts as they are now."""
+        with self._lock:
+            return FailureAnalytics(
+                self._state.total,
+                dict(self._state.by_reason.items()),
+                dict(self._state.by_address.items()),
+            )
+
+    def failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
+        """Add a failure, at a time in seconds since 1970; return what became suspicious by it."""
+        limits, found = self.limits, []
+        seconds = limits.window_seconds
+        with self._lock:
+            window = self._state.emails.touch(email)
+            if not window.is_too_late(at, seconds):
+                window.add(at, email, seconds)
+                count = len(window.times)
+                if count >= limits.brute_force and window.raises(
+                    "brute_force", window.times[-1], seconds
+                ):
+                    found.append(Suspicion("brute_force", email, count))
+            if address is None:
+                return found
+            window = self._state.addresses.touch(address)
+            if not window.is_too_late(at, seconds):
+                window.add(at, email, seconds)
+                count = len(window.latest_by_email)
+                if count >= limits.many_accounts and window.raises(
+                    "many_accounts", window.times[-1], seconds
+                ):
+                    found.append(Suspicion("many_accounts", address, count))
+        return found
+
+    def succeeded(self, email: str, at: float) -> list[Suspicion]:
+        """Look at a sign-in, at a time in seconds since 1970; return what is suspicious of it."""
+        limits = self.limits
+        seconds = limits.window_seconds
+        with self._lock:
+            window = self._state.emails.get(email)
+            if window is None or window.is_too_late(at, seconds):
+                return []
+            count = sum(at - seconds <= failure <= at for failure in window.times)
+            if count >= limits.success_after_failures and window.raises(
+                "success_after_failures", at, seconds
+            ):
+                return [Suspicion("success_after_failures", email, count)]
+        return []
+
+    def __len__(self) -> int:
+        """Count the subjects that are remembered in the fullest of its parts."""
+        state = self._state
+        parts: tuple[Bounded[str, Any], ...]
+        parts = (state.emails, state.addresses, state.by_address, state.by_reason)
+        return max(len(part) for part in parts)
