@@ -48,7 +48,14 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
             name=name,
         )
     if form.fullmatch(canonical) is None:
-        example = re.sub(r"[^a-z0-9_.]+", "_", canonical.lower()).strip("_.") or "order_placed"
+        if form is _NAME and _PATTERN.fullmatch(canonical):
+            raise InvalidEventNameError(
+                f"'{printable(name, limit=40)}' is a pattern, which is for subscribing only: "
+                "give the name of one event",
+                name=name,
+            )
+        words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", canonical).lower()
+        example = re.sub(r"[^a-z0-9_.]+", "_", words).strip("_.")
         example = example if _NAME.fullmatch(example) else "order_placed"
         raise InvalidEventNameError(
             f"'{printable(name, limit=40)}' is not the name of an event: write small letters, "

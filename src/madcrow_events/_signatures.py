@@ -290,8 +290,11 @@ class _Reader:
         name = type_name(self.model)
         if near:
             fix = f"did you mean '{near[0]}'?"
-        elif isinstance(parameter.annotation, str) and not parameter.annotation.isidentifier():
-            fix = f"its annotation cannot be resolved: annotate it with {name}"
+        elif parameter.name in ("emission", "event"):
+            fix = f"annotate it with Emission, or with {name} to receive the context"
+        elif parameter.annotation is not parameter.empty and parameter.name == "context":
+            shown = type_name(parameter.annotation)
+            fix = f"its annotation {shown} is no context model that can be found: write {name}"
         else:
             fix = (
                 f"annotate it with {name} to receive the context, call it 'sender', "
@@ -384,7 +387,7 @@ def _invoke_by_parameters(
                 raise ContextValidationError(
                     f"{emission.event} was emitted without '{name}', which "
                     f"{handler_name(handler)} takes by name: emit it with {name}=..., "
-                    f"or give the parameter a default",
+                    "give the parameter a default, or annotate it with a context model",
                     event=emission.event,
                     problems=((name, "missing"),),
                 )

@@ -65,6 +65,9 @@ __all__ = [
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 
+# What is surely meant as the context where the sender should be.
+_CONTEXTS = frozenset({BaseEventContext, dict})
+
 OnError: TypeAlias = Literal["log", "raise"]
 """What becomes of failures: `"log"` only, or `"raise"` to the emitter besides."""
 
@@ -146,10 +149,10 @@ class EventDispatcher:
             signal = event if type(event) is EventSignal else self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        if sender is not None and BaseEventContext in type(sender).__mro__:
+        if sender is not None and _CONTEXTS.intersection(type(sender).__mro__):
             raise ContextTypeError(
                 f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
-                f"{type_name(type(sender))}(...)), or give its fields as keywords",
+                f"context) for a model, or emit('{signal.name}', **context) for keywords",
                 event=signal.name,
                 received=type(sender),
             )

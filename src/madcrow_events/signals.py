@@ -434,6 +434,8 @@ class SignalRegistry(blinker.Namespace):
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
         self._isolations: list[object] = []
+        # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
+        self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
 
     def _renew_lock(self) -> None:
@@ -460,16 +462,25 @@ class SignalRegistry(blinker.Namespace):
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            ContextModelError: the model is no `BaseEventContext`, or has a field
-                called `sender` or `self`.
+            ContextModelError: the model is no `BaseEventContext`, has a field
+                called `sender` or `self`, or stands in the place of `doc`.
             SignalConflictError: it is declared with another model, or none.
         """
         name = canonical_name(name)
+        if not isinstance(doc, str | None):
+            raise ContextModelError(
+                f"the second argument says in words what {name} means: give the model as "
+                f"signal('{name}', context={type_name(doc)})",
+                event=name,
+                model=doc,
+            )
         with self._lock:
             signal = self._find(name)
             if signal is None:
                 model = HandlerFailedEventContext if name == HANDLER_FAILED else context
-                signal = EventSignal(name, doc, context=model)
+                signal = self._set_aside.get(name)
+                if signal is None or (model is not None and signal.context_model is not model):
+                    signal = EventSignal(name, doc, context=model)
                 for pattern in self._patterns.live():
                     self._extend(pattern, signal)
                 super().__setitem__(name, signal)
@@ -606,12 +617,13 @@ class SignalRegistry(blinker.Namespace):
             RuntimeError: blocks end in another order than they were nested in.
         """
         mark = object()
-        signals = dict(self)
+        signals, set_aside = {s.name: s for s in self._declared()}, self._set_aside
         patterns = self._patterns.live()
         handlers = [(signal._table, signal._table.live()) for signal in self._declared()]
         restore_others = [save(empty) for save in self._other_states]
         self._isolations.append(mark)
         if empty:
+            self._set_aside = {**set_aside, **signals}
             self.clear_handlers()
             for name in signals.keys() - set(self._built_in):
                 del self[name]
@@ -619,6 +631,7 @@ class SignalRegistry(blinker.Namespace):
             yield self
         finally:
             in_order = self._isolations.pop() is mark
+            self._set_aside = set_aside
             self._patterns.restore(patterns)
             for signal in self._declared():
                 if signals.get(signal.name) is not signal:

@@ -99,6 +99,10 @@ def test_a_context_in_the_place_of_the_sender_is_refused(
         dispatcher.emit("user_logged_in", CONTEXT)
     with pytest.raises(ContextTypeError):
         emit_event("user_logged_in", sender=CONTEXT)
+    with pytest.raises(
+        ContextTypeError, match=r"emit\('user_logged_in', \*\*context\) for keywords"
+    ):
+        emit_event("user_logged_in", {"user_id": 1})
     assert seen == []
 
 

@@ -132,6 +132,13 @@ def test_a_context_that_is_no_model_class_is_refused(signals: SignalRegistry, mo
         signals.signal("order_placed", context=model)
 
 
+@pytest.mark.guarantee("N2")
+def test_a_model_in_the_place_of_the_description_is_refused(signals: SignalRegistry) -> None:
+    with pytest.raises(ContextModelError, match=r"signal\('order_placed', context=OrderPlaced\)"):
+        signals.signal("order_placed", OrderPlaced)  # type: ignore[call-overload]
+    assert not signals
+
+
 @pytest.mark.guarantee("C2")
 def test_the_built_in_events_are_declared_with_their_contexts() -> None:
     expected = {

@@ -56,14 +56,22 @@ def test_any_other_name_is_refused_with_one_printable_line_that_shows_how_to_wri
     message = str(caught.value)
     assert message.isprintable()
     assert caught.value.name == name
-    assert "128 at most" in message or "as in '" in message
+    assert "128 at most" in message or "as in '" in message or "is a pattern" in message
     assert not signals
 
 
 @pytest.mark.guarantee("N1")
 def test_a_refused_name_suggests_the_spelling_that_would_do(signals: SignalRegistry) -> None:
-    with pytest.raises(InvalidEventNameError, match="as in 'user_logged_in'"):
-        signals.signal("User Logged In")
+    for spelling in ("User Logged In", "UserLoggedIn", "userLoggedIn", "USER LOGGED IN"):
+        expected = "as in 'user_logged_in'"
+        with pytest.raises(InvalidEventNameError, match=expected):
+            signals.signal(spelling)
+
+
+@pytest.mark.guarantee("N4")
+def test_a_pattern_cannot_be_declared_or_emitted(signals: SignalRegistry) -> None:
+    with pytest.raises(InvalidEventNameError, match="is a pattern, which is for subscribing only"):
+        signals.signal("user_*")
 
 
 @pytest.mark.parametrize("name", [None, 3, ["a"], {"a": 1}])

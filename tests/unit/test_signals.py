@@ -473,10 +473,17 @@ def test_isolated_empty_starts_with_the_built_in_events_only(signals: SignalRegi
         assert len(madcrow_signals) == 13
         assert "mine" not in madcrow_signals
     assert madcrow_signals["mine"].subscriptions
-    signals.signal("mine").subscribe(lambda: None)
+    mine = signals.signal("mine")
+    mine.subscribe(lambda: None)
     with signals.isolated(empty=True):
         assert len(signals) == 0
-    assert signals["mine"].subscriptions
+        assert not mine.subscriptions
+        assert signals.signal("mine") is mine, "who holds the signal must not part from its name"
+        assert signals.signal("mine", context=None) is mine
+        signals.pop("mine")
+        assert signals.signal("mine", context=OrderPlaced) is not mine
+    assert signals["mine"] is mine
+    assert len(mine.subscriptions) == 1
 
 
 def test_isolated_restores_the_default_dispatcher() -> None:

@@ -9,12 +9,11 @@ from madcrow_events.event_handlers.auth_handlers import auth_group
 from madcrow_events.event_handlers.security_handlers import security_group
 from madcrow_events.event_handlers.system_handlers import system_group
 from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import SignalRegistry, madcrow_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from madcrow_events.handlers import HandlerGroup
 
 __all__ = [
     "ALL_GROUPS",
@@ -31,18 +30,23 @@ ALL_GROUPS: tuple[HandlerGroup, ...] = (auth_group, audit_group, security_group,
 
 
 def register_all_handlers(
-    signals: SignalRegistry = madcrow_signals, *, leave_out: Iterable[HandlerGroup] = ()
+    signals: SignalRegistry = madcrow_signals,
+    *,
+    leave_out: HandlerGroup | Iterable[HandlerGroup] = (),
 ) -> None:
     """Register the ready-made handlers; doing so again changes nothing.
 
     Args:
         signals: the registry.
-        leave_out: groups that are not registered, such as `[security_group]`.
+        leave_out: a group that is not registered, or several, such as `[security_group]`.
 
     Raises:
-        InvalidOptionError: `leave_out` has something that is none of the groups.
+        InvalidOptionError: `leave_out` has something that is none of the groups,
+            or `signals` is no registry.
     """
-    left_out = list(leave_out)
+    if not isinstance(signals, SignalRegistry):
+        raise InvalidOptionError("signals must be a SignalRegistry", option="signals")
+    left_out = [leave_out] if isinstance(leave_out, HandlerGroup) else list(leave_out)
     if any(group not in ALL_GROUPS for group in left_out):
         raise InvalidOptionError(
             "leave_out takes groups of this package, such as [security_group]", option="leave_out"

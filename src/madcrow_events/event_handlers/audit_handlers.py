@@ -38,9 +38,9 @@ __all__ = [
     "log_user_registration",
 ]
 
-AUDIT_LOGGER = logging.getLogger("madcrow_events.audit")
+AUDIT_LOGGER: logging.Logger = logging.getLogger("madcrow_events.audit")
 
-audit_group = HandlerGroup("audit")
+audit_group: HandlerGroup = HandlerGroup("audit")
 """The handlers of this module."""
 
 _ALWAYS = ("user_id", "email", "timestamp", "ip_address", "user_agent", "request_id")

@@ -40,7 +40,7 @@ __all__ = [
     "update_user_activity_metrics",
 ]
 
-auth_group = HandlerGroup("auth")
+auth_group: HandlerGroup = HandlerGroup("auth")
 """The handlers of this module."""
 
 _AFTER_THE_OTHERS = -100

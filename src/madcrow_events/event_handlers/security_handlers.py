@@ -8,6 +8,7 @@ many failures). Time comes from the events where they carry it.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import time
@@ -15,6 +16,7 @@ import unicodedata
 from typing import Any
 
 from madcrow_events._logs import printable
+from madcrow_events._signatures import is_async
 from madcrow_events.dispatcher import get_event_dispatcher
 from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment
@@ -57,9 +59,9 @@ __all__ = [
     "track_failed_login_attempts",
 ]
 
-SECURITY_LOGGER = logging.getLogger("madcrow_events.security")
+SECURITY_LOGGER: logging.Logger = logging.getLogger("madcrow_events.security")
 
-security_group = HandlerGroup("security")
+security_group: HandlerGroup = HandlerGroup("security")
 """The handlers of this module."""
 
 
@@ -233,10 +235,20 @@ def add_alert_function(function: AlertFunction) -> AlertFunction:
         The function.
 
     Raises:
-        HandlerSignatureError: it cannot be called.
+        HandlerSignatureError: it cannot be called so, or is async.
     """
-    if not callable(function):
-        raise HandlerSignatureError("an alert function must be callable", handler=function)
+    try:
+        inspect.signature(function).bind(None)
+    except (TypeError, ValueError):
+        takes_one = False
+    else:
+        takes_one = not is_async(function)
+    if not takes_one:
+        raise HandlerSignatureError(
+            "an alert function is a plain function of one argument, the alert: "
+            "def lock_account(alert): ...",
+            handler=function,
+        )
     alerts.add(function)
     return function
 
@@ -261,8 +273,8 @@ def set_security_limits(limits: SecurityLimits) -> None:
         InvalidOptionError: a number is not above 0.
     """
     for name, value in limits._asdict().items():
-        if not value > 0:
-            raise InvalidOptionError(f"{name} must be above 0", option=name)
+        if not isinstance(value, int | float) or not value > 0:
+            raise InvalidOptionError(f"{name} must be a number above 0", option=name)
     failures.limits = limits
 
 

@@ -29,9 +29,9 @@ __all__ = [
     "system_status",
 ]
 
-SYSTEM_LOGGER = logging.getLogger("madcrow_events.system")
+SYSTEM_LOGGER: logging.Logger = logging.getLogger("madcrow_events.system")
 
-system_group = HandlerGroup("system")
+system_group: HandlerGroup = HandlerGroup("system")
 """The handlers of this module."""
 
 _BEFORE_THE_OTHERS, _AFTER_THE_OTHERS = 100, -100

@@ -163,8 +163,10 @@ def test_limits_and_window_can_be_set(alerts: list[Alert]) -> None:
     with madcrow_signals.isolated(empty=True):
         assert failures.limits == SecurityLimits()
     assert failures.limits.brute_force == 2
-    with pytest.raises(InvalidOptionError, match="brute_force must be above 0"):
+    with pytest.raises(InvalidOptionError, match="brute_force must be a number above 0"):
         set_security_limits(SecurityLimits(brute_force=0))
+    with pytest.raises(InvalidOptionError, match="window_seconds must be a number"):
+        set_security_limits(SecurityLimits(window_seconds="a"))  # type: ignore[arg-type]
 
 
 @pytest.mark.guarantee("E3")
@@ -243,8 +245,12 @@ def test_an_alert_function_that_fails_stops_no_other() -> None:
         handle_suspicious_activity_alert(None, kind="k", subject="s", count=1)
     assert len(caught.value.exceptions) == 2
     assert called == ["k", "k"]
-    with pytest.raises(HandlerSignatureError):
-        add_alert_function("lock")  # type: ignore[arg-type]
+
+    async def later(alert: SuspiciousActivityEventContext) -> None: ...
+
+    for unusable in ("lock", lambda: 1, later):
+        with pytest.raises(HandlerSignatureError, match="plain function of one argument"):
+            add_alert_function(unusable)  # type: ignore[arg-type]
 
 
 def test_alert_functions_are_isolated() -> None:
