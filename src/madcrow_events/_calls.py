@@ -40,6 +40,9 @@ _inherited = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _is_enabled_for = LOGGER.isEnabledFor
+# The logger's own memory of its answers, which it empties when a level changes: one look-up
+# instead of a call. Where a Python has no such memory, the logger is asked each time.
+_known_levels: dict[int, bool] = getattr(LOGGER, "_cache", {})
 
 
 def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one frame, for speed
@@ -77,15 +80,18 @@ def call_all(  # noqa: C901, PLR0912  # one loop for each call style, in one fra
     emission.depth = 0
     emission._plan = plan
     emission._payload = payload
-    emission._values = values = []
     emission._failures = None
     emission._running = False
     inherited = _inherited(None)
     if inherited is not None:
         _nest(emission, inherited)
-    segments = planned = _timed(emission) if _is_enabled_for(_DEBUG) else plan.segments
+    segments = planned = plan.segments
+    if _known_levels.get(_DEBUG, True) and _is_enabled_for(_DEBUG):
+        segments = planned = _timed(emission)
     if not segments:
+        emission._values = ()
         return emission
+    emission._values = values = []
     emission._running = True
     token = _enter(emission)
     try:

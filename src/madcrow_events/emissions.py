@@ -119,7 +119,7 @@ class Emission(Generic[PayloadT_co]):
     depth: int
     _plan: Plan
     _payload: Any
-    _values: list[Any]
+    _values: Any  # a list, or an empty tuple where there is nobody to call
     _failures: Failures | None
     _running: bool
     _validated: dict[type[BaseEventContext], BaseEventContext | ContextValidationError]

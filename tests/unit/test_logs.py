@@ -78,6 +78,43 @@ def test_debug_tells_registrations_emissions_executions_and_errors(written: io.S
 
 
 @pytest.mark.guarantee("G1")
+def test_debug_can_be_turned_on_and_off_while_the_program_runs() -> None:
+    """Through any of the ways that logging has, also after the logger was asked before."""
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    root, logger = logging.getLogger(), logging.getLogger("madcrow_events")
+    before = root.level
+    root.addHandler(handler)
+
+    def emitted() -> bool:
+        stream.seek(0)
+        stream.truncate()
+        EventDispatcher().emit("user_logged_in")
+        return "user_logged_in emitted" in stream.getvalue()
+
+    try:
+        assert not emitted()
+        root.setLevel(logging.DEBUG)
+        assert emitted()
+        logging.disable(logging.DEBUG)
+        assert not emitted()
+        logging.disable(logging.NOTSET)
+        assert emitted()
+        logger.disabled = True
+        assert not emitted()
+        logger.disabled = False
+        logger.setLevel(logging.INFO)
+        assert not emitted()
+        logger.setLevel(logging.NOTSET)
+        assert emitted()
+        root.setLevel(logging.WARNING)
+        assert not emitted()
+    finally:
+        root.setLevel(before)
+        root.removeHandler(handler)
+
+
+@pytest.mark.guarantee("G1")
 def test_debug_changes_no_outcome(written: io.StringIO, signals: SignalRegistry) -> None:
     class Owner:
         def handle(self, context: LoginEventContext) -> str:
