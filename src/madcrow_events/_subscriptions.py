@@ -286,11 +286,6 @@ class Subscription:
         return not (self._handler_is_weak and self._handler() is None) and self._sender_is_alive
 
     @property
-    def _holds_sender_weakly(self) -> bool:
-        """Whether its sender may go away."""
-        return self._sender_is_weak
-
-    @property
     def _sender_is_alive(self) -> bool:
         """Whether its sender still exists; else another object may have the sender's id."""
         return not self._sender_is_weak or self._sender() is not None
@@ -299,10 +294,6 @@ class Subscription:
         """End it; doing so again is no error. Never waits, so finalizers may call it."""
         self._active = False
         self._holder.leave_note(self)
-
-    def _deactivate(self) -> None:
-        """Mark it as no longer entered in its table."""
-        self._active = False
 
     def __enter__(self) -> Self:
         """Return the subscription, for `with signal.subscribe(handler):`."""

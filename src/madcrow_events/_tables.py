@@ -92,7 +92,7 @@ class Plan:
             (style, tuple(call for _, call in run))
             for style, run in groupby(calls, key=lambda call: call[0])
         )
-        self.bound_to = next((e for e in self.subscriptions if e._holds_sender_weakly), None)
+        self.bound_to = next((e for e in self.subscriptions if e._sender_is_weak), None)
 
 
 class _Plans:
@@ -155,7 +155,7 @@ class SubscriptionTable:
         with self._exclusive() as dropped:
             replaced = self._bucket(subscription).get(subscription._handler_key)
             if replaced is not None and replaced is not subscription:
-                replaced._deactivate()
+                replaced._active = False
                 dropped.append(replaced)
             self._enter(subscription)
 

@@ -229,6 +229,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             The receiver.
 
         Raises:
+            HandlerSignatureError: the receiver cannot be called.
             InvalidOptionError: the receiver cannot be held weakly.
             SubscriptionConflictError: it was subscribed with `subscribe` before.
         """

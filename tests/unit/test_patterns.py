@@ -177,7 +177,6 @@ def test_a_pattern_of_many_stars_takes_no_time(shop: SignalRegistry) -> None:
 @pytest.mark.guarantee("N6")
 def test_patterns_end_wholly_while_another_thread_declares(shop: SignalRegistry) -> None:
     stop = threading.Event()
-    errors: list[BaseException] = []
     interval = sys.getswitchinterval()
 
     def declare() -> None:
@@ -196,7 +195,7 @@ def test_patterns_end_wholly_while_another_thread_declares(shop: SignalRegistry)
         stop.set()
         thread.join()
         sys.setswitchinterval(interval)
-    assert errors == []
+    assert len(shop) > 3, "nothing was declared meanwhile"
     assert not shop.subscriptions
 
 

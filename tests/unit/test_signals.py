@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import inspect
 import threading
 from typing import Any
 
@@ -23,6 +24,7 @@ from madcrow_events import (
     SignalConflictError,
     SignalRegistry,
     SubscriptionConflictError,
+    current_event,
     madcrow_signals,
 )
 
@@ -571,6 +573,8 @@ def test_a_send_async_that_is_never_finished_leaves_no_error(signal: EventSignal
     coroutine = signal.send_async()
     contextvars.copy_context().run(coroutine.send, None)
     coroutine.close()
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
+    assert current_event() is None
 
 
 def test_isolated_blocks_end_in_the_reverse_order_of_their_start(signals: SignalRegistry) -> None:

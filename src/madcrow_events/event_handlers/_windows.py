@@ -140,27 +140,24 @@ class FailureStore(Store[_Failures]):
 
     def failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
         """Add a failure, at a time in seconds since 1970; return what became suspicious by it."""
-        limits, found = self.limits, []
+        limits = self.limits
         seconds = limits.window_seconds
+        found: list[Suspicion] = []
         with self._lock:
-            window = self._state.emails.touch(email)
-            if not window.is_too_late(at, seconds):
+            for kind, subject, limit, windows in (
+                ("brute_force", email, limits.brute_force, self._state.emails),
+                ("many_accounts", address, limits.many_accounts, self._state.addresses),
+            ):
+                if subject is None:
+                    continue
+                window = windows.touch(subject)
+                if window.is_too_late(at, seconds):
+                    continue
                 window.add(at, email, seconds)
-                count = len(window.times)
-                if count >= limits.brute_force and window.raises(
-                    "brute_force", window.times[-1], seconds
-                ):
-                    found.append(Suspicion("brute_force", email, count))
-            if address is None:
-                return found
-            window = self._state.addresses.touch(address)
-            if not window.is_too_late(at, seconds):
-                window.add(at, email, seconds)
-                count = len(window.latest_by_email)
-                if count >= limits.many_accounts and window.raises(
-                    "many_accounts", window.times[-1], seconds
-                ):
-                    found.append(Suspicion("many_accounts", address, count))
+                # An e-mail is attacked by attempts, an address attacks e-mails.
+                attempts = window.times if kind == "brute_force" else window.latest_by_email
+                if len(attempts) >= limit and window.raises(kind, window.times[-1], seconds):
+                    found.append(Suspicion(kind, subject, len(attempts)))
         return found
 
     def succeeded(self, email: str, at: float) -> list[Suspicion]:
