@@ -294,8 +294,9 @@ class RegistryMachine(RuleBasedStateMachine):
         self.turn += 1
         for event in self.events if self.turn % 2 else ():
             self._emit(event, None, flag=True, way="emit")
-            for sender in [entry.sender for entry in self.model if entry.active]:
-                if sender is not ANY:
+            if any(entry.active and entry.sender is not ANY for entry in self.model):
+                # All of them, for what must not be matched looks like what must.
+                for sender in [*PLAIN_SENDERS, *self.senders.values()]:
                     self._emit(event, sender, flag=False, way="send")
 
     def _emit(self, event: str, who: Any, flag: bool, way: str) -> None:
