@@ -16,7 +16,10 @@ from madcrow_events.exceptions import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["canonical_name", "unknown_event"]
+__all__ = ["HANDLER_FAILED", "canonical_name", "unknown_event"]
+
+HANDLER_FAILED = "handler_failed"
+"""The event that announces a failure, and is never announced itself (F1)."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _PATTERN = re.compile(r"[a-z0-9_.*]*\*[a-z0-9_.*]*")

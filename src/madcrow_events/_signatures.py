@@ -28,6 +28,7 @@ __all__ = [
     "BY_CONTEXT",
     "BY_EMISSION",
     "BY_KEYWORDS",
+    "BY_OPTIONS",
     "RECEIVER",
     "Shape",
     "is_async",
@@ -37,6 +38,7 @@ __all__ = [
 BY_KEYWORDS = 0  # handler(sender, **context)
 BY_CONTEXT = 1  # handler(context)
 BY_EMISSION = 2  # call(emission), which does the rest
+BY_OPTIONS = 3  # an async handler whose subscription has options to obey first
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -49,13 +51,21 @@ class Shape:
     Attributes:
         style: which of the call loop's three ways fits.
         invoke: `invoke(handler, emission)`, the general way.
+        is_async: whether a call gives a coroutine.
     """
 
-    __slots__ = ("invoke", "style")
+    __slots__ = ("invoke", "is_async", "style")
 
-    def __init__(self, style: int, invoke: Callable[[Any, Emission[Any]], Any]) -> None:
+    def __init__(
+        self,
+        style: int,
+        invoke: Callable[[Any, Emission[Any]], Any],
+        *,
+        is_async: bool = False,
+    ) -> None:
         self.style: int = style
         self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
+        self.is_async: bool = is_async
 
 
 def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
@@ -66,17 +76,8 @@ RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords)
 """The shape of every receiver that `connect` takes, whatever its signature (N5)."""
 
 
-def _refuse_async(handler: Any, emission: Emission[Any]) -> Any:
-    raise HandlerSignatureError(
-        f"handler {handler_name(handler)} of {emission.event} is async, which emit does not "
-        "support yet: connect a plain function, or use send_async",
-        event=emission.event,
-        handler=handler,
-    )
-
-
-ASYNC_RECEIVER = Shape(BY_EMISSION, _refuse_async)
-"""The shape of an async receiver that `connect` took; only `send_async` calls those."""
+ASYNC_RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords, is_async=True)
+"""The shape of an async receiver."""
 
 
 def is_async(handler: object) -> bool:
@@ -163,12 +164,15 @@ class _Reader:
             else:
                 injected[parameter.name] = get
 
+        awaited = is_async(self.handler)
         if takes_rest and positional == [_sender] and not injected:
-            return RECEIVER
+            return ASYNC_RECEIVER if awaited else RECEIVER
         if accepted and positional and len(parameters) == 1:
             direct = self.model is not None and issubclass(self.model, accepted)
             return Shape(
-                BY_CONTEXT if direct else BY_EMISSION, partial(_invoke_with_context, accepted)
+                BY_CONTEXT if direct else BY_EMISSION,
+                partial(_invoke_with_context, accepted),
+                is_async=awaited,
             )
         return Shape(
             BY_EMISSION,
@@ -183,17 +187,13 @@ class _Reader:
                 ),
                 takes_rest,
             ),
+            is_async=awaited,
         )
 
     def _parameters(self) -> list[inspect.Parameter]:
         if not callable(self.handler):
             raise self._refused(
                 f"is of type {type_name(type(self.handler))} and cannot be called: give a function"
-            )
-        if is_async(self.handler):
-            raise self._refused(
-                "is async, and async handlers are not supported yet: give a plain function, "
-                "which may start a task"
             )
         try:
             called = _function_behind(self.handler)

@@ -10,20 +10,24 @@ import types
 import uuid
 import weakref
 from collections.abc import Callable, Mapping  # noqa: TC003  # the annotations of the options are read at run time
+from difflib import get_close_matches
 from enum import Enum
 from functools import partial
 from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict
 
+from madcrow_events._frames import NO_RESULT, Called
 from madcrow_events._logs import handler_name, printable
-from madcrow_events._signatures import BY_EMISSION, Shape, is_async
-from madcrow_events.emissions import NO_RESULT, Called, Emission
+from madcrow_events._signatures import BY_EMISSION, BY_OPTIONS, Shape, is_async
+from madcrow_events._waiting import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from typing import Self
+
+    from madcrow_events.emissions import Emission
 
 __all__ = [
     "ANY",
@@ -62,6 +66,8 @@ class SubscriptionOptions(TypedDict, total=False):
         when: a predicate over the context, as a read-only mapping of its keywords.
         weak: whether to hold the handler weakly; None, the default, does so for
             bound methods only (L1).
+        timeout: for an async handler, after how many seconds it is cancelled (A5).
+        background: whether it runs later, out of the emitter's way (B1).
     """
 
     sender: Any
@@ -69,6 +75,8 @@ class SubscriptionOptions(TypedDict, total=False):
     once: bool
     when: Callable[[Mapping[str, Any]], object] | None
     weak: bool | None
+    timeout: float | None
+    background: bool
 
 
 def check_options(options: SubscriptionOptions) -> None:
@@ -81,7 +89,9 @@ def check_options(options: SubscriptionOptions) -> None:
     if unknown:
         known = ", ".join(sorted(SubscriptionOptions.__annotations__))
         name = min(unknown)
-        message = f"no option is called '{printable(name)}': use one of {known}"
+        near = get_close_matches(name, SubscriptionOptions.__annotations__, 1)
+        fix = f"did you mean '{near[0]}'? The options are" if near else "use one of"
+        message = f"no option is called '{printable(name)}': {fix} {known}"
         raise InvalidOptionError(message, option=name)
     priority: object = options.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
@@ -93,8 +103,10 @@ def check_options(options: SubscriptionOptions) -> None:
             "lambda context: context['is_admin']",
             option="when",
         )
-    if not isinstance(options.get("once", False), bool):
-        raise InvalidOptionError("once must be True or False", option="once")
+    for name in ("once", "background"):
+        if not isinstance(options.get(name, False), bool):
+            raise InvalidOptionError(f"{name} must be True or False", option=name)
+    check_seconds("timeout", options.get("timeout"))
     if not isinstance(options.get("weak"), bool | None):
         raise InvalidOptionError("weak must be True, False or None", option="weak")
 
@@ -175,6 +187,8 @@ class Subscription:
         priority: the higher, the earlier.
         once: whether it is cancelled as it is first called.
         when: the predicate that decides on each emission, or None.
+        timeout: after how many seconds an async handler is cancelled, or None.
+        background: whether the handler runs later, out of the emitter's way.
     """
 
     __slots__ = (
@@ -193,9 +207,11 @@ class Subscription:
         "_sender_key",
         "_shape",
         "_ticket",
+        "background",
         "event",
         "once",
         "priority",
+        "timeout",
         "when",
     )
 
@@ -222,6 +238,14 @@ class Subscription:
         self.priority: int = options.get("priority", 0)
         self.once: bool = options.get("once", False)
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
+        self.timeout: float | None = options.get("timeout")
+        self.background: bool = options.get("background", False)
+        if self.timeout is not None and not shape.is_async:
+            raise InvalidOptionError(
+                f"{handler_name(handler)} is a plain function, which cannot be cancelled: make it "
+                "async, or leave out timeout and limit what it waits for itself",
+                option="timeout",
+            )
         self._order = next_order() if order is None else order
         self._ticket: list[bool] | None = [] if self.once else None
         self._hold_handler(handler, weak=options.get("weak"))
@@ -308,22 +332,45 @@ class Subscription:
         state = "" if self.active else " (ended)"
         return f"<Subscription {handler_name(self.handler)} on {self.event}{state}>"
 
+    @property
+    def _runs_inline(self) -> bool:
+        """Whether the call loop itself calls the handler."""
+        return not (self.background or self._shape.is_async)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing has to be looked at before the handler is called."""
+        return not (self._handler_is_weak or self.once) and self.when is None
+
     def _prepared(self) -> tuple[int, Any]:
         """Return the call loop's style and callable for this subscription."""
-        if self._handler_is_weak or self.when is not None or self.once:
+        if not self._is_plain:
             return BY_EMISSION, self._call
         if self._shape.style == BY_EMISSION:
             return BY_EMISSION, partial(self._shape.invoke, self._handler)
         return self._shape.style, self._handler
 
+    def _prepared_to_await(self) -> tuple[int, Any]:
+        """Return the same for the loop of awaited handlers."""
+        if self.timeout is not None or not self._is_plain:
+            return BY_OPTIONS, self
+        return self._prepared()
+
     def _admit(self, emission: Emission[Any]) -> Any:
         """Return the handler if this emission is for it, else None; claims a `once`."""
+        handler = self._match(emission)
+        return handler if handler is not None and self._is_claimed() else None
+
+    def _match(self, emission: Emission[Any]) -> Any:
+        """Return the handler if it lives and its `when` agrees, else None."""
         handler = self.handler
-        if handler is None:
-            return None
-        if self.when is not None and not self.when(MappingProxyType(emission._keywords())):
-            return None
-        return handler if self._ticket is None or (self._owner or self)._claim() else None
+        if handler is None or self.when is None:
+            return handler
+        return handler if self.when(MappingProxyType(emission._keywords())) else None
+
+    def _is_claimed(self) -> bool:
+        """Tell whether it may be called, which takes the one call that a `once` has."""
+        return self._ticket is None or (self._owner or self)._claim()
 
     def _claim(self) -> bool:
         """Take the one call that a `once` may make; for a pattern, the one over all its events."""
@@ -348,6 +395,8 @@ class Subscription:
             and self.once == other.once
             and self.when is other.when
             and self.weak == other.weak
+            and self.timeout == other.timeout
+            and self.background == other.background
             and self._connected == other._connected
         )
 

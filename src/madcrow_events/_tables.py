@@ -10,9 +10,7 @@ finalizer is user code (F6).
 
 from __future__ import annotations
 
-import fnmatch
 import os
-import re
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -21,12 +19,12 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import WeakValueDictionary
 
+from madcrow_events._frames import PENDING
 from madcrow_events._logs import handler_name
 from madcrow_events._subscriptions import (
     ANY,
     Subscription,
     identity_key,
-    next_order,
     sender_key,
 )
 from madcrow_events.exceptions import SubscriptionConflictError
@@ -34,38 +32,38 @@ from madcrow_events.exceptions import SubscriptionConflictError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
-    from madcrow_events._signatures import Shape
-    from madcrow_events._subscriptions import SubscriptionOptions
 
 __all__ = [
-    "PatternSubscription",
-    "PatternTable",
     "Plan",
     "Segments",
     "SubscriptionTable",
-    "renew_lock_after_fork",
+    "check_same_options",
+    "renew_after_fork",
 ]
 
 
-class _LockOwner(Protocol):
-    def _renew_lock(self) -> None: ...
+class _Renewed(Protocol):
+    def _renew_after_fork(self) -> None: ...
 
 
-_lock_owners: WeakValueDictionary[int, _LockOwner] = WeakValueDictionary()
+_renewed: WeakValueDictionary[int, _Renewed] = WeakValueDictionary()
 
 
-def renew_lock_after_fork(owner: _LockOwner) -> None:
-    """Give a forked child a free lock, for the thread that held it may not exist there."""
-    _lock_owners[id(owner)] = owner
+def renew_after_fork(owner: _Renewed) -> None:
+    """Let `owner` start afresh in a forked child, where the other threads do not exist.
+
+    Of a lock, for instance, nobody is left there who would release it.
+    """
+    _renewed[id(owner)] = owner
 
 
-def _renew_locks() -> None:
-    for owner in list(_lock_owners.values()):
-        owner._renew_lock()
+def _renew_all() -> None:
+    for owner in list(_renewed.values()):
+        owner._renew_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
-    os.register_at_fork(after_in_child=_renew_locks)
+    os.register_at_fork(after_in_child=_renew_all)
 
 
 Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
@@ -76,23 +74,53 @@ class Plan:
     """The calls of one emission.
 
     Attributes:
-        segments: runs of neighbours of one call style: `(style, callables)`.
-        subscriptions: the same calls' subscriptions, flat, in the same order.
+        segments: the inline calls, as runs of neighbours of one style: `(style, callables)`.
+        subscriptions: all that are called: inline, then awaited, then in the background.
+        by_priority: the same in the order in which blinker's `send` calls them.
+        inline: how many are called inline.
+        awaited: how many are async and not in the background.
+        to_await: these, as runs of neighbours like `segments`.
+        queued: how many are in the background.
+        pending: what an emission's values hold for those two until they have finished.
+        later: whether there are any.
         bound_to: a subscription that holds this plan's sender weakly, or None.
     """
 
-    __slots__ = ("bound_to", "segments", "subscriptions")
+    __slots__ = (
+        "awaited",
+        "bound_to",
+        "by_priority",
+        "inline",
+        "later",
+        "pending",
+        "queued",
+        "segments",
+        "subscriptions",
+        "to_await",
+    )
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
-        self.subscriptions = tuple(
-            sorted(subscriptions, key=lambda entry: (-entry.priority, entry._order))
-        )
-        calls = [subscription._prepared() for subscription in self.subscriptions]
-        self.segments: Segments = tuple(
-            (style, tuple(call for _, call in run))
-            for style, run in groupby(calls, key=lambda call: call[0])
-        )
-        self.bound_to = next((e for e in self.subscriptions if e._sender_is_weak), None)
+        ordered = sorted(subscriptions, key=lambda entry: (-entry.priority, entry._order))
+        self.by_priority = tuple(ordered)
+        inline = [entry for entry in ordered if entry._runs_inline]
+        awaited = [entry for entry in ordered if not (entry._runs_inline or entry.background)]
+        queued = [entry for entry in ordered if entry.background]
+        self.subscriptions = (*inline, *awaited, *queued)
+        self.inline = len(inline)
+        self.awaited = len(awaited)
+        self.to_await = _runs(entry._prepared_to_await() for entry in awaited)
+        self.queued = len(queued)
+        self.pending = (PENDING,) * (len(awaited) + len(queued))
+        self.later = bool(self.pending)
+        self.segments = _runs(entry._prepared() for entry in inline)
+        self.bound_to = next((entry for entry in ordered if entry._sender_is_weak), None)
+
+
+def _runs(calls: Iterable[tuple[int, Any]]) -> Segments:
+    return tuple(
+        (style, tuple(call for _, call in run))
+        for style, run in groupby(calls, key=lambda call: call[0])
+    )
 
 
 class _Plans:
@@ -120,14 +148,14 @@ class SubscriptionTable:
     __slots__ = ("__weakref__", "_busy", "_by_sender", "_lock", "_mutes", "_notes", "plans")
 
     def __init__(self) -> None:
-        self._renew_lock()
-        renew_lock_after_fork(self)
+        self._renew_after_fork()
+        renew_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._notes: deque[Subscription] = deque()
         self._mutes: set[object] = set()
         self.plans = _Plans()
 
-    def _renew_lock(self) -> None:
+    def _renew_after_fork(self) -> None:
         """Start with a free lock."""
         # Re-entrant: a garbage collection under the lock may run a finalizer that subscribes.
         self._lock = threading.RLock()
@@ -333,103 +361,3 @@ def check_same_options(present: Subscription, requested: Subscription) -> None:
             event=present.event,
             handler=present.handler,
         )
-
-
-class PatternTable:
-    """The subscriptions to patterns of one registry."""
-
-    def __init__(self) -> None:
-        self._by_order: dict[int, PatternSubscription] = {}
-        self._by_key: dict[Hashable, PatternSubscription] = {}
-
-    def add(self, pattern: PatternSubscription) -> PatternSubscription:
-        """Enter a pattern, or return the equal one that is here already (H6).
-
-        Raises:
-            SubscriptionConflictError: the handler is here with other options.
-        """
-        present = self._by_key.get(pattern._key)
-        if present is not None and present.active:
-            check_same_options(present, pattern)
-            return present
-        self._enter(pattern)
-        return pattern
-
-    def _enter(self, pattern: PatternSubscription) -> None:
-        self._by_order[pattern._order] = self._by_key[pattern._key] = pattern
-        pattern._activate()
-
-    def leave_note(self, pattern: PatternSubscription) -> None:
-        """Take a pattern out."""
-        self._by_order.pop(pattern._order, None)
-        if self._by_key.get(pattern._key) is pattern:
-            self._by_key.pop(pattern._key, None)
-
-    def live(self) -> list[PatternSubscription]:
-        """Return the active patterns, in the order in which they came."""
-        return [entry for entry in list(self._by_order.values()) if entry.active]
-
-    def restore(self, patterns: Iterable[PatternSubscription]) -> None:
-        """Hold what `live` returned once; the tables restore the subscriptions themselves."""
-        for pattern in self.live():
-            pattern.cancel()
-        for pattern in patterns:
-            if pattern._alive:
-                self._enter(pattern)
-
-
-class PatternSubscription(Subscription):
-    """One handler's subscription to every event whose name matches a pattern (N4).
-
-    `event` is the pattern; `*` stands for any characters, dots included.
-    Cancelling it ends the subscription to each of the events.
-    """
-
-    __slots__ = ("_children", "_key", "_matches", "_options")
-
-    def __init__(
-        self,
-        holder: PatternTable,
-        pattern: str,
-        handler: Any,
-        shape: Shape,
-        options: SubscriptionOptions,
-    ) -> None:
-        super().__init__(holder, pattern, handler, shape, options)
-        self._key = (pattern, self._handler_key, self._sender_key)
-        # What fnmatch makes of several stars takes linear time, unlike a chain of ".*".
-        self._matches = re.compile(fnmatch.translate(pattern)).match
-        # Without the sender, which would be kept alive by it.
-        self._options: SubscriptionOptions = {**options, "sender": ANY}
-        self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
-
-    def _handles(self, handler: object) -> bool:
-        """Tell whether this is the handler's."""
-        return self._handler_key == identity_key(handler)
-
-    def _extend_to(self, table: SubscriptionTable, event: str) -> None:
-        """Subscribe the handler to one more event."""
-        handler, sender = self.handler, self.sender
-        if not self.active:
-            return
-        child = Subscription(
-            table,
-            event,
-            handler,
-            self._shape,
-            {**self._options, "sender": sender},
-            order=self._order,
-            owner=self,
-            key=self._key[:2],
-        )
-        self._children[next_order()] = table.add(child)
-        if not self._active:
-            child.cancel()
-
-    def cancel(self) -> None:
-        """End it for every event; doing so again is no error."""
-        super().cancel()
-        for reference in self._children.valuerefs():  # a copy, while others may extend it
-            child = reference()
-            if child is not None:  # pragma: no branch  # one may go away at this very moment
-                child.cancel()

@@ -1,19 +1,31 @@
 """The policy under which emissions happen, and one emitter for each built-in event.
 
 This module holds the default dispatcher, one of the package's three pieces of
-global state.
+global state. It is longer than others because each way of emitting says what it
+takes and raises, and each built-in event has its emitter.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from madcrow_events._calls import call_all
-from madcrow_events._logs import handler_name, type_name
-from madcrow_events.emissions import Emission, validate_keywords
-from madcrow_events.exceptions import ContextTypeError, InvalidOptionError
+from madcrow_events._frames import is_announcing
+from madcrow_events._loading import load_async_calls
+from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._names import HANDLER_FAILED
+from madcrow_events._workers import Overflow, Workers
+from madcrow_events.emissions import Emission, raise_failures, validate_keywords
+from madcrow_events.exceptions import (
+    ContextTypeError,
+    DispatcherClosedError,
+    InvalidOptionError,
+    QueueFullError,
+    WouldDeadlockError,
+)
 from madcrow_events.models import (
     AccountActivatedEventContext,
     AccountBannedEventContext,
@@ -28,7 +40,6 @@ from madcrow_events.models import (
     RegistrationEventContext,
 )
 from madcrow_events.signals import (
-    HANDLER_FAILED,
     EventSignal,
     SignalRegistry,
     account_activated,
@@ -44,16 +55,21 @@ from madcrow_events.signals import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Self
+
+    from madcrow_events.emissions import HandlerFailure
 
 __all__ = [
     "ContextEmitter",
     "EventDispatcher",
     "OnError",
+    "Overflow",
     "emit_account_activated_event",
     "emit_account_banned_event",
     "emit_account_closed_event",
     "emit_event",
+    "emit_event_async",
     "emit_login_event",
     "emit_login_failed_event",
     "emit_logout_event",
@@ -68,12 +84,27 @@ ContextT = TypeVar("ContextT", bound=BaseEventContext)
 # What is surely meant as the context where the sender should be.
 _CONTEXTS = frozenset({BaseEventContext, dict})
 
+
+def _load_start_handlers(*arguments: Any) -> Any:
+    """Load what imports asyncio, put it in this one's place, and call it."""
+    global _start_handlers  # noqa: PLW0603  # a function, loaded when first needed
+    _start_handlers = load_async_calls().start_handlers
+    return _start_handlers(*arguments)
+
+
+_start_handlers: Callable[..., Any] = _load_start_handlers
+
+# Why the announcement of a failure may find nobody to hear it, which is not the emitter's matter.
+_NO_PLACE = (QueueFullError, DispatcherClosedError, WouldDeadlockError)
+
 OnError: TypeAlias = Literal["log", "raise"]
 """What becomes of failures: `"log"` only, or `"raise"` to the emitter besides."""
 
 
 class EventDispatcher:
     """Emits events, and shields the emitter from handlers that fail.
+
+    In a `with` block it is closed at the end.
 
     Args:
         signals: the registry in which names are looked up.
@@ -82,12 +113,16 @@ class EventDispatcher:
         validate: whether a loose emission must satisfy the signal's model (C4).
         log_tracebacks: whether the log of a failure has the handler's traceback,
             whose text is its author's (G1).
+        queue_size: how many handlers that run later may wait for it (B1).
+        overflow: what becomes of one more: `"block"` waits for a place, `"raise"`
+            refuses the emission, `"drop"` leaves the handler out and counts it.
+        max_workers: how many threads at most run plain handlers in the background.
 
     Raises:
-        InvalidOptionError: `on_error` is neither, or `signals` is no registry.
+        InvalidOptionError: an option has an impossible value.
     """
 
-    __slots__ = ("log_tracebacks", "on_error", "signals", "validate")
+    __slots__ = ("_workers", "log_tracebacks", "on_error", "signals", "validate")
 
     def __init__(
         self,
@@ -96,6 +131,9 @@ class EventDispatcher:
         on_error: OnError = "log",
         validate: bool = False,
         log_tracebacks: bool = True,
+        queue_size: int = 1000,
+        overflow: Overflow = "block",
+        max_workers: int = 4,
     ) -> None:
         if not isinstance(signals, SignalRegistry):
             raise InvalidOptionError("signals must be a SignalRegistry", option="signals")
@@ -105,6 +143,7 @@ class EventDispatcher:
         self.on_error: OnError = on_error
         self.validate: bool = validate
         self.log_tracebacks: bool = log_tracebacks
+        self._workers = Workers(queue_size, overflow, max_workers)
 
     def with_options(
         self,
@@ -113,19 +152,24 @@ class EventDispatcher:
         validate: bool | None = None,
         log_tracebacks: bool | None = None,
     ) -> EventDispatcher:
-        """Return a dispatcher of the same signals with some options changed.
+        """Return a dispatcher of the same signals, queue and workers with some options changed.
 
         Args:
             on_error: as for the class; None keeps what this one has.
             validate: likewise.
             log_tracebacks: likewise.
+
+        Raises:
+            InvalidOptionError: `on_error` is neither.
         """
-        return EventDispatcher(
-            self.signals,
-            on_error=self.on_error if on_error is None else on_error,
-            validate=self.validate if validate is None else validate,
-            log_tracebacks=self.log_tracebacks if log_tracebacks is None else log_tracebacks,
-        )
+        if on_error not in ("log", "raise", None):
+            raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
+        sibling = copy(self)
+        sibling.on_error = self.on_error if on_error is None else on_error
+        sibling.validate = self.validate if validate is None else validate
+        if log_tracebacks is not None:
+            sibling.log_tracebacks = log_tracebacks
+        return sibling
 
     def emit(
         self, event: str | EventSignal[Any], /, sender: Any = None, **context: Any
@@ -141,14 +185,62 @@ class EventDispatcher:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: nobody declared the event.
             ContextTypeError: a context is given in the sender's place.
-        ContextValidationError: `validate` is set and the keywords do not fit the model.
+            ContextValidationError: `validate` is set and the keywords do not fit the model.
             EmissionDepthError: handlers emit events without end.
+            QueueFullError: handlers that would run later find no place in the queue;
+                no handler has run (B1).
+            DispatcherClosedError: likewise, after `close`.
+            WouldDeadlockError: the places in the queue are held in an event loop that
+                does not run (A3).
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
             signal = event if type(event) is EventSignal else self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
+        if sender is not None or self.validate:
+            self._check_loose(signal, sender, context)
+        emission = call_all(self, signal, sender, context, None, context)
+        if emission._failures is not None:
+            self._go_on(emission)
+        return emission
+
+    async def emit_async(
+        self, event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+    ) -> Emission[Mapping[str, Any]]:
+        """Emit an event with plain keywords, and await its async handlers (A1).
+
+        Args:
+            event: its name or signal.
+            sender: who emits; the signal itself if left out.
+            **context: what the handlers get, unchecked unless `validate` is set.
+
+        Raises:
+            CancelledError: the emitter was cancelled; so have been the handlers.
+            MadcrowEventsError: as for `emit`.
+            Exception: a handler failed and `on_error` is `"raise"`.
+        """
+        try:
+            signal = event if type(event) is EventSignal else self.signals[event]
+        except TypeError:  # it is not even hashable
+            signal = self.signals.resolve(event)
+        if sender is not None or self.validate:
+            self._check_loose(signal, sender, context)
+        emission = call_all(self, signal, sender, context, None, context, True)  # noqa: FBT003
+        plan = emission._plan
+        if plan.later:
+            emission._values.extend(plan.pending)
+            if plan.queued:
+                await self._workers.start_async(emission)
+            if plan.awaited:
+                left = _start_handlers(emission, None)
+                if left is not None:
+                    await left
+        if emission._failures is not None:
+            await self._after_failures_async(emission)
+        return emission
+
+    def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
         if sender is not None and _CONTEXTS.intersection(type(sender).__mro__):
             raise ContextTypeError(
                 f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
@@ -158,10 +250,6 @@ class EventDispatcher:
             )
         if self.validate and signal.context_model is not None:
             validate_keywords(signal.name, signal.context_model, context)
-        emission = call_all(self, signal, sender, context, None, context)
-        if emission._failures is not None:
-            self._after_failures(emission)
-        return emission
 
     @overload
     def emit_typed(
@@ -194,6 +282,9 @@ class EventDispatcher:
             UnknownEventError: nobody declared the event.
             ContextTypeError: the context is of another model; no handler has run.
             EmissionDepthError: handlers emit events without end.
+            QueueFullError: as for `emit`.
+            DispatcherClosedError: as for `emit`.
+            WouldDeadlockError: as for `emit`.
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
@@ -205,36 +296,186 @@ class EventDispatcher:
             fitting = _fitting(signal, context)
         emission = call_all(self, signal, sender, context, fitting, None)
         if emission._failures is not None:
-            self._after_failures(emission)
+            self._go_on(emission)
         return emission
 
-    def _after_failures(self, emission: Emission[Any]) -> None:
-        self._announce(emission)
-        if self.on_error == "raise":
-            emission.raise_for_failures()
+    @overload
+    async def emit_typed_async(
+        self,
+        event: str | EventSignal[BaseEventContext],
+        context: ContextT,
+        sender: Any = None,
+    ) -> Emission[ContextT]: ...
+    @overload
+    async def emit_typed_async(
+        self, event: EventSignal[ContextT], context: ContextT, sender: Any = None
+    ) -> Emission[ContextT]: ...
+    @overload
+    async def emit_typed_async(
+        self, event: EventSignal[Any], context: GenericEventContext, sender: Any = None
+    ) -> Emission[GenericEventContext]: ...
+    async def emit_typed_async(
+        self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
+    ) -> Emission[Any]:
+        """Emit an event with a context model, and await its async handlers (A1).
 
-    def _announce(self, emission: Emission[Any]) -> None:
+        Args:
+            event: its name or signal.
+            context: as for `emit_typed`.
+            sender: who emits; the signal itself if left out.
+
+        Raises:
+            CancelledError: the emitter was cancelled; so have been the handlers.
+            MadcrowEventsError: as for `emit_typed`.
+            Exception: a handler failed and `on_error` is `"raise"`.
+        """
+        try:
+            signal = event if type(event) is EventSignal else self.signals[event]
+        except TypeError:  # it is not even hashable
+            signal = self.signals.resolve(event)
+        fitting: BaseEventContext | None = context
+        if type(context) is not signal.context_model:
+            fitting = _fitting(signal, context)
+        emission = call_all(self, signal, sender, context, fitting, None, True)  # noqa: FBT003
+        plan = emission._plan
+        if plan.later:
+            emission._values.extend(plan.pending)
+            if plan.queued:
+                await self._workers.start_async(emission)
+            if plan.awaited:
+                left = _start_handlers(emission, fitting)
+                if left is not None:
+                    await left
+        if emission._failures is not None:
+            await self._after_failures_async(emission)
+        return emission
+
+    def _go_on(self, emission: Emission[Any]) -> None:
+        """Do what is left after the inline handlers, if there is a failure or a later handler."""
+        if emission._plan.later:
+            emission._values.extend(emission._plan.pending)
+            self._workers.start(emission)
+        failures = emission._own_failures()
+        if failures:
+            self._announce(emission, failures)
+            if self.on_error == "raise":
+                raise_failures(emission.event, failures)
+
+    async def _after_failures_async(self, emission: Emission[Any]) -> None:
+        failures = emission._own_failures()
+        if failures:
+            await self._announce_async(emission, failures)
+            if self.on_error == "raise":
+                raise_failures(emission.event, failures)
+
+    def _announce(self, emission: Emission[Any], failures: tuple[HandlerFailure, ...]) -> None:
         """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
+        for dispatcher, signal, context in self._announcements(emission, failures):
+            try:
+                dispatcher.emit_typed(signal, context)
+            except _NO_PLACE as error:
+                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+
+    async def _announce_async(
+        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...]
+    ) -> None:
+        """Do the same where async handlers can be awaited."""
+        for dispatcher, signal, context in self._announcements(emission, failures):
+            try:
+                await dispatcher.emit_typed_async(signal, context)
+            except _NO_PLACE as error:
+                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+
+    def _announcements(
+        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...]
+    ) -> Iterator[tuple[EventDispatcher, EventSignal[Any], HandlerFailedEventContext]]:
         signal = self.signals._find(HANDLER_FAILED)
-        ancestor: Emission[Any] | None = emission
-        while ancestor is not None and ancestor.event != HANDLER_FAILED:
-            ancestor = ancestor.parent
-        if signal is None or ancestor is not None:
+        if signal is None or is_announcing(emission):
             return
         quiet = self if self.on_error == "log" else self.with_options(on_error="log")
-        for failure in emission.failures:
+        for failure in failures:
             context = HandlerFailedEventContext(
                 event_name=emission.event,
                 handler_name=handler_name(failure.handler),
                 exception_type=type_name(type(failure.exception)),
             )
-            quiet.emit_typed(signal, context)
+            yield quiet, signal, context
+
+    # What runs later
+
+    @property
+    def dropped(self) -> int:
+        """How many calls of handlers `overflow="drop"` has dropped."""
+        return self._workers.dropped
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Wait until no handler of this dispatcher and its siblings is pending (B2).
+
+        Args:
+            timeout: how many seconds to wait at most; None for as long as it takes,
+                0 only asks.
+
+        Returns:
+            Whether nothing is pending.
+
+        Raises:
+            WouldDeadlockError: what is pending waits for the caller (A3).
+            InvalidOptionError: the timeout is no number of seconds.
+        """
+        return self._workers.drain(timeout)
+
+    async def drain_async(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as for drain
+        """Do as `drain`, without stopping the event loop.
+
+        Args:
+            timeout: as for `drain`.
+
+        Returns:
+            Whether nothing is pending.
+
+        Raises:
+            WouldDeadlockError: a handler that is pending calls it (A3).
+            InvalidOptionError: the timeout is no number of seconds.
+        """
+        return await self._workers.drain_async(timeout)
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Wait until nothing is pending, then accept nothing that would run later (B2).
+
+        It holds for the siblings, too; doing so again is no error. Inline
+        handlers, and async ones that the emitter awaits, are called as before.
+
+        Args:
+            timeout: as for `drain`; what is still pending then goes on.
+
+        Returns:
+            Whether nothing is pending.
+
+        Raises:
+            WouldDeadlockError: what is pending waits for the caller (A3).
+            InvalidOptionError: the timeout is no number of seconds.
+        """
+        return self._workers.close(timeout)
+
+    def __enter__(self) -> Self:
+        """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        """Close it; if the block has raised, that is not hidden by a close that cannot be."""
+        try:
+            self.close()
+        except WouldDeadlockError:
+            if exc_type is None:
+                raise
 
     def __repr__(self) -> str:
         """Show the options."""
+        workers = self._workers
         return (
             f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r} "
-            f"log_tracebacks={self.log_tracebacks!r}>"
+            f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
+            f"overflow={workers.overflow!r} max_workers={workers.max_workers}>"
         )
 
 
@@ -325,9 +566,28 @@ def emit_event(
         UnknownEventError: nobody declared the event.
         EmissionDepthError: handlers emit events without end.
         ContextValidationError: the default dispatcher validates, and they do not fit.
+        QueueFullError: handlers that would run later find no place in the queue.
         Exception: a handler failed and the default dispatcher raises.
     """
     return get_event_dispatcher().emit(event, sender, **context)
+
+
+async def emit_event_async(
+    event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+) -> Emission[Mapping[str, Any]]:
+    """Emit an event with plain keywords, through the default dispatcher, and await its handlers.
+
+    Args:
+        event: its name or signal.
+        sender: who emits; the signal itself if left out.
+        **context: what the handlers get.
+
+    Raises:
+        CancelledError: the emitter was cancelled; so have been the handlers.
+        MadcrowEventsError: as for `EventDispatcher.emit_async`.
+        Exception: a handler failed and the default dispatcher raises.
+    """
+    return await get_event_dispatcher().emit_async(event, sender, **context)
 
 
 class ContextEmitter(Protocol[ContextT]):

@@ -7,25 +7,40 @@ and failures become objects when somebody asks for them.
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
 
 from pydantic import ValidationError
 from typing_extensions import TypeVar
 
+from madcrow_events._frames import (
+    CURRENT,
+    NO_RESULT,
+    PENDING,
+    Branch,
+    Called,
+    Failures,
+    Outcomes,
+    emission_of,
+    failures_of,
+    frames,
+    running,
+)
 from madcrow_events._logs import handler_name, printable, type_name
+from madcrow_events._waiting import Listeners, check_seconds
 from madcrow_events.exceptions import (
     ContextTypeError,
     ContextValidationError,
     HandlerCancelledError,
     HandlerErrors,
+    WouldDeadlockError,
 )
 from madcrow_events.models import BaseEventContext, GenericEventContext
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from madcrow_events._frames import Frame
     from madcrow_events._tables import Plan
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.signals import EventSignal
@@ -33,12 +48,6 @@ if TYPE_CHECKING:
 __all__ = ["Emission", "HandlerFailure", "HandlerResult", "current_event"]
 
 PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
-
-CURRENT: ContextVar[Emission[Any]] = ContextVar("madcrow_events.current")
-"""The innermost emission of this context; left empty outside of any."""
-
-NO_RESULT: Any = object()
-"""Stands in an emission's values for a handler that was not called, or failed."""
 
 
 class HandlerResult(NamedTuple):
@@ -63,27 +72,6 @@ class HandlerFailure(NamedTuple):
         return f"<HandlerFailure {handler_name(self.handler)}: {type_name(type(self.exception))}>"
 
 
-class Called(NamedTuple):
-    """A value together with the weakly held handler that returned it."""
-
-    handler: Any
-    value: Any
-
-
-class Failures:
-    """What went wrong in one emission; made when first needed.
-
-    `broken_at` is how many handlers of an outermost emission had finished when
-    the chain under the next one turned out to be too deep (F5), or -1.
-    """
-
-    __slots__ = ("broken_at", "items")
-
-    def __init__(self) -> None:
-        self.items: list[HandlerFailure] = []
-        self.broken_at: int = -1
-
-
 class Emission(Generic[PayloadT_co]):
     """One act of emitting an event, and its outcome (E2).
 
@@ -94,12 +82,12 @@ class Emission(Generic[PayloadT_co]):
         signal: the signal that was emitted.
         sender: who emitted it; the signal itself unless the emitter named one.
         dispatcher: the dispatcher it went through; None for `signal.send`.
-        parent: the emission whose handler emitted this one, or None.
         depth: how many unfinished emissions it is nested in.
     """
 
     __slots__ = (
         "_failures",
+        "_outer",
         "_payload",
         "_plan",
         "_running",
@@ -107,7 +95,6 @@ class Emission(Generic[PayloadT_co]):
         "_values",
         "depth",
         "dispatcher",
-        "parent",
         "sender",
         "signal",
     )
@@ -115,11 +102,11 @@ class Emission(Generic[PayloadT_co]):
     signal: EventSignal[Any]
     sender: Any
     dispatcher: EventDispatcher | None
-    parent: Emission[Any] | None
     depth: int
+    _outer: Frame | None
     _plan: Plan
     _payload: Any
-    _values: Any  # a list, or an empty tuple where there is nobody to call
+    _values: Any  # a list, Outcomes, or an empty tuple where there is nobody to call
     _failures: Failures | None
     _running: bool
     _validated: dict[type[BaseEventContext], BaseEventContext | ContextValidationError]
@@ -137,6 +124,14 @@ class Emission(Generic[PayloadT_co]):
         return cast("PayloadT_co", context)
 
     @property
+    def parent(self) -> Emission[Any] | None:
+        """The emission whose handler emitted this one, or None."""
+        outer = self._outer
+        if not isinstance(outer, Branch):
+            return outer
+        return None if outer.detached else outer.emission
+
+    @property
     def ok(self) -> bool:
         """Whether no handler has failed."""
         return self._failures is None or not self._failures.items
@@ -149,7 +144,7 @@ class Emission(Generic[PayloadT_co]):
             if type(value) is Called
             else HandlerResult(subscription.handler, value)
             for subscription, value in zip(self._plan.subscriptions, self._values, strict=False)
-            if value is not NO_RESULT
+            if value is not NO_RESULT and value is not PENDING
         )
 
     @property
@@ -159,8 +154,12 @@ class Emission(Generic[PayloadT_co]):
 
     @property
     def pending(self) -> int:
-        """How many handlers have not finished yet; 0 once `emit` has returned."""
-        return len(self._plan.subscriptions) - len(self._values) if self._running else 0
+        """How many handlers have not finished; after `emit`, those that run later (A2, B1)."""
+        values = self._values
+        missing = len(self._plan.subscriptions) - len(values)
+        if type(values) is Outcomes:
+            missing += sum(value is PENDING for value in list(values))
+        return missing
 
     def raise_for_failures(self) -> None:
         """Raise what the handlers raised; do nothing if none did.
@@ -170,30 +169,91 @@ class Emission(Generic[PayloadT_co]):
             HandlerErrors: several handlers failed.
             HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
         """
-        errors = [_raisable(failure) for failure in self.failures]
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            message = f"{len(errors)} handlers of {self.event} failed"
-            raise HandlerErrors(message, errors, event=self.event)
+        raise_failures(self.event, self.failures)
 
-    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002  # part of E2; sync handlers leave nothing to wait for
-        """Wait until nothing is pending.
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait in a thread until nothing is pending.
 
         Args:
-            timeout: how many seconds to wait at most; None for as long as it takes.
+            timeout: how many seconds to wait at most; None for as long as it takes,
+                0 only asks.
 
         Returns:
             Whether nothing is pending.
+
+        Raises:
+            WouldDeadlockError: what is pending cannot end before the waiting does (A3).
+            InvalidOptionError: the timeout is no number of seconds.
         """
-        return self.pending == 0
+        check_seconds("timeout", timeout, allow_zero=True)
+        if self._has_ended() or timeout == 0:
+            return not self.pending
+        self._refuse_to_wait_for_itself("wait")
+        if self.dispatcher is not None:
+            self.dispatcher._workers.check_waiting(self)
+        return self._listeners().wait(self._has_ended, timeout)
 
     async def done(self) -> None:
-        """Return when nothing is pending."""
+        """Wait in a task until nothing is pending.
+
+        Raises:
+            WouldDeadlockError: one of the emission's own handlers awaits it, or a worker
+                what may be queued behind it (A3).
+        """
+        if not self._has_ended():
+            self._refuse_to_wait_for_itself("done")
+            if self.dispatcher is not None:
+                self.dispatcher._workers.check_awaiting(self)
+            await self._listeners().wait_async(self._has_ended, None)
+
+    def _has_ended(self) -> bool:
+        if self.pending and self.dispatcher is not None:
+            self.dispatcher._workers.report_lost()
+        return not self.pending
+
+    def _refuse_to_wait_for_itself(self, method: str) -> None:
+        for frame in frames():
+            emission = emission_of(frame)
+            if frame._running and emission is not None and emission._values is self._values:
+                if isinstance(frame, Branch) and frame.is_anothers():
+                    continue
+                raise WouldDeadlockError(
+                    f"a handler of {self.event} calls {method}() on the emission that it handles, "
+                    "which cannot end before the handler does: let the emitter wait"
+                )
+
+    def _own_failures(self) -> tuple[HandlerFailure, ...]:
+        """Return the failures of handlers that the emitter called or awaited."""
+        failures = self._failures
+        if failures is None or not failures.detached:
+            return self.failures
+        items = tuple(failures.items)  # first, for what is detached was noted there before
+        return tuple(
+            item for item in items if all(item is not other for other in failures.detached)
+        )
+
+    def _listeners(self) -> Listeners:
+        values = self._values
+        if type(values) is Outcomes:
+            return values.listeners
+        # The loop of inline calls tells nobody that it has ended, for that would cost every
+        # emission; only another thread can wait for it, and seldom will.
+        return Listeners(look_every=0.001)
+
+    def _abandon(self) -> None:
+        """Count the handlers that have not been called as never to be called."""
+        values = self._values
+        values.extend([NO_RESULT] * (len(self._plan.subscriptions) - len(values)))
+        if type(values) is Outcomes:
+            if values.places and self.dispatcher is not None:
+                self.dispatcher._workers.give_back(values)
+            values.tell()
 
     def __repr__(self) -> str:
         """Name the event and count its outcome; no value of the context is shown (G1)."""
         outcome = f"results: {len(self.results)}, failures: {len(self.failures)}"
+        if self.pending:
+            outcome += f", pending: {self.pending}"
         return f"<Emission {self.event}, {outcome}>"
 
     def _keywords(self) -> dict[str, Any]:
@@ -269,8 +329,7 @@ class Emission(Generic[PayloadT_co]):
         context = self._context_as(models)
         if context is self._payload:
             return self
-        if self._failures is None:
-            self._failures = Failures()
+        failures_of(self)
         twin: Emission[Any] = Emission()
         for name in Emission.__slots__:
             if name != "_validated":
@@ -282,18 +341,23 @@ class Emission(Generic[PayloadT_co]):
 
 def current_event() -> Emission[Any] | None:
     """Return the emission that is being handled, or None outside of any handler."""
-    return running(CURRENT.get(None))
+    frame = running(CURRENT.get(None))
+    return None if frame is None else emission_of(frame)
 
 
-def running(emission: Emission[Any] | None) -> Emission[Any] | None:
-    """Return the emission or its nearest ancestor that has not finished.
+def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
+    """Raise what handlers raised; do nothing if there is none.
 
-    A task started by a handler inherits the emission in its context, and may
-    outlive it.
+    Raises:
+        Exception: the one of a single failure, as it is.
+        HandlerErrors: there are several.
+        HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
     """
-    while emission is not None and not emission._running:
-        emission = emission.parent
-    return emission
+    errors = [_raisable(failure) for failure in failures]
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
 
 
 def validate_keywords(
@@ -345,9 +409,12 @@ def _raisable(failure: HandlerFailure) -> Exception:
     error = failure.exception
     if isinstance(error, Exception):
         return error
-    replacement = HandlerCancelledError(
-        f"{handler_name(failure.handler)} raised {type_name(type(error))}, "
+    kind = type_name(type(error))
+    meaning = (
         "and nobody had cancelled its caller"
+        if kind == "CancelledError"
+        else "which has ended that handler and nothing else"
     )
+    replacement = HandlerCancelledError(f"{handler_name(failure.handler)} raised {kind}, {meaning}")
     replacement.__cause__ = error
     return replacement

@@ -14,7 +14,11 @@ Each one is also the built-in that fits it, so `except LookupError` and
     ├── InvalidOptionError (ValueError)          an option with an impossible value
     ├── SubscriptionConflictError (ValueError)   one handler, two sets of options
     ├── EmissionDepthError (RecursionError)      events that cause each other for ever
-    ├── HandlerCancelledError (RuntimeError)     a handler that raised CancelledError
+    ├── HandlerCancelledError (RuntimeError)     a handler that did not come to its end
+    ├── HandlerTimeoutError (TimeoutError)       an async handler that took too long
+    ├── QueueFullError (RuntimeError)            no place for a handler that would run later
+    ├── DispatcherClosedError (RuntimeError)     nobody left to run a handler later
+    ├── WouldDeadlockError (RuntimeError)        waiting for what waits for the waiter
     └── HandlerErrors (ExceptionGroup)           several failures of one emission
 
 No message holds a value from a context: names, types and fixes only.
@@ -32,16 +36,20 @@ __all__ = [
     "ContextModelError",
     "ContextTypeError",
     "ContextValidationError",
+    "DispatcherClosedError",
     "EmissionDepthError",
     "HandlerCancelledError",
     "HandlerErrors",
     "HandlerSignatureError",
+    "HandlerTimeoutError",
     "InvalidEventNameError",
     "InvalidOptionError",
     "MadcrowEventsError",
+    "QueueFullError",
     "SignalConflictError",
     "SubscriptionConflictError",
     "UnknownEventError",
+    "WouldDeadlockError",
 ]
 
 
@@ -204,11 +212,61 @@ class EmissionDepthError(MadcrowEventsError, RecursionError):
 
 
 class HandlerCancelledError(MadcrowEventsError, RuntimeError):
-    """A handler raised `CancelledError` although nobody cancelled its caller (F3).
+    """A handler did not come to its end, although nobody cancelled its caller (F3).
 
-    A dispatcher that raises puts this in its place, so that the emitter is
-    not taken for a cancelled task. The original is the `__cause__`.
+    A dispatcher that raises puts this in the place of a `CancelledError`, so that
+    the emitter is not taken for a cancelled task, and of what else is no
+    `Exception`; the original is the `__cause__`. It is also the failure of a
+    handler whose event loop was closed, or that could not be started.
     """
+
+
+class HandlerTimeoutError(MadcrowEventsError, TimeoutError):
+    """An async handler was cancelled because it took longer than its `timeout` (A5).
+
+    Attributes:
+        event: the name of the event.
+        handler: the handler.
+        timeout: how many seconds it had.
+    """
+
+    def __init__(
+        self, message: str, *, event: str = "", handler: object = None, timeout: float = 0
+    ) -> None:
+        super().__init__(message)
+        self.event = event
+        self.handler = handler
+        self.timeout = timeout
+
+
+class QueueFullError(MadcrowEventsError, RuntimeError):
+    """A handler that would run later finds no place in the queue (B1).
+
+    Attributes:
+        event: the name of the event; none of its handlers has been called.
+        queue_size: how many places there are.
+    """
+
+    def __init__(self, message: str, *, event: str = "", queue_size: int = 0) -> None:
+        super().__init__(message)
+        self.event = event
+        self.queue_size = queue_size
+
+
+class DispatcherClosedError(MadcrowEventsError, RuntimeError):
+    """A handler would run later, but its dispatcher has been closed (B2).
+
+    Attributes:
+        event: the name of the event; none of its handlers has been called.
+    """
+
+    def __init__(self, message: str, *, event: str = "") -> None:
+        super().__init__(message)
+        self.event = event
+
+
+class WouldDeadlockError(MadcrowEventsError, RuntimeError):
+    """What is waited for cannot end before the waiting does (A3)."""
 
 
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is

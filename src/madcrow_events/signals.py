@@ -18,18 +18,14 @@ from typing import TYPE_CHECKING, Any, Generic, Never, cast, overload
 import blinker
 from typing_extensions import TypeVar, Unpack
 
-from madcrow_events._calls import send, send_async
 from madcrow_events._logs import LOGGER, handler_name, type_name
-from madcrow_events._names import canonical_name, unknown_event
+from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
+from madcrow_events._patterns import PatternSubscription, PatternTable
 from madcrow_events._protocols import ContextT, Handler, HandlerDecorator, KeywordHandler
+from madcrow_events._sends import send, send_async
 from madcrow_events._signatures import ASYNC_RECEIVER, RECEIVER, is_async, read_shape
 from madcrow_events._subscriptions import ANY, Subscription, SubscriptionOptions, check_options
-from madcrow_events._tables import (
-    PatternSubscription,
-    PatternTable,
-    SubscriptionTable,
-    renew_lock_after_fork,
-)
+from madcrow_events._tables import SubscriptionTable, renew_after_fork
 from madcrow_events.exceptions import (
     ContextModelError,
     HandlerSignatureError,
@@ -82,8 +78,6 @@ __all__ = [
 ]
 
 ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
-
-HANDLER_FAILED = "handler_failed"
 
 
 class EventSignal(blinker.NamedSignal, Generic[ContextT]):
@@ -349,7 +343,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         Args:
             sender: any object.
         """
-        for subscription in self._table.unmuted_plan_for(sender).subscriptions:
+        for subscription in self._table.unmuted_plan_for(sender).by_priority:
             handler = subscription.handler
             if handler is not None:
                 yield handler
@@ -430,8 +424,8 @@ class SignalRegistry(blinker.Namespace):
     def __init__(self, *, strict: bool = True) -> None:
         super().__init__()
         self.strict = strict
-        self._renew_lock()
-        renew_lock_after_fork(self)
+        self._renew_after_fork()
+        renew_after_fork(self)
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
         self._isolations: list[object] = []
@@ -439,7 +433,7 @@ class SignalRegistry(blinker.Namespace):
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
 
-    def _renew_lock(self) -> None:
+    def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
         self._lock = threading.RLock()
 

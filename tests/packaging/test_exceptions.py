@@ -13,32 +13,40 @@ from madcrow_events.exceptions import (
     ContextModelError,
     ContextTypeError,
     ContextValidationError,
+    DispatcherClosedError,
     EmissionDepthError,
     HandlerCancelledError,
     HandlerErrors,
     HandlerSignatureError,
+    HandlerTimeoutError,
     InvalidEventNameError,
     InvalidOptionError,
     MadcrowEventsError,
+    QueueFullError,
     SignalConflictError,
     SubscriptionConflictError,
     UnknownEventError,
+    WouldDeadlockError,
 )
 
 FITTING: dict[type[MadcrowEventsError], type[Exception]] = {
     ContextModelError: TypeError,
     ContextTypeError: TypeError,
     ContextValidationError: ValueError,
+    DispatcherClosedError: RuntimeError,
     EmissionDepthError: RecursionError,
     HandlerCancelledError: RuntimeError,
     HandlerErrors: ExceptionGroup,
     HandlerSignatureError: TypeError,
+    HandlerTimeoutError: TimeoutError,
     InvalidEventNameError: ValueError,
     InvalidOptionError: ValueError,
     MadcrowEventsError: Exception,
+    QueueFullError: RuntimeError,
     SignalConflictError: ValueError,
     SubscriptionConflictError: ValueError,
     UnknownEventError: LookupError,
+    WouldDeadlockError: RuntimeError,
 }
 """Each public error and the built-in that `except` may name in its place."""
 
@@ -48,17 +56,21 @@ EXAMPLES: list[MadcrowEventsError] = [
         "wrong", event="order_placed", expected=(LoginEventContext,), received=LogoutEventContext
     ),
     ContextValidationError("wrong", event="order_placed", problems=(("email", "missing"),)),
+    DispatcherClosedError("wrong", event="order_placed"),
     EmissionDepthError("wrong", events=("order_placed", "order_paid")),
     HandlerCancelledError("wrong"),
     HandlerSignatureError("wrong", event="order_placed", handler=emit_event),
+    HandlerTimeoutError("wrong", event="order_placed", handler=emit_event, timeout=2.5),
     InvalidEventNameError("wrong", name="Order Placed"),
     InvalidOptionError("wrong", option="priority"),
     MadcrowEventsError("wrong"),
+    QueueFullError("wrong", event="order_placed", queue_size=1),
     SignalConflictError(
         "wrong", event="order_placed", declared=LoginEventContext, requested=LogoutEventContext
     ),
     SubscriptionConflictError("wrong", event="order_placed", handler=emit_event),
     UnknownEventError("wrong", event="order_placd", suggestions=("order_placed",)),
+    WouldDeadlockError("wrong"),
 ]
 
 every_error = pytest.mark.parametrize("error", FITTING, ids=lambda error: error.__name__)

@@ -16,6 +16,7 @@ import madcrow_events
 
 PACKAGE = Path(madcrow_events.__file__).parent
 LOADED_WHEN_NEEDED = {"asyncio", "concurrent.futures", "importlib.metadata"}
+OURS_LOADED_WHEN_NEEDED = {"madcrow_events._async_calls"}
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}
 
 THE_DEPENDENCIES_ALONE = """
@@ -85,7 +86,7 @@ def test_importing_the_package_loads_no_module_that_only_some_users_need() -> No
 
     loaded = modules_after("import madcrow_events")
 
-    assert loaded & LOADED_WHEN_NEEDED <= by_themselves
+    assert loaded & (LOADED_WHEN_NEEDED | OURS_LOADED_WHEN_NEEDED) <= by_themselves
 
 
 def test_importing_the_package_loads_nothing_but_the_standard_library_and_its_dependencies() -> (
@@ -103,6 +104,8 @@ def test_importing_the_package_loads_nothing_but_the_standard_library_and_its_de
 )
 def test_no_module_of_ours_imports_them_when_it_is_loaded(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
+    if f"madcrow_events.{path.stem}" in OURS_LOADED_WHEN_NEEDED:
+        pytest.skip("it is loaded when needed itself, and imports what it is needed for")
 
     imported = set(imports_at_load(tree.body))
     parents = {name.rpartition(".")[0] for name in imported}

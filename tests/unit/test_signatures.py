@@ -364,13 +364,6 @@ def test_a_base_context_handler_of_an_event_without_model_gets_loose_keywords_as
     assert context.request_id == "r"
 
 
-async def async_function(sender: Any, **context: Any) -> None: ...
-
-
-class AsyncCallable:
-    async def __call__(self, sender: Any, **context: Any) -> None: ...
-
-
 def generator(sender: Any, **context: Any) -> Any:
     yield sender
 
@@ -403,9 +396,6 @@ def unresolvable_union(context: Nowhere | LoginEventContext) -> None: ...  # typ
         (lambda *, order_id: None, "no field of LoginEventContext"),
         (lambda context, order_id: None, "no field of LoginEventContext"),
         (Undecorated.handle, "subscribe the bound method, as in service.method"),
-        (async_function, "async handlers are not supported yet"),
-        (functools.partial(async_function), "async handlers are not supported yet"),
-        (AsyncCallable(), "async handlers are not supported yet"),
         (generator, "return, not yield"),
         (async_generator, "return, not yield"),
         (functools.partial(generator), "return, not yield"),

@@ -191,7 +191,7 @@ def test_a_when_that_raises_is_that_handlers_failure(
         ({"once": 1}, "once must be True or False"),
         ({"once": None}, "once must be True or False"),
         ({"weak": "yes"}, "weak must be True, False or None"),
-        ({"prority": 1}, "no option is called 'prority': use one of once, priority, sender"),
+        ({"prority": 1}, "'prority': did you mean 'priority'. The options are background, once"),
     ],
 )
 def test_an_option_that_means_nothing_is_refused(options: Any, fix: str) -> None:
@@ -608,7 +608,7 @@ def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: An
 @pytest.mark.guarantee("N6")
 def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: Any) -> None:
     """Shown here without a fork; the trap's test has one."""
-    from madcrow_events._tables import _renew_locks
+    from madcrow_events._tables import _renew_all
 
     held, finish = threading.Event(), threading.Event()
 
@@ -621,7 +621,7 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
     thread.start()
     held.wait(5)
     try:
-        _renew_locks()
+        _renew_all()
         signals.signal("another").subscribe(lambda: None)
         assert signal.subscribe(lambda: None).active
     finally:

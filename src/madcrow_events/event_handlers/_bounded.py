@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from madcrow_events._tables import renew_lock_after_fork
+from madcrow_events._tables import renew_after_fork
 
 __all__ = ["MAX_SUBJECTS", "Bounded", "Store", "count_one", "moment"]
 
@@ -93,10 +93,10 @@ class Store(Generic[StateT]):
     def __init__(self, make: Callable[[], StateT]) -> None:
         self._make = make
         self._state = make()
-        self._renew_lock()
-        renew_lock_after_fork(self)
+        self._renew_after_fork()
+        renew_after_fork(self)
 
-    def _renew_lock(self) -> None:
+    def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
         # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
         self._lock = threading.RLock()

@@ -7,12 +7,12 @@ import os
 from typing import Any
 
 from madcrow_events._logs import printable
+from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment
 from madcrow_events.event_handlers._stores import SystemStatus, clear_stores, status
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import (
-    HANDLER_FAILED,
     SignalRegistry,
     madcrow_signals,
     system_shutdown,

@@ -1,0 +1,452 @@
+"""The async call loop: handlers that are awaited, each in a task of its own (A).
+
+Loaded when the first of them is called, for it imports asyncio. It is longer than
+others for speed: each way of calling a handler has its own frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._calls import (
+    is_debugging,
+    keep_value,
+    log_call,
+    outermost,
+    pass_on_broken_chain,
+    record_in_branch,
+)
+from madcrow_events._frames import (
+    CURRENT,
+    NO_RESULT,
+    PENDING,
+    Branch,
+    emission_of,
+    failures_of,
+)
+from madcrow_events._logs import handler_name
+from madcrow_events._signatures import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
+from madcrow_events.exceptions import HandlerTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from contextlib import AbstractContextManager
+
+    from madcrow_events._frames import Outcomes
+    from madcrow_events._subscriptions import Subscription
+    from madcrow_events._tables import Segments
+    from madcrow_events.emissions import Emission, HandlerFailure
+    from madcrow_events.models import BaseEventContext
+
+__all__ = ["await_branch", "await_in_time", "start_handlers"]
+
+_SIDE_BY_SIDE = 512
+"""Halved with each level: how many handlers of events that cause themselves run side by side.
+
+Beyond, such an emission awaits its handlers one after the other. Two handlers that each emit
+their own event double at every level; all side by side, they would use up the memory long
+before the 64th level ends them (F5).
+"""
+
+_enter = CURRENT.set
+_leave = CURRENT.reset
+_Task = asyncio.Task
+_get_running_loop = asyncio.get_running_loop
+_EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+def start_handlers(
+    emission: Emission[Any], context: BaseEventContext | None
+) -> Coroutine[Any, Any, None] | None:
+    """Start the awaited handlers of an emission in order (A1).
+
+    Args:
+        emission: the emission, whose inline handlers have run.
+        context: its context, if that is an instance of the signal's model.
+
+    Returns:
+        What the emitter must await, until all are done; None if they are.
+
+    Raises:
+        BaseException: what a handler raised that is no `Exception` (F3).
+    """
+    if emission.depth:
+        return _join(emission, _await_nested(emission, context))
+    try:
+        unfinished = _start(emission, context, emission._plan.to_await, emission._plan.inline)
+    except BaseException:
+        _give_up(emission)
+        raise
+    if unfinished is not None:
+        return _join(emission, unfinished.join())
+    if emission._values._listeners is not None:
+        emission._values.tell()
+    return None
+
+
+async def _join(emission: Emission[Any], joining: Coroutine[Any, Any, None]) -> None:
+    """Await the handlers of an emission that have suspended.
+
+    Raises:
+        CancelledError: the emitter was cancelled; the handlers have been, too.
+        EmissionDepthError: the emission belongs to a chain that is too deep (F5).
+        BaseException: what a handler raised that is no `Exception` (F3).
+    """
+    values = emission._values
+    try:
+        await joining
+        if values.exit is not None:
+            raise values.exit  # noqa: TRY301  # what was not begun is given up below
+    except BaseException:
+        _give_up(emission)
+        raise
+    if values._listeners is not None:
+        values.tell()
+
+
+def _give_up(emission: Emission[Any]) -> None:
+    """Count what was never begun, or was closed with the loop, as never to be called."""
+    plan, values = emission._plan, emission._values
+    for index in range(plan.inline, plan.inline + plan.awaited):
+        if values[index] is PENDING:
+            values[index] = NO_RESULT
+    values.tell()
+
+
+def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one frame, for speed
+    emission: Emission[Any],
+    context: BaseEventContext | None,
+    segments: Segments,
+    index: int,
+) -> _Unfinished | None:
+    """Start handlers in order, each in its task; return those that have not finished at once.
+
+    Args:
+        emission: what they handle.
+        context: its context, if that is an instance of the signal's model.
+        segments: how they are called.
+        index: the place of the first of them among the emission's values.
+
+    Raises:
+        BaseException: what a handler raised that is no `Exception`, if none has suspended.
+    """
+    loop = _get_running_loop()
+    values, sender = emission._values, emission.sender
+    unfinished: _Unfinished | None = None
+    if is_debugging():
+        number = sum(len(calls) for _, calls in segments)
+        subscriptions: tuple[Any, ...] = emission._plan.subscriptions[index : index + number]
+        segments = ((BY_OPTIONS, subscriptions),)
+    # Options in a dictionary are what a class takes fastest, and making up a name takes time.
+    make: Any = _Task
+    options = {"loop": loop, "name": emission.signal.name, **_EAGERLY}
+    if loop.get_task_factory() is not None:
+        # The application's factory sees these tasks like all others.
+        make, options = loop.create_task, {"name": emission.signal.name}
+    branch = Branch(emission, index)
+    first = index
+    token = _enter(branch)
+    is_used = False
+    argument: Any
+    for style, calls in segments:
+        run: Any = _with
+        if style == BY_KEYWORDS:
+            run, argument = _with_keywords, emission._keywords()
+        elif style == BY_OPTIONS:
+            run, argument = _with_options, emission
+        elif style != BY_CONTEXT:
+            argument = emission
+        elif context is not None:
+            argument = context
+        else:
+            run, argument = _with_model, emission
+        for call in calls:
+            # Handlers that finish at once share a branch, for one is over before the next begins.
+            if is_used:
+                branch = Branch(emission, index)
+                first = index
+                _enter(branch)
+            branch.index = index
+            index += 1
+            running = run(call, sender, argument, values, branch)
+            task = make(running, **options)
+            if task.done():
+                is_used = branch.broken
+                if is_used and values.exit is not None:
+                    break
+                continue
+            if unfinished is None:
+                unfinished = _Unfinished(emission, loop)
+            if first != branch.index:
+                branch.task = task
+            branch.unfinished = unfinished
+            unfinished.left += 1
+            unfinished.started.append((task, branch))
+            is_used = True
+        else:
+            continue
+        break
+    if not is_used:
+        branch._running = False
+    _leave(token)
+    if unfinished is not None:
+        if "eager_start" not in options:
+            # Runs after the first step of each task.
+            loop.call_soon(unfinished.bury_unbegun)
+    elif is_used and values.exit is not None:
+        raise values.exit
+    return unfinished
+
+
+# What the tasks run. A handler is called inside of its task, so that one that is cancelled
+# before it began leaves no coroutine behind. One for each style, for a further frame takes time.
+
+
+async def _with_keywords(
+    call: Any, sender: Any, keywords: dict[str, Any], values: Outcomes, branch: Branch
+) -> None:
+    try:
+        values[branch.index] = await call(sender, **keywords)
+    except BaseException as error:  # noqa: BLE001  # _record keeps what may not be swallowed
+        _record(values, branch, error)
+    if branch.unfinished is not None:
+        branch.unfinished.leave(branch)
+
+
+async def _with(call: Any, _sender: Any, argument: Any, values: Outcomes, branch: Branch) -> None:
+    try:
+        values[branch.index] = await call(argument)
+    except BaseException as error:  # noqa: BLE001  # as above
+        _record(values, branch, error)
+    if branch.unfinished is not None:
+        branch.unfinished.leave(branch)
+
+
+async def _with_model(
+    call: Any, _sender: Any, emission: Emission[Any], values: Outcomes, branch: Branch
+) -> None:
+    try:
+        values[branch.index] = await call(emission._context_as(emission.signal._models))
+    except BaseException as error:  # noqa: BLE001  # as above
+        _record(values, branch, error)
+    if branch.unfinished is not None:
+        branch.unfinished.leave(branch)
+
+
+async def _with_options(
+    subscription: Subscription,
+    _sender: Any,
+    emission: Emission[Any],
+    values: Outcomes,
+    branch: Branch,
+) -> None:
+    try:
+        values[branch.index] = await _obeying(subscription, emission)
+    except BaseException as error:  # noqa: BLE001  # as above
+        _record(values, branch, error)
+    if branch.unfinished is not None:
+        branch.unfinished.leave(branch)
+
+
+def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
+    """Note what a handler raised; keep for the emitter what may not be swallowed."""
+    unfinished = branch.unfinished
+    if isinstance(error, Exception):
+        record_in_branch(branch, error)
+    elif not isinstance(error, asyncio.CancelledError):
+        if values.exit is None or isinstance(values.exit, asyncio.CancelledError):
+            values.exit = error
+        branch.broken = True  # nothing more may happen below it
+        values[branch.index] = NO_RESULT
+    elif unfinished is not None and unfinished.emitter_is_cancelled():
+        values[branch.index] = NO_RESULT
+    else:
+        record_in_branch(branch, error)
+
+
+class _Unfinished:
+    """The tasks of one emission that have suspended, and the emitter that waits for them."""
+
+    __slots__ = ("cancels", "emitter", "left", "loop", "started", "values", "waiter")
+
+    def __init__(self, emission: Emission[Any], loop: asyncio.AbstractEventLoop) -> None:
+        values = self.values = emission._values
+        values.loop = self.loop = loop
+        self.started: list[tuple[asyncio.Task[None], Branch]] = []
+        self.left = 0
+        self.waiter: asyncio.Future[None] | None = None
+
+    async def join(self) -> None:
+        """Wait for the tasks; if the emitter is cancelled or a handler exits, cancel them first.
+
+        Raises:
+            CancelledError: the emitter was cancelled.
+        """
+        emitter = self.emitter = asyncio.current_task()
+        self.cancels = 0 if emitter is None else emitter.cancelling()
+        try:
+            if self.left and self.values.exit is None:
+                self.waiter = self.loop.create_future()
+                await self.waiter
+        except asyncio.CancelledError as error:
+            self.values.exit = self.values.exit or error
+        except GeneratorExit:  # closed, so nothing can be awaited any more
+            if not self.loop.is_closed():
+                for task, _ in self.started:
+                    task.cancel()
+            raise
+        if self.values.exit is not None:
+            await self._cancel()
+        # A task holds its context, that its branch, and that these: a cycle.
+        self.started.clear()
+        self.values.loop = None
+
+    async def _cancel(self) -> None:
+        for task, _ in self.started:
+            task.cancel()
+        while left := [task for task, _ in self.started if not task.done()]:
+            try:
+                await asyncio.wait(left)
+            except asyncio.CancelledError as error:
+                # Once more; the handlers know already, and the emitter will be told at the end.
+                self.values.exit = self.values.exit or error
+        self.bury_unbegun()
+
+    def leave(self, branch: Branch) -> None:
+        """Note that one has finished."""
+        branch.finish()
+        self.left -= 1
+        if not self.left or self.values.exit is not None:
+            self.wake()
+
+    def wake(self) -> None:
+        """Let the emitter go on."""
+        if self.waiter is not None and not self.waiter.done() and not self.loop.is_closed():
+            self.waiter.set_result(None)
+
+    def bury_unbegun(self) -> None:
+        """Note the handlers whose tasks were cancelled before they began."""
+        for task, branch in self.started:
+            if self.values[branch.index] is PENDING and task.done():
+                branch._running = False
+                self.left -= 1
+                if self.emitter_is_cancelled():
+                    self.values[branch.index] = NO_RESULT
+                else:
+                    record_in_branch(branch, asyncio.CancelledError())
+        if not self.left:
+            self.wake()
+
+    def emitter_is_cancelled(self) -> bool:
+        """Tell whether a cancellation is the emitter's, and not a handler's own."""
+        if self.values.exit is not None:
+            return True
+        # The end of a loop cancels all tasks, the handlers' perhaps before the emitter's.
+        emitter = None if self.waiter is None else self.emitter
+        return emitter is not None and emitter.cancelling() > self.cancels
+
+
+async def _await_nested(emission: Emission[Any], context: BaseEventContext | None) -> None:
+    """Await the handlers of an emission that a handler of another one awaits (F5)."""
+    plan = emission._plan
+    root: Any = emission_of(outermost(emission))
+    chain = failures_of(root)
+    counted = plan.awaited if _causes_itself(emission) else 0
+    chain.nested += counted
+    rounds: list[Segments] = [plan.to_await]
+    if counted and chain.nested > max(8, _SIDE_BY_SIDE >> emission.depth):
+        rounds = [((style, (call,)),) for style, calls in plan.to_await for call in calls]
+    index = plan.inline
+    try:
+        for segments in rounds:
+            unfinished = _start(emission, context, segments, index)
+            if unfinished is not None:
+                await unfinished.join()
+            if emission._values.exit is not None:
+                return
+            index += 1
+    finally:
+        chain.nested -= counted
+    pass_on_broken_chain(emission)
+
+
+def _causes_itself(emission: Emission[Any]) -> bool:
+    ancestor = emission.parent
+    while ancestor is not None and ancestor.signal is not emission.signal:
+        ancestor = ancestor.parent
+    return ancestor is not None
+
+
+async def _obeying(subscription: Subscription, emission: Emission[Any]) -> Any:
+    """Await a handler as its options say; return what the emission's values hold for it."""
+    with _logged(subscription, emission) as outcome:
+        handler = subscription._admit(emission)
+        if handler is None:
+            outcome.append("skipped")
+            return NO_RESULT
+        value = await _limited(subscription, handler, emission)
+        outcome.append("returned")
+    return keep_value(subscription, handler, value)
+
+
+async def await_in_time(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
+    """Await an async handler, cancelled after its timeout (A5).
+
+    Raises:
+        HandlerTimeoutError: it took longer.
+        Exception: what it raised.
+    """
+    with _logged(subscription, emission) as outcome:
+        value = await _limited(subscription, handler, emission)
+        outcome.append("returned")
+    return value
+
+
+def _logged(
+    subscription: Subscription, emission: Emission[Any]
+) -> AbstractContextManager[list[str]]:
+    return log_call(subscription, emission) if is_debugging() else nullcontext([])
+
+
+async def _limited(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
+    coroutine = subscription._shape.invoke(handler, emission)
+    seconds = subscription.timeout
+    if seconds is None:
+        return await coroutine
+    cause: Exception | None = None
+    value = None
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            value = await coroutine
+    except Exception as error:
+        if not limit.expired():
+            raise
+        cause = error
+    if limit.expired():  # also if it swallowed the cancellation and returned
+        raise HandlerTimeoutError(
+            f"{handler_name(handler)} of {emission.event} took longer than its timeout of "
+            f"{seconds} s, and was cancelled",
+            event=emission.event,
+            handler=handler,
+            timeout=seconds,
+        ) from cause
+    return value
+
+
+async def await_branch(
+    branch: Branch, subscription: Subscription, handler: Any
+) -> HandlerFailure | None:
+    """Await a handler that nobody waits for, in its own context; return its failure, if any."""
+    emission: Any = branch.emission
+    try:
+        value = await await_in_time(subscription, handler, emission)
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
+        return record_in_branch(branch, error)
+    emission._values[branch.index] = keep_value(subscription, handler, value)
+    return None

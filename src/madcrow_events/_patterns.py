@@ -1,0 +1,120 @@
+"""Subscriptions to patterns of names: a part for each event that matches, and the table (N4)."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from madcrow_events._subscriptions import ANY, Subscription, identity_key, next_order
+from madcrow_events._tables import check_same_options
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable
+
+    from madcrow_events._signatures import Shape
+    from madcrow_events._subscriptions import SubscriptionOptions
+    from madcrow_events._tables import SubscriptionTable
+
+__all__ = ["PatternSubscription", "PatternTable"]
+
+
+class PatternTable:
+    """The subscriptions to patterns of one registry."""
+
+    def __init__(self) -> None:
+        self._by_order: dict[int, PatternSubscription] = {}
+        self._by_key: dict[Hashable, PatternSubscription] = {}
+
+    def add(self, pattern: PatternSubscription) -> PatternSubscription:
+        """Enter a pattern, or return the equal one that is here already (H6).
+
+        Raises:
+            SubscriptionConflictError: the handler is here with other options.
+        """
+        present = self._by_key.get(pattern._key)
+        if present is not None and present.active:
+            check_same_options(present, pattern)
+            return present
+        self._enter(pattern)
+        return pattern
+
+    def _enter(self, pattern: PatternSubscription) -> None:
+        self._by_order[pattern._order] = self._by_key[pattern._key] = pattern
+        pattern._activate()
+
+    def leave_note(self, pattern: PatternSubscription) -> None:
+        """Take a pattern out."""
+        self._by_order.pop(pattern._order, None)
+        if self._by_key.get(pattern._key) is pattern:
+            self._by_key.pop(pattern._key, None)
+
+    def live(self) -> list[PatternSubscription]:
+        """Return the active patterns, in the order in which they came."""
+        return [entry for entry in list(self._by_order.values()) if entry.active]
+
+    def restore(self, patterns: Iterable[PatternSubscription]) -> None:
+        """Hold what `live` returned once; the tables restore the subscriptions themselves."""
+        for pattern in self.live():
+            pattern.cancel()
+        for pattern in patterns:
+            if pattern._alive:
+                self._enter(pattern)
+
+
+class PatternSubscription(Subscription):
+    """One handler's subscription to every event whose name matches a pattern (N4).
+
+    `event` is the pattern; `*` stands for any characters, dots included.
+    Cancelling it ends the subscription to each of the events.
+    """
+
+    __slots__ = ("_children", "_key", "_matches", "_options")
+
+    def __init__(
+        self,
+        holder: PatternTable,
+        pattern: str,
+        handler: Any,
+        shape: Shape,
+        options: SubscriptionOptions,
+    ) -> None:
+        super().__init__(holder, pattern, handler, shape, options)
+        self._key = (pattern, self._handler_key, self._sender_key)
+        # What fnmatch makes of several stars takes linear time, unlike a chain of ".*".
+        self._matches = re.compile(fnmatch.translate(pattern)).match
+        # Without the sender, which would be kept alive by it.
+        self._options: SubscriptionOptions = {**options, "sender": ANY}
+        self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
+
+    def _handles(self, handler: object) -> bool:
+        """Tell whether this is the handler's."""
+        return self._handler_key == identity_key(handler)
+
+    def _extend_to(self, table: SubscriptionTable, event: str) -> None:
+        """Subscribe the handler to one more event."""
+        handler, sender = self.handler, self.sender
+        if not self.active:
+            return
+        child = Subscription(
+            table,
+            event,
+            handler,
+            self._shape,
+            {**self._options, "sender": sender},
+            order=self._order,
+            owner=self,
+            key=self._key[:2],
+        )
+        self._children[next_order()] = table.add(child)
+        if not self._active:
+            child.cancel()
+
+    def cancel(self) -> None:
+        """End it for every event; doing so again is no error."""
+        super().cancel()
+        for reference in self._children.valuerefs():  # a copy, while others may extend it
+            child = reference()
+            if child is not None:  # pragma: no branch  # one may go away at this very moment
+                child.cancel()

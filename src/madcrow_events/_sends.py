@@ -1,0 +1,147 @@
+"""The call loops of blinker's `send` and `send_async`: the first failure ends them (N5).
+
+They return what handlers return, so a background handler is called in its
+place like any other.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._calls import nest
+from madcrow_events._frames import CURRENT, NO_RESULT
+from madcrow_events._loading import load_async_calls
+from madcrow_events._logs import handler_name
+from madcrow_events._signatures import BY_KEYWORDS
+from madcrow_events.emissions import Emission
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from madcrow_events._subscriptions import Subscription
+    from madcrow_events._tables import Plan
+    from madcrow_events.signals import EventSignal
+
+__all__ = ["send", "send_async"]
+
+
+@contextmanager
+def _sending(
+    signal: EventSignal[Any], plan: Plan, sender: Any, keywords: dict[str, Any]
+) -> Iterator[Emission[Any]]:
+    """Make the emission of a `send` the current one."""
+    emission: Emission[Any] = Emission()
+    emission.signal = signal
+    emission.sender = sender
+    emission.dispatcher = None
+    emission._outer = None
+    emission.depth = 0
+    emission._plan = plan
+    emission._payload = keywords
+    emission._values = []
+    emission._failures = None
+    emission._running = True
+    inherited = CURRENT.get(None)
+    if inherited is not None:
+        nest(emission, inherited)
+    token = CURRENT.set(emission)
+    try:
+        yield emission
+        # A handler that swallowed the end of a too deep chain does not hide it.
+        emission.raise_for_failures()
+    finally:
+        # A send_async that nobody awaits to its end is closed in another context.
+        with suppress(ValueError):
+            CURRENT.reset(token)
+        emission._running = False
+        emission._abandon()
+
+
+def send(
+    signal: EventSignal[Any],
+    plan: Plan,
+    sender: Any,
+    async_wrapper: Callable[[Any], Any] | None,
+    keywords: dict[str, Any],
+) -> list[tuple[Any, Any]]:
+    """Call the handlers of a plan as blinker's `send` does: the first failure ends it.
+
+    Raises:
+        RuntimeError: a receiver is async and there is no `async_wrapper`.
+    """
+    results: list[tuple[Any, Any]] = []
+    with _sending(signal, plan, sender, keywords) as emission:
+        for subscription in plan.by_priority:
+            handler = subscription._admit(emission)
+            if handler is not None:
+                if subscription._shape.is_async:
+                    if async_wrapper is None:
+                        raise RuntimeError(
+                            f"{signal.name}: cannot send to the async {handler_name(handler)}: "
+                            "use send_async, or give _async_wrapper"
+                        )
+                    receiver = _as_async_receiver(subscription, handler, emission)
+                    value = async_wrapper(receiver)(sender, **keywords)
+                else:
+                    value = subscription._shape.invoke(handler, emission)
+                results.append((handler, value))
+            emission._values.append(NO_RESULT)
+    return results
+
+
+async def send_async(
+    signal: EventSignal[Any],
+    plan: Plan,
+    sender: Any,
+    sync_wrapper: Callable[[Any], Any] | None,
+    keywords: dict[str, Any],
+) -> list[tuple[Any, Any]]:
+    """Await the handlers of a plan as blinker's `send_async` does, one after the other.
+
+    Raises:
+        RuntimeError: a receiver is not async and there is no `sync_wrapper`.
+    """
+    results: list[tuple[Any, Any]] = []
+    with _sending(signal, plan, sender, keywords) as emission:
+        for subscription in plan.by_priority:
+            handler = subscription._admit(emission)
+            if handler is not None:
+                if subscription._shape.is_async:
+                    receiver = _as_async_receiver(subscription, handler, emission)
+                    value = await receiver(sender, **keywords)
+                else:
+                    if sync_wrapper is None:
+                        raise RuntimeError(
+                            f"{signal.name}: cannot await {handler_name(handler)}, which is not "
+                            "async: use send, or give _sync_wrapper"
+                        )
+                    receiver = _as_receiver(subscription, handler, emission)
+                    value = await sync_wrapper(receiver)(sender, **keywords)
+                results.append((handler, value))
+            emission._values.append(NO_RESULT)
+    return results
+
+
+def _as_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
+    """Return a callable of blinker's form for a handler of any form."""
+    if subscription._shape.style == BY_KEYWORDS:
+        return handler
+
+    def receiver(_sender: Any, **_context: Any) -> Any:
+        return subscription._shape.invoke(handler, emission)
+
+    return receiver
+
+
+def _as_async_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
+    """Return the same for an async handler, with its timeout."""
+    if subscription._shape.style == BY_KEYWORDS and subscription.timeout is None:
+        return handler
+
+    async def receiver(_sender: Any, **_context: Any) -> Any:
+        if subscription.timeout is None:
+            return await subscription._shape.invoke(handler, emission)
+        return await load_async_calls().await_in_time(subscription, handler, emission)
+
+    return receiver

@@ -1,0 +1,128 @@
+"""Waiting for what happens elsewhere, in threads and in event loops, without a lock.
+
+A finalizer may emit in the middle of anything, so nothing here may wait for a
+lock that the interrupted code holds: lists are appended to and popped from,
+which cannot be interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events.exceptions import InvalidOptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["LOOK_EVERY", "Listeners", "check_seconds"]
+
+LOOK_EVERY = 0.1
+"""Seconds between looks at what may end without telling, such as an event loop that is closed."""
+
+
+def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> None:
+    """Refuse what is no time to wait; None, for as long as it takes, is one.
+
+    Raises:
+        InvalidOptionError: it is no positive, finite number.
+    """
+    if seconds is None:
+        return
+    if (
+        isinstance(seconds, int | float)
+        and not isinstance(seconds, bool)
+        and (0 < seconds <= threading.TIMEOUT_MAX or (allow_zero and seconds == 0))
+    ):
+        return
+    raise InvalidOptionError(
+        f"{option} must be a number of seconds{', 0 or more' if allow_zero else ' above 0'}, such "
+        "as 2.5, or None for no limit",
+        option=option,
+    )
+
+
+class Listeners:
+    """Those who wait until something is so; whoever makes it so calls `tell`.
+
+    Args:
+        look_every: how many seconds to wait at most before looking again, for what
+            becomes so without `tell`, or for who was told and went away.
+    """
+
+    __slots__ = ("_callbacks", "_look_every")
+
+    def __init__(self, look_every: float = threading.TIMEOUT_MAX) -> None:
+        self._callbacks: list[Callable[[], object]] = []
+        self._look_every = look_every
+
+    def tell(self, number: int | None = None) -> None:
+        """Let those who wait look again: all, or so many of those who came first."""
+        while self._callbacks and number != 0:
+            try:
+                callback = self._callbacks.pop(0)
+            except IndexError:  # pragma: no cover  # another thread was faster, once in a while
+                return
+            callback()
+            number = None if number is None else number - 1
+
+    def wait(self, is_so: Callable[[], object], timeout: float | None) -> bool:
+        """Wait in a thread; return whether it is so, after `timeout` seconds at most."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not is_so():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return False
+            told = threading.Event()
+            self._callbacks.append(told.set)
+            try:
+                # Again, for it may have become so before anybody could be told.
+                if is_so():
+                    return True
+                told.wait(min(remaining, self._look_every))
+            finally:
+                self._forget(told.set)
+        return True
+
+    async def wait_async(
+        self,
+        is_so: Callable[[], object],
+        timeout: float | None,  # noqa: ASYNC109  # as for wait
+    ) -> bool:
+        """Wait in a task; return whether it is so, after `timeout` seconds at most."""
+        import asyncio  # noqa: PLC0415  # loaded when first needed
+
+        loop = asyncio.get_running_loop()
+        deadline = math.inf if timeout is None else loop.time() + timeout
+        while not is_so():
+            remaining = deadline - loop.time()
+            if remaining <= 0:
+                return False
+            told = loop.create_future()
+
+            def tell(told: asyncio.Future[None] = told) -> None:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(_resolve, told)
+
+            self._callbacks.append(tell)
+            try:
+                if is_so():
+                    return True
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(remaining, self._look_every)):
+                        await told
+            finally:
+                self._forget(tell)
+        return True
+
+    def _forget(self, callback: Callable[[], object]) -> None:
+        with suppress(ValueError):
+            self._callbacks.remove(callback)
+
+
+def _resolve(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)

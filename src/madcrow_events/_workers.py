@@ -1,0 +1,431 @@
+"""What takes the handlers that no emitter waits for: a bounded queue before threads and a loop.
+
+What belongs to one process is one object, a `Backlog`, that a forked child
+replaces as a whole: the threads are not there, and the work is the parent's (B2).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import weakref
+from contextlib import closing
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from madcrow_events import _exit
+from madcrow_events._calls import is_debugging, is_failure, log_call, record_in_branch
+from madcrow_events._frames import CURRENT, NO_RESULT, Branch, Outcomes, frames
+from madcrow_events._jobs import Backlog, Job, running_loop
+from madcrow_events._logs import LOGGER, handler_name, printable
+from madcrow_events._tables import renew_after_fork
+from madcrow_events._waiting import check_seconds
+from madcrow_events.exceptions import (
+    DispatcherClosedError,
+    InvalidOptionError,
+    QueueFullError,
+    WouldDeadlockError,
+)
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Generator
+
+    from madcrow_events._subscriptions import Subscription
+    from madcrow_events.emissions import Emission
+
+__all__ = ["Overflow", "Workers"]
+
+Overflow: TypeAlias = Literal["block", "raise", "drop"]
+"""What becomes of a handler that finds the queue full (B1)."""
+
+_MOST = 1_000_000
+
+_left_behind: list[AbstractEventLoop] = []
+"""The loops that a forked child inherited, which it can neither run nor close."""
+
+
+class Workers:
+    """Runs the handlers that dispatchers of one family leave for later.
+
+    Args:
+        queue_size: how many may wait.
+        overflow: what becomes of one more.
+        max_workers: how many threads to start at most.
+
+    Raises:
+        InvalidOptionError: an option has an impossible value.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_backlog",
+        "_finalizer",
+        "_is_closed",
+        "max_workers",
+        "overflow",
+        "queue_size",
+    )
+
+    def __init__(self, queue_size: int, overflow: Overflow, max_workers: int) -> None:
+        numbers: dict[str, object] = {"queue_size": queue_size, "max_workers": max_workers}
+        for option, number in numbers.items():
+            is_int = isinstance(number, int) and not isinstance(number, bool)
+            if not (is_int and 1 <= number <= _MOST):  # type: ignore[operator]  # it is an int
+                raise InvalidOptionError(
+                    f"{option} must be a whole number from 1 to {_MOST}, such as 4", option=option
+                )
+        if overflow not in ("block", "raise", "drop"):
+            raise InvalidOptionError(
+                f"overflow must be 'block', 'raise' or 'drop', not {printable(overflow)}",
+                option="overflow",
+            )
+        self.queue_size = queue_size
+        self.overflow: Overflow = overflow
+        self.max_workers = max_workers
+        self._is_closed = False
+        self._finalizer: Any = None
+        self._renew_after_fork()
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        """Start with an empty queue and no thread."""
+        inherited: Backlog | None = getattr(self, "_backlog", None)
+        self._backlog = Backlog(self.queue_size, self.max_workers)
+        if inherited is None:
+            return
+        inherited.forked = True
+        _exit.forget(inherited)
+        if self._finalizer is not None:
+            self._finalizer.detach()
+            self._finalizer = None
+        # The loop's thread is gone, and its sockets are the parent's: it must not be closed.
+        _left_behind.extend(inherited.loop)
+        for job in list(inherited.jobs.values()):
+            job.emission._values[job.branch.index] = NO_RESULT
+            job.emission._values.forget_listeners()
+
+    @property
+    def dropped(self) -> int:
+        """How many calls were dropped."""
+        return self._backlog.dropped
+
+    # Taking work
+
+    def outcomes_for(self, emission: Emission[Any], awaiting: bool) -> Outcomes:  # noqa: FBT001  # passed on
+        """Prepare for the handlers of an emission that are not called inline.
+
+        Args:
+            emission: the emission, none of whose handlers has been called.
+            awaiting: whether its emitter awaits the async ones.
+
+        Raises:
+            QueueFullError: there are more than the queue has places for, and waiting
+                for places is not wanted, or could never end.
+            DispatcherClosedError: the dispatcher has been closed.
+        """
+        plan = emission._plan
+        needed = len(plan.subscriptions) - plan.inline
+        if awaiting:
+            needed -= plan.awaited
+        if self._is_closed:
+            raise DispatcherClosedError(
+                f"{emission.event} has handlers that would run later, and the dispatcher is "
+                "closed: emit before close(), or make a new EventDispatcher",
+                event=emission.event,
+            )
+        if self.overflow == "drop":
+            return Outcomes()
+        why = ""
+        if self.overflow == "block":
+            if self._work_inside():
+                why = " (a handler that holds a place itself cannot wait for another)"
+            elif not awaiting and running_loop() is not None:
+                why = " (emit cannot wait in a running event loop: await emit_async)"
+            else:
+                return Outcomes()
+        if self._backlog.take(needed):
+            outcomes = Outcomes()
+            outcomes.places = needed
+            return outcomes
+        fix = f"queue_size={needed} or more"
+        if needed <= self.queue_size:
+            fix = "a larger queue_size, or emit it again later"
+        raise QueueFullError(
+            f"{emission.event} needs {needed} of the {self.queue_size} places in the queue of "
+            f"handlers that run later, and fewer are free{why}: give the dispatcher {fix}",
+            event=emission.event,
+            queue_size=self.queue_size,
+        )
+
+    def give_back(self, outcomes: Outcomes) -> None:
+        """Free the places that were set aside and not used."""
+        places, outcomes.places = outcomes.places, 0
+        self._backlog.give_back(places)
+
+    def start(self, emission: Emission[Any]) -> None:
+        """Start the handlers that `emit` leaves for later."""
+        with closing(self._starting(emission, emission._plan.inline)) as waits:
+            for backlog in waits:
+                backlog.freed.wait(backlog.take_one, None)
+
+    async def start_async(self, emission: Emission[Any]) -> None:
+        """Start the background handlers of `emit_async`."""
+        first = emission._plan.inline + emission._plan.awaited
+        try:
+            with closing(self._starting(emission, first)) as waits:
+                for backlog in waits:
+                    await backlog.freed.wait_async(backlog.take_one, None)
+        except BaseException:  # cancelled, before the awaited ones began
+            for index in range(emission._plan.inline, first):
+                emission._values[index] = NO_RESULT
+            emission._values.tell()
+            raise
+
+    def _starting(self, emission: Emission[Any], first: int) -> Generator[Backlog]:
+        """Start handlers in turn; yield wherever a place in the queue has to be waited for."""
+        backlog, loop, outcomes = self._backlog, running_loop(), emission._values
+        subscriptions = emission._plan.subscriptions
+        index = first
+        try:
+            while index < len(subscriptions):
+                # First, for no place may be held while a predicate runs.
+                job = _matching(backlog, emission, index, subscriptions[index])
+                if job is None:
+                    index += 1
+                    continue
+                if outcomes.places:
+                    outcomes.places -= 1
+                elif not backlog.take(1):
+                    if self.overflow == "drop":
+                        self._drop(emission, index)
+                        index += 1
+                        continue
+                    yield backlog
+                if job.subscription._is_claimed():
+                    index += 1
+                    self._launch(job, loop)
+                else:
+                    outcomes[index] = NO_RESULT
+                    index += 1
+                    backlog.give_back(1)
+        finally:
+            for unreached in range(index, len(subscriptions)):
+                outcomes[unreached] = NO_RESULT
+            self.give_back(outcomes)
+            outcomes.tell()
+
+    def _drop(self, emission: Emission[Any], index: int) -> None:
+        emission._values[index] = NO_RESULT
+        backlog = self._backlog
+        with backlog.tally:
+            backlog.dropped += 1
+            begins, backlog.is_dropping = not backlog.is_dropping, True
+        if begins:
+            LOGGER.warning(
+                "the queue of %d handlers that run later is full: %s of %s is dropped, and others "
+                "until half of the queue is free",
+                self.queue_size,
+                handler_name(emission._plan.subscriptions[index].handler),
+                emission.event,
+            )
+
+    def _launch(self, job: Job, loop: AbstractEventLoop | None) -> None:
+        """Give a job to what will do it, and which then frees its place."""
+        backlog = job.backlog
+        if not _exit.is_over():
+            _exit.wait_for(backlog)
+            if self._finalizer is None:
+                self._finalizer = weakref.finalize(self, backlog.stop)
+                self._finalizer.atexit = False
+        backlog.jobs[id(job)] = job
+        job.holds_place = job.subscription._shape.is_async
+        try:
+            self._hand_over(job, loop)
+        except BaseException as error:
+            job.lose("it could not be started", error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:
+        backlog = job.backlog
+        # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
+        # nobody else does it any more.
+        is_alone = self._is_closed or _exit.is_over()
+        if not job.holds_place:
+            if not is_alone and backlog.put(job):
+                return
+            backlog.give_back(1)
+        elif loop is not None and not job.subscription.background:
+            job.loop = loop
+            backlog.held[id(job)] = job
+            job.begin()
+            return
+        elif not is_alone:
+            job.loop = backlog.background_loop()
+            if job.loop is not None:
+                job.loop.call_soon_threadsafe(job.begin)
+                return
+        job.run_in_place()
+
+    # Waiting for it
+
+    def report_lost(self) -> None:
+        """Record as failed what can never end any more, for its event loop was closed."""
+        self._backlog.is_done()
+
+    def drain(self, timeout: float | None) -> bool:
+        """Wait in a thread until nothing is pending; return whether nothing is.
+
+        Args:
+            timeout: how many seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            WouldDeadlockError: what is pending waits for the caller.
+            InvalidOptionError: the timeout is no number of seconds.
+        """
+        return self._drain(timeout, "drain", "await drain_async()")
+
+    def _drain(self, timeout: float | None, method: str, instead: str) -> bool:
+        check_seconds("timeout", timeout, allow_zero=True)
+        backlog = self._backlog
+        if timeout == 0:
+            return backlog.is_done()
+        self._refuse_inside_work(method)
+        if backlog.is_done():
+            return True
+        held = list(backlog.held.values())
+        _refuse_stuck(held, instead)
+        _refuse_here([*backlog.loop, *(job.loop for job in held)], instead)
+        return backlog.changed.wait(backlog.is_done, timeout)
+
+    async def drain_async(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # as for drain
+        """Wait in a task until nothing is pending; return whether nothing is.
+
+        Args:
+            timeout: how many seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            WouldDeadlockError: what is pending waits for the caller.
+            InvalidOptionError: the timeout is no number of seconds.
+        """
+        check_seconds("timeout", timeout, allow_zero=True)
+        backlog = self._backlog
+        if timeout == 0:
+            return backlog.is_done()
+        self._refuse_inside_work("drain_async")
+        _refuse_stuck(list(backlog.held.values()), "await drain_async()")
+        return await backlog.changed.wait_async(backlog.is_done, timeout)
+
+    def close(self, timeout: float | None) -> bool:
+        """Wait until nothing is pending, and take no more; return whether nothing is pending.
+
+        Args:
+            timeout: how many seconds to wait at most; None for as long as it takes.
+
+        Raises:
+            WouldDeadlockError: what is pending waits for the caller.
+            InvalidOptionError: the timeout is no number of seconds.
+        """
+        check_seconds("timeout", timeout, allow_zero=True)
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._drain(timeout, "close", "await drain_async() first")
+        self._is_closed = True
+        # Once more, for what other threads have emitted in between.
+        left = None if timeout is None else max(0.0, deadline - time.monotonic())
+        is_done = self._drain(left, "close", "await drain_async() first")
+        if is_done:
+            self._backlog.stop()
+            self._backlog.join(deadline)
+        return is_done
+
+    def check_waiting(self, emission: Emission[Any]) -> None:
+        """Refuse to wait in a thread for an emission that waits for this thread.
+
+        Raises:
+            WouldDeadlockError: it does.
+        """
+        self.check_awaiting(emission)
+        outcomes = emission._values
+        loops = [job.loop for job in self._jobs_of(emission)]
+        if isinstance(outcomes, Outcomes):
+            loops.append(outcomes.loop)
+        _refuse_here(loops, "await emission.done()")
+
+    def check_awaiting(self, emission: Emission[Any]) -> None:
+        """Refuse to wait, in whatever way, for what cannot end or is queued behind the caller.
+
+        Raises:
+            WouldDeadlockError: it would.
+        """
+        jobs = self._jobs_of(emission)
+        _refuse_stuck(jobs, "await emission.done()")
+        is_worker = any(not job.subscription._shape.is_async for job in self._work_inside())
+        if is_worker and any(job.loop is None for job in jobs):
+            raise WouldDeadlockError(
+                f"a background handler waits for the background handlers of {emission.event}, "
+                "which may be queued behind it: let it return, and act on their end elsewhere"
+            )
+
+    def _jobs_of(self, emission: Emission[Any]) -> list[Job]:
+        jobs = list(self._backlog.jobs.values())
+        return [job for job in jobs if job.emission._values is emission._values]
+
+    def _work_inside(self) -> list[Job]:
+        """Return the jobs in which the caller runs."""
+        jobs = [frame.job for frame in frames() if isinstance(frame, Branch)]
+        return [job for job in jobs if job is not None and job.backlog is self._backlog]
+
+    def _refuse_inside_work(self, method: str) -> None:
+        if self._work_inside():
+            raise WouldDeadlockError(
+                f"{method} waits for all pending handlers, and one of them calls it: call it from "
+                "the code that emits"
+            )
+
+
+def _matching(
+    backlog: Backlog,
+    emission: Emission[Any],
+    index: int,
+    subscription: Subscription,
+) -> Job | None:
+    """Return the job of a handler for which this emission is, with a context of its own."""
+    branch = Branch(emission, index)
+    context = copy_context()
+    context.run(CURRENT.set, branch)
+    try:
+        handler = context.run(subscription._match, emission)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        record_in_branch(branch, error)
+        return None
+    finally:
+        branch._running = False
+    if handler is None:
+        if is_debugging():
+            with log_call(subscription, emission) as outcome:
+                outcome.append("skipped")
+        emission._values[index] = NO_RESULT
+        return None
+    job = Job(backlog, branch, context, subscription, handler)
+    branch.detach(job)
+    return job
+
+
+def _refuse_stuck(jobs: list[Job], instead: str) -> None:
+    for job in jobs:
+        if job.is_stuck():
+            raise WouldDeadlockError(
+                f"{handler_name(job.handler)} is pending in an event loop that does not run: "
+                f"{instead} in that loop"
+            )
+
+
+def _refuse_here(loops: list[AbstractEventLoop | None], instead: str) -> None:
+    here = running_loop()
+    if here is not None and here in loops:
+        raise WouldDeadlockError(
+            f"waiting here would stop the event loop in which handlers are pending: {instead}"
+        )

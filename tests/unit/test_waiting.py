@@ -1,0 +1,82 @@
+"""Waiting for what happens elsewhere, without a lock."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from madcrow_events._waiting import Listeners
+
+
+def answers(*told: bool) -> object:
+    left = list(told)
+    return lambda: left.pop(0)
+
+
+def test_who_begins_to_wait_looks_once_more_before_it_sleeps() -> None:
+    assert Listeners().wait(answers(False, True), None)
+    assert asyncio.run(Listeners().wait_async(answers(False, True), None))
+
+
+def test_nobody_waits_longer_than_asked() -> None:
+    assert not Listeners().wait(lambda: False, 0.01)
+    assert not asyncio.run(Listeners().wait_async(lambda: False, 0.01))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_as_many_as_are_told_look_again_the_first_first(number: int) -> None:
+    def wait(name: int) -> None:
+        listeners.wait(lambda: name in told or (began.append(name), False)[1], 10)
+        woken.append(name)
+
+    listeners = Listeners()
+    began: list[int] = []
+    told: set[int] = set()
+    woken: list[int] = []
+    threads = []
+    for name in range(3):
+        threads.append(threading.Thread(target=wait, args=(name,)))
+        threads[-1].start()
+        while began.count(name) < 2 or len(listeners._callbacks) <= name:
+            pass
+    told.update(range(number))
+    listeners.tell(number)
+    for thread in threads[:number]:
+        thread.join(10)
+    assert sorted(woken) == list(range(number))
+    told.update(range(3))
+    listeners.tell()
+    for thread in threads:
+        thread.join(10)
+    assert sorted(woken) == [0, 1, 2]
+
+
+async def test_what_is_told_twice_is_told_once() -> None:
+    async def wait() -> bool:
+        return await listeners.wait_async(lambda: so, 10)
+
+    listeners = Listeners()
+    so: list[bool] = []
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    (callback,) = listeners._callbacks
+    so.append(True)
+    callback()
+    callback()
+    assert await waiting
+
+
+def test_telling_who_waited_in_a_loop_that_is_closed_is_no_error() -> None:
+    async def wait() -> None:
+        task = asyncio.create_task(listeners.wait_async(lambda: False, None))
+        await asyncio.sleep(0)
+        callbacks.extend(listeners._callbacks)
+        task.cancel()
+
+    listeners = Listeners()
+    callbacks: list[object] = []
+    asyncio.run(wait())
+    listeners._callbacks.extend(callbacks)  # type: ignore[arg-type]
+    listeners.tell()
