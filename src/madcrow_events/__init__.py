@@ -2,6 +2,7 @@
 
 from madcrow_events._patterns import PatternSubscription
 from madcrow_events._subscriptions import ANY, Subscription, SubscriptionOptions
+from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (
     ContextEmitter,
     EventDispatcher,
@@ -20,7 +21,15 @@ from madcrow_events.dispatcher import (
     get_event_dispatcher,
     set_event_dispatcher,
 )
-from madcrow_events.emissions import Emission, HandlerFailure, HandlerResult, current_event
+from madcrow_events.emissions import (
+    Emission,
+    EmissionState,
+    HandlerFailure,
+    HandlerResult,
+    ScopeFields,
+    current_event,
+    event_scope,
+)
 from madcrow_events.exceptions import (
     ContextModelError,
     ContextTypeError,
@@ -74,6 +83,13 @@ from madcrow_events.models import (
     SystemStartupEventContext,
     TokenRefreshedEventContext,
 )
+from madcrow_events.observers import (
+    EventTiming,
+    HandlerTiming,
+    Observer,
+    TimingObserver,
+    TimingSnapshot,
+)
 from madcrow_events.signals import (
     EventSignal,
     Handler,
@@ -108,11 +124,14 @@ __all__ = [
     "ContextModelError",
     "ContextTypeError",
     "ContextValidationError",
+    "Deferral",
     "DispatcherClosedError",
     "Emission",
     "EmissionDepthError",
+    "EmissionState",
     "EventDispatcher",
     "EventSignal",
+    "EventTiming",
     "GenericEventContext",
     "Handler",
     "HandlerCancelledError",
@@ -124,6 +143,7 @@ __all__ = [
     "HandlerResult",
     "HandlerSignatureError",
     "HandlerTimeoutError",
+    "HandlerTiming",
     "InvalidEventNameError",
     "InvalidOptionError",
     "KeywordHandler",
@@ -131,12 +151,14 @@ __all__ = [
     "LoginFailedEventContext",
     "LogoutEventContext",
     "MadcrowEventsError",
+    "Observer",
     "OnError",
     "Overflow",
     "PasswordChangedEventContext",
     "PatternSubscription",
     "QueueFullError",
     "RegistrationEventContext",
+    "ScopeFields",
     "SessionExpiredEventContext",
     "SignalConflictError",
     "SignalRegistry",
@@ -147,6 +169,8 @@ __all__ = [
     "SuspiciousActivityEventContext",
     "SystemShutdownEventContext",
     "SystemStartupEventContext",
+    "TimingObserver",
+    "TimingSnapshot",
     "TokenRefreshedEventContext",
     "UnknownEventError",
     "WouldDeadlockError",
@@ -166,6 +190,7 @@ __all__ = [
     "emit_logout_event",
     "emit_password_changed_event",
     "emit_registration_event",
+    "event_scope",
     "get_event_dispatcher",
     "login_failed",
     "madcrow_signals",

@@ -8,32 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._calls import (
-    is_debugging,
     keep_value,
-    log_call,
     outermost,
     pass_on_broken_chain,
     record_in_branch,
 )
+from madcrow_events._failures import failures_of
 from madcrow_events._frames import (
     CURRENT,
     NO_RESULT,
     PENDING,
     Branch,
     emission_of,
-    failures_of,
 )
 from madcrow_events._logs import handler_name
 from madcrow_events._signatures import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
+from madcrow_events._watching import log_skipped, watching_handler
 from madcrow_events.exceptions import HandlerTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from contextlib import AbstractContextManager
 
     from madcrow_events._frames import Outcomes
     from madcrow_events._subscriptions import Subscription
@@ -136,7 +133,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     loop = _get_running_loop()
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
-    if is_debugging():
+    if emission._failures is not None and emission._failures.watch is not None:
         number = sum(len(calls) for _, calls in segments)
         subscriptions: tuple[Any, ...] = emission._plan.subscriptions[index : index + number]
         segments = ((BY_OPTIONS, subscriptions),)
@@ -382,13 +379,12 @@ def _causes_itself(emission: Emission[Any]) -> bool:
 
 async def _obeying(subscription: Subscription, emission: Emission[Any]) -> Any:
     """Await a handler as its options say; return what the emission's values hold for it."""
-    with _logged(subscription, emission) as outcome:
-        handler = subscription._admit(emission)
-        if handler is None:
-            outcome.append("skipped")
-            return NO_RESULT
+    handler = subscription._admit(emission)
+    if handler is None:
+        log_skipped(emission, subscription.handler)
+        return NO_RESULT
+    with watching_handler(emission, handler):
         value = await _limited(subscription, handler, emission)
-        outcome.append("returned")
     return keep_value(subscription, handler, value)
 
 
@@ -399,16 +395,8 @@ async def await_in_time(subscription: Subscription, handler: Any, emission: Emis
         HandlerTimeoutError: it took longer.
         Exception: what it raised.
     """
-    with _logged(subscription, emission) as outcome:
-        value = await _limited(subscription, handler, emission)
-        outcome.append("returned")
-    return value
-
-
-def _logged(
-    subscription: Subscription, emission: Emission[Any]
-) -> AbstractContextManager[list[str]]:
-    return log_call(subscription, emission) if is_debugging() else nullcontext([])
+    with watching_handler(emission, handler):
+        return await _limited(subscription, handler, emission)
 
 
 async def _limited(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:

@@ -9,45 +9,50 @@ called in a branch of its own: `_async_calls` and `_workers` start those, and
 from __future__ import annotations
 
 import logging
-import sys
-import time
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._failures import failures_of, is_failure
 from madcrow_events._frames import (
     CURRENT,
     NO_RESULT,
     Branch,
     Called,
-    Failures,
     Outcomes,
     emission_of,
-    failures_of,
-    running,
+    enclosing,
+    place,
+    surroundings_of,
 )
-from madcrow_events._logs import LOGGER, handler_name, log_failure, type_name
+from madcrow_events._logs import log_failure
 from madcrow_events._signatures import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
-from madcrow_events.emissions import Emission, HandlerFailure
+from madcrow_events._watching import (
+    KNOWN_LEVELS,
+    Watch,
+    is_debugging,
+    log_skipped,
+    stop_watching,
+    watching_handler,
+)
+from madcrow_events.emissions import HandlerFailure
 from madcrow_events.exceptions import EmissionDepthError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Mapping
 
     from madcrow_events._frames import Frame
     from madcrow_events._subscriptions import Subscription
-    from madcrow_events._tables import Segments
+    from madcrow_events._tables import Plan, Segments
     from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.emissions import Emission
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
 
 __all__ = [
     "MAX_DEPTH",
     "call_all",
-    "is_debugging",
-    "is_failure",
+    "fill",
     "keep_value",
-    "log_call",
     "nest",
     "outermost",
     "pass_on_broken_chain",
@@ -59,19 +64,17 @@ MAX_DEPTH = 64
 """How many emissions may be nested in each other (F5)."""
 
 _NAMED_EVENTS = 6
-_DEBUG = logging.DEBUG
 
 # Bound here, for a method of an imported name is looked up the slow way at every call.
 _inherited = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
-_is_enabled_for = LOGGER.isEnabledFor
-# The logger's own memory of its answers, which it empties when a level changes: one look-up
-# instead of a call. Where a Python has no such memory, the logger is asked each time.
-_known_levels: dict[int, bool] = getattr(LOGGER, "_cache", {})
+_known_levels = KNOWN_LEVELS
+_DEBUG = logging.DEBUG
 
 
 def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, in one frame, for speed
+    emission: Emission[Any],
     dispatcher: EventDispatcher,
     signal: EventSignal[Any],
     sender: Any,
@@ -79,13 +82,15 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     context: BaseEventContext | None,
     keywords: dict[str, Any] | None,
     awaiting: bool = False,  # noqa: FBT001, FBT002  # a keyword would cost each emission
-) -> Emission[Any]:
+) -> None:
     """Call every inline handler of an emission, whatever the others do, and collect the outcome.
 
     If there are other handlers, the emission has `Outcomes` and `Failures` when
-    it returns, and it is for the dispatcher to start them.
+    it returns, and it is for the dispatcher to start them. If a `deferred` block
+    holds it back, nobody is called.
 
     Args:
+        emission: the emission, made by the caller; one that was held back comes a second time.
         dispatcher: the policy.
         signal: what is emitted.
         sender: who emits; None for the signal itself.
@@ -105,7 +110,6 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     plan = signal._table.plans.everyone
     if plan is None:
         plan = signal._table.plan_for(sender)
-    emission: Emission[Any] = Emission()
     emission.signal = signal
     emission.sender = sender
     emission.dispatcher = dispatcher
@@ -117,10 +121,11 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission._running = False
     inherited = _inherited(None)
     if inherited is not None:
-        nest(emission, inherited)
+        if _is_held_back(emission, inherited, awaiting):
+            return
+        if context is not None:
+            context = emission._payload
     segments = planned = plan.segments
-    if _known_levels.get(_DEBUG, True) and _is_enabled_for(_DEBUG):
-        segments = planned = _timed(emission)
     values: list[Any]
     if plan.later:
         if awaiting and not plan.queued:
@@ -128,15 +133,17 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         else:
             values = dispatcher._workers.outcomes_for(emission, awaiting)
             # Made now, for several threads may have failures to note.
-            emission._failures = Failures()
+            failures_of(emission)
         emission._values = values
-        if not segments:
-            return emission
     elif segments:
         emission._values = values = []
     else:
         emission._values = ()
-        return emission
+    if dispatcher._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
+        failures_of(emission).watch = Watch(emission)
+        segments = planned = _watched(plan)
+    if not segments:
+        return
     emission._running = True
     token = _enter(emission)
     try:
@@ -167,7 +174,34 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         emission._running = False
     if inherited is not None:
         pass_on_broken_chain(emission)
-    return emission
+
+
+def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> bool:  # noqa: FBT001  # as for call_all
+    """Give an emission what stands around it; tell whether a `deferred` block holds it back.
+
+    Raises:
+        EmissionDepthError: it is nested too deep (F5).
+    """
+    around = surroundings_of(inherited)
+    if around is not None and around.fields:
+        fill(emission, around.fields)
+    nest(emission, inherited)
+    if around is None or not around.deferrals or emission.signal.is_muted:
+        return False
+    return any(
+        deferral._hold(emission, inherited, awaiting=awaiting)
+        for deferral in reversed(around.deferrals)
+    )
+
+
+def fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
+    """Fill in the fields of an `event_scope` that the emitter left out (B5)."""
+    payload = emission._payload
+    if type(payload) is dict:
+        for name, value in fields.items():
+            payload.setdefault(name, value)
+    else:
+        emission._payload = payload._filled(fields)
 
 
 def _after(segments: Segments, number: int) -> Segments:
@@ -183,6 +217,7 @@ def _record(emission: Emission[Any], error: BaseException) -> None:
     """Note what the inline handler at hand raised, or let it through (F1, F3)."""
     if not is_failure(error):
         emission._abandon()
+        stop_watching(emission, error)
         raise error
     failures_of(emission)
     # The end of a broken chain has been recorded already, by the outermost emission.
@@ -208,30 +243,17 @@ def _add_failure(
     return failure
 
 
-def is_failure(error: BaseException) -> bool:
-    """Tell whether a plain handler that raises it has failed; else it goes through (F3)."""
-    # Looked up, not imported: who never loaded asyncio cannot have raised its error.
-    cancelled_error = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", Exception)
-    return isinstance(error, (Exception, cancelled_error))
-
-
 def nest(emission: Emission[Any], inherited: Frame) -> None:
     """Place an emission under the one whose handler made it.
 
     Raises:
         EmissionDepthError: the chain is too deep, or was, under the same handler (F5).
     """
-    frame = running(inherited)
-    if frame is None:
-        if isinstance(inherited, Branch) and inherited.job is not None:
-            emission._outer = inherited  # a worker announces a failure
-        return
-    if isinstance(frame, Branch) and frame.is_anothers():
-        frame = frame.of_others()
-    emission._outer = frame
+    place(emission, inherited)
     parent = emission.parent
     if parent is None:  # a handler that nobody awaits begins a chain of its own
         return
+    frame: Any = enclosing(emission)
     emission.depth = parent.depth + 1
     root = outermost(frame)
     if emission.depth < MAX_DEPTH and not _is_broken(root):
@@ -242,19 +264,19 @@ def nest(emission: Emission[Any], inherited: Frame) -> None:
     raise error
 
 
-def outermost(frame: Frame) -> Frame:
+def outermost(frame: Emission[Any] | Branch) -> Emission[Any] | Branch:
     """Return the frame that a chain began in: the outermost emission, or a branch of it.
 
     A chain is what happens under one handler of the outermost emission.
     """
     while True:
-        outer = frame._outer
+        outer = enclosing(frame)
         if outer is None or not outer._running or (isinstance(outer, Branch) and outer.detached):
             return frame
         frame = outer
 
 
-def _is_broken(root: Frame) -> bool:
+def _is_broken(root: Emission[Any] | Branch) -> bool:
     if isinstance(root, Branch):
         return root.broken
     failures = root._failures
@@ -269,10 +291,12 @@ def pass_on_broken_chain(emission: Emission[Any]) -> None:
     """
     if emission._failures is not None and emission.depth and _is_broken(outermost(emission)):
         emission._abandon()
-        raise _depth_error(emission)
+        error = _depth_error(emission)
+        stop_watching(emission, error)
+        raise error
 
 
-def _break_chain(root: Frame, error: EmissionDepthError) -> None:
+def _break_chain(root: Emission[Any] | Branch, error: EmissionDepthError) -> None:
     """Record the end of a chain in its outermost emission, once for that emission."""
     emission = emission_of(root)
     assert emission is not None  # noqa: S101  # it runs
@@ -301,44 +325,22 @@ def _depth_error(emission: Emission[Any]) -> EmissionDepthError:
     )
 
 
-def _timed(emission: Emission[Any]) -> Segments:
-    """Log an emission, and return its calls so wrapped that each is logged with its time."""
-    plan = emission._plan
-    LOGGER.debug(
-        "%s emitted by %s to %d handlers",
-        emission.event,
-        type_name(type(emission.sender)),
-        len(plan.subscriptions),
-    )
+def _watched(plan: Plan) -> Segments:
+    """Return the inline calls of a plan, each with its observers around it."""
+    if not plan.inline:
+        return ()
     inline = plan.subscriptions[: plan.inline]
-    return ((BY_EMISSION, tuple(partial(_call_timed, entry) for entry in inline)),)
+    return ((BY_EMISSION, tuple(partial(_call_watched, entry) for entry in inline)),)
 
 
-def _call_timed(subscription: Subscription, emission: Emission[Any]) -> Any:
-    with log_call(subscription, emission) as outcome:
-        value = subscription._call(emission)
-        outcome.append("skipped" if value is NO_RESULT else "returned")
-    return value
-
-
-def is_debugging() -> bool:
-    """Tell whether calls are to be logged."""
-    return _known_levels.get(_DEBUG, True) and _is_enabled_for(_DEBUG)
-
-
-@contextmanager
-def log_call(subscription: Subscription, emission: Emission[Any]) -> Iterator[list[str]]:
-    """Log a call with its time, at DEBUG, and with what is added to the list."""
-    name = handler_name(subscription.handler)
-    started = time.perf_counter()
-    outcome = ["raised"]
-    try:
-        yield outcome
-    finally:
-        elapsed = (time.perf_counter() - started) * 1000
-        LOGGER.debug(
-            "handler %s of %s %s after %.3f ms", name, emission.event, outcome[-1], elapsed
-        )
+def _call_watched(subscription: Subscription, emission: Emission[Any]) -> Any:
+    handler = subscription._admit(emission)
+    if handler is None:
+        log_skipped(emission, subscription.handler)
+        return NO_RESULT
+    with watching_handler(emission, handler):
+        value = subscription._shape.invoke(handler, emission)
+    return keep_value(subscription, handler, value)
 
 
 # Branches
@@ -348,11 +350,7 @@ def run_branch(branch: Branch, subscription: Subscription, handler: Any) -> Hand
     """Call a handler that nobody waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
-        if is_debugging():
-            with log_call(subscription, emission) as outcome:
-                value = subscription._shape.invoke(handler, emission)
-                outcome.append("returned")
-        else:
+        with watching_handler(emission, handler):
             value = subscription._shape.invoke(handler, emission)
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
         return record_in_branch(branch, error)

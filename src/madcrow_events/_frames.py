@@ -1,24 +1,28 @@
 """The frames that handlers run in, and what an emission keeps of handlers that run by themselves.
 
 A handler that the call loop calls runs in its emission; one that runs in a
-task or thread of its own runs in a `Branch`. The context variable `CURRENT`
-holds the innermost frame.
+task or thread of its own runs in a `Branch`; what a block adds to emissions
+stands around them in `Surroundings`. The context variable `CURRENT` holds the
+innermost frame.
 """
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED
+from madcrow_events._traces import Trace, tracing
 from madcrow_events._waiting import LOOK_EVERY, Listeners
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from madcrow_events._jobs import Job
-    from madcrow_events.emissions import Emission, HandlerFailure
+    from madcrow_events.deferrals import Deferral
+    from madcrow_events.emissions import Emission
 
 __all__ = [
     "CURRENT",
@@ -26,18 +30,29 @@ __all__ = [
     "PENDING",
     "Branch",
     "Called",
-    "Failures",
+    "Entered",
     "Frame",
+    "HeldBack",
     "Outcomes",
+    "Surroundings",
+    "cause_of",
     "emission_of",
-    "failures_of",
+    "enclosing",
+    "enter",
     "frames",
     "is_announcing",
+    "leave",
+    "place",
     "running",
+    "surround",
+    "surroundings_of",
+    "trace_of",
+    "within",
 ]
 
-Frame: TypeAlias = "Emission[Any] | Branch"
-"""What a handler runs in: the emission whose loop calls it, or a branch of its own."""
+Frame: TypeAlias = "Emission[Any] | Branch | Surroundings"
+"""What a handler runs in: the emission whose loop calls it, or a branch of its own; and what
+stands around those."""
 
 CURRENT: ContextVar[Frame] = ContextVar("madcrow_events.current")
 """The innermost frame of this context; left empty outside of any."""
@@ -54,26 +69,6 @@ class Called(NamedTuple):
 
     handler: Any
     value: Any
-
-
-class Failures:
-    """What went wrong in one emission; made when first needed.
-
-    `broken_at` is how many handlers of an outermost emission had finished when
-    the chain under the next one turned out to be too deep (F5), or -1.
-    `told_depth` is whether that, or the same of a branch, stands among the items.
-    `nested` counts the awaited handlers below it of events that cause themselves. `detached` are
-    those of the items that the emitter does not answer for.
-    """
-
-    __slots__ = ("broken_at", "detached", "items", "nested", "told_depth")
-
-    def __init__(self) -> None:
-        self.items: list[HandlerFailure] = []
-        self.detached: list[HandlerFailure] = []
-        self.broken_at: int = -1
-        self.told_depth: bool = False
-        self.nested: int = 0
 
 
 class Outcomes(list[Any]):
@@ -106,6 +101,60 @@ class Outcomes(list[Any]):
             self._listeners.tell()
 
 
+class HeldBack(Outcomes):
+    """Stands in the place of the values of an emission that a `deferred` block holds back, or held.
+
+    Attributes:
+        state: whether it still may be emitted.
+        awaiting: whether its emitter awaits the async handlers.
+        frame: what it is emitted in when the block ends.
+    """
+
+    state: Literal["deferred", "dropped"] = "deferred"
+
+    def __init__(self, frame: Surroundings, *, awaiting: bool) -> None:
+        super().__init__()
+        self.frame = frame
+        self.awaiting = awaiting
+
+    def drop(self) -> None:
+        """Give the emission up."""
+        self.state = "dropped"
+        self.tell()
+
+
+class Surroundings:
+    """What stands around emissions without being a handler: a block, or a cause that is over.
+
+    One holds all that outer ones held, and so is never directly inside of another.
+
+    Attributes:
+        fields: what `event_scope` fills in.
+        deferrals: the blocks that may hold emissions back, the innermost last.
+        cause: the trace of what caused the emissions, if that is not the frame around.
+    """
+
+    __slots__ = ("_outer", "cause", "deferrals", "fields")
+
+    # Nothing runs in it, so that who looks for what runs looks further out.
+    _running: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        outer: Emission[Any] | Branch | None,
+        fields: Mapping[str, str],
+        deferrals: tuple[Deferral, ...],
+        cause: Trace | None,
+    ) -> None:
+        self._outer = outer
+        self.fields = fields
+        self.deferrals = deferrals
+        self.cause = cause
+
+
+_NOWHERE = Surroundings(None, {}, (), None)
+
+
 class Branch:
     """One handler that runs in a task or thread of its own; the frame of what it emits.
 
@@ -120,6 +169,7 @@ class Branch:
         task: the handler's, if tasks that handlers before it left behind may have the same branch.
         others: the branch of those tasks, made when they emit.
         unfinished: what an awaited one that has suspended belongs to; see `_async_calls`.
+        trace: that of the emission, which a detached one outlives.
     """
 
     # Defaults, and no slots, because one is made for nearly every awaited handler.
@@ -128,6 +178,7 @@ class Branch:
     job: Job | None = None
     task: Any = None
     others: Branch | None = None
+    trace: Trace | None = None
     _running: bool = True
 
     def __init__(self, emission: Emission[Any], index: int) -> None:
@@ -142,7 +193,11 @@ class Branch:
         self.is_announcing = is_announcing(job.emission)
         self.detached = self._running = True
         self.job = job
-        self._outer = None
+        self.trace = trace_of(job.emission)
+        around = surroundings_of(job.emission)
+        if around is not None:
+            around = Surroundings(None, around.fields, around.deferrals, None)
+        self._outer = around
 
     def is_anothers(self) -> bool:
         """Tell whether the caller is a task that a handler before this one has left behind."""
@@ -192,12 +247,138 @@ def running(frame: Frame | None) -> Frame | None:
 
 def emission_of(frame: Frame) -> Emission[Any] | None:
     """Return what is handled in a frame; None for a detached branch that has finished."""
-    return frame.emission if isinstance(frame, Branch) else frame
+    if isinstance(frame, Branch):
+        return frame.emission
+    return None if isinstance(frame, Surroundings) else frame
+
+
+def enclosing(frame: Emission[Any] | Branch) -> Emission[Any] | Branch | None:
+    """Return the frame that a frame is nested in, past what merely surrounds it."""
+    outer = frame._outer
+    return outer._outer if isinstance(outer, Surroundings) else outer
+
+
+def surroundings_of(frame: Frame | None) -> Surroundings | None:
+    """Return the innermost surroundings of a frame, which hold all that outer ones do."""
+    while frame is not None and not isinstance(frame, Surroundings):
+        frame = frame._outer
+    return frame
+
+
+def surround(inner: Frame | None) -> Surroundings:
+    """Return new surroundings inside of a frame, for the caller to add to."""
+    around = surroundings_of(inner) or _NOWHERE
+    if isinstance(inner, Surroundings):
+        return Surroundings(inner._outer, around.fields, around.deferrals, inner.cause)
+    return Surroundings(inner, around.fields, around.deferrals, None)
+
+
+class Entered(NamedTuple):
+    """What `leave` needs to undo an `enter`."""
+
+    frame: Frame
+    before: Frame | None
+    token: Token[Any]
+
+
+def enter(frame: Frame) -> Entered:
+    """Make a frame the innermost one of this context."""
+    before = CURRENT.get(None)
+    return Entered(frame, before, CURRENT.set(frame))
+
+
+def leave(entered: Entered) -> None:
+    """Undo an `enter`, in whatever order, and as far as possible in another context.
+
+    A generator runs in the context of whoever asks it for its next value, so that its blocks
+    may end in another context than they began in, or before a block that began later.
+    """
+    current = CURRENT.get(None)
+    try:
+        CURRENT.reset(entered.token)
+    except ValueError:
+        if current is entered.frame:
+            CURRENT.set(entered.before)  # type: ignore[arg-type]  # the same as left empty
+        return
+    if current is not entered.frame:
+        CURRENT.set(current)  # type: ignore[arg-type]  # likewise
+
+
+@contextmanager
+def within(frame: Frame) -> Iterator[None]:
+    """Let the block run in a frame."""
+    entered = enter(frame)
+    try:
+        yield
+    finally:
+        leave(entered)
+
+
+def trace_of(emission: Emission[Any]) -> Trace:
+    """Return the trace of an emission, made with those of its causes if need be."""
+    try:
+        return emission._trace
+    except AttributeError:
+        pass
+    with tracing.lock:
+        # A loop, for where a trace is needed the stack may be nearly full.
+        untraced: list[Emission[Any]] = []
+        cause: Any = emission
+        while not isinstance(cause, Trace | None):
+            untraced.append(cause)
+            cause = _cause_of(cause)
+        for caused in reversed(untraced):
+            cause = caused._trace = Trace(cause)
+    return emission._trace
+
+
+def cause_of(emission: Emission[Any]) -> Trace | None:
+    """Return the trace of the emission whose handler caused this one, also if that is over."""
+    cause = _cause_of(emission)
+    return cause if isinstance(cause, Trace | None) else trace_of(cause)
+
+
+def _cause_of(emission: Emission[Any]) -> Emission[Any] | Trace | None:
+    """Return the same, or the emission itself as long as it has no trace."""
+    around = emission._outer
+    if isinstance(around, Surroundings) and around.cause is not None:
+        return around.cause
+    frame = enclosing(emission)
+    if isinstance(frame, Branch):
+        if frame.trace is not None:
+            return frame.trace
+        frame = frame.emission  # which only a detached branch outlives
+    return getattr(frame, "_trace", frame)
+
+
+def place(emission: Emission[Any], inherited: Frame) -> None:
+    """Put an emission where it belongs among the frames: below what runs, caused by what is over.
+
+    A task that a handler started inherits the handler's frame, and may outlive it.
+    """
+    innermost: Any = inherited._outer if isinstance(inherited, Surroundings) else inherited
+    outer: Any = running(innermost)
+    if outer is None and isinstance(innermost, Branch) and innermost.job is not None:
+        outer = innermost  # a worker announces a failure
+    cause = None
+    if innermost is not None and innermost is not outer:
+        handled = emission_of(innermost)
+        cause = trace_of(handled) if handled is not None else innermost.trace
+    if isinstance(outer, Branch) and outer.is_anothers():
+        outer = outer.of_others()
+    if outer is inherited:
+        emission._outer = outer
+    elif isinstance(inherited, Surroundings) and outer is inherited._outer:
+        emission._outer = inherited
+    else:
+        emission._outer = surround(inherited)
+        emission._outer._outer = outer
+        emission._outer.cause = emission._outer.cause or cause
 
 
 def is_announcing(emission: Emission[Any]) -> bool:
     """Tell whether an emission is a `handler_failed`, or was caused by one, however far up (F1)."""
-    frame: Frame | None = emission
+    frame: Emission[Any] | Branch | None = emission
     while frame is not None:
         if isinstance(frame, Branch):
             if frame.detached:
@@ -206,13 +387,5 @@ def is_announcing(emission: Emission[Any]) -> bool:
         elif frame.event == HANDLER_FAILED:
             return True
         else:
-            frame = frame._outer
+            frame = enclosing(frame)
     return False
-
-
-def failures_of(emission: Emission[Any]) -> Failures:
-    """Return what is noted of an emission's failures, made if need be."""
-    failures = emission._failures
-    if failures is None:
-        failures = emission._failures = Failures()
-    return failures

@@ -13,7 +13,14 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-__all__ = ["LOGGER", "handler_name", "log_failure", "printable", "type_name"]
+__all__ = [
+    "LOGGER",
+    "handler_name",
+    "log_failure",
+    "log_observer_failure",
+    "printable",
+    "type_name",
+]
 
 LOGGER = logging.getLogger("madcrow_events")
 
@@ -44,30 +51,42 @@ def handler_name(handler: object) -> str:
     return printable(f"{module}.{name}" if module else name)
 
 
-def log_failure(event: str, handler: object, error: BaseException, *, tracebacks: bool) -> None:
-    """Log one failed handler at ERROR; whatever goes wrong with that is not the emitter's matter.
+def log_failure(
+    event: str, handler: object, error: BaseException, *, tracebacks: bool, batch_size: int = 0
+) -> None:
+    """Log one failed handler at ERROR.
 
     Args:
-        event: the name of the event.
+        event: the name of the event, or the pattern.
         handler: the handler that failed.
         error: what it raised.
         tracebacks: whether its traceback, its author's text, is written too.
+        batch_size: how many contexts it was called with, if it takes batches.
     """
+    what = f"{event} in a batch of {batch_size}" if batch_size else event
+    _log_error(f"handler {handler_name(handler)} of {what}", error, tracebacks=tracebacks)
+
+
+def log_observer_failure(observer: object, error: BaseException) -> None:
+    """Log at ERROR that an observer has failed."""
+    _log_error(f"observer {handler_name(type(observer))}", error, tracebacks=True)
+
+
+def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
+    """Log who failed and with what; whatever goes wrong with that is not the emitter's matter."""
     with suppress(Exception):  # a filter of the application, say
         if LOGGER.isEnabledFor(logging.ERROR):
-            LOGGER.handle(_failure_record(event, handler, error, tracebacks=tracebacks))
+            LOGGER.handle(_failure_record(who, error, tracebacks=tracebacks))
 
 
-def _failure_record(
-    event: str, handler: object, error: BaseException, *, tracebacks: bool
-) -> logging.LogRecord:
+def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logging.LogRecord:
     record = LOGGER.makeRecord(
         LOGGER.name,
         logging.ERROR,
         __file__,
         0,
-        "handler %s of %s failed: %s",
-        (handler_name(handler), event, printable(type(error).__name__)),
+        "%s failed: %s",
+        (who, printable(type(error).__name__)),
         (type(error), error, error.__traceback__) if tracebacks else None,
         func="emit",
     )

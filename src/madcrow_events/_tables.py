@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "NOBODY",
     "Plan",
     "Segments",
     "SubscriptionTable",
@@ -136,7 +137,8 @@ class _Plans:
         self.by_sender: dict[Hashable, Plan] = {}
 
 
-_NOBODY = Plan(())
+NOBODY = Plan(())
+"""The plan of an emission that reaches no handler."""
 
 _muted: ContextVar[frozenset[object]] = ContextVar("madcrow_events.muted", default=frozenset())
 """A token for each `muted` block of this context, and of those that it was copied from."""
@@ -280,7 +282,7 @@ class SubscriptionTable:
 
     def plan_for(self, sender: Any) -> Plan:
         """Return the plan for an emission of `sender`; the slow way to `plans.everyone`."""
-        return _NOBODY if self.is_muted else self.unmuted_plan_for(sender)
+        return NOBODY if self.is_muted else self.unmuted_plan_for(sender)
 
     def unmuted_plan_for(self, sender: Any) -> Plan:
         """Return the plan for an emission of `sender` in a context that did not mute."""

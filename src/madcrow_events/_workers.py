@@ -14,12 +14,14 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from madcrow_events import _exit
-from madcrow_events._calls import is_debugging, is_failure, log_call, record_in_branch
+from madcrow_events._calls import record_in_branch
+from madcrow_events._failures import is_failure
 from madcrow_events._frames import CURRENT, NO_RESULT, Branch, Outcomes, frames
 from madcrow_events._jobs import Backlog, Job, running_loop
 from madcrow_events._logs import LOGGER, handler_name, printable
 from madcrow_events._tables import renew_after_fork
 from madcrow_events._waiting import check_seconds
+from madcrow_events._watching import log_skipped
 from madcrow_events.exceptions import (
     DispatcherClosedError,
     InvalidOptionError,
@@ -404,9 +406,7 @@ def _matching(
     finally:
         branch._running = False
     if handler is None:
-        if is_debugging():
-            with log_call(subscription, emission) as outcome:
-                outcome.append("skipped")
+        log_skipped(emission, subscription.handler)
         emission._values[index] = NO_RESULT
         return None
     job = Job(backlog, branch, context, subscription, handler)

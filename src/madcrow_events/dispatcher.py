@@ -7,18 +7,23 @@ takes and raises, and each built-in event has its emitter.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from madcrow_events._calls import call_all
-from madcrow_events._frames import is_announcing
+from madcrow_events._frames import CURRENT, is_announcing, surroundings_of, within
 from madcrow_events._loading import load_async_calls
 from madcrow_events._logs import LOGGER, handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED
+from madcrow_events._tables import NOBODY
+from madcrow_events._validation import validate_keywords
+from madcrow_events._watching import stop_watching
 from madcrow_events._workers import Overflow, Workers
-from madcrow_events.emissions import Emission, raise_failures, validate_keywords
+from madcrow_events.deferrals import Deferral
+from madcrow_events.emissions import Emission, raise_failures
 from madcrow_events.exceptions import (
     ContextTypeError,
     DispatcherClosedError,
@@ -55,10 +60,11 @@ from madcrow_events.signals import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from typing import Self
 
     from madcrow_events.emissions import HandlerFailure
+    from madcrow_events.observers import Observer
 
 __all__ = [
     "ContextEmitter",
@@ -122,7 +128,7 @@ class EventDispatcher:
         InvalidOptionError: an option has an impossible value.
     """
 
-    __slots__ = ("_workers", "log_tracebacks", "on_error", "signals", "validate")
+    __slots__ = ("_observers", "_workers", "log_tracebacks", "on_error", "signals", "validate")
 
     def __init__(
         self,
@@ -144,6 +150,7 @@ class EventDispatcher:
         self.validate: bool = validate
         self.log_tracebacks: bool = log_tracebacks
         self._workers = Workers(queue_size, overflow, max_workers)
+        self._observers: list[Observer] = []  # the same list for all siblings
 
     def with_options(
         self,
@@ -152,7 +159,7 @@ class EventDispatcher:
         validate: bool | None = None,
         log_tracebacks: bool | None = None,
     ) -> EventDispatcher:
-        """Return a dispatcher of the same signals, queue and workers with some options changed.
+        """Return a dispatcher of the same signals, workers and observers with some options changed.
 
         Args:
             on_error: as for the class; None keeps what this one has.
@@ -200,7 +207,8 @@ class EventDispatcher:
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
-        emission = call_all(self, signal, sender, context, None, context)
+        emission: Emission[Any] = Emission()
+        call_all(emission, self, signal, sender, context, None, context)
         if emission._failures is not None:
             self._go_on(emission)
         return emission
@@ -226,18 +234,12 @@ class EventDispatcher:
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
-        emission = call_all(self, signal, sender, context, None, context, True)  # noqa: FBT003
-        plan = emission._plan
-        if plan.later:
-            emission._values.extend(plan.pending)
-            if plan.queued:
-                await self._workers.start_async(emission)
-            if plan.awaited:
-                left = _start_handlers(emission, None)
-                if left is not None:
-                    await left
-        if emission._failures is not None:
-            await self._after_failures_async(emission)
+        emission: Emission[Any] = Emission()
+        call_all(emission, self, signal, sender, context, None, context, True)  # noqa: FBT003
+        if emission._plan.later or emission._failures is not None:
+            left = self._go_on_async(emission, None)
+            if left is not None:
+                await left
         return emission
 
     def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
@@ -249,6 +251,9 @@ class EventDispatcher:
                 received=type(sender),
             )
         if self.validate and signal.context_model is not None:
+            around = surroundings_of(CURRENT.get(None))
+            if around is not None:
+                context.update({**around.fields, **context})
             validate_keywords(signal.name, signal.context_model, context)
 
     @overload
@@ -294,7 +299,8 @@ class EventDispatcher:
         fitting: BaseEventContext | None = context
         if type(context) is not signal.context_model:
             fitting = _fitting(signal, context)
-        emission = call_all(self, signal, sender, context, fitting, None)
+        emission: Emission[Any] = Emission()
+        call_all(emission, self, signal, sender, context, fitting, None)
         if emission._failures is not None:
             self._go_on(emission)
         return emission
@@ -336,43 +342,117 @@ class EventDispatcher:
         fitting: BaseEventContext | None = context
         if type(context) is not signal.context_model:
             fitting = _fitting(signal, context)
-        emission = call_all(self, signal, sender, context, fitting, None, True)  # noqa: FBT003
-        plan = emission._plan
-        if plan.later:
-            emission._values.extend(plan.pending)
-            if plan.queued:
-                await self._workers.start_async(emission)
-            if plan.awaited:
-                left = _start_handlers(emission, fitting)
-                if left is not None:
-                    await left
-        if emission._failures is not None:
-            await self._after_failures_async(emission)
+        emission: Emission[Any] = Emission()
+        call_all(emission, self, signal, sender, context, fitting, None, True)  # noqa: FBT003
+        if emission._plan.later or emission._failures is not None:
+            left = self._go_on_async(emission, fitting)
+            if left is not None:
+                await left
         return emission
 
     def _go_on(self, emission: Emission[Any]) -> None:
         """Do what is left after the inline handlers, if there is a failure or a later handler."""
-        if emission._plan.later:
-            emission._values.extend(emission._plan.pending)
-            self._workers.start(emission)
-        failures = emission._own_failures()
-        if failures:
-            self._announce(emission, failures)
-            if self.on_error == "raise":
-                raise_failures(emission.event, failures)
+        try:
+            if emission._plan.later:
+                emission._values.extend(emission._plan.pending)
+                self._workers.start(emission)
+            failures = emission._own_failures()
+            if failures:
+                self._announce(emission, failures)
+        except BaseException as error:
+            stop_watching(emission, error)
+            raise
+        stop_watching(emission)
+        if failures and self.on_error == "raise":
+            raise_failures(emission.event, failures)
 
-    async def _after_failures_async(self, emission: Emission[Any]) -> None:
-        failures = emission._own_failures()
-        if failures:
-            await self._announce_async(emission, failures)
-            if self.on_error == "raise":
-                raise_failures(emission.event, failures)
+    def _go_on_async(
+        self, emission: Emission[Any], context: BaseEventContext | None
+    ) -> Coroutine[Any, Any, None] | None:
+        """Do the same, but start the async handlers for the emitter to await.
+
+        Returns:
+            What the emitter must await; None if nothing is left, as where no handler suspends.
+        """
+        plan = emission._plan
+        if plan.later:
+            emission._values.extend(plan.pending)
+        if context is not None:
+            context = emission._payload  # what an `event_scope` has filled in
+        if plan.queued:
+            return self._finish_async(emission, self._queue_and_join(emission, context))
+        left: Coroutine[Any, Any, None] | None = None
+        if plan.awaited:
+            try:
+                left = _start_handlers(emission, context)
+            except BaseException as error:
+                stop_watching(emission, error)
+                raise
+        if left is None and emission._failures is None:
+            return None
+        return self._finish_async(emission, left)
+
+    async def _queue_and_join(
+        self, emission: Emission[Any], context: BaseEventContext | None
+    ) -> None:
+        await self._workers.start_async(emission)
+        if emission._plan.awaited:
+            left = _start_handlers(emission, context)
+            if left is not None:
+                await left
+
+    async def _finish_async(
+        self, emission: Emission[Any], left: Coroutine[Any, Any, None] | None
+    ) -> None:
+        """Await what is left, then do with the failures as `_go_on` does."""
+        try:
+            if left is not None:
+                await left
+            failures = emission._own_failures()
+            if failures:
+                await self._announce_async(emission, failures)
+        except BaseException as error:
+            stop_watching(emission, error)
+            raise
+        stop_watching(emission)
+        if failures and self.on_error == "raise":
+            raise_failures(emission.event, failures)
+
+    # What a `deferred` block holds back
+
+    def deferred(self) -> Deferral:
+        """Return a block that holds back what is emitted in it until it ends well (B4).
+
+        For `with` and `async with`. It holds for this dispatcher and its siblings, and for tasks
+        and threads that are started in the block with a copy of the context variables, until it
+        ends. What is emitted is checked at once; its `state` tells what has become of it.
+        """
+        return Deferral(self)
+
+    def _emit_held(self, emission: Emission[Any]) -> None:
+        """Emit, as `emit` would have, what has been held back."""
+        with _emitting(emission) as (payload, context, keywords):
+            sender = emission.sender
+            call_all(emission, self, emission.signal, sender, payload, context, keywords)
+            if emission._failures is not None:
+                self._go_on(emission)
+
+    async def _emit_held_async(self, emission: Emission[Any]) -> None:
+        """Do the same as `emit_async` would have."""
+        with _emitting(emission) as (payload, context, keywords):
+            sender = emission.sender
+            call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
+            if emission._plan.later or emission._failures is not None:
+                left = self._go_on_async(emission, context)
+            if left is not None:
+                await left
 
     def _announce(self, emission: Emission[Any], failures: tuple[HandlerFailure, ...]) -> None:
         """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
         for dispatcher, signal, context in self._announcements(emission, failures):
             try:
-                dispatcher.emit_typed(signal, context)
+                with emission.as_cause():
+                    dispatcher.emit_typed(signal, context)
             except _NO_PLACE as error:
                 LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
 
@@ -382,7 +462,8 @@ class EventDispatcher:
         """Do the same where async handlers can be awaited."""
         for dispatcher, signal, context in self._announcements(emission, failures):
             try:
-                await dispatcher.emit_typed_async(signal, context)
+                with emission.as_cause():
+                    await dispatcher.emit_typed_async(signal, context)
             except _NO_PLACE as error:
                 LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
 
@@ -400,6 +481,43 @@ class EventDispatcher:
                 exception_type=type_name(type(failure.exception)),
             )
             yield quiet, signal, context
+
+    # Observers
+
+    def add_observer(self, observer: Observer) -> None:
+        """Let an observer be entered around each emission, and each call of a handler (B6).
+
+        It holds for the siblings, too. Several are entered in the order in which they were
+        added, and left in the reverse order. To add one again changes nothing.
+
+        Args:
+            observer: an object with the two methods of `Observer`, such as a `TimingObserver`.
+
+        Raises:
+            InvalidOptionError: it lacks one of them.
+        """
+        for method in ("emission", "handling"):
+            if isinstance(observer, type) or not callable(getattr(observer, method, None)):
+                raise InvalidOptionError(
+                    f"{type_name(type(observer))} is no observer: give an object with the methods "
+                    "emission(emission) and handling(emission, handler), which return context "
+                    "managers",
+                    option="observer",
+                )
+        if all(present is not observer for present in self._observers):
+            self._observers.append(observer)
+
+    def remove_observer(self, observer: Observer) -> bool:
+        """Let an observer be entered no more.
+
+        Returns:
+            Whether it was one of the observers.
+        """
+        try:
+            self._observers.remove(observer)
+        except ValueError:
+            return False
+        return True
 
     # What runs later
 
@@ -479,6 +597,27 @@ class EventDispatcher:
         )
 
 
+@contextmanager
+def _emitting(
+    emission: Emission[Any],
+) -> Iterator[tuple[Any, BaseEventContext | None, dict[str, Any] | None]]:
+    """Put an emission that was held back into its frame; yield what `call_all` takes of it."""
+    held, payload = emission._values, emission._payload
+    is_loose = type(payload) is dict
+    try:
+        with within(held.frame):
+            yield (
+                payload,
+                None if is_loose else _fitting(emission.signal, payload),
+                payload if is_loose else None,
+            )
+    finally:
+        if emission._values is held:  # nobody was called, for it is nested too deep, say
+            emission._plan = NOBODY
+            held.drop()
+        held.tell()
+
+
 def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
     """Return the context if it is of the signal's model, None if it is a generic one.
 
@@ -543,9 +682,16 @@ def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
 
 def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called by isolated()
     saved = _default
+    observers = [] if saved is None else list(saved._observers)
     if empty:
         set_event_dispatcher(None)
-    return lambda: set_event_dispatcher(saved)
+
+    def restore() -> None:
+        if saved is not None:
+            saved._observers[:] = observers
+        set_event_dispatcher(saved)
+
+    return restore
 
 
 madcrow_signals._isolate_too(_save_default)

@@ -7,45 +7,67 @@ and failures become objects when somebody asks for them.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, contextmanager
+from difflib import get_close_matches
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypedDict, cast
 
-from pydantic import ValidationError
-from typing_extensions import TypeVar
+from typing_extensions import TypeVar, Unpack
 
+from madcrow_events._failures import Failures, failures_of
 from madcrow_events._frames import (
     CURRENT,
     NO_RESULT,
     PENDING,
     Branch,
     Called,
-    Failures,
+    HeldBack,
     Outcomes,
+    cause_of,
     emission_of,
-    failures_of,
+    enclosing,
     frames,
     running,
+    surround,
+    surroundings_of,
+    trace_of,
+    within,
 )
 from madcrow_events._logs import handler_name, printable, type_name
+from madcrow_events._validation import validate_keywords
 from madcrow_events._waiting import Listeners, check_seconds
 from madcrow_events.exceptions import (
     ContextTypeError,
     ContextValidationError,
     HandlerCancelledError,
     HandlerErrors,
+    InvalidOptionError,
     WouldDeadlockError,
 )
-from madcrow_events.models import BaseEventContext, GenericEventContext
+from madcrow_events.models import SCOPE_FIELDS, BaseEventContext, GenericEventContext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator
+    from uuid import UUID
 
     from madcrow_events._frames import Frame
     from madcrow_events._tables import Plan
+    from madcrow_events._traces import Trace
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.signals import EventSignal
 
-__all__ = ["Emission", "HandlerFailure", "HandlerResult", "current_event"]
+__all__ = [
+    "Emission",
+    "EmissionState",
+    "HandlerFailure",
+    "HandlerResult",
+    "ScopeFields",
+    "current_event",
+    "event_scope",
+]
+
+EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
+"""How far an emission has come; see `Emission.state`."""
 
 PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
 
@@ -91,6 +113,7 @@ class Emission(Generic[PayloadT_co]):
         "_payload",
         "_plan",
         "_running",
+        "_trace",
         "_validated",
         "_values",
         "depth",
@@ -109,6 +132,7 @@ class Emission(Generic[PayloadT_co]):
     _values: Any  # a list, Outcomes, or an empty tuple where there is nobody to call
     _failures: Failures | None
     _running: bool
+    _trace: Trace  # made by `trace_of`
     _validated: dict[type[BaseEventContext], BaseEventContext | ContextValidationError]
 
     @property
@@ -126,10 +150,58 @@ class Emission(Generic[PayloadT_co]):
     @property
     def parent(self) -> Emission[Any] | None:
         """The emission whose handler emitted this one, or None."""
-        outer = self._outer
+        outer = enclosing(self)
         if not isinstance(outer, Branch):
             return outer
         return None if outer.detached else outer.emission
+
+    @property
+    def id(self) -> UUID:
+        """What tells it from all others: a UUIDv7, made when first asked for (B5).
+
+        Ids grow with time, and an emission's is above that of each that caused it.
+        """
+        return trace_of(self).id
+
+    @property
+    def causation_id(self) -> UUID | None:
+        """The id of the emission whose handler emitted this one, finished or not; None if none did.
+
+        Unlike `parent` it holds through tasks, threads, the background and batches.
+        """
+        trace_of(self)  # first, so that a cause's id is the older one
+        cause = cause_of(self)
+        return None if cause is None else cause.id
+
+    @property
+    def correlation_id(self) -> UUID:
+        """The id of the emission that began the chain of causes; its own if nothing caused it."""
+        return trace_of(self).root.id
+
+    def as_cause(self) -> AbstractContextManager[None]:
+        """Let what is emitted in the block count as caused by this emission.
+
+        For code that works on an emission elsewhere: a batch handler that goes through its
+        emissions, or a thread with a queue of its own. What was filled in by the emission's
+        `event_scope` is filled in there, too.
+        """
+        surroundings = surround(CURRENT.get(None))
+        around = surroundings_of(self)
+        surroundings.fields = {} if around is None else around.fields
+        surroundings.cause = trace_of(self)
+        return within(surroundings)
+
+    @property
+    def state(self) -> EmissionState:
+        """How far it has come.
+
+        `"deferred"`: a `deferred` block holds it back. `"dropped"`: that block gave it up, and
+        nobody was called. `"running"`: not all of its handlers have ended. `"done"`: they have.
+        """
+        values = self._values
+        if isinstance(values, HeldBack):
+            return values.state
+        return "running" if self._running or self.pending else "done"
 
     @property
     def ok(self) -> bool:
@@ -187,7 +259,7 @@ class Emission(Generic[PayloadT_co]):
         """
         check_seconds("timeout", timeout, allow_zero=True)
         if self._has_ended() or timeout == 0:
-            return not self.pending
+            return self._has_ended()
         self._refuse_to_wait_for_itself("wait")
         if self.dispatcher is not None:
             self.dispatcher._workers.check_waiting(self)
@@ -209,9 +281,15 @@ class Emission(Generic[PayloadT_co]):
     def _has_ended(self) -> bool:
         if self.pending and self.dispatcher is not None:
             self.dispatcher._workers.report_lost()
-        return not self.pending
+        return not self.pending and self.state != "deferred"
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
+        around = surroundings_of(CURRENT.get(None))
+        if around is not None and any(deferral._holds(self) for deferral in around.deferrals):
+            raise WouldDeadlockError(
+                f"{method}() waits for {self.event} inside of the deferred() block that holds it "
+                "back: wait after the block"
+            )
         for frame in frames():
             emission = emission_of(frame)
             if frame._running and emission is not None and emission._values is self._values:
@@ -234,7 +312,7 @@ class Emission(Generic[PayloadT_co]):
 
     def _listeners(self) -> Listeners:
         values = self._values
-        if type(values) is Outcomes:
+        if isinstance(values, Outcomes):
             return values.listeners
         # The loop of inline calls tells nobody that it has ended, for that would cost every
         # emission; only another thread can wait for it, and seldom will.
@@ -252,7 +330,9 @@ class Emission(Generic[PayloadT_co]):
     def __repr__(self) -> str:
         """Name the event and count its outcome; no value of the context is shown (G1)."""
         outcome = f"results: {len(self.results)}, failures: {len(self.failures)}"
-        if self.pending:
+        if isinstance(self._values, HeldBack):
+            outcome = self._values.state
+        elif self.pending:
             outcome += f", pending: {self.pending}"
         return f"<Emission {self.event}, {outcome}>"
 
@@ -330,6 +410,7 @@ class Emission(Generic[PayloadT_co]):
         if context is self._payload:
             return self
         failures_of(self)
+        trace_of(self)
         twin: Emission[Any] = Emission()
         for name in Emission.__slots__:
             if name != "_validated":
@@ -345,6 +426,54 @@ def current_event() -> Emission[Any] | None:
     return None if frame is None else emission_of(frame)
 
 
+class ScopeFields(TypedDict, total=False):
+    """What `event_scope` can fill in.
+
+    Attributes:
+        request_id: the request that causes the events.
+        user_agent: the client's own description of itself.
+        ip_address: the client's address.
+    """
+
+    request_id: str | None
+    user_agent: str | None
+    ip_address: str | None
+
+
+@contextmanager
+def event_scope(**fields: Unpack[ScopeFields]) -> Iterator[None]:
+    """Fill in fields of the contexts that are emitted in the block, where their emitter did not.
+
+    It holds for typed and loose emissions, for what their handlers emit in their turn, and for
+    tasks and threads that are started with a copy of the context variables. Inside of another
+    block it adds to the fields of that one, or overrides them; None takes one back. A field that
+    a model declares anew, as something else than `str | None`, is not filled in.
+
+    Args:
+        **fields: see `ScopeFields`.
+
+    Raises:
+        InvalidOptionError: a name is none of these, or a value is neither text nor None.
+    """
+    for name, value in fields.items():
+        if name not in SCOPE_FIELDS:
+            near = get_close_matches(name, SCOPE_FIELDS, 1)
+            fix = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(SCOPE_FIELDS)}"
+            raise InvalidOptionError(
+                f"event_scope fills in no field called '{printable(name)}': {fix}", option=name
+            )
+        if not isinstance(value, str | None):
+            raise InvalidOptionError(
+                f"{name} must be text or None, not {type_name(type(value))}: write str(...)",
+                option=name,
+            )
+    surroundings = surround(CURRENT.get(None))
+    merged = {**surroundings.fields, **fields}
+    surroundings.fields = {name: value for name, value in merged.items() if isinstance(value, str)}
+    with within(surroundings):
+        yield
+
+
 def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
     """Raise what handlers raised; do nothing if there is none.
 
@@ -358,51 +487,6 @@ def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
         raise errors[0]
     if errors:
         raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
-
-
-def validate_keywords(
-    event: str, model: type[BaseEventContext], keywords: Mapping[str, Any]
-) -> BaseEventContext:
-    """Make a context of `model` from keywords.
-
-    Raises:
-        ContextValidationError: they do not fit. The message names fields and
-            types; pydantic's own text is not repeated, for it may hold values.
-    """
-    if model is GenericEventContext:
-        base = BaseEventContext._field_names
-        keywords = {
-            "event_type": event,
-            "data": {name: value for name, value in keywords.items() if name not in base},
-            **{name: value for name, value in keywords.items() if name in base},
-        }
-    try:
-        return model.model_validate(keywords)
-    except ValidationError as error:
-        problems = tuple(_problems(model, error))
-    listed = "; ".join(f"{field}: {problem}" for field, problem in problems)
-    message = f"{event} does not fit {type_name(model)}: {listed}"
-    raise ContextValidationError(message, event=event, problems=problems)
-
-
-def _problems(model: type[BaseEventContext], error: ValidationError) -> list[tuple[str, str]]:
-    problems: dict[str, str] = {}
-    for detail in error.errors(include_url=False):
-        location = detail["loc"]
-        field = printable(location[0], limit=60) if location else type_name(model)
-        kind = detail["type"]
-        if kind == "missing":
-            fix = f"missing, emit it with {field}=..."
-        elif kind == "extra_forbidden":
-            fix = "not a field, leave it out or add it to the model"
-        elif kind == "timezone_naive":
-            fix = "has no time zone, give an aware one such as datetime.now(UTC)"
-        else:
-            declared = model.model_fields.get(field)
-            wanted = type_name(declared.annotation) if declared is not None else "valid"
-            fix = f"must be {wanted}, got {type_name(type(detail['input']))} ({printable(kind)})"
-        problems.setdefault(field, fix)
-    return list(problems.items())
 
 
 def _raisable(failure: HandlerFailure) -> Exception:

@@ -14,6 +14,9 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 __all__ = [
     "AccountActivatedEventContext",
     "AccountBannedEventContext",
@@ -35,6 +38,9 @@ __all__ = [
 
 RESERVED_FIELDS = frozenset({"self", "sender"})
 """Names that the call of a handler needs for itself (C1)."""
+
+SCOPE_FIELDS = ("request_id", "user_agent", "ip_address")
+"""What `event_scope` can fill in (B5)."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -92,12 +98,28 @@ class BaseEventContext(BaseModel):
     ip_address: str | None = Field(default=None, description="The client's address")
 
     _field_names: ClassVar[tuple[str, ...]] = ()
+    _scope_fields: ClassVar[tuple[str, ...]] = SCOPE_FIELDS
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Note the names of the fields once, so that no emission has to ask for them."""
         super().__pydantic_init_subclass__(**kwargs)
         cls._field_names = tuple(cls.model_fields)
+        # A field that was declared anew may forbid what a scope would fill in unchecked.
+        cls._scope_fields = tuple(
+            name
+            for name in SCOPE_FIELDS
+            if (field := cls.model_fields[name]).annotation == str | None and not field.metadata
+        )
+
+    def _filled(self, fields: Mapping[str, str]) -> BaseEventContext:
+        """Return a copy with those of the fields that were left out, or itself if none was."""
+        missing = {
+            name: fields[name]
+            for name in self._scope_fields
+            if name in fields and name not in self.model_fields_set
+        }
+        return self.model_copy(update=missing) if missing else self
 
     if not TYPE_CHECKING:  # pragma: no branch  # for a checker, frozen models have no such method
 

@@ -2302,7 +2302,7 @@ def test_an_async_handler_that_is_skipped_is_logged_as_skipped(
     signal.subscribe(plainly, when=lambda context: False)
     caplog.set_level(logging.DEBUG, logger="madcrow_events")
     assert run(dispatcher.emit_async(signal)).results == ()
-    assert re.search(r"plainly of thing_happened skipped after \d+\.\d{3} ms", caplog.text)
+    assert re.search(r"plainly of thing_happened skipped\b", caplog.text)
 
 
 @pytest.mark.guarantee("G1")

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.event_handlers._bounded import Bounded, Store, count_one
 from madcrow_events.event_handlers._windows import FailureStore
 from madcrow_events.models import SuspiciousActivityEventContext
+from madcrow_events.observers import TimingObserver
 from madcrow_events.signals import madcrow_signals
 
 __all__ = [
@@ -71,7 +73,7 @@ class SystemStatus(NamedTuple):
         started_at: when it started, in seconds since 1970; None before it did.
         uptime: how long it has been running, in seconds.
         events_emitted: how many events were emitted since monitoring began,
-            those that handlers emitted included.
+            those that handlers emitted included, `handler_failed` left out.
         handlers_failed: how many handlers failed since then.
     """
 
@@ -224,15 +226,35 @@ class _Status:
         self.version: str | None = None
         self.process_id: int | None = None
         self.started_at: float | None = None
-        self.events_emitted = 0
-        self.handlers_failed = 0
 
 
 class StatusStore(Store[_Status]):
-    """The application's start, and what was counted since."""
+    """The application's start, and the observer that counts since then.
+
+    Attributes:
+        observer: counts emissions and failures while a dispatcher has it.
+    """
 
     def __init__(self) -> None:
         super().__init__(_Status)
+        # Beside the state: dispatchers hold this very object, so only its counts can be copied.
+        self.observer = TimingObserver()
+
+    def clear(self) -> None:
+        """Forget the start, and count from 0."""
+        super().clear()
+        self.observer.reset()
+
+    def isolate(self, *, empty: bool) -> Callable[[], None]:
+        """Go on with a copy of start and counts, or empty; return what puts both back."""
+        restore_start = super().isolate(empty=empty)
+        restore_counts = self.observer._isolate(empty=empty)
+
+        def restore() -> None:
+            restore_start()
+            restore_counts()
+
+        return restore
 
     def start(self, version: str | None, process_id: int | None, at: float) -> None:
         """Note a start, at a time in seconds since 1970."""
@@ -241,34 +263,21 @@ class StatusStore(Store[_Status]):
             self._state.process_id = process_id
             self._state.started_at = at
 
-    def reset_counts(self) -> None:
-        """Count from 0."""
-        with self._lock:
-            self._state.events_emitted = self._state.handlers_failed = 0
-
-    def count_emission(self) -> None:
-        """Count one event."""
-        with self._lock:
-            self._state.events_emitted += 1
-
-    def count_failure(self) -> None:
-        """Count one handler that failed."""
-        with self._lock:
-            self._state.handlers_failed += 1
-
     def snapshot(self) -> SystemStatus:
         """Return the status as it is now."""
+        timings = self.observer.snapshot()
         with self._lock:
             state = self._state
             started = state.started_at
-            uptime = 0.0 if started is None else max(0.0, time.time() - started)
             return SystemStatus(
                 state.version,
                 state.process_id,
                 started,
-                uptime,
-                state.events_emitted,
-                state.handlers_failed,
+                uptime=0.0 if started is None else max(0.0, time.time() - started),
+                events_emitted=sum(
+                    timing.emissions for timing in timings.events if timing.event != HANDLER_FAILED
+                ),
+                handlers_failed=sum(timing.failures for timing in timings.handlers),
             )
 
 

@@ -7,17 +7,12 @@ import os
 from typing import Any
 
 from madcrow_events._logs import printable
-from madcrow_events._names import HANDLER_FAILED
+from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
 from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment
 from madcrow_events.event_handlers._stores import SystemStatus, clear_stores, status
 from madcrow_events.handlers import HandlerGroup
-from madcrow_events.signals import (
-    SignalRegistry,
-    madcrow_signals,
-    system_shutdown,
-    system_startup,
-)
+from madcrow_events.signals import system_shutdown, system_startup
 
 __all__ = [
     "SYSTEM_LOGGER",
@@ -34,7 +29,7 @@ SYSTEM_LOGGER: logging.Logger = logging.getLogger("madcrow_events.system")
 system_group: HandlerGroup = HandlerGroup("system")
 """The handlers of this module."""
 
-_BEFORE_THE_OTHERS, _AFTER_THE_OTHERS = 100, -100
+_AFTER_THE_OTHERS = -100
 
 
 @system_group.on(system_startup)
@@ -61,29 +56,19 @@ def handle_system_startup(
 def initialize_system_monitoring(sender: Any, **_context: Any) -> None:
     """Count events and failed handlers from now on; `system_status` tells them.
 
+    Those of the dispatcher that emitted the event are counted, or of the default one.
+
     Args:
         sender: who emitted the event.
     """
-    status.reset_counts()
-    signals = _signals_at_hand()
-    for name, count in (("*", _count_emission), (HANDLER_FAILED, _count_failure)):
-        # They belong to the group, so that unregistering it ends them too.
-        signals.subscribe(name, count, priority=_BEFORE_THE_OTHERS).origin = system_group
+    status.observer.reset()
+    _dispatcher_at_hand().add_observer(status.observer)
 
 
-def _count_emission(**_context: Any) -> None:
-    status.count_emission()
-
-
-def _count_failure(**_context: Any) -> None:
-    status.count_failure()
-
-
-def _signals_at_hand() -> SignalRegistry:
+def _dispatcher_at_hand() -> EventDispatcher:
     emission = current_event()
-    if emission is None or emission.dispatcher is None:
-        return madcrow_signals
-    return emission.dispatcher.signals
+    dispatcher = None if emission is None else emission.dispatcher
+    return dispatcher or get_event_dispatcher()
 
 
 @system_group.on(system_shutdown)
@@ -116,9 +101,7 @@ def cleanup_system_resources(sender: Any, **_context: Any) -> None:
     Args:
         sender: who emitted the event.
     """
-    signals = _signals_at_hand()
-    signals.unsubscribe("*", _count_emission)
-    signals.unsubscribe(HANDLER_FAILED, _count_failure)
+    _dispatcher_at_hand().remove_observer(status.observer)
     clear_stores()
 
 

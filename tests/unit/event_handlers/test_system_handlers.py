@@ -100,12 +100,68 @@ def test_called_by_hand_they_work_on_the_default_registry() -> None:
     assert not madcrow_signals.subscriptions
 
 
-def test_unregistering_the_group_ends_the_counting(signals: SignalRegistry) -> None:
+def test_what_handlers_emit_is_counted_and_the_announcement_of_a_failure_is_not() -> None:
+    """An event is one that somebody meant to emit."""
+    system_group.register()
+
+    @on_event("user_registered")
+    def greet(sender: object, **context: object) -> None:
+        emit_event("account_activated")
+
+    @on_event("account_activated")
+    def broken(sender: object, **context: object) -> None:
+        raise ValueError
+
+    announced: list[object] = []
+
+    @on_event("handler_failed")
+    def hear(sender: object, **context: object) -> None:
+        announced.append(context)
+
+    emit_event("system_startup")
+    emit_event("user_registered")
+    assert len(announced) == 1
+    assert system_status().events_emitted == 2
+    assert system_status().handlers_failed == 1
+
+
+def test_only_the_dispatcher_that_emitted_the_start_is_counted(signals: SignalRegistry) -> None:
+    """Neither another dispatcher's events nor those that are sent are among them."""
     system_group.register(signals)
-    EventDispatcher(signals).emit_typed("system_startup", SystemStartupEventContext())
-    assert any(subscription.event == "*" for subscription in signals.subscriptions)
+    signals.signal("order_placed")
+    started, other = EventDispatcher(signals), EventDispatcher(signals)
+    started.emit_typed("system_startup", SystemStartupEventContext())
+    started.emit("order_placed")
+    other.emit("order_placed")
+    signals["order_placed"].send("shop")
+    emit_event("login_failed", email="e")
+    assert system_status().events_emitted == 1
+
+
+def test_after_the_shutdown_nothing_is_counted(signals: SignalRegistry) -> None:
+    """The dispatcher that emitted it is no longer observed, and can be started again."""
+    system_group.register(signals)
+    signals.signal("order_placed")
+    dispatcher = EventDispatcher(signals)
+    for _ in range(2):
+        dispatcher.emit("system_startup")
+        dispatcher.emit("order_placed")
+        assert system_status().events_emitted == 1
+        dispatcher.emit("system_shutdown")
+        dispatcher.emit("order_placed")
+        assert system_status().events_emitted == 0
+
+
+def test_the_counting_goes_on_when_the_group_is_unregistered(signals: SignalRegistry) -> None:
+    """It ends with the shutdown, or when `cleanup_system_resources` is called."""
+    system_group.register(signals)
+    signals.signal("order_placed")
+    dispatcher = EventDispatcher(signals)
+    dispatcher.emit("system_startup")
     system_group.unregister(signals)
     assert not signals.subscriptions
+    dispatcher.emit("order_placed")
+    assert system_status().events_emitted == 1
 
 
 def test_the_stores_are_isolated() -> None:
@@ -117,3 +173,28 @@ def test_the_stores_are_isolated() -> None:
     with madcrow_signals.isolated(empty=True):
         assert session_of(7) is None
     assert session_of(7) is not None
+
+
+def test_the_counts_are_isolated() -> None:
+    """A block goes on with them, or from 0, and leaves them as they were."""
+    initialize_system_monitoring(None)
+    emit_event("user_logged_in")
+    with madcrow_signals.isolated():
+        emit_event("user_logged_in")
+        assert system_status().events_emitted == 2
+    assert system_status().events_emitted == 1
+    with madcrow_signals.isolated(empty=True):
+        assert system_status().events_emitted == 0
+        initialize_system_monitoring(None)
+        emit_event("user_logged_in")
+        assert system_status().events_emitted == 1
+    emit_event("user_logged_in")
+    assert system_status().events_emitted == 2
+
+
+def test_the_counting_that_a_block_began_ends_with_it() -> None:
+    """The default dispatcher is observed afterwards only if it was before."""
+    with madcrow_signals.isolated():
+        initialize_system_monitoring(None)
+    emit_event("user_logged_in")
+    assert system_status().events_emitted == 0

@@ -1,0 +1,49 @@
+"""What counts as a handler's failure, and what an emission notes of those (F)."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from madcrow_events._watching import Watch
+    from madcrow_events.emissions import Emission, HandlerFailure
+
+__all__ = ["Failures", "failures_of", "is_failure"]
+
+
+def is_failure(error: BaseException) -> bool:
+    """Tell whether a plain handler that raises it has failed; else it goes through (F3)."""
+    # Looked up, not imported: who never loaded asyncio cannot have raised its error.
+    cancelled_error = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", Exception)
+    return isinstance(error, (Exception, cancelled_error))
+
+
+class Failures:
+    """What went wrong in one emission; made when first needed.
+
+    `broken_at` is how many handlers of an outermost emission had finished when
+    the chain under the next one turned out to be too deep (F5), or -1.
+    `told_depth` is whether that, or the same of a branch, stands among the items.
+    `nested` counts the awaited handlers below it of events that cause themselves. `detached` are
+    those of the items that the emitter does not answer for. `watch` is what observers have
+    entered around the emission, and have not left.
+    """
+
+    __slots__ = ("broken_at", "detached", "items", "nested", "told_depth", "watch")
+
+    def __init__(self) -> None:
+        self.items: list[HandlerFailure] = []
+        self.detached: list[HandlerFailure] = []
+        self.broken_at: int = -1
+        self.told_depth: bool = False
+        self.nested: int = 0
+        self.watch: Watch | None = None
+
+
+def failures_of(emission: Emission[Any]) -> Failures:
+    """Return what is noted of an emission's failures, made if need be."""
+    failures = emission._failures
+    if failures is None:
+        failures = emission._failures = Failures()
+    return failures

@@ -1,0 +1,86 @@
+"""What identifies an emission and its cause, made when somebody asks for it (B5).
+
+An id is a UUIDv7 of the moment at which it was first needed. Whoever needs one makes those of
+the causes first, so that ids grow along every chain of causes, and with time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from uuid import UUID
+
+__all__ = ["Trace", "tracing"]
+
+
+class _Tracing:
+    """Guards what threads could make twice; re-entrant, for a finalizer may emit anywhere."""
+
+    def __init__(self) -> None:
+        self.last_moment = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Start with a free lock; a forked child does."""
+        self.lock = threading.RLock()
+
+    def next_moment(self) -> int:
+        """Return the time in nanoseconds since 1970, later than all that were returned before."""
+        with self.lock:
+            self.last_moment = max(time.time_ns(), self.last_moment + 1)
+            return self.last_moment
+
+
+tracing = _Tracing()
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
+    os.register_at_fork(after_in_child=tracing.renew)
+
+
+class Trace:
+    """What outlives an emission for those that it caused: its id, once that is asked for.
+
+    It refers to no other trace but that of the root, so that a chain of events without end
+    does not keep its beginning.
+
+    Args:
+        cause: the trace of the emission that caused it, if there is one.
+
+    Attributes:
+        root: the trace of the emission at the root of the chain.
+    """
+
+    __slots__ = ("_id", "_moment", "root")
+
+    def __init__(self, cause: Trace | None) -> None:
+        self.root: Trace = self if cause is None else cause.root
+        self._moment = tracing.next_moment()
+        self._id: UUID | None = None
+
+    @property
+    def id(self) -> UUID:
+        """The id, the same whenever and wherever it is asked for."""
+        if self._id is None:
+            with tracing.lock:
+                if self._id is None:
+                    self._id = _uuid7(self._moment)
+        return self._id
+
+
+def _uuid7(moment: int) -> UUID:
+    """Make a UUID of version 7 for a moment in nanoseconds since 1970.
+
+    The 20 bits after the milliseconds are the fraction of the millisecond, which RFC 9562 allows
+    in section 6.2, method 3; the other 54 are random.
+    """
+    milliseconds, fraction = divmod(moment, 1_000_000)
+    random = int.from_bytes(os.urandom(7), "big") >> 2
+    return UUID(
+        int=milliseconds << 80
+        | 0x7 << 76
+        | (fraction >> 8) << 64
+        | 0x2 << 62
+        | (fraction & 0xFF) << 54
+        | random
+    )

@@ -1,0 +1,175 @@
+"""What is entered around emissions and handlers: an application's observers, and the debug log.
+
+An observer is somebody else's code on every path, so whatever it raises is logged here and
+ends here (B6). The debug log is one more observer, there while the logger is at DEBUG (G1).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._failures import is_failure
+from madcrow_events._logs import LOGGER, handler_name, log_observer_failure, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Self
+
+    from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.emissions import Emission
+    from madcrow_events.observers import Observer
+
+__all__ = [
+    "KNOWN_LEVELS",
+    "Watch",
+    "is_debugging",
+    "is_watched",
+    "log_skipped",
+    "stop_watching",
+    "watching_handler",
+]
+
+KNOWN_LEVELS: dict[int, bool] = getattr(LOGGER, "_cache", {})
+"""The logger's own memory of its answers, which it empties when a level changes.
+
+One look-up instead of a call; where a Python has no such memory, the logger is asked each time.
+"""
+
+
+def is_debugging() -> bool:
+    """Tell whether emissions and calls are to be logged."""
+    return LOGGER.isEnabledFor(logging.DEBUG)
+
+
+def is_watched(dispatcher: EventDispatcher) -> bool:
+    """Tell whether anybody is to be told of emissions and calls."""
+    return bool(dispatcher._observers or (KNOWN_LEVELS.get(logging.DEBUG, True) and is_debugging()))
+
+
+class Watch:
+    """The observers of one emission, or of one call of a handler; a context manager.
+
+    Whatever they raise or swallow, what is observed goes on as if they were not there.
+
+    Args:
+        emission: what is emitted.
+        handler: the handler that is called; left out around the emission itself.
+    """
+
+    __slots__ = ("_entered",)
+
+    def __init__(self, emission: Emission[Any], *handler: Any) -> None:
+        self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
+        dispatcher: Any = emission.dispatcher
+        observers: tuple[Observer, ...] = tuple(dispatcher._observers)
+        if is_debugging():
+            observers = (*observers, _debug_log)
+        for observer in observers:
+            try:
+                around = (
+                    observer.handling(emission, *handler)
+                    if handler
+                    else observer.emission(emission)
+                )
+                around.__enter__()
+            except BaseException as error:
+                if not is_failure(error):
+                    self.leave(error)
+                    raise
+                log_observer_failure(observer, error)
+            else:
+                self._entered.append((observer, around))
+
+    def leave(self, error: BaseException | None = None) -> None:
+        """Let the observers go, the last first; doing so again is no error.
+
+        Args:
+            error: what ended what they observed, if anything did.
+        """
+        told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+        while self._entered:
+            observer, around = self._entered.pop()
+            try:
+                around.__exit__(*told)
+            except BaseException as raised:
+                if raised is error:
+                    continue
+                if not is_failure(raised):
+                    self.leave(raised)
+                    raise
+                log_observer_failure(observer, raised)
+
+    def __enter__(self) -> Self:
+        """Return it; the observers have been entered."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let the observers go; what they swallow is raised all the same."""
+        self.leave(error)
+
+
+def watching_handler(emission: Emission[Any], handler: Any) -> AbstractContextManager[object]:
+    """Return what is entered around a call of a handler: a `Watch`, if anybody watches."""
+    dispatcher = emission.dispatcher
+    if dispatcher is not None and is_watched(dispatcher):
+        return Watch(emission, handler)
+    return nullcontext()
+
+
+def stop_watching(emission: Emission[Any], error: BaseException | None = None) -> None:
+    """Let the observers of an emission go, if there are any; doing so again is no error.
+
+    Args:
+        emission: what has been emitted.
+        error: what goes through to the emitter, and is no failure of a handler.
+    """
+    failures = emission._failures
+    if failures is not None and failures.watch is not None:
+        failures.watch.leave(error)
+
+
+class _DebugLog:
+    """Writes each emission, and each call of a handler with its time, at DEBUG."""
+
+    def emission(self, emission: Emission[Any], /) -> AbstractContextManager[object]:
+        """Write that an event is emitted."""
+        LOGGER.debug(
+            "%s emitted by %s to %d handlers",
+            emission.event,
+            type_name(type(emission.sender)),
+            len(emission._plan.subscriptions),
+        )
+        return nullcontext()
+
+    @contextmanager
+    def handling(self, emission: Emission[Any], handler: Any, /) -> Iterator[None]:
+        """Write what came of a call, and how long it took."""
+        started = time.perf_counter()
+        outcome = "raised"
+        try:
+            yield
+            outcome = "returned"
+        finally:
+            elapsed = (time.perf_counter() - started) * 1000
+            name = handler_name(handler)
+            LOGGER.debug(
+                "handler %s of %s %s after %.3f ms", name, emission.event, outcome, elapsed
+            )
+
+
+_debug_log = _DebugLog()
+
+
+def log_skipped(emission: Emission[Any], handler: Any) -> None:
+    """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
+    if is_debugging():
+        LOGGER.debug("handler %s of %s skipped", handler_name(handler), emission.event)
