@@ -1,7 +1,8 @@
 """Publish and subscribe within a Python application: named, typed, isolated events."""
 
 from madcrow_events._patterns import PatternSubscription
-from madcrow_events._subscriptions import ANY, Subscription, SubscriptionOptions
+from madcrow_events._subscriptions import ANY, SingleOptions, Subscription, SubscriptionOptions
+from madcrow_events.batches import Batch
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (
     ContextEmitter,
@@ -84,6 +85,7 @@ from madcrow_events.models import (
     TokenRefreshedEventContext,
 )
 from madcrow_events.observers import (
+    LATENCY_BOUNDS,
     EventTiming,
     HandlerTiming,
     Observer,
@@ -91,6 +93,8 @@ from madcrow_events.observers import (
     TimingSnapshot,
 )
 from madcrow_events.signals import (
+    BatchHandler,
+    BatchHandlerDecorator,
     EventSignal,
     Handler,
     HandlerDecorator,
@@ -116,10 +120,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ANY",
+    "LATENCY_BOUNDS",
     "AccountActivatedEventContext",
     "AccountBannedEventContext",
     "AccountClosedEventContext",
     "BaseEventContext",
+    "Batch",
+    "BatchHandler",
+    "BatchHandlerDecorator",
     "ContextEmitter",
     "ContextModelError",
     "ContextTypeError",
@@ -163,6 +171,7 @@ __all__ = [
     "SignalConflictError",
     "SignalRegistry",
     "SignalSubscriber",
+    "SingleOptions",
     "Subscription",
     "SubscriptionConflictError",
     "SubscriptionOptions",

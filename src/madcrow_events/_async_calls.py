@@ -388,19 +388,36 @@ async def _obeying(subscription: Subscription, emission: Emission[Any]) -> Any:
     return keep_value(subscription, handler, value)
 
 
-async def await_in_time(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
+async def await_in_time(
+    subscription: Subscription,
+    handler: Any,
+    emission: Emission[Any],
+    batch: list[Any] | None = None,
+) -> Any:
     """Await an async handler, cancelled after its timeout (A5).
+
+    Args:
+        subscription: the handler's.
+        handler: the handler.
+        emission: what it handles; the last one of a batch.
+        batch: what it is called with if it takes batches.
 
     Raises:
         HandlerTimeoutError: it took longer.
         Exception: what it raised.
     """
     with watching_handler(emission, handler):
-        return await _limited(subscription, handler, emission)
+        return await _limited(subscription, handler, emission, batch)
 
 
-async def _limited(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
-    coroutine = subscription._shape.invoke(handler, emission)
+async def _limited(
+    subscription: Subscription,
+    handler: Any,
+    emission: Emission[Any],
+    batch: list[Any] | None = None,
+) -> Any:
+    invoke = subscription._shape.invoke
+    coroutine = invoke(handler, emission) if batch is None else handler(batch)
     seconds = subscription.timeout
     if seconds is None:
         return await coroutine

@@ -56,6 +56,7 @@ __all__ = [
     "nest",
     "outermost",
     "pass_on_broken_chain",
+    "record_in_batch",
     "record_in_branch",
     "run_branch",
 ]
@@ -64,6 +65,8 @@ MAX_DEPTH = 64
 """How many emissions may be nested in each other (F5)."""
 
 _NAMED_EVENTS = 6
+
+_NO_VALUES: Any = ()
 
 # Bound here, for a method of an imported name is looked up the slow way at every call.
 _inherited = CURRENT.get
@@ -138,7 +141,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     elif segments:
         emission._values = values = []
     else:
-        emission._values = ()
+        emission._values = values = _NO_VALUES
     if dispatcher._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
         failures_of(emission).watch = Watch(emission)
         segments = planned = _watched(plan)
@@ -229,7 +232,13 @@ def _record(emission: Emission[Any], error: BaseException) -> None:
 
 
 def _add_failure(
-    emission: Emission[Any], index: int, error: BaseException, *, detached: bool = False
+    emission: Emission[Any],
+    index: int,
+    error: BaseException,
+    *,
+    detached: bool = False,
+    batch_size: int = 0,
+    logged: bool = True,
 ) -> HandlerFailure:
     plan, dispatcher = emission._plan, emission.dispatcher
     called = plan.by_priority if dispatcher is None else plan.subscriptions
@@ -238,8 +247,10 @@ def _add_failure(
     if detached:
         failures.detached.append(failure)
     failures.items.append(failure)
-    tracebacks = dispatcher is not None and dispatcher.log_tracebacks
-    log_failure(emission.event, failure.handler, error, tracebacks=tracebacks)
+    if logged:
+        tracebacks = dispatcher is not None and dispatcher.log_tracebacks
+        event = (called[index]._owner or called[index]).event if batch_size else emission.event
+        log_failure(event, failure.handler, error, tracebacks=tracebacks, batch_size=batch_size)
     return failure
 
 
@@ -361,6 +372,29 @@ def run_branch(branch: Branch, subscription: Subscription, handler: Any) -> Hand
 def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
     """Return what an emission's values hold for what a handler returned."""
     return Called(handler, value) if subscription.weak else value
+
+
+def record_in_batch(branches: list[Branch], error: BaseException) -> HandlerFailure:
+    """Note what a handler raised for a batch in each of its emissions, and log it once.
+
+    Returns:
+        The failure of the last of them.
+    """
+    failures: list[HandlerFailure] = []
+    for branch in branches:
+        emission: Any = branch.emission
+        failures.append(
+            _add_failure(
+                emission,
+                branch.index,
+                error,
+                detached=True,
+                batch_size=len(branches),
+                logged=branch is branches[-1],
+            )
+        )
+        emission._values[branch.index] = NO_RESULT
+    return failures[-1]
 
 
 def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | None:

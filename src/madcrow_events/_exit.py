@@ -54,6 +54,8 @@ def _wait() -> None:
     deadline = time.monotonic() + EXIT_SECONDS
     try:
         for backlog in list(_waited_for.values()):
+            backlog.hurry()
+        for backlog in list(_waited_for.values()):
             backlog.changed.wait(backlog.is_hopeless, max(0, deadline - time.monotonic()))
     except KeyboardInterrupt:  # the user has waited enough
         pass

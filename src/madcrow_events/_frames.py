@@ -8,7 +8,7 @@ innermost frame.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -132,9 +132,11 @@ class Surroundings:
         fields: what `event_scope` fills in.
         deferrals: the blocks that may hold emissions back, the innermost last.
         cause: the trace of what caused the emissions, if that is not the frame around.
+        left: what it was entered in, alone in a tuple, if it was left before a block that began
+            in it.
     """
 
-    __slots__ = ("_outer", "cause", "deferrals", "fields")
+    __slots__ = ("_outer", "cause", "deferrals", "fields", "left")
 
     # Nothing runs in it, so that who looks for what runs looks further out.
     _running: ClassVar[bool] = False
@@ -150,6 +152,7 @@ class Surroundings:
         self.fields = fields
         self.deferrals = deferrals
         self.cause = cause
+        self.left: tuple[Frame | None] | None = None
 
 
 _NOWHERE = Surroundings(None, {}, (), None)
@@ -276,12 +279,12 @@ def surround(inner: Frame | None) -> Surroundings:
 class Entered(NamedTuple):
     """What `leave` needs to undo an `enter`."""
 
-    frame: Frame
+    frame: Surroundings
     before: Frame | None
     token: Token[Any]
 
 
-def enter(frame: Frame) -> Entered:
+def enter(frame: Surroundings) -> Entered:
     """Make a frame the innermost one of this context."""
     before = CURRENT.get(None)
     return Entered(frame, before, CURRENT.set(frame))
@@ -293,19 +296,21 @@ def leave(entered: Entered) -> None:
     A generator runs in the context of whoever asks it for its next value, so that its blocks
     may end in another context than they began in, or before a block that began later.
     """
-    current = CURRENT.get(None)
-    try:
+    current, back = CURRENT.get(None), entered.before
+    with suppress(ValueError):
         CURRENT.reset(entered.token)
-    except ValueError:
-        if current is entered.frame:
-            CURRENT.set(entered.before)  # type: ignore[arg-type]  # the same as left empty
-        return
     if current is not entered.frame:
-        CURRENT.set(current)  # type: ignore[arg-type]  # likewise
+        # A block that began in it goes on, and must not come back to it.
+        entered.frame.left = (entered.before,)
+        back = current
+    while isinstance(back, Surroundings) and back.left is not None:
+        (back,) = back.left
+    if back is not CURRENT.get(None):
+        CURRENT.set(back)  # type: ignore[arg-type]  # None is the same as left empty
 
 
 @contextmanager
-def within(frame: Frame) -> Iterator[None]:
+def within(frame: Surroundings) -> Iterator[None]:
     """Let the block run in a frame."""
     entered = enter(frame)
     try:
@@ -323,7 +328,8 @@ def trace_of(emission: Emission[Any]) -> Trace:
     with tracing.lock:
         # A loop, for where a trace is needed the stack may be nearly full.
         untraced: list[Emission[Any]] = []
-        cause: Any = emission
+        # Another thread may have been faster.
+        cause: Any = getattr(emission, "_trace", emission)
         while not isinstance(cause, Trace | None):
             untraced.append(cause)
             cause = _cause_of(cause)

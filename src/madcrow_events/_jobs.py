@@ -7,14 +7,18 @@ single operations cannot be interrupted.
 
 from __future__ import annotations
 
+import heapq
 import sys
 import threading
 import time
-from contextlib import suppress
-from queue import SimpleQueue
+import weakref
+from contextlib import contextmanager, suppress
+from itertools import count
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events import _exit
+from madcrow_events._batching import Gathering
 from madcrow_events._calls import record_in_branch, run_branch
 from madcrow_events._frames import PENDING, Branch
 from madcrow_events._loading import load_async_calls
@@ -24,6 +28,7 @@ from madcrow_events.exceptions import HandlerCancelledError, WouldDeadlockError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
+    from collections.abc import Callable, Iterator
     from contextvars import Context
 
     from madcrow_events._subscriptions import Subscription
@@ -49,11 +54,14 @@ class Backlog:
 
     __slots__ = (
         "__weakref__",
+        "alarms",
         "changed",
         "dropped",
         "forked",
         "freed",
+        "gatherings",
         "held",
+        "hurried",
         "idle",
         "is_dropping",
         "is_stopping",
@@ -66,10 +74,12 @@ class Backlog:
         "startable",
         "tally",
         "threads",
+        "timer",
+        "timer_startable",
     )
 
     def __init__(self, queue_size: int, max_workers: int) -> None:
-        self.queue: SimpleQueue[Job | None] = SimpleQueue()
+        self.queue: SimpleQueue[Job | Gathering | None] = SimpleQueue()
         self.queue_size = queue_size
         self.places: list[None] = [None] * queue_size
         self.jobs: dict[int, Job] = {}
@@ -81,6 +91,11 @@ class Backlog:
         self.threads: list[threading.Thread] = []
         self.loop: list[AbstractEventLoop] = []
         self.loop_thread: threading.Thread | None = None
+        self.gatherings: dict[int, Gathering] = {}  # by the id of the subscription
+        self.hurried: list[None] = []  # one for each who waits until nothing is pending
+        self.alarms: SimpleQueue[tuple[float, int, Gathering] | None] = SimpleQueue()
+        self.timer_startable: list[None] = [None]
+        self.timer: threading.Thread | None = None
         self.tally = threading.RLock()  # re-entered by a finalizer that emits
         self.dropped = 0
         self.is_dropping = False
@@ -101,6 +116,7 @@ class Backlog:
                 taken += 1
         except IndexError:
             self.places.extend([None] * taken)
+            self.look_at_batches()  # what waits for more gives its places back
             return bool(self._report_lost()) and self.take(number)
         if self.is_dropping and 2 * (len(self.places) + 1) >= self.queue_size:
             self.is_dropping = False
@@ -138,8 +154,66 @@ class Backlog:
             job.lose(f"its event loop was closed before {handler_name(job.handler)} had ended")
         return len(lost)
 
-    def put(self, job: Job) -> bool:
-        """Give a job to a thread; return whether there is one."""
+    # Batches
+
+    def gather(self, job: Job) -> None:
+        """Let a context wait for the next batch of its handler."""
+        owner = job.subscription._owner or job.subscription
+        gathering = self.gatherings.get(id(owner))
+        if gathering is None:
+            limits: Any = owner.batch
+            made = Gathering(self, limits, is_async=job.subscription._shape.is_async)
+            gathering = self.gatherings.setdefault(id(owner), made)
+            if gathering is made:  # pragma: no branch  # or another thread was faster
+                made.owner = weakref.ref(owner, _forget(weakref.ref(self), id(owner)))
+        gathering.add(job)
+
+    def is_hurrying(self) -> bool:
+        """Tell whether no batch waits for more: somebody waits for all, or the queue is full."""
+        return bool(self.hurried) or not self.places
+
+    def look_at_batches(self) -> None:
+        """Let what waits for a batch be handled, as far as it is due."""
+        for gathering in list(self.gatherings.values()):
+            gathering.look()
+
+    def hurry(self) -> None:
+        """Let no batch wait for more from now on."""
+        self.hurried.append(None)
+        self.look_at_batches()
+
+    @contextmanager
+    def hurrying(self) -> Iterator[None]:
+        """Let no batch wait for more until the block ends."""
+        self.hurry()
+        try:
+            yield
+        finally:
+            self.hurried.pop()
+
+    def set_alarm(self, due: float, gathering: Gathering) -> None:
+        """Let a gathering look at what waits when the clock shows `due`."""
+        self.alarms.put((due, next(_number), gathering))
+        if self.timer_startable:
+            try:
+                self.timer_startable.pop()
+            except IndexError:  # pragma: no cover  # another thread was faster
+                return
+            thread = threading.Thread(
+                target=_keep_time, args=(self,), name="madcrow-events-timer", daemon=True
+            )
+            try:
+                thread.start()
+            except RuntimeError:  # at the exit of the interpreter, for example
+                self.timer_startable.append(None)
+                self.hurry()  # for nobody will ring
+            else:
+                self.timer = thread
+
+    # Threads and the loop
+
+    def put(self, job: Job | Gathering) -> bool:
+        """Give work to a thread; return whether there is one."""
         if not self.threads:
             self._start_thread()
         if not self.threads:
@@ -196,6 +270,7 @@ class Backlog:
         if self.is_stopping:
             return
         self.is_stopping = True
+        self.alarms.put(None)
         for _ in self.threads:
             self.queue.put(None)
         for loop in self.loop:
@@ -205,7 +280,7 @@ class Backlog:
 
     def join(self, deadline: float) -> None:
         """Wait until the threads have ended, after `stop`, or until the clock shows `deadline`."""
-        for thread in [*self.threads, self.loop_thread]:
+        for thread in [*self.threads, self.loop_thread, self.timer]:
             if thread is not None and thread is not threading.current_thread():
                 thread.join(min(max(0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
 
@@ -220,9 +295,41 @@ def _work(backlog: Backlog) -> None:
             return
         # Again, for this thread was still counted as idle a moment ago.
         backlog.start_enough_threads()
-        backlog.give_back(1)
-        job.context.run(job.run)
+        if isinstance(job, Gathering):
+            job.run()
+        else:
+            backlog.give_back(1)
+            job.context.run(job.run)
         del job
+
+
+_number = count()
+
+
+def _keep_time(backlog: Backlog) -> None:
+    """Let gatherings look when their time has come, until told to stop; the timer's target."""
+    waiting: list[tuple[float, int, Gathering]] = []
+    while not backlog.forked:
+        timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
+        with suppress(Empty):
+            alarm = backlog.alarms.get(timeout=timeout)
+            if alarm is None:
+                return
+            heapq.heappush(waiting, alarm)
+            del alarm
+        while waiting and waiting[0][0] <= time.monotonic():
+            heapq.heappop(waiting)[2].ring()
+
+
+def _forget(reference: weakref.ref[Backlog], key: int) -> Callable[[Any], None]:
+    """Return a weak-reference callback that forgets what gathered for a subscription."""
+
+    def gone(_: Any) -> None:
+        backlog = reference()
+        if backlog is not None:
+            backlog.gatherings.pop(key, None)
+
+    return gone
 
 
 def _serve(backlog: Backlog, loop: AbstractEventLoop) -> None:
@@ -254,9 +361,11 @@ class Job:
         "backlog",
         "branch",
         "context",
+        "due",
         "emission",
         "handler",
         "holds_place",
+        "item",
         "loop",
         "subscription",
         "task",
@@ -276,6 +385,8 @@ class Job:
         self.context = context
         self.subscription = subscription
         self.handler = handler
+        self.item: Any = None  # what a batch has of the emission
+        self.due = 0.0
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None
         self.holds_place = False
@@ -297,7 +408,7 @@ class Job:
         await_branch = load_async_calls().await_branch
         failure = await await_branch(self.branch, self.subscription, self.handler)
         self.branch.finish()
-        self._free_place()  # now, for the announcement may need one
+        self.free_place()  # now, for the announcement may need one
         if failure is not None:
             try:
                 await self.emission.dispatcher._announce_async(self.emission, (failure,))
@@ -355,7 +466,8 @@ class Job:
         if self.backlog.jobs.pop(id(self), None) is not None:
             self._leave()
 
-    def _free_place(self) -> None:
+    def free_place(self) -> None:
+        """Give its place in the queue back, if it holds one still."""
         if self.holds_place:
             self.holds_place = False
             self.backlog.give_back(1)
@@ -365,6 +477,6 @@ class Job:
         self.branch.finish()
         self.branch.job = None
         self.emission._values.tell()
-        self._free_place()
+        self.free_place()
         if not self.backlog.jobs:
             self.backlog.changed.tell()

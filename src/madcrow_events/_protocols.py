@@ -14,10 +14,18 @@ from typing_extensions import TypeVar
 from madcrow_events.emissions import Emission
 from madcrow_events.models import BaseEventContext
 
-__all__ = ["ContextT", "Handler", "HandlerDecorator", "KeywordHandler"]
+__all__ = [
+    "BatchHandler",
+    "BatchHandlerDecorator",
+    "ContextT",
+    "Handler",
+    "HandlerDecorator",
+    "KeywordHandler",
+]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext, default=BaseEventContext)
 ContextT_contra = TypeVar("ContextT_contra", bound=BaseEventContext, contravariant=True)
+ItemT = TypeVar("ItemT", bound=BaseEventContext)
 ResultT = TypeVar("ResultT")
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 Parameters = ParamSpec("Parameters")
@@ -39,6 +47,11 @@ Handler: TypeAlias = (
     | Callable[[], Any]
 )
 """What `signal.subscribe` takes; handlers that take fields by name are registered by name (H4)."""
+
+BatchHandler: TypeAlias = (
+    Callable[[list[ContextT]], Any] | Callable[[list[Emission[ContextT]]], Any]
+)
+"""What `signal.subscribe` takes with the option `batch`."""
 
 
 # A function fits one of these two if it fits both overloads: the first is what the event
@@ -74,3 +87,30 @@ class HandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidType
     ) -> Callable[Parameters, ResultT]: ...
     @overload
     def __call__(self, handler: BareHandlerT, /) -> BareHandlerT: ...
+
+
+class _TakesContexts(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # as above
+    @overload
+    def __call__(self, contexts: list[ItemT], /) -> Any: ...
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
+
+
+class _TakesEmissions(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # as above
+    @overload
+    def __call__(self, emissions: list[Emission[ItemT]], /) -> Any: ...
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
+
+
+class BatchHandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # as above
+    """A decorator that subscribes a handler for batches and returns it unchanged (H2)."""
+
+    @overload
+    def __call__(
+        self, handler: _TakesContexts[ContextT, Parameters, ResultT], /
+    ) -> Callable[Parameters, ResultT]: ...
+    @overload
+    def __call__(
+        self, handler: _TakesEmissions[ContextT, Parameters, ResultT], /
+    ) -> Callable[Parameters, ResultT]: ...

@@ -52,9 +52,10 @@ class Shape:
         style: which of the call loop's three ways fits.
         invoke: `invoke(handler, emission)`, the general way.
         is_async: whether a call gives a coroutine.
+        item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
     """
 
-    __slots__ = ("invoke", "is_async", "style")
+    __slots__ = ("invoke", "is_async", "item", "style")
 
     def __init__(
         self,
@@ -62,10 +63,12 @@ class Shape:
         invoke: Callable[[Any, Emission[Any]], Any],
         *,
         is_async: bool = False,
+        item: Callable[[Emission[Any]], Any] | None = None,
     ) -> None:
         self.style: int = style
         self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
         self.is_async: bool = is_async
+        self.item = item
 
 
 def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
@@ -92,7 +95,12 @@ def is_async(handler: object) -> bool:
 
 
 def read_shape(
-    handler: Any, event: str, model: type[BaseEventContext] | None, *, pattern: bool = False
+    handler: Any,
+    event: str,
+    model: type[BaseEventContext] | None,
+    *,
+    pattern: bool = False,
+    batch: bool = False,
 ) -> Shape:
     """Read how `handler` wants to be called.
 
@@ -101,11 +109,13 @@ def read_shape(
         event: the event's name or pattern, for messages.
         model: the context model of the signal, if it has one.
         pattern: whether the handler is for a pattern, and so takes no field by name.
+        batch: whether the handler takes a list of contexts.
 
     Raises:
         HandlerSignatureError: it cannot be called with what the event carries (H1).
     """
-    return _Reader(handler, event, model, pattern=pattern).read()
+    reader = _Reader(handler, event, model, pattern=pattern)
+    return reader.read_for_batches() if batch else reader.read()
 
 
 class _Reader:
@@ -188,6 +198,41 @@ class _Reader:
                 takes_rest,
             ),
             is_async=awaited,
+        )
+
+    def read_for_batches(self) -> Shape:
+        """Return the shape of a handler that takes a list."""
+        parameters = self._parameters()
+        required = [p for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
+        takes = [
+            p for p in parameters if p.kind in (*_POSITIONAL, inspect.Parameter.VAR_POSITIONAL)
+        ]
+        if not takes or any(parameter is not takes[0] for parameter in required):
+            raise self._refused(
+                "has a batch, and so is called with one list: write (contexts), annotated with "
+                f"list[{'BaseEventContext' if self.model is None else type_name(self.model)}] or "
+                "list[Emission]"
+            )
+        parameter = takes[0]
+        listed = _members(self._resolved(parameter.annotation))
+        item: Callable[[Emission[Any]], Any] = _whole_context
+        for member in listed:
+            arguments = typing.get_args(member)
+            origin = typing.get_origin(member)
+            is_sequence = isinstance(origin, type) and issubclass(list, origin)
+            if len(arguments) == 1 and is_sequence:
+                source = self._annotated_source(parameter.replace(annotation=arguments[0]))
+                item = _whole_context if source is None else source[0]
+            elif _is_model(member) or (origin or member) is Emission:
+                raise self._refused(
+                    f"takes one {type_name(member)} in '{parameter.name}', and has a batch: "
+                    f"annotate it with list[{type_name(member)}]"
+                )
+        return Shape(
+            BY_EMISSION,
+            partial(_invoke_with_list, item),
+            is_async=is_async(self.handler),
+            item=item,
         )
 
     def _parameters(self) -> list[inspect.Parameter]:
@@ -346,6 +391,16 @@ def _sender(emission: Emission[Any]) -> Any:
 
 def _emission(emission: Emission[Any]) -> Emission[Any]:
     return emission
+
+
+def _whole_context(emission: Emission[Any]) -> Any:
+    return emission.context
+
+
+def _invoke_with_list(
+    item: Callable[[Emission[Any]], Any], handler: Any, emission: Emission[Any]
+) -> Any:
+    return handler([item(emission)])
 
 
 def _typed_emission(

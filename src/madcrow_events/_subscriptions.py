@@ -21,6 +21,7 @@ from madcrow_events._frames import NO_RESULT, Called
 from madcrow_events._logs import handler_name, printable
 from madcrow_events._signatures import BY_EMISSION, BY_OPTIONS, Shape, is_async
 from madcrow_events._waiting import check_seconds
+from madcrow_events.batches import Batch
 from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANY",
     "AnySender",
+    "SingleOptions",
     "Subscription",
     "SubscriptionHolder",
     "SubscriptionOptions",
@@ -56,7 +58,19 @@ ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY
 """Stands for every sender: the default of the `sender` option."""
 
 
-class SubscriptionOptions(TypedDict, total=False):
+class SingleOptions(TypedDict, total=False):
+    """The options of a handler that is called for each emission: all but `batch`."""
+
+    sender: Any
+    priority: int
+    once: bool
+    when: Callable[[Mapping[str, Any]], object] | None
+    weak: bool | None
+    timeout: float | None
+    background: bool
+
+
+class SubscriptionOptions(SingleOptions, total=False):
     """The options of every way to subscribe (H5).
 
     Attributes:
@@ -68,15 +82,11 @@ class SubscriptionOptions(TypedDict, total=False):
             bound methods only (L1).
         timeout: for an async handler, after how many seconds it is cancelled (A5).
         background: whether it runs later, out of the emitter's way (B1).
+        batch: limits of the batches that it takes, in the background; None, the default, calls
+            it for each emission (B3).
     """
 
-    sender: Any
-    priority: int
-    once: bool
-    when: Callable[[Mapping[str, Any]], object] | None
-    weak: bool | None
-    timeout: float | None
-    background: bool
+    batch: Batch | None
 
 
 def check_options(options: SubscriptionOptions) -> None:
@@ -107,6 +117,17 @@ def check_options(options: SubscriptionOptions) -> None:
         if not isinstance(options.get(name, False), bool):
             raise InvalidOptionError(f"{name} must be True or False", option=name)
     check_seconds("timeout", options.get("timeout"))
+    batch: object = options.get("batch")
+    if not isinstance(batch, Batch | None):
+        raise InvalidOptionError(
+            "batch must be a Batch, such as Batch(max_size=100, max_wait=1.0), or None",
+            option="batch",
+        )
+    if batch is not None and options.get("once"):
+        raise InvalidOptionError(
+            "a handler that is called once gets one context: leave out once, or batch",
+            option="batch",
+        )
     if not isinstance(options.get("weak"), bool | None):
         raise InvalidOptionError("weak must be True, False or None", option="weak")
 
@@ -189,6 +210,7 @@ class Subscription:
         when: the predicate that decides on each emission, or None.
         timeout: after how many seconds an async handler is cancelled, or None.
         background: whether the handler runs later, out of the emitter's way.
+        batch: the limits of the batches that the handler takes, or None.
     """
 
     __slots__ = (
@@ -208,6 +230,7 @@ class Subscription:
         "_shape",
         "_ticket",
         "background",
+        "batch",
         "event",
         "once",
         "priority",
@@ -239,7 +262,8 @@ class Subscription:
         self.once: bool = options.get("once", False)
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
         self.timeout: float | None = options.get("timeout")
-        self.background: bool = options.get("background", False)
+        self.batch: Batch | None = options.get("batch")
+        self.background: bool = options.get("background", False) or self.batch is not None
         if self.timeout is not None and not shape.is_async:
             raise InvalidOptionError(
                 f"{handler_name(handler)} is a plain function, which cannot be cancelled: make it "
@@ -397,6 +421,7 @@ class Subscription:
             and self.weak == other.weak
             and self.timeout == other.timeout
             and self.background == other.background
+            and self.batch == other.batch
             and self._connected == other._connected
         )
 

@@ -254,6 +254,9 @@ class Workers:
         # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
         # nobody else does it any more.
         is_alone = self._is_closed or _exit.is_over()
+        if job.subscription.batch is not None and not is_alone:
+            backlog.gather(job)
+            return
         if not job.holds_place:
             if not is_alone and backlog.put(job):
                 return
@@ -299,7 +302,8 @@ class Workers:
         held = list(backlog.held.values())
         _refuse_stuck(held, instead)
         _refuse_here([*backlog.loop, *(job.loop for job in held)], instead)
-        return backlog.changed.wait(backlog.is_done, timeout)
+        with backlog.hurrying():
+            return backlog.changed.wait(backlog.is_done, timeout)
 
     async def drain_async(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # as for drain
         """Wait in a task until nothing is pending; return whether nothing is.
@@ -317,7 +321,8 @@ class Workers:
             return backlog.is_done()
         self._refuse_inside_work("drain_async")
         _refuse_stuck(list(backlog.held.values()), "await drain_async()")
-        return await backlog.changed.wait_async(backlog.is_done, timeout)
+        with backlog.hurrying():
+            return await backlog.changed.wait_async(backlog.is_done, timeout)
 
     def close(self, timeout: float | None) -> bool:
         """Wait until nothing is pending, and take no more; return whether nothing is pending.
@@ -396,8 +401,11 @@ def _matching(
     branch = Branch(emission, index)
     context = copy_context()
     context.run(CURRENT.set, branch)
+    item = None
     try:
         handler = context.run(subscription._match, emission)
+        if handler is not None and subscription._shape.item is not None:
+            item = context.run(subscription._shape.item, emission)
     except BaseException as error:
         if not is_failure(error):
             raise
@@ -410,6 +418,7 @@ def _matching(
         emission._values[index] = NO_RESULT
         return None
     job = Job(backlog, branch, context, subscription, handler)
+    job.item = item
     branch.detach(job)
     return job
 

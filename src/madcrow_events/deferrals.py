@@ -97,8 +97,11 @@ class Deferral:
         raised.again()
 
     def _next(self) -> Emission[Any] | None:
-        # Popped one by one, for another thread may be adding at the same time.
-        return self._held.popleft() if self._held else None
+        # Popped one by one, for other threads may be adding and taking at the same time.
+        try:
+            return self._held.popleft()
+        except IndexError:
+            return None
 
     def _is_of(self, dispatcher: EventDispatcher | None) -> bool:
         return dispatcher is not None and dispatcher._workers is self._dispatcher._workers
@@ -132,7 +135,7 @@ class Deferral:
         return False
 
     def _holds(self, emission: Emission[Any]) -> bool:
-        return self._open and emission in self._held
+        return bool(self._open) and emission in self._held
 
     # The block
 
@@ -191,13 +194,22 @@ class Deferral:
         if error is not None:
             self.discard()
             return None
+        deferral = self
+        while (outer := deferral._joined()) is not None:
+            while (emission := deferral._next()) is not None:
+                outer._held.append(emission)
+            if outer._open:
+                return None
+            # Another thread has closed that in this very moment, and may have missed the last.
+            deferral = outer
+        return deferral
+
+    def _joined(self) -> Deferral | None:
+        """Return the innermost block around it that goes on, though others have ended before it."""
         outer = self._enclosing
-        if outer is None or not outer._open:
-            return self
-        while (emission := self._next()) is not None:
-            outer._held.append(emission)
-        # Another thread may have closed that in this very moment, and have missed the last of them.
-        return None if outer._open else outer
+        while outer is not None and not outer._open:
+            outer = outer._enclosing
+        return outer
 
     def __repr__(self) -> str:
         """Count what is held back."""
@@ -230,7 +242,9 @@ class _Raised:
         if len(self.errors) > 1:
             message = f"{len(self.errors)} of the emissions that were held back raised"
             others = HandlerErrors(message, self.errors)
-        if self.exit is not None:
+        if self.exit is not None and others is not None:
             raise self.exit from others
+        if self.exit is not None:
+            raise self.exit
         if others is not None:
             raise others

@@ -444,12 +444,17 @@ class EventDispatcher:
             call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
             if emission._plan.later or emission._failures is not None:
                 left = self._go_on_async(emission, context)
-            if left is not None:
-                await left
+                if left is not None:
+                    await left
 
-    def _announce(self, emission: Emission[Any], failures: tuple[HandlerFailure, ...]) -> None:
+    def _announce(
+        self,
+        emission: Emission[Any],
+        failures: tuple[HandlerFailure, ...],
+        batch_size: int | None = None,
+    ) -> None:
         """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
-        for dispatcher, signal, context in self._announcements(emission, failures):
+        for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
                 with emission.as_cause():
                     dispatcher.emit_typed(signal, context)
@@ -457,10 +462,13 @@ class EventDispatcher:
                 LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
 
     async def _announce_async(
-        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...]
+        self,
+        emission: Emission[Any],
+        failures: tuple[HandlerFailure, ...],
+        batch_size: int | None = None,
     ) -> None:
         """Do the same where async handlers can be awaited."""
-        for dispatcher, signal, context in self._announcements(emission, failures):
+        for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
                 with emission.as_cause():
                     await dispatcher.emit_typed_async(signal, context)
@@ -468,7 +476,10 @@ class EventDispatcher:
                 LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
 
     def _announcements(
-        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...]
+        self,
+        emission: Emission[Any],
+        failures: tuple[HandlerFailure, ...],
+        batch_size: int | None,
     ) -> Iterator[tuple[EventDispatcher, EventSignal[Any], HandlerFailedEventContext]]:
         signal = self.signals._find(HANDLER_FAILED)
         if signal is None or is_announcing(emission):
@@ -479,6 +490,7 @@ class EventDispatcher:
                 event_name=emission.event,
                 handler_name=handler_name(failure.handler),
                 exception_type=type_name(type(failure.exception)),
+                batch_size=batch_size,
             )
             yield quiet, signal, context
 

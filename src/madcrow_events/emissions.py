@@ -7,7 +7,7 @@ and failures become objects when somebody asks for them.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypedDict, cast
@@ -178,7 +178,8 @@ class Emission(Generic[PayloadT_co]):
         """The id of the emission that began the chain of causes; its own if nothing caused it."""
         return trace_of(self).root.id
 
-    def as_cause(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def as_cause(self) -> Iterator[None]:
         """Let what is emitted in the block count as caused by this emission.
 
         For code that works on an emission elsewhere: a batch handler that goes through its
@@ -189,7 +190,8 @@ class Emission(Generic[PayloadT_co]):
         around = surroundings_of(self)
         surroundings.fields = {} if around is None else around.fields
         surroundings.cause = trace_of(self)
-        return within(surroundings)
+        with within(surroundings):
+            yield
 
     @property
     def state(self) -> EmissionState:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Never, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, Protocol, cast, overload
 
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._logs import printable
 from madcrow_events._names import canonical_name
-from madcrow_events._protocols import HandlerDecorator  # noqa: TC001  # read at run time
-from madcrow_events._subscriptions import SubscriptionOptions, check_options, next_order
+from madcrow_events._protocols import (  # noqa: TC001  # read at run time
+    BatchHandlerDecorator,
+    HandlerDecorator,
+)
+from madcrow_events._subscriptions import (
+    SingleOptions,
+    SubscriptionOptions,
+    check_options,
+    next_order,
+)
+from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import (
     AccountActivatedEventContext,
@@ -164,26 +173,30 @@ class SignalSubscriber(Protocol[ContextT]):
     It raises what `EventSignal.on` raises.
     """
 
-    def __call__(  # noqa: D102  # described by the class
-        self, *misplaced: Never, **options: Unpack[SubscriptionOptions]
+    @overload
+    def __call__(
+        self, *misplaced: Never, batch: Batch, **options: Unpack[SingleOptions]
+    ) -> BatchHandlerDecorator[ContextT]: ...
+    @overload
+    def __call__(
+        self, *misplaced: Never, batch: None = None, **options: Unpack[SingleOptions]
     ) -> HandlerDecorator[ContextT]: ...
 
 
 def _decorator(function_name: str, signal: EventSignal[ContextT]) -> SignalSubscriber[ContextT]:
-    def on(
-        *misplaced: object, **options: Unpack[SubscriptionOptions]
-    ) -> HandlerDecorator[ContextT]:
+    def on(*misplaced: object, **options: Unpack[SubscriptionOptions]) -> Any:
         if misplaced:
             raise HandlerSignatureError(
                 f"{function_name} needs its parentheses: write @{function_name}()",
                 event=signal.name,
                 handler=misplaced[0],
             )
-        return signal.on(**options)
+        decorator: Callable[..., Any] = signal.on
+        return decorator(**options)
 
     on.__name__ = on.__qualname__ = function_name
     on.__doc__ = f"Return a decorator that subscribes a function to `{signal.name}`."
-    return on
+    return cast("SignalSubscriber[ContextT]", on)
 
 
 on_user_login: SignalSubscriber[LoginEventContext] = _decorator("on_user_login", user_logged_in)

@@ -8,6 +8,7 @@ its first use, which keeps the import fast.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -119,7 +120,14 @@ class BaseEventContext(BaseModel):
             for name in self._scope_fields
             if name in fields and name not in self.model_fields_set
         }
-        return self.model_copy(update=missing) if missing else self
+        if not missing:
+            return self
+        filled = self.model_copy(update=missing)
+        # A cached_property may have been worked out from what was missing.
+        for name in vars(filled).keys() - set(self._field_names):
+            if isinstance(getattr(type(self), name, None), cached_property):
+                del vars(filled)[name]
+        return filled
 
     if not TYPE_CHECKING:  # pragma: no branch  # for a checker, frozen models have no such method
 
@@ -246,11 +254,15 @@ class SystemShutdownEventContext(BaseEventContext):
 
 
 class HandlerFailedEventContext(BaseEventContext):
-    """A handler raised; names only, so that nothing of the failed event's context leaks."""
+    """A handler raised; names only, so that nothing of the failed event's context leaks.
+
+    `batch_size` is how many contexts the handler was called with, if it takes batches.
+    """
 
     event_name: str
     handler_name: str
     exception_type: str
+    batch_size: int | None = None
 
 
 class GenericEventContext(BaseEventContext):

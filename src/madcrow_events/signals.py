@@ -21,10 +21,23 @@ from typing_extensions import TypeVar, Unpack
 from madcrow_events._logs import LOGGER, handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._patterns import PatternSubscription, PatternTable
-from madcrow_events._protocols import ContextT, Handler, HandlerDecorator, KeywordHandler
+from madcrow_events._protocols import (
+    BatchHandler,
+    BatchHandlerDecorator,
+    ContextT,
+    Handler,
+    HandlerDecorator,
+    KeywordHandler,
+)
 from madcrow_events._sends import send, send_async
 from madcrow_events._signatures import ASYNC_RECEIVER, RECEIVER, is_async, read_shape
-from madcrow_events._subscriptions import ANY, Subscription, SubscriptionOptions, check_options
+from madcrow_events._subscriptions import (
+    ANY,
+    SingleOptions,
+    Subscription,
+    SubscriptionOptions,
+    check_options,
+)
 from madcrow_events._tables import SubscriptionTable, renew_after_fork
 from madcrow_events.exceptions import (
     ContextModelError,
@@ -55,7 +68,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from madcrow_events.batches import Batch
+
 __all__ = [
+    "BatchHandler",
+    "BatchHandlerDecorator",
     "EventSignal",
     "Handler",
     "HandlerDecorator",
@@ -122,8 +139,21 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
 
     # Subscribing
 
+    @overload
     def subscribe(
-        self, handler: Handler[ContextT], /, **options: Unpack[SubscriptionOptions]
+        self, handler: BatchHandler[ContextT], /, *, batch: Batch, **options: Unpack[SingleOptions]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self,
+        handler: Handler[ContextT],
+        /,
+        *,
+        batch: None = None,
+        **options: Unpack[SingleOptions],
+    ) -> Subscription: ...
+    def subscribe(
+        self, handler: Callable[..., Any], /, **options: Unpack[SubscriptionOptions]
     ) -> Subscription:
         """Call a handler whenever the event is emitted.
 
@@ -140,7 +170,8 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             SubscriptionConflictError: it is subscribed already, with other options.
         """
         check_options(options)
-        shape = read_shape(handler, self.name, self.context_model)
+        is_batch = options.get("batch") is not None
+        shape = read_shape(handler, self.name, self.context_model, batch=is_batch)
         requested = Subscription(self._table, self.name, handler, shape, _translated(options))
         subscription = self._table.add(requested)
         LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
@@ -159,9 +190,17 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             subscription.cancel()
         return bool(found)
 
+    @overload
+    def on(
+        self, *misplaced: Never, batch: Batch, **options: Unpack[SingleOptions]
+    ) -> BatchHandlerDecorator[ContextT]: ...
+    @overload
+    def on(
+        self, *misplaced: Never, batch: None = None, **options: Unpack[SingleOptions]
+    ) -> HandlerDecorator[ContextT]: ...
     def on(
         self, *misplaced: Never, **options: Unpack[SubscriptionOptions]
-    ) -> HandlerDecorator[ContextT]:
+    ) -> HandlerDecorator[ContextT] | BatchHandlerDecorator[ContextT]:
         """Return a decorator that subscribes a function: `@signal.on()`.
 
         Args:
@@ -179,8 +218,10 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             )
         check_options(options)
 
+        subscribe: Callable[..., Subscription] = self.subscribe
+
         def decorate(handler: Any) -> Any:
-            self.subscribe(handler, **options)
+            subscribe(handler, **options)
             return handler
 
         return decorate
@@ -539,10 +580,12 @@ class SignalRegistry(blinker.Namespace):
             SubscriptionConflictError: it is subscribed already, with other options.
         """
         if not isinstance(name, str) or "*" not in name:
-            return self.resolve(name).subscribe(handler, **options)
+            subscribe: Callable[..., Subscription] = self.resolve(name).subscribe
+            return subscribe(handler, **options)
         pattern = canonical_name(name, pattern=True)
         check_options(options)
-        shape = read_shape(handler, pattern, None, pattern=True)
+        is_batch = options.get("batch") is not None
+        shape = read_shape(handler, pattern, None, pattern=True, batch=is_batch)
         requested = PatternSubscription(
             self._patterns, pattern, handler, shape, _translated(options)
         )

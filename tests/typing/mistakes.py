@@ -95,7 +95,7 @@ def subscribing() -> None:
     placed.subscribe(with_gift)  # type: ignore[arg-type]
     placed.subscribe(with_two)  # type: ignore[arg-type]
     placed.subscribe(by_name)  # type: ignore[arg-type]
-    placed.subscribe("with_order")  # type: ignore[arg-type]
+    placed.subscribe("with_order")  # type: ignore[call-overload]
     seen.subscribe(with_order)  # type: ignore[arg-type]
 
 
@@ -108,8 +108,8 @@ def decorating() -> None:
     seen.on()(with_order)  # type: ignore[type-var]
     on_user_login()(with_order)  # type: ignore[type-var]
     # Without their parentheses.
-    placed.on(with_order)  # type: ignore[arg-type]
-    on_user_login(with_keywords)  # type: ignore[arg-type]
+    placed.on(with_order)  # type: ignore[call-overload]
+    on_user_login(with_keywords)  # type: ignore[call-overload]
     on_event(with_keywords)  # type: ignore[arg-type]
     # A decorated function keeps its signature.
     placed.on()(with_order)(context=login)  # type: ignore[arg-type]
@@ -117,12 +117,12 @@ def decorating() -> None:
 
 
 def options() -> None:
-    placed.subscribe(with_order, prio=1)  # type: ignore[call-arg]
-    placed.subscribe(with_order, priority="high")  # type: ignore[arg-type]
-    placed.subscribe(with_order, when=True)  # type: ignore[arg-type]
-    placed.on(once="yes")  # type: ignore[arg-type]
-    placed.on(first=True)  # type: ignore[call-arg]
-    on_user_login(weak=1)  # type: ignore[arg-type]
+    placed.subscribe(with_order, prio=1)  # type: ignore[call-overload]
+    placed.subscribe(with_order, priority="high")  # type: ignore[call-overload]
+    placed.subscribe(with_order, when=True)  # type: ignore[call-overload]
+    placed.on(once="yes")  # type: ignore[call-overload]
+    placed.on(first=True)  # type: ignore[call-overload]
+    on_user_login(weak=1)  # type: ignore[call-overload]
     on_event("order_placed", onse=True)  # type: ignore[call-arg]
     register_handler("order_placed", by_name, priority=1.5)  # type: ignore[arg-type]
     register_handler("order_placed", "by_name")  # type: ignore[arg-type]
