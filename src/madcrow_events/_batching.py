@@ -58,6 +58,9 @@ class Gathering:
     def add(self, job: Job) -> None:
         """Let a context wait for the next batch."""
         job.due = time.monotonic() + self.limits.max_wait
+        if self.is_async:
+            # Now, for who waits must know where it will run, and at the exit none can be started.
+            job.loop = self.backlog.background_loop()
         self._waiting.append(job)
         self.look()
 
@@ -112,8 +115,11 @@ class Gathering:
             loop.call_soon_threadsafe(self._begin, loop)
             return True
         jobs = self._take()
-        if jobs:  # pragma: no branch  # whoever has the token is the only one to take
-            Context().run(load_async_calls().asyncio.run, self._call_async(jobs))
+        asyncio = load_async_calls().asyncio
+        if asyncio._get_running_loop() is None:
+            Context().run(asyncio.run, self._call_async(jobs))
+        else:
+            _lose(jobs, "no thread can be started for it")
         return False
 
     def _take(self) -> list[Job]:
@@ -135,17 +141,11 @@ class Gathering:
 
     def _call_here(self, jobs: list[Job]) -> None:
         # In no emitter's context, for what is in one is not for the others.
-        if jobs:
-            Context().run(_call, jobs)
+        Context().run(_call, jobs)
 
     def _begin(self, loop: AbstractEventLoop) -> None:
         """Make a task of an async handler's batch; called in the loop's thread."""
         jobs = self._take()
-        if not jobs:
-            self._release()
-            return
-        for job in jobs:
-            job.loop = loop
         make = load_async_calls().asyncio.Task
         task = make(self._call_async(jobs), loop=loop, context=Context())
         for job in jobs:

@@ -36,6 +36,7 @@ from madcrow_events._watching import (
 )
 from madcrow_events.emissions import HandlerFailure
 from madcrow_events.exceptions import EmissionDepthError
+from madcrow_events.models import fill_loose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_DEPTH",
     "call_all",
-    "fill",
     "keep_value",
     "nest",
     "outermost",
@@ -187,7 +187,7 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
     """
     around = surroundings_of(inherited)
     if around is not None and around.fields:
-        fill(emission, around.fields)
+        _fill(emission, around.fields)
     nest(emission, inherited)
     if around is None or not around.deferrals or emission.signal.is_muted:
         return False
@@ -197,12 +197,11 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
     )
 
 
-def fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
+def _fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
     """Fill in the fields of an `event_scope` that the emitter left out (B5)."""
     payload = emission._payload
     if type(payload) is dict:
-        for name, value in fields.items():
-            payload.setdefault(name, value)
+        fill_loose(emission.signal.context_model, payload, fields)
     else:
         emission._payload = payload._filled(fields)
 

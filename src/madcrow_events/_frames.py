@@ -8,6 +8,7 @@ innermost frame.
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
@@ -108,6 +109,7 @@ class HeldBack(Outcomes):
         state: whether it still may be emitted.
         awaiting: whether its emitter awaits the async handlers.
         frame: what it is emitted in when the block ends.
+        process: the process that holds it back; a forked child leaves it to its parent.
     """
 
     state: Literal["deferred", "dropped"] = "deferred"
@@ -116,6 +118,7 @@ class HeldBack(Outcomes):
         super().__init__()
         self.frame = frame
         self.awaiting = awaiting
+        self.process = os.getpid()
 
     def drop(self) -> None:
         """Give the emission up."""

@@ -158,7 +158,7 @@ class Backlog:
 
     def gather(self, job: Job) -> None:
         """Let a context wait for the next batch of its handler."""
-        owner = job.subscription._owner or job.subscription
+        owner = job.owner
         gathering = self.gatherings.get(id(owner))
         if gathering is None:
             limits: Any = owner.batch
@@ -390,6 +390,11 @@ class Job:
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None
         self.holds_place = False
+
+    @property
+    def owner(self) -> Subscription:
+        """The subscription; that of the pattern for a pattern's part."""
+        return self.subscription._owner or self.subscription
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""

@@ -126,6 +126,7 @@ class _Reader:
         self.event = event
         self.model = model
         self.pattern = pattern
+        self.batch = False
 
     def read(self) -> Shape:  # noqa: C901, PLR0912  # a branch for each kind of parameter
         parameters = self._parameters()
@@ -202,12 +203,14 @@ class _Reader:
 
     def read_for_batches(self) -> Shape:
         """Return the shape of a handler that takes a list."""
+        self.batch = True
         parameters = self._parameters()
         required = [p for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
         takes = [
             p for p in parameters if p.kind in (*_POSITIONAL, inspect.Parameter.VAR_POSITIONAL)
         ]
-        if not takes or any(parameter is not takes[0] for parameter in required):
+        is_sender = bool(takes) and takes[0].name == "sender"  # it is written for single contexts
+        if not takes or is_sender or any(parameter is not takes[0] for parameter in required):
             raise self._refused(
                 "has a batch, and so is called with one list: write (contexts), annotated with "
                 f"list[{'BaseEventContext' if self.model is None else type_name(self.model)}] or "
@@ -296,15 +299,19 @@ class _Reader:
         if self.pattern:
             if BaseEventContext not in models:
                 raise self._refused(
-                    f"takes one model in '{parameter.name}', but is for many events: "
-                    "annotate it with BaseEventContext or Emission"
+                    f"takes one model in '{parameter.name}', but is for many events: annotate it "
+                    f"with {self._written('BaseEventContext')} or {self._written('Emission')}"
                 )
         elif self.model is not None and not issubclass(self.model, models):
             wanted = " or ".join(type_name(model) for model in models)
             raise self._refused(
                 f"takes {wanted} in '{parameter.name}', but {self.event} carries "
-                f"{type_name(self.model)}: annotate it with {type_name(self.model)}"
+                f"{type_name(self.model)}: annotate it with {self._written(type_name(self.model))}"
             )
+
+    def _written(self, name: str) -> str:
+        """Return how the annotation for a class is written in the handler."""
+        return f"list[{name}]" if self.batch else name
 
     def _check_field(self, parameter: inspect.Parameter, lands: str) -> None:
         if self.model is not None and parameter.name in self.model.model_fields:

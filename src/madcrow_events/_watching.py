@@ -79,6 +79,8 @@ class Watch:
             except BaseException as error:
                 if not is_failure(error):
                     self.leave(error)
+                    if not handler and emission._plan.subscriptions:
+                        emission._abandon()  # for the places in the queue that are set aside
                     raise
                 log_observer_failure(observer, error)
             else:

@@ -367,7 +367,14 @@ class Workers:
         """
         jobs = self._jobs_of(emission)
         _refuse_stuck(jobs, "await emission.done()")
-        is_worker = any(not job.subscription._shape.is_async for job in self._work_inside())
+        inside = self._work_inside()
+        batched = {job.owner for job in inside if job.subscription.batch is not None}
+        if any(job.owner in batched for job in jobs):
+            raise WouldDeadlockError(
+                f"a handler of batches waits for {emission.event}, which is part of this batch or "
+                "of the next, and those are handled one at a time: let it return"
+            )
+        is_worker = any(not job.subscription._shape.is_async for job in inside)
         if is_worker and any(job.loop is None for job in jobs):
             raise WouldDeadlockError(
                 f"a background handler waits for the background handlers of {emission.event}, "

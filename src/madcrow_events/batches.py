@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from threading import TIMEOUT_MAX
 from typing import Final
 
-from madcrow_events._waiting import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 
 __all__ = ["Batch"]
@@ -37,11 +37,11 @@ class Batch:
                 option="max_size",
             )
         wait: object = max_wait
-        if wait is None:
+        is_number = isinstance(wait, int | float) and not isinstance(wait, bool)
+        if not (is_number and 0 < max_wait <= TIMEOUT_MAX):
             raise InvalidOptionError(
                 "max_wait must be a number of seconds above 0, such as 2.5", option="max_wait"
             )
-        check_seconds("max_wait", max_wait)
         self.max_size: Final[int] = max_size
         self.max_wait: Final[float] = max_wait
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +99,15 @@ class Deferral:
 
     def _next(self) -> Emission[Any] | None:
         # Popped one by one, for other threads may be adding and taking at the same time.
-        try:
-            return self._held.popleft()
-        except IndexError:
-            return None
+        while True:
+            try:
+                emission = self._held.popleft()
+            except IndexError:
+                return None
+            held: Any = emission._values
+            if held.process == os.getpid():
+                return emission
+            held.drop()  # in this process, which was forked in the block: the parent has it
 
     def _is_of(self, dispatcher: EventDispatcher | None) -> bool:
         return dispatcher is not None and dispatcher._workers is self._dispatcher._workers

@@ -43,6 +43,7 @@ from madcrow_events.models import (
     LogoutEventContext,
     PasswordChangedEventContext,
     RegistrationEventContext,
+    fill_loose,
 )
 from madcrow_events.signals import (
     EventSignal,
@@ -236,10 +237,12 @@ class EventDispatcher:
             self._check_loose(signal, sender, context)
         emission: Emission[Any] = Emission()
         call_all(emission, self, signal, sender, context, None, context, True)  # noqa: FBT003
-        if emission._plan.later or emission._failures is not None:
-            left = self._go_on_async(emission, None)
+        if emission._plan.later:
+            left = self._start_later(emission, None)
             if left is not None:
                 await left
+        if emission._failures is not None:
+            await self._after_failures_async(emission)
         return emission
 
     def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
@@ -253,7 +256,7 @@ class EventDispatcher:
         if self.validate and signal.context_model is not None:
             around = surroundings_of(CURRENT.get(None))
             if around is not None:
-                context.update({**around.fields, **context})
+                fill_loose(signal.context_model, context, around.fields)
             validate_keywords(signal.name, signal.context_model, context)
 
     @overload
@@ -344,10 +347,12 @@ class EventDispatcher:
             fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
         call_all(emission, self, signal, sender, context, fitting, None, True)  # noqa: FBT003
-        if emission._plan.later or emission._failures is not None:
-            left = self._go_on_async(emission, fitting)
+        if emission._plan.later:
+            left = self._start_later(emission, fitting)
             if left is not None:
                 await left
+        if emission._failures is not None:
+            await self._after_failures_async(emission)
         return emission
 
     def _go_on(self, emission: Emission[Any]) -> None:
@@ -366,31 +371,31 @@ class EventDispatcher:
         if failures and self.on_error == "raise":
             raise_failures(emission.event, failures)
 
-    def _go_on_async(
+    def _start_later(
         self, emission: Emission[Any], context: BaseEventContext | None
     ) -> Coroutine[Any, Any, None] | None:
-        """Do the same, but start the async handlers for the emitter to await.
+        """Start the handlers that `emit_async` does not call inline.
 
         Returns:
             What the emitter must await; None if nothing is left, as where no handler suspends.
         """
         plan = emission._plan
-        if plan.later:
-            emission._values.extend(plan.pending)
+        emission._values.extend(plan.pending)
         if context is not None:
             context = emission._payload  # what an `event_scope` has filled in
+        left: Coroutine[Any, Any, None] | None
         if plan.queued:
-            return self._finish_async(emission, self._queue_and_join(emission, context))
-        left: Coroutine[Any, Any, None] | None = None
-        if plan.awaited:
+            left = self._queue_and_join(emission, context)
+        else:
             try:
                 left = _start_handlers(emission, context)
             except BaseException as error:
                 stop_watching(emission, error)
                 raise
-        if left is None and emission._failures is None:
-            return None
-        return self._finish_async(emission, left)
+        failures = emission._failures
+        if left is not None and failures is not None and failures.watch is not None:
+            return _watched_to_the_end(emission, left)
+        return left
 
     async def _queue_and_join(
         self, emission: Emission[Any], context: BaseEventContext | None
@@ -401,14 +406,10 @@ class EventDispatcher:
             if left is not None:
                 await left
 
-    async def _finish_async(
-        self, emission: Emission[Any], left: Coroutine[Any, Any, None] | None
-    ) -> None:
-        """Await what is left, then do with the failures as `_go_on` does."""
+    async def _after_failures_async(self, emission: Emission[Any]) -> None:
+        """Do with failures as `_go_on` does."""
+        failures = emission._own_failures()
         try:
-            if left is not None:
-                await left
-            failures = emission._own_failures()
             if failures:
                 await self._announce_async(emission, failures)
         except BaseException as error:
@@ -442,10 +443,12 @@ class EventDispatcher:
         with _emitting(emission) as (payload, context, keywords):
             sender = emission.sender
             call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
-            if emission._plan.later or emission._failures is not None:
-                left = self._go_on_async(emission, context)
+            if emission._plan.later:
+                left = self._start_later(emission, context)
                 if left is not None:
                     await left
+            if emission._failures is not None:
+                await self._after_failures_async(emission)
 
     def _announce(
         self,
@@ -516,8 +519,9 @@ class EventDispatcher:
                     "managers",
                     option="observer",
                 )
-        if all(present is not observer for present in self._observers):
-            self._observers.append(observer)
+        with self.signals._lock:
+            if all(present is not observer for present in self._observers):
+                self._observers.append(observer)
 
     def remove_observer(self, observer: Observer) -> bool:
         """Let an observer be entered no more.
@@ -525,11 +529,11 @@ class EventDispatcher:
         Returns:
             Whether it was one of the observers.
         """
-        try:
-            self._observers.remove(observer)
-        except ValueError:
-            return False
-        return True
+        with self.signals._lock:
+            left = [present for present in self._observers if present is not observer]
+            found = len(left) < len(self._observers)
+            self._observers[:] = left
+        return found
 
     # What runs later
 
@@ -607,6 +611,15 @@ class EventDispatcher:
             f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
             f"overflow={workers.overflow!r} max_workers={workers.max_workers}>"
         )
+
+
+async def _watched_to_the_end(emission: Emission[Any], left: Coroutine[Any, Any, None]) -> None:
+    """Await what is left of an emission; if that is broken off, let its observers go."""
+    try:
+        await left
+    except BaseException as error:
+        stop_watching(emission, error)
+        raise
 
 
 @contextmanager

@@ -449,7 +449,7 @@ def event_scope(**fields: Unpack[ScopeFields]) -> Iterator[None]:
     It holds for typed and loose emissions, for what their handlers emit in their turn, and for
     tasks and threads that are started with a copy of the context variables. Inside of another
     block it adds to the fields of that one, or overrides them; None takes one back. A field that
-    a model declares anew, as something else than `str | None`, is not filled in.
+    the event's model declares anew, as something else than text, is not filled in.
 
     Args:
         **fields: see `ScopeFields`.

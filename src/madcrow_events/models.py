@@ -110,7 +110,8 @@ class BaseEventContext(BaseModel):
         cls._scope_fields = tuple(
             name
             for name in SCOPE_FIELDS
-            if (field := cls.model_fields[name]).annotation == str | None and not field.metadata
+            if (field := cls.model_fields[name]).annotation in (str, str | None)
+            and not field.metadata
         )
 
     def _filled(self, fields: Mapping[str, str]) -> BaseEventContext:
@@ -152,6 +153,15 @@ class BaseEventContext(BaseModel):
 BaseEventContext._field_names = tuple(
     BaseEventContext.model_fields
 )  # the hook above runs for subclasses only
+
+
+def fill_loose(
+    model: type[BaseEventContext] | None, keywords: dict[str, Any], fields: Mapping[str, str]
+) -> None:
+    """Add those of the fields that a loose emission left out and the model, if any, can take."""
+    for name in (model or BaseEventContext)._scope_fields:
+        if name in fields:
+            keywords.setdefault(name, fields[name])
 
 
 class LoginEventContext(BaseEventContext):

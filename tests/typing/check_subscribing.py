@@ -1,12 +1,14 @@
 """Which handlers a type checker accepts (H4), and that decorators return them as they are (H2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, assert_type
 
 from madcrow_events import (
     ANY,
     BaseEventContext,
+    Batch,
+    BatchHandlerDecorator,
     Emission,
     EventSignal,
     HandlerDecorator,
@@ -78,6 +80,44 @@ def with_nothing() -> int:
 
 def by_name(sender: object, order_id: int) -> int:
     return order_id
+
+
+def with_contexts(contexts: list[OrderContext]) -> int:
+    return len(contexts)
+
+
+def with_sequence(contexts: Sequence[OrderContext]) -> int:
+    return len(contexts)
+
+
+def with_emissions(emissions: list[Emission[OrderContext]]) -> int:
+    return len(emissions)
+
+
+def with_any_emissions(emissions: list[Emission[Any]]) -> int:
+    return len(emissions)
+
+
+def with_plain_emissions(emissions: list[Emission]) -> int:
+    return len(emissions)
+
+
+def with_anything(contexts: list[Any]) -> int:
+    return len(contexts)
+
+
+async def with_contexts_async(contexts: list[OrderContext]) -> int:
+    return len(contexts)
+
+
+class Store:
+    """Its method takes a batch, and so does the object."""
+
+    def save(self, contexts: list[OrderContext]) -> int:
+        return len(contexts)
+
+    def __call__(self, contexts: list[OrderContext]) -> int:
+        return len(contexts)
 
 
 def declare() -> EventSignal[OrderContext]:
@@ -211,6 +251,70 @@ def check_a_group_leaves_its_handlers_as_they_are() -> None:
 
     assert_type(handler(None, order_id=7), int)
     group.register(signals)
+
+
+def check_subscribe_accepts_all_forms_of_handlers_for_batches() -> None:
+    placed = declare()
+    store = Store()
+
+    assert_type(placed.subscribe(with_contexts, batch=Batch()), Subscription)
+    placed.subscribe(with_sequence, batch=Batch(max_size=10))
+    placed.subscribe(with_emissions, batch=Batch(max_wait=2))
+    placed.subscribe(with_any_emissions, batch=Batch())
+    placed.subscribe(with_plain_emissions, batch=Batch())
+    placed.subscribe(with_anything, batch=Batch())
+    placed.subscribe(with_contexts_async, batch=Batch(10, 0.5), timeout=5)
+    placed.subscribe(store.save, batch=Batch(), priority=1, sender="shop", weak=True)
+    placed.subscribe(store, batch=Batch())
+    placed.subscribe(len, batch=Batch())
+    placed.subscribe(lambda contexts: len(contexts), batch=Batch(), when=lambda _: True)
+    placed.subscribe(with_context, batch=None)
+    assert_type(placed.subscriptions[0].batch, Batch | None)
+    assert_type(Batch().max_size, int)
+    assert_type(Batch().max_wait, float)
+
+
+def check_a_decorator_for_batches_returns_the_function_it_was_given() -> None:
+    placed = declare()
+
+    assert_type(placed.on(batch=Batch()), BatchHandlerDecorator[OrderContext])
+    assert_type(placed.on(batch=None), HandlerDecorator[OrderContext])
+    assert_type(placed.on(batch=Batch())(with_contexts)(contexts=[]), int)
+    assert_type(placed.on(batch=Batch())(with_emissions)(emissions=[]), int)
+    assert_type(placed.on(batch=Batch())(with_any_emissions)(emissions=[]), int)
+
+    @placed.on(batch=Batch(10), priority=3)
+    def save(contexts: list[OrderContext], table: str = "orders") -> str:
+        return f"{len(contexts)} {table}"
+
+    assert_type(save(contexts=[OrderContext(order_id=7)], table="gifts"), str)
+
+
+def check_decorators_of_built_in_events_take_handlers_for_batches() -> None:
+    assert_type(on_user_login(batch=Batch()), BatchHandlerDecorator[LoginEventContext])
+
+    @on_user_login(batch=Batch(10))
+    def save(contexts: list[LoginEventContext]) -> list[str]:
+        return [context.email for context in contexts]
+
+    @on_user_login(batch=Batch(10), timeout=5)
+    async def send(emissions: list[Emission[LoginEventContext]]) -> None:
+        """Send them."""
+
+    assert_type(save(contexts=[]), list[str])
+
+
+def check_handlers_for_batches_of_a_name_are_unchecked_and_unchanged() -> None:
+    signals = SignalRegistry()
+    placed = signals.signal("order_placed", context=OrderContext)
+    group = HandlerGroup("orders")
+
+    assert_type(on_event(placed, signals=signals, batch=Batch())(with_contexts)(contexts=[]), int)
+    assert_type(
+        register_handler(placed, with_emissions, signals=signals, batch=Batch()), Subscription
+    )
+    assert_type(signals.subscribe("order_*", with_plain_emissions, batch=Batch()), Subscription)
+    assert_type(group.on("order_placed", batch=Batch())(with_anything)(contexts=[]), int)
 
 
 def check_subscriptions() -> None:

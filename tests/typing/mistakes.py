@@ -11,6 +11,7 @@ from typing import Any, assert_type
 
 from madcrow_events import (
     BaseEventContext,
+    Batch,
     Emission,
     EventDispatcher,
     EventSignal,
@@ -40,6 +41,11 @@ def with_login_emission(emission: Emission[LoginEventContext]) -> None: ...
 def with_keywords(sender: object, **context: Any) -> None: ...
 def with_two(sender: object, context: OrderContext) -> None: ...
 def by_name(order_id: int) -> None: ...
+def with_nothing() -> None: ...
+def with_orders(contexts: list[OrderContext]) -> None: ...
+def with_gifts(contexts: list[GiftContext]) -> None: ...
+def with_logins(contexts: list[LoginEventContext]) -> None: ...
+def with_login_emissions(emissions: list[Emission[LoginEventContext]]) -> None: ...
 
 
 signals = SignalRegistry()
@@ -97,6 +103,28 @@ def subscribing() -> None:
     placed.subscribe(by_name)  # type: ignore[arg-type]
     placed.subscribe("with_order")  # type: ignore[call-overload]
     seen.subscribe(with_order)  # type: ignore[arg-type]
+
+
+def subscribing_to_batches() -> None:
+    placed.subscribe(with_order, batch=Batch())  # type: ignore[arg-type]
+    placed.subscribe(with_nothing, batch=Batch())  # type: ignore[arg-type]
+    placed.subscribe(with_gifts, batch=Batch())  # type: ignore[arg-type]
+    placed.subscribe(with_logins, batch=Batch())  # type: ignore[arg-type]
+    placed.subscribe(with_login_emissions, batch=Batch())  # type: ignore[arg-type]
+    placed.subscribe(with_orders)  # type: ignore[arg-type]
+    placed.subscribe(with_orders, batch=None)  # type: ignore[arg-type]
+    placed.subscribe(with_orders, batch=5)  # type: ignore[call-overload]
+    placed.subscribe(with_orders, batch=Batch(), onse=True)  # type: ignore[call-overload]
+    placed.on(batch=Batch())(with_order)  # type: ignore[call-overload]
+    placed.on(batch=Batch())(with_logins)  # type: ignore[call-overload]
+    placed.on()(with_orders)  # type: ignore[type-var]
+    placed.on(batch=5)  # type: ignore[call-overload]
+    on_user_login(batch=Batch())(with_login)  # type: ignore[call-overload]
+    on_user_login(batch=Batch())(with_orders)  # type: ignore[call-overload]
+    on_user_login()(with_logins)  # type: ignore[type-var]
+    Batch(max_size="many")  # type: ignore[arg-type]
+    Batch(max_wait=None)  # type: ignore[arg-type]
+    Batch(seconds=5)  # type: ignore[call-arg]
 
 
 def decorating() -> None:

@@ -191,7 +191,10 @@ def test_a_when_that_raises_is_that_handlers_failure(
         ({"once": 1}, "once must be True or False"),
         ({"once": None}, "once must be True or False"),
         ({"weak": "yes"}, "weak must be True, False or None"),
-        ({"prority": 1}, "'prority': did you mean 'priority'. The options are background, batch, once"),
+        (
+            {"prority": 1},
+            "'prority': did you mean 'priority'. The options are background, batch, once",
+        ),
     ],
 )
 def test_an_option_that_means_nothing_is_refused(options: Any, fix: str) -> None:

@@ -1,0 +1,811 @@
+"""What `event_scope` fills in, where, and for whom (B5)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Annotated, Any, Optional
+
+import pytest
+from pydantic import Field
+
+from madcrow_events import (
+    BaseEventContext,
+    ContextValidationError,
+    Emission,
+    EventDispatcher,
+    EventSignal,
+    GenericEventContext,
+    InvalidOptionError,
+    LoginEventContext,
+    SignalRegistry,
+    current_event,
+    event_scope,
+)
+from madcrow_events._frames import CURRENT
+
+pytestmark = pytest.mark.guarantee("B5")
+
+LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
+NAMES = ("request_id", "user_agent", "ip_address")
+FIELDS = {name: f"the scope's {name}" for name in NAMES}
+NOTHING: dict[str, Any] = dict.fromkeys(NAMES)
+
+
+class Placed(BaseEventContext):
+    number: int = 0
+
+
+class WithRequired(BaseEventContext):
+    request_id: str  # type: ignore[assignment]  # narrower
+
+
+@pytest.fixture
+def signal(signals: SignalRegistry) -> EventSignal[Any]:
+    return signals.signal("order_placed", context=Placed)
+
+
+@pytest.fixture
+def dispatcher(signals: SignalRegistry) -> Iterator[EventDispatcher]:
+    with EventDispatcher(signals) as dispatcher:
+        yield dispatcher
+
+
+def fields_of(emission: Emission[Any]) -> dict[str, Any]:
+    """Return what an emission carries of the fields that a scope may fill in."""
+    keywords = emission._keywords()
+    return {name: keywords.get(name) for name in NAMES}
+
+
+def loose(dispatcher: EventDispatcher, **given: Any) -> Emission[Any]:
+    return dispatcher.emit("order_placed", **given)
+
+
+def typed(dispatcher: EventDispatcher, **given: Any) -> Emission[Any]:
+    return dispatcher.emit_typed("order_placed", Placed(**given))
+
+
+def generic(dispatcher: EventDispatcher, **given: Any) -> Emission[Any]:
+    return dispatcher.emit_typed(
+        "order_placed", GenericEventContext(event_type="order_placed", data={"number": 1}, **given)
+    )
+
+
+def loose_async(dispatcher: EventDispatcher, **given: Any) -> Emission[Any]:
+    return asyncio.run(dispatcher.emit_async("order_placed", **given))
+
+
+def typed_async(dispatcher: EventDispatcher, **given: Any) -> Emission[Any]:
+    return asyncio.run(dispatcher.emit_typed_async("order_placed", Placed(**given)))
+
+
+each_way = pytest.mark.parametrize("emitting", [loose, typed, generic, loose_async, typed_async])
+
+
+# What is filled in
+
+
+@each_way
+def test_it_fills_in_what_the_emitter_left_out(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, emitting: Any
+) -> None:
+    """Handlers of every form see it, plain and async ones, and the emission itself."""
+    seen: list[dict[str, Any]] = []
+
+    def by_keywords(sender: Any, **context: Any) -> None:
+        seen.append({name: context[name] for name in NAMES})
+
+    def by_name(request_id: Any, user_agent: Any, ip_address: Any) -> None:
+        seen.append(dict(zip(NAMES, (request_id, user_agent, ip_address), strict=True)))
+
+    def by_model(context: Placed) -> None:
+        seen.append({name: getattr(context, name) for name in NAMES})
+
+    def by_emission(emission: Emission[Any]) -> None:
+        seen.append(fields_of(emission))
+
+    def by_emission_of_model(emission: Emission[Placed]) -> None:
+        by_model(emission.context)
+
+    async def async_by_keywords(sender: Any, **context: Any) -> None:
+        by_keywords(sender, **context)
+
+    async def async_by_model(context: Placed) -> None:
+        by_model(context)
+
+    async def with_options(emission: Emission[Any]) -> None:
+        by_emission(emission)
+
+    for handler in (by_keywords, by_name, by_model, by_emission, by_emission_of_model):
+        signal.subscribe(handler)
+    for handler in (async_by_keywords, async_by_model):
+        signal.subscribe(handler)
+    signal.subscribe(with_options, timeout=LIMIT)
+    with event_scope(**FIELDS):
+        emission = emitting(dispatcher)
+    assert dispatcher.drain(LIMIT)
+    assert emission.ok
+    assert seen == [FIELDS] * 8
+    assert fields_of(emission) == FIELDS
+
+
+@each_way
+@pytest.mark.parametrize("value", ["the emitter's", None])
+def test_what_the_emitter_gives_stays(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, emitting: Any, value: str | None
+) -> None:
+    """None that is given is not left out."""
+    with event_scope(**FIELDS):
+        emission = emitting(dispatcher, ip_address=value)
+    assert fields_of(emission) == {**FIELDS, "ip_address": value}
+
+
+@each_way
+def test_nothing_is_filled_in_after_the_block(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, emitting: Any
+) -> None:
+    """Nor before it; the end of the block may be an exception."""
+    assert fields_of(emitting(dispatcher)) == NOTHING
+    with pytest.raises(ValueError), event_scope(**FIELDS):
+        raise ValueError
+    assert fields_of(emitting(dispatcher)) == NOTHING
+
+
+@each_way
+def test_blocks_add_to_outer_blocks_and_override_them(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, emitting: Any
+) -> None:
+    """None takes a field back, and the end of a block what it changed."""
+    with event_scope(request_id="outer", user_agent="outer"):
+        with event_scope(request_id="inner", ip_address="inner"):
+            with event_scope(user_agent=None):
+                innermost = fields_of(emitting(dispatcher))
+            inner = fields_of(emitting(dispatcher))
+        outer = fields_of(emitting(dispatcher))
+    assert innermost == {"request_id": "inner", "user_agent": None, "ip_address": "inner"}
+    assert inner == {"request_id": "inner", "user_agent": "outer", "ip_address": "inner"}
+    assert outer == {"request_id": "outer", "user_agent": "outer", "ip_address": None}
+
+
+def test_a_field_that_was_taken_back_is_not_among_loose_keywords(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """A loose emission has exactly what was given and what is filled in."""
+    with event_scope(request_id="1", user_agent="browser"), event_scope(user_agent=None):
+        assert dict(loose(dispatcher, number=1).context) == {"number": 1, "request_id": "1"}
+    with event_scope():
+        assert dict(loose(dispatcher, number=1).context) == {"number": 1}
+
+
+def test_the_emitters_own_context_is_not_changed(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """A copy is handed on, of the same class, with the same values and fields known as given."""
+    context = Placed(number=3)
+    before = context.model_copy(deep=True)
+    with event_scope(request_id="1"):
+        emission = dispatcher.emit_typed(signal, context)
+        again = dispatcher.emit_typed(signal, context)
+    assert context == before
+    assert context.model_fields_set == {"number"}
+    assert emission.context is not context
+    assert type(emission.context) is Placed
+    assert emission.context == context.model_copy(update={"request_id": "1"})
+    assert emission.context.model_fields_set == {"number", "request_id"}
+    assert again.context == emission.context
+    assert dispatcher.emit_typed(signal, context).context is context
+
+
+@pytest.mark.parametrize("given", [FIELDS, {"request_id": "1"}])
+def test_a_context_with_nothing_to_fill_in_is_not_copied(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, given: dict[str, str]
+) -> None:
+    """It is what handlers get, as outside of any block."""
+    context = Placed(**given)
+    with event_scope(request_id="2"):
+        assert dispatcher.emit_typed(signal, context).context is context
+
+
+def test_the_emitters_own_dictionary_is_not_changed(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Neither the keywords of a loose emission nor the data of a generic one."""
+    keywords: dict[str, Any] = {"number": 1}
+    context = GenericEventContext(event_type="order_placed", data=keywords)
+    with event_scope(**FIELDS):
+        dispatcher.emit(signal, **keywords)
+        emission = dispatcher.emit_typed(signal, context)
+    assert keywords == context.data == emission.context.data == {"number": 1}
+    assert context.request_id is None
+
+
+def test_what_was_cached_of_the_emitters_context_is_not_handed_on(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """A cached property is worked out anew from what is filled in; other attributes stay."""
+
+    class Labelled(BaseEventContext):
+        @cached_property
+        def label(self) -> str:
+            return f"request {self.request_id}"
+
+        def model_post_init(self, context: Any, /) -> None:
+            vars(self)["made_by"] = "hand"
+
+    context = Labelled()
+    assert context.label == "request None"
+    signal = signals.signal("labelled", context=Labelled)
+    with event_scope(request_id="1"):
+        emission = dispatcher.emit_typed(signal, context)
+    assert emission.context.label == "request 1"
+    assert vars(emission.context)["made_by"] == "hand"
+    assert context.label == "request None"
+    assert dispatcher.emit_typed(signal, context).context.label == "request None"
+
+
+def test_a_model_that_requires_a_field_gets_it_when_keywords_are_validated(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """With `validate=True` the block counts as given, outside of it the field is missing."""
+    signals.signal("needs_request", context=WithRequired)
+    strict = dispatcher.with_options(validate=True)
+    with event_scope(request_id="1"):
+        assert strict.emit("needs_request").context["request_id"] == "1"
+        assert strict.emit("needs_request", request_id="2").context["request_id"] == "2"
+        assert asyncio.run(strict.emit_async("needs_request")).context["request_id"] == "1"
+        with event_scope(request_id=None), pytest.raises(ContextValidationError, match="missing"):
+            strict.emit("needs_request")
+    with pytest.raises(ContextValidationError, match="missing"):
+        strict.emit("needs_request")
+
+
+def test_a_model_that_requires_a_field_gets_it_for_its_handlers(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """A loose emission is validated into the model with what was filled in."""
+
+    def handler(context: WithRequired) -> str:
+        return context.request_id
+
+    signals.signal("needs_request", context=WithRequired).subscribe(handler)
+    with event_scope(request_id="1"):
+        assert dispatcher.emit("needs_request").results[0].value == "1"
+    assert not dispatcher.emit("needs_request").ok
+
+
+class Number(BaseEventContext):
+    request_id: int = 0  # type: ignore[assignment]  # declared anew
+
+
+class Narrower(BaseEventContext):
+    request_id: str = "unknown"  # type: ignore[assignment]  # declared anew
+
+
+class Short(BaseEventContext):
+    request_id: Annotated[str | None, Field(max_length=3)] = None
+
+
+class Bounded(BaseEventContext):
+    request_id: str | None = Field(default=None, max_length=3)
+
+
+def test_a_field_that_is_always_text_is_filled_in(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """A default of the model's own is not the emitter's word."""
+    signals.signal("special_thing", context=Narrower)
+    with event_scope(request_id="request 7"):
+        emission = dispatcher.emit_typed("special_thing", Narrower())
+    assert emission.context.request_id == "request 7"
+
+
+@pytest.mark.parametrize("model", [Number, Short, Bounded])
+def test_a_field_of_another_type_is_left_alone(
+    signals: SignalRegistry, dispatcher: EventDispatcher, model: type[BaseEventContext]
+) -> None:
+    """What a model would refuse, or has made its own, gets in by no back door; the rest does."""
+    signals.signal("special_thing", context=model)
+    context = model()
+    with event_scope(request_id="too long", user_agent="browser"):
+        emission = dispatcher.emit_typed("special_thing", context)
+    assert emission.context.request_id == context.request_id
+    assert emission.context.user_agent == "browser"
+
+
+class SpelledOptional(BaseEventContext):
+    request_id: Optional[str] = None  # noqa: UP045  # another spelling
+
+
+class Described(BaseEventContext):
+    request_id: str | None = Field(default=None, description="Whose", examples=["a"])
+
+
+class Inherited(Described):
+    pass
+
+
+@pytest.mark.parametrize("model", [SpelledOptional, Described, Inherited, LoginEventContext])
+def test_a_field_of_the_same_type_is_filled_in(
+    signals: SignalRegistry, dispatcher: EventDispatcher, model: type[BaseEventContext]
+) -> None:
+    """However it is spelled or described, and in the models of built-in events."""
+    signals.signal("plain_thing", context=model)
+    required = {"user_id": 1, "email": "a@b.c"} if model is LoginEventContext else {}
+    with event_scope(**FIELDS):
+        emission = dispatcher.emit_typed("plain_thing", model(**required))
+    assert fields_of(emission) == FIELDS
+
+
+def test_a_signal_without_a_model_takes_any_context_filled_in(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """The model of the context decides, not that of the signal."""
+    signals.signal("any_thing")
+    with event_scope(**FIELDS):
+        assert fields_of(dispatcher.emit_typed("any_thing", Placed())) == FIELDS
+        number = dispatcher.emit_typed("any_thing", Number()).context
+    assert (number.request_id, number.ip_address) == (0, FIELDS["ip_address"])
+
+
+def test_a_field_of_a_generic_context_wins_over_its_data(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """As it does without a block."""
+    context = GenericEventContext(event_type="order_placed", data={"request_id": "of the data"})
+    seen: list[Any] = []
+
+    def handler(sender: Any, **context: Any) -> None:
+        seen.append((context["request_id"], context["data"]))
+
+    signal.subscribe(handler)
+    with event_scope(request_id="1"):
+        dispatcher.emit_typed(signal, context)
+    assert seen == [("1", {"request_id": "of the data"})]
+
+
+def test_predicates_see_what_was_filled_in(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Those of inline, async and background handlers."""
+    seen: list[str] = []
+
+    async def async_handler() -> None:
+        seen.append("async")
+
+    def from_here(context: Any) -> bool:
+        return context.get("ip_address") == "here"
+
+    signal.subscribe(lambda: seen.append("inline"), when=from_here)
+    signal.subscribe(async_handler, when=from_here)
+    signal.subscribe(lambda: seen.append("background"), when=from_here, background=True)
+    for address in ("here", "there"):
+        with event_scope(ip_address=address):
+            typed(dispatcher)
+            loose(dispatcher)
+    assert dispatcher.drain(LIMIT)
+    assert sorted(seen) == ["async"] * 2 + ["background"] * 2 + ["inline"] * 2
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("request", "event_scope fills in no field called 'request': did you mean 'request_id'?"),
+        ("ipaddress", "did you mean 'ip_address'?"),
+        ("colour", "it takes request_id, user_agent, ip_address"),
+        ("timestamp", "it takes request_id, user_agent, ip_address"),
+        ("forged\nline", "no field called 'forged\\nline'"),
+    ],
+)
+def test_a_name_that_is_no_field_is_refused(name: str, message: str) -> None:
+    """The message says what to write instead, and shows no value."""
+    block: Any = event_scope
+    with pytest.raises(InvalidOptionError) as caught, block(**{name: "canary"}):
+        raise AssertionError
+    assert message in str(caught.value)
+    assert "canary" not in str(caught.value)
+    assert caught.value.option == name
+    assert CURRENT.get(None) is None
+
+
+@pytest.mark.parametrize("value", [17_171_717, b"canary", ["canary"], True])
+def test_a_value_that_is_no_text_is_refused(value: Any) -> None:
+    """The message names the type and the fix, and shows no value."""
+    with pytest.raises(InvalidOptionError) as caught, event_scope(ip_address=value):
+        raise AssertionError
+    kind = type(value).__name__
+    assert str(caught.value).startswith(f"ip_address must be text or None, not {kind}")
+    assert "write str(...)" in str(caught.value)
+    assert "canary" not in str(caught.value)
+    assert "17171717" not in str(caught.value)
+    assert caught.value.option == "ip_address"
+
+
+def test_a_refused_block_leaves_the_outer_one(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Its fields are filled in as before."""
+    with event_scope(**FIELDS):
+        with pytest.raises(InvalidOptionError), event_scope(user_agent="other", ip_address=1):
+            raise AssertionError
+        assert fields_of(typed(dispatcher)) == FIELDS
+
+
+# How far it reaches
+
+
+def test_it_holds_for_what_handlers_emit(
+    signals: SignalRegistry, signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Also in their own blocks, through several levels, and not after they returned."""
+    inner: list[dict[str, Any]] = []
+    signals.signal("second_thing")
+    signals.signal("third_thing")
+
+    def second() -> None:
+        inner.append(fields_of(dispatcher.emit("third_thing")))
+        with event_scope(user_agent="second's"):
+            inner.append(fields_of(dispatcher.emit("third_thing", ip_address="given")))
+
+    signal.subscribe(lambda: dispatcher.emit("second_thing"))
+    signals["second_thing"].subscribe(second)
+    with event_scope(request_id="1"):
+        typed(dispatcher)
+        after = fields_of(typed(dispatcher))
+    first = {**NOTHING, "request_id": "1"}
+    assert inner[:2] == [first, {**first, "user_agent": "second's", "ip_address": "given"}]
+    assert after == first
+
+
+def test_a_block_that_a_handler_leaves_open_ends_with_the_handler(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """The emitter goes on as before, and closing it later disturbs nothing."""
+    opened: list[Any] = []
+
+    def handler() -> None:
+        block = event_scope(request_id="handler's")
+        block.__enter__()
+        opened.append(block)
+
+    with signal.subscribe(handler):
+        typed(dispatcher)
+    assert fields_of(typed(dispatcher)) == NOTHING
+    opened[0].__exit__(None, None, None)
+    assert fields_of(typed(dispatcher)) == NOTHING
+    assert current_event() is None
+
+
+async def test_tasks_have_the_block_that_they_were_started_in(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Also when it is over, and whatever other tasks do meanwhile."""
+    go = asyncio.Event()
+
+    async def later() -> list[dict[str, Any]]:
+        await go.wait()
+        before = fields_of(loose(dispatcher))
+        with event_scope(user_agent="task's"):
+            inside = fields_of(await dispatcher.emit_typed_async(signal, Placed()))
+        return [before, inside, fields_of(typed(dispatcher))]
+
+    tasks = []
+    for number in range(5):
+        with event_scope(request_id=str(number)):
+            tasks.append(asyncio.create_task(later()))
+    go.set()
+    for number, task in enumerate(tasks):
+        own = {**NOTHING, "request_id": str(number)}
+        assert await task == [own, {**own, "user_agent": "task's"}, own]
+    assert fields_of(typed(dispatcher)) == NOTHING
+
+
+async def test_threads_have_it_if_they_get_the_context_variables(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """As those of `to_thread` do; a thread without them begins without a block."""
+    seen: list[dict[str, Any]] = []
+
+    def emit() -> None:
+        seen.append(fields_of(typed(dispatcher)))
+
+    with event_scope(**FIELDS):
+        await asyncio.to_thread(emit)
+        bare = threading.Thread(target=contextvars.Context().run, args=(emit,))
+        copied = threading.Thread(target=contextvars.copy_context().run, args=(emit,))
+        for thread in (bare, copied):
+            thread.start()
+            thread.join()
+    assert seen == [FIELDS, NOTHING, FIELDS]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["thread", "loop"])
+@pytest.mark.parametrize("fails", [False, True], ids=["", "fails"])
+def test_background_handlers_have_it_after_it_is_over(
+    signals: SignalRegistry,
+    signal: EventSignal[Any],
+    dispatcher: EventDispatcher,
+    is_async: bool,
+    fails: bool,
+) -> None:
+    """For what they emit, and for the announcement of their failure."""
+    over = threading.Event()
+    inner: list[dict[str, Any]] = []
+    announced: list[dict[str, Any]] = []
+
+    def work() -> None:
+        assert over.wait(LIMIT)
+        inner.append(fields_of(dispatcher.emit("inner_thing")))
+        if fails:
+            raise ValueError
+
+    async def async_work() -> None:
+        work()
+
+    def hear(emission: Emission[Any]) -> None:
+        announced.append(fields_of(emission))
+
+    signals.signal("inner_thing")
+    signals.subscribe("handler_failed", hear)
+    signal.subscribe(async_work if is_async else work, background=True)
+    with event_scope(**FIELDS):
+        typed(dispatcher)
+    over.set()
+    assert dispatcher.drain(LIMIT)
+    assert inner == [FIELDS]
+    assert announced == ([FIELDS] if fails else [])
+
+
+def failing_inline(signal: EventSignal[Any]) -> None:
+    @signal.on()
+    def fail() -> None:
+        raise ValueError
+
+
+def failing_async(signal: EventSignal[Any]) -> None:
+    @signal.on()
+    async def fail() -> None:
+        raise ValueError
+
+
+def failing_later(signal: EventSignal[Any]) -> None:
+    @signal.on()
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+
+@pytest.mark.parametrize("subscribe", [failing_inline, failing_async, failing_later])
+@pytest.mark.parametrize("emitting", [loose, typed, loose_async, typed_async])
+def test_announcements_of_failures_have_it(
+    signals: SignalRegistry,
+    signal: EventSignal[Any],
+    dispatcher: EventDispatcher,
+    subscribe: Callable[[EventSignal[Any]], None],
+    emitting: Any,
+) -> None:
+    """They are events of the same request."""
+    announced: list[dict[str, Any]] = []
+
+    def hear(emission: Emission[Any]) -> None:
+        announced.append(fields_of(emission))
+
+    signals.subscribe("handler_failed", hear)
+    subscribe(signal)
+    with event_scope(**FIELDS):
+        emitting(dispatcher)
+    assert dispatcher.drain(LIMIT)
+    assert announced == [FIELDS]
+
+
+@pytest.mark.parametrize("emitting", [loose, typed, generic])
+def test_what_is_held_back_has_the_block_that_it_was_emitted_in(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, emitting: Any
+) -> None:
+    """Not that in which the deferral ends; its handlers emit in the same block."""
+    inner: list[dict[str, Any]] = []
+    dispatcher.signals.signal("inner_thing")
+
+    def handler() -> None:
+        inner.append(fields_of(dispatcher.emit("inner_thing")))
+
+    signal.subscribe(handler)
+    with event_scope(request_id="around", user_agent="around"):
+        with dispatcher.deferred():
+            with event_scope(request_id="inside"):
+                first = emitting(dispatcher)
+            second = emitting(dispatcher)
+            assert fields_of(first)["request_id"] == "inside"
+            assert inner == []
+        third = emitting(dispatcher)
+    around = {**NOTHING, "request_id": "around", "user_agent": "around"}
+    inside = {**around, "request_id": "inside"}
+    assert [fields_of(emission) for emission in (first, second, third)] == [inside, around, around]
+    assert inner == [inside, around, around]
+
+
+def test_held_back_keywords_are_validated_with_it(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """At once, and with what the block fills in."""
+    signals.signal("needs_request", context=WithRequired)
+    strict = dispatcher.with_options(validate=True)
+    with strict.deferred():
+        with event_scope(request_id="1"):
+            emission = strict.emit("needs_request")
+        with pytest.raises(ContextValidationError):
+            strict.emit("needs_request")
+    assert emission.state == "done"
+    assert emission.context["request_id"] == "1"
+
+
+async def test_signal_send_is_blinkers_and_has_none(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """What its handlers emit with a dispatcher has it again."""
+    heard: list[dict[str, Any]] = []
+    inner: list[dict[str, Any]] = []
+    signal = signals.signal("sent_thing")
+    signals.signal("inner_thing")
+
+    def handler(sender: Any, **context: Any) -> None:
+        heard.append(context)
+        inner.append(fields_of(dispatcher.emit("inner_thing")))
+
+    async def async_handler(sender: Any, **context: Any) -> None:
+        handler(sender, **context)
+
+    with event_scope(**FIELDS):
+        with signal.subscribe(handler):
+            signal.send("me", number=1)
+        with signal.subscribe(async_handler):
+            await signal.send_async("me", number=1)
+    assert heard == [{"number": 1}] * 2
+    assert inner == [FIELDS] * 2
+
+
+def test_dispatchers_and_registries_share_it(signals: SignalRegistry) -> None:
+    """It belongs to the code around, not to a dispatcher."""
+    others = [SignalRegistry(strict=False), signals]
+    signals.signal("order_placed")
+    with event_scope(**FIELDS):
+        for registry in others:
+            assert fields_of(EventDispatcher(registry).emit("order_placed")) == FIELDS
+
+
+# How it is written
+
+
+def test_it_decorates_functions(signal: EventSignal[Any], dispatcher: EventDispatcher) -> None:
+    """Each call, recursive ones too, runs in a block of its own."""
+
+    @event_scope(request_id="decorated")
+    def work(depth: int = 1) -> list[Any]:
+        own = [fields_of(loose(dispatcher))["request_id"]]
+        return own + (work(depth - 1) if depth else [])
+
+    assert work() == ["decorated"] * 2
+    with event_scope(request_id="around"):
+        assert work(0) == ["decorated"]
+        assert fields_of(typed(dispatcher))["request_id"] == "around"
+    assert fields_of(typed(dispatcher)) == NOTHING
+
+
+def scoped(number: int, dispatcher: EventDispatcher) -> Iterator[Any]:
+    yield fields_of(loose(dispatcher))["request_id"]
+    with event_scope(request_id=f"generator {number}"):
+        while True:
+            yield fields_of(loose(dispatcher))["request_id"]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (0, 2, 1), (1, 2, 0)])
+def test_blocks_of_generators_may_end_in_any_order(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, order: tuple[int, ...]
+) -> None:
+    """While one is suspended its block stands around the code that goes on; then nothing does."""
+    with event_scope(request_id="around"):
+        generators = [scoped(number, dispatcher) for number in range(3)]
+        assert [next(generator) for generator in generators] == ["around"] * 3
+        for number, generator in enumerate(generators):
+            assert next(generator) == f"generator {number}"
+        for number in order:
+            generators[number].close()
+        assert fields_of(loose(dispatcher))["request_id"] == "around"
+    assert fields_of(loose(dispatcher)) == NOTHING
+
+
+def test_the_last_open_block_counts_while_earlier_ones_end(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """It began later, and so it is the innermost until it ends."""
+    first, second = (event_scope(request_id=str(number)) for number in (1, 2))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert fields_of(loose(dispatcher))["request_id"] == "2"
+    with event_scope(user_agent="inner"):
+        assert fields_of(loose(dispatcher))["request_id"] == "2"
+    assert fields_of(loose(dispatcher))["request_id"] == "2"
+    second.__exit__(None, None, None)
+    assert fields_of(loose(dispatcher)) == NOTHING
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_blocks_of_generators_may_end_in_another_context(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, order: tuple[int, ...]
+) -> None:
+    """As those of a fixture do, which is torn down in a copy of the context it was set up in."""
+    generators = [scoped(number, dispatcher) for number in range(2)]
+
+    def begin() -> None:
+        for generator in generators:
+            next(generator)
+            next(generator)
+
+    def end() -> dict[str, Any]:
+        for number in order:
+            generators[number].close()
+        return fields_of(loose(dispatcher))
+
+    begun = contextvars.copy_context()
+    begun.run(begin)
+    assert begun.copy().run(end) == NOTHING
+
+
+async def test_an_async_generator_may_end_in_another_task(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """The block ends there without an error, and is of no concern to that task."""
+
+    async def stream() -> Any:
+        with event_scope(request_id="stream"):
+            yield fields_of(loose(dispatcher))["request_id"]
+
+    streaming = stream()
+    assert await asyncio.create_task(anext(streaming)) == "stream"
+
+    async def close() -> dict[str, Any]:
+        with event_scope(request_id="closer"):
+            await streaming.aclose()
+            return fields_of(loose(dispatcher))
+
+    assert (await asyncio.create_task(close()))["request_id"] == "closer"
+    assert fields_of(loose(dispatcher)) == NOTHING
+
+
+# As the cause of something
+
+
+def test_a_block_of_a_cause_fills_in_what_its_own_block_did(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """In place of the fields around; a block inside adds to those."""
+    with event_scope(request_id="cause's"):
+        cause = typed(dispatcher)
+    plain = typed(dispatcher)
+    with event_scope(request_id="around", user_agent="around"):
+        with cause.as_cause():
+            assert fields_of(typed(dispatcher)) == {**NOTHING, "request_id": "cause's"}
+            with event_scope(ip_address="inside"):
+                inside = {**NOTHING, "request_id": "cause's", "ip_address": "inside"}
+                assert fields_of(typed(dispatcher)) == inside
+        with plain.as_cause():
+            assert fields_of(typed(dispatcher)) == NOTHING
+        assert fields_of(typed(dispatcher))["request_id"] == "around"
+
+
+def test_a_field_that_the_emitter_gave_is_not_handed_on_to_what_it_caused(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """It belongs to that one context."""
+    inner: list[dict[str, Any]] = []
+    dispatcher.signals.signal("inner_thing")
+    signal.subscribe(lambda: inner.append(fields_of(dispatcher.emit("inner_thing"))))
+    with event_scope(request_id="1"):
+        typed(dispatcher, request_id="2", ip_address="given")
+    assert inner == [{**NOTHING, "request_id": "1"}]
