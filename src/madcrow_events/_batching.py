@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._calls import keep_value, record_in_batch
 from madcrow_events._frames import CURRENT, PENDING, Surroundings
-from madcrow_events._loading import load_async_calls
+from madcrow_events._loading import load_async_calls, running_loop
 from madcrow_events._logs import LOGGER, type_name
 from madcrow_events._watching import watching_handler
 from madcrow_events.exceptions import HandlerCancelledError
@@ -115,9 +115,8 @@ class Gathering:
             loop.call_soon_threadsafe(self._begin, loop)
             return True
         jobs = self._take()
-        asyncio = load_async_calls().asyncio
-        if asyncio._get_running_loop() is None:
-            Context().run(asyncio.run, self._call_async(jobs))
+        if running_loop() is None:
+            Context().run(load_async_calls().asyncio.run, self._call_async(jobs))
         else:
             _lose(jobs, "no thread can be started for it")
         return False

@@ -85,7 +85,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     context: BaseEventContext | None,
     keywords: dict[str, Any] | None,
     awaiting: bool = False,  # noqa: FBT001, FBT002  # a keyword would cost each emission
-) -> None:
+) -> bool:
     """Call every inline handler of an emission, whatever the others do, and collect the outcome.
 
     If there are other handlers, the emission has `Outcomes` and `Failures` when
@@ -101,6 +101,9 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         context: the payload, if it is an instance of the signal's model.
         keywords: the payload, if it is keywords.
         awaiting: whether the emitter awaits the async handlers.
+
+    Returns:
+        Whether it is held back; then another thread may have begun with the rest by now.
 
     Raises:
         EmissionDepthError: it, or one below it, is nested too deep (F5).
@@ -125,7 +128,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     inherited = _inherited(None)
     if inherited is not None:
         if _is_held_back(emission, inherited, awaiting):
-            return
+            return True
         if context is not None:
             context = emission._payload
     segments = planned = plan.segments
@@ -146,7 +149,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         failures_of(emission).watch = Watch(emission)
         segments = planned = _watched(plan)
     if not segments:
-        return
+        return False
     emission._running = True
     token = _enter(emission)
     try:
@@ -177,6 +180,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         emission._running = False
     if inherited is not None:
         pass_on_broken_chain(emission)
+    return False
 
 
 def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> bool:  # noqa: FBT001  # as for call_all

@@ -8,7 +8,6 @@ single operations cannot be interrupted.
 from __future__ import annotations
 
 import heapq
-import sys
 import threading
 import time
 import weakref
@@ -21,7 +20,7 @@ from madcrow_events import _exit
 from madcrow_events._batching import Gathering
 from madcrow_events._calls import record_in_branch, run_branch
 from madcrow_events._frames import PENDING, Branch
-from madcrow_events._loading import load_async_calls
+from madcrow_events._loading import load_async_calls, new_event_loop, running_loop
 from madcrow_events._logs import LOGGER, handler_name, type_name
 from madcrow_events._waiting import LOOK_EVERY, Listeners
 from madcrow_events.exceptions import HandlerCancelledError, WouldDeadlockError
@@ -33,20 +32,7 @@ if TYPE_CHECKING:
 
     from madcrow_events._subscriptions import Subscription
 
-__all__ = ["Backlog", "Job", "running_loop"]
-
-
-def running_loop() -> AbstractEventLoop | None:
-    """Return the event loop that runs in this thread, if one does."""
-    # Looked up, not imported: who has not loaded asyncio, or not to the end, runs no loop.
-    get_running_loop = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
-    if get_running_loop is None:
-        return None
-    try:
-        loop: AbstractEventLoop = get_running_loop()
-    except RuntimeError:
-        return None
-    return loop
+__all__ = ["Backlog", "Job"]
 
 
 class Backlog:
@@ -247,7 +233,7 @@ class Backlog:
         """Return the loop of handlers that nobody awaits; None if it cannot run any more."""
         if self.loop:
             return self.loop[0]
-        loop: AbstractEventLoop = load_async_calls().asyncio.new_event_loop()
+        loop = new_event_loop()
         self.loop.append(loop)
         if self.loop[0] is not loop:  # another thread was faster
             self.loop.remove(loop)

@@ -2,19 +2,21 @@
 
 A child that is forked while another thread imports a module inherits it half
 made, behind a lock that nobody will release. So forks wait until the import
-is over.
+is over; likewise for the making of a loop, where asyncio has a lock of its own.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from types import ModuleType
 
-__all__ = ["load_async_calls"]
+__all__ = ["load_async_calls", "new_event_loop", "running_loop"]
 
 # Re-entrant, for a finalizer that runs during the import may emit, or fork.
 _importing = threading.RLock()
@@ -37,3 +39,24 @@ def load_async_calls() -> ModuleType:
 
             _loaded.append(_async_calls)
     return _loaded[0]
+
+
+def new_event_loop() -> AbstractEventLoop:
+    """Return a new event loop."""
+    asyncio = load_async_calls().asyncio
+    with _importing:
+        loop: AbstractEventLoop = asyncio.new_event_loop()
+    return loop
+
+
+def running_loop() -> AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, if one does."""
+    # Looked up, not imported: who has not loaded asyncio, or not to the end, runs no loop.
+    get_running_loop = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
+    if get_running_loop is None:
+        return None
+    try:
+        loop: AbstractEventLoop = get_running_loop()
+    except RuntimeError:
+        return None
+    return loop

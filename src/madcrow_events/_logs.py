@@ -67,9 +67,15 @@ def log_failure(
     _log_error(f"handler {handler_name(handler)} of {what}", error, tracebacks=tracebacks)
 
 
-def log_observer_failure(observer: object, error: BaseException) -> None:
-    """Log at ERROR that an observer has failed."""
-    _log_error(f"observer {handler_name(type(observer))}", error, tracebacks=True)
+def log_observer_failure(observer: object, error: BaseException, *, tracebacks: bool) -> None:
+    """Log at ERROR that an observer has failed.
+
+    Args:
+        observer: the observer.
+        error: what it raised.
+        tracebacks: whether its traceback, its author's text, is written too.
+    """
+    _log_error(f"observer {handler_name(type(observer))}", error, tracebacks=tracebacks)
 
 
 def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:

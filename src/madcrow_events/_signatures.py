@@ -11,17 +11,15 @@ import inspect
 import types
 import typing
 from collections import ChainMap
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Union
 
 from madcrow_events._logs import handler_name, printable, type_name
 from madcrow_events.emissions import Emission
 from madcrow_events.exceptions import ContextValidationError, HandlerSignatureError
 from madcrow_events.models import BaseEventContext
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = [
     "ASYNC_RECEIVER",
@@ -285,7 +283,11 @@ class _Reader:
         # inside a function is no global there, so the signal's own is offered besides.
         scope = getattr(_function_behind(self.handler), "__globals__", {})
         # Nor are names that are imported for type checkers only; ours are offered too.
-        own: dict[str, Any] = {"Emission": Emission, "BaseEventContext": BaseEventContext}
+        own: dict[str, Any] = {
+            "Emission": Emission,
+            "BaseEventContext": BaseEventContext,
+            **{sequence.__name__: sequence for sequence in (Sequence, Collection, Iterable)},
+        }
         if self.model is not None:
             own[self.model.__name__] = self.model
         try:

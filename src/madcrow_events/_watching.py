@@ -60,11 +60,12 @@ class Watch:
         handler: the handler that is called; left out around the emission itself.
     """
 
-    __slots__ = ("_entered",)
+    __slots__ = ("_dispatcher", "_entered")
 
     def __init__(self, emission: Emission[Any], *handler: Any) -> None:
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
         dispatcher: Any = emission.dispatcher
+        self._dispatcher: Any = dispatcher
         observers: tuple[Observer, ...] = tuple(dispatcher._observers)
         if is_debugging():
             observers = (*observers, _debug_log)
@@ -82,7 +83,7 @@ class Watch:
                     if not handler and emission._plan.subscriptions:
                         emission._abandon()  # for the places in the queue that are set aside
                     raise
-                log_observer_failure(observer, error)
+                self._log_failure(observer, error)
             else:
                 self._entered.append((observer, around))
 
@@ -103,7 +104,10 @@ class Watch:
                 if not is_failure(raised):
                     self.leave(raised)
                     raise
-                log_observer_failure(observer, raised)
+                self._log_failure(observer, raised)
+
+    def _log_failure(self, observer: Observer, error: BaseException) -> None:
+        log_observer_failure(observer, error, tracebacks=self._dispatcher.log_tracebacks)
 
     def __enter__(self) -> Self:
         """Return it; the observers have been entered."""

@@ -17,7 +17,8 @@ from madcrow_events import _exit
 from madcrow_events._calls import record_in_branch
 from madcrow_events._failures import is_failure
 from madcrow_events._frames import CURRENT, NO_RESULT, Branch, Outcomes, frames
-from madcrow_events._jobs import Backlog, Job, running_loop
+from madcrow_events._jobs import Backlog, Job
+from madcrow_events._loading import running_loop
 from madcrow_events._logs import LOGGER, handler_name, printable
 from madcrow_events._tables import renew_after_fork
 from madcrow_events._waiting import check_seconds

@@ -209,7 +209,8 @@ class EventDispatcher:
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
         emission: Emission[Any] = Emission()
-        call_all(emission, self, signal, sender, context, None, context)
+        if call_all(emission, self, signal, sender, context, None, context):
+            return emission
         if emission._failures is not None:
             self._go_on(emission)
         return emission
@@ -236,7 +237,8 @@ class EventDispatcher:
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
         emission: Emission[Any] = Emission()
-        call_all(emission, self, signal, sender, context, None, context, True)  # noqa: FBT003
+        if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
+            return emission
         if emission._plan.later:
             left = self._start_later(emission, None)
             if left is not None:
@@ -303,7 +305,8 @@ class EventDispatcher:
         if type(context) is not signal.context_model:
             fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
-        call_all(emission, self, signal, sender, context, fitting, None)
+        if call_all(emission, self, signal, sender, context, fitting, None):
+            return emission
         if emission._failures is not None:
             self._go_on(emission)
         return emission
@@ -346,7 +349,8 @@ class EventDispatcher:
         if type(context) is not signal.context_model:
             fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
-        call_all(emission, self, signal, sender, context, fitting, None, True)  # noqa: FBT003
+        if call_all(emission, self, signal, sender, context, fitting, None, True):  # noqa: FBT003
+            return emission
         if emission._plan.later:
             left = self._start_later(emission, fitting)
             if left is not None:

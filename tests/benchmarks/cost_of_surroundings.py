@@ -52,13 +52,18 @@ def handler(context: LoginEventContext) -> None:
     """Do nothing with a context."""
 
 
+def loose_handler(sender: Any, **context: Any) -> None:
+    """Do nothing with keywords."""
+
+
 def gathered(contexts: list[LoginEventContext]) -> None:
     """Do nothing with a batch."""
 
 
 def candidates() -> dict[str, Callable[[], None]]:
     """Return what is measured: each makes `CALLS` emissions."""
-    plain, signal = registry([handler])
+    plain, _ = registry([handler])
+    loose, _ = registry([loose_handler])
     observed, _ = registry([handler])
     observed.add_observer(Nothing())
     timed, _ = registry([handler])
@@ -81,7 +86,7 @@ def candidates() -> dict[str, Callable[[], None]]:
 
     def loose_in_scope() -> None:
         with event_scope(request_id="request 7"):
-            repeat(lambda: plain.emit(NAME, **KEYWORDS))
+            repeat(lambda: loose.emit(NAME, **KEYWORDS))
 
     def in_deferral() -> None:
         with plain.deferred():
@@ -93,7 +98,7 @@ def candidates() -> dict[str, Callable[[], None]]:
 
     return {
         "plain, typed": lambda: repeat(typed(plain)),
-        "plain, loose": lambda: repeat(lambda: plain.emit(NAME, **KEYWORDS)),
+        "plain, loose": lambda: repeat(lambda: loose.emit(NAME, **KEYWORDS)),
         "scope, typed": in_scope,
         "scope, loose": loose_in_scope,
         "id": lambda: repeat_id(typed(plain)),

@@ -468,6 +468,52 @@ def test_a_batch_with_part_of_an_announcement_is_not_announced(
 
 @plain_and_async
 @pytest.mark.guarantee("F1")
+def test_one_part_of_an_announcement_is_enough_wherever_it_stands_in_the_batch(
+    signals: SignalRegistry, signal: EventSignal[Any], dispatcher: EventDispatcher, is_async: bool
+) -> None:
+    def fail(batch: Any) -> None:
+        raise ValueError("on purpose")
+
+    def fail_alone() -> None:
+        raise OSError("on purpose")
+
+    def passes_on(exception_type: str) -> None:
+        announced.append(exception_type)
+        dispatcher.emit(NAME, number=1)
+
+    announced: list[str] = []
+    signals.subscribe("handler_failed", passes_on)
+    signals.signal("failing_thing").subscribe(fail_alone)
+    signal.subscribe(handler_of(fail, is_async), batch=Batch(2, HOUR))
+    dispatcher.emit("failing_thing")
+    (other,) = emit_numbers(dispatcher, 2)
+    assert other.wait(LIMIT)
+    assert not other.ok
+    assert dispatcher.drain(LIMIT)
+    assert announced == ["OSError"]
+
+
+@plain_and_async
+@pytest.mark.guarantee("F1")
+def test_the_announcement_of_a_failing_batch_may_take_the_places_of_the_batch(
+    signals: SignalRegistry, signal: EventSignal[Any], is_async: bool
+) -> None:
+    def fail(batch: Any) -> None:
+        raise ValueError("on purpose")
+
+    announced: list[int] = []
+    dispatcher = EventDispatcher(signals, queue_size=2, overflow="raise")
+    signals.subscribe(
+        "handler_failed", lambda batch_size: announced.append(batch_size), background=True
+    )
+    signal.subscribe(handler_of(fail, is_async), batch=Batch(2, HOUR))
+    emit_numbers(dispatcher, 1, 2)
+    assert dispatcher.drain(LIMIT)
+    assert announced == [2]
+
+
+@plain_and_async
+@pytest.mark.guarantee("F1")
 def test_what_a_batch_of_announcements_emits_is_part_of_them(
     signals: SignalRegistry, signal: EventSignal[Any], dispatcher: EventDispatcher, is_async: bool
 ) -> None:
@@ -1130,6 +1176,35 @@ def test_a_single_handler_that_finds_no_place_is_not_kept_waiting_by_a_batch(
     assert kept.numbers == [1, 2, 3]
 
 
+@pytest.mark.guarantee("B1")
+def test_an_emitter_that_waits_for_a_place_gets_that_of_a_waiting_context(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    """Though it was another handler that took the last place."""
+
+    async def handle(batch: Any) -> None: ...
+
+    def hold() -> None:
+        began.set()
+        assert free.wait(LIMIT)
+
+    began, free = threading.Event(), threading.Event()
+    dispatcher = EventDispatcher(signals, queue_size=2, max_workers=1)
+    signal.subscribe(handle, batch=Batch(100, HOUR))
+    signals.signal("busy_thing").subscribe(hold, background=True)
+    dispatcher.emit("busy_thing")
+    assert began.wait(LIMIT)
+    (waiting,) = emit_numbers(dispatcher, 1)
+    dispatcher.emit("busy_thing")
+    emitter = threading.Thread(target=dispatcher.emit, args=("busy_thing",), daemon=True)
+    emitter.start()
+    emitter.join(LIMIT)
+    assert not emitter.is_alive()
+    assert not waiting.pending
+    free.set()
+    assert dispatcher.close(LIMIT)
+
+
 @plain_and_async
 @pytest.mark.guarantee("B1")
 def test_a_waiting_context_holds_a_place_until_it_is_handled(
@@ -1316,6 +1391,22 @@ def test_where_no_thread_can_start_nothing_waits_and_nothing_is_lost(
     assert seen == ["nobody"] * 2
     assert dispatcher.drain(LIMIT)
     assert current_event() is None
+
+
+@plain_and_async
+@pytest.mark.guarantee("B2")
+@pytest.mark.usefixtures("no_threads")
+def test_where_no_thread_can_start_what_a_handler_emits_to_itself_is_the_next_batch(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, kept: Kept, is_async: bool
+) -> None:
+    def handle(batch: Any) -> None:
+        if kept(batch) == 1 and numbers(batch) == [0]:
+            emit_numbers(dispatcher, 1, 2, 3)
+
+    signal.subscribe(handler_of(handle, is_async), batch=Batch(2, HOUR))
+    emit_numbers(dispatcher, 0)
+    assert dispatcher.drain(LIMIT)
+    assert kept.batches == [[0], [1, 2], [3]]
 
 
 @pytest.mark.guarantee("B2")

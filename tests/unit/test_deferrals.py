@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
@@ -578,11 +579,12 @@ def test_another_thread_may_wait_for_the_end_of_the_block(
 
     def wait() -> None:
         # It takes no part in the block, for its context is empty.
-        waited.append(emission.wait(LONG))
+        waited.append(emission.wait(2 * LONG))
         waited.append(emission.state)
 
     with pytest.raises(Failed) if fails else nullcontext(), dispatcher.deferred():
         emission = dispatcher.emit("thing_happened", number=1)
+        emission._values.listeners._look_every = 2 * LONG  # it is told, and does not find out
         thread = threading.Thread(target=wait)
         thread.start()
         while not emission._values.listeners._callbacks:
@@ -623,7 +625,8 @@ def test_discarding_wakes_who_waits(dispatcher: EventDispatcher, heard: list[int
     with dispatcher.deferred() as deferral:
         emission = dispatcher.emit("thing_happened", number=1)
         waited: list[bool] = []
-        thread = threading.Thread(target=lambda: waited.append(emission.wait(LONG)))
+        emission._values.listeners._look_every = 2 * LONG  # as above
+        thread = threading.Thread(target=lambda: waited.append(emission.wait(2 * LONG)))
         thread.start()
         while not emission._values.listeners._callbacks:
             pass
@@ -1125,11 +1128,12 @@ async def test_cancellation_during_the_flush_lets_the_rest_go_out(
     assert heard == [0]
     task.cancel()
     await asyncio.wait([task], timeout=LONG)
+    pending = [emission.pending for emission in emissions]
+    go_on.set()
     assert task.cancelled()
     assert heard == [0, 1, 2]
     # Those that nobody awaits any more run by themselves, as after `emit`.
-    assert [emission.pending for emission in emissions] == [0, 1, 1]
-    go_on.set()
+    assert pending == [0, 1, 1]
     assert await dispatcher.drain_async(LONG)
     assert story == ["cancelled 0", "end 1", "end 2"]
 
@@ -1618,6 +1622,19 @@ def test_an_emission_that_comes_while_the_block_closes_goes_out_once(
     assert heard == [1]
 
 
+@in_every_way
+async def test_a_process_that_was_forked_in_the_block_leaves_the_emissions_to_its_parent(
+    dispatcher: EventDispatcher, heard: list[int], way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with way.block(dispatcher):
+        inherited = await way.emit(dispatcher, "thing_happened", number=1)
+        process = os.getpid()
+        monkeypatch.setattr(os, "getpid", lambda: process + 1)
+        await way.emit(dispatcher, "thing_happened", number=2)
+    assert heard == [2]
+    assert inherited.state == "dropped"
+
+
 # Generators, which end when and where somebody else wants
 
 
@@ -1721,7 +1738,7 @@ def test_generators_that_end_in_the_order_of_their_begin_leave_no_block_open(
         assert heard == []
         assert next(second, None) is None
         assert heard == [2]
-        assert dispatcher.emit("thing_happened", number=3).state == "done"
+        check_clean(dispatcher, heard, [2])
 
     contextvars.copy_context().run(interleave)
 
@@ -1811,3 +1828,48 @@ async def test_an_async_generator_that_is_left_to_the_loop_drops_its_events(
         await emission.done()
     assert emission.state == "dropped"
     check_clean(dispatcher, heard, [])
+
+
+@pytest.mark.guarantee("B4")
+@pytest.mark.parametrize("awaits", [False, True])
+@pytest.mark.parametrize("kind", ["background", "fails", "async"])
+async def test_an_emission_that_another_thread_flushes_at_once_is_not_begun_twice(
+    monkeypatch: pytest.MonkeyPatch, awaits: bool, kind: str
+) -> None:
+    """Its emitter leaves all that is left of it to whoever flushes it."""
+    signals = SignalRegistry()
+    dispatcher = EventDispatcher(signals)
+    signal = signals.signal("thing_happened")
+    calls: list[str] = []
+    announced: list[str] = []
+    signals.subscribe("handler_failed", lambda event_name: announced.append(event_name))
+
+    def handler() -> None:
+        calls.append(kind)
+        if kind == "fails":
+            raise ValueError
+
+    async def handler_async() -> None:
+        calls.append(kind)
+
+    signals.subscribe(
+        signal, handler_async if kind == "async" else handler, background=kind == "background"
+    )
+    hold = Deferral._hold
+
+    def hold_then_flush(deferral: Deferral, *arguments: Any, **options: Any) -> bool:
+        held = hold(deferral, *arguments, **options)
+        thread = threading.Thread(target=deferral.flush)
+        thread.start()
+        thread.join()
+        return held
+
+    with dispatcher.deferred():
+        monkeypatch.setattr(Deferral, "_hold", hold_then_flush)
+        if awaits:
+            await dispatcher.emit_async(signal)
+        else:
+            dispatcher.emit(signal)
+    assert await dispatcher.drain_async(10)
+    assert calls == [kind]
+    assert announced == ["thing_happened"] * (kind == "fails")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, _exit
-from madcrow_events._jobs import running_loop
+from madcrow_events._loading import running_loop
 
 
 @pytest.fixture
