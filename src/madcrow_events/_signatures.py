@@ -207,33 +207,40 @@ class _Reader:
         takes = [
             p for p in parameters if p.kind in (*_POSITIONAL, inspect.Parameter.VAR_POSITIONAL)
         ]
-        is_sender = bool(takes) and takes[0].name == "sender"  # it is written for single contexts
-        if not takes or is_sender or any(parameter is not takes[0] for parameter in required):
-            raise self._refused(
-                "has a batch, and so is called with one list: write (contexts), annotated with "
-                f"list[{'BaseEventContext' if self.model is None else type_name(self.model)}] or "
-                "list[Emission]"
-            )
+        if not takes or any(parameter is not takes[0] for parameter in required):
+            raise self._takes_no_list()
         parameter = takes[0]
-        listed = _members(self._resolved(parameter.annotation))
+        members = _members(self._resolved(parameter.annotation))
+        if not any(map(_is_list, members)) and (
+            parameter.name == "sender"
+            or (self.model is not None and parameter.name in self.model.model_fields)
+        ):
+            raise self._takes_no_list()  # it is written for single contexts
         item: Callable[[Emission[Any]], Any] = _whole_context
-        for member in listed:
-            arguments = typing.get_args(member)
-            origin = typing.get_origin(member)
-            is_sequence = isinstance(origin, type) and issubclass(list, origin)
-            if len(arguments) == 1 and is_sequence:
-                source = self._annotated_source(parameter.replace(annotation=arguments[0]))
+        for member in members:
+            if _is_list(member):
+                listed = typing.get_args(member)[0]
+                source = self._annotated_source(parameter.replace(annotation=listed))
                 item = _whole_context if source is None else source[0]
-            elif _is_model(member) or (origin or member) is Emission:
+            elif _is_model(member) or (typing.get_origin(member) or member) is Emission:
                 raise self._refused(
                     f"takes one {type_name(member)} in '{parameter.name}', and has a batch: "
                     f"annotate it with list[{type_name(member)}]"
                 )
+            elif not _may_be_list(member):
+                raise self._takes_no_list()
         return Shape(
             BY_EMISSION,
             partial(_invoke_with_list, item),
             is_async=is_async(self.handler),
             item=item,
+        )
+
+    def _takes_no_list(self) -> HandlerSignatureError:
+        model = "BaseEventContext" if self.model is None else type_name(self.model)
+        return self._refused(
+            "has a batch, and so is called with one list: write (contexts), annotated with "
+            f"list[{model}] or list[Emission]"
         )
 
     def _parameters(self) -> list[inspect.Parameter]:
@@ -342,7 +349,9 @@ class _Reader:
         fields = list(self.model.model_fields)
         near = get_close_matches(parameter.name, fields, 1)
         name = type_name(self.model)
-        if near:
+        if any(map(_is_list, _members(self._resolved(parameter.annotation)))):
+            fix = f"to take lists, give the option batch=Batch(); for single ones write {name}"
+        elif near:
             fix = f"did you mean '{near[0]}'?"
         elif parameter.name in ("emission", "event"):
             fix = f"annotate it with Emission, or with {name} to receive the context"
@@ -388,6 +397,23 @@ def _members(annotation: Any) -> tuple[Any, ...]:
     if hasattr(annotation, "__value__"):  # an alias made by the `type` statement
         return _members(annotation.__value__)
     return () if annotation in (None, types.NoneType) else (annotation,)
+
+
+def _is_list(annotation: Any) -> bool:
+    """Tell whether an annotation is `list[...]`, or `Sequence[...]` and the like."""
+    origin = typing.get_origin(annotation)
+    return isinstance(origin, type) and issubclass(list, origin)
+
+
+def _may_be_list(annotation: Any) -> bool:
+    """Tell whether an annotation allows a list, or says nothing that can be read."""
+    kind = typing.get_origin(annotation) or annotation
+    if kind in (Any, inspect.Parameter.empty) or not isinstance(kind, type):
+        return True
+    try:
+        return issubclass(list, kind)
+    except TypeError:  # a protocol that cannot be asked
+        return True
 
 
 def _is_model(annotation: Any) -> bool:

@@ -515,10 +515,15 @@ class EventDispatcher:
         Raises:
             InvalidOptionError: it lacks one of them.
         """
+        if isinstance(observer, type):
+            raise InvalidOptionError(
+                f"{type_name(observer)} is a class: give an observer, {type_name(observer)}()",
+                option="observer",
+            )
         for method in ("emission", "handling"):
-            if isinstance(observer, type) or not callable(getattr(observer, method, None)):
+            if not callable(getattr(observer, method, None)):
                 raise InvalidOptionError(
-                    f"{type_name(type(observer))} is no observer: give an object with the methods "
+                    f"{type_name(type(observer))} has no method {method}: an observer has "
                     "emission(emission) and handling(emission, handler), which return context "
                     "managers",
                     option="observer",

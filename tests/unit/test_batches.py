@@ -415,3 +415,35 @@ def test_a_handler_for_a_pattern_names_no_model_of_one_event(
 def test_a_handler_of_a_list_is_none_of_single_contexts() -> None:
     with pytest.raises(HandlerSignatureError):
         user_logged_in.subscribe(takes_models)  # type: ignore[call-overload]
+
+
+def takes_a_number(contexts: int) -> None: ...
+def takes_a_tuple(contexts: tuple[LoginEventContext, ...]) -> None: ...
+def takes_a_mapping(contexts: dict[str, Any]) -> None: ...
+def takes_a_field(user_id: Any) -> None: ...
+def takes_an_unannotated_field(email) -> None: ...
+
+
+@pytest.mark.guarantee("B3")
+@pytest.mark.parametrize(
+    "handler",
+    [
+        takes_a_number,
+        takes_a_tuple,
+        takes_a_mapping,
+        takes_a_field,
+        takes_an_unannotated_field,
+    ],
+)
+def test_a_parameter_that_cannot_be_a_list_is_refused(handler: Any) -> None:
+    with pytest.raises(HandlerSignatureError, match=r"write \(contexts\), annotated with list\["):
+        user_logged_in.subscribe(handler, batch=Batch())
+
+
+def test_a_handler_for_lists_without_the_option_is_told_of_it() -> None:
+    """The likeliest slip is to forget it."""
+
+    def insert(contexts: list[LoginEventContext]) -> None: ...
+
+    with pytest.raises(HandlerSignatureError, match=r"give the option batch=Batch\(\)"):
+        user_logged_in.subscribe(insert)
