@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._calls import keep_value, record_in_batch
 from madcrow_events._frames import CURRENT, PENDING, Surroundings
 from madcrow_events._loading import load_async_calls, running_loop
-from madcrow_events._logs import LOGGER, type_name
+from madcrow_events._logs import log_unannounced
 from madcrow_events._watching import watching_handler
 from madcrow_events.exceptions import HandlerCancelledError
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from madcrow_events.batches import Batch
     from madcrow_events.emissions import HandlerFailure
 
-__all__ = ["Gathering"]
+__all__ = ["Gathering", "call_batch_here"]
 
 
 class Gathering:
@@ -44,7 +44,17 @@ class Gathering:
         owner: the subscription, held weakly; what waits holds it.
     """
 
-    __slots__ = ("_alarm", "_token", "_waiting", "backlog", "is_async", "limits", "owner")
+    __slots__ = (
+        "__weakref__",
+        "_handed_over",
+        "_is_alarmed",
+        "_token",
+        "_waiting",
+        "backlog",
+        "is_async",
+        "limits",
+        "owner",
+    )
 
     def __init__(self, backlog: Backlog, limits: Batch, *, is_async: bool) -> None:
         self.backlog = backlog
@@ -53,14 +63,17 @@ class Gathering:
         self.owner: weakref.ref[Subscription] | None = None
         self._waiting: deque[Job] = deque()
         self._token: list[None] = [None]
-        self._alarm: float | None = None
+        self._handed_over: list[None] = []
+        self._is_alarmed = False
 
     def add(self, job: Job) -> None:
         """Let a context wait for the next batch."""
         job.due = time.monotonic() + self.limits.max_wait
+        # Who handles it begins now, for at the exit no thread can be started any more.
         if self.is_async:
-            # Now, for who waits must know where it will run, and at the exit none can be started.
             job.loop = self.backlog.background_loop()
+        else:
+            self.backlog.start_a_thread()
         self._waiting.append(job)
         self.look()
 
@@ -71,8 +84,12 @@ class Gathering:
                 self._token.pop()
             except IndexError:  # whoever has it looks again
                 return
-            if self._is_due() and self._hand_over():
-                return
+            try:
+                if self._is_due() and self._hand_over():
+                    return
+            except BaseException:  # the emitter is interrupted
+                self._take_back()
+                raise
             self._token.append(None)
         self._set_alarm()
 
@@ -90,91 +107,76 @@ class Gathering:
 
     def _set_alarm(self) -> None:
         # One at a time will do: when it rings, the next is set.
-        if self._alarm is None:
+        if not self._is_alarmed:
             try:
                 due = self._waiting[0].due
             except IndexError:
                 return
-            self._alarm = due
+            self._is_alarmed = True
             self.backlog.set_alarm(due, self)
 
     def ring(self) -> None:
         """Look, for an alarm has come due."""
-        self._alarm = None
+        self._is_alarmed = False
         self.look()
 
     def _hand_over(self) -> bool:
         """Let a thread or the loop handle a batch, and have the token; else do so here."""
+        self._handed_over.append(None)
         if not self.is_async:
             if self.backlog.put(self):
                 return True
-            self._call_here(self._take())
-            return False
-        loop = self.backlog.background_loop()
-        if loop is not None:
-            loop.call_soon_threadsafe(self._begin, loop)
-            return True
-        jobs = self._take()
-        if running_loop() is None:
-            Context().run(load_async_calls().asyncio.run, self._call_async(jobs))
         else:
-            _lose(jobs, "no thread can be started for it")
+            loop = self.backlog.background_loop()
+            if loop is not None:
+                loop.call_soon_threadsafe(self._begin, loop, context=Context())
+                return True
+        self._handed_over.pop()
+        call_batch_here(self._take())
         return False
 
+    def _take_over(self) -> bool:
+        """Tell whether the token is the caller's, to whom the batch was handed over."""
+        try:
+            self._handed_over.pop()
+        except IndexError:
+            return False
+        return True
+
+    def _take_back(self) -> None:
+        """Take the token back, unless whoever was handed the batch has begun already."""
+        if not self._handed_over or self._take_over():
+            self._token.append(None)
+
     def _take(self) -> list[Job]:
-        jobs: list[Job] = []
-        while self._waiting and len(jobs) < self.limits.max_size:
-            jobs.append(self._waiting.popleft())
+        taken: list[Job] = []
+        while self._waiting and len(taken) < self.limits.max_size:
+            taken.append(self._waiting.popleft())
         if not self.is_async:
-            self.backlog.give_back(len(jobs))
-        return jobs
+            self.backlog.give_back(len(taken))
+        # Without what was lost, for its emitter was interrupted.
+        return [job for job in taken if id(job) in self.backlog.jobs]
 
     def run(self) -> None:
         """Handle a batch, in a thread of the backlog."""
-        self._call_here(self._take())
-        self._release()
+        if self._take_over():
+            call_batch_here(self._take())
+            self._release()
 
     def _release(self) -> None:
         self._token.append(None)
         self.look()
 
-    def _call_here(self, jobs: list[Job]) -> None:
-        # In no emitter's context, for what is in one is not for the others.
-        Context().run(_call, jobs)
-
     def _begin(self, loop: AbstractEventLoop) -> None:
         """Make a task of an async handler's batch; called in the loop's thread."""
+        if not self._take_over():
+            return
         jobs = self._take()
         make = load_async_calls().asyncio.Task
-        task = make(self._call_async(jobs), loop=loop, context=Context())
+        task = make(_call_async(jobs), loop=loop, context=Context())
         for job in jobs:
             job.task = task
-        task.add_done_callback(partial(self._task_is_done, jobs))
-
-    async def _call_async(self, jobs: list[Job]) -> None:
-        last = _prepared(jobs)
-        items = [job.item for job in jobs]
-        await_in_time = load_async_calls().await_in_time
-        failure = None
-        try:
-            value = await await_in_time(last.subscription, last.handler, last.emission, items)
-        except GeneratorExit:
-            raise
-        except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
-            failure = record_in_batch([job.branch for job in jobs], error)
-        else:
-            _keep(jobs, value)
-        for job in jobs:
-            job.branch.finish()
-            job.free_place()  # now, for the announcement may need one
-        if failure is not None and not last.branch.is_announcing:
-            try:
-                announce = last.emission.dispatcher._announce_async
-                await announce(last.emission, (failure,), len(jobs))
-            except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
-                _log_unannounced(last, error)
-        for job in jobs:
-            job.end()
+        task.add_done_callback(partial(self._task_is_done, jobs), context=Context())
 
     def _task_is_done(self, jobs: list[Job], task: Task[None]) -> None:
         """Go on, and report a task that was cancelled before it began, or was broken off."""
@@ -205,6 +207,47 @@ def _fields_of(job: Job) -> Any:
     return around.fields if isinstance(around, Surroundings) else {}
 
 
+def call_batch_here(jobs: list[Job]) -> None:
+    """Call a handler with a batch, in no emitter's context, for what is in one is not for all."""
+    if not jobs:
+        return
+    if not jobs[0].subscription._shape.is_async:
+        Context().run(_call, jobs)
+    elif running_loop() is None:
+        Context().run(load_async_calls().asyncio.run, _call_async(jobs))
+    else:
+        _lose(jobs, "no thread can be started for it")
+
+
+async def _call_async(jobs: list[Job]) -> None:
+    """Await an async handler with a batch."""
+    if not jobs:
+        return
+    last = _prepared(jobs)
+    items = [job.item for job in jobs]
+    await_in_time = load_async_calls().await_in_time
+    failure = None
+    try:
+        value = await await_in_time(last.subscription, last.handler, last.emission, items)
+    except GeneratorExit:
+        raise
+    except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
+        failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
+    else:
+        _keep(jobs, value)
+    for job in jobs:
+        job.branch.finish()
+        job.free_place()  # now, for the announcement may need one
+    if failure is not None and not last.branch.is_announcing:
+        try:
+            announce = last.emission.dispatcher._announce_async
+            await announce(last.emission, (failure,), len(jobs))
+        except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
+            log_unannounced(last.emission.event, error)
+    for job in jobs:
+        job.end()
+
+
 def _call(jobs: list[Job]) -> None:
     """Call a plain handler with a batch."""
     last = _prepared(jobs)
@@ -213,7 +256,7 @@ def _call(jobs: list[Job]) -> None:
         with watching_handler(last.emission, last.handler):
             value = last.handler([job.item for job in jobs])
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
-        failure = record_in_batch([job.branch for job in jobs], error)
+        failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
     else:
         _keep(jobs, value)
     for job in jobs:
@@ -222,7 +265,7 @@ def _call(jobs: list[Job]) -> None:
         try:
             last.emission.dispatcher._announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
-            _log_unannounced(last, error)
+            log_unannounced(last.emission.event, error)
     for job in jobs:
         job.end()
 
@@ -238,11 +281,6 @@ def _lose(jobs: list[Job], reason: str, cause: BaseException | None = None) -> N
     if pending:
         error = HandlerCancelledError(reason)
         error.__cause__ = cause
-        record_in_batch([job.branch for job in pending], error)
+        record_in_batch([job.branch for job in pending], jobs[-1].subscription, error)
     for job in jobs:
         job.end()
-
-
-def _log_unannounced(job: Job, error: BaseException) -> None:
-    event, name = job.emission.event, type_name(type(error))
-    LOGGER.warning("a failure of %s is not announced to all: %s", event, name)

@@ -225,7 +225,7 @@ def _record(emission: Emission[Any], error: BaseException) -> None:
         emission._abandon()
         stop_watching(emission, error)
         raise error
-    failures_of(emission)
+    failures_of(emission).has_failed = True
     # The end of a broken chain has been recorded already, by the outermost emission.
     is_new = not (isinstance(error, EmissionDepthError) and _is_broken(outermost(emission)))
     index = len(emission._values)
@@ -240,7 +240,6 @@ def _add_failure(
     error: BaseException,
     *,
     detached: bool = False,
-    batch_size: int = 0,
     logged: bool = True,
 ) -> HandlerFailure:
     plan, dispatcher = emission._plan, emission.dispatcher
@@ -252,8 +251,7 @@ def _add_failure(
     failures.items.append(failure)
     if logged:
         tracebacks = dispatcher is not None and dispatcher.log_tracebacks
-        event = (called[index]._owner or called[index]).event if batch_size else emission.event
-        log_failure(event, failure.handler, error, tracebacks=tracebacks, batch_size=batch_size)
+        log_failure(emission.event, failure.handler, error, tracebacks=tracebacks)
     return failure
 
 
@@ -303,7 +301,10 @@ def pass_on_broken_chain(emission: Emission[Any]) -> None:
     Raises:
         EmissionDepthError: it is inside of one.
     """
-    if emission._failures is not None and emission.depth and _is_broken(outermost(emission)):
+    failures = emission._failures
+    if failures is None or not failures.has_failed or not emission.depth:
+        return
+    if _is_broken(outermost(emission)):
         emission._abandon()
         error = _depth_error(emission)
         stop_watching(emission, error)
@@ -377,33 +378,34 @@ def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
     return Called(handler, value) if subscription.weak else value
 
 
-def record_in_batch(branches: list[Branch], error: BaseException) -> HandlerFailure:
+def record_in_batch(
+    branches: list[Branch], subscription: Subscription, error: BaseException
+) -> HandlerFailure:
     """Note what a handler raised for a batch in each of its emissions, and log it once.
 
     Returns:
         The failure of the last of them.
     """
     failures: list[HandlerFailure] = []
-    for branch in branches:
-        emission: Any = branch.emission
-        failures.append(
-            _add_failure(
-                emission,
-                branch.index,
-                error,
-                detached=True,
-                batch_size=len(branches),
-                logged=branch is branches[-1],
-            )
-        )
+    emissions: list[Any] = [branch.emission for branch in branches]
+    for branch, emission in zip(branches, emissions, strict=True):
+        failures.append(_add_failure(emission, branch.index, error, detached=True, logged=False))
         emission._values[branch.index] = NO_RESULT
+    log_failure(
+        (subscription._owner or subscription).event,
+        failures[-1].handler,
+        error,
+        # What one of them must not show may be in it.
+        tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),
+        batch_size=len(branches),
+    )
     return failures[-1]
 
 
 def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | None:
     """Note what a handler raised in its branch; return the failure, unless it is told already."""
     emission: Any = branch.emission
-    failures_of(emission)  # also if it is not told again: `pass_on_broken_chain` looks for it
+    failures_of(emission).has_failed = True  # also if it is not told again
     failure = None
     if not (isinstance(error, EmissionDepthError) and _is_broken(outermost(branch))):
         failure = _add_failure(emission, branch.index, error, detached=branch.detached)

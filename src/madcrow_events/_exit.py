@@ -53,10 +53,20 @@ def _wait() -> None:
         return
     deadline = time.monotonic() + EXIT_SECONDS
     try:
-        for backlog in list(_waited_for.values()):
-            backlog.hurry()
-        for backlog in list(_waited_for.values()):
-            backlog.changed.wait(backlog.is_hopeless, max(0, deadline - time.monotonic()))
+        hurried: set[int] = set()
+        while True:
+            backlogs = list(_waited_for.values())
+            for backlog in backlogs:
+                if id(backlog) not in hurried:
+                    hurried.add(id(backlog))
+                    backlog.hurry()
+            for backlog in backlogs:
+                backlog.changed.wait(backlog.is_hopeless, max(0, deadline - time.monotonic()))
+            # Again, for one may have begun work of another that had none.
+            if time.monotonic() >= deadline or all(
+                backlog.is_hopeless() for backlog in list(_waited_for.values())
+            ):
+                break
     except KeyboardInterrupt:  # the user has waited enough
         pass
     finally:

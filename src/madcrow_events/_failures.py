@@ -27,15 +27,17 @@ class Failures:
     `told_depth` is whether that, or the same of a branch, stands among the items.
     `nested` counts the awaited handlers below it of events that cause themselves. `detached` are
     those of the items that the emitter does not answer for. `watch` is what observers have
-    entered around the emission, and have not left.
+    entered around the emission, and have not left. `has_failed` is whether a handler has raised,
+    be it told or not.
     """
 
-    __slots__ = ("broken_at", "detached", "items", "nested", "told_depth", "watch")
+    __slots__ = ("broken_at", "detached", "has_failed", "items", "nested", "told_depth", "watch")
 
     def __init__(self) -> None:
         self.items: list[HandlerFailure] = []
         self.detached: list[HandlerFailure] = []
         self.broken_at: int = -1
+        self.has_failed: bool = False
         self.told_depth: bool = False
         self.nested: int = 0
         self.watch: Watch | None = None

@@ -14,7 +14,7 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events._traces import Trace, tracing
+from madcrow_events._traces import Trace
 from madcrow_events._waiting import LOOK_EVERY, Listeners
 
 if TYPE_CHECKING:
@@ -134,12 +134,13 @@ class Surroundings:
     Attributes:
         fields: what `event_scope` fills in.
         deferrals: the blocks that may hold emissions back, the innermost last.
+        flushing: the blocks that have held back what is emitted in them now.
         cause: the trace of what caused the emissions, if that is not the frame around.
         left: what it was entered in, alone in a tuple, if it was left before a block that began
             in it.
     """
 
-    __slots__ = ("_outer", "cause", "deferrals", "fields", "left")
+    __slots__ = ("_outer", "cause", "deferrals", "fields", "flushing", "left")
 
     # Nothing runs in it, so that who looks for what runs looks further out.
     _running: ClassVar[bool] = False
@@ -155,6 +156,7 @@ class Surroundings:
         self.fields = fields
         self.deferrals = deferrals
         self.cause = cause
+        self.flushing: tuple[Deferral, ...] = ()
         self.left: tuple[Frame | None] | None = None
 
 
@@ -275,8 +277,11 @@ def surround(inner: Frame | None) -> Surroundings:
     """Return new surroundings inside of a frame, for the caller to add to."""
     around = surroundings_of(inner) or _NOWHERE
     if isinstance(inner, Surroundings):
-        return Surroundings(inner._outer, around.fields, around.deferrals, inner.cause)
-    return Surroundings(inner, around.fields, around.deferrals, None)
+        made = Surroundings(inner._outer, around.fields, around.deferrals, inner.cause)
+    else:
+        made = Surroundings(inner, around.fields, around.deferrals, None)
+    made.flushing = around.flushing
+    return made
 
 
 class Entered(NamedTuple):
@@ -302,9 +307,11 @@ def leave(entered: Entered) -> None:
     current, back = CURRENT.get(None), entered.before
     with suppress(ValueError):
         CURRENT.reset(entered.token)
+    while isinstance(back, Surroundings) and back.left is not None:
+        (back,) = back.left
     if current is not entered.frame:
         # A block that began in it goes on, and must not come back to it.
-        entered.frame.left = (entered.before,)
+        entered.frame.left = (back,)
         back = current
     while isinstance(back, Surroundings) and back.left is not None:
         (back,) = back.left
@@ -328,17 +335,31 @@ def trace_of(emission: Emission[Any]) -> Trace:
         return emission._trace
     except AttributeError:
         pass
-    with tracing.lock:
-        # A loop, for where a trace is needed the stack may be nearly full.
-        untraced: list[Emission[Any]] = []
-        # Another thread may have been faster.
-        cause: Any = getattr(emission, "_trace", emission)
-        while not isinstance(cause, Trace | None):
-            untraced.append(cause)
-            cause = _cause_of(cause)
-        for caused in reversed(untraced):
-            cause = caused._trace = Trace(cause)
+    # A loop, for where a trace is needed the stack may be nearly full.
+    untraced: list[Emission[Any]] = []
+    cause: Any = emission
+    while not isinstance(cause, Trace | None):
+        untraced.append(cause)
+        cause = _cause_of(cause)
+    for caused in reversed(untraced):
+        cause = _traced(caused, Trace(cause))
     return emission._trace
+
+
+_claims: dict[int, Trace] = {}
+"""Traces that are being given to emissions, by the id of the emission."""
+
+
+def _traced(emission: Emission[Any], trace: Trace) -> Trace:
+    """Give an emission its trace, or return that which another thread was faster to give it."""
+    # Without a lock, under which a finalizer could wait for a thread that wants it: one of those
+    # who claim at the same time wins, and who claims later finds the trace in its place.
+    winner = _claims.setdefault(id(emission), trace)
+    present: Trace | None = getattr(emission, "_trace", None)
+    if present is None:
+        present = emission._trace = winner
+    _claims.pop(id(emission), None)
+    return present
 
 
 def cause_of(emission: Emission[Any]) -> Trace | None:

@@ -14,14 +14,14 @@ import weakref
 from contextlib import contextmanager, suppress
 from itertools import count
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from madcrow_events import _exit
-from madcrow_events._batching import Gathering
+from madcrow_events._batching import Gathering, call_batch_here
 from madcrow_events._calls import record_in_branch, run_branch
 from madcrow_events._frames import PENDING, Branch
 from madcrow_events._loading import load_async_calls, new_event_loop, running_loop
-from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._logs import LOGGER, handler_name, log_unannounced, type_name
 from madcrow_events._waiting import LOOK_EVERY, Listeners
 from madcrow_events.exceptions import HandlerCancelledError, WouldDeadlockError
 
@@ -79,7 +79,7 @@ class Backlog:
         self.loop_thread: threading.Thread | None = None
         self.gatherings: dict[int, Gathering] = {}  # by the id of the subscription
         self.hurried: list[None] = []  # one for each who waits until nothing is pending
-        self.alarms: SimpleQueue[tuple[float, int, Gathering] | None] = SimpleQueue()
+        self.alarms: SimpleQueue[Alarm | None] = SimpleQueue()
         self.timer_startable: list[None] = [None]
         self.timer: threading.Thread | None = None
         self.tally = threading.RLock()  # re-entered by a finalizer that emits
@@ -179,7 +179,7 @@ class Backlog:
 
     def set_alarm(self, due: float, gathering: Gathering) -> None:
         """Let a gathering look at what waits when the clock shows `due`."""
-        self.alarms.put((due, next(_number), gathering))
+        self.alarms.put((due, next(_number), weakref.ref(gathering)))
         if self.timer_startable:
             try:
                 self.timer_startable.pop()
@@ -198,10 +198,14 @@ class Backlog:
 
     # Threads and the loop
 
-    def put(self, job: Job | Gathering) -> bool:
-        """Give work to a thread; return whether there is one."""
+    def start_a_thread(self) -> None:
+        """Start a thread if there is none."""
         if not self.threads:
             self._start_thread()
+
+    def put(self, job: Job | Gathering) -> bool:
+        """Give work to a thread; return whether there is one."""
+        self.start_a_thread()
         if not self.threads:
             return False
         self.queue.put(job)
@@ -289,22 +293,30 @@ def _work(backlog: Backlog) -> None:
         del job
 
 
+Alarm: TypeAlias = "tuple[float, int, weakref.ref[Gathering]]"
+"""When a gathering is to look at what waits; the number makes each unlike the others."""
+
 _number = count()
 
 
 def _keep_time(backlog: Backlog) -> None:
     """Let gatherings look when their time has come, until told to stop; the timer's target."""
-    waiting: list[tuple[float, int, Gathering]] = []
+    waiting: list[Alarm] = []
     while not backlog.forked:
         timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
         with suppress(Empty):
             alarm = backlog.alarms.get(timeout=timeout)
             if alarm is None:
                 return
+            if len(waiting) > 2 * len(backlog.gatherings) + 100:  # of subscriptions that are gone
+                waiting = [entry for entry in waiting if entry[2]() is not None]
+                heapq.heapify(waiting)
             heapq.heappush(waiting, alarm)
-            del alarm
         while waiting and waiting[0][0] <= time.monotonic():
-            heapq.heappop(waiting)[2].ring()
+            gathering = heapq.heappop(waiting)[2]()
+            if gathering is not None:
+                gathering.ring()
+            del gathering
 
 
 def _forget(reference: weakref.ref[Backlog], key: int) -> Callable[[Any], None]:
@@ -390,7 +402,7 @@ class Job:
             if failure is not None:
                 self.emission.dispatcher._announce(self.emission, (failure,))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
-            self._log_unannounced(error)
+            log_unannounced(self.emission.event, error)
         finally:
             self.end()
 
@@ -404,12 +416,8 @@ class Job:
             try:
                 await self.emission.dispatcher._announce_async(self.emission, (failure,))
             except BaseException as error:  # noqa: BLE001  # as above
-                self._log_unannounced(error)
+                log_unannounced(self.emission.event, error)
         self.end()
-
-    def _log_unannounced(self, error: BaseException) -> None:
-        event, name = self.emission.event, type_name(type(error))
-        LOGGER.warning("a failure of %s is not announced to all: %s", event, name)
 
     def begin(self) -> None:
         """Make a task of an async handler; called in the loop's thread."""
@@ -429,7 +437,9 @@ class Job:
 
     def run_in_place(self) -> None:
         """Call the handler here and now, for at the interpreter's exit nobody else can."""
-        if not self.subscription._shape.is_async:
+        if self.subscription.batch is not None:
+            call_batch_here([self])
+        elif not self.subscription._shape.is_async:
             self.context.run(self.run)
         elif running_loop() is None:
             self.context.run(load_async_calls().asyncio.run, self.run_async())

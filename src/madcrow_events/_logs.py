@@ -18,6 +18,7 @@ __all__ = [
     "handler_name",
     "log_failure",
     "log_observer_failure",
+    "log_unannounced",
     "printable",
     "type_name",
 ]
@@ -76,6 +77,12 @@ def log_observer_failure(observer: object, error: BaseException, *, tracebacks: 
         tracebacks: whether its traceback, its author's text, is written too.
     """
     _log_error(f"observer {handler_name(type(observer))}", error, tracebacks=tracebacks)
+
+
+def log_unannounced(event: str, error: BaseException) -> None:
+    """Log at WARNING that a handler of `handler_failed` let something through."""
+    name = type_name(type(error))
+    LOGGER.warning("a failure of %s is not announced to all: %s", event, name)
 
 
 def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:

@@ -66,7 +66,7 @@ class Shape:
         self.style: int = style
         self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
         self.is_async: bool = is_async
-        self.item = item
+        self.item: Callable[[Emission[Any]], Any] | None = item
 
 
 def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:

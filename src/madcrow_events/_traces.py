@@ -7,35 +7,19 @@ the causes first, so that ids grow along every chain of causes, and with time.
 from __future__ import annotations
 
 import os
-import threading
 import time
 from uuid import UUID
 
-__all__ = ["Trace", "tracing"]
+__all__ = ["Trace"]
+
+_last_moment: list[int] = [0]
 
 
-class _Tracing:
-    """Guards what threads could make twice; re-entrant, for a finalizer may emit anywhere."""
-
-    def __init__(self) -> None:
-        self.last_moment = 0
-        self.renew()
-
-    def renew(self) -> None:
-        """Start with a free lock; a forked child does."""
-        self.lock = threading.RLock()
-
-    def next_moment(self) -> int:
-        """Return the time in nanoseconds since 1970, later than all that were returned before."""
-        with self.lock:
-            self.last_moment = max(time.time_ns(), self.last_moment + 1)
-            return self.last_moment
-
-
-tracing = _Tracing()
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
-    os.register_at_fork(after_in_child=tracing.renew)
+def _next_moment() -> int:
+    """Return the time in nanoseconds since 1970, later than what was returned before."""
+    # Two threads may get the same, and what is random in an id tells those apart.
+    _last_moment[0] = moment = max(time.time_ns(), _last_moment[0] + 1)
+    return moment
 
 
 class Trace:
@@ -51,21 +35,19 @@ class Trace:
         root: the trace of the emission at the root of the chain.
     """
 
-    __slots__ = ("_id", "_moment", "root")
+    __slots__ = ("_ids", "_moment", "root")
 
     def __init__(self, cause: Trace | None) -> None:
         self.root: Trace = self if cause is None else cause.root
-        self._moment = tracing.next_moment()
-        self._id: UUID | None = None
+        self._moment = _next_moment()
+        self._ids: list[UUID] = []
 
     @property
     def id(self) -> UUID:
         """The id, the same whenever and wherever it is asked for."""
-        if self._id is None:
-            with tracing.lock:
-                if self._id is None:
-                    self._id = _uuid7(self._moment)
-        return self._id
+        if not self._ids:
+            self._ids.append(_uuid7(self._moment))
+        return self._ids[0]  # the first of those that threads made at the same time
 
 
 def _uuid7(moment: int) -> UUID:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._failures import is_failure
@@ -50,6 +51,10 @@ def is_watched(dispatcher: EventDispatcher) -> bool:
     return bool(dispatcher._observers or (KNOWN_LEVELS.get(logging.DEBUG, True) and is_debugging()))
 
 
+_observing: ContextVar[bool] = ContextVar("madcrow_events.observing", default=False)
+"""Whether an observer is being entered or left; what it emits is not observed in its turn."""
+
+
 class Watch:
     """The observers of one emission, or of one call of a handler; a context manager.
 
@@ -66,9 +71,20 @@ class Watch:
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
         dispatcher: Any = emission.dispatcher
         self._dispatcher: Any = dispatcher
-        observers: tuple[Observer, ...] = tuple(dispatcher._observers)
+        observers: tuple[Observer, ...] = ()
+        if not _observing.get():
+            observers = tuple(dispatcher._observers)
         if is_debugging():
             observers = (*observers, _debug_log)
+        token = _observing.set(True)
+        try:
+            self._enter(observers, emission, handler)
+        finally:
+            _observing.reset(token)
+
+    def _enter(
+        self, observers: tuple[Observer, ...], emission: Emission[Any], handler: tuple[Any, ...]
+    ) -> None:
         for observer in observers:
             try:
                 around = (
@@ -93,6 +109,13 @@ class Watch:
         Args:
             error: what ended what they observed, if anything did.
         """
+        token = _observing.set(True)
+        try:
+            self._leave(error)
+        finally:
+            _observing.reset(token)
+
+    def _leave(self, error: BaseException | None) -> None:
         told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
         while self._entered:
             observer, around = self._entered.pop()
@@ -102,7 +125,7 @@ class Watch:
                 if raised is error:
                     continue
                 if not is_failure(raised):
-                    self.leave(raised)
+                    self._leave(raised)
                     raise
                 self._log_failure(observer, raised)
 

@@ -124,9 +124,9 @@ class Deferral:
             return False
         later = surround(frame)
         # What its handlers will emit is not held back by this block, or one that this one joined.
-        later.deferrals = tuple(
-            other for other in later.deferrals if not other._is_of(emission.dispatcher)
-        )
+        own = tuple(other for other in later.deferrals if other._is_of(emission.dispatcher))
+        later.deferrals = tuple(other for other in later.deferrals if other not in own)
+        later.flushing = own
         plan, emission._plan = emission._plan, NOBODY
         emission._values = HeldBack(later, awaiting=awaiting)
         self._held.append(emission)
@@ -141,7 +141,7 @@ class Deferral:
         return False
 
     def _holds(self, emission: Emission[Any]) -> bool:
-        return bool(self._open) and emission in self._held
+        return emission in self._held
 
     # The block
 

@@ -287,7 +287,8 @@ class Emission(Generic[PayloadT_co]):
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
         around = surroundings_of(CURRENT.get(None))
-        if around is not None and any(deferral._holds(self) for deferral in around.deferrals):
+        holding = () if around is None else (*around.deferrals, *around.flushing)
+        if any(deferral._holds(self) for deferral in holding):
             raise WouldDeadlockError(
                 f"{method}() waits for {self.event} inside of the deferred() block that holds it "
                 "back: wait after the block"

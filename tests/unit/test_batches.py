@@ -6,7 +6,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_a_context_waits_for_a_number_of_seconds(seconds: Any) -> None:
     with pytest.raises(InvalidOptionError) as raised:
         Batch(max_wait=seconds)
     assert raised.value.option == "max_wait"
-    assert str(raised.value) == "max_wait must be a number of seconds above 0, such as 2.5"
+    assert str(raised.value) == "max_wait must be a finite number of seconds above 0, such as 2.5"
 
 
 def test_the_longest_wait_that_is_accepted_works(
@@ -447,3 +447,13 @@ def test_a_handler_for_lists_without_the_option_is_told_of_it() -> None:
 
     with pytest.raises(HandlerSignatureError, match=r"give the option batch=Batch\(\)"):
         user_logged_in.subscribe(insert)
+
+
+def test_a_protocol_that_cannot_be_asked_is_taken_for_a_list() -> None:
+    class Sized(Protocol):
+        def __len__(self) -> int: ...
+
+    def handle(contexts: Sized) -> None: ...
+
+    subscription = user_logged_in.subscribe(handle, batch=Batch())
+    assert subscription.background

@@ -34,6 +34,7 @@ from madcrow_events import (
     QueueFullError,
     SignalRegistry,
     WouldDeadlockError,
+    _batching,
     current_event,
     event_scope,
 )
@@ -1691,7 +1692,7 @@ def test_a_batch_that_is_closed_by_force_is_not_gone_on_with(
     (gathering,) = backlog_of(dispatcher).gatherings.values()
     gathering._token.pop()
     jobs = gathering._take()
-    coroutine = gathering._call_async(jobs)
+    coroutine = _batching._call_async(jobs)
     contextvars.copy_context().run(coroutine.send, None)
     coroutine.close()
     assert emission.pending == 1
@@ -1700,3 +1701,53 @@ def test_a_batch_that_is_closed_by_force_is_not_gone_on_with(
     gathering._task_is_done(jobs, broken)
     assert not emission.ok
     assert dispatcher.drain(0)
+
+
+@pytest.mark.guarantee("F3")
+@pytest.mark.parametrize("queued", [False, True])
+def test_an_emitter_that_is_interrupted_leaves_a_handler_that_works_on(
+    signal: EventSignal[Any],
+    dispatcher: EventDispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    queued: bool,
+) -> None:
+    """By Ctrl-C, while it hands a batch to a thread, before or after it is in the queue."""
+    batches: list[list[int]] = []
+    signal.subscribe(lambda batch: batches.append([it["n"] for it in batch]), batch=Batch(2, HOUR))
+    backlog = backlog_of(dispatcher)
+    put = type(backlog).put
+
+    def interrupted(self: Any, work: Any) -> bool:
+        monkeypatch.setattr(type(backlog), "put", put)
+        if queued:
+            put(self, work)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(backlog), "put", interrupted)
+    dispatcher.emit(signal, n=1)
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.emit(signal, n=2)
+    for number in (3, 4):
+        dispatcher.emit(signal, n=number)
+    assert dispatcher.drain(LIMIT)
+    handled = [number for batch in batches for number in batch]
+    assert handled in ([1, 3, 4], [1, 2, 3, 4])
+    (gathering,) = backlog.gatherings.values()
+    assert gathering._token == [None]
+
+
+@pytest.mark.guarantee("G1")
+def test_one_of_a_batch_that_asks_for_no_traceback_is_obeyed(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For its values may be in it."""
+
+    def handle(batch: Any) -> None:
+        raise ValueError(batch[0]["password"])
+
+    signal.subscribe(handle, batch=Batch(2, HOUR))
+    dispatcher.with_options(log_tracebacks=False).emit(signal, password="canary")
+    dispatcher.emit(signal, password="other")
+    assert dispatcher.drain(LIMIT)
+    assert "in a batch of 2 failed: ValueError" in caplog.text
+    assert "canary" not in caplog.text

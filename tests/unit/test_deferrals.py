@@ -1873,3 +1873,27 @@ async def test_an_emission_that_another_thread_flushes_at_once_is_not_begun_twic
     assert await dispatcher.drain_async(10)
     assert calls == [kind]
     assert announced == ["thing_happened"] * (kind == "fails")
+
+
+@pytest.mark.guarantee("A3")
+def test_a_handler_cannot_wait_for_what_goes_out_after_it() -> None:
+    """The flush calls one after the other, so it would wait for ever."""
+    signals = SignalRegistry()
+    dispatcher = EventDispatcher(signals)
+    first, second = signals.signal("first_thing"), signals.signal("second_thing")
+    errors: list[Exception] = []
+    later: list[Emission[Any]] = []
+
+    def handler() -> None:
+        with event_scope(request_id="r"):
+            try:
+                later[0].wait()
+            except WouldDeadlockError as error:
+                errors.append(error)
+
+    signals.subscribe(first, handler)
+    with dispatcher.deferred():
+        dispatcher.emit(first)
+        later.append(dispatcher.emit(second))
+    assert len(errors) == 1
+    assert later[0].state == "done"

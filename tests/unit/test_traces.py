@@ -22,11 +22,11 @@ from madcrow_events import (
     EventDispatcher,
     EventSignal,
     SignalRegistry,
+    _frames,
     current_event,
     event_scope,
 )
 from madcrow_events import _traces as traces
-from madcrow_events._traces import tracing
 
 pytestmark = pytest.mark.guarantee("B5")
 
@@ -137,7 +137,7 @@ def test_ids_grow_though_the_clock_is_set_back_or_stands_still(
     setting: Callable[[int], int],
 ) -> None:
     """Time goes on from the latest moment there was; once the clock is ahead it counts again."""
-    monkeypatch.setattr(tracing, "last_moment", tracing.last_moment)
+    monkeypatch.setattr(traces, "_last_moment", list(traces._last_moment))
     now = time.time_ns()
     before = dispatcher.emit(signal).id
     with monkeypatch.context() as patch:
@@ -683,23 +683,6 @@ def test_threads_that_ask_at_the_same_time_get_the_same_ids(
     assert results == [expected] * threads
 
 
-class Overtaken:
-    """A lock that somebody else takes first, once."""
-
-    def __init__(self, lock: Any, overtake: Callable[[], Any]) -> None:
-        self.lock = lock
-        self.overtake: Callable[[], Any] | None = overtake
-
-    def __enter__(self) -> None:
-        overtake, self.overtake = self.overtake, None
-        if overtake is not None:
-            overtake()
-        self.lock.acquire()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.lock.release()
-
-
 @pytest.mark.parametrize("has_trace", [False, True])
 def test_who_is_overtaken_gets_the_id_of_who_was_faster(
     signal: EventSignal[Any],
@@ -707,7 +690,7 @@ def test_who_is_overtaken_gets_the_id_of_who_was_faster(
     monkeypatch: pytest.MonkeyPatch,
     has_trace: bool,
 ) -> None:
-    """Another thread made it while this one waited for the lock."""
+    """Another thread made it while this one was about to."""
     emission = dispatcher.emit(signal)
     seen: list[UUID] = []
     if has_trace:
@@ -719,7 +702,15 @@ def test_who_is_overtaken_gets_the_id_of_who_was_faster(
         thread.start()
         thread.join()
 
-    monkeypatch.setattr(tracing, "lock", Overtaken(tracing.lock, overtake))
+    module, name = (traces, "_uuid7") if has_trace else (_frames, "_cause_of")
+    function = getattr(module, name)
+
+    def overtaken(argument: Any) -> Any:
+        monkeypatch.setattr(module, name, function)
+        overtake()
+        return function(argument)
+
+    monkeypatch.setattr(module, name, overtaken)
     assert [emission.id] == seen
     assert [emission.id] == seen
 
@@ -866,9 +857,8 @@ def test_a_trace_keeps_no_trace_but_that_of_the_root(
 
 
 FORKING = """
-import os, sys, threading
+import os
 from madcrow_events import EventDispatcher, SignalRegistry
-from madcrow_events._traces import tracing
 
 signals = SignalRegistry()
 signal = signals.signal("first_thing")
@@ -879,16 +869,6 @@ signal.subscribe(lambda: seen.append(dispatcher.emit(inner)))
 before = dispatcher.emit(signal)
 known = dispatcher.emit(signal)
 identity = known.id
-held, finish = threading.Event(), threading.Event()
-
-def hold():
-    with tracing.lock:
-        held.set()
-        finish.wait(20)
-
-thread = threading.Thread(target=hold)
-thread.start()
-held.wait(20)
 read, write = os.pipe()
 child = os.fork()
 if child == 0:
@@ -900,8 +880,6 @@ if child == 0:
     )
     os.write(write, str(own.id if good else None).encode())
     os._exit(0)
-finish.set()
-thread.join()
 os.waitpid(child, 0)
 of_child = os.read(read, 100).decode()
 own = dispatcher.emit(signal).id
@@ -911,7 +889,7 @@ print(known.id == identity < before.id, of_child != "None", of_child != str(own)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_ids_are_made_in_a_forked_child() -> None:
-    """Though a thread of the parent held the lock; those that were made stay the same."""
+    """Those that were made stay the same."""
     environment = {key: value for key, value in os.environ.items() if "COV" not in key}
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", FORKING],
@@ -922,35 +900,3 @@ def test_ids_are_made_in_a_forked_child() -> None:
         env=environment,
     )
     assert ran.stdout == "True True True\n", ran.stdout + ran.stderr
-
-
-def test_the_lock_is_free_after_a_fork(
-    signal: EventSignal[Any], dispatcher: EventDispatcher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though a thread of the parent held it."""
-    held, finish = threading.Event(), threading.Event()
-    monkeypatch.setattr(tracing, "lock", tracing.lock)
-
-    def hold() -> None:
-        with tracing.lock:
-            held.set()
-            finish.wait(LIMIT)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert held.wait(LIMIT)
-    tracing.renew()
-    try:
-        assert dispatcher.emit(signal).id
-    finally:
-        finish.set()
-        thread.join()
-
-
-def test_who_emits_while_the_lock_is_held_does_not_wait_for_itself(
-    signal: EventSignal[Any], dispatcher: EventDispatcher
-) -> None:
-    """A finalizer may do so at any place."""
-    with tracing.lock:
-        emission = dispatcher.emit(signal)
-        assert emission.id == emission.correlation_id

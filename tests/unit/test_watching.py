@@ -1365,3 +1365,93 @@ def test_without_observers_nothing_is_entered_and_nothing_kept(
     """An emission notes no more than it would if there could be none."""
     signal.subscribe(lambda: None)
     assert emit(dispatcher)._failures is None
+
+
+@pytest.mark.guarantee("B6")
+def test_what_an_observer_emits_is_not_observed(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Else one that emits as it is entered and left would go on without end."""
+    seen: list[str] = []
+
+    class Emitting:
+        @contextmanager
+        def emission(self, emission: Emission[Any], /) -> Iterator[None]:
+            seen.append(emission.event)
+            dispatcher.emit(signal)
+            yield
+            dispatcher.emit(signal)
+
+        @contextmanager
+        def handling(self, emission: Emission[Any], handler: Any, /) -> Iterator[None]:
+            dispatcher.emit(signal)
+            yield
+            dispatcher.emit(signal)
+
+    calls: list[int] = []
+    signal.subscribe(lambda: calls.append(1))
+    dispatcher.add_observer(Emitting())
+    emission = dispatcher.emit(signal)
+    assert emission.ok
+    assert seen == [signal.name]
+    assert len(calls) == 5
+
+
+@pytest.mark.guarantee("B6")
+@pytest.mark.guarantee("F5")
+@pytest.mark.parametrize("observed", [False, True])
+def test_a_chain_that_is_too_deep_ends_alike_whether_somebody_watches_or_not(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, observed: bool
+) -> None:
+    class Nothing:
+        def emission(self, emission: Emission[Any], /) -> Any:
+            return nullcontext()
+
+        def handling(self, emission: Emission[Any], handler: Any, /) -> Any:
+            return nullcontext()
+
+    swallowed: list[EmissionDepthError] = []
+
+    def handler() -> None:
+        try:
+            dispatcher.emit(signal)
+        except EmissionDepthError as error:
+            swallowed.append(error)
+
+    signal.subscribe(handler)
+    if observed:
+        dispatcher.add_observer(Nothing())
+    dispatcher.emit(signal)
+    assert len(swallowed) == 1
+
+
+@pytest.mark.guarantee("B6")
+async def test_an_announcement_that_is_broken_off_lets_the_observers_go(
+    signals: SignalRegistry, signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """A handler of `handler_failed` that exits goes through to whoever awaits."""
+    left: list[str] = []
+
+    class Noting:
+        @contextmanager
+        def emission(self, emission: Emission[Any], /) -> Iterator[None]:
+            try:
+                yield
+            finally:
+                left.append(emission.event)
+
+        def handling(self, emission: Emission[Any], handler: Any, /) -> Any:
+            return nullcontext()
+
+    async def fails() -> None:
+        raise ValueError
+
+    def exits() -> None:
+        raise KeyboardInterrupt
+
+    signal.subscribe(fails)
+    signals.subscribe("handler_failed", exits)
+    dispatcher.add_observer(Noting())
+    with pytest.raises(KeyboardInterrupt):
+        await dispatcher.emit_async(signal)
+    assert left == ["handler_failed", signal.name]
