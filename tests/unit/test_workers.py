@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import logging
 import math
+import sys
 import threading
 import time
 import weakref
@@ -347,6 +349,41 @@ def test_a_failure_is_logged_recorded_and_announced_once_and_work_goes_on(
     assert [type(failure.exception) for failure in failed.failures] == [error]
     assert [result.value for result in after.results] == ["after"]
     assert (told(caplog, logging.ERROR), stage.heard) == (1, [NAME])
+
+
+@pytest.mark.guarantee("F1", "F2")
+@pytest.mark.parametrize("moment", range(6))
+def test_a_failure_that_comes_while_the_emitter_looks_for_its_own_is_not_its_own(
+    stage: Stage, moment: int
+) -> None:
+    """The moment is a line of what looks for them, before which the other thread goes on."""
+    dispatcher = stage.make(on_error="raise")
+    failing, lines = threading.Event(), itertools.count()
+
+    def fail() -> None:
+        assert failing.wait(LIMIT)
+        raise LookupError
+
+    def step(frame: Any, event: str, _: Any) -> Any:
+        if frame.f_code is not Emission._own_failures.__code__:
+            return None
+        if event == "line" and next(lines) == moment:
+            failing.set()
+            while not frame.f_locals["self"].failures:
+                time.sleep(0.001)
+        return step
+
+    stage.signals.subscribe("handler_failed", lambda event_name: stage.heard.append(event_name))
+    stage.signal.subscribe(fail, background=True)
+    before = sys.gettrace()
+    sys.settrace(step)
+    try:
+        dispatcher.emit(NAME)
+    finally:
+        sys.settrace(before)
+        failing.set()
+    assert dispatcher.drain(LIMIT)
+    assert stage.heard == [NAME]
 
 
 @pytest.mark.guarantee("B1", "H5")
