@@ -84,13 +84,14 @@ class Gathering:
                 self._token.pop()
             except IndexError:  # whoever has it looks again
                 return
+            self._handed_over.append(None)
             try:
                 if self._is_due() and self._hand_over():
                     return
             except BaseException:  # the emitter is interrupted
                 self._take_back()
                 raise
-            self._token.append(None)
+            self._take_back()
         self._set_alarm()
 
     def _is_due(self) -> bool:
@@ -122,7 +123,6 @@ class Gathering:
 
     def _hand_over(self) -> bool:
         """Let a thread or the loop handle a batch, and have the token; else do so here."""
-        self._handed_over.append(None)
         if not self.is_async:
             if self.backlog.put(self):
                 return True
@@ -131,7 +131,6 @@ class Gathering:
             if loop is not None:
                 loop.call_soon_threadsafe(self._begin, loop, context=Context())
                 return True
-        self._handed_over.pop()
         call_batch_here(self._take())
         return False
 
@@ -145,7 +144,7 @@ class Gathering:
 
     def _take_back(self) -> None:
         """Take the token back, unless whoever was handed the batch has begun already."""
-        if not self._handed_over or self._take_over():
+        if self._take_over():
             self._token.append(None)
 
     def _take(self) -> list[Job]:

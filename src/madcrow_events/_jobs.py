@@ -302,7 +302,7 @@ _number = count()
 def _keep_time(backlog: Backlog) -> None:
     """Let gatherings look when their time has come, until told to stop; the timer's target."""
     waiting: list[Alarm] = []
-    while not backlog.forked:
+    while not backlog.forked:  # pragma: no branch  # but by a handler that it called itself
         timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
         with suppress(Empty):
             alarm = backlog.alarms.get(timeout=timeout)

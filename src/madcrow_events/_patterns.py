@@ -108,7 +108,7 @@ class PatternSubscription(Subscription):
             key=self._key[:2],
         )
         self._children[next_order()] = table.add(child)
-        if not self._active:
+        if not self._active:  # pragma: no cover  # another thread cancelled it at this very moment
             child.cancel()
 
     def cancel(self) -> None:

@@ -305,9 +305,7 @@ class Emission(Generic[PayloadT_co]):
 
     def _own_failures(self) -> tuple[HandlerFailure, ...]:
         """Return the failures of handlers that the emitter called or awaited."""
-        failures = self._failures
-        if failures is None:
-            return ()
+        failures = failures_of(self)
         items = tuple(failures.items)  # first, for what is detached was noted there before
         return tuple(
             item for item in items if all(item is not other for other in failures.detached)

@@ -2324,3 +2324,16 @@ def test_a_pending_emission_shows_no_value(
     signal.subscribe(slow, timeout=0.01)
     run(main())
     assert "canary" not in caplog.text
+
+
+@pytest.mark.guarantee("A1", "H5")
+async def test_a_handler_of_a_model_that_suspends_is_awaited_after_a_loose_emission(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    async def handle(context: LoginEventContext) -> str:
+        await asyncio.sleep(0)
+        return context.email
+
+    signals.signal("user_came", context=LoginEventContext).subscribe(handle)
+    emission = await dispatcher.emit_async("user_came", **KEYWORDS)
+    assert [result.value for result in emission.results] == ["a@b.c"]

@@ -449,10 +449,11 @@ def test_a_handler_for_lists_without_the_option_is_told_of_it() -> None:
         user_logged_in.subscribe(insert)
 
 
-def test_a_protocol_that_cannot_be_asked_is_taken_for_a_list() -> None:
-    class Sized(Protocol):
-        def __len__(self) -> int: ...
+class Sized(Protocol):
+    def __len__(self) -> int: ...
 
+
+def test_a_protocol_that_cannot_be_asked_is_taken_for_a_list() -> None:
     def handle(contexts: Sized) -> None: ...
 
     subscription = user_logged_in.subscribe(handle, batch=Batch())

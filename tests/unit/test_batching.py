@@ -11,6 +11,7 @@ import functools
 import gc
 import logging
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,7 +41,7 @@ from madcrow_events import (
     event_scope,
 )
 from madcrow_events._batching import Gathering
-from madcrow_events._jobs import Backlog
+from madcrow_events._jobs import Backlog, _keep_time
 
 LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 HOUR = 3600.0
@@ -1734,6 +1736,92 @@ def test_an_emitter_that_is_interrupted_leaves_a_handler_that_works_on(
     assert handled in ([1, 3, 4], [1, 2, 3, 4])
     (gathering,) = backlog.gatherings.values()
     assert gathering._token == [None]
+
+
+@pytest.mark.guarantee("F3")
+@pytest.mark.parametrize("begun", [False, True])
+def test_an_emitter_that_is_interrupted_leaves_an_async_handler_that_works_on(
+    signal: EventSignal[Any],
+    dispatcher: EventDispatcher,
+    kept: Kept,
+    monkeypatch: pytest.MonkeyPatch,
+    begun: bool,
+) -> None:
+    """By Ctrl-C, when it has just given the batch to the loop, which may have begun with it."""
+
+    async def handle(batch: Any) -> None:
+        kept(batch)
+        handled.set()
+
+    def interrupted(*call: Any, **context: Any) -> None:
+        monkeypatch.undo()
+        if not begun:
+            loop.call_soon_threadsafe(free.wait, LIMIT)
+        loop.call_soon_threadsafe(*call, **context)
+        if begun:
+            assert handled.wait(LIMIT)
+        raise KeyboardInterrupt
+
+    free, handled = threading.Event(), threading.Event()
+    signal.subscribe(handle, batch=Batch(2, HOUR))
+    emit_numbers(dispatcher, 1)
+    loop = backlog_of(dispatcher).background_loop()
+    assert loop is not None
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.emit(signal, number=2)
+    free.set()
+    emit_numbers(dispatcher, 3, 4)
+    assert dispatcher.drain(LIMIT)
+    assert [number for batch in kept.batches for number in batch] in ([1, 3, 4], [1, 2, 3, 4])
+    (gathering,) = backlog_of(dispatcher).gatherings.values()
+    assert gathering._token == [None]
+
+
+@plain_and_async
+@pytest.mark.guarantee("B3")
+def test_a_batch_of_nothing_but_lost_contexts_calls_nobody(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, kept: Kept, is_async: bool
+) -> None:
+    """Whose emitters were interrupted, say; the next batch is handled."""
+    signal.subscribe(handler_of(kept, is_async), batch=Batch(5, HOUR))
+    emit_numbers(dispatcher, 1)
+    backlog = backlog_of(dispatcher)
+    (job,) = backlog.jobs.values()
+    job.lose("its emitter was interrupted")
+    (gathering,) = backlog.gatherings.values()
+    with backlog.hurrying():
+        deadline = time.monotonic() + LIMIT
+        while gathering._token != [None] or gathering._waiting:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+    assert kept.batches == []
+    emit_numbers(dispatcher, 2)
+    assert dispatcher.drain(LIMIT)
+    assert kept.batches == [[2]]
+
+
+def test_the_timer_forgets_the_alarms_of_subscriptions_that_are_gone() -> None:
+    class Alarmed:
+        def ring(self) -> None:
+            rung.append(sum(reference() is not None for reference in references))
+            backlog.alarms.put(None)
+
+    class Reference(weakref.ref[Any]):
+        """One that can be referred to weakly itself."""
+
+    backlog: Any = SimpleNamespace(forked=False, alarms=queue.SimpleQueue(), gatherings={})
+    rung: list[int] = []
+    live, now = Alarmed(), time.monotonic()
+    gone = [Reference(Alarmed()) for _ in range(150)]
+    references = [weakref.ref(reference) for reference in gone]
+    backlog.alarms.put((now, 0, gone.pop()))
+    for number in range(1, 150):
+        backlog.alarms.put((now + HOUR, number, gone.pop()))
+    backlog.alarms.put((now, 150, weakref.ref(live)))
+    _keep_time(backlog)
+    (still_there,) = rung
+    assert still_there < 100
 
 
 @pytest.mark.guarantee("G1")

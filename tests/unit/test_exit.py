@@ -11,11 +11,12 @@ import multiprocessing.process
 import multiprocessing.util
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
 
-from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, _exit
+from madcrow_events import Batch, EventDispatcher, EventSignal, SignalRegistry, _exit
 from madcrow_events._loading import running_loop
 
 
@@ -92,6 +93,42 @@ def test_what_is_emitted_after_the_wait_is_done_by_its_emitter(
     an_exit()
     emission = dispatcher.emit(signal)
     assert [result.value for result in emission.results] == ["MainThread"] * 2
+
+
+@pytest.mark.guarantee("B2", "B3")
+def test_what_is_emitted_for_a_batch_after_the_wait_is_a_batch_of_one(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, an_exit: Any
+) -> None:
+    signal.subscribe(lambda batch: (where(), len(batch)), batch=Batch(3, 3600))
+    an_exit()
+    emission = dispatcher.emit(signal)
+    assert [result.value for result in emission.results] == [("MainThread", 1)]
+
+
+@pytest.mark.guarantee("B2", "B3")
+def test_the_exit_also_waits_for_what_work_begins_in_another_dispatcher(
+    signals: SignalRegistry,
+    signal: EventSignal[Any],
+    dispatcher: EventDispatcher,
+    an_exit: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which had none until then, and whose batch would wait for an hour."""
+
+    def pass_on() -> None:
+        time.sleep(0.05)
+        other.emit("other_thing")
+
+    monkeypatch.setattr(_exit, "EXIT_SECONDS", 10)
+    batches: list[int] = []
+    signal.subscribe(pass_on, background=True)
+    signals.signal("other_thing").subscribe(
+        lambda batch: batches.append(len(batch)), batch=Batch(3, 3600)
+    )
+    with EventDispatcher(signals) as other:
+        dispatcher.emit(signal)
+        an_exit()
+        assert batches == [1]
 
 
 @pytest.mark.guarantee("B2")
