@@ -2,7 +2,8 @@
 
 Nothing here waits for a lock, because a finalizer may emit in the middle of
 anything; what threads share are lists, dictionaries and a `SimpleQueue`, whose
-single operations cannot be interrupted.
+single operations cannot be interrupted. It is longer than other files because a
+job and what runs it read and write the same lists.
 """
 
 from __future__ import annotations

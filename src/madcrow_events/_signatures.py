@@ -2,7 +2,8 @@
 
 Each parameter gets its source: the emission, the context as a model, the
 sender, one keyword, or all the rest. From these comes a `Shape`: how the call
-loop calls the handler. Whatever cannot be called is refused here.
+loop calls the handler. Whatever cannot be called is refused here, in words that
+say what to write instead, which makes the file longer than others.
 """
 
 from __future__ import annotations

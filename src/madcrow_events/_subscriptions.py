@@ -1,7 +1,8 @@
 """One handler's connection to one signal: its lifetime, its sender filter and its options.
 
 Handlers and senders are told apart by keys that run no code of theirs. Weak
-references end a subscription by `cancel`, which never waits for a lock.
+references end a subscription by `cancel`, which never waits for a lock. Every
+option is declared, checked and documented here, hence the length.
 """
 
 from __future__ import annotations

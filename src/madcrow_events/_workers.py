@@ -1,7 +1,8 @@
 """What takes the handlers that no emitter waits for: a bounded queue before threads and a loop.
 
 What belongs to one process is one object, a `Backlog`, that a forked child
-replaces as a whole: the threads are not there, and the work is the parent's (B2).
+replaces as a whole: the threads are not there, and the work is the parent's (B2). Longer than
+other files, for plain and async emitters wait in their own ways under one set of rules.
 """
 
 from __future__ import annotations
