@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -37,3 +38,14 @@ def dispatcher(signals: SignalRegistry) -> EventDispatcher:
 def scale(request: pytest.FixtureRequest) -> float:
     """Return the part of its full count that a stress test does: all of it under `-m soak`."""
     return 1.0 if request.config.getoption("-m") == "soak" else 0.1
+
+
+@pytest.fixture
+def threads_switch_often() -> Iterator[None]:
+    """Let threads take turns every 10 microseconds, so that they meet at many more places."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)

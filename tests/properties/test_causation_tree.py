@@ -11,11 +11,10 @@ import asyncio
 import contextvars
 import queue
 import random
-import sys
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -53,20 +52,14 @@ WAYS = (
     "batch_of_contexts",
 )
 
-pytestmark = [pytest.mark.soak, pytest.mark.guarantee("B5")]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.guarantee("B5"),
+    pytest.mark.usefixtures("threads_switch_often"),
+]
 
 Key = int | str
 """A number of the tree's, or `failed 17` for the announcement that its handler has failed."""
-
-
-@pytest.fixture(autouse=True)
-def _switch_often() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 @pytest.fixture

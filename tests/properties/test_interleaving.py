@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,20 +23,14 @@ TASKS = 50
 THREADS = 8
 ROOMS = ("inline", "async", "suspending", "background", "background async")
 
-pytestmark = [pytest.mark.soak, pytest.mark.guarantee("A4")]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.guarantee("A4"),
+    pytest.mark.usefixtures("threads_switch_often"),
+]
 
 mine: contextvars.ContextVar[int] = contextvars.ContextVar("mine")
 noted: contextvars.ContextVar[int] = contextvars.ContextVar("noted")
-
-
-@pytest.fixture(autouse=True)
-def _switch_often() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 class Story:

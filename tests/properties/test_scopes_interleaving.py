@@ -8,11 +8,9 @@ under `-m soak`.
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,21 +31,15 @@ NAMES = ("request_id", "user_agent", "ip_address")
 ROOMS = ("inline", "async", "suspending", "background", "background async")
 LIMIT = 240  # seconds
 
-pytestmark = [pytest.mark.soak, pytest.mark.guarantee("B5")]
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.guarantee("B5"),
+    pytest.mark.usefixtures("threads_switch_often"),
+]
 
 
 class Happened(BaseEventContext):
     number: int
-
-
-@pytest.fixture(autouse=True)
-def _switch_often() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
 
 
 def fields_of(number: int) -> dict[str, Any]:
