@@ -116,7 +116,8 @@ def test_the_exit_also_waits_for_what_work_begins_in_another_dispatcher(
     """Which had none until then, and whose batch would wait for an hour."""
 
     def pass_on() -> None:
-        time.sleep(0.05)
+        while not dispatcher._workers._backlog.hurried:  # until the exit waits
+            time.sleep(0.001)
         other.emit("other_thing")
 
     monkeypatch.setattr(_exit, "EXIT_SECONDS", 10)
