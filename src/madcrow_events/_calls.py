@@ -3,7 +3,8 @@
 `call_all` is the dispatcher's: it isolates each handler from the others. What
 it does not call itself, because it is async or runs in the background, is
 called in a branch of its own: `_async_calls` and `_workers` start those, and
-`run_branch` here is what a thread does with one.
+`run_branch` here is what a thread does with one. The loop itself is one frame
+with a part for each call style, for speed, which makes the file longer than others.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 A handler that the call loop calls runs in its emission; one that runs in a
 task or thread of its own runs in a `Branch`; what a block adds to emissions
 stands around them in `Surroundings`. The context variable `CURRENT` holds the
-innermost frame.
+innermost frame. It is longer than other files because the frames, the walk
+along them and the traces kept on them read each other's attributes.
 """
 
 from __future__ import annotations
