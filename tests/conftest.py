@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import sysconfig
+import venv
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+import madcrow_events
 from madcrow_events import EventDispatcher, SignalRegistry, madcrow_signals
 
 # How long an example takes says more about the machine than about the package.
@@ -49,3 +54,16 @@ def threads_switch_often() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval)
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the scripts of a new environment, which also has what this one has."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=os.name != "nt")
+    scheme = {"base": str(folder), "platbase": str(folder)}
+    paths = sysconfig.get_paths("venv", vars=scheme)
+    ours = Path(madcrow_events.__file__).parents[1]
+    installed = f"{ours}\n{sysconfig.get_path('purelib')}\n"
+    (Path(paths["purelib"]) / "installed.pth").write_text(installed)
+    return Path(paths["scripts"])

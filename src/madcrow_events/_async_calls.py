@@ -416,8 +416,11 @@ async def _limited(
     emission: Emission[Any],
     batch: list[Any] | None = None,
 ) -> Any:
-    invoke = subscription._shape.invoke
-    coroutine = invoke(handler, emission) if batch is None else handler(batch)
+    shape = subscription._shape
+    if batch is None:
+        coroutine = shape.invoke(handler, emission)
+    else:
+        coroutine = shape.invoke_batch(handler, batch)
     seconds = subscription.timeout
     if seconds is None:
         return await coroutine

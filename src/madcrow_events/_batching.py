@@ -253,7 +253,7 @@ def _call(jobs: list[Job]) -> None:
     failure: HandlerFailure | None = None
     try:
         with watching_handler(last.emission, last.handler):
-            value = last.handler([job.item for job in jobs])
+            value = last.subscription._shape.invoke_batch(last.handler, [job.item for job in jobs])
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
         failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
     else:

@@ -27,6 +27,7 @@ from madcrow_events._frames import (
 )
 from madcrow_events._logs import log_failure
 from madcrow_events._signatures import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
+from madcrow_events._tables import RECORDER
 from madcrow_events._watching import (
     KNOWN_LEVELS,
     Watch,
@@ -345,8 +346,11 @@ def _watched(plan: Plan) -> Segments:
     """Return the inline calls of a plan, each with its observers around it."""
     if not plan.inline:
         return ()
-    inline = plan.subscriptions[: plan.inline]
-    return ((BY_EMISSION, tuple(partial(_call_watched, entry) for entry in inline)),)
+    calls = tuple(
+        entry._call if entry.origin is RECORDER else partial(_call_watched, entry)
+        for entry in plan.subscriptions[: plan.inline]
+    )
+    return ((BY_EMISSION, calls),)
 
 
 def _call_watched(subscription: Subscription, emission: Emission[Any]) -> Any:
@@ -376,7 +380,7 @@ def run_branch(branch: Branch, subscription: Subscription, handler: Any) -> Hand
 
 def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
     """Return what an emission's values hold for what a handler returned."""
-    return Called(handler, value) if subscription.weak else value
+    return Called(handler, value) if subscription.weak and value is not NO_RESULT else value
 
 
 def record_in_batch(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from madcrow_events._subscriptions import ANY, Subscription, identity_key, next_order
-from madcrow_events._tables import check_same_options
+from madcrow_events._tables import RECORDER, check_same_options
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
@@ -51,7 +51,11 @@ class PatternTable:
             self._by_key.pop(pattern._key, None)
 
     def live(self) -> list[PatternSubscription]:
-        """Return the active patterns, in the order in which they came."""
+        """Return the active patterns in the order in which they came, without recorders."""
+        return [entry for entry in self.live_and_recording() if entry.origin is not RECORDER]
+
+    def live_and_recording(self) -> list[PatternSubscription]:
+        """Return the active patterns, and those of recorders."""
         return [entry for entry in list(self._by_order.values()) if entry.active]
 
     def restore(self, patterns: Iterable[PatternSubscription]) -> None:

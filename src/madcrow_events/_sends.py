@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._calls import nest
-from madcrow_events._frames import CURRENT, NO_RESULT
+from madcrow_events._frames import CURRENT, NO_RESULT, Called
 from madcrow_events._loading import load_async_calls
 from madcrow_events._logs import handler_name
 from madcrow_events._signatures import BY_KEYWORDS
+from madcrow_events._tables import RECORDER
 from madcrow_events.emissions import Emission
 
 if TYPE_CHECKING:
@@ -85,7 +86,11 @@ def send(
                     value = async_wrapper(receiver)(sender, **keywords)
                 else:
                     value = subscription._shape.invoke(handler, emission)
-                results.append((handler, value))
+                if value is not NO_RESULT:
+                    results.append((handler, value))
+                    # With its handler, for `send` has an order of its own.
+                    emission._values.append(Called(handler, value))
+                    continue
             emission._values.append(NO_RESULT)
     return results
 
@@ -110,6 +115,8 @@ async def send_async(
                 if subscription._shape.is_async:
                     receiver = _as_async_receiver(subscription, handler, emission)
                     value = await receiver(sender, **keywords)
+                elif subscription.origin is RECORDER:
+                    value = subscription._shape.invoke(handler, emission)
                 else:
                     if sync_wrapper is None:
                         raise RuntimeError(
@@ -118,7 +125,11 @@ async def send_async(
                         )
                     receiver = _as_receiver(subscription, handler, emission)
                     value = await sync_wrapper(receiver)(sender, **keywords)
-                results.append((handler, value))
+                if value is not NO_RESULT:
+                    results.append((handler, value))
+                    # With its handler, for `send` has an order of its own.
+                    emission._values.append(Called(handler, value))
+                    continue
             emission._values.append(NO_RESULT)
     return results
 

@@ -12,7 +12,7 @@ import inspect
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Union
@@ -30,6 +30,7 @@ __all__ = [
     "BY_OPTIONS",
     "RECEIVER",
     "Shape",
+    "call_with",
     "is_async",
     "read_shape",
 ]
@@ -52,9 +53,11 @@ class Shape:
         invoke: `invoke(handler, emission)`, the general way.
         is_async: whether a call gives a coroutine.
         item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
+        invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
+        ask: `ask(when, context)`, for subscriptions with a predicate.
     """
 
-    __slots__ = ("invoke", "is_async", "item", "style")
+    __slots__ = ("ask", "invoke", "invoke_batch", "is_async", "item", "style")
 
     def __init__(
         self,
@@ -63,11 +66,19 @@ class Shape:
         *,
         is_async: bool = False,
         item: Callable[[Emission[Any]], Any] | None = None,
+        invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
+        ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
     ) -> None:
         self.style: int = style
         self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
         self.is_async: bool = is_async
         self.item: Callable[[Emission[Any]], Any] | None = item
+        self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
+        self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
+
+
+def call_with(function: Any, argument: Any) -> Any:
+    return function(argument)
 
 
 def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:

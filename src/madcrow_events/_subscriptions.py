@@ -391,7 +391,8 @@ class Subscription:
         handler = self.handler
         if handler is None or self.when is None:
             return handler
-        return handler if self.when(MappingProxyType(emission._keywords())) else None
+        context = MappingProxyType(emission._keywords())
+        return handler if self._shape.ask(self.when, context) else None
 
     def _is_claimed(self) -> bool:
         """Tell whether it may be called, which takes the one call that a `once` has."""
@@ -411,7 +412,7 @@ class Subscription:
         if handler is None:
             return NO_RESULT
         value = self._shape.invoke(handler, emission)
-        return Called(handler, value) if self._handler_is_weak else value
+        return Called(handler, value) if self._handler_is_weak and value is not NO_RESULT else value
 
     def _same_options(self, other: Subscription) -> bool:
         """Tell whether another subscription of the same handler has these options (H6)."""

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOBODY",
+    "RECORDER",
     "Plan",
+    "Recording",
     "Segments",
     "SubscriptionTable",
     "check_same_options",
@@ -144,10 +146,36 @@ _muted: ContextVar[frozenset[object]] = ContextVar("madcrow_events.muted", defau
 """A token for each `muted` block of this context, and of those that it was copied from."""
 
 
+RECORDER: Any = object()
+"""The origin of subscriptions that only record, which go on while handlers are faked."""
+
+
+class Recording(Protocol):
+    """A block of a test in which emissions are recorded, and perhaps no handler is called."""
+
+    is_open: bool
+
+    def _is_faked(self, event: str, /) -> bool:
+        """Tell whether the handlers of an event are not called in it."""
+        ...
+
+    def close(self) -> None:
+        """End it; doing so again is no error."""
+
+
 class SubscriptionTable:
     """The subscriptions of one signal, by sender and handler."""
 
-    __slots__ = ("__weakref__", "_busy", "_by_sender", "_lock", "_mutes", "_notes", "plans")
+    __slots__ = (
+        "__weakref__",
+        "_busy",
+        "_by_sender",
+        "_fakes",
+        "_lock",
+        "_mutes",
+        "_notes",
+        "plans",
+    )
 
     def __init__(self) -> None:
         self._renew_after_fork()
@@ -155,6 +183,7 @@ class SubscriptionTable:
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._notes: deque[Subscription] = deque()
         self._mutes: set[object] = set()
+        self._fakes: set[Recording] = set()
         self.plans = _Plans()
 
     def _renew_after_fork(self) -> None:
@@ -247,14 +276,15 @@ class SubscriptionTable:
     # Reading. Copies are made by list(), during which nothing else can run.
 
     def live(self) -> list[Subscription]:
-        """Return the active subscriptions, in the order in which they came."""
+        """Return the active subscriptions in the order in which they came, without recorders."""
         with self._exclusive():
             found = [
                 entry
                 for bucket in list(self._by_sender.values())
                 for entry in list(bucket.values())
             ]
-        return sorted((entry for entry in found if entry.active), key=lambda entry: entry._order)
+        active = (entry for entry in found if entry.active and entry.origin is not RECORDER)
+        return sorted(active, key=lambda entry: entry._order)
 
     def of_handler(self, handler: Any, sender: Any = ANY) -> list[Subscription]:
         """Return the active subscriptions of a handler; with `ANY`, those to all senders."""
@@ -277,7 +307,9 @@ class SubscriptionTable:
         """Tell whether an emission of `sender` would reach anybody; `ANY` asks for all senders."""
         keys = (ANY,) if sender is ANY else (ANY, sender_key(sender))
         return any(
-            entry.active for key in keys for entry in list(self._by_sender.get(key, {}).values())
+            entry.active and entry.origin is not RECORDER
+            for key in keys
+            for entry in list(self._by_sender.get(key, {}).values())
         )
 
     def plan_for(self, sender: Any) -> Plan:
@@ -311,13 +343,24 @@ class SubscriptionTable:
                     for entry in list(self._by_sender.get(key, {}).values())
                     if not (entry._connected and entry._handler_key in connected)
                 ]
+            if any(block.is_open for block in self._fakes):
+                entries = [entry for entry in entries if entry.origin is RECORDER]
             plan = Plan(entry for entry in entries if entry.active)
             plans.by_sender[key] = plan
             if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
                 plans.everyone = plan
         return plan
 
-    # Muting and isolating
+    # Muting, faking and isolating
+
+    def fake(self, block: Recording) -> None:
+        """Call only recorders while a block is open; to be said again when it has ended."""
+        with self._exclusive():
+            if block.is_open:
+                self._fakes.add(block)
+            else:
+                self._fakes.discard(block)
+            self.plans = _Plans()
 
     @property
     def is_muted(self) -> bool:

@@ -19,6 +19,7 @@ Each one is also the built-in that fits it, so `except LookupError` and
     ├── QueueFullError (RuntimeError)            no place for a handler that would run later
     ├── DispatcherClosedError (RuntimeError)     nobody left to run a handler later
     ├── WouldDeadlockError (RuntimeError)        waiting for what waits for the waiter
+    ├── PluginError (ImportError)                a plugin that cannot be loaded
     └── HandlerErrors (ExceptionGroup)           several failures of one emission
 
 No message holds a value from a context: names, types and fixes only.
@@ -45,6 +46,7 @@ __all__ = [
     "InvalidEventNameError",
     "InvalidOptionError",
     "MadcrowEventsError",
+    "PluginError",
     "QueueFullError",
     "SignalConflictError",
     "SubscriptionConflictError",
@@ -267,6 +269,18 @@ class DispatcherClosedError(MadcrowEventsError, RuntimeError):
 
 class WouldDeadlockError(MadcrowEventsError, RuntimeError):
     """What is waited for cannot end before the waiting does (A3)."""
+
+
+class PluginError(MadcrowEventsError, ImportError):
+    """A plugin cannot be loaded: it is no handler group, or one for a newer version.
+
+    Attributes:
+        plugin: the name of the plugin, or of the group.
+    """
+
+    def __init__(self, message: str, *, plugin: str = "") -> None:
+        super().__init__(message)
+        self.plugin: str = plugin
 
 
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is

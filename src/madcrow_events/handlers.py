@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Never, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Protocol, cast, overload
 
 from typing_extensions import TypeVar, Unpack
 
@@ -19,7 +19,7 @@ from madcrow_events._subscriptions import (
     next_order,
 )
 from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
-from madcrow_events.exceptions import HandlerSignatureError
+from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
 from madcrow_events.models import (
     AccountActivatedEventContext,
     AccountBannedEventContext,
@@ -48,6 +48,7 @@ from madcrow_events.signals import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from madcrow_events._gates import Gate
     from madcrow_events._subscriptions import Subscription
 
 __all__ = [
@@ -221,10 +222,15 @@ on_password_changed: SignalSubscriber[PasswordChangedEventContext] = _decorator(
 )
 
 
+API_VERSION: Final = 1
+"""The newest `api_version` that a `HandlerGroup` can ask for."""
+
+
 class _DeclaredSignal(NamedTuple):
     name: str
     doc: str | None
     model: type[BaseEventContext] | None
+    is_own: bool = True  # not only needed
 
 
 class _DeclaredHandler(NamedTuple):
@@ -238,12 +244,35 @@ class HandlerGroup:
 
     Declaring touches no registry; `register` does, all of the group or nothing.
 
+    A plugin exports one such group (P1).
+
     Args:
         name: what the group is called in reports.
+        api_version: the version of this interface that it was written for; there is one so far.
+
+    Attributes:
+        name: as given.
+        api_version: as given.
+
+    Raises:
+        InvalidOptionError: the version is no positive integer.
+        PluginError: it was written for a newer version of this package.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, *, api_version: int = 1) -> None:
+        requested: object = api_version
+        if not isinstance(requested, int) or isinstance(requested, bool) or requested < 1:
+            raise InvalidOptionError(
+                "api_version must be a positive int, such as 1", option="api_version"
+            )
+        if api_version > API_VERSION:
+            raise PluginError(
+                f"the group {printable(name)} asks for api_version {api_version}, and this "
+                f"madcrow-events has {API_VERSION}: upgrade madcrow-events",
+                plugin=name,
+            )
+        self.name: str = name
+        self.api_version: int = api_version
         self._signals: list[_DeclaredSignal] = []
         self._handlers: list[_DeclaredHandler] = []
 
@@ -262,14 +291,30 @@ class HandlerGroup:
         """
         self._signals.append(_DeclaredSignal(canonical_name(name), doc, context))
 
+    @overload
     def on(
-        self, name: str | EventSignal[Any], /, **options: Unpack[SubscriptionOptions]
-    ) -> Callable[[HandlerT], HandlerT]:
+        self, name: EventSignal[ContextT], /, *, batch: Batch, **options: Unpack[SingleOptions]
+    ) -> BatchHandlerDecorator[ContextT]: ...
+    @overload
+    def on(
+        self,
+        name: EventSignal[ContextT],
+        /,
+        *,
+        batch: None = None,
+        **options: Unpack[SingleOptions],
+    ) -> HandlerDecorator[ContextT]: ...
+    @overload
+    def on(
+        self, name: str, /, **options: Unpack[SubscriptionOptions]
+    ) -> Callable[[HandlerT], HandlerT]: ...
+    def on(self, name: str | EventSignal[Any], /, **options: Unpack[SubscriptionOptions]) -> Any:
         """Return a decorator that adds a function to the group, and leaves it as it is.
 
         Args:
-            name: the event's name, a pattern, or a signal; `register` declares a
-                signal's event where the registry lacks it.
+            name: the event's name, a pattern, or a signal, to which type checkers hold
+                the handler (H4); `register` declares a signal's event where the
+                registry lacks it.
             **options: see `SubscriptionOptions`.
 
         Raises:
@@ -278,8 +323,9 @@ class HandlerGroup:
         """
         check_options(options)
         if isinstance(name, EventSignal):
-            self.signal(name.name, name.doc, context=name.context_model)
             event = name.name
+            needed = _DeclaredSignal(event, name.doc, name.context_model, is_own=False)
+            self._signals.append(needed)
         else:
             event = canonical_name(name, pattern="*" in str(name))
 
@@ -306,20 +352,19 @@ class HandlerGroup:
             HandlerSignatureError: a handler cannot be called with what its event carries.
             SubscriptionConflictError: a handler is subscribed already, with other options.
         """
+        self._register(signals)
+
+    def _register(self, signals: SignalRegistry, gate: Gate | None = None) -> None:
         present = set(signals)
         start = next_order()
         try:
             for declared in self._signals:
                 signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
             for entry in self._handlers:
-                mark = next_order()
-                subscription = signals.subscribe(entry.name, entry.handler, **entry.options)
-                if subscription._order > mark:  # else it was there before
-                    subscription.origin = self
+                signals._subscribe(entry.name, entry.handler, entry.options, self, gate)
         except BaseException:
-            own = [entry.handler for entry in self._handlers]
             for subscription in signals.subscriptions:
-                if subscription._order > start and subscription.handler in own:
+                if subscription._order > start and subscription.origin is self:
                     subscription.cancel()
             for name in {declared.name for declared in self._signals} - present:
                 signals.pop(name, None)

@@ -38,7 +38,7 @@ from madcrow_events._subscriptions import (
     SubscriptionOptions,
     check_options,
 )
-from madcrow_events._tables import SubscriptionTable, renew_after_fork
+from madcrow_events._tables import RECORDER, SubscriptionTable, renew_after_fork
 from madcrow_events.exceptions import (
     ContextModelError,
     HandlerSignatureError,
@@ -68,6 +68,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from madcrow_events._gates import Gate
+    from madcrow_events._tables import Recording
     from madcrow_events.batches import Batch
 
 __all__ = [
@@ -169,10 +171,22 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             InvalidOptionError: an option means nothing.
             SubscriptionConflictError: it is subscribed already, with other options.
         """
+        return self._subscribe(handler, options)
+
+    def _subscribe(
+        self,
+        handler: Callable[..., Any],
+        options: SubscriptionOptions,
+        origin: object = None,
+        gate: Gate | None = None,
+    ) -> Subscription:
         check_options(options)
         is_batch = options.get("batch") is not None
         shape = read_shape(handler, self.name, self.context_model, batch=is_batch)
+        if gate is not None:
+            shape = gate.around(shape)
         requested = Subscription(self._table, self.name, handler, shape, _translated(options))
+        requested.origin = origin
         subscription = self._table.add(requested)
         LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
         if subscription is requested:
@@ -386,7 +400,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         """
         for subscription in self._table.unmuted_plan_for(sender).by_priority:
             handler = subscription.handler
-            if handler is not None:
+            if handler is not None and subscription.origin is not RECORDER:
                 yield handler
 
     def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
@@ -473,6 +487,9 @@ class SignalRegistry(blinker.Namespace):
         # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
+        self._recordings: tuple[Recording, ...] = ()
+        # By entry point, what plugins.py has loaded.
+        self._plugins: dict[str, Any] = {}
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
@@ -517,8 +534,11 @@ class SignalRegistry(blinker.Namespace):
                 signal = self._set_aside.get(name)
                 if signal is None or (model is not None and signal.context_model is not model):
                     signal = EventSignal(name, doc, context=model)
-                for pattern in self._patterns.live():
+                for pattern in self._patterns.live_and_recording():
                     self._extend(pattern, signal)
+                for block in self._recordings:
+                    if block._is_faked(name):
+                        signal._table.fake(block)
                 super().__setitem__(name, signal)
         if context is not None and signal.context_model is not context:
             declared = signal.context_model
@@ -579,16 +599,28 @@ class SignalRegistry(blinker.Namespace):
             InvalidOptionError: an option means nothing.
             SubscriptionConflictError: it is subscribed already, with other options.
         """
+        return self._subscribe(name, handler, options)
+
+    def _subscribe(
+        self,
+        name: str | EventSignal[Any],
+        handler: Callable[..., Any],
+        options: SubscriptionOptions,
+        origin: object = None,
+        gate: Gate | None = None,
+    ) -> Subscription:
         if not isinstance(name, str) or "*" not in name:
-            subscribe: Callable[..., Subscription] = self.resolve(name).subscribe
-            return subscribe(handler, **options)
+            return self.resolve(name)._subscribe(handler, options, origin, gate)
         pattern = canonical_name(name, pattern=True)
         check_options(options)
         is_batch = options.get("batch") is not None
         shape = read_shape(handler, pattern, None, pattern=True, batch=is_batch)
+        if gate is not None:
+            shape = gate.around(shape)
         requested = PatternSubscription(
             self._patterns, pattern, handler, shape, _translated(options)
         )
+        requested.origin = origin
         with self._lock:
             subscription = self._patterns.add(requested)
             present = self._declared()
@@ -656,12 +688,14 @@ class SignalRegistry(blinker.Namespace):
         """
         mark = object()
         signals, set_aside = {s.name: s for s in self._declared()}, self._set_aside
+        plugins, recordings = self._plugins, self._recordings
         patterns = self._patterns.live()
         handlers = [(signal._table, signal._table.live()) for signal in self._declared()]
         restore_others = [save(empty) for save in self._other_states]
         self._isolations.append(mark)
+        self._set_aside, self._plugins = {**set_aside}, {} if empty else {**plugins}
         if empty:
-            self._set_aside = {**set_aside, **signals}
+            self._set_aside.update(signals)
             self.clear_handlers()
             for name in signals.keys() - set(self._built_in):
                 del self[name]
@@ -669,7 +703,8 @@ class SignalRegistry(blinker.Namespace):
             yield self
         finally:
             in_order = self._isolations.pop() is mark
-            self._set_aside = set_aside
+            self._set_aside, self._plugins = set_aside, plugins
+            self._undo(plugins, recordings)
             self._patterns.restore(patterns)
             for signal in self._declared():
                 if signals.get(signal.name) is not signal:
@@ -682,6 +717,30 @@ class SignalRegistry(blinker.Namespace):
                 restore()
             if not in_order:
                 raise RuntimeError("isolated() blocks must end in the reverse order of their start")
+
+    def _undo(self, plugins: dict[str, Any], recordings: tuple[Recording, ...]) -> None:
+        for held in plugins.values():
+            held.reinstate()
+        for block in self._recordings:
+            if block not in recordings:
+                block.close()
+
+    def _set_aside_signal(self, signal: EventSignal[Any]) -> None:
+        """Forget an event and its handlers; who declares it again gets the same object."""
+        with self._lock:
+            self.pop(signal.name, None)
+            self._set_aside[signal.name] = signal
+        signal._table.restore(())
+
+    def _record(self, block: Recording) -> None:
+        """Take note of a block that records; to be said again when it has ended."""
+        with self._lock:
+            others = tuple(other for other in self._recordings if other is not block)
+            self._recordings = (*others, block) if block.is_open else others
+            present = self._declared()
+        for signal in present:
+            if block._is_faked(signal.name):
+                signal._table.fake(block)
 
     def _isolate_too(self, save: Callable[[bool], Callable[[], None]], /) -> None:
         """Let `isolated` restore one more piece of state.

@@ -49,6 +49,7 @@ class Fence(NamedTuple):
     line: int
     text: str
     above: str | None
+    is_file: bool  # it has a title
 
 
 def fences_in(text: str) -> Iterator[Fence]:
@@ -73,7 +74,8 @@ def fences_in(text: str) -> Iterator[Fence]:
             raise ValueError(f"the fence of line {number} is not closed")
         language = opening["info"].split()[0] if opening["info"].strip() else ""
         code = "".join(f"{inner}\n" for inner in body)
-        yield Fence(language, number + 1, textwrap.dedent(code), above)
+        is_file = " title=" in opening["info"]
+        yield Fence(language, number + 1, textwrap.dedent(code), above, is_file)
         above = None
 
 
@@ -89,7 +91,8 @@ def blocks_in(text: str) -> list[Block]:
         if fence.language not in LANGUAGES:
             raise ValueError(f"line {fence.line}: '{fence.language}' is none of {LANGUAGES}")
         if fence.language == "python":
-            previous_ran = not (fence.above and _NOT_RUN.fullmatch(fence.above))
+            # A file is of a page that test_followed.py follows.
+            previous_ran = not (fence.is_file or _NOT_RUN.fullmatch(fence.above or ""))
             if previous_ran:
                 blocks.append(Block(fence.line, fence.text, None))
             continue

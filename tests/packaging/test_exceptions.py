@@ -22,6 +22,7 @@ from madcrow_events.exceptions import (
     InvalidEventNameError,
     InvalidOptionError,
     MadcrowEventsError,
+    PluginError,
     QueueFullError,
     SignalConflictError,
     SubscriptionConflictError,
@@ -42,6 +43,7 @@ FITTING: dict[type[MadcrowEventsError], type[Exception]] = {
     InvalidEventNameError: ValueError,
     InvalidOptionError: ValueError,
     MadcrowEventsError: Exception,
+    PluginError: ImportError,
     QueueFullError: RuntimeError,
     SignalConflictError: ValueError,
     SubscriptionConflictError: ValueError,
@@ -64,6 +66,7 @@ EXAMPLES: list[MadcrowEventsError] = [
     InvalidEventNameError("wrong", name="Order Placed"),
     InvalidOptionError("wrong", option="priority"),
     MadcrowEventsError("wrong"),
+    PluginError("wrong", plugin="acme-alerts:alerts"),
     QueueFullError("wrong", event="order_placed", queue_size=1),
     SignalConflictError(
         "wrong", event="order_placed", declared=LoginEventContext, requested=LogoutEventContext

@@ -13,6 +13,7 @@ import madcrow_events
 
 FRONT_DOOR = [
     "ANY",
+    "ENTRY_POINT_GROUP",
     "LATENCY_BOUNDS",
     "AccountActivatedEventContext",
     "AccountBannedEventContext",
@@ -57,6 +58,10 @@ FRONT_DOOR = [
     "Overflow",
     "PasswordChangedEventContext",
     "PatternSubscription",
+    "Plugin",
+    "PluginError",
+    "PluginReport",
+    "PluginStatus",
     "QueueFullError",
     "RegistrationEventContext",
     "ScopeFields",
@@ -80,8 +85,10 @@ FRONT_DOOR = [
     "account_activated",
     "account_banned",
     "account_closed",
+    "check_plugins",
     "clear_all_handlers",
     "current_event",
+    "discover_plugins",
     "emit_account_activated_event",
     "emit_account_banned_event",
     "emit_account_closed_event",
@@ -94,6 +101,7 @@ FRONT_DOOR = [
     "emit_registration_event",
     "event_scope",
     "get_event_dispatcher",
+    "load_plugins",
     "login_failed",
     "madcrow_signals",
     "on_account_activated",
@@ -113,6 +121,7 @@ FRONT_DOOR = [
     "system_shutdown",
     "system_startup",
     "token_refreshed",
+    "unload_plugin",
     "unregister_handler",
     "user_logged_in",
     "user_logged_out",
@@ -147,11 +156,12 @@ def test_the_front_door_offers_exactly_these_names() -> None:
 
 
 def test_the_front_door_offers_what_every_public_module_offers() -> None:
-    # The ready-made handlers are imported from their own package, by who wants them.
+    # The ready-made handlers and the test kit are imported from their own packages, by who wants
+    # them.
     public = [
         module
         for module in all_modules()
-        if is_public(module) and ".event_handlers" not in module.__name__
+        if is_public(module) and not {"event_handlers", "testing"} & {*module.__name__.split(".")}
     ]
 
     offered = {name for module in public for name in module.__all__}

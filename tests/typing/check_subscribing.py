@@ -245,12 +245,27 @@ def check_a_group_leaves_its_handlers_as_they_are() -> None:
     signals = SignalRegistry(strict=False)
 
     @group.on("order_kept", priority=1)
-    @group.on(declare())
+    @group.on("order_placed")
     def handler(sender: object, order_id: int) -> int:
         return order_id
 
     assert_type(handler(None, order_id=7), int)
     group.register(signals)
+
+
+def check_a_group_given_a_signal_takes_what_the_signal_takes() -> None:
+    placed = declare()
+    group = HandlerGroup("orders")
+
+    assert_type(group.on(placed)(with_context)(context=OrderContext(order_id=7)), int)
+    group.on(placed, priority=1)(with_base_context)
+    group.on(placed, background=True)(with_emission)
+    group.on(placed)(with_any_emission)
+    group.on(placed)(with_keywords)
+    group.on(placed)(with_nothing)
+    assert_type(group.on(placed, batch=Batch())(with_contexts)(contexts=[]), int)
+    group.on(placed, batch=Batch())(with_emissions)
+    group.on(user_logged_in)(with_either_context)
 
 
 def check_subscribe_accepts_all_forms_of_handlers_for_batches() -> None:

@@ -144,6 +144,19 @@ def decorating() -> None:
     placed.on()(with_order)(order=order)  # type: ignore[call-arg]
 
 
+def in_a_group() -> None:
+    """What a plugin exports."""
+    group = HandlerGroup("orders")
+    group.on(placed)(with_login)  # type: ignore[type-var]
+    group.on(placed)(with_login_emission)  # type: ignore[type-var]
+    group.on(placed)(with_gift)  # type: ignore[type-var]
+    group.on(placed)(by_name)  # type: ignore[type-var]
+    group.on(placed, batch=Batch())(with_logins)  # type: ignore[call-overload]
+    group.on(placed, batch=Batch())(with_order)  # type: ignore[call-overload]
+    group.on(placed)(with_order)(context=login)  # type: ignore[arg-type]
+    HandlerGroup("orders", api_version="1")  # type: ignore[arg-type]
+
+
 def options() -> None:
     placed.subscribe(with_order, prio=1)  # type: ignore[call-overload]
     placed.subscribe(with_order, priority="high")  # type: ignore[call-overload]
@@ -155,5 +168,5 @@ def options() -> None:
     register_handler("order_placed", by_name, priority=1.5)  # type: ignore[arg-type]
     register_handler("order_placed", "by_name")  # type: ignore[arg-type]
     register_handler("order_placed")  # type: ignore[call-arg]
-    HandlerGroup("orders").on("order_placed", sendr=1)  # type: ignore[call-arg]
+    HandlerGroup("orders").on("order_placed", sendr=1)  # type: ignore[call-overload]
     HandlerGroup("orders").signal("order_placed", context=int)  # type: ignore[arg-type]

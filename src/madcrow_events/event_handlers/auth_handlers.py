@@ -46,7 +46,7 @@ auth_group: HandlerGroup = HandlerGroup("auth")
 _AFTER_THE_OTHERS = -100
 
 
-@auth_group.on(user_logged_in)
+@auth_group.on(user_logged_in)  # type: ignore[type-var]  # it takes fields by name
 def handle_user_login(
     sender: Any, *, user_id: Any, email: str | None = None, timestamp: Any = None, **_rest: Any
 ) -> Session:
@@ -64,7 +64,7 @@ def handle_user_login(
     return sessions.open(user_id, email, moment(timestamp))
 
 
-@auth_group.on(user_logged_out)
+@auth_group.on(user_logged_out)  # type: ignore[type-var]  # it takes fields by name
 def handle_user_logout(
     sender: Any,
     *,
@@ -93,7 +93,7 @@ def handle_user_logout(
     )
 
 
-@auth_group.on(user_registered)
+@auth_group.on(user_registered)  # type: ignore[type-var]  # it takes fields by name
 def handle_user_registration(
     sender: Any, *, user_id: Any, email: str | None = None, timestamp: Any = None, **_rest: Any
 ) -> Session:
@@ -131,7 +131,7 @@ def update_user_activity_metrics(sender: Any, *, user_id: Any = None, **_rest: A
     activity.count(str(sender) if emission is None else emission.event, user_id)
 
 
-@auth_group.on(user_logged_out, priority=_AFTER_THE_OTHERS)
+@auth_group.on(user_logged_out, priority=_AFTER_THE_OTHERS)  # type: ignore[type-var]  # it takes fields by name
 @auth_group.on(account_closed, priority=_AFTER_THE_OTHERS)
 def cleanup_user_session_data(sender: Any, *, user_id: Any, **_rest: Any) -> Session | None:
     """Remove what the session store kept of the user, after all other handlers.

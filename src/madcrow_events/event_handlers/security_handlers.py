@@ -83,7 +83,7 @@ def track_failed_login_attempts(
     failures.count(_key(failure_reason), None if ip_address is None else _key(ip_address))
 
 
-@security_group.on(login_failed)
+@security_group.on(login_failed)  # type: ignore[type-var]  # it takes fields by name
 @security_group.on(user_logged_in)
 def monitor_suspicious_activity(
     sender: Any,
@@ -143,7 +143,7 @@ def _emit(suspicion: Suspicion, address: str | None) -> None:
     (dispatcher or get_event_dispatcher()).emit_typed(suspicious_activity.name, context)
 
 
-@security_group.on(suspicious_activity)
+@security_group.on(suspicious_activity)  # type: ignore[type-var]  # it takes fields by name
 def handle_suspicious_activity_alert(
     sender: Any,
     *,
@@ -198,7 +198,7 @@ def handle_suspicious_activity_alert(
         raise HandlerErrors(message, errors, event=suspicious_activity.name)
 
 
-@security_group.on(session_expired)
+@security_group.on(session_expired)  # type: ignore[type-var]  # it takes fields by name
 def handle_session_expiration(
     sender: Any,
     *,

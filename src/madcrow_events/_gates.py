@@ -1,0 +1,156 @@
+"""The gate through which the handlers of a plugin are called, until it is unloaded.
+
+Whoever calls a handler first says that it enters, then looks whether the gate is
+closed. So once it is closed and those inside have left, nothing starts any more.
+An async handler is inside until its first step is done; then it has started.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._frames import CURRENT, NO_RESULT, Branch
+from madcrow_events._logs import LOGGER, handler_name
+from madcrow_events._signatures import BY_EMISSION, Shape, call_with
+from madcrow_events._tables import renew_after_fork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+__all__ = ["Gate"]
+
+_LOOKS_EVERY = 0.001  # seconds
+
+
+class Gate:
+    """Lets calls through until it is closed."""
+
+    __slots__ = ("__weakref__", "_has_told", "_inside", "_is_closed")
+
+    def __init__(self) -> None:
+        self._renew_after_fork()
+        renew_after_fork(self)
+        self._is_closed = False
+        self._has_told = False
+
+    def _renew_after_fork(self) -> None:
+        """Forget calls in threads that a forked child does not have."""
+        # By a token of each call, the thread it is made in.
+        self._inside: dict[object, int] = {}
+
+    def close(self) -> None:
+        """Let nothing through any more."""
+        self._is_closed = True
+
+    def open(self) -> None:
+        """Let calls through again."""
+        self._is_closed = self._has_told = False
+
+    def around(self, shape: Shape) -> Shape:
+        """Return a shape whose calls pass through the gate."""
+        call = self._call_async if shape.is_async else self._call
+        return Shape(
+            BY_EMISSION,
+            partial(call, shape.invoke),
+            is_async=shape.is_async,
+            item=shape.item,
+            invoke_batch=partial(call, shape.invoke_batch),
+            ask=self._ask,
+        )
+
+    def _enters(self, handler: Any) -> object:
+        """Return a token that says who is inside, or None if the gate is closed."""
+        token = object()
+        self._inside[token] = threading.get_ident()
+        if not self._is_closed:
+            return token
+        self._leave(token)
+        if not self._has_told and isinstance(CURRENT.get(None), Branch):
+            self._has_told = True
+            LOGGER.warning(
+                "%s is not called any more, for its plugin is unloaded; what waited for it in the "
+                "background is dropped: drain the dispatcher before unloading",
+                handler_name(handler),
+            )
+        return None
+
+    def _leave(self, token: object) -> None:
+        self._inside.pop(token, None)  # a child that was forked inside has forgotten it
+
+    def _call(self, invoke: Callable[[Any, Any], Any], handler: Any, argument: Any) -> Any:
+        token = self._enters(handler)
+        if token is None:
+            return NO_RESULT
+        try:
+            return invoke(handler, argument)
+        finally:
+            self._leave(token)
+
+    def _ask(self, when: Callable[[Any], object], context: Any) -> bool:
+        answer = self._call(call_with, when, context)
+        return answer is not NO_RESULT and bool(answer)
+
+    async def _call_async(
+        self, invoke: Callable[[Any, Any], Any], handler: Any, argument: Any
+    ) -> Any:
+        return await _Steps(self, invoke, handler, argument)
+
+    def wait(self, timeout: float | None) -> int:
+        """Wait for calls that are made in other threads.
+
+        Args:
+            timeout: how long to wait, in seconds; None for as long as it takes.
+
+        Returns:
+            How many of them did not end in time.
+        """
+        own = threading.get_ident()
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while True:
+            inside = sum(thread != own for thread in list(self._inside.values()))
+            if not inside or time.monotonic() >= deadline:
+                return inside
+            time.sleep(_LOOKS_EVERY)
+
+
+class _Steps:
+    """Awaits an async handler, inside of a gate until its first step is done."""
+
+    __slots__ = ("_argument", "_gate", "_handler", "_invoke")
+
+    def __init__(
+        self, gate: Gate, invoke: Callable[[Any, Any], Any], handler: Any, argument: Any
+    ) -> None:
+        self._gate = gate
+        self._invoke = invoke
+        self._handler = handler
+        self._argument = argument
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        token = self._gate._enters(self._handler)
+        if token is None:
+            return NO_RESULT
+        try:
+            steps = self._invoke(self._handler, self._argument).__await__()
+            waits_for = next(steps)
+        except StopIteration as end:
+            return end.value
+        finally:
+            self._gate._leave(token)
+        while True:
+            try:
+                yield waits_for
+            except GeneratorExit:
+                steps.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # a cancellation, which is the handler's to answer
+                try:
+                    waits_for = steps.throw(error)
+                except StopIteration as end:
+                    return end.value
+            else:
+                return (yield from steps)

@@ -1,0 +1,208 @@
+"""Trying a plugin as an application would load it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._logs import handler_name, type_name
+from madcrow_events._names import HANDLER_FAILED, canonical_name
+from madcrow_events._subscriptions import ANY
+from madcrow_events.dispatcher import EventDispatcher, set_event_dispatcher
+from madcrow_events.exceptions import (
+    InvalidOptionError,
+    MadcrowEventsError,
+    UnknownEventError,
+    WouldDeadlockError,
+)
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.models import BaseEventContext
+from madcrow_events.plugins import Plugin, _is_of, _load, outside_of_group, unload_plugin
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.testing.recorder import Recorder, record_events, shown
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    Example: TypeAlias = BaseEventContext | Mapping[str, Any]
+
+__all__ = ["assert_plugin_works"]
+
+_TIMES = 2  # what a first load leaves behind shows in the second
+_SECONDS = 10.0
+
+
+def assert_plugin_works(
+    group: HandlerGroup, /, *, examples: Mapping[str, Example] | None = None
+) -> None:
+    """Fail unless a plugin loads, answers, unloads and leaves nothing behind; twice.
+
+    It is loaded among the built-in events, with no other handlers. Then each event that its
+    handlers are for is emitted once, or once for each sender that they are for; every handler
+    must be called, and none may fail. They are really called: where one would send a mail, let
+    the test replace what sends it.
+
+    An event of which there is no example is emitted with a context that Hypothesis makes up
+    (extra: `testing`); one without a model, with no context at all.
+
+    Args:
+        group: the object that the plugin exports.
+        examples: by event, a context to emit: a model, or a mapping of keywords. An event of
+            the application is declared by its example.
+
+    Raises:
+        AssertionError: it does not; the message says what is wrong.
+        InvalidOptionError: an example is no context.
+        ImportError: a context has to be made up, and Hypothesis is not installed.
+    """
+    given: object = group
+    if not isinstance(given, HandlerGroup):
+        raise AssertionError(  # noqa: TRY004  # it is what the plugin's test asserts
+            f"a plugin exports one HandlerGroup, and this is {type_name(type(given))}"
+        )
+    if not group.handlers:
+        raise AssertionError(f"{group!r} would do nothing: add handlers with @group.on(...)")
+    _refuse_others(group)
+    by_event = _checked(examples if examples is not None else {})
+    with madcrow_signals.isolated(empty=True) as signals:
+        signals.signal(HANDLER_FAILED)  # which the recorder would leave behind
+        brought = {declared.name for declared in group._signals}
+        for event, example in by_event.items():
+            if event not in brought | set(signals):
+                model = type(example) if isinstance(example, BaseEventContext) else None
+                signals.signal(event, context=model)  # type: ignore[arg-type]  # None is the same as left out
+        for _ in range(_TIMES):
+            _try(group, by_event, signals)
+
+
+def _refuse_others(group: HandlerGroup) -> None:
+    """Refuse what `load_plugins` would find: handlers that the module subscribed by itself."""
+    handlers = [handler for _, handler in group.handlers]
+    modules = {str(getattr(handler, "__module__", None)) for handler in handlers}
+    for subscription in madcrow_signals.subscriptions:
+        handler, origin = subscription.handler, subscription.origin
+        if origin is not group and any(_is_of(module, handler) for module in modules):
+            raise AssertionError(outside_of_group(subscription))
+
+
+def _checked(examples: object) -> dict[str, Example]:
+    if not isinstance(examples, Mapping):
+        raise InvalidOptionError(
+            "examples are a mapping: examples={'order_placed': {'order_id': 7}}", option="examples"
+        )
+    for event, example in examples.items():
+        if not isinstance(example, BaseEventContext | Mapping):
+            raise InvalidOptionError(
+                f"the example of {event} is a context or a mapping of keywords, not "
+                f"{type_name(type(example))}",
+                option="examples",
+            )
+    return {canonical_name(event): example for event, example in examples.items()}
+
+
+def _try(group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRegistry) -> None:
+    present = set(signals)
+    report = _load(Plugin(group.name, "tried", "", "", "tried:group"), signals, lambda _: group)
+    if not report.ok:
+        hint = ""
+        if isinstance(report.exception, UnknownEventError):
+            event = report.exception.event
+            hint = f". If the application declares it, give an example: examples={{'{event}': ...}}"
+        raise AssertionError(f"it cannot be loaded: {report.reason}{hint}") from report.exception
+    reached = _reached(group, examples, signals)
+    dispatcher = EventDispatcher(signals, log_tracebacks=False)
+    set_event_dispatcher(dispatcher)  # for handlers that emit; undone with the isolation
+    with record_events(signals=signals) as events:  # those that its handlers emit, too
+        try:
+            for signal, sender in reached:
+                _emit(dispatcher, signal, sender, examples.get(signal.name))
+        finally:
+            have_ended = _close(dispatcher)
+    if not have_ended:
+        raise AssertionError(f"its handlers did not end within {_SECONDS} s")
+    _look_at(group, events)
+    unload_plugin("tried", signals=signals)
+    if signals.subscriptions:
+        raise AssertionError(
+            f"it leaves subscriptions behind that are not its group's: {signals.subscriptions}"
+        )
+    left = set(signals) - present
+    if left:
+        raise AssertionError(f"it leaves events behind that are not its group's: {sorted(left)}")
+
+
+def _reached(
+    group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRegistry
+) -> list[tuple[EventSignal[Any], Any]]:
+    """Return each signal that the group's handlers are for, with each sender that they are for."""
+    reached = {
+        (signal.name, subscription._sender_key): (signal, subscription.sender)
+        for signal in signals._declared()
+        for subscription in signal.subscriptions
+        if subscription.origin is group
+    }
+    events = {event for event, _ in reached}
+    for event in examples.keys() - events:
+        near = get_close_matches(event, events, 1)
+        raise AssertionError(
+            f"none of its handlers is for {event}, of which there is an example"
+            + (f": did you mean {near[0]}?" if near else "")
+        )
+    if not reached:
+        raise AssertionError(
+            f"no event that is declared reaches the handlers of {group!r}: give an example of one "
+            "that the application declares, examples={'order_placed': ...}"
+        )
+    return list(reached.values())
+
+
+def _emit(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], sender: Any, example: Example | None
+) -> None:
+    sender = None if sender is ANY else sender
+    if example is None and signal.context_model is not None:
+        from madcrow_events.testing.strategies import simplest  # noqa: PLC0415  # it needs the extra
+
+        try:
+            example = simplest(signal.context_model)
+        except InvalidOptionError as error:
+            raise AssertionError(
+                f"no context of {signal.name} can be made up: give an example, "
+                f"examples={{'{signal.name}': ...}}"
+            ) from error
+    try:
+        if isinstance(example, BaseEventContext):
+            dispatcher.emit_typed(signal, example, sender)
+        else:
+            dispatcher.emit(signal, sender, **(example or {}))
+    except MadcrowEventsError as error:
+        raise AssertionError(f"the example of {signal.name} cannot be emitted: {error}") from error
+
+
+def _close(dispatcher: EventDispatcher) -> bool:
+    try:
+        return dispatcher.close(_SECONDS)
+    except WouldDeadlockError as error:
+        raise AssertionError(
+            "assert_plugin_works cannot wait for async handlers inside of an event loop: let its "
+            "test be a plain function"
+        ) from error
+
+
+def _look_at(group: HandlerGroup, events: Recorder) -> None:
+    called = []
+    for emission in events.emissions:
+        called += [result.handler for result in emission.results]
+        for handler, exception in emission.failures:
+            raise AssertionError(
+                f"{handler_name(handler)} failed on {shown(emission)}: {type_name(type(exception))}"
+                ". If it cannot come like this, give an example of how it does: "
+                f"examples={{'{emission.event}': ...}}"
+            ) from exception
+    for event, handler in group.handlers:
+        if handler not in called:
+            raise AssertionError(
+                f"{handler_name(handler)} was not called for {event}: give an example that its "
+                f"`when` lets through, examples={{'{event}': ...}}"
+            )

@@ -1,0 +1,404 @@
+"""Recording what is emitted, to assert on it.
+
+It is longer than other files because a recorder's assertions are explained one by one, and
+share what they say when they fail.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from contextlib import AbstractContextManager
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._frames import NO_RESULT
+from madcrow_events._logs import handler_name, type_name
+from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
+from madcrow_events._tables import RECORDER
+from madcrow_events._waiting import Listeners, check_seconds
+from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
+from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Self, TypeAlias
+
+    from madcrow_events._subscriptions import Subscription
+
+    Where: TypeAlias = Callable[[Mapping[str, Any]], object]
+
+__all__ = ["Recorder", "fake_events", "record_events"]
+
+_FIRST = sys.maxsize  # priority
+
+
+class Recorder(AbstractContextManager["Recorder"]):
+    """The emissions of a registry, from every thread, task and dispatcher, while it is open.
+
+    Made by `record_events` and `fake_events`, for a `with` or an `async with` block. It stays
+    readable after its block. Unlike all else in this package, its messages show the values of
+    contexts: use it in tests.
+
+    Attributes:
+        is_open: whether its block has begun, and not ended.
+    """
+
+    def __init__(
+        self, patterns: tuple[str, ...], signals: SignalRegistry, *, calls_handlers: bool = True
+    ) -> None:
+        self._patterns = [
+            canonical_name(pattern, pattern="*" in str(pattern))
+            for pattern in patterns or ("*", HANDLER_FAILED)
+        ]
+        self._signals = signals
+        self._calls_handlers = calls_handlers
+        self._arrived = Listeners()
+        # By identity, for one that several patterns match is recorded once.
+        self._emissions: dict[int, Emission[Any]] = {}
+        self._subscriptions: list[Subscription] = []
+        self._has_begun = False
+        self.is_open: bool = False
+
+    def __enter__(self) -> Self:
+        """Begin to record.
+
+        Raises:
+            RuntimeError: it has begun before.
+            UnknownEventError: a pattern without a `*` is the name of no declared event.
+        """
+        if self._has_begun:
+            raise RuntimeError("this recorder was open before: make another one for each block")
+        for pattern in self._patterns:
+            if "*" not in pattern:
+                self._signals.resolve(pattern)
+        self._has_begun = self.is_open = True
+        for pattern in self._patterns:
+            self._subscriptions.append(
+                self._signals._subscribe(
+                    pattern, self._record, {"priority": _FIRST, "weak": False}, RECORDER
+                )
+            )
+        self._signals._record(self)
+        return self
+
+    async def __aenter__(self) -> Self:
+        """Begin to record."""
+        return self.__enter__()
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Stop recording."""
+        self.close()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        """Stop recording."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop recording; doing so again is no error."""
+        self.is_open = False
+        self._signals._record(self)
+        while self._subscriptions:
+            self._subscriptions.pop().cancel()
+
+    def _is_faked(self, event: str, /) -> bool:
+        return not self._calls_handlers and self._matches(event)
+
+    def _matches(self, event: str) -> bool:
+        return any(
+            # As for subscriptions, no pattern means `handler_failed`.
+            event == pattern if event == HANDLER_FAILED else fnmatch.fnmatchcase(event, pattern)
+            for pattern in self._patterns
+        )
+
+    def _record(self, emission: Emission) -> Any:
+        self._emissions[id(emission)] = emission
+        self._arrived.tell()
+        return NO_RESULT  # so that it does not show among the results
+
+    @property
+    def emissions(self) -> tuple[Emission[Any], ...]:
+        """What was emitted, in the order in which the emissions began."""
+        return tuple(list(self._emissions.values()))  # noqa: C414  # list() cannot be interrupted
+
+    def clear(self) -> None:
+        """Forget what was emitted so far."""
+        self._emissions.clear()
+
+    def assert_emitted(
+        self,
+        event: str | EventSignal[Any],
+        /,
+        *,
+        times: int | None = None,
+        where: Where | None = None,
+        **fields: Any,
+    ) -> Emission[Any]:
+        """Fail unless an event was emitted, with these values in its context.
+
+        Args:
+            event: the event's name, or its signal.
+            times: exactly how often; at least once unless given.
+            where: a predicate over the context, as a mapping; what it raises goes through.
+            **fields: values of the context.
+
+        Returns:
+            The last of the emissions that match.
+
+        Raises:
+            AssertionError: it was not; the message shows what was emitted instead. Or it is
+                none of the events that are recorded.
+            UnknownEventError: no such event is declared.
+            InvalidOptionError: `times` is no positive number.
+        """
+        if times is not None and (type(times) is not int or times < 1):
+            raise InvalidOptionError(
+                "times is how often, 1 or more: for never there is assert_not_emitted",
+                option="times",
+            )
+        found = self._matching(event, where, fields)
+        if found and times in (None, len(found)):
+            return found[-1]
+        what = _described(event, where, fields)
+        if times is None:
+            raise AssertionError(f"{what} was not emitted.\n{self._told()}")
+        raise AssertionError(
+            f"{what} was emitted {_times(len(found))}, not {_times(times)}.\n{self._told()}"
+        )
+
+    def assert_not_emitted(
+        self,
+        event: str | EventSignal[Any],
+        /,
+        *,
+        where: Where | None = None,
+        **fields: Any,
+    ) -> None:
+        """Fail if an event was emitted with these values; see `assert_emitted`.
+
+        Raises:
+            AssertionError: it was. Or it is none of the events that are recorded.
+            UnknownEventError: no such event is declared.
+        """
+        found = self._matching(event, where, fields)
+        if found:
+            what = _described(event, where, fields)
+            raise AssertionError(f"{what} was emitted {_times(len(found))}.\n{self._told()}")
+
+    def assert_handled_by(
+        self, event: str | EventSignal[Any], handler: Callable[..., Any], /
+    ) -> None:
+        """Fail unless a handler was called for an event, and returned.
+
+        Args:
+            event: the event's name, or its signal.
+            handler: the handler.
+
+        Raises:
+            AssertionError: it was not, or raised; the message names those that were called. Or
+                the event is none of those that are recorded.
+            UnknownEventError: no such event is declared.
+        """
+        emissions = self._matching(event, None, {})
+        called = [it.handler for emission in emissions for it in emission.results]
+        if handler in called:
+            return
+        name = handler_name(handler)
+        failures = [it for emission in emissions for it in emission.failures]
+        for failure in failures:
+            if failure.handler == handler:
+                raise AssertionError(
+                    f"{name} was called for {_name_of(event)}, and raised "
+                    f"{type_name(type(failure.exception))}"
+                ) from failure.exception
+        others = sorted({handler_name(it) for it in called}) or ["nobody"]
+        hint = ""
+        if not self._calls_handlers:
+            hint = " In a fake_events block handlers are not called."
+        elif any(emission.pending for emission in emissions):
+            hint = (
+                " Some have not finished: drain() the dispatcher first, or await its drain_async()."
+            )
+        raise AssertionError(
+            f"{_name_of(event)} was not handled by {name}, but by {', '.join(others)}.{hint}\n"
+            f"{self._told()}"
+        )
+
+    def wait_for(
+        self,
+        event: str | EventSignal[Any],
+        /,
+        timeout: float | None = 5.0,
+        *,
+        where: Where | None = None,
+        **fields: Any,
+    ) -> Emission[Any]:
+        """Wait until another thread emits an event, unless it was emitted already.
+
+        Args:
+            event: the event's name, or its signal.
+            timeout: how long to wait, in seconds; None for as long as it takes.
+            where: as for `assert_emitted`.
+            **fields: likewise.
+
+        Returns:
+            The last of the emissions that match.
+
+        Raises:
+            AssertionError: it was not emitted in time. Or it is none of the events that are
+                recorded.
+            UnknownEventError: no such event is declared.
+            InvalidOptionError: the timeout is no number of seconds.
+        """
+        check_seconds("timeout", timeout)
+        self._arrived.wait(lambda: self._matching(event, where, fields), timeout)
+        return self._awaited(event, timeout, where, fields)
+
+    async def wait_for_async(
+        self,
+        event: str | EventSignal[Any],
+        /,
+        timeout: float | None = 5.0,  # noqa: ASYNC109  # as for wait_for
+        *,
+        where: Where | None = None,
+        **fields: Any,
+    ) -> Emission[Any]:
+        """Wait likewise in a task, so that other tasks of its event loop can emit it."""
+        check_seconds("timeout", timeout)
+        await self._arrived.wait_async(lambda: self._matching(event, where, fields), timeout)
+        return self._awaited(event, timeout, where, fields)
+
+    def _awaited(
+        self,
+        event: str | EventSignal[Any],
+        timeout: float | None,
+        where: Where | None,
+        fields: Mapping[str, Any],
+    ) -> Emission[Any]:
+        found = self._matching(event, where, fields)
+        if not found:
+            raise AssertionError(
+                f"{_described(event, where, fields)} was not emitted within {timeout} s.\n"
+                f"{self._told()}"
+            )
+        return found[-1]
+
+    def _matching(
+        self, event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
+    ) -> list[Emission[Any]]:
+        if where is not None and not callable(where):
+            raise InvalidOptionError(
+                "where is a predicate over the context, such as lambda order: order['total'] > 3",
+                option="where",
+            )
+        name = _name_of(event)
+        found = [emission for emission in self.emissions if emission.event == name]
+        self._refuse_what_always_holds(name, found, fields)
+        return [emission for emission in found if _has(emission._keywords(), fields, where)]
+
+    def _refuse_what_always_holds(
+        self, name: str, found: list[Emission[Any]], fields: Mapping[str, Any]
+    ) -> None:
+        """Refuse assertions that say nothing: about what is misspelt, or not recorded."""
+        if not self._has_begun:
+            raise AssertionError("nothing was recorded yet: use the recorder in a with block")
+        if not found:
+            if name not in self._signals and name != HANDLER_FAILED:
+                raise unknown_event(name, self._signals)
+            if not self._matches(name):
+                raise AssertionError(
+                    f"{name} is not recorded, only {', '.join(self._patterns)}: name it, too"
+                )
+        models = {signal.context_model for signal in [self._signals.get(name)] if signal}
+        for model in models - {None}:
+            known = set(model.model_fields).union(*(it._keywords() for it in found))
+            for field in fields.keys() - known:
+                near = get_close_matches(field, known, 1)
+                raise AssertionError(
+                    f"{type_name(model)} has no field {field}"
+                    + (f": did you mean {near[0]}?" if near else "")
+                )
+
+    def _told(self) -> str:
+        emissions = self.emissions
+        if not emissions:
+            return "Nothing was emitted."
+        return "\n  ".join(["Emitted, in this order:", *map(shown, emissions)])
+
+
+def _name_of(event: str | EventSignal[Any]) -> str:
+    return event.name if isinstance(event, EventSignal) else canonical_name(event)
+
+
+def _has(context: Mapping[str, Any], fields: Mapping[str, Any], where: Where | None) -> bool:
+    return all(
+        name in context and _are_equal(name, context[name], value) for name, value in fields.items()
+    ) and (where is None or bool(where(context)))
+
+
+def _are_equal(name: str, found: Any, expected: Any) -> bool:
+    if found is expected:
+        return True
+    try:
+        return bool(found == expected)
+    except Exception as error:
+        raise AssertionError(
+            f"values of {name} cannot be compared with ==: compare them in where="
+        ) from error
+
+
+def _times(number: int) -> str:
+    return {0: "never", 1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def _described(
+    event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
+) -> str:
+    parts = [_shown_value(name, value) for name, value in fields.items()]
+    if where is not None:
+        parts.append(f"where={handler_name(where)}")
+    return f"{_name_of(event)}({', '.join(parts)})" if parts else _name_of(event)
+
+
+def shown(emission: Emission[Any]) -> str:
+    """Return an emission as a call, with the values of its context."""
+    values = [_shown_value(name, value) for name, value in emission._keywords().items()]
+    return f"{emission.event}({', '.join(values)})"
+
+
+def _shown_value(name: str, value: object) -> str:
+    try:
+        return f"{name}={value!r}"
+    except Exception:  # noqa: BLE001  # what cannot be shown must not hide what failed
+        return f"{name}=<{type_name(type(value))} without a repr>"
+
+
+def record_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:
+    """Record emissions in a `with` or `async with` block.
+
+    Args:
+        *patterns: names or patterns of events; all of them unless given. A pattern never means
+            `handler_failed`, which can be named.
+        signals: the registry.
+
+    Raises:
+        InvalidEventNameError: a name or pattern is malformed.
+    """
+    return Recorder(patterns, signals)
+
+
+def fake_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:
+    """Record emissions in a `with` or `async with` block, and call none of their handlers.
+
+    It holds for the whole process. A handler that is subscribed in the block is not called
+    either, before the block has ended; what waited in the background before it is.
+
+    Args:
+        *patterns: see `record_events`; the handlers of other events are called.
+        signals: the registry.
+
+    Raises:
+        InvalidEventNameError: a name or pattern is malformed.
+    """
+    return Recorder(patterns, signals, calls_handlers=False)

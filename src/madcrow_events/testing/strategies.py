@@ -1,0 +1,223 @@
+"""Hypothesis strategies for contexts (extra: testing)."""
+
+from __future__ import annotations
+
+import datetime as dt
+import types
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
+
+try:
+    from hypothesis import Phase, find, reject, settings
+    from hypothesis import strategies as st
+    from hypothesis.errors import HypothesisException
+except ImportError as _error:  # pragma: no cover  # the tests need it themselves
+    raise ImportError(
+        "madcrow_events.testing.strategies needs Hypothesis: pip install 'madcrow-events[testing]'"
+    ) from _error
+
+import pydantic
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from typing_extensions import TypeAliasType
+
+from madcrow_events._logs import type_name
+from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.models import BaseEventContext
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+__all__ = ["contexts"]
+
+ContextT = TypeVar("ContextT", bound=BaseEventContext)
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
+
+_HOPELESS = 25  # contexts that were made up and refused, and none that was not
+
+_AWARE = st.datetimes(timezones=st.just(dt.UTC))
+_YEAR_2000 = dt.datetime(2000, 1, 1)  # noqa: DTZ001  # Hypothesis takes the zone apart
+_YEAR_3000 = dt.datetime(3000, 1, 1)  # noqa: DTZ001  # likewise
+
+# What Hypothesis does not know, or knows with values that hardly ever are valid.
+_KNOWN: dict[Any, SearchStrategy[Any]] = {
+    dt.datetime: _AWARE,
+    Any: st.none() | st.booleans() | st.integers() | st.text(),
+    pydantic.AwareDatetime: _AWARE,
+    pydantic.NaiveDatetime: st.datetimes(),
+    pydantic.PastDatetime: st.datetimes(max_value=_YEAR_2000),
+    pydantic.FutureDatetime: st.datetimes(min_value=_YEAR_3000),
+    pydantic.PastDate: st.dates(max_value=_YEAR_2000.date()),
+    pydantic.FutureDate: st.dates(min_value=_YEAR_3000.date()),
+}
+
+
+def contexts(model: type[ContextT], /, **fields: SearchStrategy[Any]) -> SearchStrategy[ContextT]:
+    """Return a strategy for valid contexts of a model.
+
+    Each field is drawn from its annotation and limits, such as `Field(ge=0)` or `pattern=...`,
+    those of models in it included; one with a default is left out now and then. What a
+    validator refuses is not drawn.
+
+    Args:
+        model: the context model.
+        **fields: strategies for fields that need one of their own, because a validator lets
+            few values through, or Hypothesis does not know their type.
+
+    Raises:
+        InvalidOptionError: the model is none, or has no such field; or a field needs a strategy
+            of its own. That too few values are valid shows when they are drawn.
+    """
+    given: object = model
+    if not (isinstance(given, type) and issubclass(given, BaseEventContext)):
+        raise InvalidOptionError(
+            "contexts takes a model of contexts, such as LoginEventContext", option="model"
+        )
+    for name, strategy in fields.items():
+        if name not in model.model_fields:
+            raise InvalidOptionError(f"{type_name(model)} has no field {name}", option=name)
+        if not isinstance(strategy, st.SearchStrategy):
+            raise InvalidOptionError(
+                f"{name} is a strategy, such as st.just({strategy!r})", option=name
+            )
+    return _instances(model, fields)
+
+
+def simplest(model: type[ContextT], /) -> ContextT:
+    """Return the simplest of a model's contexts, as Hypothesis sees it."""
+    first = settings(database=None, phases=[Phase.generate])  # which is what it would shrink to
+    return find(contexts(model), lambda _: True, settings=first)
+
+
+def _instances(
+    model: type[_ModelT], fields: dict[str, SearchStrategy[Any]]
+) -> SearchStrategy[_ModelT]:
+    required: dict[str, SearchStrategy[Any]] = {}
+    optional: dict[str, SearchStrategy[Any]] = {}
+    for name, field in model.model_fields.items():
+        strategy = fields.get(name)
+        if strategy is None:
+            try:
+                strategy = _of_type(field.annotation, field.metadata)
+            except HypothesisException as error:
+                raise InvalidOptionError(_needs_strategy(model, name), option=name) from error
+        is_needed = field.is_required() or name in fields
+        (required if is_needed else optional)[field.alias or name] = strategy
+    refused: Counter[str] = Counter()  # the fields of contexts that were
+    tried = Counter(valid=0, invalid=0)
+
+    def build(values: dict[str, Any]) -> _ModelT:
+        try:
+            instance = model(**values)
+        except ValidationError as error:
+            refused.update(str(problem["loc"][0]) for problem in error.errors() if problem["loc"])
+            tried["invalid"] += 1
+            if not tried["valid"] and tried["invalid"] >= _HOPELESS:
+                name = refused.most_common(1)[0][0]
+                raise InvalidOptionError(_needs_strategy(model, name), option=name) from None
+            reject()
+        tried["valid"] += 1
+        return instance
+
+    return st.fixed_dictionaries(required, optional=optional).map(build)
+
+
+def _needs_strategy(model: type[BaseModel], name: str) -> str:
+    return (
+        f"valid values of {type_name(model)}.{name} cannot be made up: give a strategy, as in "
+        f"contexts({type_name(model)}, {name}=st.just(...))"
+    )
+
+
+def _of_type(annotation: Any, limits: Iterable[Any] = ()) -> SearchStrategy[Any]:
+    """Return a strategy for values of a type within limits.
+
+    Raises:
+        HypothesisException: Hypothesis does not know the type.
+    """
+    limits = [*_flat(limits)]
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if isinstance(annotation, TypeAliasType):
+        return _of_type(annotation.__value__, limits)
+    if origin is Annotated:
+        return _of_type(arguments[0], [*arguments[1:], *limits])
+    if origin in (Union, types.UnionType):
+        return st.one_of([_of_type(argument, limits) for argument in arguments])
+    if origin in (list, set, frozenset, tuple, dict):
+        return _containers(origin, arguments, limits)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return st.deferred(lambda: _instances(annotation, {}))
+    return _of_plain_type(annotation, limits)
+
+
+def _of_plain_type(annotation: Any, limits: list[Any]) -> SearchStrategy[Any]:
+    pattern = _limit(limits, "pattern")
+    if annotation is str and pattern is not None:
+        is_valid = _validity(annotation, limits)
+        return st.from_regex(pattern).filter(is_valid)
+    if annotation is Decimal:
+        return _decimals(limits)
+    if annotation in _KNOWN:
+        return _KNOWN[annotation]
+    for limit in limits:
+        if type(limit).__module__ == "annotated_types":  # the others Hypothesis does not know
+            annotation = Annotated[annotation, limit]
+    strategy: SearchStrategy[Any] = st.from_type(annotation)
+    strategy.validate()
+    return strategy
+
+
+def _validity(annotation: Any, limits: list[Any]) -> Callable[[Any], bool]:
+    """Return a function that tells whether a value is within limits, as pydantic sees them."""
+    for limit in limits:
+        annotation = Annotated[annotation, limit]
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+
+    def is_valid(value: Any) -> bool:
+        try:
+            adapter.validate_python(value)
+        except ValidationError:
+            return False
+        return True
+
+    return is_valid
+
+
+def _flat(limits: Iterable[Any]) -> Iterator[Any]:
+    for limit in limits:
+        parts = getattr(limit, "metadata", limit)  # a `Field(...)` has some
+        if isinstance(parts, Iterable):
+            yield from _flat(parts)
+        else:
+            yield limit
+
+
+def _limit(limits: list[Any], *names: str) -> Any:
+    """Return the value that the limits have under one of these names, or None."""
+    values = (getattr(limit, name, None) for limit in limits for name in names)
+    return next((value for value in values if value is not None), None)
+
+
+def _containers(origin: Any, arguments: Any, limits: list[Any]) -> SearchStrategy[Any]:
+    sizes = {
+        "min_size": _limit(limits, "min_length") or 0,
+        "max_size": _limit(limits, "max_length"),
+    }
+    if origin is dict:
+        return st.dictionaries(*map(_of_type, arguments), **sizes)
+    if origin is tuple and Ellipsis not in arguments:
+        return st.tuples(*map(_of_type, arguments))
+    items = _of_type(arguments[0])
+    return st.lists(items, **sizes, unique=origin in (set, frozenset)).map(origin)
+
+
+def _decimals(limits: list[Any]) -> SearchStrategy[Decimal]:
+    least, most = _limit(limits, "ge", "gt"), _limit(limits, "le", "lt")
+    places, digits = _limit(limits, "decimal_places"), _limit(limits, "max_digits")
+    if digits is not None:
+        places = 0 if places is None else places
+        bound = Decimal(10) ** (digits - places) - Decimal(10) ** -places
+        least = -bound if least is None else max(least, -bound)
+        most = bound if most is None else min(most, bound)
+    return st.decimals(least, most, allow_nan=False, allow_infinity=False, places=places)

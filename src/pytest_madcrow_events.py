@@ -1,0 +1,72 @@
+"""The pytest plugin of madcrow-events: fixtures, and handlers that no test leaves behind.
+
+It is loaded into every pytest run of an environment, so it imports nothing of
+the package until a fixture is used. It has no assertions: PYTEST_DONT_REWRITE
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from madcrow_events import EventDispatcher, SignalRegistry
+    from madcrow_events.testing import Recorder
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the ini option."""
+    parser.addini(
+        "madcrow_events_isolate",
+        "each test starts with the event handlers that were registered at import, and leaves none",
+        type="bool",
+        default=False,
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Isolate every test, where the ini option says so."""
+    if config.getini("madcrow_events_isolate"):
+        config.pluginmanager.register(_Isolation(), "madcrow_events_isolation")
+
+
+class _Isolation:
+    @pytest.fixture(autouse=True)
+    def _isolate_events(self) -> Iterator[None]:
+        from madcrow_events import madcrow_signals  # noqa: PLC0415
+
+        with madcrow_signals.isolated():
+            yield
+
+
+@pytest.fixture
+def isolated_signals() -> Iterator[SignalRegistry]:
+    """Return the default registry without handlers; what the test does to it is undone."""
+    from madcrow_events import madcrow_signals  # noqa: PLC0415
+
+    with madcrow_signals.isolated(empty=True) as signals:
+        yield signals
+
+
+@pytest.fixture
+def event_dispatcher(isolated_signals: SignalRegistry) -> Iterator[EventDispatcher]:
+    """Return a dispatcher of `isolated_signals`, which is the default one during the test."""
+    from madcrow_events import EventDispatcher, set_event_dispatcher  # noqa: PLC0415
+
+    with EventDispatcher(isolated_signals) as dispatcher:
+        set_event_dispatcher(dispatcher)
+        yield dispatcher
+
+
+@pytest.fixture
+def recorded_events(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """Record what the test emits on the default registry."""
+    if "isolated_signals" in request.fixturenames:
+        request.getfixturevalue("isolated_signals")  # first, for it begins without any handler
+    from madcrow_events.testing import record_events  # noqa: PLC0415
+
+    with record_events() as events:
+        yield events
