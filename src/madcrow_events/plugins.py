@@ -210,15 +210,18 @@ def _load(
     try:
         group = (import_group or _imported)(plugin)
         _refuse_twice(group, plugins)
-        for registry in _both(signals):
-            group.unregister(registry)  # what it registered itself would not pass the gate
+        for signal in _remembered(plugin, signals):
+            signals._declare_again(signal)
+        group.unregister(signals)  # what it registered itself would not pass the gate
         _refuse_others(own, signals, start)
         group._register(signals, held.gate)
         held.report = report = PluginReport(
             plugin,
             "loaded",
             milliseconds=(time.perf_counter() - began) * 1000,
-            signals=tuple(signal.name for signal in _brought(own, group, signals, declared)),
+            signals=tuple(
+                signal.name for signal in _brought(plugin, own, group, signals, declared)
+            ),
             handlers=tuple(event for event, _ in group.handlers),
         )
         held.group = group
@@ -228,7 +231,7 @@ def _load(
         return PluginReport(plugin, "failed", _reason(error), took, exception=error)
     finally:
         if held.report is None:
-            _forget(own, signals, declared, start)
+            _forget(plugin, own, signals, declared, start)
             del plugins[plugin.entry_point]
     return report
 
@@ -281,15 +284,28 @@ def _reason(error: BaseException) -> str:
     return f"{f'{kind}: {text}' if text else kind}{_place(error)}"
 
 
-def _place(error: BaseException) -> str:
-    """Tell where the plugin's own code was, if it was anywhere."""
-    place, traceback = "", error.__traceback__
+def _places(error: BaseException) -> list[tuple[str, int]]:
+    """Return the files and lines of an error's traceback, the innermost last."""
+    found, traceback = [], error.__traceback__
     while traceback is not None:
-        code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(("<frozen", os.path.dirname(__file__))):  # noqa: PTH120  # pathlib would be imported for it
-            place = f" ({printable(code.co_filename)}, line {traceback.tb_lineno})"
+        found.append((traceback.tb_frame.f_code.co_filename, traceback.tb_lineno))
         traceback = traceback.tb_next
-    return place
+    return found
+
+
+_HERE = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120  # pathlib would be imported for it
+
+
+def _place(error: BaseException) -> str:
+    """Tell where an error was raised or, if this package raised it, what led there."""
+    places = [it for it in _places(error) if not it[0].startswith(("<frozen", _HERE))]
+    return f" ({printable(places[-1][0])}, line {places[-1][1]})" if places else ""
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether this package raised an error, whose text then quotes nothing."""
+    places = _places(error)
+    return isinstance(error, MadcrowEventsError) and places[-1][0].startswith(_HERE)
 
 
 # What a plugin's code did to the registry by itself, outside of its group, is told from what other
@@ -344,29 +360,50 @@ def outside_of_group(subscription: Subscription) -> str:
 
 
 def _brought(
-    own: str, group: HandlerGroup | None, signals: SignalRegistry, declared: set[str]
+    plugin: Plugin,
+    own: str,
+    group: HandlerGroup | None,
+    signals: SignalRegistry,
+    declared: set[str],
 ) -> list[Any]:
-    """Return the signals that came with a plugin: those that it, or its group, declared."""
+    """Return the signals that came with a plugin: those that it, or its group, declared.
+
+    What its modules declared is remembered, for they are imported once, and may be loaded again.
+    """
+    new = [signal for signal in signals._declared() if signal.name not in declared]
+    by_modules = {
+        *_remembered(plugin, signals),
+        *(signal for signal in new if _is_of(own, signal.context_model)),
+    }
+    signals._plugin_events[plugin.name] = tuple(
+        (sys.modules.get(signal.context_model.__module__), signal) for signal in by_modules
+    )
     by_group = {entry.name for entry in group._signals if entry.is_own} if group else set()
+    return [signal for signal in new if signal.name in by_group or signal in by_modules]
+
+
+def _remembered(plugin: Plugin, signals: SignalRegistry) -> list[Any]:
+    """Return what modules of a plugin declared that are still the same, and do so no more."""
     return [
         signal
-        for signal in signals._declared()
-        if signal.name not in declared
-        and (signal.name in by_group or _is_of(own, signal.context_model))
+        for module, signal in signals._plugin_events.get(plugin.name, ())
+        if module is sys.modules.get(signal.context_model.__module__) is not None
     ]
 
 
-def _forget(own: str, signals: SignalRegistry, declared: set[str], start: int) -> None:
+def _forget(
+    plugin: Plugin, own: str, signals: SignalRegistry, declared: set[str], start: int
+) -> None:
     for subscription in _subscribed_by(own, signals, start):
         subscription.cancel()
-    for signal in _brought(own, None, signals, declared):
-        signals._set_aside_signal(signal)
+    for signal in _brought(plugin, own, None, signals, declared):
+        signals._forget(signal)
 
 
 def _log(report: PluginReport, *, is_wanted: bool) -> None:
     level = {"loaded": logging.INFO, "refused": logging.WARNING, "failed": logging.ERROR}
     reason, error = report.reason, report.exception
-    if error is not None and not isinstance(error, MadcrowEventsError):
+    if error is not None and not _is_ours(error):
         # Its text is the plugin's, and may quote anything (G1).
         reason = f"{type_name(type(error))}{_place(error)}; the report has its text"
     LOGGER.log(
@@ -529,11 +566,19 @@ def _unload(
         held.gate.close()
         held.group.unregister(signals)
         unfinished = held.gate.wait(timeout)
+        others = {
+            entry.name
+            for other in plugins.values()
+            if other.ticket
+            for entry in other.group._signals
+        }
         for event in report.signals:
             signal = signals.get(event)
             # A part of somebody's pattern comes back with the signal.
-            if signal is not None and all(it._owner is not None for it in signal.subscriptions):
-                signals._set_aside_signal(signal)
+            if signal is None or any(it._owner is None for it in signal.subscriptions):
+                continue
+            if event not in others:
+                signals._forget(signal)
     finally:
         del plugins[report.plugin.entry_point]
     if unfinished:

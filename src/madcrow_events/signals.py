@@ -490,6 +490,8 @@ class SignalRegistry(blinker.Namespace):
         self._recordings: tuple[Recording, ...] = ()
         # By entry point, what plugins.py has loaded.
         self._plugins: dict[str, Any] = {}
+        # By plugin, the events that its modules declared, each with the module.
+        self._plugin_events: dict[str, tuple[tuple[Any, Any], ...]] = {}
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
@@ -609,9 +611,10 @@ class SignalRegistry(blinker.Namespace):
         origin: object = None,
         gate: Gate | None = None,
     ) -> Subscription:
-        if not isinstance(name, str) or "*" not in name:
+        # A recorder's names are patterns, too: it also hears an event that is declared anew.
+        if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
             return self.resolve(name)._subscribe(handler, options, origin, gate)
-        pattern = canonical_name(name, pattern=True)
+        pattern = canonical_name(name, pattern="*" in name)
         check_options(options)
         is_batch = options.get("batch") is not None
         shape = read_shape(handler, pattern, None, pattern=True, batch=is_batch)
@@ -666,7 +669,9 @@ class SignalRegistry(blinker.Namespace):
 
     @staticmethod
     def _extend(pattern: PatternSubscription, signal: EventSignal[Any]) -> None:
-        if signal.name != HANDLER_FAILED and pattern._matches(signal.name):
+        if signal.name == HANDLER_FAILED != pattern.event:
+            return  # it is never meant by a star
+        if pattern._matches(signal.name):
             pattern._extend_to(signal._table, signal.name)
 
     # Isolation, for tests
@@ -693,9 +698,9 @@ class SignalRegistry(blinker.Namespace):
         handlers = [(signal._table, signal._table.live()) for signal in self._declared()]
         restore_others = [save(empty) for save in self._other_states]
         self._isolations.append(mark)
-        self._set_aside, self._plugins = {**set_aside}, {} if empty else {**plugins}
+        self._plugins = {} if empty else {**plugins}
         if empty:
-            self._set_aside.update(signals)
+            self._set_aside = {**set_aside, **signals}
             self.clear_handlers()
             for name in signals.keys() - set(self._built_in):
                 del self[name]
@@ -725,12 +730,25 @@ class SignalRegistry(blinker.Namespace):
             if block not in recordings:
                 block.close()
 
-    def _set_aside_signal(self, signal: EventSignal[Any]) -> None:
-        """Forget an event and its handlers; who declares it again gets the same object."""
+    def _forget(self, signal: EventSignal[Any]) -> None:
+        """Forget an event and its handlers."""
         with self._lock:
             self.pop(signal.name, None)
-            self._set_aside[signal.name] = signal
         signal._table.restore(())
+
+    def _declare_again(self, signal: EventSignal[Any]) -> None:
+        """Declare an event that was forgotten, with the same object.
+
+        Raises:
+            SignalConflictError: it is declared already, with another model.
+        """
+        with self._lock:
+            before = self._set_aside
+            self._set_aside = {**before, signal.name: signal}
+            try:
+                self.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
+            finally:
+                self._set_aside = before
 
     def _record(self, block: Recording) -> None:
         """Take note of a block that records; to be said again when it has ended."""

@@ -9,11 +9,18 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from madcrow_events import EventDispatcher, HandlerGroup, SignalRegistry, madcrow_signals
+from madcrow_events import (
+    EventDispatcher,
+    HandlerGroup,
+    SignalRegistry,
+    get_event_dispatcher,
+    madcrow_signals,
+)
 from madcrow_events._discovery import _declared_api_version
 from madcrow_events._frames import NO_RESULT
 from madcrow_events.exceptions import InvalidOptionError, PluginError
@@ -891,3 +898,83 @@ def test_two_with_one_name_are_both_refused(
         reports = load_plugins(deny=deny, signals=signals)
         assert [report.status for report in reports] == ["refused", "refused"]
         assert "one:twin and two:twin offer one name: uninstall all but one" in reports[1].reason
+
+
+OWN_EVENTS = """
+    from madcrow_events import BaseEventContext, HandlerGroup, emit_event, madcrow_signals
+
+
+    class Paid(BaseEventContext):
+        amount: int
+
+
+    paid = madcrow_signals.signal("aaa.paid", context=Paid)
+    sent = madcrow_signals.signal("aaa.sent", context=Paid)
+    group = HandlerGroup("aaa")
+    seen = []
+
+
+    @group.on("aaa.paid")
+    def note(context: Paid):
+        emit_event("aaa.sent", amount=context.amount)
+        seen.append(context.amount)
+"""
+
+
+def test_events_that_a_module_declares_come_with_each_load(install: Install) -> None:
+    """A module is imported once, and may have failed, been unloaded, or isolated since."""
+    install("aaa", f"{textwrap.dedent(OWN_EVENTS)}\ngroup.on('zzz.done')(lambda: None)")
+    install("zzz", GOOD.replace("good.happened", "zzz.done"))
+    with madcrow_signals.isolated():
+        assert load_plugins(deny=["zzz"])[0].status == "failed"
+        assert not {"aaa.paid", "aaa.sent", "zzz.done"} & set(madcrow_signals)
+    amounts = []
+    for isolates in (True, True, False, False):
+        with madcrow_signals.isolated() if isolates else nullcontext():
+            aaa, zzz = load_plugins()
+            assert aaa.ok, aaa
+            assert zzz.ok
+            assert sorted(aaa.signals) == ["aaa.paid", "aaa.sent"]
+            amounts.append(len(amounts))
+            module = sys.modules["aaa"]
+            get_event_dispatcher().emit_typed(module.paid, module.Paid(amount=len(amounts) - 1))
+            assert module.seen == amounts
+            if not isolates:
+                assert unload_plugin("aaa")
+                assert unload_plugin("zzz")
+        assert not {"aaa.paid", "aaa.sent", "zzz.done"} & set(madcrow_signals)
+    mine = madcrow_signals.signal("aaa.paid", "mine")
+    assert (mine.doc, mine.context_model) == ("mine", None)
+
+
+def test_a_plugin_may_be_loaded_into_two_registries(
+    install: Install, signals: SignalRegistry
+) -> None:
+    install("ours", GOOD)
+    assert load_plugins()[0].ok
+    assert load_plugins(signals=signals)[0].ok
+    assert len(signals.subscriptions) == len(madcrow_signals.subscriptions) == 1
+    assert unload_plugin("ours")
+    assert len(signals.subscriptions) == 1
+
+
+def test_an_event_that_another_plugin_declares_too_stays(
+    install: Install, signals: SignalRegistry
+) -> None:
+    install("ours", GOOD)
+    install("theirs", GOOD)
+    assert all(report.ok for report in load_plugins(signals=signals))
+    signals.unsubscribe("good.happened", sys.modules["theirs"].note)
+    assert unload_plugin("ours", signals=signals)
+    assert "good.happened" in signals
+
+
+def test_text_in_an_error_of_this_packages_kinds_is_not_logged(
+    install: Install, signals: SignalRegistry, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("ours", "from madcrow_events import *\nraise PluginError('hunter2')")
+    install("madcrow-events-acme", "raise ValueError")
+    acme, ours = load_plugins(signals=signals)
+    assert "hunter2" in ours.reason
+    assert "hunter2" not in caplog.text
+    assert "madcrow_events_acme.py, line 1)" in acme.reason

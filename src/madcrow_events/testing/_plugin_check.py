@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import handler_name, type_name
@@ -96,6 +97,13 @@ def _checked(examples: object) -> dict[str, Example]:
             raise InvalidOptionError(
                 f"the example of {event} is a context or a mapping of keywords, not "
                 f"{type_name(type(example))}",
+                option="examples",
+            )
+        if isinstance(example, Mapping) and not all(
+            isinstance(name, str) and name != "sender" for name in example
+        ):
+            raise InvalidOptionError(
+                f"the example of {event} has the keywords of its context, and no sender among them",
                 option="examples",
             )
     return {canonical_name(event): example for event, example in examples.items()}
@@ -193,7 +201,7 @@ def _close(dispatcher: EventDispatcher) -> bool:
 def _look_at(group: HandlerGroup, events: Recorder) -> None:
     called = []
     for emission in events.emissions:
-        called += [result.handler for result in emission.results]
+        called += [(emission.event, result.handler) for result in emission.results]
         for handler, exception in emission.failures:
             raise AssertionError(
                 f"{handler_name(handler)} failed on {shown(emission)}: {type_name(type(exception))}"
@@ -201,7 +209,7 @@ def _look_at(group: HandlerGroup, events: Recorder) -> None:
                 f"examples={{'{emission.event}': ...}}"
             ) from exception
     for event, handler in group.handlers:
-        if handler not in called:
+        if not any(fnmatchcase(name, event) and it == handler for name, it in called):
             raise AssertionError(
                 f"{handler_name(handler)} was not called for {event}: give an example that its "
                 f"`when` lets through, examples={{'{event}': ...}}"

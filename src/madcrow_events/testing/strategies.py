@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import re
 import types
+import typing
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 try:
     from hypothesis import Phase, find, reject, settings
     from hypothesis import strategies as st
-    from hypothesis.errors import HypothesisException
+    from hypothesis.errors import HypothesisException, InvalidArgument
 except ImportError as _error:  # pragma: no cover  # the tests need it themselves
     raise ImportError(
         "madcrow_events.testing.strategies needs Hypothesis: pip install 'madcrow-events[testing]'"
@@ -20,6 +22,7 @@ except ImportError as _error:  # pragma: no cover  # the tests need it themselve
 
 import pydantic
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
 
 from madcrow_events._logs import type_name
@@ -27,12 +30,17 @@ from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from hypothesis.strategies import SearchStrategy
 
 __all__ = ["contexts"]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
+
+# Before Python 3.12 there is only the first, and later they may be two.
+_ALIASES = (TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType))
 
 _HOPELESS = 25  # contexts that were made up and refused, and none that was not
 
@@ -85,9 +93,19 @@ def contexts(model: type[ContextT], /, **fields: SearchStrategy[Any]) -> SearchS
 
 
 def simplest(model: type[ContextT], /) -> ContextT:
-    """Return the simplest of a model's contexts, as Hypothesis sees it."""
+    """Return the simplest of a model's contexts, as Hypothesis sees it.
+
+    Raises:
+        InvalidOptionError: none can be made up.
+    """
     first = settings(database=None, phases=[Phase.generate])  # which is what it would shrink to
-    return find(contexts(model), lambda _: True, settings=first)
+    try:
+        return find(contexts(model), lambda _: True, settings=first)
+    except HypothesisException as error:
+        raise InvalidOptionError(
+            f"no context of {type_name(model)} can be made up: too few values are valid",
+            option="model",
+        ) from error
 
 
 def _instances(
@@ -138,7 +156,7 @@ def _of_type(annotation: Any, limits: Iterable[Any] = ()) -> SearchStrategy[Any]
     """
     limits = [*_flat(limits)]
     origin, arguments = get_origin(annotation), get_args(annotation)
-    if isinstance(annotation, TypeAliasType):
+    if isinstance(annotation, _ALIASES):
         return _of_type(annotation.__value__, limits)
     if origin is Annotated:
         return _of_type(arguments[0], [*arguments[1:], *limits])
@@ -147,15 +165,23 @@ def _of_type(annotation: Any, limits: Iterable[Any] = ()) -> SearchStrategy[Any]
     if origin in (list, set, frozenset, tuple, dict):
         return _containers(origin, arguments, limits)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return st.deferred(lambda: _instances(annotation, {}))
+        return _nested(annotation)
     return _of_plain_type(annotation, limits)
+
+
+@functools.cache  # one for each model, so that Hypothesis sees where models go in a circle
+def _nested(model: type[BaseModel]) -> SearchStrategy[BaseModel]:
+    return st.deferred(lambda: _instances(model, {}))
 
 
 def _of_plain_type(annotation: Any, limits: list[Any]) -> SearchStrategy[Any]:
     pattern = _limit(limits, "pattern")
     if annotation is str and pattern is not None:
-        is_valid = _validity(annotation, limits)
-        return st.from_regex(pattern).filter(is_valid)
+        try:
+            matching = st.from_regex(re.compile(pattern))
+        except re.error as error:
+            raise InvalidArgument(f"Python does not know the pattern: {error}") from error
+        return matching.filter(_validity(annotation, limits))
     if annotation is Decimal:
         return _decimals(limits)
     if annotation in _KNOWN:
@@ -186,9 +212,10 @@ def _validity(annotation: Any, limits: list[Any]) -> Callable[[Any], bool]:
 
 def _flat(limits: Iterable[Any]) -> Iterator[Any]:
     for limit in limits:
-        parts = getattr(limit, "metadata", limit)  # a `Field(...)` has some
-        if isinstance(parts, Iterable):
-            yield from _flat(parts)
+        if isinstance(limit, FieldInfo):
+            yield from _flat(limit.metadata)
+        elif getattr(limit, "__is_annotated_types_grouped_metadata__", False):
+            yield from _flat(limit)
         else:
             yield limit
 

@@ -134,6 +134,8 @@ def test_what_is_wrong_is_named(add: Callable[[HandlerGroup], object], message: 
     [
         ([1], InvalidOptionError, "examples are a mapping"),
         ({"user_logged_in": 5}, InvalidOptionError, "is a context or a mapping .*not int"),
+        ({"user_logged_in": {"sender": 1}}, InvalidOptionError, "no sender among them"),
+        ({"user_logged_in": {1: 1}}, InvalidOptionError, "the keywords of its context"),
         ({"user_loged_in": {}}, AssertionError, "for user_loged_in.*did you mean user_logged_in"),
         (
             {"user_logged_in": LogoutEventContext(user_id=1, email="a")},
@@ -180,6 +182,14 @@ def test_handlers_for_a_sender_and_a_condition_are_called() -> None:
     example = LoginEventContext(user_id=1, email="a@example.com", is_admin=True)
     assert_plugin_works(group, examples={"user_logged_in": example})
     assert called == [1, 1]
+
+
+def test_a_handler_must_be_called_for_each_of_its_events() -> None:
+    group = HandlerGroup("half")
+    group.on("user_logged_in")(note := lambda **context: None)
+    group.on("user_logged_out", when=lambda logout: False)(note)
+    with pytest.raises(AssertionError, match="was not called for user_logged_out"):
+        assert_plugin_works(group)
 
 
 def test_a_handler_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

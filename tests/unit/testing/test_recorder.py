@@ -423,3 +423,39 @@ def test_a_fake_ends_for_events_that_were_forgotten_meanwhile() -> None:
             dispatcher.emit("paid")
     dispatcher.emit("paid")
     assert called == ["handler"]
+
+
+def test_a_name_is_heard_when_it_is_declared_anew(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    with record_events("paid", signals=signals) as events, fake_events("refunded", signals=signals):
+        for name in ("paid", "refunded"):
+            signals.pop(name)
+            signals.signal(name)
+        signals.subscribe("refunded", lambda: pytest.fail("it was called"))
+        dispatcher.emit("paid")
+        dispatcher.emit("refunded")
+    events.assert_emitted("paid", times=1)
+
+
+def test_a_recorder_is_told_to_nobody(signals: SignalRegistry, dispatcher: EventDispatcher) -> None:
+    told: list[object] = []
+    signal = signals.resolve("paid")
+    connected = signal.receiver_connected
+    connected.connect(lambda *_, **receiver: told.append(receiver), weak=False)
+    with record_events("paid", signals=signals) as events:
+        dispatcher.emit("paid")
+    events.assert_emitted("paid")
+    assert told == []
+
+
+def test_failures_can_be_recorded_by_name(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    signals.subscribe("paid", lambda: 1 / 0)
+    with record_events("handler_failed", signals=signals) as events:
+        dispatcher.emit("paid")
+    events.assert_emitted("handler_failed", times=1)
+    with record_events("handler_failed", "*", signals=signals) as events:
+        dispatcher.emit("paid")
+    assert [it.event for it in events.emissions] == ["paid", "handler_failed"]

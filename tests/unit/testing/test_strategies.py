@@ -1,5 +1,6 @@
 """Contexts of any model are drawn, all of them valid."""
 
+import sys
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any, Literal
@@ -19,6 +20,7 @@ from pydantic import (
     PastDate,
     PastDatetime,
     StringConstraints,
+    create_model,
     field_validator,
 )
 from typing_extensions import TypeAliasType
@@ -82,6 +84,15 @@ class Everything(BaseEventContext):
     strict: int = Field(strict=True)
 
 
+class Circle(BaseModel):
+    following: "Circle | None"
+    notes: Annotated[str, "the user's note", [1, 2], {"a": "b"}, Field(description="note")]
+
+
+class Round(BaseEventContext):
+    circle: Circle
+
+
 class Tree(BaseEventContext):
     name: str
     children: list["Tree"]
@@ -94,7 +105,7 @@ MODELS = [
 ]
 
 
-@pytest.mark.parametrize("model", [*MODELS, OrderPlaced, Everything, Tree])
+@pytest.mark.parametrize("model", [*MODELS, OrderPlaced, Everything, Tree, Round])
 def test_contexts_of_every_model_are_drawn(model: type[BaseEventContext]) -> None:
     @given(contexts(model))
     @settings(max_examples=20)
@@ -126,6 +137,14 @@ class Hopeless(BaseEventContext):
         return value
 
 
+class LongWords(BaseEventContext):
+    words: list = Field(min_length=200)  # type: ignore[type-arg]
+
+
+class NotForPython(BaseEventContext):
+    word: str = Field(pattern=r"^\p{L}+$")
+
+
 class Nested(BaseEventContext):
     inner: Hopeless
 
@@ -136,6 +155,7 @@ class Nested(BaseEventContext):
         (LoginEventContext, {"emial": st.just("a")}, "LoginEventContext has no field emial"),
         (LoginEventContext, {"email": "a"}, r"email is a strategy, such as st\.just\('a'\)"),
         (int, {}, "contexts takes a model of contexts"),
+        (NotForPython, {}, r"NotForPython\.word cannot be made up"),
         (Unknown, {}, r"Unknown\.url cannot be made up: give a strategy, as in contexts\(Unknown"),
     ],
 )
@@ -150,3 +170,19 @@ def test_a_field_of_which_hardly_a_value_is_valid_is_named(model: Any) -> None:
         InvalidOptionError, match=r"values of Hopeless\.even_email cannot be made up"
     ):
         simplest(model)
+
+
+def test_a_model_of_which_nothing_can_be_made_up_is_named() -> None:
+    with pytest.raises(InvalidOptionError, match=r"LongWords(\.words)? can(not)? be made up"):
+        simplest(LongWords)
+
+
+if sys.version_info >= (3, 12):
+
+    def test_an_alias_may_be_a_statement() -> None:
+        namespace: dict[str, Any] = {}
+        code = "from typing import Annotated\nfrom pydantic import Field\n"
+        code += "type Code = Annotated[str, Field(pattern='^[A-Z]{3}$')]"
+        exec(code, namespace)  # noqa: S102  # a syntax that older versions do not have
+        model = create_model("Coded", __base__=BaseEventContext, code=(namespace["Code"], ...))
+        assert simplest(model).code == "AAA"  # type: ignore[attr-defined]
