@@ -5,11 +5,13 @@ A distribution offers a `HandlerGroup` under the entry-point group
 before it is imported; what it raises while it is loaded is its own failure.
 All of this limits accidents, not malice: a plugin is code that runs with all
 the rights of the application.
+
+It is longer than other files because loading, checking and unloading share
+what a registry holds of a plugin.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
@@ -25,9 +27,9 @@ from madcrow_events._discovery import (
     why_unfit,
     why_unwanted,
 )
+from madcrow_events._footprints import Footprint
 from madcrow_events._gates import Gate
-from madcrow_events._logs import handler_name, printable, type_name
-from madcrow_events._subscriptions import next_order
+from madcrow_events._logs import printable, type_name
 from madcrow_events._waiting import check_seconds
 from madcrow_events.exceptions import (
     InvalidOptionError,
@@ -41,7 +43,6 @@ from madcrow_events.signals import SignalRegistry, madcrow_signals
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from madcrow_events._subscriptions import Subscription
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -205,23 +206,19 @@ def _load(
             return cast("PluginReport", present.report)
         reason = "it is being loaded or unloaded already, by another thread or by itself"
         return PluginReport(plugin, "refused", reason)
-    own, start = _own_module(plugin), next_order()
-    declared, began = set(signals), time.perf_counter()
+    footprint, began = Footprint(plugin, signals), time.perf_counter()
     try:
         group = (import_group or _imported)(plugin)
         _refuse_twice(group, plugins)
-        for signal in _remembered(plugin, signals):
-            signals._declare_again(signal)
+        footprint.declare_again()
         group.unregister(signals)  # what it registered itself would not pass the gate
-        _refuse_others(own, signals, start)
+        footprint.refuse_others()
         group._register(signals, held.gate)
         held.report = report = PluginReport(
             plugin,
             "loaded",
             milliseconds=(time.perf_counter() - began) * 1000,
-            signals=tuple(
-                signal.name for signal in _brought(plugin, own, group, signals, declared)
-            ),
+            signals=tuple(signal.name for signal in footprint.events(group)),
             handlers=tuple(event for event, _ in group.handlers),
         )
         held.group = group
@@ -231,7 +228,7 @@ def _load(
         return PluginReport(plugin, "failed", _reason(error), took, exception=error)
     finally:
         if held.report is None:
-            _forget(plugin, own, signals, declared, start)
+            footprint.erase()
             del plugins[plugin.entry_point]
     return report
 
@@ -306,98 +303,6 @@ def _is_ours(error: BaseException) -> bool:
     """Tell whether this package raised an error, whose text then quotes nothing."""
     places = _places(error)
     return isinstance(error, MadcrowEventsError) and places[-1][0].startswith(_HERE)
-
-
-# What a plugin's code did to the registry by itself, outside of its group, is told from what other
-# threads do by the modules that handlers and models come from.
-
-
-def _own_module(plugin: Plugin) -> str:
-    """Return the module that, with all below it, is the plugin's.
-
-    Its package; or, where the application has imported something of that already, no more
-    than the module that the entry point names.
-    """
-    package = plugin._module.partition(".")[0]
-    return plugin._module if package in sys.modules else package
-
-
-def _is_of(own: str, thing: object) -> bool:
-    while isinstance(thing, functools.partial):
-        thing = thing.func
-    try:
-        module = str(thing.__module__)
-    except Exception:  # noqa: BLE001  # a proxy may raise anything
-        return False
-    return f"{module}.".startswith(f"{own}.")
-
-
-def _both(signals: SignalRegistry) -> list[SignalRegistry]:
-    """Return a registry, and the default one, on which decorators act."""
-    return [signals] if signals is madcrow_signals else [signals, madcrow_signals]
-
-
-def _subscribed_by(own: str, signals: SignalRegistry, start: int) -> list[Subscription]:
-    return [
-        subscription
-        for registry in _both(signals)
-        for subscription in registry.subscriptions
-        if subscription._order > start and _is_of(own, subscription.handler)
-    ]
-
-
-def _refuse_others(own: str, signals: SignalRegistry, start: int) -> None:
-    for subscription in _subscribed_by(own, signals, start):
-        raise PluginError(outside_of_group(subscription))
-
-
-def outside_of_group(subscription: Subscription) -> str:
-    """Return what is wrong with a subscription that a plugin's module has made."""
-    return (
-        f"{handler_name(subscription.handler)} is subscribed to {subscription.event} outside of "
-        "the plugin's group, and would outlive it: decorate it with @group.on(...)"
-    )
-
-
-def _brought(
-    plugin: Plugin,
-    own: str,
-    group: HandlerGroup | None,
-    signals: SignalRegistry,
-    declared: set[str],
-) -> list[Any]:
-    """Return the signals that came with a plugin: those that it, or its group, declared.
-
-    What its modules declared is remembered, for they are imported once, and may be loaded again.
-    """
-    new = [signal for signal in signals._declared() if signal.name not in declared]
-    by_modules = {
-        *_remembered(plugin, signals),
-        *(signal for signal in new if _is_of(own, signal.context_model)),
-    }
-    signals._plugin_events[plugin.name] = tuple(
-        (sys.modules.get(signal.context_model.__module__), signal) for signal in by_modules
-    )
-    by_group = {entry.name for entry in group._signals if entry.is_own} if group else set()
-    return [signal for signal in new if signal.name in by_group or signal in by_modules]
-
-
-def _remembered(plugin: Plugin, signals: SignalRegistry) -> list[Any]:
-    """Return what modules of a plugin declared that are still the same, and do so no more."""
-    return [
-        signal
-        for module, signal in signals._plugin_events.get(plugin.name, ())
-        if module is sys.modules.get(signal.context_model.__module__) is not None
-    ]
-
-
-def _forget(
-    plugin: Plugin, own: str, signals: SignalRegistry, declared: set[str], start: int
-) -> None:
-    for subscription in _subscribed_by(own, signals, start):
-        subscription.cancel()
-    for signal in _brought(plugin, own, None, signals, declared):
-        signals._forget(signal)
 
 
 def _log(report: PluginReport, *, is_wanted: bool) -> None:

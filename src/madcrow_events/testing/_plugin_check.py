@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._footprints import is_of, outside_of_group
 from madcrow_events._logs import handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._subscriptions import ANY
@@ -19,7 +20,7 @@ from madcrow_events.exceptions import (
 )
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.models import BaseEventContext
-from madcrow_events.plugins import Plugin, _is_of, _load, outside_of_group, unload_plugin
+from madcrow_events.plugins import Plugin, _load, unload_plugin
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.testing.recorder import Recorder, record_events, shown
 
@@ -83,7 +84,7 @@ def _refuse_others(group: HandlerGroup) -> None:
     modules = {str(getattr(handler, "__module__", None)) for handler in handlers}
     for subscription in madcrow_signals.subscriptions:
         handler, origin = subscription.handler, subscription.origin
-        if origin is not group and any(_is_of(module, handler) for module in modules):
+        if origin is not group and any(is_of(module, handler) for module in modules):
             raise AssertionError(outside_of_group(subscription))
 
 

@@ -1,0 +1,126 @@
+"""What a plugin does to a registry while it is loaded, in its group and beside it.
+
+It is told from what other threads do by the modules that handlers and models
+come from.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._logs import handler_name
+from madcrow_events._subscriptions import next_order
+from madcrow_events.exceptions import PluginError
+from madcrow_events.signals import SignalRegistry, madcrow_signals
+
+if TYPE_CHECKING:
+    from madcrow_events._discovery import Plugin
+    from madcrow_events._subscriptions import Subscription
+    from madcrow_events.handlers import HandlerGroup
+    from madcrow_events.signals import EventSignal
+
+__all__ = ["Footprint", "is_of", "outside_of_group"]
+
+
+class Footprint:
+    """What is new in a registry since a plugin began to be loaded, and is the plugin's.
+
+    Its modules are those of its package; or, where the application has imported something of
+    that already, no more than the module that the entry point names.
+
+    Args:
+        plugin: the plugin, which is not imported yet.
+        signals: the registry.
+    """
+
+    def __init__(self, plugin: Plugin, signals: SignalRegistry) -> None:
+        package = plugin._module.partition(".")[0]
+        self._own = plugin._module if package in sys.modules else package
+        self._plugin = plugin
+        self._signals = signals
+        self._declared = set(signals)
+        self._start = next_order()
+
+    def declare_again(self) -> None:
+        """Declare what the plugin's modules declared when they were imported, which is once.
+
+        Raises:
+            SignalConflictError: such an event is declared already, with another model.
+        """
+        for signal in self._remembered():
+            self._signals._declare_again(signal)
+
+    def refuse_others(self) -> None:
+        """Refuse handlers that the plugin's modules subscribed beside its group.
+
+        Raises:
+            PluginError: there is one.
+        """
+        for subscription in self._subscribed():
+            raise PluginError(outside_of_group(subscription), plugin=self._plugin.name)
+
+    def events(self, group: HandlerGroup | None = None) -> list[EventSignal[Any]]:
+        """Return the signals that are new, and were declared by the plugin's modules or its group.
+
+        What the modules declared is remembered for the next time.
+        """
+        new = [it for it in self._signals._declared() if it.name not in self._declared]
+        by_modules = {
+            *self._remembered(),
+            *(it for it in new if is_of(self._own, it.context_model)),
+        }
+        self._signals._plugin_events[self._plugin.name] = tuple(
+            (_module_of(signal), signal) for signal in by_modules
+        )
+        by_group = {entry.name for entry in group._signals if entry.is_own} if group else set()
+        return [signal for signal in new if signal.name in by_group or signal in by_modules]
+
+    def erase(self) -> None:
+        """Undo what the plugin's modules did; its group undoes its own part."""
+        for subscription in self._subscribed():
+            subscription.cancel()
+        for signal in self.events():
+            self._signals._forget(signal)
+
+    def _remembered(self) -> list[EventSignal[Any]]:
+        """Return what modules declared that are still the same, and will not do so again."""
+        return [
+            signal
+            for module, signal in self._signals._plugin_events.get(self._plugin.name, ())
+            if module is _module_of(signal) is not None
+        ]
+
+    def _subscribed(self) -> list[Subscription]:
+        # Decorators act on the default registry, whichever the plugin is loaded into.
+        registries = {id(registry): registry for registry in (self._signals, madcrow_signals)}
+        return [
+            subscription
+            for registry in registries.values()
+            for subscription in registry.subscriptions
+            if subscription._order > self._start and is_of(self._own, subscription.handler)
+        ]
+
+
+def _module_of(signal: EventSignal[Any]) -> Any:
+    return sys.modules.get(str(getattr(signal.context_model, "__module__", None)))
+
+
+def is_of(own: str, thing: object) -> bool:
+    """Tell whether a handler or a model comes from a module, or from one below it."""
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    try:
+        module = str(thing.__module__)
+    except Exception:  # noqa: BLE001  # a proxy may raise anything
+        return False
+    return f"{module}.".startswith(f"{own}.")
+
+
+def outside_of_group(subscription: Subscription) -> str:
+    """Return what is wrong with a subscription that a plugin's module has made by itself."""
+    return (
+        f"{handler_name(subscription.handler)} is subscribed to {subscription.event} outside of "
+        "the plugin's group, and would outlive it: decorate it with @group.on(...)"
+    )
