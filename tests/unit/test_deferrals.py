@@ -1897,3 +1897,20 @@ def test_a_handler_cannot_wait_for_what_goes_out_after_it() -> None:
         later.append(dispatcher.emit(second))
     assert len(errors) == 1
     assert later[0].state == "done"
+
+
+async def test_an_async_handler_that_does_not_suspend_is_done_with_the_block(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    numbers: list[int] = []
+    signals.signal("paid")
+
+    async def note(number: int) -> None:
+        numbers.append(number)
+
+    signals.subscribe("paid", note)
+    async with dispatcher.deferred():
+        emission = await dispatcher.emit_async("paid", number=1)
+        assert numbers == []
+    assert numbers == [1]
+    assert emission.state == "done"
