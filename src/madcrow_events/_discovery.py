@@ -88,7 +88,7 @@ def discover_plugins() -> list[Plugin]:
 
 
 def _plugins_of(distribution: Distribution, entry_points: str) -> list[Plugin]:
-    from importlib.metadata import distribution as first_of_name  # noqa: PLC0415
+    from importlib.metadata import distribution as first_of_name  # noqa: PLC0415  # as above
 
     metadata = distribution.metadata
     if first_of_name(metadata["Name"]).read_text("entry_points.txt") != entry_points:
@@ -234,7 +234,7 @@ def _absent_requirements(plugin: Plugin) -> list[str]:
     A requirement with a marker (`; python_version < "3.12"`, `; extra == "dev"`) is left to the
     import, which fails if it matters.
     """
-    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415  # as above
 
     absent = []
     for requirement in plugin.requires:
@@ -277,8 +277,8 @@ def _declared_api_version(plugin: Plugin) -> int:
 
 
 def _source_of(module: str) -> str:
-    from importlib.machinery import PathFinder  # noqa: PLC0415
-    from importlib.util import find_spec  # noqa: PLC0415
+    from importlib.machinery import PathFinder  # noqa: PLC0415  # as above
+    from importlib.util import find_spec  # noqa: PLC0415  # as above
 
     name, *rest = module.split(".")
     spec = find_spec(name)  # imports nothing, for it has no parent

@@ -5,7 +5,8 @@ table drops its plans; the next emission builds the one it needs, under the
 lock, and later ones read it without. `cancel` and weak-reference callbacks may
 run anywhere, in the middle of a garbage collection too, so they leave a note
 and never wait. What a table drops, it drops after it let go of the lock, for a
-finalizer is user code (F6).
+finalizer is user code (F6). It is a little longer than other files because all
+that marks a plan stale shares the lock.
 """
 
 from __future__ import annotations

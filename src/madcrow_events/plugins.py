@@ -234,7 +234,7 @@ def _load(
 
 
 def _imported(plugin: Plugin) -> HandlerGroup:
-    from importlib import import_module  # noqa: PLC0415
+    from importlib import import_module  # noqa: PLC0415  # loaded when first needed
 
     sys.audit("madcrow_events.load_plugin", plugin.name, plugin.target)
     where = f"its entry point {printable(plugin.entry_point)} = {printable(plugin.target)}"
@@ -367,8 +367,8 @@ def check_plugins(
 
 def _check(plugin: Plugin, timeout: float) -> PluginReport:
     import json  # noqa: PLC0415  # only checks need it
-    import subprocess  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
+    import subprocess  # noqa: PLC0415  # likewise
+    import tempfile  # noqa: PLC0415  # likewise
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         # Not its output, to which the plugin may print.
@@ -391,7 +391,7 @@ def _check(plugin: Plugin, timeout: float) -> PluginReport:
                 timeout * 1000,
             )
         try:
-            with open(answer, encoding="utf-8") as file:  # noqa: PTH123
+            with open(answer, encoding="utf-8") as file:  # noqa: PTH123  # as above
                 told = json.load(file)
         except (OSError, ValueError):
             errors.seek(0)
@@ -405,12 +405,12 @@ def _check(plugin: Plugin, timeout: float) -> PluginReport:
 
 def _check_here(name: str, answer: str) -> None:
     """Load one plugin, and write what came of it to a file; run by `_check`."""
-    import json  # noqa: PLC0415
+    import json  # noqa: PLC0415  # as in `_check`
 
     (plugin,) = (it for it in discover_plugins() if it.name == name)
     report = _load(plugin, madcrow_signals)
     told = (report.status, report.reason, report.milliseconds, report.signals, report.handlers)
-    with open(answer, "w", encoding="utf-8") as file:  # noqa: PTH123
+    with open(answer, "w", encoding="utf-8") as file:  # noqa: PTH123  # as above
         json.dump(told, file)
 
 

@@ -135,7 +135,8 @@ def test_the_fixtures_record_isolate_and_dispatch(pytester: pytest.Pytester, run
 
         def test_leaves_nothing():
             assert len(madcrow_signals.subscriptions) == 1
-            assert get_event_dispatcher() is get_event_dispatcher()
+            emission = emit_event("user_logged_in", user_id=1, email="a@example.com")
+            assert [it.handler.__name__ for it in emission.results] == ["registered_at_import"]
         """
     )
     run().assert_outcomes(passed=6)
