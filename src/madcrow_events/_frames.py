@@ -10,7 +10,7 @@ along them and the traces kept on them read each other's attributes.
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -20,7 +20,7 @@ from madcrow_events._waiting import LOOK_EVERY, Listeners
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from madcrow_events._jobs import Job
     from madcrow_events.deferrals import Deferral
@@ -33,6 +33,7 @@ __all__ = [
     "Branch",
     "Called",
     "Entered",
+    "Fields",
     "Frame",
     "HeldBack",
     "Outcomes",
@@ -51,6 +52,9 @@ __all__ = [
     "trace_of",
     "within",
 ]
+
+Fields: TypeAlias = "Mapping[str, str] | Callable[[], Mapping[str, str]]"
+"""What `event_scope` fills in, or what returns it, the same each time."""
 
 Frame: TypeAlias = "Emission[Any] | Branch | Surroundings"
 """What a handler runs in: the emission whose loop calls it, or a branch of its own; and what
@@ -133,7 +137,6 @@ class Surroundings:
     One holds all that outer ones held, and so is never directly inside of another.
 
     Attributes:
-        fields: what `event_scope` fills in.
         deferrals: the blocks that may hold emissions back, the innermost last.
         flushing: the blocks that have held back what is emitted in them now.
         cause: the trace of what caused the emissions, if that is not the frame around.
@@ -141,7 +144,7 @@ class Surroundings:
             in it.
     """
 
-    __slots__ = ("_outer", "cause", "deferrals", "fields", "flushing", "left")
+    __slots__ = ("_fields", "_outer", "cause", "deferrals", "flushing", "left")
 
     # Nothing runs in it, so that who looks for what runs looks further out.
     _running: ClassVar[bool] = False
@@ -149,19 +152,25 @@ class Surroundings:
     def __init__(
         self,
         outer: Emission[Any] | Branch | None,
-        fields: Mapping[str, str],
+        fields: Fields,
         deferrals: tuple[Deferral, ...],
         cause: Trace | None,
     ) -> None:
         self._outer = outer
-        self.fields = fields
+        self._fields = fields
         self.deferrals = deferrals
         self.cause = cause
         self.flushing: tuple[Deferral, ...] = ()
         self.left: tuple[Frame | None] | None = None
 
+    @property
+    def fields(self) -> Mapping[str, str]:
+        """What `event_scope` fills in, asked for now if it was not known before."""
+        fields = self._fields
+        return fields() if callable(fields) else fields
 
-_NOWHERE = Surroundings(None, {}, (), None)
+
+_NO_FIELDS: Mapping[str, str] = {}
 
 
 class Branch:
@@ -205,7 +214,7 @@ class Branch:
         self.trace = trace_of(job.emission)
         around = surroundings_of(job.emission)
         if around is not None:
-            around = Surroundings(None, around.fields, around.deferrals, None)
+            around = Surroundings(None, around._fields, around.deferrals, None)
         self._outer = around
 
     def is_anothers(self) -> bool:
@@ -276,27 +285,30 @@ def surroundings_of(frame: Frame | None) -> Surroundings | None:
 
 def surround(inner: Frame | None) -> Surroundings:
     """Return new surroundings inside of a frame, for the caller to add to."""
-    around = surroundings_of(inner) or _NOWHERE
+    if inner is None:
+        return Surroundings(None, _NO_FIELDS, (), None)
     if isinstance(inner, Surroundings):
-        made = Surroundings(inner._outer, around.fields, around.deferrals, inner.cause)
+        around, made = (
+            inner,
+            Surroundings(inner._outer, inner._fields, inner.deferrals, inner.cause),
+        )
     else:
-        made = Surroundings(inner, around.fields, around.deferrals, None)
+        found = surroundings_of(inner)
+        if found is None:
+            return Surroundings(inner, _NO_FIELDS, (), None)
+        around, made = found, Surroundings(inner, found._fields, found.deferrals, None)
     made.flushing = around.flushing
     return made
 
 
-class Entered(NamedTuple):
-    """What `leave` needs to undo an `enter`."""
-
-    frame: Surroundings
-    before: Frame | None
-    token: Token[Any]
+Entered: TypeAlias = "tuple[Surroundings, Frame | None, Token[Frame]]"
+"""What `leave` needs to undo an `enter`: the frame, what was innermost before, and the token."""
 
 
 def enter(frame: Surroundings) -> Entered:
     """Make a frame the innermost one of this context."""
     before = CURRENT.get(None)
-    return Entered(frame, before, CURRENT.set(frame))
+    return frame, before, CURRENT.set(frame)
 
 
 def leave(entered: Entered) -> None:
@@ -305,14 +317,20 @@ def leave(entered: Entered) -> None:
     A generator runs in the context of whoever asks it for its next value, so that its blocks
     may end in another context than they began in, or before a block that began later.
     """
-    current, back = CURRENT.get(None), entered.before
-    with suppress(ValueError):
-        CURRENT.reset(entered.token)
+    frame, back, token = entered
+    current = CURRENT.get(None)
+    try:
+        CURRENT.reset(token)
+    except ValueError:  # it is another context
+        pass
+    else:
+        if current is frame and not (isinstance(back, Surroundings) and back.left):
+            return  # the last to begin is the first to end, as nearly always
     while isinstance(back, Surroundings) and back.left is not None:
         (back,) = back.left
-    if current is not entered.frame:
+    if current is not frame:
         # A block that began in it goes on, and must not come back to it.
-        entered.frame.left = (back,)
+        frame.left = (back,)
         back = current
     while isinstance(back, Surroundings) and back.left is not None:
         (back,) = back.left

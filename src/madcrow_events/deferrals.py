@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._frames import CURRENT, HeldBack, enter, leave, surround
 from madcrow_events._tables import NOBODY
+from madcrow_events.emissions import LazyScope
 from madcrow_events.exceptions import HandlerErrors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from madcrow_events._frames import Entered, Frame
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions import Emission
+    from madcrow_events.emissions import Emission, ScopeFields
 
 __all__ = ["Deferral"]
 
@@ -31,14 +33,17 @@ class Deferral:
     What handles a transaction that does not end with a block calls `flush` and `discard` itself.
     """
 
-    __slots__ = ("_dispatcher", "_enclosing", "_entered", "_held", "_open")
+    __slots__ = ("_dispatcher", "_enclosing", "_entered", "_held", "_open", "_scope")
 
-    def __init__(self, dispatcher: EventDispatcher) -> None:
+    def __init__(
+        self, dispatcher: EventDispatcher, scope: Callable[[], ScopeFields] | None = None
+    ) -> None:
         self._dispatcher = dispatcher
+        self._scope = scope
         self._held: deque[Emission[Any]] = deque()
         self._open: list[None] = []  # holds something while the block goes on
         self._enclosing: Deferral | None = None
-        self._entered: Entered | None = None
+        self._entered: Entered | tuple[()] | None = None
 
     @property
     def pending(self) -> int:
@@ -154,10 +159,14 @@ class Deferral:
         if self._entered is not None:
             raise RuntimeError("a deferral is good for one block: call deferred() again")
         surroundings = surround(CURRENT.get(None))
-        around = tuple(deferral for deferral in surroundings.deferrals if deferral._open)
-        own = [deferral for deferral in around if self._is_of(deferral._dispatcher)]
-        self._enclosing = own[-1] if own else None
+        around = surroundings.deferrals
+        if around:
+            around = tuple(deferral for deferral in around if deferral._open)
+            own = [deferral for deferral in around if self._is_of(deferral._dispatcher)]
+            self._enclosing = own[-1] if own else None
         surroundings.deferrals = (*around, self)
+        if self._scope is not None:
+            surroundings._fields = LazyScope(self._scope, surroundings._fields)
         self._open.append(None)
         self._entered = enter(surroundings)
         return self
@@ -170,7 +179,7 @@ class Deferral:
     ) -> None:
         """Let the emissions go out, as `flush` does, or drop them if the block has raised."""
         ended = self._end(error)
-        if ended is not None:
+        if ended is not None and ended._held:
             ended.flush()
 
     async def __aenter__(self) -> Self:
@@ -189,17 +198,20 @@ class Deferral:
     ) -> None:
         """Let the emissions go out, as `flush_async` does, or drop them if the block has raised."""
         ended = self._end(error)
-        if ended is not None:
+        if ended is not None and ended._held:
             await ended.flush_async()
 
     def _end(self, error: BaseException | None) -> Deferral | None:
         """Close the block; return that whose emissions are to go out now, if one's are."""
-        assert self._entered is not None  # noqa: S101  # it has been entered
+        assert self._entered  # noqa: S101  # it has been entered
         self._open.clear()
         leave(self._entered)
+        self._entered = ()  # it leads back here, and would be left for the garbage collector
         if error is not None:
             self.discard()
             return None
+        if self._enclosing is None:
+            return self
         deferral = self
         while (outer := deferral._joined()) is not None:
             while (emission := deferral._next()) is not None:

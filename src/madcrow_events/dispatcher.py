@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
     from typing import Self
 
-    from madcrow_events.emissions import HandlerFailure
+    from madcrow_events.emissions import HandlerFailure, ScopeFields
     from madcrow_events.observers import Observer
 
 __all__ = [
@@ -425,14 +425,19 @@ class EventDispatcher:
 
     # What a `deferred` block holds back
 
-    def deferred(self) -> Deferral:
+    def deferred(self, scope: Callable[[], ScopeFields] | None = None) -> Deferral:
         """Return a block that holds back what is emitted in it until it ends well (B4).
 
         For `with` and `async with`. It holds for this dispatcher and its siblings, and for tasks
         and threads that are started in the block with a copy of the context variables, until it
         ends. What is emitted is checked at once; its `state` tells what has become of it.
+
+        Args:
+            scope: returns the fields of an `event_scope` that holds in the block. It is called
+                when the first event needs them, so that who emits nothing does not pay for them;
+                what it raises, or what does not fit, is raised to the emitter.
         """
-        return Deferral(self)
+        return Deferral(self, scope)
 
     def _emit_held(self, emission: Emission[Any]) -> None:
         """Emit, as `emit` would have, what has been held back."""

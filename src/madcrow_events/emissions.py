@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from difflib import get_close_matches
+from functools import wraps
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypedDict, cast
 
-from typing_extensions import TypeVar, Unpack
+from typing_extensions import ParamSpec, TypeVar, Unpack
 
 from madcrow_events._failures import Failures, failures_of
 from madcrow_events._frames import (
@@ -27,7 +28,9 @@ from madcrow_events._frames import (
     cause_of,
     emission_of,
     enclosing,
+    enter,
     frames,
+    leave,
     running,
     surround,
     surroundings_of,
@@ -48,10 +51,11 @@ from madcrow_events.exceptions import (
 from madcrow_events.models import SCOPE_FIELDS, BaseEventContext, GenericEventContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
+    from types import TracebackType
     from uuid import UUID
 
-    from madcrow_events._frames import Frame
+    from madcrow_events._frames import Entered, Fields, Frame
     from madcrow_events._tables import Plan
     from madcrow_events._traces import Trace
     from madcrow_events.dispatcher import EventDispatcher
@@ -71,6 +75,8 @@ EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
 """How far an emission has come; see `Emission.state`."""
 
 PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
+ParametersP = ParamSpec("ParametersP")
+ReturnedT = TypeVar("ReturnedT")
 
 
 class HandlerResult(NamedTuple):
@@ -189,7 +195,7 @@ class Emission(Generic[PayloadT_co]):
         """
         surroundings = surround(CURRENT.get(None))
         around = surroundings_of(self)
-        surroundings.fields = {} if around is None else around.fields
+        surroundings._fields = {} if around is None else around._fields
         surroundings.cause = trace_of(self)
         with within(surroundings):
             yield
@@ -442,8 +448,7 @@ class ScopeFields(TypedDict, total=False):
     ip_address: str | None
 
 
-@contextmanager
-def event_scope(**fields: Unpack[ScopeFields]) -> Iterator[None]:
+class event_scope:  # noqa: N801  # used like a function, as contextlib's own are
     """Fill in fields of the contexts that are emitted in the block, where their emitter did not.
 
     It holds for typed and loose emissions, for what their handlers emit in their turn, and for
@@ -457,6 +462,96 @@ def event_scope(**fields: Unpack[ScopeFields]) -> Iterator[None]:
     Raises:
         InvalidOptionError: a name is none of these, or a value is neither text nor None.
     """
+
+    # A class and no generator, for a server enters one for each of its requests.
+
+    __slots__ = ("_entered", "_fields")
+
+    def __init__(self, **fields: Unpack[ScopeFields]) -> None:
+        _check_scope(fields)
+        self._fields = fields
+        self._entered: Entered | None = None
+
+    def __enter__(self) -> None:
+        """Fill the fields in from now on.
+
+        Raises:
+            RuntimeError: it has been entered before.
+        """
+        if self._entered is not None:
+            raise RuntimeError("an event_scope is good for one block: call event_scope() again")
+        surroundings = surround(CURRENT.get(None))
+        surroundings._fields = _merged(surroundings.fields, self._fields)
+        self._entered = enter(surroundings)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Fill them in no longer."""
+        assert self._entered is not None  # noqa: S101  # it has been entered
+        leave(self._entered)
+
+    def __call__(
+        self, function: Callable[ParametersP, ReturnedT]
+    ) -> Callable[ParametersP, ReturnedT]:
+        """Decorate a plain function: each of its calls runs in a block of its own."""
+
+        @wraps(function)
+        def scoped(*arguments: ParametersP.args, **keywords: ParametersP.kwargs) -> ReturnedT:
+            with event_scope(**self._fields):
+                return function(*arguments, **keywords)
+
+        return scoped
+
+
+class LazyScope:
+    """The fields of a scope that are asked for by the first event that needs them, and then known.
+
+    Args:
+        fields: returns them.
+        around: those of the scope around it.
+    """
+
+    __slots__ = ("__dict__", "_around", "_ask")  # the dictionary is made when they are known
+
+    def __init__(self, fields: Callable[[], ScopeFields], around: Fields) -> None:
+        self._ask = fields
+        self._around = around
+
+    def __call__(self) -> Mapping[str, str]:
+        """Return them together with those of the scope around it.
+
+        Raises:
+            InvalidOptionError: as for `event_scope`.
+        """
+        known: Mapping[str, str] | None = vars(self).get("known")
+        if known is None:
+            fields = self._ask()
+            _check_scope(fields)
+            around = self._around
+            known = _merged(around() if callable(around) else around, fields)
+            # Threads that ask at the same time all get what the first of them was told.
+            known = vars(self).setdefault("known", known)
+        return known
+
+
+def _merged(around: Mapping[str, str], fields: ScopeFields) -> dict[str, str]:
+    """Return the fields of a scope in another one."""
+    merged: dict[str, Any] = {**around, **fields}
+    if None in merged.values():
+        merged = {name: value for name, value in merged.items() if value is not None}
+    return merged
+
+
+def _check_scope(fields: ScopeFields) -> None:
+    """Refuse what cannot be filled in.
+
+    Raises:
+        InvalidOptionError: a name is none of `SCOPE_FIELDS`, or a value is neither text nor None.
+    """
     for name, value in fields.items():
         if name not in SCOPE_FIELDS:
             near = get_close_matches(name, SCOPE_FIELDS, 1)
@@ -464,16 +559,11 @@ def event_scope(**fields: Unpack[ScopeFields]) -> Iterator[None]:
             raise InvalidOptionError(
                 f"event_scope fills in no field called '{printable(name)}': {fix}", option=name
             )
-        if not isinstance(value, str | None):
+        if not (value is None or isinstance(value, str)):
             raise InvalidOptionError(
                 f"{name} must be text or None, not {type_name(type(value))}: write str(...)",
                 option=name,
             )
-    surroundings = surround(CURRENT.get(None))
-    merged = {**surroundings.fields, **fields}
-    surroundings.fields = {name: value for name, value in merged.items() if isinstance(value, str)}
-    with within(surroundings):
-        yield
 
 
 def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:

@@ -28,6 +28,7 @@ from madcrow_events import (
     EventDispatcher,
     EventSignal,
     HandlerErrors,
+    InvalidOptionError,
     LoginEventContext,
     QueueFullError,
     SignalRegistry,
@@ -1914,3 +1915,119 @@ async def test_an_async_handler_that_does_not_suspend_is_done_with_the_block(
         assert numbers == []
     assert numbers == [1]
     assert emission.state == "done"
+
+
+# A scope for what a block emits, asked for by its first event
+
+
+def scoped_block(way: Way, dispatcher: EventDispatcher, scope: Callable[[], Any]) -> Block:
+    return Block(dispatcher.deferred(scope), is_async=way.is_async)
+
+
+@pytest.mark.guarantee("B5")
+@in_every_way
+async def test_its_scope_is_asked_for_once_and_only_if_something_is_emitted(
+    way: Way, signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Then it is filled in where the emitter left it out, in threads of the block too."""
+    asked: list[str] = []
+    seen: list[tuple[Any, ...]] = []
+
+    def scope() -> Any:
+        asked.append("once")
+        return {"request_id": f"r-{len(asked)}", "user_agent": None}
+
+    @signals.signal("happened", context=Happened).on()
+    def note(context: Happened) -> None:
+        seen.append((context.request_id, context.ip_address, context.user_agent))
+
+    async with scoped_block(way, dispatcher, scope):
+        pass
+    assert asked == []
+    with event_scope(user_agent="around", ip_address="192.0.2.1"):
+        async with scoped_block(way, dispatcher, scope):
+            await way.emit(dispatcher, "happened")
+            await way.emit_typed(dispatcher, "happened", Happened(request_id="given"))
+            await asyncio.to_thread(dispatcher.emit, "happened")
+            with event_scope(request_id="inner"):
+                await way.emit(dispatcher, "happened")
+        await way.emit(dispatcher, "happened")
+    assert asked == ["once"]
+    assert seen == [
+        ("r-1", "192.0.2.1", None),
+        ("given", "192.0.2.1", None),
+        ("r-1", "192.0.2.1", None),
+        ("inner", "192.0.2.1", None),
+        (None, "192.0.2.1", "around"),
+    ]
+
+
+@pytest.mark.guarantee("B5")
+def test_a_block_in_a_block_has_the_scopes_of_both(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """The inner one adds to the outer one, and overrides it."""
+    signals.signal("happened", context=Happened)
+    outer = dispatcher.deferred(lambda: {"request_id": "outer", "ip_address": "192.0.2.1"})
+    with outer, dispatcher.deferred(lambda: {"request_id": "inner"}):
+        context = dispatcher.emit_typed("happened", Happened()).context
+    assert (context.request_id, context.ip_address) == ("inner", "192.0.2.1")
+
+
+@pytest.mark.guarantee("B5")
+def test_threads_that_ask_at_the_same_time_are_told_the_same(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Each asks, as nobody waits for another; the first answer counts."""
+    signals.signal("happened", context=Happened)
+    numbers = iter(range(8))
+    together = threading.Barrier(8, timeout=LONG)
+
+    def scope() -> Any:
+        together.wait()
+        return {"request_id": str(next(numbers))}
+
+    emissions: list[Emission[Any]] = []
+    with dispatcher.deferred(scope):
+        threads = [
+            threading.Thread(
+                target=contextvars.copy_context().run,
+                args=(lambda: emissions.append(dispatcher.emit_typed("happened", Happened())),),
+            )
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len({emission.context.request_id for emission in emissions}) == 1
+
+
+@pytest.mark.guarantee("B5")
+@pytest.mark.parametrize("fields", [{"request": "1"}, {"request_id": 1}])
+def test_a_scope_that_does_not_fit_is_told_to_the_emitter(
+    signals: SignalRegistry, dispatcher: EventDispatcher, fields: Any
+) -> None:
+    """Nothing is held back of that emission."""
+    signals.signal("happened")
+    with dispatcher.deferred(lambda: fields) as deferral:
+        with pytest.raises(InvalidOptionError):
+            dispatcher.emit("happened")
+        assert deferral.pending == 0
+
+
+@in_every_way
+async def test_a_block_leaves_nothing_for_the_garbage_collector(
+    way: Way, dispatcher: EventDispatcher
+) -> None:
+    """A server enters one for each of its requests."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            with event_scope(request_id="1"):
+                async with scoped_block(way, dispatcher, dict):
+                    pass
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

@@ -696,6 +696,14 @@ def test_it_decorates_functions(signal: EventSignal[Any], dispatcher: EventDispa
     assert fields_of(typed(dispatcher)) == NOTHING
 
 
+def test_it_is_good_for_one_block() -> None:
+    """Entering it again is refused, for its first block would never end."""
+    block = event_scope(request_id="1")
+    with block, pytest.raises(RuntimeError, match="call event_scope"):
+        block.__enter__()
+    assert CURRENT.get(None) is None
+
+
 def scoped(number: int, dispatcher: EventDispatcher) -> Iterator[Any]:
     yield fields_of(loose(dispatcher))["request_id"]
     with event_scope(request_id=f"generator {number}"):
