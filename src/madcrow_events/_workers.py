@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from madcrow_events import _exit
 from madcrow_events._calls import record_in_branch
 from madcrow_events._failures import is_failure
-from madcrow_events._frames import CURRENT, NO_RESULT, Branch, Outcomes, frames
+from madcrow_events._frames import CURRENT, NO_RESULT, Branch, HeldBack, Outcomes, frames
 from madcrow_events._jobs import Backlog, Job
 from madcrow_events._loading import running_loop
 from madcrow_events._logs import LOGGER, handler_name, printable
@@ -140,6 +140,11 @@ class Workers:
             )
         if self.overflow == "drop":
             return Outcomes()
+        held = getattr(emission, "_values", None)
+        if isinstance(held, HeldBack) and held.places >= needed > 0:
+            outcomes = Outcomes()
+            outcomes.places, held.places = held.places, 0
+            return outcomes
         why = ""
         if self.overflow == "block":
             if self._work_inside():
@@ -161,6 +166,20 @@ class Workers:
             event=emission.event,
             queue_size=self.queue_size,
         )
+
+    async def set_aside_async(self, emission: Emission[Any]) -> None:
+        """Wait for the places that an emission needs which was held back, and set them aside.
+
+        Args:
+            emission: what is to go out next, as by `emit`, which could not wait in a running loop.
+        """
+        plan = emission.signal._table.plan_for(emission.sender)
+        needed = len(plan.subscriptions) - plan.inline
+        if self.overflow != "block" or not 0 < needed <= self.queue_size or self._work_inside():
+            return
+        backlog = self._backlog
+        await backlog.freed.wait_async(lambda: backlog.take(needed), None)
+        emission._values.places = needed
 
     def give_back(self, outcomes: Outcomes) -> None:
         """Free the places that were set aside and not used."""

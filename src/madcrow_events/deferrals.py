@@ -85,6 +85,9 @@ class Deferral:
     async def flush_async(self) -> None:
         """Do as `flush`, and await the handlers of what was emitted by `emit_async`.
 
+        A queue that is full is waited for, whatever the emissions were emitted by, unless the
+        dispatcher's `overflow` is another than `"block"`.
+
         Raises:
             CancelledError: the caller was cancelled; what was left has gone out as by `flush`.
             Exception: as for `flush`.
@@ -94,9 +97,15 @@ class Deferral:
         while (emission := self._next()) is not None:
             dispatcher: Any = emission.dispatcher
             try:
-                if emission._values.awaiting and raised.exit is None:
+                if raised.exit is not None:
+                    dispatcher._emit_held(emission)
+                elif emission._values.awaiting:
                     await dispatcher._emit_held_async(emission)
                 else:
+                    try:
+                        await dispatcher._workers.set_aside_async(emission)
+                    except BaseException as error:  # noqa: BLE001  # likewise
+                        raised.add(error)
                     dispatcher._emit_held(emission)
             except BaseException as error:  # noqa: BLE001  # raised when all have gone out
                 raised.add(error)

@@ -654,6 +654,8 @@ def _emitting(
         if emission._values is held:  # nobody was called, for it is nested too deep, say
             emission._plan = NOBODY
             held.drop()
+        if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
+            emission.dispatcher._workers.give_back(held)
         held.tell()
 
 

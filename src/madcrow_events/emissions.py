@@ -527,15 +527,15 @@ class LazyScope:
         Raises:
             InvalidOptionError: as for `event_scope`.
         """
-        known: Mapping[str, str] | None = vars(self).get("known")
-        if known is None:
+        if "known" not in vars(self):
             fields = self._ask()
             _check_scope(fields)
             around = self._around
             known = _merged(around() if callable(around) else around, fields)
             # Threads that ask at the same time all get what the first of them was told.
-            known = vars(self).setdefault("known", known)
-        return known
+            vars(self).setdefault("known", known)
+        made: Mapping[str, str] = vars(self)["known"]
+        return made
 
 
 def _merged(around: Mapping[str, str], fields: ScopeFields) -> dict[str, str]:

@@ -2031,3 +2031,117 @@ async def test_a_block_leaves_nothing_for_the_garbage_collector(
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+# A queue that is full
+
+
+class Slow:
+    """A background handler that works when it is let, and has begun with one event already."""
+
+    def __init__(self, signals: SignalRegistry) -> None:
+        self.has_begun = threading.Event()
+        self.may_work = threading.Event()
+        self.numbers: list[int] = []
+        signals.signal("happened").subscribe(self.work, background=True)
+
+    def work(self, number: int) -> None:
+        self.has_begun.set()
+        assert self.may_work.wait(LONG)
+        self.numbers.append(number)
+
+    def busy(self, signals: SignalRegistry, **options: Any) -> EventDispatcher:
+        """Return a dispatcher whose only thread is at work, and whose queue has two places."""
+        dispatcher = EventDispatcher(signals, queue_size=2, max_workers=1, **options)
+        dispatcher.emit("happened", number=0)
+        assert self.has_begun.wait(LONG)
+        return dispatcher
+
+
+@pytest.fixture
+def slow(signals: SignalRegistry) -> Iterator[Slow]:
+    slow = Slow(signals)
+    yield slow
+    slow.may_work.set()
+
+
+@pytest.mark.guarantee("B1")
+@pytest.mark.parametrize("ends", [True, False], ids=["at the end", "by flush_async"])
+async def test_the_loop_waits_for_places_in_the_queue(
+    signals: SignalRegistry, slow: Slow, ends: bool
+) -> None:
+    """Nothing is lost of what threads have emitted by `emit`, as a server's endpoints do."""
+    dispatcher = slow.busy(signals)
+    asyncio.get_running_loop().call_later(0.05, slow.may_work.set)
+    async with dispatcher.deferred() as deferral:
+        for number in range(1, 10):
+            await asyncio.to_thread(dispatcher.emit, "happened", number=number)
+        assert deferral.pending == 9
+        if not ends:
+            await deferral.flush_async()
+            assert deferral.pending == 0
+    assert await dispatcher.drain_async(LONG)
+    assert slow.numbers == list(range(10))
+
+
+@pytest.mark.guarantee("B1")
+async def test_who_is_cancelled_while_waiting_for_places_is_cancelled(
+    signals: SignalRegistry, slow: Slow
+) -> None:
+    """What finds no place by then is refused, as by `flush`, and no place is lost."""
+    dispatcher = slow.busy(signals)
+
+    async def work() -> None:
+        async with dispatcher.deferred():
+            for number in range(1, 6):
+                dispatcher.emit("happened", number=number)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert isinstance(caught.value.__cause__, HandlerErrors)
+    slow.may_work.set()
+    assert await dispatcher.drain_async(LONG)
+    assert slow.numbers == [0, 1, 2]
+    assert dispatcher._workers._backlog.take(2)
+
+
+@pytest.mark.guarantee("B1")
+async def test_places_for_handlers_that_went_away_while_it_waited_are_given_back(
+    signals: SignalRegistry, slow: Slow
+) -> None:
+    """The queue is as large as ever, and nothing is called."""
+    dispatcher = slow.busy(signals)
+    for number in (1, 2):
+        await dispatcher.emit_async("happened", number=number)
+
+    async def work() -> None:
+        async with dispatcher.deferred():
+            dispatcher.emit("happened", number=3)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.1)
+    signals["happened"].unsubscribe(slow.work)
+    slow.may_work.set()
+    await task
+    assert await dispatcher.drain_async(LONG)
+    assert 3 not in slow.numbers
+    assert dispatcher._workers._backlog.take(2)
+
+
+@pytest.mark.guarantee("B1")
+@pytest.mark.parametrize("overflow", ["raise", "drop"])
+async def test_only_a_queue_that_blocks_is_waited_for(
+    signals: SignalRegistry, slow: Slow, overflow: Any
+) -> None:
+    """The other two do with what is too much what they always do."""
+    dispatcher = slow.busy(signals, overflow=overflow)
+    with pytest.raises(HandlerErrors) if overflow == "raise" else nullcontext():
+        async with dispatcher.deferred():
+            for number in range(1, 6):
+                dispatcher.emit("happened", number=number)
+    slow.may_work.set()
+    assert await dispatcher.drain_async(LONG)
+    assert slow.numbers == [0, 1, 2]
