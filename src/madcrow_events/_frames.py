@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CURRENT",
+    "NO_FIELDS",
     "NO_RESULT",
     "PENDING",
     "Branch",
@@ -144,10 +145,12 @@ class Surroundings:
             in it.
     """
 
-    __slots__ = ("_fields", "_outer", "cause", "deferrals", "flushing", "left")
-
     # Nothing runs in it, so that who looks for what runs looks further out.
     _running: ClassVar[bool] = False
+
+    # Defaults, and no slots, because one is made for each block of a server's requests.
+    flushing: tuple[Deferral, ...] = ()
+    left: tuple[Frame | None] | None = None
 
     def __init__(
         self,
@@ -160,8 +163,6 @@ class Surroundings:
         self._fields = fields
         self.deferrals = deferrals
         self.cause = cause
-        self.flushing: tuple[Deferral, ...] = ()
-        self.left: tuple[Frame | None] | None = None
 
     @property
     def fields(self) -> Mapping[str, str]:
@@ -170,7 +171,7 @@ class Surroundings:
         return fields() if callable(fields) else fields
 
 
-_NO_FIELDS: Mapping[str, str] = {}
+NO_FIELDS: Mapping[str, str] = {}
 
 
 class Branch:
@@ -285,8 +286,6 @@ def surroundings_of(frame: Frame | None) -> Surroundings | None:
 
 def surround(inner: Frame | None) -> Surroundings:
     """Return new surroundings inside of a frame, for the caller to add to."""
-    if inner is None:
-        return Surroundings(None, _NO_FIELDS, (), None)
     if isinstance(inner, Surroundings):
         around, made = (
             inner,
@@ -295,7 +294,7 @@ def surround(inner: Frame | None) -> Surroundings:
     else:
         found = surroundings_of(inner)
         if found is None:
-            return Surroundings(inner, _NO_FIELDS, (), None)
+            return Surroundings(inner, NO_FIELDS, (), None)
         around, made = found, Surroundings(inner, found._fields, found.deferrals, None)
     made.flushing = around.flushing
     return made

@@ -6,7 +6,7 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._frames import CURRENT, HeldBack, enter, leave, surround
+from madcrow_events._frames import CURRENT, NO_FIELDS, HeldBack, Surroundings, leave, surround
 from madcrow_events._tables import NOBODY
 from madcrow_events.emissions import LazyScope
 from madcrow_events.exceptions import HandlerErrors
@@ -33,7 +33,10 @@ class Deferral:
     What handles a transaction that does not end with a block calls `flush` and `discard` itself.
     """
 
-    __slots__ = ("_dispatcher", "_enclosing", "_entered", "_held", "_open", "_scope")
+    # Defaults, and no slots, because a server makes one for each of its requests.
+    _enclosing: Deferral | None = None
+    _entered: Entered | tuple[()] | None = None
+    _open: bool = False
 
     def __init__(
         self, dispatcher: EventDispatcher, scope: Callable[[], ScopeFields] | None = None
@@ -41,9 +44,6 @@ class Deferral:
         self._dispatcher = dispatcher
         self._scope = scope
         self._held: deque[Emission[Any]] = deque()
-        self._open: list[None] = []  # holds something while the block goes on
-        self._enclosing: Deferral | None = None
-        self._entered: Entered | tuple[()] | None = None
 
     @property
     def pending(self) -> int:
@@ -147,7 +147,7 @@ class Deferral:
         if self._open:
             return True
         # It was closed in this very moment, by another thread, which may have taken it along.
-        try:
+        try:  # type: ignore[unreachable]  # mypy knows of no other thread
             self._held.remove(emission)
         except ValueError:
             return True
@@ -167,17 +167,19 @@ class Deferral:
         """
         if self._entered is not None:
             raise RuntimeError("a deferral is good for one block: call deferred() again")
-        surroundings = surround(CURRENT.get(None))
-        around = surroundings.deferrals
-        if around:
-            around = tuple(deferral for deferral in around if deferral._open)
+        before = CURRENT.get(None)
+        if before is None:
+            surroundings = Surroundings(None, NO_FIELDS, (self,), None)
+        else:
+            surroundings = surround(before)
+            around = tuple(deferral for deferral in surroundings.deferrals if deferral._open)
             own = [deferral for deferral in around if self._is_of(deferral._dispatcher)]
             self._enclosing = own[-1] if own else None
-        surroundings.deferrals = (*around, self)
+            surroundings.deferrals = (*around, self)
         if self._scope is not None:
             surroundings._fields = LazyScope(self._scope, surroundings._fields)
-        self._open.append(None)
-        self._entered = enter(surroundings)
+        self._open = True
+        self._entered = surroundings, before, CURRENT.set(surroundings)
         return self
 
     def __exit__(
@@ -213,7 +215,7 @@ class Deferral:
     def _end(self, error: BaseException | None) -> Deferral | None:
         """Close the block; return that whose emissions are to go out now, if one's are."""
         assert self._entered  # noqa: S101  # it has been entered
-        self._open.clear()
+        self._open = False
         leave(self._entered)
         self._entered = ()  # it leads back here, and would be left for the garbage collector
         if error is not None:

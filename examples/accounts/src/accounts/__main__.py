@@ -1,0 +1,25 @@
+"""`python -m accounts grant-admin EMAIL`: make an administrator of an account."""
+
+import argparse
+
+from accounts.service import Accounts
+from accounts.settings import Settings
+from madcrow_events import EventDispatcher
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m accounts")
+    commands = parser.add_subparsers(required=True)
+    grant = commands.add_parser("grant-admin", help="make an administrator of an account")
+    grant.add_argument("email")
+    email = parser.parse_args().email
+    try:
+        account = Accounts(Settings.from_environment().folder, EventDispatcher()).grant_admin(email)
+    except (LookupError, RuntimeError) as error:
+        parser.exit(1, f"{error}\n")
+    print(f"{account.email} is an administrator")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""The events that the applications add to the built-in ones.
+
+The live page shows no value of an event but those of fields that are marked so:
+`path: Annotated[str, SHOWN]`.
+"""
+
+from typing import Annotated
+
+from madcrow_events import BaseEventContext, madcrow_signals
+
+SHOWN = "shown on the live page"
+"""Marks a field of a context whose value may be seen by whoever watches the events."""
+
+
+class PageViewedEventContext(BaseEventContext):
+    """Somebody looked at a page."""
+
+    path: Annotated[str, SHOWN]
+
+
+class AccountLockedEventContext(BaseEventContext):
+    """Nobody can sign in for a while: with one e-mail, or from one address."""
+
+    subject: str
+    kind: Annotated[str, SHOWN]
+    seconds: Annotated[float, SHOWN]
+
+
+page_viewed = madcrow_signals.signal(
+    "page_viewed", "Somebody looked at a page.", context=PageViewedEventContext
+)
+account_locked = madcrow_signals.signal(
+    "account_locked", "Too many sign-ins have failed.", context=AccountLockedEventContext
+)

@@ -1,0 +1,331 @@
+// The live page: shows events as they happen, as trees of what caused what.
+
+const STREAM = "/events/stream";
+const KEPT_EVENTS = 500; // whole trees are dropped, the oldest first
+const KEPT_EARLY = 500; // emissions whose calls may wait for their event
+const KEPT_WAITING = 5000; // messages: as many as 500 events with 9 calls each
+const TROUBLE_AFTER = 3000; // ms; a stream ends after 2 s, so a healthy one opens more often
+const FRAME_BUDGET = 15; // ms to read messages, and to draw, so that a burst does not block a click
+const LONGEST_VALUE = 200; // characters of a field
+
+const part = (id) => document.getElementById(id);
+const trees = new Map(); // tree by the id of its root, oldest first
+const entries = new Map(); // entry by the id of its event
+const early = new Map(); // calls by the id of an event that has not come yet
+const changed = new Set(); // entries to draw
+const names = new Set(); // of events, as the select offers them
+let waiting = []; // messages that came since the last frame, or while paused
+let paused = false;
+let scheduled = false;
+
+// What is kept ---------------------------------------------------------------------------
+
+function keep({ position, message }) {
+  if (message.kind === "event") keepEvent(message);
+  else if (message.kind === "call") keepCall(position, message);
+}
+
+function keepEvent(event) {
+  if (entries.has(event.id)) return; // sent again after a reconnection
+  if (!trees.has(event.root)) trees.set(event.root, { entries: new Set(), list: null });
+  const tree = trees.get(event.root);
+  const entry = { event, tree, calls: new Map(), failures: 0, cause: null, causes: new Set() };
+  // What an event causes ends before it does, so it has come before it.
+  for (const other of tree.entries) {
+    if (other.event.cause === event.id) link(entry, other);
+    if (event.cause === other.event.id) link(other, entry);
+  }
+  tree.entries.add(entry);
+  entries.set(event.id, entry);
+  changed.add(entry);
+  for (const [position, call] of early.get(event.id) ?? []) keepCall(position, call);
+  early.delete(event.id);
+  while (entries.size > KEPT_EVENTS) drop(trees.keys().next().value);
+}
+
+function keepCall(position, call) {
+  const entry = entries.get(call.of);
+  if (!entry) {
+    early.set(call.of, (early.get(call.of) ?? new Map()).set(position, call));
+    if (early.size > KEPT_EARLY) early.delete(early.keys().next().value);
+  } else if (!entry.calls.has(position)) {
+    entry.calls.set(position, call);
+    if (call.failure) entry.failures += 1;
+    changed.add(entry);
+  }
+}
+
+function link(cause, entry) {
+  entry.cause = cause;
+  cause.causes.add(entry);
+  changed.add(entry);
+}
+
+function drop(root) {
+  const tree = trees.get(root);
+  trees.delete(root);
+  for (const entry of tree.entries) {
+    entries.delete(entry.event.id);
+    changed.delete(entry);
+  }
+  tree.list?.parentNode.remove();
+}
+
+// What is drawn --------------------------------------------------------------------------
+
+function schedule() {
+  if (scheduled) return;
+  scheduled = true;
+  // A hidden page has no frames, but its title tells of failures.
+  if (document.hidden) setTimeout(draw, 100);
+  else requestAnimationFrame(draw);
+}
+
+function draw() {
+  scheduled = false;
+  let end = performance.now() + FRAME_BUDGET;
+  while (!paused && waiting.length && performance.now() < end) keep(waiting.shift());
+  end = performance.now() + FRAME_BUDGET;
+  const touched = new Set();
+  for (const entry of changed) {
+    drawEntry(entry);
+    touched.add(entry.tree);
+    if (performance.now() > end) break;
+  }
+  touched.forEach(filterTree);
+  drawCounts();
+  if (changed.size || (!paused && waiting.length)) schedule();
+}
+
+function drawEntry(entry) {
+  changed.delete(entry);
+  if (entry.cause && !entry.cause.parts) drawEntry(entry.cause);
+  entry.parts ??= makeEntry(entry.event);
+  const { item, handlers, failed, lost } = entry.parts;
+  const home = entry.cause ? listIn(entry.cause.parts, "caused") : listOfTree(entry.tree);
+  if (item.parentNode !== home) home.append(item);
+  const calls = [...entry.calls.values()];
+  const drawn = entry.parts.calls?.childElementCount ?? 0;
+  const more = calls.slice(drawn).map(makeCall);
+  if (more.length) listIn(entry.parts, "calls").append(...more);
+  handlers.textContent = countOfHandlers(calls.length, entry.event.handlers);
+  failed.textContent = `✕ ${entry.failures} failed`;
+  failed.hidden = !entry.failures;
+  lost.hidden = !entry.event.cause || Boolean(entry.cause);
+}
+
+function countOfHandlers(ended, all) {
+  const count = ended < all ? `${ended} of ${all}` : String(ended);
+  return `${count} ${count === "1" ? "handler" : "handlers"}`;
+}
+
+function listOfTree(tree) {
+  if (!tree.list) {
+    tree.list = make("ul", "entries");
+    const item = make("li", "tree");
+    item.append(tree.list);
+    part("trees").prepend(item);
+  }
+  return tree.list;
+}
+
+function listIn(parts, kind) {
+  if (!parts[kind]) {
+    parts[kind] = make("ul", kind);
+    // Handlers stand before what they caused, whichever came first.
+    if (kind === "calls" && parts.caused) parts.caused.before(parts.calls);
+    else parts.details.append(parts[kind]);
+  }
+  return parts[kind];
+}
+
+function makeEntry(event) {
+  const item = make("li", "entry");
+  const details = make("details");
+  details.open = true;
+  const time = make("time", "at", clock(event.at));
+  time.dateTime = new Date(event.at * 1000).toISOString();
+  const failed = make("span", "failed");
+  const lost = make("span", "lost", "its cause is not shown");
+  const handlers = make("span", "handlers");
+  const process = make("span", "process", `process ${event.process}`);
+  const took = make("span", "took", duration(event.took));
+  const name = make("span", "name", event.event);
+  const summary = make("summary");
+  summary.append(time, name, failed, lost, handlers, process, took);
+  details.append(summary);
+  const fields = Object.entries(event.fields ?? {});
+  if (fields.length) {
+    const line = make("p", "fields");
+    for (const [key, value] of fields) {
+      const pair = make("span", "pair", `${key}=`);
+      pair.append(make("b", "", shorten(value)));
+      line.append(pair, " ");
+    }
+    details.append(line);
+  }
+  item.append(details);
+  return { item, details, handlers, failed, lost, calls: null, caused: null };
+}
+
+function makeCall(call) {
+  const item = make("li", call.failure ? "call has-failed" : "call");
+  const handler = make("span", "handler");
+  const path = call.handler.split(".");
+  const last = path.pop();
+  for (const name of path) handler.append(`${name}.`, make("wbr"));
+  handler.append(make("b", "", last));
+  item.append(handler);
+  if (call.failure) item.append(make("span", "failed", `✕ ${call.failure}`));
+  item.append(make("span", "took", duration(call.took)));
+  return item;
+}
+
+function make(tag, className = "", text = "") {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  if (text) element.textContent = text;
+  return element;
+}
+
+function clock(seconds) {
+  const at = new Date(seconds * 1000);
+  const two = (number) => String(number).padStart(2, "0");
+  const milliseconds = String(at.getMilliseconds()).padStart(3, "0");
+  return `${two(at.getHours())}:${two(at.getMinutes())}:${two(at.getSeconds())}.${milliseconds}`;
+}
+
+function duration(seconds) {
+  if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
+  if (seconds < 1) return `${Number((seconds * 1e3).toPrecision(3))} ms`;
+  return `${seconds.toFixed(2)} s`;
+}
+
+function shorten(value) {
+  const text = typeof value === "string" ? value : JSON.stringify(value);
+  return text.length > LONGEST_VALUE ? `${text.slice(0, LONGEST_VALUE)}…` : text;
+}
+
+function drawCounts() {
+  let failures = 0;
+  let shown = 0;
+  for (const entry of entries.values()) failures += entry.failures;
+  for (const tree of trees.values()) if (tree.list && !tree.list.parentNode.hidden) shown += 1;
+  const isEvent = ({ message }) => message.kind === "event";
+  const more = paused ? `, ${waiting.filter(isEvent).length} waiting` : "";
+  part("events-count").textContent = count(entries.size, "event") + more;
+  part("failures-count").textContent = (failures ? "✕ " : "") + count(failures, "failure");
+  part("failures-count").classList.toggle("failed", failures > 0);
+  part("empty").hidden = shown > 0 || changed.size > 0;
+  part("empty").textContent = entries.size
+    ? "No event passes the filters."
+    : "No events yet. Use the application in another window, and they appear here.";
+  document.title = `${failures ? `(${failures}) ` : ""}Events · Accounts`;
+  offerNames();
+}
+
+function count(number, noun) {
+  return `${number} ${noun}${number === 1 ? "" : "s"}`;
+}
+
+function offerNames() {
+  const select = part("name");
+  for (const { event } of entries.values()) {
+    if (names.has(event.event)) continue;
+    names.add(event.event);
+    const after = [...select.options].slice(1).find((option) => option.value > event.event);
+    select.add(new Option(event.event, event.event), after);
+  }
+}
+
+// What passes the filters ----------------------------------------------------------------
+
+function filterTree(tree) {
+  const text = part("text").value.trim().toLowerCase();
+  const name = part("name").value;
+  const onlyFailures = part("only-failures").checked;
+  const hasText = (value) => value.toLowerCase().includes(text);
+  const passes = ({ event, calls, failures }) =>
+    (!name || event.event === name) &&
+    (!onlyFailures || failures > 0) &&
+    (hasText(event.event) || [...calls.values()].some((call) => hasText(call.handler)));
+  // An event stays with what it caused, so that a failure shows where it came from.
+  const show = (entry) => {
+    if (!entry.parts) return false;
+    const shown = [...entry.causes].map(show).includes(true) || passes(entry);
+    entry.parts.item.hidden = !shown;
+    return shown;
+  };
+  const tops = [...tree.entries].filter((entry) => !entry.cause);
+  if (tree.list) tree.list.parentNode.hidden = !tops.map(show).includes(true);
+}
+
+function filterAll() {
+  for (const tree of trees.values()) filterTree(tree);
+  schedule();
+}
+
+for (const id of ["text", "name", "only-failures"]) part(id).addEventListener("input", filterAll);
+
+part("pause").addEventListener("click", () => {
+  paused = !paused;
+  part("pause").textContent = paused ? "Resume" : "Pause";
+  schedule();
+});
+
+part("clear").addEventListener("click", () => {
+  [...trees.keys()].forEach(drop);
+  early.clear();
+  waiting = [];
+  schedule();
+});
+
+// The connection -------------------------------------------------------------------------
+
+let openedAt = Date.now();
+let isRefused = false;
+
+function connect() {
+  const source = new EventSource(STREAM);
+  source.onopen = () => {
+    openedAt = Date.now();
+    isRefused = false;
+    tellState("live");
+  };
+  source.onmessage = ({ lastEventId, data }) => {
+    const kept = waiting.push({ position: lastEventId, message: JSON.parse(data) });
+    if (kept > KEPT_WAITING) waiting.shift();
+    schedule();
+  };
+  // A browser connects again by itself, unless the answer was an error; it does not say which.
+  source.onerror = async () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    isRefused = await asksToSignIn();
+    if (isRefused) tellState("not allowed");
+    setTimeout(connect, isRefused ? 5000 : 1000);
+  };
+}
+
+async function asksToSignIn() {
+  const controller = new AbortController();
+  try {
+    return (await fetch(STREAM, { signal: controller.signal })).status === 403;
+  } catch {
+    return false; // the server is away
+  } finally {
+    controller.abort();
+  }
+}
+
+function tellState(state) {
+  if (part("state").textContent === state) return; // or a screen reader says it again
+  part("state").textContent = state;
+  part("state").dataset.state = state;
+  part("sign-in").hidden = !isRefused;
+}
+
+setInterval(() => {
+  if (!isRefused && Date.now() - openedAt > TROUBLE_AFTER) tellState("connecting again");
+}, 500);
+
+connect();

@@ -1,0 +1,102 @@
+"""Pages refuse forms of other sites and cookies of others, and show text as text."""
+
+import pytest
+from accounts import Accounts, Pages, Reply, Visit
+
+PASSWORD = "canary of a password"
+EMAIL = "ada@example.com"
+KEY = "not a secret, for it is only used by tests"
+
+
+@pytest.fixture
+def pages(accounts: Accounts) -> Pages:
+    return Pages(accounts, KEY)
+
+
+@pytest.fixture
+def stranger(pages: Pages) -> Visit:
+    return pages.visit({}, "192.0.2.1", is_https=True)
+
+
+def cookie_of(reply: Reply) -> str:
+    return reply.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "is_forged"),
+    [
+        ("GET", {}, False),
+        ("HEAD", {"Sec-Fetch-Site": "cross-site"}, False),
+        ("POST", {"Sec-Fetch-Site": "same-origin"}, False),
+        ("POST", {"Sec-Fetch-Site": "cross-site"}, True),
+        ("POST", {"Sec-Fetch-Site": "same-site", "Origin": "https://us.example"}, True),
+        ("POST", {"Origin": "https://us.example"}, False),
+        ("POST", {"Origin": "https://us.example.evil.example"}, True),
+        ("POST", {"Origin": "null"}, True),
+        ("POST", {"Origin": "https://[us.example"}, True),
+        ("POST", {}, True),
+        ("PATCH", {}, True),
+    ],
+)
+def test_a_form_must_say_that_it_comes_from_here(
+    pages: Pages, method: str, headers: dict[str, str], is_forged: bool
+) -> None:
+    """What says nothing is refused, too, as old browsers and programs do."""
+    assert pages.is_forged(method, "us.example", headers) is is_forged
+    assert pages.forged().status == 403
+
+
+def test_a_cookie_is_ours_or_none(pages: Pages, stranger: Visit) -> None:
+    """One that was made up, or signed with another key, is a stranger's."""
+    pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
+    reply = pages.sign_in(stranger, EMAIL, PASSWORD, remember_me=False)
+    assert (reply.status, reply.headers["Location"]) == (303, "/")
+    for attribute in ("HttpOnly", "SameSite=Lax", "Secure", "Path=/"):
+        assert attribute in reply.headers["Set-Cookie"]
+    assert "Max-Age" not in reply.headers["Set-Cookie"]
+    cookie = cookie_of(reply)
+    assert pages.visit({"session": cookie}, None, is_https=True).account is not None
+    token = cookie.partition(".")[0]
+    for other in ("", token, f"{token}.{'x' * 43}", f"x{cookie}", "é.é"):
+        assert pages.visit({"session": other}, None, is_https=True).account is None
+
+
+def test_a_remembered_session_outlasts_the_browser(pages: Pages, stranger: Visit) -> None:
+    """Signing in again ends the session before, and signing out takes the cookie away."""
+    pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
+    first = cookie_of(pages.sign_in(stranger, EMAIL, PASSWORD, remember_me=False))
+    visit = pages.visit({"session": first}, None, is_https=False)
+    reply = pages.sign_in(visit, EMAIL, PASSWORD, remember_me=True)
+    assert "Max-Age=2592000" in reply.headers["Set-Cookie"]
+    assert "Secure" not in reply.headers["Set-Cookie"]
+    assert pages.visit({"session": first}, None, is_https=False).account is None
+    visit = pages.visit({"session": cookie_of(reply)}, None, is_https=False)
+    assert "Max-Age=0" in pages.sign_out(visit).headers["Set-Cookie"]
+    assert pages.visit({"session": cookie_of(reply)}, None, is_https=False).account is None
+
+
+def test_what_was_typed_is_shown_as_text(pages: Pages, stranger: Visit) -> None:
+    """And a password is not shown at all."""
+    script = "<script>alert(1)</script>"
+    for reply in (
+        pages.sign_up(stranger, script, script, PASSWORD),
+        pages.sign_in(stranger, script, PASSWORD, remember_me=False),
+        pages.sign_in_form(stranger, script),
+    ):
+        assert script not in reply.body
+        assert PASSWORD not in reply.body
+        assert "script-src 'self'" in reply.headers["Content-Security-Policy"]
+
+
+def test_events_are_for_administrators(pages: Pages, accounts: Accounts, stranger: Visit) -> None:
+    """A stranger is asked to sign in, and anybody else is told why not."""
+    assert pages.events(stranger).headers["Location"] == "/sign-in"
+    pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
+    cookie = cookie_of(pages.sign_in(stranger, EMAIL, PASSWORD, remember_me=False))
+    visit = pages.visit({"session": cookie}, None, is_https=True)
+    assert pages.events(visit).status == 403
+    assert not pages.may_watch(visit)
+    accounts.grant_admin(EMAIL)
+    visit = pages.visit({"session": cookie}, None, is_https=True)
+    assert pages.events(visit).status == 200
+    assert pages.may_watch(visit)

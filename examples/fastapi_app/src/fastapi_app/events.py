@@ -1,0 +1,170 @@
+"""Events in a FastAPI application: the file to copy.
+
+`init_events(app)` once, then `events: Events` wherever something is emitted. What is emitted
+while a request is handled goes out when it has succeeded, and knows from whom it came.
+"""
+
+import asyncio
+import logging
+import os
+import random
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from fastapi.requests import HTTPConnection
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from madcrow_events import (
+    EventDispatcher,
+    ScopeFields,
+    event_scope,
+    get_event_dispatcher,
+    load_plugins,
+)
+from madcrow_events.event_handlers import register_all_handlers
+
+__all__ = ["Events", "init_events"]
+
+# Seconds at shut-down for what is pending: while the application's resources are still open, and
+# after they were closed. Together they are less than the patience of whoever sent the SIGTERM.
+DRAIN_BEFORE, DRAIN_AFTER = 2.0, 0.5
+
+_FAILURE = 500  # a status that is no success of the application
+_is_request_id = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
+_LONGEST_USER_AGENT = 256
+_LOGGER = logging.getLogger(__name__)
+
+
+def init_events(
+    app: FastAPI, *, plugins: bool = False, trusted_proxies: Sequence[str] = ()
+) -> None:
+    """Give an application its events; its lifespan and its middleware stay as they are.
+
+    Call it before the application starts, and after events of its own are declared.
+
+    Args:
+        app: the application; the dispatcher becomes its `state.event_dispatcher`.
+        plugins: whether to load the plugins that are installed; what is refused is logged.
+        trusted_proxies: addresses or networks of proxies whose X-Forwarded-For is believed.
+
+    Raises:
+        RuntimeError: the application has its events already, or has been started.
+    """
+    if hasattr(app.state, "event_dispatcher"):
+        raise RuntimeError("init_events was called for this application before: call it once")
+    dispatcher = get_event_dispatcher()
+    register_all_handlers()
+    if plugins:
+        load_plugins()
+    app.add_middleware(EventsMiddleware, dispatcher=dispatcher, version=app.version)
+    if trusted_proxies:
+        # Only who is behind a proxy needs it; added last, it stands in front of the other.
+        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: PLC0415
+
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[*trusted_proxies])
+    app.state.event_dispatcher = dispatcher
+
+
+async def _dispatcher_of(connection: HTTPConnection) -> EventDispatcher:
+    dispatcher: EventDispatcher = connection.app.state.event_dispatcher
+    return dispatcher
+
+
+Events = Annotated[EventDispatcher, Depends(_dispatcher_of)]
+"""The parameter of an endpoint that emits: `async def sign_up(events: Events)`."""
+
+
+class EventsMiddleware:
+    """Opens a scope for each request and each websocket, and holds a request's events back."""
+
+    def __init__(self, app: ASGIApp, dispatcher: EventDispatcher, version: str) -> None:
+        self.app = app
+        self.dispatcher = dispatcher
+        self.version = version
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, one websocket, or the lifespan of the application."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            with event_scope(**_who_asks(scope)):
+                await self.app(scope, receive, send)
+            return
+        status = _FAILURE  # who answers nothing has failed
+
+        async def send_after_events(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            # Who has the whole answer can count on the events; a stream has many parts.
+            elif deferral.pending and status < _FAILURE and not message.get("more_body"):
+                await deferral.flush_async()
+            await send(message)
+
+        # An exception drops what is still held back.
+        with self.dispatcher.deferred(lambda: _who_asks(scope)) as deferral:
+            await self.app(scope, receive, send_after_events)
+            if status >= _FAILURE:
+                deferral.discard()
+            elif deferral.pending:
+                await deferral.flush_async()  # what background tasks have emitted
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+
+        async def receive_after_events() -> Message:
+            message = await receive()
+            # The application does not see it yet: what its handlers use is still open.
+            if message["type"] == "lifespan.shutdown":
+                async with _at_most(DRAIN_BEFORE):
+                    uptime = time.monotonic() - started
+                    await self.dispatcher.emit_async(
+                        "system_shutdown", uptime=uptime, reason="the server stops"
+                    )
+                    await self.dispatcher.drain_async()
+            return message
+
+        async def send_after_events(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await self.dispatcher.emit_async(
+                    "system_startup", version=self.version, process_id=os.getpid()
+                )
+            elif message["type"] == "lifespan.shutdown.complete":
+                async with _at_most(DRAIN_AFTER):
+                    await self.dispatcher.drain_async()
+            await send(message)
+
+        await self.app(scope, receive_after_events, send_after_events)
+
+
+def _who_asks(scope: Scope) -> ScopeFields:
+    headers = dict(scope["headers"])
+    given_id = headers.get(b"x-request-id", b"")
+    client = scope.get("client")  # a Unix socket has none
+    user_agent = headers.get(b"user-agent", b"").decode("latin-1")
+    return {
+        # It is no secret, and quicker to make than a UUID.
+        "request_id": given_id.decode()
+        if _is_request_id(given_id)
+        else f"{random.getrandbits(128):032x}",
+        "ip_address": client[0] if client else None,
+        "user_agent": user_agent[:_LONGEST_USER_AGENT] or None,
+    }
+
+
+@asynccontextmanager
+async def _at_most(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        _LOGGER.warning(
+            "handlers of events are still pending after %s s of the shut-down, and may be lost: "
+            "make them quicker, or raise DRAIN_BEFORE and DRAIN_AFTER",
+            seconds,
+        )
