@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._frames import CURRENT, NO_FIELDS, HeldBack, Surroundings, leave, surround
 from madcrow_events._tables import NOBODY
-from madcrow_events.emissions import LazyScope
+from madcrow_events.emissions import merge_scopes
 from madcrow_events.exceptions import HandlerErrors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
-    from madcrow_events._frames import Entered, Frame
+    from madcrow_events._frames import Entered, Fields, Frame
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions import Emission, ScopeFields
 
@@ -37,6 +37,8 @@ class Deferral:
     _enclosing: Deferral | None = None
     _entered: Entered | tuple[()] | None = None
     _open: bool = False
+    _around: Fields
+    _known: Mapping[str, str]
 
     def __init__(
         self, dispatcher: EventDispatcher, scope: Callable[[], ScopeFields] | None = None
@@ -177,7 +179,8 @@ class Deferral:
             self._enclosing = own[-1] if own else None
             surroundings.deferrals = (*around, self)
         if self._scope is not None:
-            surroundings._fields = LazyScope(self._scope, surroundings._fields)
+            self._around = surroundings._fields
+            surroundings._fields = self._fields
         self._open = True
         self._entered = surroundings, before, CURRENT.set(surroundings)
         return self
@@ -214,10 +217,10 @@ class Deferral:
 
     def _end(self, error: BaseException | None) -> Deferral | None:
         """Close the block; return that whose emissions are to go out now, if one's are."""
-        assert self._entered  # noqa: S101  # it has been entered
+        entered, self._entered = self._entered, ()  # which would lead from here to here
         self._open = False
-        leave(self._entered)
-        self._entered = ()  # it leads back here, and would be left for the garbage collector
+        assert entered  # noqa: S101  # it has been entered
+        leave(entered)
         if error is not None:
             self.discard()
             return None
@@ -232,6 +235,19 @@ class Deferral:
             # Another thread has closed that in this very moment, and may have missed the last.
             deferral = outer
         return deferral
+
+    def _fields(self) -> Mapping[str, str]:
+        """Return the fields of its scope, asked for by the first event that needs them.
+
+        Raises:
+            InvalidOptionError: as for `event_scope`.
+        """
+        if "_known" not in vars(self):
+            assert self._scope is not None  # noqa: S101  # or nobody would ask
+            fields = merge_scopes(self._around, self._scope())
+            # Threads that ask at the same time all get what the first of them was told.
+            vars(self).setdefault("_known", fields)
+        return self._known
 
     def _joined(self) -> Deferral | None:
         """Return the innermost block around it that goes on, though others have ended before it."""

@@ -468,7 +468,7 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
     __slots__ = ("_entered", "_fields")
 
     def __init__(self, **fields: Unpack[ScopeFields]) -> None:
-        _check_scope(fields)
+        merge_scopes({}, fields)  # which refuses what does not fit
         self._fields = fields
         self._entered: Entered | None = None
 
@@ -481,7 +481,7 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         if self._entered is not None:
             raise RuntimeError("an event_scope is good for one block: call event_scope() again")
         surroundings = surround(CURRENT.get(None))
-        surroundings._fields = _merged(surroundings.fields, self._fields)
+        surroundings._fields = merge_scopes(surroundings._fields, self._fields)
         self._entered = enter(surroundings)
 
     def __exit__(
@@ -507,51 +507,17 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         return scoped
 
 
-class LazyScope:
-    """The fields of a scope that are asked for by the first event that needs them, and then known.
+def merge_scopes(around: Fields, fields: ScopeFields) -> Mapping[str, str]:
+    """Return the fields of a scope together with those of the scope around it.
 
     Args:
-        fields: returns them.
-        around: those of the scope around it.
-    """
-
-    __slots__ = ("__dict__", "_around", "_ask")  # the dictionary is made when they are known
-
-    def __init__(self, fields: Callable[[], ScopeFields], around: Fields) -> None:
-        self._ask = fields
-        self._around = around
-
-    def __call__(self) -> Mapping[str, str]:
-        """Return them together with those of the scope around it.
-
-        Raises:
-            InvalidOptionError: as for `event_scope`.
-        """
-        if "known" not in vars(self):
-            fields = self._ask()
-            _check_scope(fields)
-            around = self._around
-            known = _merged(around() if callable(around) else around, fields)
-            # Threads that ask at the same time all get what the first of them was told.
-            vars(self).setdefault("known", known)
-        made: Mapping[str, str] = vars(self)["known"]
-        return made
-
-
-def _merged(around: Mapping[str, str], fields: ScopeFields) -> dict[str, str]:
-    """Return the fields of a scope in another one."""
-    merged: dict[str, Any] = {**around, **fields}
-    if None in merged.values():
-        merged = {name: value for name, value in merged.items() if value is not None}
-    return merged
-
-
-def _check_scope(fields: ScopeFields) -> None:
-    """Refuse what cannot be filled in.
+        around: those of the scope around it, or what returns them.
+        fields: those of the scope, checked here.
 
     Raises:
         InvalidOptionError: a name is none of `SCOPE_FIELDS`, or a value is neither text nor None.
     """
+    merged: dict[str, Any] = dict(around() if callable(around) else around)
     for name, value in fields.items():
         if name not in SCOPE_FIELDS:
             near = get_close_matches(name, SCOPE_FIELDS, 1)
@@ -559,11 +525,16 @@ def _check_scope(fields: ScopeFields) -> None:
             raise InvalidOptionError(
                 f"event_scope fills in no field called '{printable(name)}': {fix}", option=name
             )
-        if not (value is None or isinstance(value, str)):
+        if isinstance(value, str):
+            merged[name] = value
+        elif value is None:
+            merged.pop(name, None)
+        else:
             raise InvalidOptionError(
                 f"{name} must be text or None, not {type_name(type(value))}: write str(...)",
                 option=name,
             )
+    return merged
 
 
 def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:

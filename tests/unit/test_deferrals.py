@@ -11,6 +11,7 @@ import contextvars
 import gc
 import os
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
@@ -1601,20 +1602,16 @@ def test_an_emission_that_comes_while_the_block_closes_goes_out_once(
     """It is put among the others after another thread has closed the block."""
     deferral = dispatcher.deferred()
 
-    class Closing(list[None]):
+    class Closing(deque[Emission[Any]]):
         """Closes the block when the emitter has seen that it is open."""
 
-        looks = 0
+        def append(self, emission: Emission[Any]) -> None:
+            super().append(emission)
+            deferral._open = False
+            if taken_along:
+                deferral.flush()
 
-        def __bool__(self) -> bool:
-            self.looks += 1
-            if self.looks == 2:
-                self.clear()
-                if taken_along:
-                    deferral.flush()
-            return len(self) > 0
-
-    deferral._open = Closing()
+    deferral._held = Closing()
     with deferral:
         emission = dispatcher.emit("thing_happened", number=1)
         assert heard == [1]
