@@ -195,7 +195,8 @@ def _prepared(jobs: list[Job]) -> Job:
     common = _fields_of(last).items()
     for job in jobs:
         common = common & _fields_of(job).items()
-    branch._outer = Surroundings(None, dict(common), (), None)
+    branch._outer = Surroundings()
+    branch._outer._fields = dict(common)
     branch.is_announcing = any(job.branch.is_announcing for job in jobs)
     CURRENT.set(branch)
     return last
@@ -203,7 +204,7 @@ def _prepared(jobs: list[Job]) -> Job:
 
 def _fields_of(job: Job) -> Any:
     around = job.branch._outer
-    return around.fields if isinstance(around, Surroundings) else {}
+    return around._known_fields() if isinstance(around, Surroundings) else {}
 
 
 def call_batch_here(jobs: list[Job]) -> None:

@@ -192,14 +192,14 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
         EmissionDepthError: it is nested too deep (F5).
     """
     around = surroundings_of(inherited)
-    if around is not None and around.fields:
-        _fill(emission, around.fields)
+    if around is not None and (fields := around._known_fields()):
+        _fill(emission, fields)
     nest(emission, inherited)
-    if around is None or not around.deferrals or emission.signal.is_muted:
+    if around is None or not around._deferrals or emission.signal.is_muted:
         return False
     return any(
         deferral._hold(emission, inherited, awaiting=awaiting)
-        for deferral in reversed(around.deferrals)
+        for deferral in reversed(around._deferrals)
     )
 
 

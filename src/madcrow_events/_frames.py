@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED
@@ -56,6 +57,8 @@ __all__ = [
 
 Fields: TypeAlias = "Mapping[str, str] | Callable[[], Mapping[str, str]]"
 """What `event_scope` fills in, or what returns it, the same each time."""
+
+NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
 Frame: TypeAlias = "Emission[Any] | Branch | Surroundings"
 """What a handler runs in: the emission whose loop calls it, or a branch of its own; and what
@@ -135,43 +138,39 @@ class HeldBack(Outcomes):
 class Surroundings:
     """What stands around emissions without being a handler: a block, or a cause that is over.
 
-    One holds all that outer ones held, and so is never directly inside of another.
-
-    Attributes:
-        deferrals: the blocks that may hold emissions back, the innermost last.
-        flushing: the blocks that have held back what is emitted in them now.
-        cause: the trace of what caused the emissions, if that is not the frame around.
-        left: what it was entered in, alone in a tuple, if it was left before a block that began
-            in it.
+    One holds all that outer ones held, and so is never directly inside of another. Its names are
+    private because a block that users hold is one.
     """
 
     # Nothing runs in it, so that who looks for what runs looks further out.
     _running: ClassVar[bool] = False
 
     # Defaults, and no slots, because one is made for each block of a server's requests.
-    flushing: tuple[Deferral, ...] = ()
-    left: tuple[Frame | None] | None = None
+    _outer: Emission[Any] | Branch | None = None
 
-    def __init__(
-        self,
-        outer: Emission[Any] | Branch | None,
-        fields: Fields,
-        deferrals: tuple[Deferral, ...],
-        cause: Trace | None,
-    ) -> None:
-        self._outer = outer
-        self._fields = fields
-        self.deferrals = deferrals
-        self.cause = cause
+    _fields: Fields = NO_FIELDS
+    """What `event_scope` fills in, or what returns it, the same each time."""
 
-    @property
-    def fields(self) -> Mapping[str, str]:
-        """What `event_scope` fills in, asked for now if it was not known before."""
-        fields = self._fields
+    _deferrals: tuple[Deferral, ...] = ()
+    """The blocks that may hold emissions back, the innermost last."""
+
+    _flushing: tuple[Deferral, ...] = ()
+    """The blocks that have held back what is emitted in them now."""
+
+    _cause: Trace | None = None
+    """The trace of what caused the emissions, if that is not the frame around."""
+
+    _left: tuple[Frame | None] | None = None
+    """What it was entered in, alone in a tuple, if it was left before a block that began in it."""
+
+    def _inherited_fields(self) -> Fields:
+        """Return what `event_scope` fills in, for what stands inside; it is not asked for yet."""
+        return self._fields
+
+    def _known_fields(self) -> Mapping[str, str]:
+        """Return what `event_scope` fills in, asked for now if it was not known before."""
+        fields = self._inherited_fields()
         return fields() if callable(fields) else fields
-
-
-NO_FIELDS: Mapping[str, str] = {}
 
 
 class Branch:
@@ -215,7 +214,8 @@ class Branch:
         self.trace = trace_of(job.emission)
         around = surroundings_of(job.emission)
         if around is not None:
-            around = Surroundings(None, around._fields, around.deferrals, None)
+            around, alone = Surroundings(), around
+            around._fields, around._deferrals = alone._inherited_fields(), alone._deferrals
         self._outer = around
 
     def is_anothers(self) -> bool:
@@ -284,19 +284,26 @@ def surroundings_of(frame: Frame | None) -> Surroundings | None:
     return frame
 
 
-def surround(inner: Frame | None) -> Surroundings:
-    """Return new surroundings inside of a frame, for the caller to add to."""
+def surround(inner: Frame | None, made: Surroundings | None = None) -> Surroundings:
+    """Return new surroundings inside of a frame, for the caller to add to.
+
+    Args:
+        inner: the frame; None outside of any.
+        made: what is to become the surroundings; made here if left out.
+    """
+    if made is None:
+        made = Surroundings()
+    if inner is None:
+        return made
     if isinstance(inner, Surroundings):
-        around, made = (
-            inner,
-            Surroundings(inner._outer, inner._fields, inner.deferrals, inner.cause),
-        )
+        around: Surroundings | None = inner
+        made._outer, made._cause = inner._outer, inner._cause
     else:
-        found = surroundings_of(inner)
-        if found is None:
-            return Surroundings(inner, NO_FIELDS, (), None)
-        around, made = found, Surroundings(inner, found._fields, found.deferrals, None)
-    made.flushing = around.flushing
+        around = surroundings_of(inner)
+        made._outer = inner
+    if around is not None:
+        made._fields = around._inherited_fields()
+        made._deferrals, made._flushing = around._deferrals, around._flushing
     return made
 
 
@@ -323,16 +330,16 @@ def leave(entered: Entered) -> None:
     except ValueError:  # it is another context
         pass
     else:
-        if current is frame and not (isinstance(back, Surroundings) and back.left):
+        if current is frame and not (isinstance(back, Surroundings) and back._left):
             return  # the last to begin is the first to end, as nearly always
-    while isinstance(back, Surroundings) and back.left is not None:
-        (back,) = back.left
+    while isinstance(back, Surroundings) and back._left is not None:
+        (back,) = back._left
     if current is not frame:
         # A block that began in it goes on, and must not come back to it.
-        frame.left = (back,)
+        frame._left = (back,)
         back = current
-    while isinstance(back, Surroundings) and back.left is not None:
-        (back,) = back.left
+    while isinstance(back, Surroundings) and back._left is not None:
+        (back,) = back._left
     if back is not CURRENT.get(None):
         CURRENT.set(back)  # type: ignore[arg-type]  # None is the same as left empty
 
@@ -389,8 +396,8 @@ def cause_of(emission: Emission[Any]) -> Trace | None:
 def _cause_of(emission: Emission[Any]) -> Emission[Any] | Trace | None:
     """Return the same, or the emission itself as long as it has no trace."""
     around = emission._outer
-    if isinstance(around, Surroundings) and around.cause is not None:
-        return around.cause
+    if isinstance(around, Surroundings) and around._cause is not None:
+        return around._cause
     frame = enclosing(emission)
     if isinstance(frame, Branch):
         if frame.trace is not None:
@@ -421,7 +428,7 @@ def place(emission: Emission[Any], inherited: Frame) -> None:
     else:
         emission._outer = surround(inherited)
         emission._outer._outer = outer
-        emission._outer.cause = emission._outer.cause or cause
+        emission._outer._cause = emission._outer._cause or cause
 
 
 def is_announcing(emission: Emission[Any]) -> bool:

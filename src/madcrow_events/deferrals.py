@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._frames import CURRENT, NO_FIELDS, HeldBack, Surroundings, leave, surround
+from madcrow_events._frames import CURRENT, HeldBack, Surroundings, leave, surround
 from madcrow_events._tables import NOBODY
 from madcrow_events.emissions import merge_scopes
 from madcrow_events.exceptions import HandlerErrors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextvars import Context, Token
     from types import TracebackType
     from typing import Self
 
-    from madcrow_events._frames import Entered, Fields, Frame
+    from madcrow_events._frames import Fields, Frame
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions import Emission, ScopeFields
 
 __all__ = ["Deferral"]
 
 
-class Deferral:
+class Deferral(Surroundings):
     """Holds back what its dispatcher and its siblings emit in a `with` or `async with` block (B4).
 
     Made by `EventDispatcher.deferred`, and good for one block. When the block ends well the
@@ -33,12 +35,14 @@ class Deferral:
     What handles a transaction that does not end with a block calls `flush` and `discard` itself.
     """
 
-    # Defaults, and no slots, because a server makes one for each of its requests.
-    _enclosing: Deferral | None = None
-    _entered: Entered | tuple[()] | None = None
-    _open: bool = False
-    _around: Fields
+    # It is itself the frame of what is emitted in it, for a server makes one for each request.
+    _before: Frame | None = None
+    _token: Token[Frame] | None = None
     _known: Mapping[str, str]
+    _enclosing: Deferral | None = None
+    _has_begun: bool = False
+    _is_detached: bool = False
+    _open: bool = False
 
     def __init__(
         self, dispatcher: EventDispatcher, scope: Callable[[], ScopeFields] | None = None
@@ -140,9 +144,9 @@ class Deferral:
             return False
         later = surround(frame)
         # What its handlers will emit is not held back by this block, or one that this one joined.
-        own = tuple(other for other in later.deferrals if other._is_of(emission.dispatcher))
-        later.deferrals = tuple(other for other in later.deferrals if other not in own)
-        later.flushing = own
+        own = tuple(other for other in later._deferrals if other._is_of(emission.dispatcher))
+        later._deferrals = tuple(other for other in later._deferrals if other not in own)
+        later._flushing = own
         plan, emission._plan = emission._plan, NOBODY
         emission._values = HeldBack(later, awaiting=awaiting)
         self._held.append(emission)
@@ -167,22 +171,17 @@ class Deferral:
         Raises:
             RuntimeError: it has been entered before.
         """
-        if self._entered is not None:
+        if self._has_begun:
             raise RuntimeError("a deferral is good for one block: call deferred() again")
-        before = CURRENT.get(None)
-        if before is None:
-            surroundings = Surroundings(None, NO_FIELDS, (self,), None)
-        else:
-            surroundings = surround(before)
-            around = tuple(deferral for deferral in surroundings.deferrals if deferral._open)
+        self._before = before = CURRENT.get(None)
+        if before is not None:
+            surround(before, self)
+            self._deferrals = around = tuple(it for it in self._deferrals if it._open)
             own = [deferral for deferral in around if self._is_of(deferral._dispatcher)]
             self._enclosing = own[-1] if own else None
-            surroundings.deferrals = (*around, self)
-        if self._scope is not None:
-            self._around = surroundings._fields
-            surroundings._fields = self._fields
-        self._open = True
-        self._entered = surroundings, before, CURRENT.set(surroundings)
+        self._deferrals = (*self._deferrals, self)
+        self._has_begun = self._open = True
+        self._token = CURRENT.set(self)
         return self
 
     def __exit__(
@@ -192,9 +191,13 @@ class Deferral:
         traceback: TracebackType | None,
     ) -> None:
         """Let the emissions go out, as `flush` does, or drop them if the block has raised."""
-        ended = self._end(error)
-        if ended is not None and ended._held:
-            ended.flush()
+        if self._is_detached and error is None:
+            return
+        self._leave()
+        if self._held:
+            ended = self._settle(error)
+            if ended is not None:
+                ended.flush()
 
     async def __aenter__(self) -> Self:
         """Hold emissions back from now on.
@@ -211,16 +214,57 @@ class Deferral:
         traceback: TracebackType | None,
     ) -> None:
         """Let the emissions go out, as `flush_async` does, or drop them if the block has raised."""
-        ended = self._end(error)
-        if ended is not None and ended._held:
-            await ended.flush_async()
+        if self._is_detached and error is None:
+            return
+        self._leave()
+        if self._held:
+            ended = self._settle(error)
+            if ended is not None:
+                await ended.flush_async()
 
-    def _end(self, error: BaseException | None) -> Deferral | None:
-        """Close the block; return that whose emissions are to go out now, if one's are."""
-        entered, self._entered = self._entered, ()  # which would lead from here to here
+    def detach(self) -> Context:
+        """Let the block go on beyond its `with`, in a copy of the context variables.
+
+        For what outlives its caller, as a response does that is made while it is sent. The `with`
+        then does not end the block, unless it raises: run what is left of the block in the
+        context, and at last `context.run(deferral.end)`.
+
+        Returns:
+            The copy; outside of it nothing is held back any more.
+
+        Raises:
+            RuntimeError: the block has not begun, or has ended.
+        """
+        if self._token is None:
+            raise RuntimeError("detach() is called in its block: with dispatcher.deferred() as ...")
+        context = copy_context()
+        leave((self, self._before, self._token))
+        context.run(self._enter_again)
+        self._is_detached = True
+        return context
+
+    def _enter_again(self) -> None:
+        self._token = CURRENT.set(self)
+
+    def end(self) -> None:
+        """End a block that was detached, in its context, as the end of a `with` does.
+
+        To drop what it holds back, call `discard` first. Ending it again does nothing.
+        """
+        self._is_detached = False
+        if self._open:
+            self.__exit__(None, None, None)
+
+    def _leave(self) -> None:
+        """Hold nothing back any more."""
         self._open = False
-        assert entered  # noqa: S101  # it has been entered
-        leave(entered)
+        assert self._token is not None  # noqa: S101  # it has been entered
+        leave((self, self._before, self._token))
+        # It would lead to itself, and be left for the garbage collector.
+        self._token, self._deferrals = None, self._deferrals[:-1]
+
+    def _settle(self, error: BaseException | None) -> Deferral | None:
+        """Return the block whose emissions are to go out now that this one has ended, if any."""
         if error is not None:
             self.discard()
             return None
@@ -236,7 +280,10 @@ class Deferral:
             deferral = outer
         return deferral
 
-    def _fields(self) -> Mapping[str, str]:
+    def _inherited_fields(self) -> Fields:
+        return self._fields if self._scope is None else self._scoped_fields
+
+    def _scoped_fields(self) -> Mapping[str, str]:
         """Return the fields of its scope, asked for by the first event that needs them.
 
         Raises:
@@ -244,7 +291,8 @@ class Deferral:
         """
         if "_known" not in vars(self):
             assert self._scope is not None  # noqa: S101  # or nobody would ask
-            fields = merge_scopes(self._around, self._scope())
+            around = self._fields
+            fields = merge_scopes(around() if callable(around) else around, self._scope())
             # Threads that ask at the same time all get what the first of them was told.
             vars(self).setdefault("_known", fields)
         return self._known

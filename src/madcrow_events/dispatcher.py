@@ -258,7 +258,7 @@ class EventDispatcher:
         if self.validate and signal.context_model is not None:
             around = surroundings_of(CURRENT.get(None))
             if around is not None:
-                fill_loose(signal.context_model, context, around.fields)
+                fill_loose(signal.context_model, context, around._known_fields())
             validate_keywords(signal.name, signal.context_model, context)
 
     @overload

@@ -19,6 +19,7 @@ from typing_extensions import ParamSpec, TypeVar, Unpack
 from madcrow_events._failures import Failures, failures_of
 from madcrow_events._frames import (
     CURRENT,
+    NO_FIELDS,
     NO_RESULT,
     PENDING,
     Branch,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
-    from madcrow_events._frames import Entered, Fields, Frame
+    from madcrow_events._frames import Entered, Frame
     from madcrow_events._tables import Plan
     from madcrow_events._traces import Trace
     from madcrow_events.dispatcher import EventDispatcher
@@ -195,8 +196,8 @@ class Emission(Generic[PayloadT_co]):
         """
         surroundings = surround(CURRENT.get(None))
         around = surroundings_of(self)
-        surroundings._fields = {} if around is None else around._fields
-        surroundings.cause = trace_of(self)
+        surroundings._fields = NO_FIELDS if around is None else around._inherited_fields()
+        surroundings._cause = trace_of(self)
         with within(surroundings):
             yield
 
@@ -294,7 +295,7 @@ class Emission(Generic[PayloadT_co]):
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
         around = surroundings_of(CURRENT.get(None))
-        holding = () if around is None else (*around.deferrals, *around.flushing)
+        holding = () if around is None else (*around._deferrals, *around._flushing)
         if any(deferral._holds(self) for deferral in holding):
             raise WouldDeadlockError(
                 f"{method}() waits for {self.event} inside of the deferred() block that holds it "
@@ -481,7 +482,7 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         if self._entered is not None:
             raise RuntimeError("an event_scope is good for one block: call event_scope() again")
         surroundings = surround(CURRENT.get(None))
-        surroundings._fields = merge_scopes(surroundings._fields, self._fields)
+        surroundings._fields = merge_scopes(surroundings._known_fields(), self._fields)
         self._entered = enter(surroundings)
 
     def __exit__(
@@ -507,17 +508,17 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         return scoped
 
 
-def merge_scopes(around: Fields, fields: ScopeFields) -> Mapping[str, str]:
+def merge_scopes(around: Mapping[str, str], fields: ScopeFields) -> Mapping[str, str]:
     """Return the fields of a scope together with those of the scope around it.
 
     Args:
-        around: those of the scope around it, or what returns them.
+        around: those of the scope around it.
         fields: those of the scope, checked here.
 
     Raises:
         InvalidOptionError: a name is none of `SCOPE_FIELDS`, or a value is neither text nor None.
     """
-    merged: dict[str, Any] = dict(around() if callable(around) else around)
+    merged: dict[str, Any] = dict(around)
     for name, value in fields.items():
         if name not in SCOPE_FIELDS:
             near = get_close_matches(name, SCOPE_FIELDS, 1)

@@ -2142,3 +2142,93 @@ async def test_only_a_queue_that_blocks_is_waited_for(
     slow.may_work.set()
     assert await dispatcher.drain_async(LONG)
     assert slow.numbers == [0, 1, 2]
+
+
+# A block that outlives its `with`
+
+
+def test_a_detached_block_goes_on_in_its_context(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Outside of that nothing is held back; its end lets out what was emitted before and in it."""
+    with event_scope(request_id="1"):
+        with dispatcher.deferred(lambda: {"ip_address": "192.0.2.1"}) as deferral:
+            dispatcher.emit("thing_happened", number=1)
+            context = deferral.detach()
+            dispatcher.emit("thing_happened", number=2)
+        assert heard == [2]
+    assert CURRENT.get(None) is None
+    emission = context.run(dispatcher.emit, "thing_happened", number=3)
+    assert (emission.state, deferral.pending) == ("deferred", 2)
+    assert emission.context["request_id"] == "1"
+    assert emission.context["ip_address"] == "192.0.2.1"
+    context.run(deferral.end)
+    assert heard == [2, 1, 3]
+    context.run(dispatcher.emit, "thing_happened", number=4)
+    context.run(deferral.end)
+    assert heard == [2, 1, 3, 4]
+    assert CURRENT.get(None) is None
+
+
+def test_a_detached_block_may_end_in_another_thread(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """As where one thread makes a response, and another sends it."""
+    with dispatcher.deferred() as deferral:
+        dispatcher.emit("thing_happened", number=1)
+        context = deferral.detach()
+    run_in_thread(lambda: context.run(deferral.end))
+    assert heard == [1]
+
+
+def test_several_detached_blocks_end_in_any_order(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Each by itself, though one thread has begun them all."""
+    blocks = []
+    for number in (1, 2):
+        with dispatcher.deferred() as deferral:
+            dispatcher.emit("thing_happened", number=number)
+            blocks.append((deferral, deferral.detach()))
+    (first, first_context), (second, second_context) = blocks
+    second_context.run(second.end)
+    assert heard == [2]
+    assert first.discard() == 1
+    first_context.run(first.end)
+    assert heard == [2]
+
+
+async def test_a_block_that_raises_after_it_was_detached_has_failed(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Whoever was to end it will not, it seems; in both forms of the block."""
+    for is_async in (False, True):
+        block = Block(dispatcher.deferred(), is_async=is_async)
+        with pytest.raises(Failed):
+            async with block as deferral:
+                dispatcher.emit("thing_happened", number=1)
+                deferral.detach()
+                raise Failed
+        assert (heard, deferral.pending) == ([], 0)
+
+
+async def test_an_async_block_may_be_detached(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    async with dispatcher.deferred() as deferral:
+        dispatcher.emit("thing_happened", number=1)
+        context = deferral.detach()
+    assert heard == []
+    context.run(deferral.end)
+    assert heard == [1]
+
+
+def test_only_an_open_block_can_be_detached(dispatcher: EventDispatcher) -> None:
+    """Neither one that has not begun, nor one that has ended."""
+    deferral = dispatcher.deferred()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="in its block"):
+            deferral.detach()
+        if not deferral._has_begun:
+            with deferral:
+                pass

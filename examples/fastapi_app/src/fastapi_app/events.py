@@ -4,6 +4,8 @@
 while a request is handled goes out when it has succeeded, and knows from whom it came.
 """
 
+from __future__ import annotations  # or the inner function evaluates its own for each request
+
 import asyncio
 import logging
 import os

@@ -5,6 +5,8 @@ so that they go out when it has succeeded, and never if it has failed. Flask's o
 events, too, and `flask events` lists what there is.
 """
 
+from __future__ import annotations  # or the inner functions evaluate theirs for each request
+
 import atexit
 import os
 import random
@@ -12,7 +14,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextvars import Context, copy_context
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -113,52 +114,37 @@ class _Requests:
         self._flask_events = [_FlaskEvent(app, dispatcher, *offered) for offered in _FLASK_SIGNALS]
         self._process = _Process(dispatcher, self._flask_events)
 
-    def __call__(
-        self, environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._process.begun_in != os.getpid():
             self._process.begin()
-        # A request has context variables of its own: whoever reads the last of its answer, and
-        # where, nothing of it is left to the next request of the thread.
-        context = copy_context()
-        return context.run(self._answer, context, environ, start_response)
-
-    def _answer(
-        self, context: Context, environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
-        status, has_length = "", False
+        status, is_whole = "", False
 
         def start(line: str, headers: list[tuple[str, str]], *error: Any) -> Callable[..., object]:
-            nonlocal status, has_length
-            status, has_length = line, "Content-Length" in dict(headers)
+            nonlocal status, is_whole
+            status = line
+            is_whole = "Content-Length" in dict(headers) or line[:3] in _WITHOUT_BODY
             return start_response(line, headers, *error)
 
-        deferral = self._dispatcher.deferred(lambda: _scope(environ))
-        deferral.__enter__()
-        try:
+        with self._dispatcher.deferred(lambda: _scope(environ)) as deferral:
             body = self._handle(environ, start)
-            if not has_length and status[:3] not in _WITHOUT_BODY:
-                return _Stream(context, deferral, body, lambda: status >= _FAILURE)
+            if not is_whole:
+                return _Stream(deferral, body, lambda: status >= _FAILURE)
             if status >= _FAILURE:
                 deferral.discard()
-        except BaseException as error:
-            deferral.__exit__(type(error), error, error.__traceback__)
-            raise
-        deferral.__exit__(None, None, None)
-        return body
+            return body
 
 
 class _Stream:
-    """The body of an answer that is made while it is sent; events wait for its end."""
+    """The body of an answer that is made while it is sent; events wait for its end.
+
+    It has context variables of its own: whoever reads the last of it, and where, nothing of the
+    request is left to the next one of the thread.
+    """
 
     def __init__(
-        self,
-        context: Context,
-        deferral: Deferral,
-        body: Iterable[bytes],
-        has_failed: Callable[[], bool],
+        self, deferral: Deferral, body: Iterable[bytes], has_failed: Callable[[], bool]
     ) -> None:
-        self._context = context
+        self._context = deferral.detach()
         self._deferral = deferral
         self._body = body
         self._parts = iter(body)
@@ -196,10 +182,10 @@ class _Stream:
         finally:
             if self._has_failed():
                 self._deferral.discard()
-            self._deferral.__exit__(None, None, None)
+            self._deferral.end()
 
 
-def _scope(environ: "WSGIEnvironment") -> ScopeFields:
+def _scope(environ: WSGIEnvironment) -> ScopeFields:
     """Return what the events of a request have in common; asked for by the first of them."""
     request_id = environ.get("HTTP_X_REQUEST_ID", "")
     if not _is_request_id(request_id):
@@ -217,7 +203,7 @@ def _scope(environ: "WSGIEnvironment") -> ScopeFields:
 class _Process:
     """Tells of the start and the end of each process that answers requests."""
 
-    def __init__(self, dispatcher: EventDispatcher, flask_events: "Iterable[_FlaskEvent]") -> None:
+    def __init__(self, dispatcher: EventDispatcher, flask_events: Iterable[_FlaskEvent]) -> None:
         self._dispatcher = dispatcher
         self._flask_events = flask_events
         self.begun_in = 0  # the id of a process
