@@ -281,7 +281,10 @@ class Deferral(Surroundings):
         return deferral
 
     def _inherited_fields(self) -> Fields:
-        return self._fields if self._scope is None else self._scoped_fields
+        if self._scope is None:  # it has none, or has been asked
+            known: Mapping[str, str] | None = vars(self).get("_known")
+            return self._fields if known is None else known
+        return self._scoped_fields
 
     def _scoped_fields(self) -> Mapping[str, str]:
         """Return the fields of its scope, asked for by the first event that needs them.
@@ -289,12 +292,13 @@ class Deferral(Surroundings):
         Raises:
             InvalidOptionError: as for `event_scope`.
         """
-        if "_known" not in vars(self):
-            assert self._scope is not None  # noqa: S101  # or nobody would ask
+        scope = self._scope
+        if scope is not None:
             around = self._fields
-            fields = merge_scopes(around() if callable(around) else around, self._scope())
+            fields = merge_scopes(around() if callable(around) else around, scope())
             # Threads that ask at the same time all get what the first of them was told.
             vars(self).setdefault("_known", fields)
+            self._scope = None  # which may hold a whole request, longer than that lasts
         return self._known
 
     def _joined(self) -> Deferral | None:

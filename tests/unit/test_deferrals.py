@@ -11,6 +11,7 @@ import contextvars
 import gc
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager, nullcontext
@@ -2232,3 +2233,20 @@ def test_only_an_open_block_can_be_detached(dispatcher: EventDispatcher) -> None
         if not deferral._has_begun:
             with deferral:
                 pass
+
+
+def test_what_its_scope_was_asked_of_is_not_kept(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Whoever keeps an emission keeps no request with it."""
+
+    class Request: ...
+
+    signals.signal("happened", context=Happened)
+    request = Request()
+    kept = weakref.ref(request)
+    with dispatcher.deferred(lambda of=request: {"request_id": type(of).__name__}):
+        emission = dispatcher.emit_typed("happened", Happened())
+        del request
+    assert kept() is None
+    assert emission.context.request_id == "Request"

@@ -4,7 +4,7 @@ const STREAM = "/events/stream";
 const KEPT_EVENTS = 500; // whole trees are dropped, the oldest first
 const KEPT_EARLY = 500; // emissions whose calls may wait for their event
 const KEPT_WAITING = 5000; // messages: as many as 500 events with 9 calls each
-const TROUBLE_AFTER = 3000; // ms; a stream ends after 2 s, so a healthy one opens more often
+const TROUBLE_AFTER = 3000; // ms; a stream ends after 1 s, so a healthy one opens more often
 const FRAME_BUDGET = 15; // ms to read messages, and to draw, so that a burst does not block a click
 const LONGEST_VALUE = 200; // characters of a field
 
