@@ -30,6 +30,7 @@ from madcrow_events.emissions import (
     ScopeFields,
     current_event,
     event_scope,
+    request_fields,
 )
 from madcrow_events.exceptions import (
     ContextModelError,
@@ -233,6 +234,7 @@ __all__ = [
     "on_user_registered",
     "password_changed",
     "register_handler",
+    "request_fields",
     "session_expired",
     "set_event_dispatcher",
     "suspicious_activity",

@@ -42,6 +42,7 @@ class Deferral(Surroundings):
     _enclosing: Deferral | None = None
     _has_begun: bool = False
     _is_detached: bool = False
+    _has_ended: bool = False
     _open: bool = False
 
     def __init__(
@@ -191,7 +192,7 @@ class Deferral(Surroundings):
         traceback: TracebackType | None,
     ) -> None:
         """Let the emissions go out, as `flush` does, or drop them if the block has raised."""
-        if self._is_detached and error is None:
+        if (self._is_detached and error is None) or self._has_ended:
             return
         self._leave()
         if self._held:
@@ -214,7 +215,7 @@ class Deferral(Surroundings):
         traceback: TracebackType | None,
     ) -> None:
         """Let the emissions go out, as `flush_async` does, or drop them if the block has raised."""
-        if self._is_detached and error is None:
+        if (self._is_detached and error is None) or self._has_ended:
             return
         self._leave()
         if self._held:
@@ -233,10 +234,13 @@ class Deferral(Surroundings):
             The copy; outside of it nothing is held back any more.
 
         Raises:
-            RuntimeError: the block has not begun, or has ended.
+            RuntimeError: the block has not begun, has ended, or is detached, or a block in it
+                goes on.
         """
-        if self._token is None:
-            raise RuntimeError("detach() is called in its block: with dispatcher.deferred() as ...")
+        if self._token is None or self._is_detached or CURRENT.get(None) is not self:
+            raise RuntimeError(
+                "detach() is called once, directly in its block: with dispatcher.deferred() as ..."
+            )
         context = copy_context()
         leave((self, self._before, self._token))
         context.run(self._enter_again)
@@ -252,12 +256,11 @@ class Deferral(Surroundings):
         To drop what it holds back, call `discard` first. Ending it again does nothing.
         """
         self._is_detached = False
-        if self._open:
-            self.__exit__(None, None, None)
+        self.__exit__(None, None, None)
 
     def _leave(self) -> None:
         """Hold nothing back any more."""
-        self._open = False
+        self._open, self._has_ended = False, True
         assert self._token is not None  # noqa: S101  # it has been entered
         leave((self, self._before, self._token))
         # It would lead to itself, and be left for the garbage collector.

@@ -8,6 +8,8 @@ files because an emission answers for itself: each question has its docstring.
 
 from __future__ import annotations
 
+import os
+import re
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import wraps
@@ -70,6 +72,7 @@ __all__ = [
     "ScopeFields",
     "current_event",
     "event_scope",
+    "request_fields",
 ]
 
 EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
@@ -449,6 +452,34 @@ class ScopeFields(TypedDict, total=False):
     ip_address: str | None
 
 
+LONGEST_USER_AGENT = 256
+"""How many characters `request_fields` keeps of a user agent."""
+
+_is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
+
+
+def request_fields(
+    *, request_id: str | None = None, ip_address: str | None = None, user_agent: str | None = None
+) -> ScopeFields:
+    """Return the fields of a scope for a request, whose headers may say anything.
+
+    For whoever connects a web framework: `dispatcher.deferred(lambda: request_fields(...))`.
+
+    Args:
+        request_id: the id that the request claims to have. It is taken if it is made of 1 to 128
+            letters, digits, `.`, `_` and `-`; if not, or without one, the request gets a new one.
+        ip_address: where the request comes from, if that is known.
+        user_agent: what the client says of itself; 256 characters of it are kept.
+    """
+    if request_id is None or not _is_request_id(request_id):
+        request_id = os.urandom(16).hex()
+    return {
+        "request_id": request_id,
+        "ip_address": ip_address or None,
+        "user_agent": user_agent[:LONGEST_USER_AGENT] if user_agent else None,
+    }
+
+
 class event_scope:  # noqa: N801  # used like a function, as contextlib's own are
     """Fill in fields of the contexts that are emitted in the block, where their emitter did not.
 
@@ -519,6 +550,12 @@ def merge_scopes(around: Mapping[str, str], fields: ScopeFields) -> Mapping[str,
         InvalidOptionError: a name is none of `SCOPE_FIELDS`, or a value is neither text nor None.
     """
     merged: dict[str, Any] = dict(around)
+    given: object = fields
+    if not isinstance(given, dict):
+        raise InvalidOptionError(
+            f"scope must return a dictionary of fields, not {type_name(type(given))}",
+            option="scope",
+        )
     for name, value in fields.items():
         if name not in SCOPE_FIELDS:
             near = get_close_matches(name, SCOPE_FIELDS, 1)

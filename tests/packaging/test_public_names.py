@@ -115,6 +115,7 @@ FRONT_DOOR = [
     "on_user_registered",
     "password_changed",
     "register_handler",
+    "request_fields",
     "session_expired",
     "set_event_dispatcher",
     "suspicious_activity",

@@ -24,6 +24,7 @@ from madcrow_events import (
     SignalRegistry,
     current_event,
     event_scope,
+    request_fields,
 )
 from madcrow_events._frames import CURRENT
 
@@ -817,3 +818,39 @@ def test_a_field_that_the_emitter_gave_is_not_handed_on_to_what_it_caused(
     with event_scope(request_id="1"):
         typed(dispatcher, request_id="2", ip_address="given")
     assert inner == [{**NOTHING, "request_id": "1"}]
+
+
+# What a request says of itself
+
+
+@pytest.mark.parametrize(
+    ("request_id", "is_taken"),
+    [
+        ("r-17", True),
+        ("A.b_c-9" * 18, True),
+        ("x" * 128, True),
+        ("x" * 129, False),
+        ("", False),
+        ("two words", False),
+        ("line\nbreak", False),
+        ("line\n", False),
+        ("é", False),
+        (None, False),
+    ],
+)
+def test_the_id_of_a_request_is_a_sound_one(request_id: str | None, is_taken: bool) -> None:
+    """Whatever else it claims, it gets a new one, different each time."""
+    first, second = (request_fields(request_id=request_id)["request_id"] for _ in range(2))
+    assert (first == second == request_id) is is_taken
+    assert is_taken or (len(str(first)) == 32 and first != second)
+
+
+def test_what_a_request_says_of_its_client_is_cut(dispatcher: EventDispatcher) -> None:
+    """The fields are those of a scope; what is empty is left out."""
+    with event_scope(**request_fields(ip_address="192.0.2.7", user_agent="x" * 300)):
+        context = dispatcher.emit_typed(
+            dispatcher.signals.signal("order_placed", context=BaseEventContext), BaseEventContext()
+        ).context
+    assert (context.ip_address, context.user_agent) == ("192.0.2.7", "x" * 256)
+    empty = request_fields(ip_address="", user_agent="")
+    assert (empty["ip_address"], empty["user_agent"]) == (None, None)

@@ -1,7 +1,9 @@
 """Accounts do what is asked for, say what has happened, and keep their secrets."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accounts import Account, Accounts, Refused, account_locked, service
@@ -70,6 +72,10 @@ def test_a_session_ends_with_sign_out_time_and_password(
         ("ada", "Ada", PASSWORD, "e-mail"),
         (f"{'a' * 300}@example.com", "Ada", PASSWORD, "e-mail"),
         (EMAIL, "  ", PASSWORD, "name"),
+        (EMAIL, "Ada\x1b[2J", PASSWORD, "name"),
+        (EMAIL, "\ud800", PASSWORD, "name"),
+        ("\ud800@example.com", "Ada", PASSWORD, "e-mail"),
+        (EMAIL, "Ada", "\ud800" * 12, "12 to 128"),
         (EMAIL, "Ada", "short", "12 to 128"),
         (EMAIL, "Ada", "x" * 129, "12 to 128"),
     ],
@@ -93,7 +99,9 @@ def test_an_email_has_one_account(accounts: Accounts) -> None:
 
 
 @pytest.mark.parametrize("email", [EMAIL, "nobody@example.com"])
-def test_guessing_is_locked_out(accounts: Accounts, email: str) -> None:
+def test_guessing_is_locked_out(
+    accounts: Accounts, dispatcher: EventDispatcher, email: str
+) -> None:
     """Then the right password is refused, too; an e-mail without an account is no different."""
     signed_up(accounts)
     with record_events() as recorded:
@@ -101,6 +109,7 @@ def test_guessing_is_locked_out(accounts: Accounts, email: str) -> None:
             with pytest.raises(Refused) as refused:
                 accounts.sign_in(email, "a guess")
             assert refused.value.status == 401
+        assert dispatcher.drain(5)
         with pytest.raises(Refused, match="15 minutes") as refused:
             accounts.sign_in(email, PASSWORD)
     assert refused.value.status == 429
@@ -110,11 +119,14 @@ def test_guessing_is_locked_out(accounts: Accounts, email: str) -> None:
     ]
 
 
-def test_the_lock_opens_by_itself(accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lock_opens_by_itself(
+    accounts: Accounts, dispatcher: EventDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     signed_up(accounts)
     for _ in range(5):
         with pytest.raises(Refused):
             accounts.sign_in(EMAIL, "a guess")
+    assert dispatcher.drain(5)
     now = time.time()
     monkeypatch.setattr(service.time, "time", lambda: now + service.LOCK_SECONDS + 1)
     assert accounts.sign_in(EMAIL, PASSWORD).token
@@ -132,17 +144,21 @@ def test_an_address_that_tries_many_accounts_is_locked_out(
             failure_reason="wrong password",
             ip_address="192.0.2.9",
         )
+    assert dispatcher.drain(5)
     with pytest.raises(Refused, match="15 minutes"):
         accounts.sign_in(EMAIL, PASSWORD, address="192.0.2.9")
     assert accounts.sign_in(EMAIL, PASSWORD, address="192.0.2.1").token
 
 
-def test_a_wrong_present_password_counts_as_guessing(accounts: Accounts) -> None:
+def test_a_wrong_present_password_counts_as_guessing(
+    accounts: Accounts, dispatcher: EventDispatcher
+) -> None:
     """Who has found a session open cannot try passwords for ever."""
     account = signed_up(accounts)
     for _ in range(5):
         with pytest.raises(Refused, match="wrong"):
             accounts.change_password(account, "a guess", OTHER)
+    assert dispatcher.drain(5)
     with pytest.raises(Refused, match="15 minutes"):
         accounts.change_password(account, PASSWORD, OTHER)
 
@@ -165,3 +181,56 @@ def test_an_administrator_is_made_of_an_account(accounts: Accounts) -> None:
     seen = accounts.account_of(token)
     assert seen is not None
     assert seen.is_admin
+
+
+def test_an_address_that_is_typed_as_an_email_locks_nobody_out(
+    accounts: Accounts, dispatcher: EventDispatcher
+) -> None:
+    """What is no e-mail is refused without an event; nor does one name reach into the other."""
+    signed_up(accounts)
+    with record_events() as recorded:
+        for email in ("192.0.2.1", PASSWORD, "\ud800"):
+            with pytest.raises(Refused, match="e-mail") as refused:
+                accounts.sign_in(email, "a guess", address="192.0.2.1")
+            assert refused.value.status == 422
+    assert not recorded.emissions
+    for _ in range(5):
+        dispatcher.emit("login_failed", email="192.0.2.1", failure_reason="wrong password")
+    assert dispatcher.drain(5)
+    assert accounts.sign_in(EMAIL, PASSWORD, address="192.0.2.1").token
+
+
+@pytest.mark.parametrize("typed", ["\ud800" * 12, "x\0" * 8])
+def test_a_strange_password_is_a_wrong_one(accounts: Accounts, typed: str) -> None:
+    account = signed_up(accounts)
+    with pytest.raises(Refused, match="wrong"):
+        accounts.sign_in(EMAIL, typed)
+    with pytest.raises(Refused, match="wrong"):
+        accounts.change_password(account, typed, OTHER)
+
+
+def test_a_sign_in_with_the_old_password_does_not_outlive_it(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it was compared before the password changed."""
+    account = signed_up(accounts)
+    verify = Accounts._verify
+
+    def verify_then_wait(*arguments: Any) -> None:
+        verify(*arguments)
+        monkeypatch.undo()
+        accounts.change_password(account, PASSWORD, OTHER)
+
+    monkeypatch.setattr(Accounts, "_verify", verify_then_wait)
+    with pytest.raises(Refused, match="wrong"):
+        accounts.sign_in(EMAIL, PASSWORD)
+    assert accounts.sign_in(EMAIL, OTHER).token
+
+
+def test_a_session_ends_once(accounts: Accounts) -> None:
+    """Of several requests that sign out at the same time, one is told of."""
+    signed_up(accounts)
+    token = accounts.sign_in(EMAIL, PASSWORD).token
+    with record_events() as recorded, ThreadPoolExecutor(8) as pool:
+        list(pool.map(accounts.sign_out, [token] * 8))
+    assert [event.event for event in recorded.emissions] == ["user_logged_out"]

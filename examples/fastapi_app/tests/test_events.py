@@ -1,6 +1,7 @@
 """The adapter: what an application gets from `init_events`, seen from outside."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -14,11 +15,13 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi_app import events as adapter
 from fastapi_app.events import Events, init_events
 from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import ClientDisconnect
 
 from madcrow_events import (
     Emission,
     EventDispatcher,
     HandlerErrors,
+    SignalRegistry,
     emit_event,
     get_event_dispatcher,
     madcrow_signals,
@@ -59,7 +62,7 @@ def test_a_second_call_for_one_application_is_refused(app: FastAPI) -> None:
 
 def test_plugins_are_loaded_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    monkeypatch.setattr(adapter, "load_plugins", lambda: calls.append("loaded"))
+    monkeypatch.setattr(adapter, "load_plugins", lambda signals: calls.append("loaded"))
     init_events(FastAPI())
     assert calls == []
     init_events(FastAPI(), plugins=True)
@@ -630,3 +633,78 @@ async def test_a_handler_that_does_not_end_cannot_hold_the_end_up(
     assert "raise DRAIN_BEFORE" in warnings[0].getMessage()
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
+
+
+# Applications within others, clients that leave, and the end
+
+
+async def test_a_mounted_application_is_a_part_of_the_request(
+    heard: Heard, client_of: ClientOf, orders: Callable[[FastAPI], FastAPI]
+) -> None:
+    """With events of its own or without: one request, one id."""
+    app = FastAPI()
+    init_events(app)
+    inner = FastAPI()
+    init_events(inner)
+    app.mount("/with", orders(inner))
+    app.mount("/without", orders(FastAPI()))
+    async with client_of(app) as client:
+        for name in ("with", "without"):
+            answer = await client.get(f"/{name}/order", headers={"X-Request-ID": name})
+            assert answer.status_code == 200
+    assert [emission.context["request_id"] for emission in heard] == ["with", "without"]
+
+
+async def test_an_application_without_events_is_told_how_to_get_them() -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    def order(events: Events) -> None: ...
+
+    transport = httpx.ASGITransport(app)  # which lets through what the application raises
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop.test") as client:
+        with pytest.raises(RuntimeError, match="init_events"):
+            await client.get("/")
+
+
+@pytest.mark.parametrize("leaves_at", [1, 2, 3])
+async def test_a_client_that_has_left_is_no_failure(heard: Heard, leaves_at: int) -> None:
+    """A server may tell so where the next part of the answer is sent, the first or a later one."""
+    app = FastAPI()
+    init_events(app)
+
+    @app.get("/")
+    def stream(events: Events) -> StreamingResponse:
+        events.emit("order_placed", number=1)
+        return StreamingResponse(iter(["a", "b", "c"]))
+
+    sent = 0
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(_message: Any) -> None:
+        nonlocal sent
+        sent += 1
+        if sent == leaves_at:
+            raise OSError
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [],
+    }
+    with contextlib.suppress(OSError, ClientDisconnect):
+        await app(scope, receive, send)
+    assert numbers(heard) == [1]
+
+
+async def test_a_registry_of_its_own_gets_the_handlers() -> None:
+    """Those of the dispatcher that is the default when events are initialised."""
+    signals = SignalRegistry()
+    set_event_dispatcher(EventDispatcher(signals))
+    init_events(FastAPI())
+    assert signals["user_logged_in"].subscriptions

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from flask_app.events import Events
 
 from madcrow_events import (
     EventDispatcher,
@@ -137,3 +138,19 @@ def test_a_start_that_raises_is_not_told_again(make_app: MakeApp, heard: Any) ->
     with pytest.raises(ZeroDivisionError):
         app.test_client().get("/")
     assert app.test_client().get("/").status_code == 200
+
+
+def test_a_handler_of_the_start_may_make_requests(heard: Any) -> None:
+    """To warm a cache, say; the process has started once."""
+    app = Flask("shop")
+    app.get("/")(lambda: "")
+    starts: list[int] = []
+
+    @on_event("system_startup")
+    def warm(process_id: int) -> None:
+        starts.append(process_id)
+        assert app.test_client().get("/").status_code == 200
+
+    Events(app)
+    assert app.test_client().get("/").status_code == 200
+    assert len(starts) == 1

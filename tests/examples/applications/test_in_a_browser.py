@@ -356,7 +356,7 @@ def test_a_thousand_events_leave_the_page_quick(watch, shop):
 
 
 def test_the_page_stays_live_while_streams_end(watch, server_of):
-    """A stream lasts 2 seconds; the page neither flickers nor shows anything twice."""
+    """A stream lasts a second; the page neither flickers nor shows anything twice."""
     page = watch().page
     page.evaluate("""() => {
         window.states = [];

@@ -12,6 +12,7 @@ from sqlalchemy.orm import (
     relationship,
     sessionmaker,
 )
+from sqlalchemy.pool import NullPool
 from sqlalchemy.schema import CreateTable
 
 
@@ -59,11 +60,15 @@ class LockRow(Table):
     """An e-mail with which, or an address from which, nobody can sign in until a time.
 
     Attributes:
+        kind: of the suspicious activity: whether the subject is an e-mail or an address. It is part
+            of the key, for anybody can type an address as an e-mail.
+        subject: the one or the other.
         until: in seconds since 1970.
     """
 
     __tablename__ = "locks"
 
+    kind: Mapped[str] = mapped_column(primary_key=True)
     subject: Mapped[str] = mapped_column(primary_key=True)
     until: Mapped[float]
 
@@ -71,13 +76,13 @@ class LockRow(Table):
 def open_database(file: Path) -> sessionmaker[Session]:
     """Make what is missing of the database; return what begins sessions with it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(f"sqlite:///{file}")
+    # A connection for each use: none is left open, shared by threads, or inherited by a fork.
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
     event.listen(engine, "connect", _prepare)
     with engine.begin() as connection:
         for table in Table.metadata.sorted_tables:
             # Several processes may start at the same time.
             connection.execute(CreateTable(table, if_not_exists=True))
-    engine.dispose()  # a process that is forked from this one must not inherit the connection
     return sessionmaker(engine, expire_on_commit=False)
 
 

@@ -112,7 +112,7 @@ class Pages:
         if site is not None:
             return site not in ("same-origin", "none")
         try:
-            return urlsplit(headers.get("Origin") or "").netloc != host
+            return not host or urlsplit(headers.get("Origin") or "").netloc != host
         except ValueError:
             return True
 
@@ -194,7 +194,8 @@ class Pages:
                 "message.html",
                 403,
                 title="For administrators",
-                text="Events are shown to administrators only.",
+                text="Events are shown to administrators only. Whoever runs the application makes "
+                "one of an account: python -m accounts grant-admin EMAIL",
             )
         return self._page(visit, "events.html")
 

@@ -13,7 +13,8 @@ from typing import Annotated, NamedTuple, TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from pydantic import BaseModel, ConfigDict, EmailStr, StringConstraints, ValidationError
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
 from accounts.database import AccountRow, LockRow, SessionRow, open_database
@@ -38,12 +39,14 @@ from madcrow_events import (
 )
 from madcrow_events.event_handlers.security_handlers import normalized_email
 
+WRONG = "E-mail or password is wrong."
 HOUR = 3600.0  # seconds
 SESSION_SECONDS = 12 * HOUR
 REMEMBERED_SECONDS = 30 * 24 * HOUR
 LOCK_SECONDS = HOUR / 4
-LOCKING = ("brute_force", "many_accounts")
-"""The kinds of suspicious activity after which nobody can sign in for a while."""
+GUESSED_FOR_ONE, GUESSED_FOR_MANY = "brute_force", "many_accounts"
+"""The kinds of suspicious activity after which nobody can sign in for a while: with an e-mail, and
+from an address."""
 
 
 class Refused(Exception):  # noqa: N818  # it is an answer
@@ -80,15 +83,27 @@ class SignedIn(NamedTuple):
 
 
 Form = TypeVar("Form", bound=BaseModel)
+_Email = Annotated[EmailStr, StringConstraints(max_length=254)]
 _Password = Annotated[str, StringConstraints(min_length=12, max_length=128)]
 
 
 class _Registration(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    email: Annotated[EmailStr, StringConstraints(max_length=254)]
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+    email: _Email
+    name: Annotated[
+        str,
+        StringConstraints(
+            strip_whitespace=True, min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$"
+        ),
+    ]
     password: _Password
+
+
+class _Credentials(BaseModel):
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    email: _Email
 
 
 class _NewPassword(BaseModel):
@@ -120,8 +135,9 @@ class Accounts:
         self._hasher = PasswordHasher()
         # Compared with for e-mails without an account, so that those take as long as others.
         self._nobodys_hash = self._hasher.hash(secrets.token_hex())
-        # Held weakly, as bound methods are: it ends with this object.
-        dispatcher.signals.subscribe(suspicious_activity, self.lock_out)
+        # Held weakly, as bound methods are: it ends with this object. In the background, for what
+        # waits for a database must not run in an event loop, where events may go out.
+        dispatcher.signals.subscribe(suspicious_activity, self.lock_out, background=True)
 
     def sign_up(self, email: str, name: str, password: str) -> Account:
         """Make an account.
@@ -165,6 +181,8 @@ class Accounts:
         Raises:
             Refused: e-mail or password is wrong, or it was tried too often.
         """
+        # What is no e-mail may be a password in the wrong field, and must not be in an event.
+        _checked(_Credentials, email=email)
         key = normalized_email(email)
         with self._begin() as database:
             row = database.scalar(select(AccountRow).where(AccountRow.key == key))
@@ -182,6 +200,11 @@ class Accounts:
                     expires_at=now + seconds,
                 )
             )
+            database.flush()
+            # The password may have been changed since it was compared; from here on it waits.
+            current = select(AccountRow.password_hash).where(AccountRow.id == row.id)
+            if database.scalar(current) != row.password_hash:
+                raise Refused(WRONG, 401)
         self._dispatcher.emit_typed(
             user_logged_in,
             LoginEventContext(
@@ -202,19 +225,28 @@ class Accounts:
         Raises:
             Refused: it is wrong, or was tried too often.
         """
-        subjects = [normalized_email(email), *([] if address is None else [address])]
+        self._refuse_locked(email, address)
+        try:
+            self._hasher.verify(self._nobodys_hash if row is None else row.password_hash, password)
+            is_right = row is not None
+        except (UnicodeEncodeError, VerifyMismatchError):
+            is_right = False
+        # Again, for others may have guessed meanwhile: whoever guesses much at once learns little.
+        self._refuse_locked(email, address)
+        if not is_right:
+            self._fail(email, "no such account" if row is None else "wrong password")
+            raise Refused(WRONG, 401)
+
+    def _refuse_locked(self, email: str, address: str | None) -> None:
+        locks = [(GUESSED_FOR_ONE, normalized_email(email)), (GUESSED_FOR_MANY, address)]
+        is_one_of_them = tuple_(LockRow.kind, LockRow.subject).in_(locks)
         with self._begin() as database:
             is_locked = database.scalar(
-                select(LockRow).where(LockRow.subject.in_(subjects), LockRow.until > time.time())
+                select(LockRow).where(is_one_of_them, LockRow.until > time.time())
             )
         if is_locked:
             self._fail(email, "locked")
             raise Refused("Too many attempts have failed. Try again in 15 minutes.", 429)
-        try:
-            self._hasher.verify(self._nobodys_hash if row is None else row.password_hash, password)
-        except VerifyMismatchError:
-            self._fail(email, "no such account" if row is None else "wrong password")
-            raise Refused("E-mail or password is wrong.", 401) from None
 
     def _fail(self, email: str, reason: str) -> None:
         self._dispatcher.emit_typed(
@@ -222,16 +254,15 @@ class Accounts:
         )
 
     def lock_out(self, emission: Emission[SuspiciousActivityEventContext]) -> None:
-        """Refuse sign-ins for a while; handles `suspicious_activity`.
-
-        It is called where the event goes out, so that the next attempt is refused already.
-        """
-        alert = emission.context
-        if alert.kind not in LOCKING:
+        """Refuse sign-ins for a while; handles `suspicious_activity`."""
+        alert, now = emission.context, time.time()
+        if alert.kind not in (GUESSED_FOR_ONE, GUESSED_FOR_MANY):
             return
+        until = {"until": now + LOCK_SECONDS}
+        lock = insert(LockRow).values(kind=alert.kind, subject=alert.subject, **until)
         with self._begin() as database:
-            database.merge(LockRow(subject=alert.subject, until=time.time() + LOCK_SECONDS))
-            database.execute(delete(LockRow).where(LockRow.until < time.time()))
+            database.execute(lock.on_conflict_do_update(["kind", "subject"], set_=until))
+            database.execute(delete(LockRow).where(LockRow.until < now))
         context = AccountLockedEventContext(
             subject=alert.subject, kind=alert.kind, seconds=LOCK_SECONDS
         )
@@ -245,11 +276,10 @@ class Accounts:
             session = database.get(SessionRow, _hash(token))
             if session is None:
                 return None
-            has_expired = session.expires_at <= time.time()
-            if has_expired:
-                database.delete(session)
-        if not has_expired:
+        if session.expires_at > time.time():
             return _account(session.account)
+        if not self._end(session):
+            return None
         self._dispatcher.emit_typed(
             session_expired,
             SessionExpiredEventContext(
@@ -260,15 +290,20 @@ class Accounts:
         )
         return None
 
+    def _end(self, session: SessionRow) -> bool:
+        """Delete a session; tell whether it was there, and not ended by another request."""
+        with self._begin() as database:
+            ended = delete(SessionRow).where(SessionRow.token_hash == session.token_hash)
+            return database.connection().execute(ended).rowcount > 0
+
     def sign_out(self, token: str | None) -> None:
         """End a session, if there is one."""
         if token is None:
             return
         with self._begin() as database:
             session = database.get(SessionRow, _hash(token))
-            if session is None:
-                return
-            database.delete(session)
+        if session is None or not self._end(session):
+            return
         self._dispatcher.emit_typed(
             user_logged_out,
             LogoutEventContext(
@@ -333,6 +368,10 @@ def _hash(token: str) -> str:
 
 
 def _checked(model: type[Form], **fields: str) -> Form:
+    for name, value in fields.items():
+        # Half of a character, which a strange form may have, can neither be stored nor hashed.
+        if any("\ud800" <= character <= "\udfff" for character in value):
+            raise Refused(_WHAT_FITS[name])
     try:
         return model(**fields)
     except ValidationError as error:

@@ -31,4 +31,9 @@ class Settings(NamedTuple):
                 f"set ACCOUNTS_SECRET_KEY to {SHORTEST_KEY} random characters or more: export "
                 "ACCOUNTS_SECRET_KEY=$(python -c 'import secrets; print(secrets.token_hex(32))')"
             )
-        return cls(Path(os.environ.get("ACCOUNTS_FOLDER", "instance")), secret_key)
+        return cls(folder_from_environment(), secret_key)
+
+
+def folder_from_environment() -> Path:
+    """Read `ACCOUNTS_FOLDER`: `instance` unless given."""
+    return Path(os.environ.get("ACCOUNTS_FOLDER", "instance"))

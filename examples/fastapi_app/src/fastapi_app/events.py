@@ -9,8 +9,6 @@ from __future__ import annotations  # or the inner function evaluates its own fo
 import asyncio
 import logging
 import os
-import random
-import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -26,6 +24,7 @@ from madcrow_events import (
     event_scope,
     get_event_dispatcher,
     load_plugins,
+    request_fields,
 )
 from madcrow_events.event_handlers import register_all_handlers
 
@@ -36,8 +35,7 @@ __all__ = ["Events", "init_events"]
 DRAIN_BEFORE, DRAIN_AFTER = 2.0, 0.5
 
 _FAILURE = 500  # a status that is no success of the application
-_is_request_id = re.compile(rb"[A-Za-z0-9._-]{1,128}").fullmatch
-_LONGEST_USER_AGENT = 256
+_DISPATCHER = "madcrow_events.dispatcher"  # its place in the scope of a request
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -46,7 +44,8 @@ def init_events(
 ) -> None:
     """Give an application its events; its lifespan and its middleware stay as they are.
 
-    Call it before the application starts, and after events of its own are declared.
+    Call it before the application starts, and after your own `add_middleware` lines: what stands
+    further out is no part of a request.
 
     Args:
         app: the application; the dispatcher becomes its `state.event_dispatcher`.
@@ -59,9 +58,9 @@ def init_events(
     if hasattr(app.state, "event_dispatcher"):
         raise RuntimeError("init_events was called for this application before: call it once")
     dispatcher = get_event_dispatcher()
-    register_all_handlers()
+    register_all_handlers(dispatcher.signals)
     if plugins:
-        load_plugins()
+        load_plugins(signals=dispatcher.signals)
     app.add_middleware(EventsMiddleware, dispatcher=dispatcher, version=app.version)
     if trusted_proxies:
         # Only who is behind a proxy needs it; added last, it stands in front of the other.
@@ -72,7 +71,10 @@ def init_events(
 
 
 async def _dispatcher_of(connection: HTTPConnection) -> EventDispatcher:
-    dispatcher: EventDispatcher = connection.app.state.event_dispatcher
+    # Not of the application's state, for it may be one that is mounted in another.
+    dispatcher: EventDispatcher | None = connection.scope.get(_DISPATCHER)
+    if dispatcher is None:
+        raise RuntimeError("the application has no events: call init_events(app)")
     return dispatcher
 
 
@@ -92,11 +94,17 @@ class EventsMiddleware:
         """Handle one request, one websocket, or the lifespan of the application."""
         if scope["type"] == "lifespan":
             await self._live(scope, receive, send)
-            return
-        if scope["type"] == "websocket":
+        elif _DISPATCHER in scope:  # that of the application in which this one is mounted
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            scope[_DISPATCHER] = self.dispatcher
             with event_scope(**_who_asks(scope)):
                 await self.app(scope, receive, send)
-            return
+        else:
+            scope[_DISPATCHER] = self.dispatcher
+            await self._handle(scope, receive, send)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = _FAILURE  # who answers nothing has failed
 
         async def send_after_events(message: Message) -> None:
@@ -106,7 +114,12 @@ class EventsMiddleware:
             # Who has the whole answer can count on the events; a stream has many parts.
             elif deferral.pending and status < _FAILURE and not message.get("more_body"):
                 await deferral.flush_async()
-            await send(message)
+            try:
+                await send(message)
+            except OSError:  # the client has left, which is no failure
+                if status < _FAILURE:
+                    await deferral.flush_async()
+                raise
 
         # An exception drops what is still held back.
         with self.dispatcher.deferred(lambda: _who_asks(scope)) as deferral:
@@ -123,8 +136,8 @@ class EventsMiddleware:
             message = await receive()
             # The application does not see it yet: what its handlers use is still open.
             if message["type"] == "lifespan.shutdown":
+                uptime = time.monotonic() - started
                 async with _at_most(DRAIN_BEFORE):
-                    uptime = time.monotonic() - started
                     await self.dispatcher.emit_async(
                         "system_shutdown", uptime=uptime, reason="the server stops"
                     )
@@ -145,18 +158,13 @@ class EventsMiddleware:
 
 
 def _who_asks(scope: Scope) -> ScopeFields:
-    headers = dict(scope["headers"])
-    given_id = headers.get(b"x-request-id", b"")
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
     client = scope.get("client")  # a Unix socket has none
-    user_agent = headers.get(b"user-agent", b"").decode("latin-1")
-    return {
-        # It is no secret, and quicker to make than a UUID.
-        "request_id": given_id.decode()
-        if _is_request_id(given_id)
-        else f"{random.getrandbits(128):032x}",
-        "ip_address": client[0] if client else None,
-        "user_agent": user_agent[:_LONGEST_USER_AGENT] or None,
-    }
+    return request_fields(
+        request_id=headers.get(b"x-request-id"),
+        ip_address=client[0] if client else None,
+        user_agent=headers.get(b"user-agent"),
+    )
 
 
 @asynccontextmanager
@@ -170,3 +178,5 @@ async def _at_most(seconds: float) -> AsyncIterator[None]:
             "make them quicker, or raise DRAIN_BEFORE and DRAIN_AFTER",
             seconds,
         )
+    except Exception:  # whoever comes next has something to close
+        _LOGGER.exception("the end of the application could not be told to all handlers")

@@ -8,9 +8,8 @@ events, too, and `flask events` lists what there is.
 from __future__ import annotations  # or the inner functions evaluate theirs for each request
 
 import atexit
+import logging
 import os
-import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +33,7 @@ from madcrow_events import (
     check_plugins,
     get_event_dispatcher,
     load_plugins,
+    request_fields,
 )
 from madcrow_events.event_handlers import register_all_handlers
 
@@ -53,8 +53,8 @@ EXTENSION = "madcrow_events"
 
 _FAILURE = "5"  # what the status of a failure begins with
 _WITHOUT_BODY = frozenset({"204", "304"})
-_is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
-_LONGEST_USER_AGENT = 256
+_END_SECONDS = 2.5
+_LOGGER = logging.getLogger(__name__)
 
 
 class Events:
@@ -187,14 +187,11 @@ class _Stream:
 
 def _scope(environ: WSGIEnvironment) -> ScopeFields:
     """Return what the events of a request have in common; asked for by the first of them."""
-    request_id = environ.get("HTTP_X_REQUEST_ID", "")
-    if not _is_request_id(request_id):
-        request_id = f"{random.getrandbits(128):032x}"  # it is no secret, and uuid4 is slower
-    return {
-        "request_id": request_id,
-        "ip_address": environ.get("REMOTE_ADDR") or None,  # a Unix socket has none
-        "user_agent": environ.get("HTTP_USER_AGENT", "")[:_LONGEST_USER_AGENT] or None,
-    }
+    return request_fields(
+        request_id=environ.get("HTTP_X_REQUEST_ID"),
+        ip_address=environ.get("REMOTE_ADDR"),  # a Unix socket has none
+        user_agent=environ.get("HTTP_USER_AGENT"),
+    )
 
 
 # The process
@@ -206,7 +203,7 @@ class _Process:
     def __init__(self, dispatcher: EventDispatcher, flask_events: Iterable[_FlaskEvent]) -> None:
         self._dispatcher = dispatcher
         self._flask_events = flask_events
-        self.begun_in = 0  # the id of a process
+        self.begun_in = self._begins_in = 0  # the id of a process
         # One for each process, for that of another may have been forked while it was held.
         self._locks: dict[int, Any] = {}
 
@@ -214,8 +211,9 @@ class _Process:
         """Emit `system_startup`, if this is the first request of the process."""
         process_id = os.getpid()
         with self._locks.setdefault(process_id, threading.RLock()):
-            if self.begun_in == process_id:
-                return
+            if process_id in (self.begun_in, self._begins_in):
+                return  # a handler of `system_startup` may make requests itself
+            self._begins_in = process_id
             for event in self._flask_events:
                 event.connect_if_handled()
             # Later than the package, so that its wait for pending work comes after this.
@@ -232,6 +230,13 @@ def _end(dispatcher: EventDispatcher, process_id: int, began: float) -> None:
     if os.getpid() == process_id:  # and not one that was forked from it
         uptime = time.monotonic() - began
         dispatcher.emit_typed("system_shutdown", SystemShutdownEventContext(uptime=uptime))
+        # The package waits for longer, and whoever sent the SIGTERM perhaps not, nor says a word.
+        if not dispatcher.drain(_END_SECONDS):
+            _LOGGER.warning(
+                "handlers of events are still pending after %s s of the end, and may be lost: make "
+                "them quicker, or raise _END_SECONDS and the patience of the server",
+                _END_SECONDS,
+            )
 
 
 # Flask's signals
