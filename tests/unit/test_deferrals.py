@@ -2002,7 +2002,9 @@ def test_threads_that_ask_at_the_same_time_are_told_the_same(
 
 
 @pytest.mark.guarantee("B5")
-@pytest.mark.parametrize("fields", [{"request": "1"}, {"request_id": 1}])
+@pytest.mark.parametrize(
+    "fields", [{"request": "1"}, {"request_id": 1}, None, [("request_id", "1")]]
+)
 def test_a_scope_that_does_not_fit_is_told_to_the_emitter(
     signals: SignalRegistry, dispatcher: EventDispatcher, fields: Any
 ) -> None:
@@ -2225,14 +2227,35 @@ async def test_an_async_block_may_be_detached(
 
 
 def test_only_an_open_block_can_be_detached(dispatcher: EventDispatcher) -> None:
-    """Neither one that has not begun, nor one that has ended."""
+    """Not one that has not begun, has ended, is detached, or has another block in it."""
     deferral = dispatcher.deferred()
-    for _ in range(2):
-        with pytest.raises(RuntimeError, match="in its block"):
+    refused = pytest.raises(RuntimeError, match="directly in its block")
+    with refused:
+        deferral.detach()
+    with deferral:
+        with event_scope(request_id="1"), refused:
             deferral.detach()
-        if not deferral._has_begun:
-            with deferral:
-                pass
+        context = deferral.detach()
+        with refused:
+            deferral.detach()
+        with refused:
+            context.run(deferral.detach)
+    context.run(deferral.end)
+    with refused:
+        deferral.detach()
+
+
+def test_a_block_that_was_ended_within_is_over(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Its `with` has nothing more to do."""
+    with dispatcher.deferred() as deferral:
+        dispatcher.emit("thing_happened", number=1)
+        deferral.end()
+        assert heard == [1]
+        dispatcher.emit("thing_happened", number=2)
+        assert heard == [1, 2]
+    assert CURRENT.get(None) is None
 
 
 def test_what_its_scope_was_asked_of_is_not_kept(
