@@ -6,7 +6,6 @@ const KEPT_EARLY = 500; // emissions whose calls may wait for their event
 const KEPT_WAITING = 5000; // messages: as many as 500 events with 9 calls each
 const TROUBLE_AFTER = 3000; // ms; a stream ends after 1 s, so a healthy one opens more often
 const FRAME_BUDGET = 15; // ms to read messages, and to draw, so that a burst does not block a click
-const LONGEST_VALUE = 200; // characters of a field
 
 const part = (id) => document.getElementById(id);
 const trees = new Map(); // tree by the id of its root, oldest first
@@ -159,7 +158,7 @@ function makeEntry(event) {
     const line = make("p", "fields");
     for (const [key, value] of fields) {
       const pair = make("span", "pair", `${key}=`);
-      pair.append(make("b", "", shorten(value)));
+      pair.append(make("b", "", value));
       line.append(pair, " ");
     }
     details.append(line);
@@ -171,10 +170,12 @@ function makeEntry(event) {
 function makeCall(call) {
   const item = make("li", call.failure ? "call has-failed" : "call");
   const handler = make("span", "handler");
+  handler.title = call.handler;
   const path = call.handler.split(".");
   const last = path.pop();
-  for (const name of path) handler.append(`${name}.`, make("wbr"));
-  handler.append(make("b", "", last));
+  const module = make("span", "module"); // which a narrow screen has no room for
+  for (const name of path) module.append(`${name}.`, make("wbr"));
+  handler.append(module, make("b", "", last));
   item.append(handler);
   if (call.failure) item.append(make("span", "failed", `✕ ${call.failure}`));
   item.append(make("span", "took", duration(call.took)));
@@ -199,11 +200,6 @@ function duration(seconds) {
   if (seconds < 0.001) return `${Math.round(seconds * 1e6)} µs`;
   if (seconds < 1) return `${Number((seconds * 1e3).toPrecision(3))} ms`;
   return `${seconds.toFixed(2)} s`;
-}
-
-function shorten(value) {
-  const text = typeof value === "string" ? value : JSON.stringify(value);
-  return text.length > LONGEST_VALUE ? `${text.slice(0, LONGEST_VALUE)}…` : text;
 }
 
 function drawCounts() {
