@@ -1964,12 +1964,20 @@ async def test_its_scope_is_asked_for_once_and_only_if_something_is_emitted(
 def test_a_block_in_a_block_has_the_scopes_of_both(
     signals: SignalRegistry, dispatcher: EventDispatcher
 ) -> None:
-    """The inner one adds to the outer one, and overrides it."""
+    """The inner one adds to the outer one, and overrides it; each is asked once."""
     signals.signal("happened", context=Happened)
-    outer = dispatcher.deferred(lambda: {"request_id": "outer", "ip_address": "192.0.2.1"})
-    with outer, dispatcher.deferred(lambda: {"request_id": "inner"}):
-        context = dispatcher.emit_typed("happened", Happened()).context
-    assert (context.request_id, context.ip_address) == ("inner", "192.0.2.1")
+    asked: list[str] = []
+
+    def outer() -> Any:
+        asked.append("outer")
+        return {"request_id": "outer", "ip_address": "192.0.2.1"}
+
+    with dispatcher.deferred(outer), dispatcher.deferred():
+        for _ in range(2):
+            with dispatcher.deferred(lambda: {"request_id": "inner"}):
+                context = dispatcher.emit_typed("happened", Happened()).context
+            assert (context.request_id, context.ip_address) == ("inner", "192.0.2.1")
+    assert asked == ["outer"]
 
 
 @pytest.mark.guarantee("B5")
