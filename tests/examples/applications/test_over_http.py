@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -83,7 +84,7 @@ class Served:
 
     def entries(self, event: str) -> list[dict[str, Any]]:
         """Return what the event log has of an event."""
-        with sqlite3.connect(self.folder / "events.db") as database:
+        with closing(sqlite3.connect(self.folder / "events.db")) as database:
             texts = database.execute("SELECT text FROM entries ORDER BY position").fetchall()
         return [entry for (text,) in texts if (entry := json.loads(text))["event"] == event]
 
