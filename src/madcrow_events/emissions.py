@@ -3,7 +3,8 @@
 An `Emission` is returned to the emitter and offered to handlers. Its cost is
 paid on every call, so it holds only what the call loop has at hand; results
 and failures become objects when somebody asks for them. It is longer than other
-files because an emission answers for itself: each question has its docstring.
+files because an emission answers for itself: each question has its docstring. The scopes
+that fill in fields of its context, which share its frames, stand at its end.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ def test_a_form_must_say_that_it_comes_from_here(
 ) -> None:
     """What says nothing is refused, too, as old browsers and programs do."""
     assert pages.is_forged(method, "us.example", headers) is is_forged
+    assert pages.is_forged("POST", "", {"Origin": "null"})
     assert pages.forged().status == 403
 
 

@@ -234,3 +234,21 @@ def test_a_session_ends_once(accounts: Accounts) -> None:
     with record_events() as recorded, ThreadPoolExecutor(8) as pool:
         list(pool.map(accounts.sign_out, [token] * 8))
     assert [event.event for event in recorded.emissions] == ["user_logged_out"]
+
+
+def test_a_lock_that_comes_while_a_password_is_compared_counts(
+    accounts: Accounts, dispatcher: EventDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that many guesses at the same moment tell little: the right one is refused, too."""
+    signed_up(accounts)
+
+    class Hasher:
+        def verify(self, _hash: str, _password: str) -> None:
+            dispatcher.emit(
+                "suspicious_activity", kind="brute_force", subject=EMAIL.lower(), count=5
+            )
+            assert dispatcher.drain(5)
+
+    monkeypatch.setattr(accounts, "_hasher", Hasher())
+    with pytest.raises(Refused, match="15 minutes"):
+        accounts.sign_in(EMAIL, PASSWORD)

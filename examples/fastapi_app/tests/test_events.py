@@ -708,3 +708,31 @@ async def test_a_registry_of_its_own_gets_the_handlers() -> None:
     set_event_dispatcher(EventDispatcher(signals))
     init_events(FastAPI())
     assert signals["user_logged_in"].subscriptions
+
+
+async def test_a_handler_that_fails_at_the_end_keeps_nothing_open(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though the dispatcher raises what it raised: the lifespan ends, and the failure is told."""
+    set_event_dispatcher(EventDispatcher(on_error="raise"))
+    closed: list[bool] = []
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        closed.append(True)
+
+    app = FastAPI(lifespan=lifespan)
+    init_events(app)
+
+    @on_event("system_shutdown")
+    def broken() -> None:
+        raise LookupError
+
+    async with connect(app, "lifespan") as server:
+        await server.say("lifespan.startup")
+        assert (await server.hear())["type"] == "lifespan.startup.complete"
+        await server.say("lifespan.shutdown")
+        assert (await server.hear())["type"] == "lifespan.shutdown.complete"
+    assert closed == [True]
+    assert "could not be told to all handlers" in caplog.text

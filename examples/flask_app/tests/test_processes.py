@@ -154,3 +154,35 @@ def test_a_handler_of_the_start_may_make_requests(heard: Any) -> None:
     Events(app)
     assert app.test_client().get("/").status_code == 200
     assert len(starts) == 1
+
+
+def test_work_that_outlasts_the_patience_of_the_end_is_told() -> None:
+    """A server may end the process before the package itself has waited enough."""
+    program = """
+import time
+import flask_app.events
+from flask import Flask
+from madcrow_events import emit_event, on_event
+
+flask_app.events._END_SECONDS = 0.1
+
+@on_event("account_closed", background=True)
+def export(sender):
+    time.sleep(0.5)
+    print("exported")
+
+app = Flask("shop")
+flask_app.events.Events(app)
+
+@app.get("/")
+def close():
+    emit_event("account_closed", user_id=1)
+    return ""
+
+app.test_client().get("/")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert "still pending after 0.1 s of the end" in done.stderr
+    assert done.stdout == "exported\n"
