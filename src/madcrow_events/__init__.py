@@ -1,7 +1,7 @@
 """Publish and subscribe within a Python application: named, typed, isolated events."""
 
-from madcrow_events._patterns import PatternSubscription
-from madcrow_events._subscriptions import ANY, SingleOptions, Subscription, SubscriptionOptions
+from madcrow_events.subscriptions._patterns import PatternSubscription
+from madcrow_events.subscriptions._subscription import ANY, SingleOptions, Subscription, SubscriptionOptions
 from madcrow_events.batches import Batch
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (

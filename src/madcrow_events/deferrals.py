@@ -7,9 +7,9 @@ from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._frames import CURRENT, HeldBack, Surroundings, leave, surround
-from madcrow_events._tables import NOBODY
-from madcrow_events.emissions import merge_scopes
+from madcrow_events.emissions._frames import CURRENT, HeldBack, Surroundings, leave, surround
+from madcrow_events.subscriptions._table import NOBODY
+from madcrow_events.emissions._emission import merge_scopes
 from madcrow_events.exceptions import HandlerErrors
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from madcrow_events._frames import Fields, Frame
+    from madcrow_events.emissions._frames import Fields, Frame
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions import Emission, ScopeFields
+    from madcrow_events.emissions._emission import Emission, ScopeFields
 
 __all__ = ["Deferral"]
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from madcrow_events._calls import call_all
-from madcrow_events._frames import CURRENT, is_announcing, surroundings_of, within
-from madcrow_events._loading import load_async_calls
+from madcrow_events.emissions._loop import call_all
+from madcrow_events.emissions._frames import CURRENT, is_announcing, surroundings_of, within
+from madcrow_events.emissions._lazy_asyncio import load_async_calls
 from madcrow_events._logs import LOGGER, handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events._tables import NOBODY
+from madcrow_events.subscriptions._table import NOBODY
 from madcrow_events._validation import validate_keywords
-from madcrow_events._watching import stop_watching
-from madcrow_events._workers import Overflow, Workers
+from madcrow_events.emissions._observing import stop_watching
+from madcrow_events._background.workers import Overflow, Workers
 from madcrow_events.deferrals import Deferral
-from madcrow_events.emissions import Emission, raise_failures
+from madcrow_events.emissions._emission import Emission, raise_failures
 from madcrow_events.exceptions import (
     ContextTypeError,
     DispatcherClosedError,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
     from typing import Self
 
-    from madcrow_events.emissions import HandlerFailure, ScopeFields
+    from madcrow_events.emissions._emission import HandlerFailure, ScopeFields
     from madcrow_events.observers import Observer
 
 __all__ = [

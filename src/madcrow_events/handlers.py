@@ -8,11 +8,11 @@ from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._logs import printable
 from madcrow_events._names import canonical_name
-from madcrow_events._protocols import (  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions._handler_types import (  # noqa: TC001  # read at run time
     BatchHandlerDecorator,
     HandlerDecorator,
 )
-from madcrow_events._subscriptions import (
+from madcrow_events.subscriptions._subscription import (
     SingleOptions,
     SubscriptionOptions,
     check_options,
@@ -48,8 +48,8 @@ from madcrow_events.signals import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from madcrow_events._gates import Gate
-    from madcrow_events._subscriptions import Subscription
+    from madcrow_events.plugins._gate import Gate
+    from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = [
     "HandlerGroup",

@@ -15,14 +15,14 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from madcrow_events._logs import handler_name
-from madcrow_events._tables import renew_after_fork
+from madcrow_events._forks import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from madcrow_events.emissions import Emission
+    from madcrow_events.emissions._emission import Emission
 
 __all__ = [
     "LATENCY_BOUNDS",

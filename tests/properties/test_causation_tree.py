@@ -29,7 +29,7 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from madcrow_events import _traces as traces
+from madcrow_events.emissions import _ids as traces
 
 NODES = 1_000
 LIMIT = 60  # seconds

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from madcrow_events._background import batching as _batching
 from madcrow_events import (
     BaseEventContext,
     Batch,
@@ -36,12 +37,11 @@ from madcrow_events import (
     QueueFullError,
     SignalRegistry,
     WouldDeadlockError,
-    _batching,
     current_event,
     event_scope,
 )
-from madcrow_events._batching import Gathering
-from madcrow_events._jobs import Backlog, _keep_time
+from madcrow_events._background.batching import Gathering
+from madcrow_events._background.backlog import Backlog, _keep_time
 
 LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 HOUR = 3600.0

@@ -44,7 +44,7 @@ from madcrow_events import (
     get_event_dispatcher,
     on_event,
 )
-from madcrow_events._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT
 
 pytestmark = pytest.mark.guarantee("B4")
 

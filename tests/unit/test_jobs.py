@@ -18,7 +18,7 @@ from madcrow_events import (
     SignalRegistry,
     WouldDeadlockError,
 )
-from madcrow_events._jobs import Backlog
+from madcrow_events._background.backlog import Backlog
 
 
 @pytest.fixture

@@ -374,7 +374,7 @@ def test_who_emits_while_the_lock_is_held_does_not_wait_for_itself(
 
 def test_the_lock_is_free_in_a_forked_child(observer: TimingObserver) -> None:
     """Though a thread of the parent held it; the child goes on counting where it was."""
-    from madcrow_events._tables import _renew_all
+    from madcrow_events._forks import _renew_all
 
     held, finish = threading.Event(), threading.Event()
 

@@ -21,10 +21,10 @@ from madcrow_events import (
     get_event_dispatcher,
     madcrow_signals,
 )
-from madcrow_events._discovery import _declared_api_version
-from madcrow_events._frames import NO_RESULT
+from madcrow_events.plugins._discovery import _declared_api_version
+from madcrow_events.emissions._frames import NO_RESULT
 from madcrow_events.exceptions import InvalidOptionError, PluginError
-from madcrow_events.plugins import (
+from madcrow_events.plugins._plugins import (
     _check_here,
     check_plugins,
     discover_plugins,

@@ -26,7 +26,7 @@ from madcrow_events import (
     event_scope,
     request_fields,
 )
-from madcrow_events._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT
 
 pytestmark = pytest.mark.guarantee("B5")
 

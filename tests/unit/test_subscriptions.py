@@ -611,7 +611,7 @@ def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: An
 @pytest.mark.guarantee("N6")
 def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: Any) -> None:
     """Shown here without a fork; the trap's test has one."""
-    from madcrow_events._tables import _renew_all
+    from madcrow_events._forks import _renew_all
 
     held, finish = threading.Event(), threading.Event()
 
@@ -633,7 +633,7 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
 
 
 def test_a_reference_that_outlives_its_subscription_ends_nothing(signal: Any) -> None:
-    from madcrow_events._subscriptions import _leave_note
+    from madcrow_events.subscriptions._subscription import _leave_note
 
     subscription = signal.subscribe(lambda: None)
     gone = _leave_note(subscription)

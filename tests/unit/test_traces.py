@@ -16,17 +16,17 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
+from madcrow_events.emissions import _frames as _frames
 from madcrow_events import (
     BaseEventContext,
     Emission,
     EventDispatcher,
     EventSignal,
     SignalRegistry,
-    _frames,
     current_event,
     event_scope,
 )
-from madcrow_events import _traces as traces
+from madcrow_events.emissions import _ids as traces
 
 pytestmark = pytest.mark.guarantee("B5")
 

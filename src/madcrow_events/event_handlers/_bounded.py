@@ -15,7 +15,7 @@ from collections.abc import Callable, Hashable
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from madcrow_events._tables import renew_after_fork
+from madcrow_events._forks import renew_after_fork
 
 __all__ = ["MAX_SUBJECTS", "Bounded", "Store", "count_one", "moment"]
 

@@ -16,9 +16,9 @@ import unicodedata
 from typing import Any
 
 from madcrow_events._logs import printable
-from madcrow_events._signatures import is_async
+from madcrow_events.subscriptions._signatures import is_async
 from madcrow_events.dispatcher import get_event_dispatcher
-from madcrow_events.emissions import current_event
+from madcrow_events.emissions._emission import current_event
 from madcrow_events.event_handlers._bounded import moment
 from madcrow_events.event_handlers._stores import (
     AlertFunction,

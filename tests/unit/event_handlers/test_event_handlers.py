@@ -170,7 +170,7 @@ def test_every_subscription_of_a_group_knows_it(signals: SignalRegistry) -> None
 
 
 def test_the_stores_of_a_forked_child_have_free_locks() -> None:
-    from madcrow_events._tables import _renew_all
+    from madcrow_events._forks import _renew_all
 
     held, finish = threading.Event(), threading.Event()
 

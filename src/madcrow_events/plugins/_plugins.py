@@ -18,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
 
-from madcrow_events._discovery import (
+from madcrow_events.plugins._discovery import (
     ENTRY_POINT_GROUP,
     LOGGER,
     Plugin,
@@ -27,8 +27,8 @@ from madcrow_events._discovery import (
     why_unfit,
     why_unwanted,
 )
-from madcrow_events._footprints import Footprint
-from madcrow_events._gates import Gate
+from madcrow_events.plugins._footprint import Footprint
+from madcrow_events.plugins._gate import Gate
 from madcrow_events._logs import printable, type_name
 from madcrow_events._waiting import check_seconds
 from madcrow_events.exceptions import (
@@ -290,7 +290,7 @@ def _places(error: BaseException) -> list[tuple[str, int]]:
     return found
 
 
-_HERE = os.path.join(os.path.dirname(__file__), "")  # noqa: PTH118, PTH120  # pathlib would be imported for it
+_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120  # pathlib would be imported for it
 
 
 def _place(error: BaseException) -> str:
@@ -328,7 +328,8 @@ def _log(report: PluginReport, *, is_wanted: bool) -> None:
 _CHECK: Final = """\
 import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
-from madcrow_events import madcrow_signals, plugins
+from madcrow_events import madcrow_signals
+from madcrow_events.plugins import _plugins as plugins
 madcrow_signals.strict = False
 plugins._check_here(*sys.argv[2:])
 os._exit(0)  # without waiting for a thread that the plugin began

@@ -13,8 +13,8 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._failures import failures_of, is_failure
-from madcrow_events._frames import (
+from madcrow_events.emissions._failures import failures_of, is_failure
+from madcrow_events.emissions._frames import (
     CURRENT,
     NO_RESULT,
     Branch,
@@ -26,9 +26,9 @@ from madcrow_events._frames import (
     surroundings_of,
 )
 from madcrow_events._logs import log_failure
-from madcrow_events._signatures import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
-from madcrow_events._tables import RECORDER
-from madcrow_events._watching import (
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
+from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     Watch,
     is_debugging,
@@ -36,18 +36,18 @@ from madcrow_events._watching import (
     stop_watching,
     watching_handler,
 )
-from madcrow_events.emissions import HandlerFailure
+from madcrow_events.emissions._emission import HandlerFailure
 from madcrow_events.exceptions import EmissionDepthError
 from madcrow_events.models import fill_loose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from madcrow_events._frames import Frame
-    from madcrow_events._subscriptions import Subscription
-    from madcrow_events._tables import Plan, Segments
+    from madcrow_events.emissions._frames import Frame
+    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.subscriptions._table import Plan, Segments
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions import Emission
+    from madcrow_events.emissions._emission import Emission
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
 

@@ -17,11 +17,11 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from madcrow_events import _exit
-from madcrow_events._batching import Gathering, call_batch_here
-from madcrow_events._calls import record_in_branch, run_branch
-from madcrow_events._frames import PENDING, Branch
-from madcrow_events._loading import load_async_calls, new_event_loop, running_loop
+from madcrow_events._background import exit as _exit
+from madcrow_events._background.batching import Gathering, call_batch_here
+from madcrow_events.emissions._loop import record_in_branch, run_branch
+from madcrow_events.emissions._frames import PENDING, Branch
+from madcrow_events.emissions._lazy_asyncio import load_async_calls, new_event_loop, running_loop
 from madcrow_events._logs import LOGGER, handler_name, log_unannounced, type_name
 from madcrow_events._waiting import LOOK_EVERY, Listeners
 from madcrow_events.exceptions import HandlerCancelledError, WouldDeadlockError
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
 
-    from madcrow_events._subscriptions import Subscription
+    from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = ["Backlog", "Job"]
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, 
 
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
-from madcrow_events._failures import Failures, failures_of
-from madcrow_events._frames import (
+from madcrow_events.emissions._failures import Failures, failures_of
+from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
     NO_RESULT,
@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from uuid import UUID
 
-    from madcrow_events._frames import Entered, Frame
-    from madcrow_events._tables import Plan
-    from madcrow_events._traces import Trace
+    from madcrow_events.emissions._frames import Entered, Frame
+    from madcrow_events.subscriptions._table import Plan
+    from madcrow_events.emissions._ids import Trace
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.signals import EventSignal
 

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._failures import is_failure
+from madcrow_events.emissions._failures import is_failure
 from madcrow_events._logs import LOGGER, handler_name, log_observer_failure, type_name
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions import Emission
+    from madcrow_events.emissions._emission import Emission
     from madcrow_events.observers import Observer
 
 __all__ = [

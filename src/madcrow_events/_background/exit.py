@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from madcrow_events._logs import LOGGER
 
 if TYPE_CHECKING:
-    from madcrow_events._jobs import Backlog
+    from madcrow_events._background.backlog import Backlog
 
 __all__ = ["EXIT_SECONDS", "forget", "is_over", "wait_for"]
 

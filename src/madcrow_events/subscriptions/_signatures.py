@@ -18,27 +18,19 @@ from functools import partial
 from typing import Any, Union
 
 from madcrow_events._logs import handler_name, printable, type_name
-from madcrow_events.emissions import Emission
+from madcrow_events.emissions._emission import Emission
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError, HandlerSignatureError
 from madcrow_events.models import BaseEventContext
 
 __all__ = [
     "ASYNC_RECEIVER",
-    "BY_CONTEXT",
-    "BY_EMISSION",
-    "BY_KEYWORDS",
-    "BY_OPTIONS",
     "RECEIVER",
     "Shape",
     "call_with",
     "is_async",
     "read_shape",
 ]
-
-BY_KEYWORDS = 0  # handler(sender, **context)
-BY_CONTEXT = 1  # handler(context)
-BY_EMISSION = 2  # call(emission), which does the rest
-BY_OPTIONS = 3  # an async handler whose subscription has options to obey first
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 

@@ -7,15 +7,16 @@ import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from madcrow_events._subscriptions import ANY, Subscription, identity_key, next_order
-from madcrow_events._tables import RECORDER, check_same_options
+from madcrow_events.subscriptions._subscription import ANY, Subscription, identity_key, next_order
+from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.subscriptions._table import check_same_options
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from madcrow_events._signatures import Shape
-    from madcrow_events._subscriptions import SubscriptionOptions
-    from madcrow_events._tables import SubscriptionTable
+    from madcrow_events.subscriptions._signatures import Shape
+    from madcrow_events.subscriptions._subscription import SubscriptionOptions
+    from madcrow_events.subscriptions._table import SubscriptionTable
 
 __all__ = ["PatternSubscription", "PatternTable"]
 

@@ -16,16 +16,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events._traces import Trace
+from madcrow_events.emissions._ids import Trace
 from madcrow_events._waiting import LOOK_EVERY, Listeners
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterator, Mapping
 
-    from madcrow_events._jobs import Job
+    from madcrow_events._background.backlog import Job
     from madcrow_events.deferrals import Deferral
-    from madcrow_events.emissions import Emission
+    from madcrow_events.emissions._emission import Emission
 
 __all__ = [
     "CURRENT",

@@ -35,7 +35,7 @@ def load_async_calls() -> ModuleType:
     """Return the module `_async_calls`, and have asyncio loaded."""
     if not _loaded:
         with _importing:
-            from madcrow_events import _async_calls  # noqa: PLC0415
+            from madcrow_events.emissions import _async_loop as _async_calls  # noqa: PLC0415
 
             _loaded.append(_async_calls)
     return _loaded[0]

@@ -14,16 +14,16 @@ from contextlib import closing
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from madcrow_events import _exit
-from madcrow_events._calls import record_in_branch
-from madcrow_events._failures import is_failure
-from madcrow_events._frames import CURRENT, NO_RESULT, Branch, HeldBack, Outcomes, frames
-from madcrow_events._jobs import Backlog, Job
-from madcrow_events._loading import running_loop
+from madcrow_events._background import exit as _exit
+from madcrow_events.emissions._loop import record_in_branch
+from madcrow_events.emissions._failures import is_failure
+from madcrow_events.emissions._frames import CURRENT, NO_RESULT, Branch, HeldBack, Outcomes, frames
+from madcrow_events._background.backlog import Backlog, Job
+from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events._logs import LOGGER, handler_name, printable
-from madcrow_events._tables import renew_after_fork
+from madcrow_events._forks import renew_after_fork
 from madcrow_events._waiting import check_seconds
-from madcrow_events._watching import log_skipped
+from madcrow_events.emissions._observing import log_skipped
 from madcrow_events.exceptions import (
     DispatcherClosedError,
     InvalidOptionError,
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Generator
 
-    from madcrow_events._subscriptions import Subscription
-    from madcrow_events.emissions import Emission
+    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.emissions._emission import Emission
 
 __all__ = ["Overflow", "Workers"]
 

@@ -18,9 +18,10 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict
 
-from madcrow_events._frames import NO_RESULT, Called
+from madcrow_events.emissions._frames import NO_RESULT, Called
 from madcrow_events._logs import handler_name, printable
-from madcrow_events._signatures import BY_EMISSION, BY_OPTIONS, Shape, is_async
+from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
+from madcrow_events.subscriptions._signatures import Shape, is_async
 from madcrow_events._waiting import check_seconds
 from madcrow_events.batches import Batch
 from madcrow_events.exceptions import InvalidOptionError
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from typing import Self
 
-    from madcrow_events.emissions import Emission
+    from madcrow_events.emissions._emission import Emission
 
 __all__ = [
     "ANY",

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from madcrow_events._watching import Watch
-    from madcrow_events.emissions import Emission, HandlerFailure
+    from madcrow_events.emissions._observing import Watch
+    from madcrow_events.emissions._emission import Emission, HandlerFailure
 
 __all__ = ["Failures", "failures_of", "is_failure"]
 

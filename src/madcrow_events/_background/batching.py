@@ -13,21 +13,21 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._calls import keep_value, record_in_batch
-from madcrow_events._frames import CURRENT, PENDING, Surroundings
-from madcrow_events._loading import load_async_calls, running_loop
+from madcrow_events.emissions._loop import keep_value, record_in_batch
+from madcrow_events.emissions._frames import CURRENT, PENDING, Surroundings
+from madcrow_events.emissions._lazy_asyncio import load_async_calls, running_loop
 from madcrow_events._logs import log_unannounced
-from madcrow_events._watching import watching_handler
+from madcrow_events.emissions._observing import watching_handler
 from madcrow_events.exceptions import HandlerCancelledError
 
 if TYPE_CHECKING:
     import weakref
     from asyncio import AbstractEventLoop, Task
 
-    from madcrow_events._jobs import Backlog, Job
-    from madcrow_events._subscriptions import Subscription
+    from madcrow_events._background.backlog import Backlog, Job
+    from madcrow_events.subscriptions._subscription import Subscription
     from madcrow_events.batches import Batch
-    from madcrow_events.emissions import HandlerFailure
+    from madcrow_events.emissions._emission import HandlerFailure
 
 __all__ = ["Gathering", "call_batch_here"]
 

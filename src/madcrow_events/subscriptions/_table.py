@@ -11,18 +11,18 @@ that marks a plan stale shares the lock.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
-from weakref import WeakValueDictionary
 
-from madcrow_events._frames import PENDING
+from madcrow_events.emissions._frames import PENDING
+from madcrow_events.emissions._styles import RECORDER
+from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import handler_name
-from madcrow_events._subscriptions import (
+from madcrow_events.subscriptions._subscription import (
     ANY,
     Subscription,
     identity_key,
@@ -36,38 +36,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOBODY",
-    "RECORDER",
     "Plan",
     "Recording",
     "Segments",
     "SubscriptionTable",
     "check_same_options",
-    "renew_after_fork",
 ]
-
-
-class _Renewed(Protocol):
-    def _renew_after_fork(self) -> None: ...
-
-
-_renewed: WeakValueDictionary[int, _Renewed] = WeakValueDictionary()
-
-
-def renew_after_fork(owner: _Renewed) -> None:
-    """Let `owner` start afresh in a forked child, where the other threads do not exist.
-
-    Of a lock, for instance, nobody is left there who would release it.
-    """
-    _renewed[id(owner)] = owner
-
-
-def _renew_all() -> None:
-    for owner in list(_renewed.values()):
-        owner._renew_after_fork()
-
-
-if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
-    os.register_at_fork(after_in_child=_renew_all)
 
 
 Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
@@ -145,10 +119,6 @@ NOBODY = Plan(())
 
 _muted: ContextVar[frozenset[object]] = ContextVar("madcrow_events.muted", default=frozenset())
 """A token for each `muted` block of this context, and of those that it was copied from."""
-
-
-RECORDER: Any = object()
-"""The origin of subscriptions that only record, which go on while handlers are faked."""
 
 
 class Recording(Protocol):

@@ -1,0 +1,33 @@
+"""What starts afresh in a forked child."""
+
+from __future__ import annotations
+
+import os
+from typing import Protocol
+from weakref import WeakValueDictionary
+
+__all__ = ["renew_after_fork"]
+
+
+class _Renewed(Protocol):
+    def _renew_after_fork(self) -> None: ...
+
+
+_renewed: WeakValueDictionary[int, _Renewed] = WeakValueDictionary()
+
+
+def renew_after_fork(owner: _Renewed) -> None:
+    """Let `owner` start afresh in a forked child, where the other threads do not exist.
+
+    Of a lock, for instance, nobody is left there who would release it.
+    """
+    _renewed[id(owner)] = owner
+
+
+def _renew_all() -> None:
+    for owner in list(_renewed.values()):
+        owner._renew_after_fork()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
+    os.register_at_fork(after_in_child=_renew_all)

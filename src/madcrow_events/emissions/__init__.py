@@ -1,0 +1,23 @@
+"""One act of emitting: what came of it, where it stands among others, what fills its context."""
+
+from madcrow_events.emissions._emission import (
+    Emission,
+    EmissionState,
+    HandlerFailure,
+    HandlerResult,
+    ScopeFields,
+    current_event,
+    event_scope,
+    request_fields,
+)
+
+__all__ = [
+    "Emission",
+    "EmissionState",
+    "HandlerFailure",
+    "HandlerResult",
+    "ScopeFields",
+    "current_event",
+    "event_scope",
+    "request_fields",
+]
