@@ -1,7 +1,5 @@
 """Publish and subscribe within a Python application: named, typed, isolated events."""
 
-from madcrow_events.subscriptions._patterns import PatternSubscription
-from madcrow_events.subscriptions._subscription import ANY, SingleOptions, Subscription, SubscriptionOptions
 from madcrow_events.batches import Batch
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (
@@ -126,6 +124,13 @@ from madcrow_events.signals import (
     user_logged_in,
     user_logged_out,
     user_registered,
+)
+from madcrow_events.subscriptions._patterns import PatternSubscription
+from madcrow_events.subscriptions._subscription import (
+    ANY,
+    SingleOptions,
+    Subscription,
+    SubscriptionOptions,
 )
 
 __version__ = "0.1.0"

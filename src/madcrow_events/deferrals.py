@@ -7,10 +7,11 @@ from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._frames import CURRENT, HeldBack, Surroundings, leave, surround
-from madcrow_events.subscriptions._table import NOBODY
-from madcrow_events.emissions._emission import merge_scopes
+from madcrow_events.emissions._frames import CURRENT, Surroundings, leave, surround
+from madcrow_events.emissions._outcomes import HeldBack
+from madcrow_events.emissions._scopes import merge_scopes
 from madcrow_events.exceptions import HandlerErrors
+from madcrow_events.subscriptions._table import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from madcrow_events.emissions._frames import Fields, Frame
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions._emission import Emission, ScopeFields
+    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._frames import Fields, Frame
+    from madcrow_events.emissions._scopes import ScopeFields
 
 __all__ = ["Deferral"]
 

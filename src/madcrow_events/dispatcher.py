@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from madcrow_events.emissions._loop import call_all
-from madcrow_events.emissions._frames import CURRENT, is_announcing, surroundings_of, within
-from madcrow_events.emissions._lazy_asyncio import load_async_calls
+from madcrow_events._background.workers import Overflow, Workers
 from madcrow_events._logs import LOGGER, handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events.subscriptions._table import NOBODY
 from madcrow_events._validation import validate_keywords
-from madcrow_events.emissions._observing import stop_watching
-from madcrow_events._background.workers import Overflow, Workers
 from madcrow_events.deferrals import Deferral
+from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import Emission, raise_failures
+from madcrow_events.emissions._frames import CURRENT, surroundings_of, within
+from madcrow_events.emissions._lazy_asyncio import load_async_calls
+from madcrow_events.emissions._loop import call_all
+from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import (
     ContextTypeError,
     DispatcherClosedError,
@@ -59,12 +59,14 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
+from madcrow_events.subscriptions._table import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
     from typing import Self
 
-    from madcrow_events.emissions._emission import HandlerFailure, ScopeFields
+    from madcrow_events.emissions._failures import HandlerFailure
+    from madcrow_events.emissions._scopes import ScopeFields
     from madcrow_events.observers import Observer
 
 __all__ = [

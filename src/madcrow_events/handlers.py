@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Protocol, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    NamedTuple,
+    Never,
+    Protocol,
+    cast,
+    overload,
+)
 
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._logs import printable
 from madcrow_events._names import canonical_name
-from madcrow_events.subscriptions._handler_types import (  # noqa: TC001  # read at run time
-    BatchHandlerDecorator,
-    HandlerDecorator,
-)
-from madcrow_events.subscriptions._subscription import (
-    SingleOptions,
-    SubscriptionOptions,
-    check_options,
-    next_order,
-)
 from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
-from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
+from madcrow_events.exceptions import (
+    HandlerSignatureError,
+    InvalidOptionError,
+    PluginError,
+)
 from madcrow_events.models import (
     AccountActivatedEventContext,
     AccountBannedEventContext,
@@ -43,6 +46,16 @@ from madcrow_events.signals import (
     user_logged_in,
     user_logged_out,
     user_registered,
+)
+from madcrow_events.subscriptions._handler_types import (  # noqa: TC001  # read at run time
+    BatchHandlerDecorator,
+    HandlerDecorator,
+)
+from madcrow_events.subscriptions._subscription import (
+    SingleOptions,
+    SubscriptionOptions,
+    check_options,
+    next_order,
 )
 
 if TYPE_CHECKING:

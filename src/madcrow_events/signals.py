@@ -18,29 +18,11 @@ from typing import TYPE_CHECKING, Any, Generic, Never, cast, overload
 import blinker
 from typing_extensions import TypeVar, Unpack
 
+from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import LOGGER, handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events.subscriptions._patterns import PatternSubscription, PatternTable
-from madcrow_events.subscriptions._handler_types import (
-    BatchHandler,
-    BatchHandlerDecorator,
-    ContextT,
-    Handler,
-    HandlerDecorator,
-    KeywordHandler,
-)
 from madcrow_events.emissions._blinker_loop import send, send_async
-from madcrow_events.subscriptions._signatures import ASYNC_RECEIVER, RECEIVER, is_async, read_shape
-from madcrow_events.subscriptions._subscription import (
-    ANY,
-    SingleOptions,
-    Subscription,
-    SubscriptionOptions,
-    check_options,
-)
-from madcrow_events._forks import renew_after_fork
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.subscriptions._table import SubscriptionTable
 from madcrow_events.exceptions import (
     ContextModelError,
     HandlerSignatureError,
@@ -65,14 +47,37 @@ from madcrow_events.models import (
     SystemStartupEventContext,
     TokenRefreshedEventContext,
 )
+from madcrow_events.subscriptions._handler_types import (
+    BatchHandler,
+    BatchHandlerDecorator,
+    ContextT,
+    Handler,
+    HandlerDecorator,
+    KeywordHandler,
+)
+from madcrow_events.subscriptions._patterns import PatternSubscription, PatternTable
+from madcrow_events.subscriptions._signatures import (
+    ASYNC_RECEIVER,
+    RECEIVER,
+    is_async,
+    read_shape,
+)
+from madcrow_events.subscriptions._subscription import (
+    ANY,
+    SingleOptions,
+    Subscription,
+    SubscriptionOptions,
+    check_options,
+)
+from madcrow_events.subscriptions._table import SubscriptionTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from madcrow_events.batches import Batch
     from madcrow_events.plugins._gate import Gate
     from madcrow_events.subscriptions._table import Recording
-    from madcrow_events.batches import Batch
 
 __all__ = [
     "BatchHandler",

@@ -24,7 +24,6 @@ from typing import Any
 
 import pytest
 
-from madcrow_events._background import batching as _batching
 from madcrow_events import (
     BaseEventContext,
     Batch,
@@ -40,8 +39,9 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from madcrow_events._background.batching import Gathering
+from madcrow_events._background import batching as _batching
 from madcrow_events._background.backlog import Backlog, _keep_time
+from madcrow_events._background.batching import Gathering
 
 LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 HOUR = 3600.0

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from madcrow_events._background import exit as _exit
 from madcrow_events import Batch, EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events._background import exit as _exit
 from madcrow_events.emissions._lazy_asyncio import running_loop
 
 

@@ -21,9 +21,9 @@ from madcrow_events import (
     get_event_dispatcher,
     madcrow_signals,
 )
-from madcrow_events.plugins._discovery import _declared_api_version
-from madcrow_events.emissions._frames import NO_RESULT
+from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.exceptions import InvalidOptionError, PluginError
+from madcrow_events.plugins._discovery import _declared_api_version
 from madcrow_events.plugins._plugins import (
     _check_here,
     check_plugins,

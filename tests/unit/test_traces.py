@@ -16,7 +16,6 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from madcrow_events.emissions import _frames as _frames
 from madcrow_events import (
     BaseEventContext,
     Emission,
@@ -26,6 +25,7 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
+from madcrow_events.emissions import _causes
 from madcrow_events.emissions import _ids as traces
 
 pytestmark = pytest.mark.guarantee("B5")
@@ -702,7 +702,7 @@ def test_who_is_overtaken_gets_the_id_of_who_was_faster(
         thread.start()
         thread.join()
 
-    module, name = (traces, "_uuid7") if has_trace else (_frames, "_cause_of")
+    module, name = (traces, "_uuid7") if has_trace else (_causes, "_cause_of")
     function = getattr(module, name)
 
     def overtaken(argument: Any) -> Any:

@@ -1,1 +1,3 @@
 """What runs later."""
+
+__all__: list[str] = []

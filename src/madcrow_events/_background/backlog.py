@@ -19,11 +19,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.batching import Gathering, call_batch_here
-from madcrow_events.emissions._loop import record_in_branch, run_branch
-from madcrow_events.emissions._frames import PENDING, Branch
-from madcrow_events.emissions._lazy_asyncio import load_async_calls, new_event_loop, running_loop
 from madcrow_events._logs import LOGGER, handler_name, log_unannounced, type_name
 from madcrow_events._waiting import LOOK_EVERY, Listeners
+from madcrow_events.emissions._lazy_asyncio import (
+    load_async_calls,
+    new_event_loop,
+    running_loop,
+)
+from madcrow_events.emissions._loop import run_branch
+from madcrow_events.emissions._outcomes import PENDING
+from madcrow_events.emissions._recording import record_in_branch
 from madcrow_events.exceptions import HandlerCancelledError, WouldDeadlockError
 
 if TYPE_CHECKING:
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
 
+    from madcrow_events.emissions._frames import Branch
     from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = ["Backlog", "Job"]

@@ -13,11 +13,12 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._loop import keep_value, record_in_batch
-from madcrow_events.emissions._frames import CURRENT, PENDING, Surroundings
-from madcrow_events.emissions._lazy_asyncio import load_async_calls, running_loop
 from madcrow_events._logs import log_unannounced
+from madcrow_events.emissions._frames import CURRENT, Surroundings
+from madcrow_events.emissions._lazy_asyncio import load_async_calls, running_loop
 from madcrow_events.emissions._observing import watching_handler
+from madcrow_events.emissions._outcomes import PENDING
+from madcrow_events.emissions._recording import keep_value, record_in_batch
 from madcrow_events.exceptions import HandlerCancelledError
 
 if TYPE_CHECKING:
@@ -25,9 +26,9 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
 
     from madcrow_events._background.backlog import Backlog, Job
-    from madcrow_events.subscriptions._subscription import Subscription
     from madcrow_events.batches import Batch
-    from madcrow_events.emissions._emission import HandlerFailure
+    from madcrow_events.emissions._failures import HandlerFailure
+    from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = ["Gathering", "call_batch_here"]
 

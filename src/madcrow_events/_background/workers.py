@@ -15,15 +15,23 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from madcrow_events._background import exit as _exit
-from madcrow_events.emissions._loop import record_in_branch
-from madcrow_events.emissions._failures import is_failure
-from madcrow_events.emissions._frames import CURRENT, NO_RESULT, Branch, HeldBack, Outcomes, frames
 from madcrow_events._background.backlog import Backlog, Job
-from madcrow_events.emissions._lazy_asyncio import running_loop
-from madcrow_events._logs import LOGGER, handler_name, printable
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._logs import LOGGER, handler_name, printable
 from madcrow_events._waiting import check_seconds
+from madcrow_events.emissions._causes import is_announcing, trace_of
+from madcrow_events.emissions._failures import is_failure
+from madcrow_events.emissions._frames import (
+    CURRENT,
+    Branch,
+    Surroundings,
+    frames,
+    surroundings_of,
+)
+from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._observing import log_skipped
+from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
+from madcrow_events.emissions._recording import record_in_branch
 from madcrow_events.exceptions import (
     DispatcherClosedError,
     InvalidOptionError,
@@ -35,8 +43,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Generator
 
-    from madcrow_events.subscriptions._subscription import Subscription
     from madcrow_events.emissions._emission import Emission
+    from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = ["Overflow", "Workers"]
 
@@ -447,8 +455,21 @@ def _matching(
         return None
     job = Job(backlog, branch, context, subscription, handler)
     job.item = item
-    branch.detach(job)
+    _detach(branch, job)
     return job
+
+
+def _detach(branch: Branch, job: Job) -> None:
+    """Let what the handler emits begin a chain of its own: nobody will await it."""
+    branch.is_announcing = is_announcing(job.emission)
+    branch.detached = branch._running = True
+    branch.job = job
+    branch.trace = trace_of(job.emission)
+    around = surroundings_of(job.emission)
+    if around is not None:
+        around, alone = Surroundings(), around
+        around._fields, around._deferrals = alone._inherited_fields(), alone._deferrals
+    branch._outer = around
 
 
 def _refuse_stuck(jobs: list[Job], instead: str) -> None:

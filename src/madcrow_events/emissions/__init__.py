@@ -1,15 +1,8 @@
 """One act of emitting: what came of it, where it stands among others, what fills its context."""
 
-from madcrow_events.emissions._emission import (
-    Emission,
-    EmissionState,
-    HandlerFailure,
-    HandlerResult,
-    ScopeFields,
-    current_event,
-    event_scope,
-    request_fields,
-)
+from madcrow_events.emissions._emission import Emission, EmissionState, HandlerResult, current_event
+from madcrow_events.emissions._failures import HandlerFailure
+from madcrow_events.emissions._scopes import ScopeFields, event_scope, request_fields
 
 __all__ = [
     "Emission",

@@ -10,33 +10,25 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._loop import (
-    keep_value,
-    outermost,
-    pass_on_broken_chain,
-    record_in_branch,
-)
-from madcrow_events.emissions._failures import failures_of
-from madcrow_events.emissions._frames import (
-    CURRENT,
-    NO_RESULT,
-    PENDING,
-    Branch,
-    emission_of,
-)
 from madcrow_events._logs import handler_name
-from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
+from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
+from madcrow_events.emissions._failures import failures_of
+from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
 from madcrow_events.emissions._observing import log_skipped, watching_handler
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING
+from madcrow_events.emissions._recording import keep_value, record_in_branch
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
 from madcrow_events.exceptions import HandlerTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from madcrow_events.emissions._frames import Outcomes
+    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._failures import HandlerFailure
+    from madcrow_events.emissions._outcomes import Outcomes
+    from madcrow_events.models import BaseEventContext
     from madcrow_events.subscriptions._subscription import Subscription
     from madcrow_events.subscriptions._table import Segments
-    from madcrow_events.emissions._emission import Emission, HandlerFailure
-    from madcrow_events.models import BaseEventContext
 
 __all__ = ["await_branch", "await_in_time", "start_handlers"]
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._loop import nest
-from madcrow_events.emissions._frames import CURRENT, NO_RESULT, Called
-from madcrow_events.emissions._lazy_asyncio import load_async_calls
 from madcrow_events._logs import handler_name
-from madcrow_events.emissions._styles import BY_KEYWORDS
-from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.emissions._chains import nest
 from madcrow_events.emissions._emission import Emission
+from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._lazy_asyncio import load_async_calls
+from madcrow_events.emissions._outcomes import NO_RESULT, Called
+from madcrow_events.emissions._styles import BY_KEYWORDS, RECORDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from madcrow_events.signals import EventSignal
     from madcrow_events.subscriptions._subscription import Subscription
     from madcrow_events.subscriptions._table import Plan
-    from madcrow_events.signals import EventSignal
 
 __all__ = ["send", "send_async"]
 

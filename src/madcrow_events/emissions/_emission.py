@@ -9,71 +9,68 @@ that fill in fields of its context, which share its frames, stand at its end.
 
 from __future__ import annotations
 
-import os
-import re
 from contextlib import contextmanager
-from difflib import get_close_matches
-from functools import wraps
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypedDict, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypeAlias,
+    cast,
+)
 
-from typing_extensions import ParamSpec, TypeVar, Unpack
+from typing_extensions import ParamSpec, TypeVar
 
-from madcrow_events.emissions._failures import Failures, failures_of
+from madcrow_events._logs import handler_name, type_name
+from madcrow_events._validation import validate_keywords
+from madcrow_events._waiting import Listeners, check_seconds
+from madcrow_events.emissions._causes import cause_of, trace_of
+from madcrow_events.emissions._failures import Failures, HandlerFailure, failures_of
 from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
-    NO_RESULT,
-    PENDING,
     Branch,
-    Called,
-    HeldBack,
-    Outcomes,
-    cause_of,
     emission_of,
     enclosing,
-    enter,
     frames,
-    leave,
     running,
     surround,
     surroundings_of,
-    trace_of,
     within,
 )
-from madcrow_events._logs import handler_name, printable, type_name
-from madcrow_events._validation import validate_keywords
-from madcrow_events._waiting import Listeners, check_seconds
+from madcrow_events.emissions._outcomes import (
+    NO_RESULT,
+    PENDING,
+    Called,
+    HeldBack,
+    Outcomes,
+)
 from madcrow_events.exceptions import (
     ContextTypeError,
     ContextValidationError,
     HandlerCancelledError,
     HandlerErrors,
-    InvalidOptionError,
     WouldDeadlockError,
 )
-from madcrow_events.models import SCOPE_FIELDS, BaseEventContext, GenericEventContext
+from madcrow_events.models import BaseEventContext, GenericEventContext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from types import TracebackType
+    from collections.abc import Iterator
     from uuid import UUID
 
-    from madcrow_events.emissions._frames import Entered, Frame
-    from madcrow_events.subscriptions._table import Plan
-    from madcrow_events.emissions._ids import Trace
     from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.emissions._frames import Frame
+    from madcrow_events.emissions._ids import Trace
     from madcrow_events.signals import EventSignal
+    from madcrow_events.subscriptions._table import Plan
 
 __all__ = [
     "Emission",
     "EmissionState",
-    "HandlerFailure",
     "HandlerResult",
-    "ScopeFields",
     "current_event",
-    "event_scope",
-    "request_fields",
 ]
 
 EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
@@ -93,17 +90,6 @@ class HandlerResult(NamedTuple):
     def __repr__(self) -> str:
         """Name the handler and the type of the value, never the value (G1)."""
         return f"<HandlerResult {handler_name(self.handler)}: {type_name(type(self.value))}>"
-
-
-class HandlerFailure(NamedTuple):
-    """What a handler raised."""
-
-    handler: Any
-    exception: BaseException
-
-    def __repr__(self) -> str:
-        """Name the handler and the type of the exception, never its text (G1)."""
-        return f"<HandlerFailure {handler_name(self.handler)}: {type_name(type(self.exception))}>"
 
 
 class Emission(Generic[PayloadT_co]):
@@ -437,143 +423,6 @@ def current_event() -> Emission[Any] | None:
     """Return the emission that is being handled, or None outside of any handler."""
     frame = running(CURRENT.get(None))
     return None if frame is None else emission_of(frame)
-
-
-class ScopeFields(TypedDict, total=False):
-    """What `event_scope` can fill in.
-
-    Attributes:
-        request_id: the request that causes the events.
-        user_agent: the client's own description of itself.
-        ip_address: the client's address.
-    """
-
-    request_id: str | None
-    user_agent: str | None
-    ip_address: str | None
-
-
-LONGEST_USER_AGENT = 256
-"""How many characters `request_fields` keeps of a user agent."""
-
-_is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
-
-
-def request_fields(
-    *, request_id: str | None = None, ip_address: str | None = None, user_agent: str | None = None
-) -> ScopeFields:
-    """Return the fields of a scope for a request, whose headers may say anything.
-
-    For whoever connects a web framework: `dispatcher.deferred(lambda: request_fields(...))`.
-
-    Args:
-        request_id: the id that the request claims to have. It is taken if it is made of 1 to 128
-            letters, digits, `.`, `_` and `-`; if not, or without one, the request gets a new one.
-        ip_address: where the request comes from, if that is known.
-        user_agent: what the client says of itself; 256 characters of it are kept.
-    """
-    if request_id is None or not _is_request_id(request_id):
-        request_id = os.urandom(16).hex()
-    return {
-        "request_id": request_id,
-        "ip_address": ip_address or None,
-        "user_agent": user_agent[:LONGEST_USER_AGENT] if user_agent else None,
-    }
-
-
-class event_scope:  # noqa: N801  # used like a function, as contextlib's own are
-    """Fill in fields of the contexts that are emitted in the block, where their emitter did not.
-
-    It holds for typed and loose emissions, for what their handlers emit in their turn, and for
-    tasks and threads that are started with a copy of the context variables. Inside of another
-    block it adds to the fields of that one, or overrides them; None takes one back. A field that
-    the event's model declares anew, as something else than text, is not filled in.
-
-    Args:
-        **fields: see `ScopeFields`.
-
-    Raises:
-        InvalidOptionError: a name is none of these, or a value is neither text nor None.
-    """
-
-    # A class and no generator, for a server enters one for each of its requests.
-
-    __slots__ = ("_entered", "_fields")
-
-    def __init__(self, **fields: Unpack[ScopeFields]) -> None:
-        merge_scopes({}, fields)  # which refuses what does not fit
-        self._fields = fields
-        self._entered: Entered | None = None
-
-    def __enter__(self) -> None:
-        """Fill the fields in from now on.
-
-        Raises:
-            RuntimeError: it has been entered before.
-        """
-        if self._entered is not None:
-            raise RuntimeError("an event_scope is good for one block: call event_scope() again")
-        surroundings = surround(CURRENT.get(None))
-        surroundings._fields = merge_scopes(surroundings._known_fields(), self._fields)
-        self._entered = enter(surroundings)
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Fill them in no longer."""
-        assert self._entered is not None  # noqa: S101  # it has been entered
-        leave(self._entered)
-
-    def __call__(
-        self, function: Callable[ParametersP, ReturnedT]
-    ) -> Callable[ParametersP, ReturnedT]:
-        """Decorate a plain function: each of its calls runs in a block of its own."""
-
-        @wraps(function)
-        def scoped(*arguments: ParametersP.args, **keywords: ParametersP.kwargs) -> ReturnedT:
-            with event_scope(**self._fields):
-                return function(*arguments, **keywords)
-
-        return scoped
-
-
-def merge_scopes(around: Mapping[str, str], fields: ScopeFields) -> Mapping[str, str]:
-    """Return the fields of a scope together with those of the scope around it.
-
-    Args:
-        around: those of the scope around it.
-        fields: those of the scope, checked here.
-
-    Raises:
-        InvalidOptionError: a name is none of `SCOPE_FIELDS`, or a value is neither text nor None.
-    """
-    merged: dict[str, Any] = dict(around)
-    given: object = fields
-    if not isinstance(given, dict):
-        raise InvalidOptionError(
-            f"scope must return a dictionary of fields, not {type_name(type(given))}",
-            option="scope",
-        )
-    for name, value in fields.items():
-        if name not in SCOPE_FIELDS:
-            near = get_close_matches(name, SCOPE_FIELDS, 1)
-            fix = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(SCOPE_FIELDS)}"
-            raise InvalidOptionError(
-                f"event_scope fills in no field called '{printable(name)}': {fix}", option=name
-            )
-        if isinstance(value, str):
-            merged[name] = value
-        elif value is None:
-            merged.pop(name, None)
-        else:
-            raise InvalidOptionError(
-                f"{name} must be text or None, not {type_name(type(value))}: write str(...)",
-                option=name,
-            )
-    return merged
 
 
 def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:

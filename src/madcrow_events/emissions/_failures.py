@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from madcrow_events._logs import handler_name, log_failure, type_name
 
 if TYPE_CHECKING:
+    from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._observing import Watch
-    from madcrow_events.emissions._emission import Emission, HandlerFailure
 
-__all__ = ["Failures", "failures_of", "is_failure"]
+__all__ = ["Failures", "HandlerFailure", "add_failure", "failures_of", "is_failure"]
+
+
+class HandlerFailure(NamedTuple):
+    """What a handler raised."""
+
+    handler: Any
+    exception: BaseException
+
+    def __repr__(self) -> str:
+        """Name the handler and the type of the exception, never its text (G1)."""
+        return f"<HandlerFailure {handler_name(self.handler)}: {type_name(type(self.exception))}>"
 
 
 def is_failure(error: BaseException) -> bool:
@@ -49,3 +62,25 @@ def failures_of(emission: Emission[Any]) -> Failures:
     if failures is None:
         failures = emission._failures = Failures()
     return failures
+
+
+def add_failure(
+    emission: Emission[Any],
+    index: int,
+    error: BaseException,
+    *,
+    detached: bool = False,
+    logged: bool = True,
+) -> HandlerFailure:
+    """Note a failure, and log it."""
+    plan, dispatcher = emission._plan, emission.dispatcher
+    called = plan.by_priority if dispatcher is None else plan.subscriptions
+    failure = HandlerFailure(called[index].handler, error)
+    failures = failures_of(emission)
+    if detached:
+        failures.detached.append(failure)
+    failures.items.append(failure)
+    if logged:
+        tracebacks = dispatcher is not None and dispatcher.log_tracebacks
+        log_failure(emission.event, failure.handler, error, tracebacks=tracebacks)
+    return failure

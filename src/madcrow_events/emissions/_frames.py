@@ -9,49 +9,35 @@ along them and the traces kept on them read each other's attributes.
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeAlias
-
-from madcrow_events._names import HANDLER_FAILED
-from madcrow_events.emissions._ids import Trace
-from madcrow_events._waiting import LOOK_EVERY, Listeners
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterator, Mapping
 
     from madcrow_events._background.backlog import Job
     from madcrow_events.deferrals import Deferral
     from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._ids import Trace
 
 __all__ = [
     "CURRENT",
     "NO_FIELDS",
-    "NO_RESULT",
-    "PENDING",
     "Branch",
-    "Called",
     "Entered",
     "Fields",
     "Frame",
-    "HeldBack",
-    "Outcomes",
     "Surroundings",
-    "cause_of",
     "emission_of",
     "enclosing",
     "enter",
     "frames",
-    "is_announcing",
     "leave",
-    "place",
     "running",
     "surround",
     "surroundings_of",
-    "trace_of",
     "within",
 ]
 
@@ -66,73 +52,6 @@ stands around those."""
 
 CURRENT: ContextVar[Frame] = ContextVar("madcrow_events.current")
 """The innermost frame of this context; left empty outside of any."""
-
-NO_RESULT: Any = object()
-"""Stands in an emission's values for a handler that was not called, or failed."""
-
-PENDING: Any = object()
-"""Stands there for a handler that has not finished, and does not keep the loop from going on."""
-
-
-class Called(NamedTuple):
-    """A value together with the weakly held handler that returned it."""
-
-    handler: Any
-    value: Any
-
-
-class Outcomes(list[Any]):
-    """The values of an emission with handlers that run in branches of their own.
-
-    Attributes:
-        loop: the event loop in which an emitter awaits some of them.
-        exit: what a handler raised that no emission may swallow, or the emitter's cancellation.
-        places: how many places in the queue are set aside for them.
-    """
-
-    loop: AbstractEventLoop | None = None
-    exit: BaseException | None = None
-    places: int = 0
-    _listeners: Listeners | None = None
-
-    @property
-    def listeners(self) -> Listeners:
-        """Who waits for the last of them; made when somebody does."""
-        made: Listeners = vars(self).setdefault("_listeners", Listeners(LOOK_EVERY))
-        return made
-
-    def forget_listeners(self) -> None:
-        """Forget who waits: threads that do not exist in a forked child."""
-        vars(self).pop("_listeners", None)
-
-    def tell(self) -> None:
-        """Let everyone who waits look again."""
-        if self._listeners is not None:
-            self._listeners.tell()
-
-
-class HeldBack(Outcomes):
-    """Stands in the place of the values of an emission that a `deferred` block holds back, or held.
-
-    Attributes:
-        state: whether it still may be emitted.
-        awaiting: whether its emitter awaits the async handlers.
-        frame: what it is emitted in when the block ends.
-        process: the process that holds it back; a forked child leaves it to its parent.
-    """
-
-    state: Literal["deferred", "dropped"] = "deferred"
-
-    def __init__(self, frame: Surroundings, *, awaiting: bool) -> None:
-        super().__init__()
-        self.frame = frame
-        self.awaiting = awaiting
-        self.process = os.getpid()
-
-    def drop(self) -> None:
-        """Give the emission up."""
-        self.state = "dropped"
-        self.tell()
 
 
 class Surroundings:
@@ -205,18 +124,6 @@ class Branch:
         self._outer: Frame | None = emission._outer
         self.broken: bool = False
         self.unfinished: Any = None
-
-    def detach(self, job: Job) -> None:
-        """Let what the handler emits begin a chain of its own: nobody will await it."""
-        self.is_announcing = is_announcing(job.emission)
-        self.detached = self._running = True
-        self.job = job
-        self.trace = trace_of(job.emission)
-        around = surroundings_of(job.emission)
-        if around is not None:
-            around, alone = Surroundings(), around
-            around._fields, around._deferrals = alone._inherited_fields(), alone._deferrals
-        self._outer = around
 
     def is_anothers(self) -> bool:
         """Tell whether the caller is a task that a handler before this one has left behind."""
@@ -352,95 +259,3 @@ def within(frame: Surroundings) -> Iterator[None]:
         yield
     finally:
         leave(entered)
-
-
-def trace_of(emission: Emission[Any]) -> Trace:
-    """Return the trace of an emission, made with those of its causes if need be."""
-    try:
-        return emission._trace
-    except AttributeError:
-        pass
-    # A loop, for where a trace is needed the stack may be nearly full.
-    untraced: list[Emission[Any]] = []
-    cause: Any = emission
-    while not isinstance(cause, Trace | None):
-        untraced.append(cause)
-        cause = _cause_of(cause)
-    for caused in reversed(untraced):
-        cause = _traced(caused, Trace(cause))
-    return emission._trace
-
-
-_claims: dict[int, Trace] = {}
-"""Traces that are being given to emissions, by the id of the emission."""
-
-
-def _traced(emission: Emission[Any], trace: Trace) -> Trace:
-    """Give an emission its trace, or return that which another thread was faster to give it."""
-    # Without a lock, under which a finalizer could wait for a thread that wants it: one of those
-    # who claim at the same time wins, and who claims later finds the trace in its place.
-    winner = _claims.setdefault(id(emission), trace)
-    present: Trace | None = getattr(emission, "_trace", None)
-    if present is None:
-        present = emission._trace = winner
-    _claims.pop(id(emission), None)
-    return present
-
-
-def cause_of(emission: Emission[Any]) -> Trace | None:
-    """Return the trace of the emission whose handler caused this one, also if that is over."""
-    cause = _cause_of(emission)
-    return cause if isinstance(cause, Trace | None) else trace_of(cause)
-
-
-def _cause_of(emission: Emission[Any]) -> Emission[Any] | Trace | None:
-    """Return the same, or the emission itself as long as it has no trace."""
-    around = emission._outer
-    if isinstance(around, Surroundings) and around._cause is not None:
-        return around._cause
-    frame = enclosing(emission)
-    if isinstance(frame, Branch):
-        if frame.trace is not None:
-            return frame.trace
-        frame = frame.emission  # which only a detached branch outlives
-    return getattr(frame, "_trace", frame)
-
-
-def place(emission: Emission[Any], inherited: Frame) -> None:
-    """Put an emission where it belongs among the frames: below what runs, caused by what is over.
-
-    A task that a handler started inherits the handler's frame, and may outlive it.
-    """
-    innermost: Any = inherited._outer if isinstance(inherited, Surroundings) else inherited
-    outer: Any = running(innermost)
-    if outer is None and isinstance(innermost, Branch) and innermost.job is not None:
-        outer = innermost  # a worker announces a failure
-    cause = None
-    if innermost is not None and innermost is not outer:
-        handled = emission_of(innermost)
-        cause = trace_of(handled) if handled is not None else innermost.trace
-    if isinstance(outer, Branch) and outer.is_anothers():
-        outer = outer.of_others()
-    if outer is inherited:
-        emission._outer = outer
-    elif isinstance(inherited, Surroundings) and outer is inherited._outer:
-        emission._outer = inherited
-    else:
-        emission._outer = surround(inherited)
-        emission._outer._outer = outer
-        emission._outer._cause = emission._outer._cause or cause
-
-
-def is_announcing(emission: Emission[Any]) -> bool:
-    """Tell whether an emission is a `handler_failed`, or was caused by one, however far up (F1)."""
-    frame: Emission[Any] | Branch | None = emission
-    while frame is not None:
-        if isinstance(frame, Branch):
-            if frame.detached:
-                return frame.is_announcing
-            frame = frame.emission
-        elif frame.event == HANDLER_FAILED:
-            return True
-        else:
-            frame = enclosing(frame)
-    return False

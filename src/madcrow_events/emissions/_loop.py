@@ -13,21 +13,23 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._failures import failures_of, is_failure
+from madcrow_events.emissions._chains import (
+    is_broken,
+    nest,
+    outermost,
+    pass_on_broken_chain,
+)
+from madcrow_events.emissions._failures import (
+    HandlerFailure,
+    add_failure,
+    failures_of,
+    is_failure,
+)
 from madcrow_events.emissions._frames import (
     CURRENT,
-    NO_RESULT,
     Branch,
-    Called,
-    Outcomes,
-    emission_of,
-    enclosing,
-    place,
     surroundings_of,
 )
-from madcrow_events._logs import log_failure
-from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
-from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     Watch,
@@ -36,37 +38,33 @@ from madcrow_events.emissions._observing import (
     stop_watching,
     watching_handler,
 )
-from madcrow_events.emissions._emission import HandlerFailure
+from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
+from madcrow_events.emissions._recording import keep_value, record_in_branch
+from madcrow_events.emissions._styles import (
+    BY_CONTEXT,
+    BY_EMISSION,
+    BY_KEYWORDS,
+    RECORDER,
+)
 from madcrow_events.exceptions import EmissionDepthError
 from madcrow_events.models import fill_loose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from madcrow_events.emissions._frames import Frame
-    from madcrow_events.subscriptions._subscription import Subscription
-    from madcrow_events.subscriptions._table import Plan, Segments
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._frames import Frame
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
+    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.subscriptions._table import Plan, Segments
 
 __all__ = [
-    "MAX_DEPTH",
     "call_all",
-    "keep_value",
-    "nest",
-    "outermost",
-    "pass_on_broken_chain",
-    "record_in_batch",
-    "record_in_branch",
     "run_branch",
 ]
 
-MAX_DEPTH = 64
-"""How many emissions may be nested in each other (F5)."""
-
-_NAMED_EVENTS = 6
 
 _NO_VALUES: Any = ()
 
@@ -229,117 +227,11 @@ def _record(emission: Emission[Any], error: BaseException) -> None:
         raise error
     failures_of(emission).has_failed = True
     # The end of a broken chain has been recorded already, by the outermost emission.
-    is_new = not (isinstance(error, EmissionDepthError) and _is_broken(outermost(emission)))
+    is_new = not (isinstance(error, EmissionDepthError) and is_broken(outermost(emission)))
     index = len(emission._values)
     emission._values.append(NO_RESULT)
     if is_new:
-        _add_failure(emission, index, error)
-
-
-def _add_failure(
-    emission: Emission[Any],
-    index: int,
-    error: BaseException,
-    *,
-    detached: bool = False,
-    logged: bool = True,
-) -> HandlerFailure:
-    plan, dispatcher = emission._plan, emission.dispatcher
-    called = plan.by_priority if dispatcher is None else plan.subscriptions
-    failure = HandlerFailure(called[index].handler, error)
-    failures = failures_of(emission)
-    if detached:
-        failures.detached.append(failure)
-    failures.items.append(failure)
-    if logged:
-        tracebacks = dispatcher is not None and dispatcher.log_tracebacks
-        log_failure(emission.event, failure.handler, error, tracebacks=tracebacks)
-    return failure
-
-
-def nest(emission: Emission[Any], inherited: Frame) -> None:
-    """Place an emission under the one whose handler made it.
-
-    Raises:
-        EmissionDepthError: the chain is too deep, or was, under the same handler (F5).
-    """
-    place(emission, inherited)
-    parent = emission.parent
-    if parent is None:  # a handler that nobody awaits begins a chain of its own
-        return
-    frame: Any = enclosing(emission)
-    emission.depth = parent.depth + 1
-    root = outermost(frame)
-    if emission.depth < MAX_DEPTH and not _is_broken(root):
-        return
-    error = _depth_error(emission)
-    if not _is_broken(root):
-        _break_chain(root, error)
-    raise error
-
-
-def outermost(frame: Emission[Any] | Branch) -> Emission[Any] | Branch:
-    """Return the frame that a chain began in: the outermost emission, or a branch of it.
-
-    A chain is what happens under one handler of the outermost emission.
-    """
-    while True:
-        outer = enclosing(frame)
-        if outer is None or not outer._running or (isinstance(outer, Branch) and outer.detached):
-            return frame
-        frame = outer
-
-
-def _is_broken(root: Emission[Any] | Branch) -> bool:
-    if isinstance(root, Branch):
-        return root.broken
-    failures = root._failures
-    return failures is not None and failures.broken_at == len(root._values)
-
-
-def pass_on_broken_chain(emission: Emission[Any]) -> None:
-    """Fail an emission inside a broken chain too, so that the chain unwinds to its outermost.
-
-    Raises:
-        EmissionDepthError: it is inside of one.
-    """
-    failures = emission._failures
-    if failures is None or not failures.has_failed or not emission.depth:
-        return
-    if _is_broken(outermost(emission)):
-        emission._abandon()
-        error = _depth_error(emission)
-        stop_watching(emission, error)
-        raise error
-
-
-def _break_chain(root: Emission[Any] | Branch, error: EmissionDepthError) -> None:
-    """Record the end of a chain in its outermost emission, once for that emission."""
-    emission = emission_of(root)
-    assert emission is not None  # noqa: S101  # it runs
-    failures = failures_of(emission)
-    index = len(emission._values)
-    if isinstance(root, Branch):
-        index = root.index
-        root.broken = True
-    else:
-        failures.broken_at = index
-    if not failures.told_depth:
-        failures.told_depth = True
-        _add_failure(emission, index, error)
-
-
-def _depth_error(emission: Emission[Any]) -> EmissionDepthError:
-    names: list[str] = []
-    ancestor: Emission[Any] | None = emission
-    while ancestor is not None and len(names) < _NAMED_EVENTS:
-        names.insert(0, ancestor.event)
-        ancestor = ancestor.parent
-    return EmissionDepthError(
-        f"emissions are nested more than {MAX_DEPTH} deep, the last of them "
-        f"{' > '.join(names)}: let one of these handlers stop emitting",
-        events=tuple(names),
-    )
+        add_failure(emission, index, error)
 
 
 def _watched(plan: Plan) -> Segments:
@@ -376,44 +268,3 @@ def run_branch(branch: Branch, subscription: Subscription, handler: Any) -> Hand
         return record_in_branch(branch, error)
     emission._values[branch.index] = keep_value(subscription, handler, value)
     return None
-
-
-def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
-    """Return what an emission's values hold for what a handler returned."""
-    return Called(handler, value) if subscription.weak and value is not NO_RESULT else value
-
-
-def record_in_batch(
-    branches: list[Branch], subscription: Subscription, error: BaseException
-) -> HandlerFailure:
-    """Note what a handler raised for a batch in each of its emissions, and log it once.
-
-    Returns:
-        The failure of the last of them.
-    """
-    failures: list[HandlerFailure] = []
-    emissions: list[Any] = [branch.emission for branch in branches]
-    for branch, emission in zip(branches, emissions, strict=True):
-        failures.append(_add_failure(emission, branch.index, error, detached=True, logged=False))
-        emission._values[branch.index] = NO_RESULT
-    log_failure(
-        (subscription._owner or subscription).event,
-        failures[-1].handler,
-        error,
-        # What one of them must not show may be in it.
-        tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),
-        batch_size=len(branches),
-    )
-    return failures[-1]
-
-
-def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | None:
-    """Note what a handler raised in its branch; return the failure, unless it is told already."""
-    emission: Any = branch.emission
-    failures_of(emission).has_failed = True  # also if it is not told again
-    failure = None
-    if not (isinstance(error, EmissionDepthError) and _is_broken(outermost(branch))):
-        failure = _add_failure(emission, branch.index, error, detached=branch.detached)
-    # Last, for whoever waits looks at the values.
-    emission._values[branch.index] = NO_RESULT
-    return failure

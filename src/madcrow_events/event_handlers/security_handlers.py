@@ -16,7 +16,6 @@ import unicodedata
 from typing import Any
 
 from madcrow_events._logs import printable
-from madcrow_events.subscriptions._signatures import is_async
 from madcrow_events.dispatcher import get_event_dispatcher
 from madcrow_events.emissions._emission import current_event
 from madcrow_events.event_handlers._bounded import moment
@@ -33,7 +32,11 @@ from madcrow_events.event_handlers._windows import (
     SecurityLimits,
     Suspicion,
 )
-from madcrow_events.exceptions import HandlerErrors, HandlerSignatureError, InvalidOptionError
+from madcrow_events.exceptions import (
+    HandlerErrors,
+    HandlerSignatureError,
+    InvalidOptionError,
+)
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.models import SuspiciousActivityEventContext
 from madcrow_events.signals import (
@@ -42,6 +45,7 @@ from madcrow_events.signals import (
     suspicious_activity,
     user_logged_in,
 )
+from madcrow_events.subscriptions._signatures import is_async
 
 __all__ = [
     "SECURITY_LOGGER",

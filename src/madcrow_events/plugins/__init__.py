@@ -1,6 +1,10 @@
 """Plugins: handler groups that other distributions offer through entry points."""
 
-from madcrow_events.plugins._discovery import ENTRY_POINT_GROUP, Plugin, discover_plugins
+from madcrow_events.plugins._discovery import (
+    ENTRY_POINT_GROUP,
+    Plugin,
+    discover_plugins,
+)
 from madcrow_events.plugins._plugins import (
     PluginReport,
     PluginStatus,

@@ -13,11 +13,12 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._frames import CURRENT, NO_RESULT, Branch
+from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import LOGGER, handler_name
+from madcrow_events.emissions._frames import CURRENT, Branch
+from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import BY_EMISSION
 from madcrow_events.subscriptions._signatures import Shape, call_with
-from madcrow_events._forks import renew_after_fork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

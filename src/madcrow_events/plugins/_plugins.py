@@ -18,6 +18,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
 
+from madcrow_events._logs import printable, type_name
+from madcrow_events._waiting import check_seconds
+from madcrow_events.exceptions import (
+    InvalidOptionError,
+    MadcrowEventsError,
+    PluginError,
+    UnknownEventError,
+)
+from madcrow_events.handlers import HandlerGroup
 from madcrow_events.plugins._discovery import (
     ENTRY_POINT_GROUP,
     LOGGER,
@@ -29,15 +38,6 @@ from madcrow_events.plugins._discovery import (
 )
 from madcrow_events.plugins._footprint import Footprint
 from madcrow_events.plugins._gate import Gate
-from madcrow_events._logs import printable, type_name
-from madcrow_events._waiting import check_seconds
-from madcrow_events.exceptions import (
-    InvalidOptionError,
-    MadcrowEventsError,
-    PluginError,
-    UnknownEventError,
-)
-from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import SignalRegistry, madcrow_signals
 
 if TYPE_CHECKING:

@@ -7,8 +7,13 @@ import re
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from madcrow_events.subscriptions._subscription import ANY, Subscription, identity_key, next_order
 from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.subscriptions._subscription import (
+    ANY,
+    Subscription,
+    identity_key,
+    next_order,
+)
 from madcrow_events.subscriptions._table import check_same_options
 
 if TYPE_CHECKING:

@@ -18,13 +18,13 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypedDict
 
-from madcrow_events.emissions._frames import NO_RESULT, Called
 from madcrow_events._logs import handler_name, printable
-from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
-from madcrow_events.subscriptions._signatures import Shape, is_async
 from madcrow_events._waiting import check_seconds
 from madcrow_events.batches import Batch
+from madcrow_events.emissions._outcomes import NO_RESULT, Called
+from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.subscriptions._signatures import Shape, is_async
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -18,17 +18,17 @@ from contextvars import ContextVar
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from madcrow_events.emissions._frames import PENDING
-from madcrow_events.emissions._styles import RECORDER
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import handler_name
+from madcrow_events.emissions._outcomes import PENDING
+from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.exceptions import SubscriptionConflictError
 from madcrow_events.subscriptions._subscription import (
     ANY,
     Subscription,
     identity_key,
     sender_key,
 )
-from madcrow_events.exceptions import SubscriptionConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator

@@ -7,10 +7,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.plugins._footprint import is_of, outside_of_group
 from madcrow_events._logs import handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED, canonical_name
-from madcrow_events.subscriptions._subscription import ANY
 from madcrow_events.dispatcher import EventDispatcher, set_event_dispatcher
 from madcrow_events.exceptions import (
     InvalidOptionError,
@@ -21,8 +19,10 @@ from madcrow_events.exceptions import (
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.models import BaseEventContext
 from madcrow_events.plugins import Plugin, unload_plugin
+from madcrow_events.plugins._footprint import is_of, outside_of_group
 from madcrow_events.plugins._plugins import _load
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.subscriptions._subscription import ANY
 from madcrow_events.testing.recorder import Recorder, record_events, shown
 
 if TYPE_CHECKING:

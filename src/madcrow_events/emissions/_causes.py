@@ -1,0 +1,114 @@
+"""Where an emission stands among others: what it is nested in, and what caused it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._names import HANDLER_FAILED
+from madcrow_events.emissions._frames import (
+    Branch,
+    Surroundings,
+    emission_of,
+    enclosing,
+    running,
+    surround,
+)
+from madcrow_events.emissions._ids import Trace
+
+if TYPE_CHECKING:
+    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._frames import Frame
+
+__all__ = ["cause_of", "is_announcing", "place", "trace_of"]
+
+
+def trace_of(emission: Emission[Any]) -> Trace:
+    """Return the trace of an emission, made with those of its causes if need be."""
+    try:
+        return emission._trace
+    except AttributeError:
+        pass
+    # A loop, for where a trace is needed the stack may be nearly full.
+    untraced: list[Emission[Any]] = []
+    cause: Any = emission
+    while not isinstance(cause, Trace | None):
+        untraced.append(cause)
+        cause = _cause_of(cause)
+    for caused in reversed(untraced):
+        cause = _traced(caused, Trace(cause))
+    return emission._trace
+
+
+_claims: dict[int, Trace] = {}
+"""Traces that are being given to emissions, by the id of the emission."""
+
+
+def _traced(emission: Emission[Any], trace: Trace) -> Trace:
+    """Give an emission its trace, or return that which another thread was faster to give it."""
+    # Without a lock, under which a finalizer could wait for a thread that wants it: one of those
+    # who claim at the same time wins, and who claims later finds the trace in its place.
+    winner = _claims.setdefault(id(emission), trace)
+    present: Trace | None = getattr(emission, "_trace", None)
+    if present is None:
+        present = emission._trace = winner
+    _claims.pop(id(emission), None)
+    return present
+
+
+def cause_of(emission: Emission[Any]) -> Trace | None:
+    """Return the trace of the emission whose handler caused this one, also if that is over."""
+    cause = _cause_of(emission)
+    return cause if isinstance(cause, Trace | None) else trace_of(cause)
+
+
+def _cause_of(emission: Emission[Any]) -> Emission[Any] | Trace | None:
+    """Return the same, or the emission itself as long as it has no trace."""
+    around = emission._outer
+    if isinstance(around, Surroundings) and around._cause is not None:
+        return around._cause
+    frame = enclosing(emission)
+    if isinstance(frame, Branch):
+        if frame.trace is not None:
+            return frame.trace
+        frame = frame.emission  # which only a detached branch outlives
+    return getattr(frame, "_trace", frame)
+
+
+def place(emission: Emission[Any], inherited: Frame) -> None:
+    """Put an emission where it belongs among the frames: below what runs, caused by what is over.
+
+    A task that a handler started inherits the handler's frame, and may outlive it.
+    """
+    innermost: Any = inherited._outer if isinstance(inherited, Surroundings) else inherited
+    outer: Any = running(innermost)
+    if outer is None and isinstance(innermost, Branch) and innermost.job is not None:
+        outer = innermost  # a worker announces a failure
+    cause = None
+    if innermost is not None and innermost is not outer:
+        handled = emission_of(innermost)
+        cause = trace_of(handled) if handled is not None else innermost.trace
+    if isinstance(outer, Branch) and outer.is_anothers():
+        outer = outer.of_others()
+    if outer is inherited:
+        emission._outer = outer
+    elif isinstance(inherited, Surroundings) and outer is inherited._outer:
+        emission._outer = inherited
+    else:
+        emission._outer = surround(inherited)
+        emission._outer._outer = outer
+        emission._outer._cause = emission._outer._cause or cause
+
+
+def is_announcing(emission: Emission[Any]) -> bool:
+    """Tell whether an emission is a `handler_failed`, or was caused by one, however far up (F1)."""
+    frame: Emission[Any] | Branch | None = emission
+    while frame is not None:
+        if isinstance(frame, Branch):
+            if frame.detached:
+                return frame.is_announcing
+            frame = frame.emission
+        elif frame.event == HANDLER_FAILED:
+            return True
+        else:
+            frame = enclosing(frame)
+    return False

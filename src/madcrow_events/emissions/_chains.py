@@ -1,0 +1,108 @@
+"""How deep emissions may be nested, and what becomes of a chain that is too deep (F5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events.emissions._causes import place
+from madcrow_events.emissions._failures import add_failure, failures_of
+from madcrow_events.emissions._frames import Branch, emission_of, enclosing
+from madcrow_events.emissions._observing import stop_watching
+from madcrow_events.exceptions import EmissionDepthError
+
+if TYPE_CHECKING:
+    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._frames import Frame
+
+__all__ = ["MAX_DEPTH", "is_broken", "nest", "outermost", "pass_on_broken_chain"]
+
+MAX_DEPTH = 64
+"""How many emissions may be nested in each other (F5)."""
+
+
+_NAMED_EVENTS = 6
+
+
+def nest(emission: Emission[Any], inherited: Frame) -> None:
+    """Place an emission under the one whose handler made it.
+
+    Raises:
+        EmissionDepthError: the chain is too deep, or was, under the same handler (F5).
+    """
+    place(emission, inherited)
+    parent = emission.parent
+    if parent is None:  # a handler that nobody awaits begins a chain of its own
+        return
+    frame: Any = enclosing(emission)
+    emission.depth = parent.depth + 1
+    root = outermost(frame)
+    if emission.depth < MAX_DEPTH and not is_broken(root):
+        return
+    error = _depth_error(emission)
+    if not is_broken(root):
+        _break_chain(root, error)
+    raise error
+
+
+def outermost(frame: Emission[Any] | Branch) -> Emission[Any] | Branch:
+    """Return the frame that a chain began in: the outermost emission, or a branch of it.
+
+    A chain is what happens under one handler of the outermost emission.
+    """
+    while True:
+        outer = enclosing(frame)
+        if outer is None or not outer._running or (isinstance(outer, Branch) and outer.detached):
+            return frame
+        frame = outer
+
+
+def is_broken(root: Emission[Any] | Branch) -> bool:
+    if isinstance(root, Branch):
+        return root.broken
+    failures = root._failures
+    return failures is not None and failures.broken_at == len(root._values)
+
+
+def pass_on_broken_chain(emission: Emission[Any]) -> None:
+    """Fail an emission inside a broken chain too, so that the chain unwinds to its outermost.
+
+    Raises:
+        EmissionDepthError: it is inside of one.
+    """
+    failures = emission._failures
+    if failures is None or not failures.has_failed or not emission.depth:
+        return
+    if is_broken(outermost(emission)):
+        emission._abandon()
+        error = _depth_error(emission)
+        stop_watching(emission, error)
+        raise error
+
+
+def _break_chain(root: Emission[Any] | Branch, error: EmissionDepthError) -> None:
+    """Record the end of a chain in its outermost emission, once for that emission."""
+    emission = emission_of(root)
+    assert emission is not None  # noqa: S101  # it runs
+    failures = failures_of(emission)
+    index = len(emission._values)
+    if isinstance(root, Branch):
+        index = root.index
+        root.broken = True
+    else:
+        failures.broken_at = index
+    if not failures.told_depth:
+        failures.told_depth = True
+        add_failure(emission, index, error)
+
+
+def _depth_error(emission: Emission[Any]) -> EmissionDepthError:
+    names: list[str] = []
+    ancestor: Emission[Any] | None = emission
+    while ancestor is not None and len(names) < _NAMED_EVENTS:
+        names.insert(0, ancestor.event)
+        ancestor = ancestor.parent
+    return EmissionDepthError(
+        f"emissions are nested more than {MAX_DEPTH} deep, the last of them "
+        f"{' > '.join(names)}: let one of these handlers stop emitting",
+        events=tuple(names),
+    )

@@ -1,0 +1,83 @@
+"""What an emission holds for each of its handlers: a value, or a mark of what became of it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from madcrow_events._waiting import LOOK_EVERY, Listeners
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from madcrow_events.emissions._frames import Surroundings
+
+__all__ = ["NO_RESULT", "PENDING", "Called", "HeldBack", "Outcomes"]
+
+NO_RESULT: Any = object()
+"""Stands in an emission's values for a handler that was not called, or failed."""
+
+
+PENDING: Any = object()
+"""Stands there for a handler that has not finished, and does not keep the loop from going on."""
+
+
+class Called(NamedTuple):
+    """A value together with the weakly held handler that returned it."""
+
+    handler: Any
+    value: Any
+
+
+class Outcomes(list[Any]):
+    """The values of an emission with handlers that run in branches of their own.
+
+    Attributes:
+        loop: the event loop in which an emitter awaits some of them.
+        exit: what a handler raised that no emission may swallow, or the emitter's cancellation.
+        places: how many places in the queue are set aside for them.
+    """
+
+    loop: AbstractEventLoop | None = None
+    exit: BaseException | None = None
+    places: int = 0
+    _listeners: Listeners | None = None
+
+    @property
+    def listeners(self) -> Listeners:
+        """Who waits for the last of them; made when somebody does."""
+        made: Listeners = vars(self).setdefault("_listeners", Listeners(LOOK_EVERY))
+        return made
+
+    def forget_listeners(self) -> None:
+        """Forget who waits: threads that do not exist in a forked child."""
+        vars(self).pop("_listeners", None)
+
+    def tell(self) -> None:
+        """Let everyone who waits look again."""
+        if self._listeners is not None:
+            self._listeners.tell()
+
+
+class HeldBack(Outcomes):
+    """Stands in the place of the values of an emission that a `deferred` block holds back, or held.
+
+    Attributes:
+        state: whether it still may be emitted.
+        awaiting: whether its emitter awaits the async handlers.
+        frame: what it is emitted in when the block ends.
+        process: the process that holds it back; a forked child leaves it to its parent.
+    """
+
+    state: Literal["deferred", "dropped"] = "deferred"
+
+    def __init__(self, frame: Surroundings, *, awaiting: bool) -> None:
+        super().__init__()
+        self.frame = frame
+        self.awaiting = awaiting
+        self.process = os.getpid()
+
+    def drop(self) -> None:
+        """Give the emission up."""
+        self.state = "dropped"
+        self.tell()

@@ -1,0 +1,59 @@
+"""What is noted of a handler that ran by itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._logs import log_failure
+from madcrow_events.emissions._chains import is_broken, outermost
+from madcrow_events.emissions._failures import add_failure, failures_of
+from madcrow_events.emissions._outcomes import NO_RESULT, Called
+from madcrow_events.exceptions import EmissionDepthError
+
+if TYPE_CHECKING:
+    from madcrow_events.emissions._failures import HandlerFailure
+    from madcrow_events.emissions._frames import Branch
+    from madcrow_events.subscriptions._subscription import Subscription
+
+__all__ = ["keep_value", "record_in_batch", "record_in_branch"]
+
+
+def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
+    """Return what an emission's values hold for what a handler returned."""
+    return Called(handler, value) if subscription.weak and value is not NO_RESULT else value
+
+
+def record_in_batch(
+    branches: list[Branch], subscription: Subscription, error: BaseException
+) -> HandlerFailure:
+    """Note what a handler raised for a batch in each of its emissions, and log it once.
+
+    Returns:
+        The failure of the last of them.
+    """
+    failures: list[HandlerFailure] = []
+    emissions: list[Any] = [branch.emission for branch in branches]
+    for branch, emission in zip(branches, emissions, strict=True):
+        failures.append(add_failure(emission, branch.index, error, detached=True, logged=False))
+        emission._values[branch.index] = NO_RESULT
+    log_failure(
+        (subscription._owner or subscription).event,
+        failures[-1].handler,
+        error,
+        # What one of them must not show may be in it.
+        tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),
+        batch_size=len(branches),
+    )
+    return failures[-1]
+
+
+def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | None:
+    """Note what a handler raised in its branch; return the failure, unless it is told already."""
+    emission: Any = branch.emission
+    failures_of(emission).has_failed = True  # also if it is not told again
+    failure = None
+    if not (isinstance(error, EmissionDepthError) and is_broken(outermost(branch))):
+        failure = add_failure(emission, branch.index, error, detached=branch.detached)
+    # Last, for whoever waits looks at the values.
+    emission._values[branch.index] = NO_RESULT
+    return failure
