@@ -1,12 +1,12 @@
 """Publish and subscribe within a Python application: named, typed, isolated events."""
 
+from madcrow_events._background.workers import Overflow
 from madcrow_events.batches import Batch
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (
     ContextEmitter,
     EventDispatcher,
     OnError,
-    Overflow,
     emit_account_activated_event,
     emit_account_banned_event,
     emit_account_closed_event,
@@ -20,16 +20,9 @@ from madcrow_events.dispatcher import (
     get_event_dispatcher,
     set_event_dispatcher,
 )
-from madcrow_events.emissions import (
-    Emission,
-    EmissionState,
-    HandlerFailure,
-    HandlerResult,
-    ScopeFields,
-    current_event,
-    event_scope,
-    request_fields,
-)
+from madcrow_events.emissions._emission import Emission, EmissionState, HandlerResult, current_event
+from madcrow_events.emissions._failures import HandlerFailure
+from madcrow_events.emissions._scopes import ScopeFields, event_scope, request_fields
 from madcrow_events.exceptions import (
     ContextModelError,
     ContextTypeError,
@@ -92,23 +85,16 @@ from madcrow_events.observers import (
     TimingObserver,
     TimingSnapshot,
 )
-from madcrow_events.plugins import (
-    ENTRY_POINT_GROUP,
-    Plugin,
+from madcrow_events.plugins._discovery import ENTRY_POINT_GROUP, Plugin, discover_plugins
+from madcrow_events.plugins._plugins import (
     PluginReport,
     PluginStatus,
     check_plugins,
-    discover_plugins,
     load_plugins,
     unload_plugin,
 )
 from madcrow_events.signals import (
-    BatchHandler,
-    BatchHandlerDecorator,
     EventSignal,
-    Handler,
-    HandlerDecorator,
-    KeywordHandler,
     SignalRegistry,
     account_activated,
     account_banned,
@@ -125,13 +111,16 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
-from madcrow_events.subscriptions._patterns import PatternSubscription
-from madcrow_events.subscriptions._subscription import (
-    ANY,
-    SingleOptions,
-    Subscription,
-    SubscriptionOptions,
+from madcrow_events.subscriptions._handler_types import (
+    BatchHandler,
+    BatchHandlerDecorator,
+    Handler,
+    HandlerDecorator,
+    KeywordHandler,
 )
+from madcrow_events.subscriptions._options import ANY, SingleOptions, SubscriptionOptions
+from madcrow_events.subscriptions._patterns import PatternSubscription
+from madcrow_events.subscriptions._subscription import Subscription
 
 __version__ = "0.1.0"
 

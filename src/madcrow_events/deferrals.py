@@ -11,7 +11,7 @@ from madcrow_events.emissions._frames import CURRENT, Surroundings, leave, surro
 from madcrow_events.emissions._outcomes import HeldBack
 from madcrow_events.emissions._scopes import merge_scopes
 from madcrow_events.exceptions import HandlerErrors
-from madcrow_events.subscriptions._table import NOBODY
+from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -59,7 +59,7 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
-from madcrow_events.subscriptions._table import NOBODY
+from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping

@@ -51,12 +51,8 @@ from madcrow_events.subscriptions._handler_types import (  # noqa: TC001  # read
     BatchHandlerDecorator,
     HandlerDecorator,
 )
-from madcrow_events.subscriptions._subscription import (
-    SingleOptions,
-    SubscriptionOptions,
-    check_options,
-    next_order,
-)
+from madcrow_events.subscriptions._options import SingleOptions, SubscriptionOptions, check_options
+from madcrow_events.subscriptions._subscription import next_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable

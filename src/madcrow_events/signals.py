@@ -47,6 +47,7 @@ from madcrow_events.models import (
     SystemStartupEventContext,
     TokenRefreshedEventContext,
 )
+from madcrow_events.subscriptions._call_specs import ASYNC_RECEIVER, RECEIVER
 from madcrow_events.subscriptions._handler_types import (
     BatchHandler,
     BatchHandlerDecorator,
@@ -55,20 +56,15 @@ from madcrow_events.subscriptions._handler_types import (
     HandlerDecorator,
     KeywordHandler,
 )
-from madcrow_events.subscriptions._patterns import PatternSubscription, PatternTable
-from madcrow_events.subscriptions._signatures import (
-    ASYNC_RECEIVER,
-    RECEIVER,
-    is_async,
-    read_shape,
-)
-from madcrow_events.subscriptions._subscription import (
+from madcrow_events.subscriptions._options import (
     ANY,
     SingleOptions,
-    Subscription,
     SubscriptionOptions,
     check_options,
 )
+from madcrow_events.subscriptions._patterns import PatternSubscription, PatternTable
+from madcrow_events.subscriptions._signatures import is_async, read_shape
+from madcrow_events.subscriptions._subscription import Subscription
 from madcrow_events.subscriptions._table import SubscriptionTable
 
 if TYPE_CHECKING:

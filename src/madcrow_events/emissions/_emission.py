@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._frames import Frame
     from madcrow_events.emissions._ids import Trace
     from madcrow_events.signals import EventSignal
-    from madcrow_events.subscriptions._table import Plan
+    from madcrow_events.subscriptions._plan import Plan
 
 __all__ = [
     "Emission",

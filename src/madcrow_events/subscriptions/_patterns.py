@@ -8,19 +8,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.subscriptions._subscription import (
-    ANY,
-    Subscription,
-    identity_key,
-    next_order,
-)
+from madcrow_events.subscriptions._identity import identity_key
+from madcrow_events.subscriptions._options import ANY
+from madcrow_events.subscriptions._subscription import Subscription, next_order
 from madcrow_events.subscriptions._table import check_same_options
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
-    from madcrow_events.subscriptions._signatures import Shape
-    from madcrow_events.subscriptions._subscription import SubscriptionOptions
+    from madcrow_events.subscriptions._call_specs import Shape
+    from madcrow_events.subscriptions._options import SubscriptionOptions
     from madcrow_events.subscriptions._table import SubscriptionTable
 
 __all__ = ["PatternSubscription", "PatternTable"]

@@ -12,77 +12,35 @@ import inspect
 import types
 import typing
 from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, Union
 
 from madcrow_events._logs import handler_name, printable, type_name
 from madcrow_events.emissions._emission import Emission
-from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
-from madcrow_events.exceptions import ContextValidationError, HandlerSignatureError
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION
+from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext
+from madcrow_events.subscriptions._call_specs import (
+    ASYNC_RECEIVER,
+    RECEIVER,
+    Shape,
+    context_as,
+    invoke_by_parameters,
+    invoke_with_context,
+    invoke_with_list,
+    itself,
+    sender_of,
+    typed_emission,
+    whole_context,
+)
 
-__all__ = [
-    "ASYNC_RECEIVER",
-    "RECEIVER",
-    "Shape",
-    "call_with",
-    "is_async",
-    "read_shape",
-]
+__all__ = ["is_async", "read_shape"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-class Shape:
-    """How a handler is called.
-
-    Attributes:
-        style: which of the call loop's three ways fits.
-        invoke: `invoke(handler, emission)`, the general way.
-        is_async: whether a call gives a coroutine.
-        item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
-        invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
-        ask: `ask(when, context)`, for subscriptions with a predicate.
-    """
-
-    __slots__ = ("ask", "invoke", "invoke_batch", "is_async", "item", "style")
-
-    def __init__(
-        self,
-        style: int,
-        invoke: Callable[[Any, Emission[Any]], Any],
-        *,
-        is_async: bool = False,
-        item: Callable[[Emission[Any]], Any] | None = None,
-        invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
-        ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
-    ) -> None:
-        self.style: int = style
-        self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
-        self.is_async: bool = is_async
-        self.item: Callable[[Emission[Any]], Any] | None = item
-        self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
-        self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
-
-
-def call_with(function: Any, argument: Any) -> Any:
-    return function(argument)
-
-
-def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
-    return handler(emission.sender, **emission._keywords())
-
-
-RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords)
-"""The shape of every receiver that `connect` takes, whatever its signature (N5)."""
-
-
-ASYNC_RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords, is_async=True)
-"""The shape of an async receiver."""
 
 
 def is_async(handler: object) -> bool:
@@ -148,7 +106,7 @@ class _Reader:
                 continue
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 if sender_is_free and not injected and not by_name:
-                    positional.append(_sender)
+                    positional.append(sender_of)
                 continue
             source = self._annotated_source(parameter)
             if source is not None:
@@ -159,7 +117,7 @@ class _Reader:
                 and (takes_rest or parameter.kind is inspect.Parameter.POSITIONAL_ONLY)
             ):
                 self._check_field(parameter, "sender")
-                get = _sender
+                get = sender_of
                 sender_is_free = False
             else:
                 self._check_name(parameter, takes_rest=takes_rest)
@@ -178,19 +136,19 @@ class _Reader:
                 injected[parameter.name] = get
 
         awaited = is_async(self.handler)
-        if takes_rest and positional == [_sender] and not injected:
+        if takes_rest and positional == [sender_of] and not injected:
             return ASYNC_RECEIVER if awaited else RECEIVER
         if accepted and positional and len(parameters) == 1:
             direct = self.model is not None and issubclass(self.model, accepted)
             return Shape(
                 BY_CONTEXT if direct else BY_EMISSION,
-                partial(_invoke_with_context, accepted),
+                partial(invoke_with_context, accepted),
                 is_async=awaited,
             )
         return Shape(
             BY_EMISSION,
             partial(
-                _invoke_by_parameters,
+                invoke_by_parameters,
                 tuple(positional),
                 tuple(injected.items()),
                 tuple(
@@ -220,12 +178,12 @@ class _Reader:
             or (self.model is not None and parameter.name in self.model.model_fields)
         ):
             raise self._takes_no_list()  # it is written for single contexts
-        item: Callable[[Emission[Any]], Any] = _whole_context
+        item: Callable[[Emission[Any]], Any] = whole_context
         for member in members:
             if _is_list(member):
                 listed = typing.get_args(member)[0]
                 source = self._annotated_source(parameter.replace(annotation=listed))
-                item = _whole_context if source is None else source[0]
+                item = whole_context if source is None else source[0]
             elif _is_model(member) or (typing.get_origin(member) or member) is Emission:
                 raise self._refused(
                     f"takes one {type_name(member)} in '{parameter.name}', and has a batch: "
@@ -235,7 +193,7 @@ class _Reader:
                 raise self._takes_no_list()
         return Shape(
             BY_EMISSION,
-            partial(_invoke_with_list, item),
+            partial(invoke_with_list, item),
             is_async=is_async(self.handler),
             item=item,
         )
@@ -279,12 +237,12 @@ class _Reader:
                 if _is_model(model)
             )
             if not models:
-                return _emission, ()
+                return itself, ()
             self._check_models(parameter, models)
-            return partial(_typed_emission, models), ()
+            return partial(typed_emission, models), ()
         if members and all(map(_is_model, members)):
             self._check_models(parameter, members)
-            return partial(_context, members), members
+            return partial(context_as, members), members
         return None
 
     def _resolved(self, annotation: Any) -> Any:
@@ -422,67 +380,3 @@ def _may_be_list(annotation: Any) -> bool:
 
 def _is_model(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseEventContext)
-
-
-def _sender(emission: Emission[Any]) -> Any:
-    return emission.sender
-
-
-def _emission(emission: Emission[Any]) -> Emission[Any]:
-    return emission
-
-
-def _whole_context(emission: Emission[Any]) -> Any:
-    return emission.context
-
-
-def _invoke_with_list(
-    item: Callable[[Emission[Any]], Any], handler: Any, emission: Emission[Any]
-) -> Any:
-    return handler([item(emission)])
-
-
-def _typed_emission(
-    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
-) -> Emission[Any]:
-    return emission._for_handler_of(models)
-
-
-def _context(
-    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
-) -> BaseEventContext:
-    return emission._context_as(models)
-
-
-def _invoke_with_context(
-    models: tuple[type[BaseEventContext], ...], handler: Any, emission: Emission[Any]
-) -> Any:
-    return handler(emission._context_as(models))
-
-
-def _invoke_by_parameters(
-    positional: tuple[Callable[[Emission[Any]], Any], ...],
-    injected: tuple[tuple[str, Callable[[Emission[Any]], Any]], ...],
-    by_name: tuple[tuple[str, bool], ...],
-    takes_rest: bool,  # noqa: FBT001  # bound once, positionally, by partial
-    handler: Any,
-    emission: Emission[Any],
-) -> Any:
-    arguments = [get(emission) for get in positional]
-    keywords = {name: get(emission) for name, get in injected}
-    if takes_rest:
-        return handler(*arguments, **{**emission._keywords(), **keywords})
-    if by_name:
-        context = emission._keywords()
-        for name, required in by_name:
-            if name in context:
-                keywords[name] = context[name]
-            elif required:
-                raise ContextValidationError(
-                    f"{emission.event} was emitted without '{name}', which "
-                    f"{handler_name(handler)} takes by name: emit it with {name}=..., "
-                    "give the parameter a default, or annotate it with a context model",
-                    event=emission.event,
-                    problems=((name, "missing"),),
-                )
-    return handler(*arguments, **keywords)

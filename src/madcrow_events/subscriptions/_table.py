@@ -15,107 +15,24 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import groupby
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import handler_name
-from madcrow_events.emissions._outcomes import PENDING
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
-from madcrow_events.subscriptions._subscription import (
-    ANY,
-    Subscription,
-    identity_key,
-    sender_key,
-)
+from madcrow_events.subscriptions._identity import identity_key, sender_key
+from madcrow_events.subscriptions._options import ANY
+from madcrow_events.subscriptions._plan import NOBODY, Plan, Plans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Hashable, Iterable, Iterator
+
+    from madcrow_events.subscriptions._subscription import Subscription
 
 
-__all__ = [
-    "NOBODY",
-    "Plan",
-    "Recording",
-    "Segments",
-    "SubscriptionTable",
-    "check_same_options",
-]
+__all__ = ["Recording", "SubscriptionTable", "check_same_options"]
 
-
-Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
-"""Runs of neighbouring calls of one style."""
-
-
-class Plan:
-    """The calls of one emission.
-
-    Attributes:
-        segments: the inline calls, as runs of neighbours of one style: `(style, callables)`.
-        subscriptions: all that are called: inline, then awaited, then in the background.
-        by_priority: the same in the order in which blinker's `send` calls them.
-        inline: how many are called inline.
-        awaited: how many are async and not in the background.
-        to_await: these, as runs of neighbours like `segments`.
-        queued: how many are in the background.
-        pending: what an emission's values hold for those two until they have finished.
-        later: whether there are any.
-        bound_to: a subscription that holds this plan's sender weakly, or None.
-    """
-
-    __slots__ = (
-        "awaited",
-        "bound_to",
-        "by_priority",
-        "inline",
-        "later",
-        "pending",
-        "queued",
-        "segments",
-        "subscriptions",
-        "to_await",
-    )
-
-    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
-        ordered = sorted(subscriptions, key=lambda entry: (-entry.priority, entry._order))
-        self.by_priority = tuple(ordered)
-        inline = [entry for entry in ordered if entry._runs_inline]
-        awaited = [entry for entry in ordered if not (entry._runs_inline or entry.background)]
-        queued = [entry for entry in ordered if entry.background]
-        self.subscriptions = (*inline, *awaited, *queued)
-        self.inline = len(inline)
-        self.awaited = len(awaited)
-        self.to_await = _runs(entry._prepared_to_await() for entry in awaited)
-        self.queued = len(queued)
-        self.pending = (PENDING,) * (len(awaited) + len(queued))
-        self.later = bool(self.pending)
-        self.segments = _runs(entry._prepared() for entry in inline)
-        self.bound_to = next((entry for entry in ordered if entry._sender_is_weak), None)
-
-
-def _runs(calls: Iterable[tuple[int, Any]]) -> Segments:
-    return tuple(
-        (style, tuple(call for _, call in run))
-        for style, run in groupby(calls, key=lambda call: call[0])
-    )
-
-
-class _Plans:
-    """The plans that are valid until the next change, which puts a new object in this one's place.
-
-    A plan that was built from an older state so lands where nobody looks.
-    """
-
-    __slots__ = ("by_sender", "everyone")
-
-    def __init__(self) -> None:
-        self.everyone: Plan | None = None
-        self.by_sender: dict[Hashable, Plan] = {}
-
-
-NOBODY = Plan(())
-"""The plan of an emission that reaches no handler."""
 
 _muted: ContextVar[frozenset[object]] = ContextVar("madcrow_events.muted", default=frozenset())
 """A token for each `muted` block of this context, and of those that it was copied from."""
@@ -155,7 +72,7 @@ class SubscriptionTable:
         self._notes: deque[Subscription] = deque()
         self._mutes: set[object] = set()
         self._fakes: set[Recording] = set()
-        self.plans = _Plans()
+        self.plans = Plans()
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock."""
@@ -192,7 +109,7 @@ class SubscriptionTable:
     def leave_note(self, subscription: Subscription) -> None:
         """Take a subscription out: now if the lock is free, else with the next change."""
         self._notes.append(subscription)
-        self.plans = _Plans()
+        self.plans = Plans()
         self._settle()
 
     def _bucket(self, subscription: Subscription) -> dict[Hashable, Subscription]:
@@ -201,7 +118,7 @@ class SubscriptionTable:
     def _enter(self, subscription: Subscription) -> None:
         self._bucket(subscription)[subscription._handler_key] = subscription
         subscription._activate()
-        self.plans = _Plans()
+        self.plans = Plans()
 
     @contextmanager
     def _exclusive(self) -> Iterator[list[Any]]:
@@ -331,7 +248,7 @@ class SubscriptionTable:
                 self._fakes.add(block)
             else:
                 self._fakes.discard(block)
-            self.plans = _Plans()
+            self.plans = Plans()
 
     @property
     def is_muted(self) -> bool:
@@ -344,7 +261,7 @@ class SubscriptionTable:
         token = object()
         with self._exclusive():
             self._mutes = {*self._mutes, token}
-            self.plans = _Plans()
+            self.plans = Plans()
         _muted.set(_muted.get() | {token})
         try:
             yield
@@ -353,7 +270,7 @@ class SubscriptionTable:
             _muted.set(_muted.get() - {token})
             with self._exclusive():
                 self._mutes = self._mutes - {token}
-                self.plans = _Plans()
+                self.plans = Plans()
 
     def restore(self, subscriptions: Iterable[Subscription]) -> None:
         """Hold what `live` returned once, as far as it is alive, and nothing else."""

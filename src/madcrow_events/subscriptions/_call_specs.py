@@ -1,0 +1,142 @@
+"""How a handler is called, once its signature has been read (H)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._logs import handler_name
+from madcrow_events.emissions._styles import BY_KEYWORDS
+from madcrow_events.exceptions import ContextValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.models import BaseEventContext
+
+__all__ = [
+    "ASYNC_RECEIVER",
+    "RECEIVER",
+    "Shape",
+    "call_with",
+    "context_as",
+    "invoke_by_parameters",
+    "invoke_with_context",
+    "invoke_with_list",
+    "itself",
+    "sender_of",
+    "typed_emission",
+    "whole_context",
+]
+
+
+class Shape:
+    """How a handler is called.
+
+    Attributes:
+        style: which of the call loop's three ways fits.
+        invoke: `invoke(handler, emission)`, the general way.
+        is_async: whether a call gives a coroutine.
+        item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
+        invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
+        ask: `ask(when, context)`, for subscriptions with a predicate.
+    """
+
+    __slots__ = ("ask", "invoke", "invoke_batch", "is_async", "item", "style")
+
+    def __init__(
+        self,
+        style: int,
+        invoke: Callable[[Any, Emission[Any]], Any],
+        *,
+        is_async: bool = False,
+        item: Callable[[Emission[Any]], Any] | None = None,
+        invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
+        ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
+    ) -> None:
+        self.style: int = style
+        self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
+        self.is_async: bool = is_async
+        self.item: Callable[[Emission[Any]], Any] | None = item
+        self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
+        self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
+
+
+def call_with(function: Any, argument: Any) -> Any:
+    return function(argument)
+
+
+def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
+    return handler(emission.sender, **emission._keywords())
+
+
+RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords)
+"""The shape of every receiver that `connect` takes, whatever its signature (N5)."""
+
+
+ASYNC_RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords, is_async=True)
+"""The shape of an async receiver."""
+
+
+def sender_of(emission: Emission[Any]) -> Any:
+    return emission.sender
+
+
+def itself(emission: Emission[Any]) -> Emission[Any]:
+    return emission
+
+
+def whole_context(emission: Emission[Any]) -> Any:
+    return emission.context
+
+
+def invoke_with_list(
+    item: Callable[[Emission[Any]], Any], handler: Any, emission: Emission[Any]
+) -> Any:
+    return handler([item(emission)])
+
+
+def typed_emission(
+    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
+) -> Emission[Any]:
+    return emission._for_handler_of(models)
+
+
+def context_as(
+    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
+) -> BaseEventContext:
+    return emission._context_as(models)
+
+
+def invoke_with_context(
+    models: tuple[type[BaseEventContext], ...], handler: Any, emission: Emission[Any]
+) -> Any:
+    return handler(emission._context_as(models))
+
+
+def invoke_by_parameters(
+    positional: tuple[Callable[[Emission[Any]], Any], ...],
+    injected: tuple[tuple[str, Callable[[Emission[Any]], Any]], ...],
+    by_name: tuple[tuple[str, bool], ...],
+    takes_rest: bool,  # noqa: FBT001  # bound once, positionally, by partial
+    handler: Any,
+    emission: Emission[Any],
+) -> Any:
+    arguments = [get(emission) for get in positional]
+    keywords = {name: get(emission) for name, get in injected}
+    if takes_rest:
+        return handler(*arguments, **{**emission._keywords(), **keywords})
+    if by_name:
+        context = emission._keywords()
+        for name, required in by_name:
+            if name in context:
+                keywords[name] = context[name]
+            elif required:
+                raise ContextValidationError(
+                    f"{emission.event} was emitted without '{name}', which "
+                    f"{handler_name(handler)} takes by name: emit it with {name}=..., "
+                    "give the parameter a default, or annotate it with a context model",
+                    event=emission.event,
+                    problems=((name, "missing"),),
+                )
+    return handler(*arguments, **keywords)

@@ -1,0 +1,104 @@
+"""The options of every way to subscribe (H5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping  # noqa: TC003  # the annotations of the options are read at run time
+from difflib import get_close_matches
+from enum import Enum
+from typing import Any, Final, Literal, TypedDict
+
+from madcrow_events._logs import printable
+from madcrow_events._waiting import check_seconds
+from madcrow_events.batches import Batch
+from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.subscriptions._signatures import is_async
+
+__all__ = ["ANY", "AnySender", "SingleOptions", "SubscriptionOptions", "check_options"]
+
+
+class AnySender(Enum):
+    """The type of `ANY`."""
+
+    ANY = "ANY"
+
+    def __repr__(self) -> str:
+        """Read as the name it is imported by."""
+        return "ANY"
+
+
+ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY
+"""Stands for every sender: the default of the `sender` option."""
+
+
+class SingleOptions(TypedDict, total=False):
+    """The options of a handler that is called for each emission: all but `batch`."""
+
+    sender: Any
+    priority: int
+    once: bool
+    when: Callable[[Mapping[str, Any]], object] | None
+    weak: bool | None
+    timeout: float | None
+    background: bool
+
+
+class SubscriptionOptions(SingleOptions, total=False):
+    """The options of every way to subscribe (H5).
+
+    Attributes:
+        sender: only emissions of this sender; `ANY` unless given.
+        priority: the higher, the earlier; 0 unless given. Equals run in order of registration.
+        once: whether to cancel the subscription as it is first called.
+        when: a predicate over the context, as a read-only mapping of its keywords.
+        weak: whether to hold the handler weakly; None, the default, does so for
+            bound methods only (L1).
+        timeout: for an async handler, after how many seconds it is cancelled (A5).
+        background: whether it runs later, out of the emitter's way (B1).
+        batch: limits of the batches that it takes, in the background; None, the default, calls
+            it for each emission (B3).
+    """
+
+    batch: Batch | None
+
+
+def check_options(options: SubscriptionOptions) -> None:
+    """Refuse options that mean nothing.
+
+    Raises:
+        InvalidOptionError: an option is unknown or has an impossible value.
+    """
+    unknown = set(options) - set(SubscriptionOptions.__annotations__)
+    if unknown:
+        known = ", ".join(sorted(SubscriptionOptions.__annotations__))
+        name = min(unknown)
+        near = get_close_matches(name, SubscriptionOptions.__annotations__, 1)
+        fix = f"did you mean '{near[0]}'? The options are" if near else "use one of"
+        message = f"no option is called '{printable(name)}': {fix} {known}"
+        raise InvalidOptionError(message, option=name)
+    priority: object = options.get("priority", 0)
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise InvalidOptionError("priority must be an int, such as 10", option="priority")
+    when: object = options.get("when")
+    if when is not None and (not callable(when) or is_async(when)):
+        raise InvalidOptionError(
+            "when must be a plain function of the context, such as "
+            "lambda context: context['is_admin']",
+            option="when",
+        )
+    for name in ("once", "background"):
+        if not isinstance(options.get(name, False), bool):
+            raise InvalidOptionError(f"{name} must be True or False", option=name)
+    check_seconds("timeout", options.get("timeout"))
+    batch: object = options.get("batch")
+    if not isinstance(batch, Batch | None):
+        raise InvalidOptionError(
+            "batch must be a Batch, such as Batch(max_size=100, max_wait=1.0), or None",
+            option="batch",
+        )
+    if batch is not None and options.get("once"):
+        raise InvalidOptionError(
+            "a handler that is called once gets one context: leave out once, or batch",
+            option="batch",
+        )
+    if not isinstance(options.get("weak"), bool | None):
+        raise InvalidOptionError("weak must be True, False or None", option="weak")

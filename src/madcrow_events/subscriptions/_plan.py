@@ -1,0 +1,90 @@
+"""The calls of one emission, in order and prepared (N6)."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from madcrow_events.emissions._outcomes import PENDING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+
+    from madcrow_events.subscriptions._subscription import Subscription
+
+
+__all__ = ["NOBODY", "Plan", "Plans", "Segments"]
+
+
+Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
+"""Runs of neighbouring calls of one style."""
+
+
+class Plan:
+    """The calls of one emission.
+
+    Attributes:
+        segments: the inline calls, as runs of neighbours of one style: `(style, callables)`.
+        subscriptions: all that are called: inline, then awaited, then in the background.
+        by_priority: the same in the order in which blinker's `send` calls them.
+        inline: how many are called inline.
+        awaited: how many are async and not in the background.
+        to_await: these, as runs of neighbours like `segments`.
+        queued: how many are in the background.
+        pending: what an emission's values hold for those two until they have finished.
+        later: whether there are any.
+        bound_to: a subscription that holds this plan's sender weakly, or None.
+    """
+
+    __slots__ = (
+        "awaited",
+        "bound_to",
+        "by_priority",
+        "inline",
+        "later",
+        "pending",
+        "queued",
+        "segments",
+        "subscriptions",
+        "to_await",
+    )
+
+    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+        ordered = sorted(subscriptions, key=lambda entry: (-entry.priority, entry._order))
+        self.by_priority = tuple(ordered)
+        inline = [entry for entry in ordered if entry._runs_inline]
+        awaited = [entry for entry in ordered if not (entry._runs_inline or entry.background)]
+        queued = [entry for entry in ordered if entry.background]
+        self.subscriptions = (*inline, *awaited, *queued)
+        self.inline = len(inline)
+        self.awaited = len(awaited)
+        self.to_await = _runs(entry._prepared_to_await() for entry in awaited)
+        self.queued = len(queued)
+        self.pending = (PENDING,) * (len(awaited) + len(queued))
+        self.later = bool(self.pending)
+        self.segments = _runs(entry._prepared() for entry in inline)
+        self.bound_to = next((entry for entry in ordered if entry._sender_is_weak), None)
+
+
+def _runs(calls: Iterable[tuple[int, Any]]) -> Segments:
+    return tuple(
+        (style, tuple(call for _, call in run))
+        for style, run in groupby(calls, key=lambda call: call[0])
+    )
+
+
+class Plans:
+    """The plans that are valid until the next change, which puts a new object in this one's place.
+
+    A plan that was built from an older state so lands where nobody looks.
+    """
+
+    __slots__ = ("by_sender", "everyone")
+
+    def __init__(self) -> None:
+        self.everyone: Plan | None = None
+        self.by_sender: dict[Hashable, Plan] = {}
+
+
+NOBODY = Plan(())
+"""The plan of an emission that reaches no handler."""
