@@ -20,9 +20,16 @@ from madcrow_events.dispatcher import (
     get_event_dispatcher,
     set_event_dispatcher,
 )
-from madcrow_events.emissions._emission import Emission, EmissionState, HandlerResult, current_event
-from madcrow_events.emissions._failures import HandlerFailure
-from madcrow_events.emissions._scopes import ScopeFields, event_scope, request_fields
+from madcrow_events.emissions import (
+    Emission,
+    EmissionState,
+    HandlerFailure,
+    HandlerResult,
+    ScopeFields,
+    current_event,
+    event_scope,
+    request_fields,
+)
 from madcrow_events.exceptions import (
     ContextModelError,
     ContextTypeError,
@@ -85,11 +92,13 @@ from madcrow_events.observers import (
     TimingObserver,
     TimingSnapshot,
 )
-from madcrow_events.plugins._discovery import ENTRY_POINT_GROUP, Plugin, discover_plugins
-from madcrow_events.plugins._plugins import (
+from madcrow_events.plugins import (
+    ENTRY_POINT_GROUP,
+    Plugin,
     PluginReport,
     PluginStatus,
     check_plugins,
+    discover_plugins,
     load_plugins,
     unload_plugin,
 )
@@ -111,16 +120,18 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
-from madcrow_events.subscriptions._handler_types import (
+from madcrow_events.subscriptions import (
+    ANY,
     BatchHandler,
     BatchHandlerDecorator,
     Handler,
     HandlerDecorator,
     KeywordHandler,
+    PatternSubscription,
+    SingleOptions,
+    Subscription,
+    SubscriptionOptions,
 )
-from madcrow_events.subscriptions._options import ANY, SingleOptions, SubscriptionOptions
-from madcrow_events.subscriptions._patterns import PatternSubscription
-from madcrow_events.subscriptions._subscription import Subscription
 
 __version__ = "0.1.0"
 

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from typing import Self
 
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions import Emission, ScopeFields
     from madcrow_events.emissions._frames import Fields, Frame
-    from madcrow_events.emissions._scopes import ScopeFields
 
 __all__ = ["Deferral"]
 

@@ -18,8 +18,9 @@ from madcrow_events._logs import LOGGER, handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
+from madcrow_events.emissions import Emission
 from madcrow_events.emissions._causes import is_announcing
-from madcrow_events.emissions._emission import Emission, raise_failures
+from madcrow_events.emissions._emission import raise_failures
 from madcrow_events.emissions._frames import CURRENT, surroundings_of, within
 from madcrow_events.emissions._lazy_asyncio import load_async_calls
 from madcrow_events.emissions._loop import call_all
@@ -51,7 +52,6 @@ from madcrow_events.signals import (
     account_activated,
     account_banned,
     account_closed,
-    check_model,
     login_failed,
     madcrow_signals,
     password_changed,
@@ -59,14 +59,14 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
+from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
     from typing import Self
 
-    from madcrow_events.emissions._failures import HandlerFailure
-    from madcrow_events.emissions._scopes import ScopeFields
+    from madcrow_events.emissions import HandlerFailure, ScopeFields
     from madcrow_events.observers import Observer
 
 __all__ = [

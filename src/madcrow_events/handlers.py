@@ -36,7 +36,6 @@ from madcrow_events.models import (
 )
 from madcrow_events.signals import (
     EventSignal,
-    SignalRegistry,
     account_activated,
     account_banned,
     account_closed,
@@ -47,18 +46,21 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
-from madcrow_events.subscriptions._handler_types import (  # noqa: TC001  # read at run time
-    BatchHandlerDecorator,
-    HandlerDecorator,
-)
-from madcrow_events.subscriptions._options import SingleOptions, SubscriptionOptions, check_options
+from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._subscription import next_order
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from madcrow_events.plugins._gate import Gate
-    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.signals import SignalRegistry
+    from madcrow_events.subscriptions import (
+        BatchHandlerDecorator,
+        HandlerDecorator,
+        SingleOptions,
+        Subscription,
+        SubscriptionOptions,
+    )
 
 __all__ = [
     "HandlerGroup",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions import Emission
 
 __all__ = [
     "LATENCY_BOUNDS",

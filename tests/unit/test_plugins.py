@@ -23,8 +23,9 @@ from madcrow_events import (
 )
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.exceptions import InvalidOptionError, PluginError
-from madcrow_events.plugins._discovery import _declared_api_version, discover_plugins
-from madcrow_events.plugins._plugins import _check_here, check_plugins, load_plugins, unload_plugin
+from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins, unload_plugin
+from madcrow_events.plugins._discovery import _declared_api_version
+from madcrow_events.plugins._plugins import _check_here
 
 Install = Callable[..., None]
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from madcrow_events.emissions._frames import Branch
-    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.subscriptions import Subscription
 
 __all__ = ["Backlog", "Job"]
 

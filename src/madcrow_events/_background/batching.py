@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from madcrow_events._background.backlog import Backlog, Job
     from madcrow_events.batches import Batch
-    from madcrow_events.emissions._failures import HandlerFailure
-    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.emissions import HandlerFailure
+    from madcrow_events.subscriptions import Subscription
 
 __all__ = ["Gathering", "call_batch_here"]
 

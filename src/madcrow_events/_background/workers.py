@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Generator
 
-    from madcrow_events.emissions._emission import Emission
-    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.emissions import Emission
+    from madcrow_events.subscriptions import Subscription
 
 __all__ = ["Overflow", "Workers"]
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.emissions._outcomes import Outcomes
     from madcrow_events.models import BaseEventContext
+    from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._plan import Segments
-    from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = ["await_branch", "await_in_time", "start_handlers"]
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from madcrow_events.signals import EventSignal
+    from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._plan import Plan
-    from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = ["send", "send_async"]
 

@@ -57,8 +57,8 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._frames import Frame
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
+    from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._plan import Plan, Segments
-    from madcrow_events.subscriptions._subscription import Subscription
 
 __all__ = [
     "call_all",

@@ -13,7 +13,7 @@ from madcrow_events.exceptions import EmissionDepthError
 if TYPE_CHECKING:
     from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.emissions._frames import Branch
-    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.subscriptions import Subscription
 
 __all__ = ["keep_value", "record_in_batch", "record_in_branch"]
 

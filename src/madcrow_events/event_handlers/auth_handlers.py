@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from madcrow_events.emissions._emission import current_event
+from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment
 from madcrow_events.event_handlers._stores import (
     ActivitySnapshot,

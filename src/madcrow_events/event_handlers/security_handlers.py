@@ -17,7 +17,7 @@ from typing import Any
 
 from madcrow_events._logs import printable
 from madcrow_events.dispatcher import get_event_dispatcher
-from madcrow_events.emissions._emission import current_event
+from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment
 from madcrow_events.event_handlers._stores import (
     AlertFunction,

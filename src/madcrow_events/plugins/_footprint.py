@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import handler_name
 from madcrow_events.exceptions import PluginError
-from madcrow_events.signals import SignalRegistry, madcrow_signals
+from madcrow_events.signals import madcrow_signals
 from madcrow_events.subscriptions._subscription import next_order
 
 if TYPE_CHECKING:
     from madcrow_events.handlers import HandlerGroup
     from madcrow_events.plugins._discovery import Plugin
-    from madcrow_events.signals import EventSignal
-    from madcrow_events.subscriptions._subscription import Subscription
+    from madcrow_events.signals import EventSignal, SignalRegistry
+    from madcrow_events.subscriptions import Subscription
 
 __all__ = ["Footprint", "is_of", "outside_of_group"]
 

@@ -38,10 +38,12 @@ from madcrow_events.plugins._discovery import (
 )
 from madcrow_events.plugins._footprint import Footprint
 from madcrow_events.plugins._gate import Gate
-from madcrow_events.signals import SignalRegistry, madcrow_signals
+from madcrow_events.signals import madcrow_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from madcrow_events.signals import SignalRegistry
 
 
 __all__ = [

@@ -1,7 +1,25 @@
 """Who is called, and how."""
 
+from madcrow_events.subscriptions._handler_types import (
+    BatchHandler,
+    BatchHandlerDecorator,
+    Handler,
+    HandlerDecorator,
+    KeywordHandler,
+)
 from madcrow_events.subscriptions._options import ANY, SingleOptions, SubscriptionOptions
 from madcrow_events.subscriptions._patterns import PatternSubscription
 from madcrow_events.subscriptions._subscription import Subscription
 
-__all__ = ["ANY", "PatternSubscription", "SingleOptions", "Subscription", "SubscriptionOptions"]
+__all__ = [
+    "ANY",
+    "BatchHandler",
+    "BatchHandlerDecorator",
+    "Handler",
+    "HandlerDecorator",
+    "KeywordHandler",
+    "PatternSubscription",
+    "SingleOptions",
+    "Subscription",
+    "SubscriptionOptions",
+]

@@ -11,7 +11,7 @@ from madcrow_events.exceptions import ContextValidationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions import Emission
     from madcrow_events.models import BaseEventContext
 
 __all__ = [

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from madcrow_events.emissions._emission import Emission
+from madcrow_events.emissions import Emission
 from madcrow_events.models import BaseEventContext
 
 __all__ = [

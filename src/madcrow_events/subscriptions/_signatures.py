@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Union
 
 from madcrow_events._logs import handler_name, printable, type_name
-from madcrow_events.emissions._emission import Emission
+from madcrow_events.emissions import Emission
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext

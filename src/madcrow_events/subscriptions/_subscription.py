@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from madcrow_events.batches import Batch
-    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions._call_specs import Shape
 
 __all__ = ["Subscription", "SubscriptionHolder", "next_order"]

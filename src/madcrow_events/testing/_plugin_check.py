@@ -18,15 +18,17 @@ from madcrow_events.exceptions import (
 )
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.models import BaseEventContext
-from madcrow_events.plugins._discovery import Plugin
+from madcrow_events.plugins import Plugin, unload_plugin
 from madcrow_events.plugins._footprint import is_of, outside_of_group
-from madcrow_events.plugins._plugins import _load, unload_plugin
-from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.subscriptions._options import ANY
+from madcrow_events.plugins._plugins import _load
+from madcrow_events.signals import madcrow_signals
+from madcrow_events.subscriptions import ANY
 from madcrow_events.testing.recorder import Recorder, record_events, shown
 
 if TYPE_CHECKING:
     from typing import TypeAlias
+
+    from madcrow_events.signals import EventSignal, SignalRegistry
 
     Example: TypeAlias = BaseEventContext | Mapping[str, Any]
 

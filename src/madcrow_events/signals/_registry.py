@@ -1,0 +1,358 @@
+"""The events of an application, by name."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast, overload
+
+import blinker
+from typing_extensions import Unpack
+
+from madcrow_events._forks import renew_after_fork
+from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
+from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.exceptions import (
+    ContextModelError,
+    SignalConflictError,
+)
+from madcrow_events.models import (
+    BaseEventContext,
+    HandlerFailedEventContext,
+)
+from madcrow_events.signals._isolation import isolated
+from madcrow_events.signals._signal import EventSignal, translated
+from madcrow_events.subscriptions import PatternSubscription, SubscriptionOptions
+from madcrow_events.subscriptions._options import check_options
+from madcrow_events.subscriptions._patterns import PatternTable
+from madcrow_events.subscriptions._signatures import read_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from madcrow_events.plugins._gate import Gate
+    from madcrow_events.subscriptions import Subscription
+    from madcrow_events.subscriptions._handler_types import (
+        ContextT,
+    )
+    from madcrow_events.subscriptions._table import Recording
+
+
+__all__ = ["SignalRegistry"]
+
+
+class SignalRegistry(blinker.Namespace):
+    """The events of an application, by name.
+
+    Args:
+        strict: whether a name must be declared with `signal` before it is
+            emitted or subscribed to; if not, its first use declares it.
+    """
+
+    def __init__(self, *, strict: bool = True) -> None:
+        super().__init__()
+        self.strict = strict
+        self._renew_after_fork()
+        renew_after_fork(self)
+        self._patterns = PatternTable()
+        self._built_in: tuple[str, ...] = ()
+        self._isolations: list[object] = []
+        # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
+        self._set_aside: dict[str, EventSignal[Any]] = {}
+        self._other_states: list[Callable[[bool], Callable[[], None]]] = []
+        self._recordings: tuple[Recording, ...] = ()
+        # By entry point, what plugins.py has loaded.
+        self._plugins: dict[str, Any] = {}
+        # By plugin, the events that its modules declared, each with the module.
+        self._plugin_events: dict[str, tuple[tuple[Any, Any], ...]] = {}
+
+    def _renew_after_fork(self) -> None:
+        """Start with a free lock; a forked child does."""
+        self._lock = threading.RLock()
+
+    @overload
+    def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...
+    @overload
+    def signal(
+        self, name: str, doc: str | None = None, *, context: type[ContextT]
+    ) -> EventSignal[ContextT]: ...
+    def signal(
+        self, name: str, doc: str | None = None, *, context: type[Any] | None = None
+    ) -> EventSignal[Any]:
+        """Declare an event, or return it if it is declared.
+
+        Args:
+            name: small letters, digits and underscores, dots between namespaces,
+                128 characters at most; a hyphen is an underscore (N1).
+            doc: what the event means.
+            context: the model of its typed contexts; without one, any
+                `BaseEventContext` will do.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            ContextModelError: the model is no `BaseEventContext`, has a field
+                called `sender` or `self`, or stands in the place of `doc`.
+            SignalConflictError: it is declared with another model, or none.
+        """
+        name = canonical_name(name)
+        if not isinstance(doc, str | None):
+            raise ContextModelError(
+                f"the second argument says in words what {name} means: give the model as "
+                f"signal('{name}', context={type_name(doc)})",
+                event=name,
+                model=doc,
+            )
+        with self._lock:
+            signal = self._find(name)
+            if signal is None:
+                model = HandlerFailedEventContext if name == HANDLER_FAILED else context
+                signal = self._set_aside.get(name)
+                if signal is None or (model is not None and signal.context_model is not model):
+                    signal = EventSignal(name, doc, context=model)
+                for pattern in self._patterns.live_and_recording():
+                    self._extend(pattern, signal)
+                for block in self._recordings:
+                    if block._is_faked(name):
+                        signal._table.fake(block)
+                super().__setitem__(name, signal)
+        if context is not None and signal.context_model is not context:
+            declared = signal.context_model
+            raise SignalConflictError(
+                f"{name} is declared already, with "
+                f"{'no context model' if declared is None else type_name(declared)}: "
+                "declare it once, with its model, and import the signal elsewhere",
+                event=name,
+                declared=declared,
+                requested=context,
+            )
+        return signal
+
+    def resolve(self, name: object) -> EventSignal[Any]:
+        """Return a declared signal.
+
+        Args:
+            name: its name, in any spelling; a signal is returned as it is.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            UnknownEventError: no such event is declared, and the registry is strict.
+        """
+        if isinstance(name, EventSignal):
+            return name
+        canonical = canonical_name(name)
+        signal = self._find(canonical)
+        if signal is not None:
+            return signal
+        if self.strict and canonical != HANDLER_FAILED:
+            raise unknown_event(canonical, self)
+        return self.signal(canonical)
+
+    def subscribe(
+        self,
+        name: str | EventSignal[Any],
+        handler: Callable[..., Any],
+        /,
+        **options: Unpack[SubscriptionOptions],
+    ) -> Subscription:
+        """Call a handler whenever an event of this name, or of a name like this, is emitted.
+
+        Args:
+            name: an event's name, or a pattern such as `account_*`; `*` stands for
+                any characters, dots included, and never means `handler_failed`.
+                A pattern holds for events that are declared later, too.
+            handler: any callable (H); for a pattern it has `**context`, takes an
+                `Emission` or a `BaseEventContext`, or nothing.
+            **options: see `SubscriptionOptions`; with a pattern, `once` is once over all.
+
+        Returns:
+            The subscription; for a pattern a `PatternSubscription`.
+
+        Raises:
+            InvalidEventNameError: the name or pattern is malformed.
+            UnknownEventError: no such event is declared, and the registry is strict.
+            HandlerSignatureError: the handler cannot be called with what the event carries.
+            InvalidOptionError: an option means nothing.
+            SubscriptionConflictError: it is subscribed already, with other options.
+        """
+        return self._subscribe(name, handler, options)
+
+    def _subscribe(
+        self,
+        name: str | EventSignal[Any],
+        handler: Callable[..., Any],
+        options: SubscriptionOptions,
+        origin: object = None,
+        gate: Gate | None = None,
+    ) -> Subscription:
+        # A recorder's names are patterns, too: it also hears an event that is declared anew.
+        if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
+            return self.resolve(name)._subscribe(handler, options, origin, gate)
+        pattern = canonical_name(name, pattern="*" in name)
+        check_options(options)
+        is_batch = options.get("batch") is not None
+        shape = read_shape(handler, pattern, None, pattern=True, batch=is_batch)
+        if gate is not None:
+            shape = gate.around(shape)
+        requested = PatternSubscription(
+            self._patterns, pattern, handler, shape, translated(options)
+        )
+        requested.origin = origin
+        with self._lock:
+            subscription = self._patterns.add(requested)
+            present = self._declared()
+        if subscription is requested:
+            # Not under the lock: no thread may wait for a signal's lock while it holds this one.
+            for signal in present:
+                self._extend(subscription, signal)
+        LOGGER.debug("%s subscribed to %s", handler_name(handler), pattern)
+        return subscription
+
+    def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
+        """Cancel every subscription of a handler to an event, or to exactly this pattern.
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            InvalidEventNameError: the name or pattern is malformed.
+            UnknownEventError: no such event is declared, and the registry is strict.
+        """
+        if not isinstance(name, str) or "*" not in name:
+            return self.resolve(name).unsubscribe(handler)
+        pattern = canonical_name(name, pattern=True)
+        found = [
+            entry
+            for entry in self._patterns.live()
+            if entry.event == pattern and entry._handles(handler)
+        ]
+        for entry in found:
+            entry.cancel()
+        return bool(found)
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The active subscriptions to patterns, then those to each event."""
+        patterns: list[Subscription] = list(self._patterns.live())
+        return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
+
+    def clear_handlers(self) -> None:
+        """Cancel every subscription to every event and pattern; the events stay declared."""
+        for subscription in self.subscriptions:
+            subscription.cancel()
+
+    @staticmethod
+    def _extend(pattern: PatternSubscription, signal: EventSignal[Any]) -> None:
+        if signal.name == HANDLER_FAILED != pattern.event:
+            return  # it is never meant by a star
+        if pattern._matches(signal.name):
+            pattern._extend_to(signal._table, signal.name)
+
+    # Isolation, for tests
+
+    @contextmanager
+    def isolated(self, *, empty: bool = False) -> Iterator[SignalRegistry]:
+        """Undo, when the block ends, whatever it did to the registry; for tests.
+
+        Events and handlers that the block adds are gone afterwards, those that
+        it removes are back. With the default registry the default dispatcher is
+        restored too. It holds for the whole process, threads included.
+
+        Args:
+            empty: start with the built-in events and no handler, instead of
+                what is there.
+
+        Raises:
+            RuntimeError: blocks end in another order than they were nested in.
+        """
+        with isolated(self, empty=empty):
+            yield self
+
+    def _forget(self, signal: EventSignal[Any]) -> None:
+        """Forget an event and its handlers."""
+        with self._lock:
+            self.pop(signal.name, None)
+        signal._table.restore(())
+
+    def _declare_again(self, signal: EventSignal[Any]) -> None:
+        """Declare an event that was forgotten, with the same object.
+
+        Raises:
+            SignalConflictError: it is declared already, with another model.
+        """
+        with self._lock:
+            before = self._set_aside
+            self._set_aside = {**before, signal.name: signal}
+            try:
+                self.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
+            finally:
+                self._set_aside = before
+
+    def _record(self, block: Recording) -> None:
+        """Take note of a block that records; to be said again when it has ended."""
+        with self._lock:
+            others = tuple(other for other in self._recordings if other is not block)
+            self._recordings = (*others, block) if block.is_open else others
+            present = self._declared()
+        for signal in present:
+            if block._is_faked(signal.name):
+                signal._table.fake(block)
+
+    def _isolate_too(self, save: Callable[[bool], Callable[[], None]], /) -> None:
+        """Let `isolated` restore one more piece of state.
+
+        Args:
+            save: called with `empty` as a block starts; returns what restores the state.
+        """
+        self._other_states.append(save)
+
+    # A mapping by name, in any spelling
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: str | EventSignal[Any], /) -> EventSignal[Any]: ...
+
+    def __missing__(self, name: object) -> EventSignal[Any]:
+        """Return the signal of a name in another spelling, or of a signal; see `resolve`."""
+        return self.resolve(name)
+
+    def _find(self, name: str) -> EventSignal[Any] | None:
+        """Return the signal of an exact canonical name, or None."""
+        return cast("EventSignal[Any] | None", super().get(name))
+
+    def _declared(self) -> list[EventSignal[Any]]:
+        return cast("list[EventSignal[Any]]", list(self.values()))
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether an event of this name is declared."""
+        return isinstance(name, str) and super().__contains__(name.replace("-", "_"))
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Return a declared signal, or a default."""
+        signal = self._find(name.replace("-", "_"))
+        return default if signal is None else signal
+
+    def __delitem__(self, name: str) -> None:
+        """Forget an event; its signal object works on, but nobody finds it by name."""
+        super().__delitem__(name.replace("-", "_"))
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """Forget an event and return its signal, or a default."""
+        return super().pop(name.replace("-", "_"), *default)
+
+    def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:
+        """Refuse: signals are made by `signal`, which checks their names.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("declare an event with signals.signal('event_name'), not by assignment")
+
+    __setitem__: Any = _refuse_assignment
+    __ior__: Any = _refuse_assignment
+    setdefault: Any = _refuse_assignment
+    update: Any = _refuse_assignment
+
+    def __repr__(self) -> str:
+        """Count the events."""
+        return f"<SignalRegistry of {len(self)} events>"

@@ -1,0 +1,420 @@
+"""The object for one event, as blinker knows it (N5): code written for blinker works with it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Generic, Never, overload
+
+import blinker
+from typing_extensions import TypeVar, Unpack
+
+from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._names import canonical_name
+from madcrow_events.emissions._blinker_loop import send, send_async
+from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.exceptions import (
+    ContextModelError,
+    HandlerSignatureError,
+)
+from madcrow_events.models import (
+    RESERVED_FIELDS,
+    BaseEventContext,
+    GenericEventContext,
+)
+from madcrow_events.subscriptions import (
+    ANY,
+    BatchHandler,
+    BatchHandlerDecorator,
+    Handler,
+    HandlerDecorator,
+    SingleOptions,
+    Subscription,
+    SubscriptionOptions,
+)
+from madcrow_events.subscriptions._call_specs import ASYNC_RECEIVER, RECEIVER
+from madcrow_events.subscriptions._handler_types import ContextT
+from madcrow_events.subscriptions._options import check_options
+from madcrow_events.subscriptions._signatures import is_async, read_shape
+from madcrow_events.subscriptions._table import SubscriptionTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from madcrow_events.batches import Batch
+    from madcrow_events.plugins._gate import Gate
+
+__all__ = ["EventSignal", "check_model", "translated", "translated_sender"]
+
+ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
+
+
+class EventSignal(blinker.NamedSignal, Generic[ContextT]):
+    """The object for one event: handlers subscribe to it, dispatchers emit it.
+
+    Declare one with `SignalRegistry.signal`, which checks the name and keeps it.
+
+    Args:
+        name: the canonical name.
+        doc: what the event means.
+        context: the model of its typed contexts; None accepts any.
+
+    Attributes:
+        name: the canonical name.
+        doc: what the event means, or None.
+        context_model: the model of its typed contexts, or None.
+
+    Raises:
+        InvalidEventNameError: the name is malformed.
+        ContextModelError: the model is no `BaseEventContext`, or has a field
+            called `sender` or `self`.
+    """
+
+    def __init__(
+        self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
+    ) -> None:
+        # blinker's own bookkeeping is replaced as a whole, so its __init__ does not run.
+        self.name: str = canonical_name(name)
+        self.doc = doc
+        if doc:
+            self.__doc__ = doc
+        check_model(self.name, context)
+        self.context_model: type[ContextT] | None = context
+        self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
+        self._table = SubscriptionTable()
+        self._connected: blinker.Signal | None = None
+        self._disconnected: blinker.Signal | None = None
+
+    def __str__(self) -> str:
+        """Return the name, by which a handler can tell its events apart (E1)."""
+        return self.name
+
+    # Subscribing
+
+    @overload
+    def subscribe(
+        self, handler: BatchHandler[ContextT], /, *, batch: Batch, **options: Unpack[SingleOptions]
+    ) -> Subscription: ...
+    @overload
+    def subscribe(
+        self,
+        handler: Handler[ContextT],
+        /,
+        *,
+        batch: None = None,
+        **options: Unpack[SingleOptions],
+    ) -> Subscription: ...
+    def subscribe(
+        self, handler: Callable[..., Any], /, **options: Unpack[SubscriptionOptions]
+    ) -> Subscription:
+        """Call a handler whenever the event is emitted.
+
+        Args:
+            handler: a callable in one of the forms of the guarantees' table H.
+            **options: see `SubscriptionOptions`.
+
+        Returns:
+            The subscription; the same one again for the same handler and options.
+
+        Raises:
+            HandlerSignatureError: the handler cannot be called with what the event carries.
+            InvalidOptionError: an option means nothing.
+            SubscriptionConflictError: it is subscribed already, with other options.
+        """
+        return self._subscribe(handler, options)
+
+    def _subscribe(
+        self,
+        handler: Callable[..., Any],
+        options: SubscriptionOptions,
+        origin: object = None,
+        gate: Gate | None = None,
+    ) -> Subscription:
+        check_options(options)
+        is_batch = options.get("batch") is not None
+        shape = read_shape(handler, self.name, self.context_model, batch=is_batch)
+        if gate is not None:
+            shape = gate.around(shape)
+        requested = Subscription(self._table, self.name, handler, shape, translated(options))
+        requested.origin = origin
+        subscription = self._table.add(requested)
+        LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
+        if subscription is requested:
+            self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
+        return subscription
+
+    def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
+        """Cancel every subscription of a handler to this event.
+
+        Returns:
+            Whether there was one.
+        """
+        found = self._table.of_handler(handler)
+        for subscription in found:
+            subscription.cancel()
+        return bool(found)
+
+    @overload
+    def on(
+        self, *misplaced: Never, batch: Batch, **options: Unpack[SingleOptions]
+    ) -> BatchHandlerDecorator[ContextT]: ...
+    @overload
+    def on(
+        self, *misplaced: Never, batch: None = None, **options: Unpack[SingleOptions]
+    ) -> HandlerDecorator[ContextT]: ...
+    def on(
+        self, *misplaced: Never, **options: Unpack[SubscriptionOptions]
+    ) -> HandlerDecorator[ContextT] | BatchHandlerDecorator[ContextT]:
+        """Return a decorator that subscribes a function: `@signal.on()`.
+
+        Args:
+            *misplaced: nothing; catches a decorator without its parentheses.
+            **options: see `SubscriptionOptions`.
+
+        Raises:
+            HandlerSignatureError: the parentheses are missing.
+        """
+        if misplaced:
+            raise HandlerSignatureError(
+                f"the decorator for {self.name} needs its parentheses: write @...on()",
+                event=self.name,
+                handler=misplaced[0],
+            )
+        check_options(options)
+
+        subscribe: Callable[..., Subscription] = self.subscribe
+
+        def decorate(handler: Any) -> Any:
+            subscribe(handler, **options)
+            return handler
+
+        return decorate
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The active subscriptions, in the order in which they came."""
+        return tuple(self._table.live())
+
+    # blinker's side
+
+    @property
+    def receiver_connected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
+        """Sent after a handler was connected or subscribed, with `receiver`, `sender`, `weak`."""
+        if self._connected is None:
+            self._connected = blinker.Signal(doc="Emitted after a receiver connects.")
+        return self._connected
+
+    @property
+    def receiver_disconnected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+        """Sent after `disconnect`, with `receiver` and `sender`."""
+        if self._disconnected is None:
+            self._disconnected = blinker.Signal(doc="Emitted after a receiver disconnects.")
+        return self._disconnected
+
+    def connect(
+        self,
+        receiver: ReceiverT,
+        sender: Any = blinker.ANY,
+        weak: bool = True,  # noqa: FBT001, FBT002  # blinker's signature
+    ) -> ReceiverT:
+        """Call `receiver(sender, **context)`, whatever its signature, as blinker does.
+
+        Args:
+            receiver: any callable; held weakly unless `weak` is False.
+            sender: only emissions of this sender, matched as guarantee L2 says.
+            weak: whether to hold the receiver weakly.
+
+        Returns:
+            The receiver.
+
+        Raises:
+            HandlerSignatureError: the receiver cannot be called.
+            InvalidOptionError: the receiver cannot be held weakly.
+            SubscriptionConflictError: it was subscribed with `subscribe` before.
+        """
+        if not callable(receiver):
+            raise HandlerSignatureError(
+                f"{type_name(type(receiver))} cannot be called: connect a function",
+                event=self.name,
+                handler=receiver,
+            )
+        shape = ASYNC_RECEIVER if is_async(receiver) else RECEIVER
+        options = translated({"sender": sender, "weak": weak})
+        requested = Subscription(self._table, self.name, receiver, shape, options, connected=True)
+        present = self._connection(receiver, sender)
+        if present is not None and present.weak != weak:
+            self._table.replace(requested)
+        else:
+            self._table.add(requested)
+        self._tell_connected(receiver, sender, weak)
+        return receiver
+
+    @contextmanager
+    def connected_to(
+        self, receiver: Callable[..., Any], sender: Any = blinker.ANY
+    ) -> Iterator[None]:
+        """Connect `receiver` until the block ends; an earlier connection stays as it was.
+
+        Args:
+            receiver: any callable; held strongly for that time.
+            sender: only emissions of this sender.
+        """
+        if self._connection(receiver, sender) is not None:
+            yield
+            return
+        self.connect(receiver, sender=sender, weak=False)
+        connection = self._connection(receiver, sender)
+        try:
+            yield
+        finally:
+            if connection is not None:
+                connection.cancel()
+            self._tell_disconnected(receiver, sender)
+
+    def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
+        """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
+        return self._table.muted()
+
+    @property
+    def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker
+        """Whether the present context muted the signal."""
+        return self._table.is_muted
+
+    def send(
+        self,
+        sender: Any | None = None,
+        /,
+        *,
+        _async_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Callable[..., Any], Any]]:
+        """Call all handlers of `sender`, in order; the first failure ends it and is raised.
+
+        Args:
+            sender: who sends; handlers get it as it is, None too.
+            _async_wrapper: makes a plain callable of an async receiver.
+            **kwargs: the context.
+
+        Returns:
+            Pairs of a handler and what it returned.
+
+        Raises:
+            RuntimeError: a receiver is async, and there is no `_async_wrapper`.
+            EmissionDepthError: handlers emit events without end.
+        """
+        return send(self, self._table.plan_for(sender), sender, _async_wrapper, kwargs)
+
+    async def send_async(
+        self,
+        sender: Any | None = None,
+        /,
+        *,
+        _sync_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
+        **kwargs: Any,
+    ) -> list[tuple[Callable[..., Any], Any]]:
+        """Await all handlers of `sender`, one after the other; the first failure is raised.
+
+        Args:
+            sender: who sends; handlers get it as it is, None too.
+            _sync_wrapper: makes an async callable of a plain handler.
+            **kwargs: the context.
+
+        Returns:
+            Pairs of a handler and what it returned.
+
+        Raises:
+            RuntimeError: a handler is not async, and there is no `_sync_wrapper`.
+            EmissionDepthError: handlers emit events without end.
+        """
+        plan = self._table.plan_for(sender)
+        return await send_async(self, plan, sender, _sync_wrapper, kwargs)
+
+    @property
+    def receivers(self) -> Mapping[Any, Any]:  # type: ignore[override]  # a plain dict in blinker
+        """The handlers, under keys of no meaning; true if there are any."""
+        return {entry._order: entry.handler for entry in self._table.live()}
+
+    def has_receivers_for(self, sender: Any) -> bool:
+        """Tell whether an emission of `sender` would reach anybody.
+
+        Args:
+            sender: any object, or `ANY` to ask for handlers of every sender.
+        """
+        return self._table.has_any_for(translated_sender(sender))
+
+    def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
+        """Yield each handler that an emission of `sender` would reach, in order.
+
+        Args:
+            sender: any object.
+        """
+        for subscription in self._table.unmuted_plan_for(sender).by_priority:
+            handler = subscription.handler
+            if handler is not None and subscription.origin is not RECORDER:
+                yield handler
+
+    def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
+        """Stop calling a receiver, however it was connected; for `ANY`, for every sender.
+
+        Args:
+            receiver: the receiver; one that is not connected is no error.
+            sender: only its connection to this sender.
+        """
+        for subscription in self._table.of_handler(receiver, translated_sender(sender)):
+            subscription.cancel()
+        self._tell_disconnected(receiver, sender)
+
+    def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
+        present = self._table.find(receiver, translated_sender(sender))
+        return present if present is not None and present._connected else None
+
+    def _tell_connected(self, receiver: Any, sender: Any, weak: bool) -> None:  # noqa: FBT001  # passed on as blinker names it
+        if self._connected is not None:
+            sender = blinker.ANY if sender is ANY else sender
+            self._connected.send(self, receiver=receiver, sender=sender, weak=weak)
+
+    def _tell_disconnected(self, receiver: Any, sender: Any) -> None:
+        if self._disconnected is not None:
+            self._disconnected.send(self, receiver=receiver, sender=sender)
+
+
+def translated_sender(sender: Any) -> Any:
+    """Return a sender with our `ANY` in the place of blinker's."""
+    return ANY if sender is blinker.ANY else sender
+
+
+def translated(options: SubscriptionOptions) -> SubscriptionOptions:
+    """Return options with our `ANY` in the place of blinker's."""
+    return {**options, "sender": translated_sender(options.get("sender", ANY))}
+
+
+def check_model(event: str, model: Any) -> None:
+    """Refuse a class that cannot be the context of an event (C1).
+
+    Raises:
+        ContextModelError: it is no `BaseEventContext`, or has a reserved field.
+    """
+    if model is None:
+        return
+    if not (isinstance(model, type) and issubclass(model, BaseEventContext)):
+        raise ContextModelError(
+            f"the context of {event} must be a class derived from BaseEventContext, "
+            f"not {type_name(model if isinstance(model, type) else type(model))}",
+            event=event,
+            model=model,
+        )
+    if issubclass(model, GenericEventContext):
+        raise ContextModelError(
+            "every event can be emitted with a GenericEventContext: "
+            f"declare {event} without context=",
+            event=event,
+            model=model,
+        )
+    taken = sorted(RESERVED_FIELDS.intersection(model.model_fields))
+    if taken:
+        raise ContextModelError(
+            f"{type_name(model)} has a field called '{taken[0]}', which the call of a handler "
+            f"needs for itself: rename it, for example to '{taken[0]}_name'",
+            event=event,
+            model=model,
+        )
