@@ -24,8 +24,8 @@ from madcrow_events import (
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.exceptions import InvalidOptionError, PluginError
 from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins, unload_plugin
-from madcrow_events.plugins._discovery import _declared_api_version
-from madcrow_events.plugins._plugins import _check_here
+from madcrow_events.plugins._checking import check_here
+from madcrow_events.plugins._fitness import _declared_api_version
 
 Install = Callable[..., None]
 
@@ -614,7 +614,7 @@ def test_a_group_asks_for_a_version_that_there_is() -> None:
 
 def test_what_the_process_of_a_check_does(install: Install, tmp_path: Path) -> None:
     install("ours", GOOD)
-    _check_here("ours:ours", str(tmp_path / "answer"))
+    check_here("ours:ours", str(tmp_path / "answer"))
     status, reason, _, events, handlers = json.loads((tmp_path / "answer").read_text())
     assert (status, reason, events, handlers) == (
         "loaded",

@@ -1,17 +1,14 @@
-"""Plugins: handler groups that other distributions offer through entry points."""
+"""Plugins: handler groups that other distributions offer through entry points.
 
-from madcrow_events.plugins._discovery import (
-    ENTRY_POINT_GROUP,
-    Plugin,
-    discover_plugins,
-)
-from madcrow_events.plugins._plugins import (
-    PluginReport,
-    PluginStatus,
-    check_plugins,
-    load_plugins,
-    unload_plugin,
-)
+A distribution offers a `HandlerGroup` under the entry-point group
+`madcrow_events.handlers`. What its metadata and its source tell is checked
+before it is imported.
+"""
+
+from madcrow_events.plugins._checking import check_plugins
+from madcrow_events.plugins._discovery import ENTRY_POINT_GROUP, Plugin, discover_plugins
+from madcrow_events.plugins._loading import load_plugins, unload_plugin
+from madcrow_events.plugins._reports import PluginReport, PluginStatus
 
 __all__ = [
     "ENTRY_POINT_GROUP",

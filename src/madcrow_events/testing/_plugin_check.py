@@ -20,7 +20,7 @@ from madcrow_events.handlers import HandlerGroup
 from madcrow_events.models import BaseEventContext
 from madcrow_events.plugins import Plugin, unload_plugin
 from madcrow_events.plugins._footprint import is_of, outside_of_group
-from madcrow_events.plugins._plugins import _load
+from madcrow_events.plugins._loading import load
 from madcrow_events.signals import madcrow_signals
 from madcrow_events.subscriptions import ANY
 from madcrow_events.testing.recorder import Recorder, record_events, shown
@@ -115,7 +115,7 @@ def _checked(examples: object) -> dict[str, Example]:
 
 def _try(group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRegistry) -> None:
     present = set(signals)
-    report = _load(Plugin(group.name, "tried", "", "", "tried:group"), signals, lambda _: group)
+    report = load(Plugin(group.name, "tried", "", "", "tried:group"), signals, lambda _: group)
     if not report.ok:
         hint = ""
         if isinstance(report.exception, UnknownEventError):

@@ -1,43 +1,34 @@
-"""Plugins: handler groups that other distributions offer through entry points.
+"""Loading plugins into a registry, and taking them out again.
 
-A distribution offers a `HandlerGroup` under the entry-point group
-`madcrow_events.handlers`. What its metadata and its source tell is checked
-before it is imported; what it raises while it is loaded is its own failure.
-All of this limits accidents, not malice: a plugin is code that runs with all
-the rights of the application.
-
-It is longer than other files because loading, checking and unloading share
-what a registry holds of a plugin.
+What a plugin raises while it is loaded is its own failure. All of this limits accidents, not
+malice: a plugin is code that runs with all the rights of the application.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from madcrow_events._logs import printable, type_name
 from madcrow_events._waiting import check_seconds
 from madcrow_events.exceptions import (
     InvalidOptionError,
-    MadcrowEventsError,
     PluginError,
     UnknownEventError,
 )
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.plugins._discovery import (
-    ENTRY_POINT_GROUP,
     LOGGER,
     Plugin,
     discover_plugins,
     is_called,
-    why_unfit,
-    why_unwanted,
 )
+from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint
 from madcrow_events.plugins._gate import Gate
+from madcrow_events.plugins._policy import why_unwanted
+from madcrow_events.plugins._reports import PluginReport, log_report, reason_of
 from madcrow_events.signals import madcrow_signals
 
 if TYPE_CHECKING:
@@ -46,77 +37,7 @@ if TYPE_CHECKING:
     from madcrow_events.signals import SignalRegistry
 
 
-__all__ = [
-    "ENTRY_POINT_GROUP",
-    "Plugin",
-    "PluginReport",
-    "PluginStatus",
-    "check_plugins",
-    "discover_plugins",
-    "load_plugins",
-    "unload_plugin",
-]
-
-PluginStatus: TypeAlias = Literal["loaded", "refused", "failed"]
-
-_SLOW = 0.5  # seconds
-
-
-class PluginReport(NamedTuple):
-    """What came of one plugin (P1).
-
-    Attributes:
-        plugin: what its metadata says.
-        status: `loaded`; `refused`, without an import; or `failed`, while it was loaded.
-        reason: why it was not loaded, and what would help; empty if it was. May quote what the
-            plugin raised.
-        milliseconds: how long it took to import and register it.
-        signals: the events that it brought.
-        handlers: the events or patterns that its handlers are subscribed to, in order.
-        exception: what it raised, or None.
-    """
-
-    plugin: Plugin
-    status: PluginStatus
-    reason: str = ""
-    milliseconds: float = 0.0
-    signals: tuple[str, ...] = ()
-    handlers: tuple[str, ...] = ()
-    exception: BaseException | None = None
-
-    @property
-    def ok(self) -> bool:
-        """Whether it is loaded."""
-        return self.status == "loaded"
-
-    @property
-    def name(self) -> str:
-        """The plugin's name, such as `acme-alerts:alerts`."""
-        return self.plugin.name
-
-    @property
-    def distribution(self) -> str:
-        """The name of the distribution that offers it."""
-        return self.plugin.distribution
-
-    @property
-    def version(self) -> str:
-        """The version of that distribution."""
-        return self.plugin.version
-
-    def __str__(self) -> str:
-        """Tell it in one line."""
-        return self._told(self.reason)
-
-    def _told(self, reason: str) -> str:
-        plugin = self.plugin
-        head = f"{printable(plugin.name)} {printable(plugin.version)}: {self.status}"
-        if reason:
-            return f"{head}: {reason}"
-        return (
-            f"{head} in {self.milliseconds:.1f} ms, "
-            f"signals: {len(self.signals)}, handlers: {len(self.handlers)}"
-        )
+__all__ = ["load", "load_plugins", "refused", "unload_plugin"]
 
 
 class _Held:
@@ -137,9 +58,6 @@ class _Held:
         if self.report is not None:
             self.gate.open()
             self.ticket = [True]
-
-
-# Loading
 
 
 def load_plugins(
@@ -175,28 +93,28 @@ def load_plugins(
     unwanted = why_unwanted(plugins, allow, deny)
     before = [held.report for held in signals._plugins.values()]
     reports = {
-        plugin.name: _refused(plugin, plugins, unwanted) or _load(plugin, signals)
+        plugin.name: refused(plugin, plugins, unwanted) or load(plugin, signals)
         for plugin in plugins
     }
     while waiting := [it for it in reports.values() if isinstance(it.exception, UnknownEventError)]:
-        again = {it.plugin.name: _load(it.plugin, signals) for it in waiting}
+        again = {it.plugin.name: load(it.plugin, signals) for it in waiting}
         reports |= again
         if not any(report.ok for report in again.values()):
             break
     for report in reports.values():
         if not any(report is earlier for earlier in before):
-            _log(report, is_wanted=report.plugin not in unwanted)
+            log_report(report, is_wanted=report.plugin not in unwanted)
     return list(reports.values())
 
 
-def _refused(
+def refused(
     plugin: Plugin, plugins: list[Plugin], unwanted: dict[Plugin, str]
 ) -> PluginReport | None:
     reason = unwanted.get(plugin) or why_unfit(plugin, plugins)
     return PluginReport(plugin, "refused", reason) if reason else None
 
 
-def _load(
+def load(
     plugin: Plugin,
     signals: SignalRegistry,
     import_group: Callable[[Plugin], HandlerGroup] | None = None,
@@ -227,7 +145,7 @@ def _load(
         held.ticket = [True]
     except (Exception, SystemExit) as error:  # noqa: BLE001  # it is the plugin's failure (P3)
         took = (time.perf_counter() - began) * 1000
-        return PluginReport(plugin, "failed", _reason(error), took, exception=error)
+        return PluginReport(plugin, "failed", reason_of(error), took, exception=error)
     finally:
         if held.report is None:
             footprint.erase()
@@ -272,152 +190,6 @@ def _refuse_twice(group: HandlerGroup, plugins: dict[str, Any]) -> None:
                 f"its group is loaded already, as {printable(held.report.plugin.name)}: offer it "
                 "under one entry point"
             )
-
-
-def _reason(error: BaseException) -> str:
-    kind = type_name(type(error))
-    try:
-        text = printable(error)
-    except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
-        text = ""
-    return f"{f'{kind}: {text}' if text else kind}{_place(error)}"
-
-
-def _places(error: BaseException) -> list[tuple[str, int]]:
-    """Return the files and lines of an error's traceback, the innermost last."""
-    found, traceback = [], error.__traceback__
-    while traceback is not None:
-        found.append((traceback.tb_frame.f_code.co_filename, traceback.tb_lineno))
-        traceback = traceback.tb_next
-    return found
-
-
-_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120  # pathlib would be imported for it
-
-
-def _place(error: BaseException) -> str:
-    """Tell where an error was raised or, if this package raised it, what led there."""
-    places = [it for it in _places(error) if not it[0].startswith(("<frozen", _HERE))]
-    return f" ({printable(places[-1][0])}, line {places[-1][1]})" if places else ""
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Tell whether this package raised an error, whose text then quotes nothing."""
-    places = _places(error)
-    return isinstance(error, MadcrowEventsError) and places[-1][0].startswith(_HERE)
-
-
-def _log(report: PluginReport, *, is_wanted: bool) -> None:
-    level = {"loaded": logging.INFO, "refused": logging.WARNING, "failed": logging.ERROR}
-    reason, error = report.reason, report.exception
-    if error is not None and not _is_ours(error):
-        # Its text is the plugin's, and may quote anything (G1).
-        reason = f"{type_name(type(error))}{_place(error)}; the report has its text"
-    LOGGER.log(
-        level[report.status] if is_wanted else logging.INFO, "plugin %s", report._told(reason)
-    )
-    if report.milliseconds > _SLOW * 1000:
-        LOGGER.warning(
-            "plugin %s took %.1f s to load: what it prepares at import could wait until it "
-            "handles its first event",
-            printable(report.plugin.name),
-            report.milliseconds / 1000,
-        )
-
-
-# Checking
-
-_CHECK: Final = """\
-import json, os, sys
-sys.path[:] = json.loads(sys.argv[1])
-from madcrow_events import madcrow_signals
-from madcrow_events.plugins import _plugins as plugins
-madcrow_signals.strict = False
-plugins._check_here(*sys.argv[2:])
-os._exit(0)  # without waiting for a thread that the plugin began
-"""
-
-
-def check_plugins(
-    *,
-    allow: Iterable[str] | None = None,
-    deny: Iterable[str] | None = None,
-    timeout: float = 10.0,
-) -> list[PluginReport]:
-    """Load every plugin that is wanted in a process of its own, one after the other.
-
-    Nothing is loaded into this process; so one that hangs, or ends its process, is named, too.
-    That process knows no event of the application: each name that a plugin listens to counts as
-    declared there, without a model.
-
-    Args:
-        allow: see `load_plugins`.
-        deny: likewise.
-        timeout: how long a plugin may take, in seconds.
-
-    Returns:
-        A report for each plugin that is installed, by name. `milliseconds` are those of the
-        load, without the start of the process; reports have no `exception`.
-
-    Raises:
-        InvalidOptionError: a list is no list of names, or the timeout no positive number.
-    """
-    check_seconds("timeout", timeout)
-    plugins = discover_plugins()
-    unwanted = why_unwanted(plugins, allow, deny)
-    return [_refused(plugin, plugins, unwanted) or _check(plugin, timeout) for plugin in plugins]
-
-
-def _check(plugin: Plugin, timeout: float) -> PluginReport:
-    import json  # noqa: PLC0415  # only checks need it
-    import subprocess  # noqa: PLC0415  # likewise
-    import tempfile  # noqa: PLC0415  # likewise
-
-    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
-        # Not its output, to which the plugin may print.
-        answer = os.path.join(folder, "report.json")  # noqa: PTH118  # pathlib would be imported for it
-        command = [sys.executable, "-c", _CHECK, json.dumps(sys.path), plugin.name, answer]
-        try:
-            done = subprocess.run(  # noqa: S603  # this very Python
-                command,
-                check=False,
-                timeout=timeout,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-            )
-        except subprocess.TimeoutExpired:
-            return PluginReport(
-                plugin,
-                "failed",
-                f"it was not loaded within {timeout} s: it may hang; see what it does at import",
-                timeout * 1000,
-            )
-        try:
-            with open(answer, encoding="utf-8") as file:  # noqa: PTH123  # as above
-                told = json.load(file)
-        except (OSError, ValueError):
-            errors.seek(0)
-            *_, last = errors.read().decode(errors="replace").strip().splitlines() or [""]
-            reason = f"its process ended with status {done.returncode} before it was loaded"
-            reason += f": {printable(last)}" if last else ""
-            return PluginReport(plugin, "failed", reason)
-    status, reason, took, signals, handlers = told
-    return PluginReport(plugin, status, reason, took, tuple(signals), tuple(handlers))
-
-
-def _check_here(name: str, answer: str) -> None:
-    """Load one plugin, and write what came of it to a file; run by `_check`."""
-    import json  # noqa: PLC0415  # as in `_check`
-
-    (plugin,) = (it for it in discover_plugins() if it.name == name)
-    report = _load(plugin, madcrow_signals)
-    told = (report.status, report.reason, report.milliseconds, report.signals, report.handlers)
-    with open(answer, "w", encoding="utf-8") as file:  # noqa: PTH123  # as above
-        json.dump(told, file)
-
-
-# Unloading
 
 
 def unload_plugin(

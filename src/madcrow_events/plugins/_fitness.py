@@ -1,0 +1,104 @@
+"""Which plugins fit: what their metadata and source ask for, without importing them (P2)."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._logs import printable
+from madcrow_events.handlers import API_VERSION
+
+if TYPE_CHECKING:
+    from madcrow_events.plugins._discovery import Plugin
+
+__all__ = ["why_unfit"]
+
+
+def why_unfit(plugin: Plugin, plugins: list[Plugin]) -> str:
+    """Return why a plugin cannot be loaded here, or an empty string."""
+    rivals = [it.name for it in plugins if it.entry_point == plugin.entry_point]
+    if len(rivals) > 1:
+        return (
+            f"{' and '.join(printable(name) for name in rivals)} offer one name: "
+            "uninstall all but one of them"
+        )
+    absent = _absent_requirements(plugin)
+    if absent:
+        needed = " ".join(f"'{requirement}'" for requirement in absent)
+        return f"it requires what is not installed: pip install {needed}"
+    version = _declared_api_version(plugin)
+    if version > API_VERSION:
+        return (
+            f"it asks for api_version {version}, and this madcrow-events has {API_VERSION}: "
+            "upgrade madcrow-events, or install an older version of the plugin"
+        )
+    return ""
+
+
+_REQUIRED_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
+
+
+def _absent_requirements(plugin: Plugin) -> list[str]:
+    """Return what the plugin's distribution requires on every machine, and is not installed.
+
+    A requirement with a marker (`; python_version < "3.12"`, `; extra == "dev"`) is left to the
+    import, which fails if it matters.
+    """
+    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415  # as above
+
+    absent = []
+    for requirement in plugin.requires:
+        found = _REQUIRED_NAME.match(requirement)
+        if ";" in requirement or found is None:
+            continue
+        try:
+            distribution(found[1])
+        except PackageNotFoundError:
+            absent.append(printable(requirement.strip()))
+    return absent
+
+
+def _declared_api_version(plugin: Plugin) -> int:
+    """Return what the source of a plugin's module asks for; 1 if that does not tell.
+
+    Read without importing anything. A group that is made in another module than the entry
+    point names is found out when it is imported.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of its syntax come with the import
+            tree = ast.parse(_source_of(plugin._module))
+    except Exception:  # noqa: BLE001  # whatever is wrong with it, the import will tell
+        return 1
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets, value = [node.target], node.value
+        else:
+            continue
+        names = [target.id for target in targets if isinstance(target, ast.Name)]
+        if plugin._attribute in names and isinstance(value, ast.Call):
+            for keyword in value.keywords:
+                version = getattr(keyword.value, "value", None)
+                if keyword.arg == "api_version" and isinstance(version, int):
+                    return version
+    return 1
+
+
+def _source_of(module: str) -> str:
+    from importlib.machinery import PathFinder  # noqa: PLC0415  # as above
+    from importlib.util import find_spec  # noqa: PLC0415  # as above
+
+    name, *rest = module.split(".")
+    spec = find_spec(name)  # imports nothing, for it has no parent
+    for part in rest:
+        if spec is None:
+            break
+        name = f"{name}.{part}"
+        spec = PathFinder.find_spec(name, spec.submodule_search_locations)
+    loader: Any = None if spec is None else spec.loader
+    source: str = loader.get_source(name)
+    return source

@@ -1,0 +1,132 @@
+"""What came of each plugin, and what is logged of it (P1, G1)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Literal, NamedTuple, TypeAlias
+
+from madcrow_events._logs import printable, type_name
+from madcrow_events.exceptions import (
+    MadcrowEventsError,
+)
+from madcrow_events.plugins._discovery import (
+    LOGGER,
+    Plugin,
+)
+
+__all__ = ["PluginReport", "PluginStatus", "log_report", "reason_of"]
+
+
+PluginStatus: TypeAlias = Literal["loaded", "refused", "failed"]
+
+
+_SLOW = 0.5  # seconds
+
+
+class PluginReport(NamedTuple):
+    """What came of one plugin (P1).
+
+    Attributes:
+        plugin: what its metadata says.
+        status: `loaded`; `refused`, without an import; or `failed`, while it was loaded.
+        reason: why it was not loaded, and what would help; empty if it was. May quote what the
+            plugin raised.
+        milliseconds: how long it took to import and register it.
+        signals: the events that it brought.
+        handlers: the events or patterns that its handlers are subscribed to, in order.
+        exception: what it raised, or None.
+    """
+
+    plugin: Plugin
+    status: PluginStatus
+    reason: str = ""
+    milliseconds: float = 0.0
+    signals: tuple[str, ...] = ()
+    handlers: tuple[str, ...] = ()
+    exception: BaseException | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it is loaded."""
+        return self.status == "loaded"
+
+    @property
+    def name(self) -> str:
+        """The plugin's name, such as `acme-alerts:alerts`."""
+        return self.plugin.name
+
+    @property
+    def distribution(self) -> str:
+        """The name of the distribution that offers it."""
+        return self.plugin.distribution
+
+    @property
+    def version(self) -> str:
+        """The version of that distribution."""
+        return self.plugin.version
+
+    def __str__(self) -> str:
+        """Tell it in one line."""
+        return self._told(self.reason)
+
+    def _told(self, reason: str) -> str:
+        plugin = self.plugin
+        head = f"{printable(plugin.name)} {printable(plugin.version)}: {self.status}"
+        if reason:
+            return f"{head}: {reason}"
+        return (
+            f"{head} in {self.milliseconds:.1f} ms, "
+            f"signals: {len(self.signals)}, handlers: {len(self.handlers)}"
+        )
+
+
+def reason_of(error: BaseException) -> str:
+    kind = type_name(type(error))
+    try:
+        text = printable(error)
+    except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
+        text = ""
+    return f"{f'{kind}: {text}' if text else kind}{_place(error)}"
+
+
+def _places(error: BaseException) -> list[tuple[str, int]]:
+    """Return the files and lines of an error's traceback, the innermost last."""
+    found, traceback = [], error.__traceback__
+    while traceback is not None:
+        found.append((traceback.tb_frame.f_code.co_filename, traceback.tb_lineno))
+        traceback = traceback.tb_next
+    return found
+
+
+_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120  # pathlib would be imported for it
+
+
+def _place(error: BaseException) -> str:
+    """Tell where an error was raised or, if this package raised it, what led there."""
+    places = [it for it in _places(error) if not it[0].startswith(("<frozen", _HERE))]
+    return f" ({printable(places[-1][0])}, line {places[-1][1]})" if places else ""
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Tell whether this package raised an error, whose text then quotes nothing."""
+    places = _places(error)
+    return isinstance(error, MadcrowEventsError) and places[-1][0].startswith(_HERE)
+
+
+def log_report(report: PluginReport, *, is_wanted: bool) -> None:
+    level = {"loaded": logging.INFO, "refused": logging.WARNING, "failed": logging.ERROR}
+    reason, error = report.reason, report.exception
+    if error is not None and not _is_ours(error):
+        # Its text is the plugin's, and may quote anything (G1).
+        reason = f"{type_name(type(error))}{_place(error)}; the report has its text"
+    LOGGER.log(
+        level[report.status] if is_wanted else logging.INFO, "plugin %s", report._told(reason)
+    )
+    if report.milliseconds > _SLOW * 1000:
+        LOGGER.warning(
+            "plugin %s took %.1f s to load: what it prepares at import could wait until it "
+            "handles its first event",
+            printable(report.plugin.name),
+            report.milliseconds / 1000,
+        )
