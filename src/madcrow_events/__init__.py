@@ -1,6 +1,6 @@
 """Publish and subscribe within a Python application: named, typed, isolated events."""
 
-from madcrow_events._background.workers import Overflow
+from madcrow_events._background.admission import Overflow
 from madcrow_events.batches import Batch
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (

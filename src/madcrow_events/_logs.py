@@ -1,55 +1,26 @@
-"""What this package writes: its loggers, and text that is safe to put in a log (G1).
+"""What this package writes in logs: its logger, and the lines for failures (G1).
 
-Names of events, handlers and exception types are written; values from a
-context never are. Text that comes from elsewhere is made printable first, so
-that no exception message can forge a line of the log.
+Names of events, handlers and exception types are written; values from a context never are.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import traceback
 from contextlib import suppress
-from typing import Any
+
+from madcrow_events._text import handler_name, printable, type_name
 
 __all__ = [
     "LOGGER",
-    "handler_name",
     "log_failure",
     "log_observer_failure",
     "log_unannounced",
-    "printable",
-    "type_name",
 ]
 
 LOGGER = logging.getLogger("madcrow_events")
 
 _TRACEBACK_MARGIN = "  | "
-
-
-def printable(text: object, limit: int = 200) -> str:
-    """Return `text` in one line: control characters escaped, cut at `limit` characters."""
-    shown = str(text)
-    if len(shown) > limit:
-        shown = shown[:limit] + "..."
-    if shown.isprintable():
-        return shown
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
-        for char in shown
-    )
-
-
-def handler_name(handler: object) -> str:
-    """Return the dotted name of a handler; never its `repr`, which may show values."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    try:
-        module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
-    except Exception:  # noqa: BLE001  # a proxy may raise anything; its type is a plain one
-        module, name = type(handler).__module__, type(handler).__qualname__
-    return printable(f"{module}.{name}" if module else name)
 
 
 def log_failure(
@@ -116,10 +87,3 @@ def _indented_traceback(error: BaseException) -> str:
     except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
         lines = [f"{type(error).__name__}, which cannot be formatted"]
     return "\n".join(_TRACEBACK_MARGIN + printable(line, limit=2000) for line in lines)
-
-
-def type_name(annotation: Any) -> str:
-    """Return how an annotation is written in code, for messages that say what to write."""
-    if isinstance(annotation, type):
-        return printable(annotation.__name__)
-    return printable(annotation).replace("typing.", "")

@@ -6,7 +6,7 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
-from madcrow_events._logs import printable, type_name
+from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import (
     HandlerSignatureError,
     InvalidEventNameError,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from madcrow_events._logs import printable, type_name
+from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import ContextValidationError
 from madcrow_events.models import BaseEventContext, GenericEventContext
 

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from madcrow_events._background.workers import Overflow, Workers
-from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._background.admission import Overflow, Workers
+from madcrow_events._logs import LOGGER
 from madcrow_events._names import HANDLER_FAILED
+from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import raise_failures
 from madcrow_events.emissions._frames import CURRENT, surroundings_of, within
-from madcrow_events.emissions._lazy_asyncio import load_async_calls
+from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import (
@@ -97,7 +98,7 @@ _CONTEXTS = frozenset({BaseEventContext, dict})
 def _load_start_handlers(*arguments: Any) -> Any:
     """Load what imports asyncio, put it in this one's place, and call it."""
     global _start_handlers  # noqa: PLW0603  # a function, loaded when first needed
-    _start_handlers = load_async_calls().start_handlers
+    _start_handlers = load_async_loop().start_handlers
     return _start_handlers(*arguments)
 
 

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    NamedTuple,
-    Never,
-    Protocol,
-    cast,
-    overload,
-)
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Protocol, cast, overload
 
 from typing_extensions import TypeVar, Unpack
 
-from madcrow_events._logs import printable
 from madcrow_events._names import canonical_name
+from madcrow_events._text import printable
 from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
-from madcrow_events.exceptions import (
-    HandlerSignatureError,
-    InvalidOptionError,
-    PluginError,
-)
+from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
 from madcrow_events.models import (
     AccountActivatedEventContext,
     AccountBannedEventContext,

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import handler_name
+from madcrow_events._text import handler_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable

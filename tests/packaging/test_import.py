@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import os
 import subprocess
@@ -116,3 +117,42 @@ def test_no_module_of_ours_imports_them_when_it_is_loaded(path: Path) -> None:
     assert not (imported | parents) & LOADED_WHEN_NEEDED
     packages -= EXTRAS.get(path.stem, set())
     assert packages <= sys.stdlib_module_names | DEPENDENCIES | {"madcrow_events"}
+
+
+def imports_when_called(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """Yield the modules and names that functions, and source text in strings, import."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = node.body
+        elif isinstance(node, ast.Constant) and "\nfrom madcrow_events" in str(node.value):
+            inside = ast.parse(node.value).body
+        else:
+            continue
+        for late in (found for statement in inside for found in ast.walk(statement)):
+            if isinstance(late, ast.Import):
+                yield from ((alias.name, "") for alias in late.names)
+            elif isinstance(late, ast.ImportFrom):
+                yield from ((late.module or "", alias.name) for alias in late.names)
+
+
+SOURCES = [*PACKAGE.rglob("*.py"), PACKAGE.parent / "pytest_madcrow_events.py"]
+LATE = {
+    late
+    for path in SOURCES
+    for late in imports_when_called(ast.parse(path.read_text(encoding="utf-8")))
+}
+
+
+@pytest.mark.parametrize(("module", "name"), sorted(LATE))
+def test_what_is_imported_late_is_there_by_its_name(module: str, name: str) -> None:
+    """A mistake in one of these would only show when it is first needed, as a hanging worker."""
+    imported = importlib.import_module(module)
+
+    assert not name or hasattr(imported, name) or importlib.import_module(f"{module}.{name}")
+
+
+def test_late_imports_are_found_in_functions_and_in_source_text() -> None:
+    assert {
+        ("madcrow_events.emissions", "_async_loop"),
+        ("madcrow_events.plugins._checking", "check_here"),
+    } <= LATE

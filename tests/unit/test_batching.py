@@ -40,8 +40,9 @@ from madcrow_events import (
     event_scope,
 )
 from madcrow_events._background import batching as _batching
-from madcrow_events._background.backlog import Backlog, _keep_time
+from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.batching import Gathering
+from madcrow_events._background.threads import keep_time
 
 LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 HOUR = 3600.0
@@ -1827,7 +1828,7 @@ def test_the_timer_forgets_the_alarms_of_subscriptions_that_are_gone() -> None:
     for number in range(1, 150):
         backlog.alarms.put((now + HOUR, number, gone.pop()))
     backlog.alarms.put((now, 150, weakref.ref(live)))
-    _keep_time(backlog)
+    keep_time(backlog)
     (still_there,) = rung
     assert still_there < 100
 

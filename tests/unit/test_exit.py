@@ -74,7 +74,7 @@ def test_who_does_not_want_to_wait_for_the_exit_still_learns_what_is_lost(
     never = threading.Event()
     signal.subscribe(never.wait, background=True)
     emission = dispatcher.emit(signal)
-    monkeypatch.setattr("madcrow_events._waiting.Listeners.wait", interrupted)
+    monkeypatch.setattr("madcrow_events._waiters.Listeners.wait", interrupted)
     an_exit()
     assert caplog.messages == ["calls of handlers that were pending at exit and are lost: 1"]
     monkeypatch.undo()

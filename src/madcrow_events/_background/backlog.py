@@ -2,44 +2,37 @@
 
 Nothing here waits for a lock, because a finalizer may emit in the middle of
 anything; what threads share are lists, dictionaries and a `SimpleQueue`, whose
-single operations cannot be interrupted. It is longer than other files because a
-job and what runs it read and write the same lists.
+single operations cannot be interrupted.
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
 import time
 import weakref
 from contextlib import contextmanager, suppress
 from itertools import count
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeAlias
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background import exit as _exit
-from madcrow_events._background.batching import Gathering, call_batch_here
-from madcrow_events._logs import LOGGER, handler_name, log_unannounced, type_name
-from madcrow_events._waiting import LOOK_EVERY, Listeners
-from madcrow_events.emissions._lazy_asyncio import (
-    load_async_calls,
-    new_event_loop,
-    running_loop,
-)
-from madcrow_events.emissions._loop import run_branch
-from madcrow_events.emissions._outcomes import PENDING
-from madcrow_events.emissions._recording import record_in_branch
-from madcrow_events.exceptions import HandlerCancelledError, WouldDeadlockError
+from madcrow_events._background.batching import Gathering
+from madcrow_events._background.threads import Alarm, keep_time, serve, work
+from madcrow_events._text import handler_name
+from madcrow_events._waiters import LOOK_EVERY, Listeners
+from madcrow_events.emissions._lazy_asyncio import new_event_loop
+from madcrow_events.exceptions import WouldDeadlockError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Task
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterator
-    from contextvars import Context
 
-    from madcrow_events.emissions._frames import Branch
-    from madcrow_events.subscriptions import Subscription
+    from madcrow_events._background.job import Job
 
-__all__ = ["Backlog", "Job"]
+
+__all__ = ["Backlog"]
+
+_number = count()
 
 
 class Backlog:
@@ -193,7 +186,7 @@ class Backlog:
             except IndexError:  # pragma: no cover  # another thread was faster
                 return
             thread = threading.Thread(
-                target=_keep_time, args=(self,), name="madcrow-events-timer", daemon=True
+                target=keep_time, args=(self,), name="madcrow-events-timer", daemon=True
             )
             try:
                 thread.start()
@@ -230,7 +223,7 @@ class Backlog:
         except IndexError:
             return
         thread = threading.Thread(
-            target=_work, args=(self,), name="madcrow-events-worker", daemon=True
+            target=work, args=(self,), name="madcrow-events-worker", daemon=True
         )
         # Before it runs, so that another emitter queues its job for it meanwhile.
         self.threads.append(thread)
@@ -251,7 +244,7 @@ class Backlog:
             loop.close()
             return self.loop[0]
         thread = threading.Thread(
-            target=_serve, args=(self, loop), name="madcrow-events-loop", daemon=True
+            target=serve, args=(self, loop), name="madcrow-events-loop", daemon=True
         )
         try:
             thread.start()
@@ -282,50 +275,6 @@ class Backlog:
                 thread.join(min(max(0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
 
 
-def _work(backlog: Backlog) -> None:
-    """Take from the queue until told to stop; the target of each thread."""
-    while not backlog.forked:
-        backlog.idle.append(None)
-        job = backlog.queue.get()
-        backlog.idle.pop()
-        if job is None:
-            return
-        # Again, for this thread was still counted as idle a moment ago.
-        backlog.start_enough_threads()
-        if isinstance(job, Gathering):
-            job.run()
-        else:
-            backlog.give_back(1)
-            job.context.run(job.run)
-        del job
-
-
-Alarm: TypeAlias = "tuple[float, int, weakref.ref[Gathering]]"
-"""When a gathering is to look at what waits; the number makes each unlike the others."""
-
-_number = count()
-
-
-def _keep_time(backlog: Backlog) -> None:
-    """Let gatherings look when their time has come, until told to stop; the timer's target."""
-    waiting: list[Alarm] = []
-    while not backlog.forked:  # pragma: no branch  # but by a handler that it called itself
-        timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
-        with suppress(Empty):
-            alarm = backlog.alarms.get(timeout=timeout)
-            if alarm is None:
-                return
-            if len(waiting) > 2 * len(backlog.gatherings) + 100:  # of subscriptions that are gone
-                waiting = [entry for entry in waiting if entry[2]() is not None]
-                heapq.heapify(waiting)
-            heapq.heappush(waiting, alarm)
-        while waiting and waiting[0][0] <= time.monotonic():
-            gathering = heapq.heappop(waiting)[2]()
-            if gathering is not None:
-                gathering.ring()
-            del gathering
-
-
 def _forget(reference: weakref.ref[Backlog], key: int) -> Callable[[Any], None]:
     """Return a weak-reference callback that forgets what gathered for a subscription."""
 
@@ -335,156 +284,3 @@ def _forget(reference: weakref.ref[Backlog], key: int) -> Callable[[Any], None]:
             backlog.gatherings.pop(key, None)
 
     return gone
-
-
-def _serve(backlog: Backlog, loop: AbstractEventLoop) -> None:
-    """Run the background loop; the target of its thread."""
-    load_async_calls().asyncio.set_event_loop(loop)
-    while not (backlog.is_stopping or loop.is_closed()):
-        try:
-            loop.run_forever()
-        except BaseException as error:  # noqa: BLE001  # an exit of a task that a handler started
-            LOGGER.error(
-                "a task in the background loop ended with %s", type_name(type(error))
-            )  # its traceback is its author's
-    try:
-        asyncio = load_async_calls().asyncio
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
-    finally:
-        loop.close()
-
-
-class Job:
-    """One call of a handler that nobody waits for."""
-
-    __slots__ = (
-        "backlog",
-        "branch",
-        "context",
-        "due",
-        "emission",
-        "handler",
-        "holds_place",
-        "item",
-        "loop",
-        "subscription",
-        "task",
-    )
-
-    def __init__(
-        self,
-        backlog: Backlog,
-        branch: Branch,
-        context: Context,
-        subscription: Subscription,
-        handler: Any,
-    ) -> None:
-        self.backlog = backlog
-        self.branch = branch
-        self.emission: Any = branch.emission
-        self.context = context
-        self.subscription = subscription
-        self.handler = handler
-        self.item: Any = None  # what a batch has of the emission
-        self.due = 0.0
-        self.loop: AbstractEventLoop | None = None
-        self.task: Any = None
-        self.holds_place = False
-
-    @property
-    def owner(self) -> Subscription:
-        """The subscription; that of the pattern for a pattern's part."""
-        return self.subscription._owner or self.subscription
-
-    def run(self) -> None:
-        """Call a plain handler, in the job's context."""
-        failure = run_branch(self.branch, self.subscription, self.handler)
-        self.branch.finish()
-        try:
-            if failure is not None:
-                self.emission.dispatcher._announce(self.emission, (failure,))
-        except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
-            log_unannounced(self.emission.event, error)
-        finally:
-            self.end()
-
-    async def run_async(self) -> None:
-        """Await an async handler, in the job's context."""
-        await_branch = load_async_calls().await_branch
-        failure = await await_branch(self.branch, self.subscription, self.handler)
-        self.branch.finish()
-        self.free_place()  # now, for the announcement may need one
-        if failure is not None:
-            try:
-                await self.emission.dispatcher._announce_async(self.emission, (failure,))
-            except BaseException as error:  # noqa: BLE001  # as above
-                log_unannounced(self.emission.event, error)
-        self.end()
-
-    def begin(self) -> None:
-        """Make a task of an async handler; called in the loop's thread."""
-        # Not by the loop's task factory: an eager one would run the handler inside of emit.
-        make = load_async_calls().asyncio.Task
-        self.task = make(self.run_async(), loop=self.loop, context=self.context)
-        self.task.add_done_callback(self._task_is_done)
-
-    def _task_is_done(self, task: Task[None]) -> None:
-        """Report a task that was cancelled before it began, or was broken off."""
-        if task.cancelled():
-            self.lose("its task was cancelled")
-        else:
-            error = task.exception()
-            if error is not None:
-                self.lose("its task was broken off", error)
-
-    def run_in_place(self) -> None:
-        """Call the handler here and now, for at the interpreter's exit nobody else can."""
-        if self.subscription.batch is not None:
-            call_batch_here([self])
-        elif not self.subscription._shape.is_async:
-            self.context.run(self.run)
-        elif running_loop() is None:
-            self.context.run(load_async_calls().asyncio.run, self.run_async())
-        else:
-            self.lose("no thread can be started for it")
-
-    def is_stuck(self) -> bool:
-        """Tell whether it waits in an event loop of the application's that does not run."""
-        loop = self.loop
-        if loop is None or loop in self.backlog.loop:
-            return False
-        return not (loop.is_running() or loop.is_closed())
-
-    def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """Report a handler that will not come to its end."""
-        if self.backlog.jobs.pop(id(self), None) is not None:
-            if self.emission._values[self.branch.index] is PENDING:
-                error = HandlerCancelledError(reason)
-                error.__cause__ = cause
-                record_in_branch(self.branch, error)
-            self._leave()
-
-    def end(self) -> None:
-        """Count the handler as done, and tell those who wait."""
-        if self.backlog.jobs.pop(id(self), None) is not None:
-            self._leave()
-
-    def free_place(self) -> None:
-        """Give its place in the queue back, if it holds one still."""
-        if self.holds_place:
-            self.holds_place = False
-            self.backlog.give_back(1)
-
-    def _leave(self) -> None:
-        self.backlog.held.pop(id(self), None)
-        self.branch.finish()
-        self.branch.job = None
-        self.emission._values.tell()
-        self.free_place()
-        if not self.backlog.jobs:
-            self.backlog.changed.tell()

@@ -1,8 +1,8 @@
 """Gathering what waits for a handler that takes batches, and calling it (B3).
 
-One batch of a handler runs at a time, so that contexts stay in their order. As in `_jobs`, nothing
-here waits for a lock: who takes the token of a gathering calls the handler, and whoever gives it
-back looks again at what has come in meanwhile.
+One batch of a handler runs at a time, so that contexts stay in their order. As in `backlog`,
+nothing here waits for a lock: who takes the token of a gathering calls the handler, and whoever
+gives it back looks again at what has come in meanwhile.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import log_unannounced
 from madcrow_events.emissions._frames import CURRENT, Surroundings
-from madcrow_events.emissions._lazy_asyncio import load_async_calls, running_loop
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._observing import watching_handler
 from madcrow_events.emissions._outcomes import PENDING
 from madcrow_events.emissions._recording import keep_value, record_in_batch
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import weakref
     from asyncio import AbstractEventLoop, Task
 
-    from madcrow_events._background.backlog import Backlog, Job
+    from madcrow_events._background.backlog import Backlog
+    from madcrow_events._background.job import Job
     from madcrow_events.batches import Batch
     from madcrow_events.emissions import HandlerFailure
     from madcrow_events.subscriptions import Subscription
@@ -172,7 +173,7 @@ class Gathering:
         if not self._take_over():
             return
         jobs = self._take()
-        make = load_async_calls().asyncio.Task
+        make = load_async_loop().asyncio.Task
         task = make(_call_async(jobs), loop=loop, context=Context())
         for job in jobs:
             job.task = task
@@ -215,7 +216,7 @@ def call_batch_here(jobs: list[Job]) -> None:
     if not jobs[0].subscription._shape.is_async:
         Context().run(_call, jobs)
     elif running_loop() is None:
-        Context().run(load_async_calls().asyncio.run, _call_async(jobs))
+        Context().run(load_async_loop().asyncio.run, _call_async(jobs))
     else:
         _lose(jobs, "no thread can be started for it")
 
@@ -226,7 +227,7 @@ async def _call_async(jobs: list[Job]) -> None:
         return
     last = _prepared(jobs)
     items = [job.item for job in jobs]
-    await_in_time = load_async_calls().await_in_time
+    await_in_time = load_async_loop().await_in_time
     failure = None
     try:
         value = await await_in_time(last.subscription, last.handler, last.emission, items)

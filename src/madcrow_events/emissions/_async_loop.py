@@ -1,7 +1,7 @@
 """The async call loop: handlers that are awaited, each in a task of its own (A).
 
-Loaded when the first of them is called, for it imports asyncio. It is longer than
-others for speed: each way of calling a handler has its own frame.
+Loaded when the first of them is called, for it imports asyncio. Each way of calling a
+handler has its own frame, for speed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import handler_name
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of

@@ -9,11 +9,11 @@ from __future__ import annotations
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import handler_name
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import nest
 from madcrow_events.emissions._emission import Emission
 from madcrow_events.emissions._frames import CURRENT
-from madcrow_events.emissions._lazy_asyncio import load_async_calls
+from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_KEYWORDS, RECORDER
 
@@ -153,6 +153,6 @@ def _as_async_receiver(subscription: Subscription, handler: Any, emission: Emiss
     async def receiver(_sender: Any, **_context: Any) -> Any:
         if subscription.timeout is None:
             return await subscription._shape.invoke(handler, emission)
-        return await load_async_calls().await_in_time(subscription, handler, emission)
+        return await load_async_loop().await_in_time(subscription, handler, emission)
 
     return receiver

@@ -2,30 +2,20 @@
 
 An `Emission` is returned to the emitter and offered to handlers. Its cost is
 paid on every call, so it holds only what the call loop has at hand; results
-and failures become objects when somebody asks for them. It is longer than other
-files because an emission answers for itself: each question has its docstring. The scopes
-that fill in fields of its context, which share its frames, stand at its end.
+and failures become objects when somebody asks for them.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Generic,
-    Literal,
-    NamedTuple,
-    TypeAlias,
-    cast,
-)
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
 
 from typing_extensions import ParamSpec, TypeVar
 
-from madcrow_events._logs import handler_name, type_name
+from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
-from madcrow_events._waiting import Listeners, check_seconds
+from madcrow_events._waiters import Listeners, check_seconds
 from madcrow_events.emissions._causes import cause_of, trace_of
 from madcrow_events.emissions._failures import Failures, HandlerFailure, failures_of
 from madcrow_events.emissions._frames import (
@@ -40,13 +30,7 @@ from madcrow_events.emissions._frames import (
     surroundings_of,
     within,
 )
-from madcrow_events.emissions._outcomes import (
-    NO_RESULT,
-    PENDING,
-    Called,
-    HeldBack,
-    Outcomes,
-)
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
     ContextTypeError,
     ContextValidationError,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from madcrow_events._logs import handler_name, log_failure, type_name
+from madcrow_events._logs import log_failure
+from madcrow_events._text import handler_name, type_name
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission

@@ -1,10 +1,9 @@
-"""The frames that handlers run in, and what an emission keeps of handlers that run by themselves.
+"""The frames that handlers run in.
 
 A handler that the call loop calls runs in its emission; one that runs in a
 task or thread of its own runs in a `Branch`; what a block adds to emissions
 stands around them in `Surroundings`. The context variable `CURRENT` holds the
-innermost frame. It is longer than other files because the frames, the walk
-along them and the traces kept on them read each other's attributes.
+innermost frame.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from madcrow_events._background.backlog import Job
+    from madcrow_events._background.job import Job
     from madcrow_events.deferrals import Deferral
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._ids import Trace
@@ -105,7 +104,7 @@ class Branch:
         job: what a detached one is to the workers, until its failure is announced.
         task: the handler's, if tasks that handlers before it left behind may have the same branch.
         others: the branch of those tasks, made when they emit.
-        unfinished: what an awaited one that has suspended belongs to; see `_async_calls`.
+        unfinished: what an awaited one that has suspended belongs to; see `_async_loop`.
         trace: that of the emission, which a detached one outlives.
     """
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from types import ModuleType
 
-__all__ = ["load_async_calls", "new_event_loop", "running_loop"]
+__all__ = ["load_async_loop", "new_event_loop", "running_loop"]
 
 # Re-entrant, for a finalizer that runs during the import may emit, or fork.
 _importing = threading.RLock()
@@ -31,19 +31,19 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
 _loaded: list[ModuleType] = []
 
 
-def load_async_calls() -> ModuleType:
-    """Return the module `_async_calls`, and have asyncio loaded."""
+def load_async_loop() -> ModuleType:
+    """Return the module `_async_loop`, and have asyncio loaded."""
     if not _loaded:
         with _importing:
-            from madcrow_events.emissions import _async_loop as _async_calls  # noqa: PLC0415
+            from madcrow_events.emissions import _async_loop  # noqa: PLC0415
 
-            _loaded.append(_async_calls)
+            _loaded.append(_async_loop)
     return _loaded[0]
 
 
 def new_event_loop() -> AbstractEventLoop:
     """Return a new event loop."""
-    asyncio = load_async_calls().asyncio
+    asyncio = load_async_loop().asyncio
     with _importing:
         loop: AbstractEventLoop = asyncio.new_event_loop()
     return loop

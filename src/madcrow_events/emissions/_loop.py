@@ -2,9 +2,9 @@
 
 `call_all` is the dispatcher's: it isolates each handler from the others. What
 it does not call itself, because it is async or runs in the background, is
-called in a branch of its own: `_async_calls` and `_workers` start those, and
+called in a branch of its own: `_async_loop` and `_background` start those, and
 `run_branch` here is what a thread does with one. The loop itself is one frame
-with a part for each call style, for speed, which makes the file longer than others.
+with a part for each call style, for speed.
 """
 
 from __future__ import annotations
@@ -13,23 +13,9 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._chains import (
-    is_broken,
-    nest,
-    outermost,
-    pass_on_broken_chain,
-)
-from madcrow_events.emissions._failures import (
-    HandlerFailure,
-    add_failure,
-    failures_of,
-    is_failure,
-)
-from madcrow_events.emissions._frames import (
-    CURRENT,
-    Branch,
-    surroundings_of,
-)
+from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
+from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
+from madcrow_events.emissions._frames import CURRENT, Branch, surroundings_of
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     Watch,
@@ -40,12 +26,7 @@ from madcrow_events.emissions._observing import (
 )
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
-from madcrow_events.emissions._styles import (
-    BY_CONTEXT,
-    BY_EMISSION,
-    BY_KEYWORDS,
-    RECORDER,
-)
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS, RECORDER
 from madcrow_events.exceptions import EmissionDepthError
 from madcrow_events.models import fill_loose
 

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import LOGGER, handler_name, log_observer_failure, type_name
+from madcrow_events._logs import LOGGER, log_observer_failure
+from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._failures import is_failure
 
 if TYPE_CHECKING:

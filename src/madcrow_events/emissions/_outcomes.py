@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from madcrow_events._waiting import LOOK_EVERY, Listeners
+from madcrow_events._waiters import LOOK_EVERY, Listeners
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

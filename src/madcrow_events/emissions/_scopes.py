@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
-from madcrow_events._logs import printable, type_name
+from madcrow_events._text import printable, type_name
 from madcrow_events.emissions._frames import CURRENT, enter, leave, surround
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS

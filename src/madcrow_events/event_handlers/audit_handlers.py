@@ -12,7 +12,7 @@ import logging
 from datetime import datetime
 from typing import Any
 
-from madcrow_events._logs import printable
+from madcrow_events._text import printable
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import (
     account_activated,

@@ -10,12 +10,7 @@ from typing import Any
 
 from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment
-from madcrow_events.event_handlers._stores import (
-    ActivitySnapshot,
-    Session,
-    activity,
-    sessions,
-)
+from madcrow_events.event_handlers._stores import ActivitySnapshot, Session, activity, sessions
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import (
     account_activated,

@@ -15,28 +15,18 @@ import time
 import unicodedata
 from typing import Any
 
-from madcrow_events._logs import printable
+from madcrow_events._text import printable
 from madcrow_events.dispatcher import get_event_dispatcher
 from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment
-from madcrow_events.event_handlers._stores import (
-    AlertFunction,
-    Session,
-    alerts,
-    failures,
-    sessions,
-)
+from madcrow_events.event_handlers._stores import AlertFunction, Session, alerts, failures, sessions
 from madcrow_events.event_handlers._windows import (
     MAX_KEY_LENGTH,
     FailureAnalytics,
     SecurityLimits,
     Suspicion,
 )
-from madcrow_events.exceptions import (
-    HandlerErrors,
-    HandlerSignatureError,
-    InvalidOptionError,
-)
+from madcrow_events.exceptions import HandlerErrors, HandlerSignatureError, InvalidOptionError
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.models import SuspiciousActivityEventContext
 from madcrow_events.signals import (

@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any
 
-from madcrow_events._logs import printable
+from madcrow_events._text import printable
 from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
 from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import moment

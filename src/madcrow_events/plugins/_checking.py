@@ -6,12 +6,9 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from madcrow_events._logs import printable
-from madcrow_events._waiting import check_seconds
-from madcrow_events.plugins._discovery import (
-    Plugin,
-    discover_plugins,
-)
+from madcrow_events._text import printable
+from madcrow_events._waiters import check_seconds
+from madcrow_events.plugins._discovery import Plugin, discover_plugins
 from madcrow_events.plugins._loading import load, refused
 from madcrow_events.plugins._policy import why_unwanted
 from madcrow_events.plugins._reports import PluginReport

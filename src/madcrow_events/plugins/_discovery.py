@@ -6,7 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from madcrow_events._logs import printable, type_name
+from madcrow_events._text import printable, type_name
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution

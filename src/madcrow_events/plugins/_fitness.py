@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import printable
+from madcrow_events._text import printable
 from madcrow_events.handlers import API_VERSION
 
 if TYPE_CHECKING:

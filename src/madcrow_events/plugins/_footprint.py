@@ -10,7 +10,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import handler_name
+from madcrow_events._text import handler_name
 from madcrow_events.exceptions import PluginError
 from madcrow_events.signals import madcrow_signals
 from madcrow_events.subscriptions._subscription import next_order

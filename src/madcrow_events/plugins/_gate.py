@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER, handler_name
+from madcrow_events._logs import LOGGER
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import BY_EMISSION

@@ -10,20 +10,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from madcrow_events._logs import printable, type_name
-from madcrow_events._waiting import check_seconds
-from madcrow_events.exceptions import (
-    InvalidOptionError,
-    PluginError,
-    UnknownEventError,
-)
+from madcrow_events._text import printable, type_name
+from madcrow_events._waiters import check_seconds
+from madcrow_events.exceptions import InvalidOptionError, PluginError, UnknownEventError
 from madcrow_events.handlers import HandlerGroup
-from madcrow_events.plugins._discovery import (
-    LOGGER,
-    Plugin,
-    discover_plugins,
-    is_called,
-)
+from madcrow_events.plugins._discovery import LOGGER, Plugin, discover_plugins, is_called
 from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint
 from madcrow_events.plugins._gate import Gate

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from madcrow_events._logs import printable, type_name
+from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.plugins._discovery import LOGGER, Plugin, is_called
 

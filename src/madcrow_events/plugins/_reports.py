@@ -6,14 +6,9 @@ import logging
 import os
 from typing import Literal, NamedTuple, TypeAlias
 
-from madcrow_events._logs import printable, type_name
-from madcrow_events.exceptions import (
-    MadcrowEventsError,
-)
-from madcrow_events.plugins._discovery import (
-    LOGGER,
-    Plugin,
-)
+from madcrow_events._text import printable, type_name
+from madcrow_events.exceptions import MadcrowEventsError
+from madcrow_events.plugins._discovery import LOGGER, Plugin
 
 __all__ = ["PluginReport", "PluginStatus", "log_report", "reason_of"]
 

@@ -10,17 +10,12 @@ import blinker
 from typing_extensions import Unpack
 
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._logs import LOGGER
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
+from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import (
-    ContextModelError,
-    SignalConflictError,
-)
-from madcrow_events.models import (
-    BaseEventContext,
-    HandlerFailedEventContext,
-)
+from madcrow_events.exceptions import ContextModelError, SignalConflictError
+from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, translated
 from madcrow_events.subscriptions import PatternSubscription, SubscriptionOptions
@@ -33,9 +28,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.plugins._gate import Gate
     from madcrow_events.subscriptions import Subscription
-    from madcrow_events.subscriptions._handler_types import (
-        ContextT,
-    )
+    from madcrow_events.subscriptions._handler_types import ContextT
     from madcrow_events.subscriptions._table import Recording
 
 
@@ -62,7 +55,7 @@ class SignalRegistry(blinker.Namespace):
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
         self._recordings: tuple[Recording, ...] = ()
-        # By entry point, what plugins.py has loaded.
+        # By entry point, what the plugins wing has loaded.
         self._plugins: dict[str, Any] = {}
         # By plugin, the events that its modules declared, each with the module.
         self._plugin_events: dict[str, tuple[tuple[Any, Any], ...]] = {}

@@ -8,19 +8,13 @@ from typing import TYPE_CHECKING, Any, Generic, Never, overload
 import blinker
 from typing_extensions import TypeVar, Unpack
 
-from madcrow_events._logs import LOGGER, handler_name, type_name
+from madcrow_events._logs import LOGGER
 from madcrow_events._names import canonical_name
+from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import (
-    ContextModelError,
-    HandlerSignatureError,
-)
-from madcrow_events.models import (
-    RESERVED_FIELDS,
-    BaseEventContext,
-    GenericEventContext,
-)
+from madcrow_events.exceptions import ContextModelError, HandlerSignatureError
+from madcrow_events.models import RESERVED_FIELDS, BaseEventContext, GenericEventContext
 from madcrow_events.subscriptions import (
     ANY,
     BatchHandler,

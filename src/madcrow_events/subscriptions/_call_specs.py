@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import handler_name
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._styles import BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError
 

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
 
-from madcrow_events._logs import printable
-from madcrow_events._waiting import check_seconds
+from madcrow_events._text import printable
+from madcrow_events._waiters import check_seconds
 from madcrow_events.batches import Batch
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.subscriptions._signatures import is_async

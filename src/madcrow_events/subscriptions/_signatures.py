@@ -3,7 +3,7 @@
 Each parameter gets its source: the emission, the context as a model, the
 sender, one keyword, or all the rest. From these comes a `Shape`: how the call
 loop calls the handler. Whatever cannot be called is refused here, in words that
-say what to write instead, which makes the file longer than others.
+say what to write instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Union
 
-from madcrow_events._logs import handler_name, printable, type_name
+from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION
 from madcrow_events.exceptions import HandlerSignatureError

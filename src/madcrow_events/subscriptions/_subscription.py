@@ -1,8 +1,6 @@
 """One handler's connection to one signal: its lifetime, its sender filter and its options.
 
-Handlers and senders are told apart by keys that run no code of theirs. Weak
-references end a subscription by `cancel`, which never waits for a lock. Every
-option is declared, checked and documented here, hence the length.
+Weak references end a subscription by `cancel`, which never waits for a lock.
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from madcrow_events._logs import handler_name
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import InvalidOptionError

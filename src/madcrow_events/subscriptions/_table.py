@@ -1,12 +1,10 @@
-"""The subscriptions of one signal, and the plans that its emissions follow (N6).
+"""The subscriptions of one signal, by sender and handler (N6).
 
-A `Plan` is the calls of one emission, in order and prepared. Changing the
-table drops its plans; the next emission builds the one it needs, under the
-lock, and later ones read it without. `cancel` and weak-reference callbacks may
+Changing the table drops its plans; the next emission builds the one it needs,
+under the lock, and later ones read it without. `cancel` and weak-reference callbacks may
 run anywhere, in the middle of a garbage collection too, so they leave a note
 and never wait. What a table drops, it drops after it let go of the lock, for a
-finalizer is user code (F6). It is a little longer than other files because all
-that marks a plan stale shares the lock.
+finalizer is user code (F6).
 """
 
 from __future__ import annotations
@@ -18,7 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import handler_name
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
 from madcrow_events.subscriptions._identity import identity_key, sender_key

@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED, canonical_name
+from madcrow_events._text import handler_name, type_name
 from madcrow_events.dispatcher import EventDispatcher, set_event_dispatcher
 from madcrow_events.exceptions import (
     InvalidOptionError,

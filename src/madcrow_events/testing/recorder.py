@@ -12,9 +12,9 @@ from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import handler_name, type_name
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events._waiting import Listeners, check_seconds
+from madcrow_events._text import handler_name, type_name
+from madcrow_events._waiters import Listeners, check_seconds
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError

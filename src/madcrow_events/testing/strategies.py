@@ -25,7 +25,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
 
-from madcrow_events._logs import type_name
+from madcrow_events._text import type_name
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 

@@ -1,8 +1,7 @@
 """What takes the handlers that no emitter waits for: a bounded queue before threads and a loop.
 
 What belongs to one process is one object, a `Backlog`, that a forked child
-replaces as a whole: the threads are not there, and the work is the parent's (B2). Longer than
-other files, for plain and async emitters wait in their own ways under one set of rules.
+replaces as a whole: the threads are not there, and the work is the parent's (B2).
 """
 
 from __future__ import annotations
@@ -15,19 +14,15 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from madcrow_events._background import exit as _exit
-from madcrow_events._background.backlog import Backlog, Job
+from madcrow_events._background.backlog import Backlog
+from madcrow_events._background.job import Job
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER, handler_name, printable
-from madcrow_events._waiting import check_seconds
+from madcrow_events._logs import LOGGER
+from madcrow_events._text import handler_name, printable
+from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._causes import is_announcing, trace_of
 from madcrow_events.emissions._failures import is_failure
-from madcrow_events.emissions._frames import (
-    CURRENT,
-    Branch,
-    Surroundings,
-    frames,
-    surroundings_of,
-)
+from madcrow_events.emissions._frames import CURRENT, Branch, Surroundings, frames, surroundings_of
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._observing import log_skipped
 from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes

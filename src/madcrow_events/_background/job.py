@@ -1,0 +1,155 @@
+"""One call of a handler that nobody waits for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._background.batching import call_batch_here
+from madcrow_events._logs import log_unannounced
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
+from madcrow_events.emissions._loop import run_branch
+from madcrow_events.emissions._outcomes import PENDING
+from madcrow_events.emissions._recording import record_in_branch
+from madcrow_events.exceptions import HandlerCancelledError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+    from contextvars import Context
+
+    from madcrow_events._background.backlog import Backlog
+    from madcrow_events.emissions._frames import Branch
+    from madcrow_events.subscriptions import Subscription
+
+
+__all__ = ["Job"]
+
+
+class Job:
+    """One call of a handler that nobody waits for."""
+
+    __slots__ = (
+        "backlog",
+        "branch",
+        "context",
+        "due",
+        "emission",
+        "handler",
+        "holds_place",
+        "item",
+        "loop",
+        "subscription",
+        "task",
+    )
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        branch: Branch,
+        context: Context,
+        subscription: Subscription,
+        handler: Any,
+    ) -> None:
+        self.backlog = backlog
+        self.branch = branch
+        self.emission: Any = branch.emission
+        self.context = context
+        self.subscription = subscription
+        self.handler = handler
+        self.item: Any = None  # what a batch has of the emission
+        self.due = 0.0
+        self.loop: AbstractEventLoop | None = None
+        self.task: Any = None
+        self.holds_place = False
+
+    @property
+    def owner(self) -> Subscription:
+        """The subscription; that of the pattern for a pattern's part."""
+        return self.subscription._owner or self.subscription
+
+    def run(self) -> None:
+        """Call a plain handler, in the job's context."""
+        failure = run_branch(self.branch, self.subscription, self.handler)
+        self.branch.finish()
+        try:
+            if failure is not None:
+                self.emission.dispatcher._announce(self.emission, (failure,))
+        except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
+            log_unannounced(self.emission.event, error)
+        finally:
+            self.end()
+
+    async def run_async(self) -> None:
+        """Await an async handler, in the job's context."""
+        await_branch = load_async_loop().await_branch
+        failure = await await_branch(self.branch, self.subscription, self.handler)
+        self.branch.finish()
+        self.free_place()  # now, for the announcement may need one
+        if failure is not None:
+            try:
+                await self.emission.dispatcher._announce_async(self.emission, (failure,))
+            except BaseException as error:  # noqa: BLE001  # as above
+                log_unannounced(self.emission.event, error)
+        self.end()
+
+    def begin(self) -> None:
+        """Make a task of an async handler; called in the loop's thread."""
+        # Not by the loop's task factory: an eager one would run the handler inside of emit.
+        make = load_async_loop().asyncio.Task
+        self.task = make(self.run_async(), loop=self.loop, context=self.context)
+        self.task.add_done_callback(self._task_is_done)
+
+    def _task_is_done(self, task: Task[None]) -> None:
+        """Report a task that was cancelled before it began, or was broken off."""
+        if task.cancelled():
+            self.lose("its task was cancelled")
+        else:
+            error = task.exception()
+            if error is not None:
+                self.lose("its task was broken off", error)
+
+    def run_in_place(self) -> None:
+        """Call the handler here and now, for at the interpreter's exit nobody else can."""
+        if self.subscription.batch is not None:
+            call_batch_here([self])
+        elif not self.subscription._shape.is_async:
+            self.context.run(self.run)
+        elif running_loop() is None:
+            self.context.run(load_async_loop().asyncio.run, self.run_async())
+        else:
+            self.lose("no thread can be started for it")
+
+    def is_stuck(self) -> bool:
+        """Tell whether it waits in an event loop of the application's that does not run."""
+        loop = self.loop
+        if loop is None or loop in self.backlog.loop:
+            return False
+        return not (loop.is_running() or loop.is_closed())
+
+    def lose(self, reason: str, cause: BaseException | None = None) -> None:
+        """Report a handler that will not come to its end."""
+        if self.backlog.jobs.pop(id(self), None) is not None:
+            if self.emission._values[self.branch.index] is PENDING:
+                error = HandlerCancelledError(reason)
+                error.__cause__ = cause
+                record_in_branch(self.branch, error)
+            self._leave()
+
+    def end(self) -> None:
+        """Count the handler as done, and tell those who wait."""
+        if self.backlog.jobs.pop(id(self), None) is not None:
+            self._leave()
+
+    def free_place(self) -> None:
+        """Give its place in the queue back, if it holds one still."""
+        if self.holds_place:
+            self.holds_place = False
+            self.backlog.give_back(1)
+
+    def _leave(self) -> None:
+        self.backlog.held.pop(id(self), None)
+        self.branch.finish()
+        self.branch.job = None
+        self.emission._values.tell()
+        self.free_place()
+        if not self.backlog.jobs:
+            self.backlog.changed.tell()

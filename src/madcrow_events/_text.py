@@ -1,0 +1,43 @@
+"""Text that is safe in logs and messages: printable names, in one line (G1).
+
+Text that comes from elsewhere is made printable first, so that no exception message can forge
+a line of the log.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+__all__ = ["handler_name", "printable", "type_name"]
+
+
+def printable(text: object, limit: int = 200) -> str:
+    """Return `text` in one line: control characters escaped, cut at `limit` characters."""
+    shown = str(text)
+    if len(shown) > limit:
+        shown = shown[:limit] + "..."
+    if shown.isprintable():
+        return shown
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
+        for char in shown
+    )
+
+
+def handler_name(handler: object) -> str:
+    """Return the dotted name of a handler; never its `repr`, which may show values."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    try:
+        module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
+    except Exception:  # noqa: BLE001  # a proxy may raise anything; its type is a plain one
+        module, name = type(handler).__module__, type(handler).__qualname__
+    return printable(f"{module}.{name}" if module else name)
+
+
+def type_name(annotation: Any) -> str:
+    """Return how an annotation is written in code, for messages that say what to write."""
+    if isinstance(annotation, type):
+        return printable(annotation.__name__)
+    return printable(annotation).replace("typing.", "")
