@@ -7,7 +7,7 @@ from collections import deque
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._frames import CURRENT, Surroundings, leave, surround
+from madcrow_events.emissions._frames import CURRENT, Fields, Frame, Surroundings, leave, surround
 from madcrow_events.emissions._outcomes import HeldBack
 from madcrow_events.emissions._scopes import merge_scopes
 from madcrow_events.exceptions import HandlerErrors
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions import Emission, ScopeFields
-    from madcrow_events.emissions._frames import Fields, Frame
 
 __all__ = ["Deferral"]
 

@@ -19,7 +19,7 @@ from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
-from madcrow_events.emissions import Emission
+from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import raise_failures
 from madcrow_events.emissions._frames import CURRENT, surroundings_of, within
@@ -67,7 +67,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
     from typing import Self
 
-    from madcrow_events.emissions import HandlerFailure, ScopeFields
     from madcrow_events.observers import Observer
 
 __all__ = [

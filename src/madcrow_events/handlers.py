@@ -23,6 +23,7 @@ from madcrow_events.models import (
 )
 from madcrow_events.signals import (
     EventSignal,
+    SignalRegistry,
     account_activated,
     account_banned,
     account_closed,
@@ -33,6 +34,12 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
+from madcrow_events.subscriptions import (  # noqa: TC001  # read at run time
+    BatchHandlerDecorator,
+    HandlerDecorator,
+    SingleOptions,
+    SubscriptionOptions,
+)
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._subscription import next_order
 
@@ -40,14 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from madcrow_events.plugins._gate import Gate
-    from madcrow_events.signals import SignalRegistry
-    from madcrow_events.subscriptions import (
-        BatchHandlerDecorator,
-        HandlerDecorator,
-        SingleOptions,
-        Subscription,
-        SubscriptionOptions,
-    )
+    from madcrow_events.subscriptions import Subscription
 
 __all__ = [
     "HandlerGroup",

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
-from madcrow_events.emissions._failures import failures_of
+from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
 from madcrow_events.emissions._observing import log_skipped, watching_handler
-from madcrow_events.emissions._outcomes import NO_RESULT, PENDING
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
 from madcrow_events.exceptions import HandlerTimeoutError
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._failures import HandlerFailure
-    from madcrow_events.emissions._outcomes import Outcomes
     from madcrow_events.models import BaseEventContext
     from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._plan import Segments

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.emissions._frames import (
     Branch,
+    Frame,
     Surroundings,
     emission_of,
     enclosing,
@@ -17,7 +18,6 @@ from madcrow_events.emissions._ids import Trace
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._frames import Frame
 
 __all__ = ["cause_of", "is_announcing", "place", "trace_of"]
 

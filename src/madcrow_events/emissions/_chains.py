@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events.emissions._causes import place
 from madcrow_events.emissions._failures import add_failure, failures_of
-from madcrow_events.emissions._frames import Branch, emission_of, enclosing
+from madcrow_events.emissions._frames import Branch, Frame, emission_of, enclosing
 from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import EmissionDepthError
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._frames import Frame
 
 __all__ = ["MAX_DEPTH", "is_broken", "nest", "outermost", "pass_on_broken_chain"]
 

@@ -22,6 +22,7 @@ from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
     Branch,
+    Frame,
     emission_of,
     enclosing,
     frames,
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions._frames import Frame
     from madcrow_events.emissions._ids import Trace
     from madcrow_events.signals import EventSignal
     from madcrow_events.subscriptions._plan import Plan

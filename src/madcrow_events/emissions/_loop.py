@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
-from madcrow_events.emissions._frames import CURRENT, Branch, surroundings_of
+from madcrow_events.emissions._frames import CURRENT, Branch, Frame, surroundings_of
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     Watch,
@@ -28,15 +28,13 @@ from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS, RECORDER
 from madcrow_events.exceptions import EmissionDepthError
-from madcrow_events.models import fill_loose
+from madcrow_events.models import BaseEventContext, fill_loose
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._frames import Frame
-    from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
     from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._plan import Plan, Segments

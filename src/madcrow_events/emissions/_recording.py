@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import log_failure
 from madcrow_events.emissions._chains import is_broken, outermost
-from madcrow_events.emissions._failures import add_failure, failures_of
+from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.exceptions import EmissionDepthError
 
 if TYPE_CHECKING:
-    from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.emissions._frames import Branch
     from madcrow_events.subscriptions import Subscription
 

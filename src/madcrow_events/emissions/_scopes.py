@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
 from madcrow_events._text import printable, type_name
-from madcrow_events.emissions._frames import CURRENT, enter, leave, surround
+from madcrow_events.emissions._frames import CURRENT, Entered, enter, leave, surround
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from madcrow_events.emissions._frames import Entered
 
 __all__ = ["ScopeFields", "event_scope", "merge_scopes", "request_fields"]
 

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import handler_name
 from madcrow_events.exceptions import PluginError
-from madcrow_events.signals import madcrow_signals
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.subscriptions._subscription import next_order
 
 if TYPE_CHECKING:
     from madcrow_events.handlers import HandlerGroup
     from madcrow_events.plugins._discovery import Plugin
-    from madcrow_events.signals import EventSignal, SignalRegistry
     from madcrow_events.subscriptions import Subscription
 
 __all__ = ["Footprint", "is_of", "outside_of_group"]

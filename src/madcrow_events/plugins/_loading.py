@@ -20,12 +20,10 @@ from madcrow_events.plugins._footprint import Footprint
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._policy import why_unwanted
 from madcrow_events.plugins._reports import PluginReport, log_report, reason_of
-from madcrow_events.signals import madcrow_signals
+from madcrow_events.signals import SignalRegistry, madcrow_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from madcrow_events.signals import SignalRegistry
 
 
 __all__ = ["load", "load_plugins", "refused", "unload_plugin"]

@@ -18,7 +18,7 @@ from madcrow_events.exceptions import ContextModelError, SignalConflictError
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, translated
-from madcrow_events.subscriptions import PatternSubscription, SubscriptionOptions
+from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
 from madcrow_events.subscriptions._signatures import read_shape
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from madcrow_events.plugins._gate import Gate
-    from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._handler_types import ContextT
     from madcrow_events.subscriptions._table import Recording
 

@@ -9,16 +9,14 @@ from weakref import WeakValueDictionary
 
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.subscriptions._identity import identity_key
-from madcrow_events.subscriptions._options import ANY
+from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 from madcrow_events.subscriptions._subscription import Subscription, next_order
-from madcrow_events.subscriptions._table import check_same_options
+from madcrow_events.subscriptions._table import SubscriptionTable, check_same_options
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from madcrow_events.subscriptions._call_specs import Shape
-    from madcrow_events.subscriptions._options import SubscriptionOptions
-    from madcrow_events.subscriptions._table import SubscriptionTable
 
 __all__ = ["PatternSubscription", "PatternTable"]
 

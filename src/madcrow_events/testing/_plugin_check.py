@@ -21,14 +21,12 @@ from madcrow_events.models import BaseEventContext
 from madcrow_events.plugins import Plugin, unload_plugin
 from madcrow_events.plugins._footprint import is_of, outside_of_group
 from madcrow_events.plugins._loading import load
-from madcrow_events.signals import madcrow_signals
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.subscriptions import ANY
 from madcrow_events.testing.recorder import Recorder, record_events, shown
 
 if TYPE_CHECKING:
     from typing import TypeAlias
-
-    from madcrow_events.signals import EventSignal, SignalRegistry
 
     Example: TypeAlias = BaseEventContext | Mapping[str, Any]
 

@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Listeners, check_seconds
+from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.signals import EventSignal, madcrow_signals
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self, TypeAlias
 
-    from madcrow_events.emissions import Emission
-    from madcrow_events.signals import SignalRegistry
     from madcrow_events.subscriptions import Subscription
 
     Where: TypeAlias = Callable[[Mapping[str, Any]], object]
