@@ -7,7 +7,6 @@ takes and raises, and each built-in event has its emitter.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
@@ -22,7 +21,7 @@ from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import raise_failures
-from madcrow_events.emissions._frames import CURRENT, surroundings_of, within
+from madcrow_events.emissions._frames import CURRENT, await_within, run_within, surroundings_of
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
@@ -67,6 +66,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator, Mapping
     from typing import Self
 
+    from madcrow_events.emissions._outcomes import HeldBack
     from madcrow_events.observers import Observer
 
 __all__ = [
@@ -211,10 +211,14 @@ class EventDispatcher:
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, None, context):
-            return emission
-        if emission._failures is not None:
-            self._go_on(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, None, context):
+                return emission
+            if emission._failures is not None:
+                self._go_on(emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
         return emission
 
     async def emit_async(
@@ -239,14 +243,18 @@ class EventDispatcher:
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
-            return emission
-        if emission._plan.later:
-            left = self._start_later(emission, None)
-            if left is not None:
-                await left
-        if emission._failures is not None:
-            await self._after_failures_async(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
+                return emission
+            if emission._plan.later:
+                left = self._start_later(emission, None)
+                if left is not None:
+                    await left
+            if emission._failures is not None:
+                await self._after_failures_async(emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
         return emission
 
     def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
@@ -307,10 +315,14 @@ class EventDispatcher:
         if type(context) is not signal.context_model:
             fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, fitting, None):
-            return emission
-        if emission._failures is not None:
-            self._go_on(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, fitting, None):
+                return emission
+            if emission._failures is not None:
+                self._go_on(emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
         return emission
 
     @overload
@@ -351,28 +363,28 @@ class EventDispatcher:
         if type(context) is not signal.context_model:
             fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, fitting, None, True):  # noqa: FBT003
-            return emission
-        if emission._plan.later:
-            left = self._start_later(emission, fitting)
-            if left is not None:
-                await left
-        if emission._failures is not None:
-            await self._after_failures_async(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, fitting, None, True):  # noqa: FBT003
+                return emission
+            if emission._plan.later:
+                left = self._start_later(emission, fitting)
+                if left is not None:
+                    await left
+            if emission._failures is not None:
+                await self._after_failures_async(emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
         return emission
 
     def _go_on(self, emission: Emission[Any]) -> None:
         """Do what is left after the inline handlers, if there is a failure or a later handler."""
-        try:
-            if emission._plan.later:
-                emission._values.extend(emission._plan.pending)
-                self._workers.start(emission)
-            failures = emission._own_failures()
-            if failures:
-                self._announce(emission, failures)
-        except BaseException as error:
-            stop_watching(emission, error)
-            raise
+        if emission._plan.later:
+            emission._values.extend(emission._plan.pending)
+            self._workers.start(emission)
+        failures = emission._own_failures()
+        if failures:
+            self._announce(emission, failures)
         stop_watching(emission)
         if failures and self.on_error == "raise":
             raise_failures(emission.event, failures)
@@ -389,18 +401,9 @@ class EventDispatcher:
         emission._values.extend(plan.pending)
         if context is not None:
             context = emission._payload  # what an `event_scope` has filled in
-        left: Coroutine[Any, Any, None] | None
         if plan.queued:
-            left = self._queue_and_join(emission, context)
-        else:
-            try:
-                left = _start_handlers(emission, context)
-            except BaseException as error:
-                stop_watching(emission, error)
-                raise
-        failures = emission._failures
-        if left is not None and failures is not None and failures.watch is not None:
-            return _watched_to_the_end(emission, left)
+            return self._queue_and_join(emission, context)
+        left: Coroutine[Any, Any, None] | None = _start_handlers(emission, context)
         return left
 
     async def _queue_and_join(
@@ -415,12 +418,8 @@ class EventDispatcher:
     async def _after_failures_async(self, emission: Emission[Any]) -> None:
         """Do with failures as `_go_on` does."""
         failures = emission._own_failures()
-        try:
-            if failures:
-                await self._announce_async(emission, failures)
-        except BaseException as error:
-            stop_watching(emission, error)
-            raise
+        if failures:
+            await self._announce_async(emission, failures)
         stop_watching(emission)
         if failures and self.on_error == "raise":
             raise_failures(emission.event, failures)
@@ -443,23 +442,42 @@ class EventDispatcher:
 
     def _emit_held(self, emission: Emission[Any]) -> None:
         """Emit, as `emit` would have, what has been held back."""
-        with _emitting(emission) as (payload, context, keywords):
-            sender = emission.sender
-            call_all(emission, self, emission.signal, sender, payload, context, keywords)
-            if emission._failures is not None:
-                self._go_on(emission)
+        held = emission._values
+        try:
+            run_within(held.frame, self._emit_again, emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
+        finally:
+            _let_go(emission, held)
+
+    def _emit_again(self, emission: Emission[Any]) -> None:
+        payload, context, keywords = _payload_again(emission)
+        call_all(emission, self, emission.signal, emission.sender, payload, context, keywords)
+        if emission._failures is not None:
+            self._go_on(emission)
 
     async def _emit_held_async(self, emission: Emission[Any]) -> None:
         """Do the same as `emit_async` would have."""
-        with _emitting(emission) as (payload, context, keywords):
-            sender = emission.sender
-            call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
-            if emission._plan.later:
-                left = self._start_later(emission, context)
-                if left is not None:
-                    await left
-            if emission._failures is not None:
-                await self._after_failures_async(emission)
+        held = emission._values
+        try:
+            await await_within(held.frame, self._emit_again_async, emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
+        finally:
+            _let_go(emission, held)
+
+    async def _emit_again_async(self, emission: Emission[Any]) -> None:
+        payload, context, keywords = _payload_again(emission)
+        sender = emission.sender
+        call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
+        if emission._plan.later:
+            left = self._start_later(emission, context)
+            if left is not None:
+                await left
+        if emission._failures is not None:
+            await self._after_failures_async(emission)
 
     def _announce(
         self,
@@ -470,8 +488,7 @@ class EventDispatcher:
         """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
-                with emission.as_cause():
-                    dispatcher.emit_typed(signal, context)
+                run_within(emission._causing(), dispatcher.emit_typed, signal, context)
             except _NO_PLACE as error:
                 LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
 
@@ -484,8 +501,8 @@ class EventDispatcher:
         """Do the same where async handlers can be awaited."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
-                with emission.as_cause():
-                    await dispatcher.emit_typed_async(signal, context)
+                emit = dispatcher.emit_typed_async
+                await await_within(emission._causing(), emit, signal, context)
             except _NO_PLACE as error:
                 LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
 
@@ -629,36 +646,24 @@ class EventDispatcher:
         )
 
 
-async def _watched_to_the_end(emission: Emission[Any], left: Coroutine[Any, Any, None]) -> None:
-    """Await what is left of an emission; if that is broken off, let its observers go."""
-    try:
-        await left
-    except BaseException as error:
-        stop_watching(emission, error)
-        raise
-
-
-@contextmanager
-def _emitting(
+def _payload_again(
     emission: Emission[Any],
-) -> Iterator[tuple[Any, BaseEventContext | None, dict[str, Any] | None]]:
-    """Put an emission that was held back into its frame; yield what `call_all` takes of it."""
-    held, payload = emission._values, emission._payload
-    is_loose = type(payload) is dict
-    try:
-        with within(held.frame):
-            yield (
-                payload,
-                None if is_loose else _fitting(emission.signal, payload),
-                payload if is_loose else None,
-            )
-    finally:
-        if emission._values is held:  # nobody was called, for it is nested too deep, say
-            emission._plan = NOBODY
-            held.drop()
-        if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
-            emission.dispatcher._workers.give_back(held)
-        held.tell()
+) -> tuple[Any, BaseEventContext | None, dict[str, Any] | None]:
+    """Return payload, context and keywords for `call_all`, of what was held back."""
+    payload = emission._payload
+    if type(payload) is dict:
+        return payload, None, payload
+    return payload, _fitting(emission.signal, payload), None
+
+
+def _let_go(emission: Emission[Any], held: HeldBack) -> None:
+    """Let those look again who wait for an emission that was held back."""
+    if emission._values is held:  # nobody was called, for it is nested too deep, say
+        emission._plan = NOBODY
+        held.drop()
+    if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
+        emission.dispatcher._workers.give_back(held.places)  # type: ignore[arg-type]  # it is a list
+    held.tell()
 
 
 def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:

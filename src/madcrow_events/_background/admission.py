@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 import weakref
-from contextlib import closing
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from madcrow_events._background import exit as _exit
@@ -18,6 +18,7 @@ from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.job import Job
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import LOGGER
+from madcrow_events._moves import move_last
 from madcrow_events._text import handler_name, printable
 from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._causes import is_announcing, trace_of
@@ -25,7 +26,7 @@ from madcrow_events.emissions._failures import is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch, Surroundings, frames, surroundings_of
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._observing import log_skipped
-from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes
 from madcrow_events.emissions._recording import record_in_branch
 from madcrow_events.exceptions import (
     DispatcherClosedError,
@@ -36,7 +37,7 @@ from madcrow_events.exceptions import (
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Generator
+    from collections.abc import Iterator
 
     from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions import Subscription
@@ -141,12 +142,14 @@ class Workers:
                 "closed: emit before close(), or make a new EventDispatcher",
                 event=emission.event,
             )
-        if self.overflow == "drop":
-            return Outcomes()
         held = getattr(emission, "_values", None)
-        if isinstance(held, HeldBack) and held.places >= needed > 0:
-            outcomes = Outcomes()
-            outcomes.places, held.places = held.places, 0
+        # The emission's from the start, so that no place is lost if this is interrupted.
+        outcomes = emission._values = Outcomes()
+        outcomes.places = []
+        if self.overflow == "drop":
+            return outcomes
+        if isinstance(held, HeldBack) and len(held.places) >= needed > 0:
+            outcomes.places, held.places = held.places, outcomes.places
             return outcomes
         why = ""
         if self.overflow == "block":
@@ -155,10 +158,8 @@ class Workers:
             elif not awaiting and running_loop() is not None:
                 why = " (emit cannot wait in a running event loop: await emit_async)"
             else:
-                return Outcomes()
-        if self._backlog.take(needed):
-            outcomes = Outcomes()
-            outcomes.places = needed
+                return outcomes
+        if self._backlog.take(needed, outcomes.places):
             return outcomes
         fix = f"queue_size={needed} or more"
         if needed <= self.queue_size:
@@ -180,66 +181,59 @@ class Workers:
         needed = len(plan.subscriptions) - plan.inline
         if self.overflow != "block" or not 0 < needed <= self.queue_size or self._work_inside():
             return
-        backlog = self._backlog
-        await backlog.freed.wait_async(lambda: backlog.take(needed), None)
-        emission._values.places = needed
+        backlog, held = self._backlog, emission._values
+        places: list[None] = []
+        held.places = places
+        await backlog.freed.wait_async(lambda: backlog.take(needed, places), None)
 
-    def give_back(self, outcomes: Outcomes) -> None:
+    def give_back(self, places: list[None]) -> None:
         """Free the places that were set aside and not used."""
-        places, outcomes.places = outcomes.places, 0
         self._backlog.give_back(places)
+
+    def abandon(self, emission: Emission[Any]) -> None:
+        """Give up those handlers of an emission that have not begun; doing so again is no error."""
+        outcomes = emission._values
+        if outcomes.places:
+            self._backlog.give_back(outcomes.places)
+        begun = {job.branch.index for job in self._jobs_of(emission)}
+        for index, value in enumerate(outcomes):
+            if value is PENDING and index not in begun:
+                outcomes[index] = NO_RESULT
 
     def start(self, emission: Emission[Any]) -> None:
         """Start the handlers that `emit` leaves for later."""
-        with closing(self._starting(emission, emission._plan.inline)) as waits:
-            for backlog in waits:
-                backlog.freed.wait(backlog.take_one, None)
+        places = emission._values.places
+        for backlog in self._starting(emission, emission._plan.inline):
+            backlog.freed.wait(partial(backlog.take_one, places), None)
 
     async def start_async(self, emission: Emission[Any]) -> None:
         """Start the background handlers of `emit_async`."""
-        first = emission._plan.inline + emission._plan.awaited
-        try:
-            with closing(self._starting(emission, first)) as waits:
-                for backlog in waits:
-                    await backlog.freed.wait_async(backlog.take_one, None)
-        except BaseException:  # cancelled, before the awaited ones began
-            for index in range(emission._plan.inline, first):
-                emission._values[index] = NO_RESULT
-            emission._values.tell()
-            raise
+        first, places = emission._plan.inline + emission._plan.awaited, emission._values.places
+        for backlog in self._starting(emission, first):
+            await backlog.freed.wait_async(partial(backlog.take_one, places), None)
 
-    def _starting(self, emission: Emission[Any], first: int) -> Generator[Backlog]:
+    def _starting(self, emission: Emission[Any], first: int) -> Iterator[Backlog]:
         """Start handlers in turn; yield wherever a place in the queue has to be waited for."""
         backlog, loop, outcomes = self._backlog, running_loop(), emission._values
-        subscriptions = emission._plan.subscriptions
-        index = first
-        try:
-            while index < len(subscriptions):
-                # First, for no place may be held while a predicate runs.
-                job = _matching(backlog, emission, index, subscriptions[index])
-                if job is None:
-                    index += 1
+        places = outcomes.places
+        for index in range(first, len(emission._plan.subscriptions)):
+            # First, for no place may be held while a predicate runs.
+            job = _matching(backlog, emission, index, emission._plan.subscriptions[index])
+            if job is None:
+                continue
+            if not (places or backlog.take(1, places)):
+                if self.overflow == "drop":
+                    self._drop(emission, index)
                     continue
-                if outcomes.places:
-                    outcomes.places -= 1
-                elif not backlog.take(1):
-                    if self.overflow == "drop":
-                        self._drop(emission, index)
-                        index += 1
-                        continue
-                    yield backlog
-                if job.subscription._is_claimed():
-                    index += 1
-                    self._launch(job, loop)
-                else:
-                    outcomes[index] = NO_RESULT
-                    index += 1
-                    backlog.give_back(1)
-        finally:
-            for unreached in range(index, len(subscriptions)):
-                outcomes[unreached] = NO_RESULT
-            self.give_back(outcomes)
-            outcomes.tell()
+                yield backlog
+            if job.subscription._is_claimed():
+                self._launch(job, places, loop)
+            else:
+                outcomes[index] = NO_RESULT
+                backlog.give_back(places, 1)
+        if places:  # of handlers that are not for this emission
+            backlog.give_back(places)
+        outcomes.tell()
 
     def _drop(self, emission: Emission[Any], index: int) -> None:
         emission._values[index] = NO_RESULT
@@ -256,21 +250,22 @@ class Workers:
                 emission.event,
             )
 
-    def _launch(self, job: Job, loop: AbstractEventLoop | None) -> None:
-        """Give a job to what will do it, and which then frees its place."""
+    def _launch(self, job: Job, places: list[None], loop: AbstractEventLoop | None) -> None:
+        """Give a job a place, and to what will do it, and which then frees the place."""
         backlog = job.backlog
         if not _exit.is_over():
             _exit.wait_for(backlog)
             if self._finalizer is None:
                 self._finalizer = weakref.finalize(self, backlog.stop)
                 self._finalizer.atexit = False
-        backlog.jobs[id(job)] = job
-        job.holds_place = job.subscription._shape.is_async
         try:
+            backlog.jobs[id(job)] = job
+            move_last(places, job.place)
             self._hand_over(job, loop)
         except BaseException as error:
-            job.lose("it could not be started", error)
-            if not isinstance(error, Exception):
+            if job.claim():
+                job.lose("it could not be started", error)
+            if not isinstance(error, RuntimeError | MemoryError):
                 raise
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:
@@ -281,10 +276,10 @@ class Workers:
         if job.subscription.batch is not None and not is_alone:
             backlog.gather(job)
             return
-        if not job.holds_place:
+        if not job.subscription._shape.is_async:
             if not is_alone and backlog.put(job):
                 return
-            backlog.give_back(1)
+            job.free_place()
         elif loop is not None and not job.subscription.background:
             job.loop = loop
             backlog.held[id(job)] = job
@@ -326,8 +321,15 @@ class Workers:
         held = list(backlog.held.values())
         _refuse_stuck(held, instead)
         _refuse_here([*backlog.loop, *(job.loop for job in held)], instead)
-        with backlog.hurrying():
+        mark = object()
+        try:
+            backlog.hurry(mark)
             return backlog.changed.wait(backlog.is_done, timeout)
+        finally:
+            try:  # noqa: SIM105  # nothing may come before that could be interrupted
+                backlog.hurried.remove(mark)
+            except ValueError:
+                pass
 
     async def drain_async(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # as for drain
         """Wait in a task until nothing is pending; return whether nothing is.
@@ -345,8 +347,15 @@ class Workers:
             return backlog.is_done()
         self._refuse_inside_work("drain_async")
         _refuse_stuck(list(backlog.held.values()), "await drain_async()")
-        with backlog.hurrying():
+        mark = object()
+        try:
+            backlog.hurry(mark)
             return await backlog.changed.wait_async(backlog.is_done, timeout)
+        finally:
+            try:  # noqa: SIM105  # nothing may come before that could be interrupted
+                backlog.hurried.remove(mark)
+            except ValueError:
+                pass
 
     def close(self, timeout: float | None) -> bool:
         """Wait until nothing is pending, and take no more; return whether nothing is pending.

@@ -10,14 +10,16 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background import exit as _exit
-from madcrow_events._background.batching import Gathering
+from madcrow_events._background.batching import Gathering, Turn
 from madcrow_events._background.threads import Alarm, keep_time, serve, work
+from madcrow_events._locks import Lock
+from madcrow_events._moves import move_all, move_last
 from madcrow_events._text import handler_name
 from madcrow_events._waiters import LOOK_EVERY, Listeners
 from madcrow_events.emissions._lazy_asyncio import new_event_loop
@@ -25,7 +27,7 @@ from madcrow_events.exceptions import WouldDeadlockError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from madcrow_events._background.job import Job
 
@@ -65,7 +67,7 @@ class Backlog:
     )
 
     def __init__(self, queue_size: int, max_workers: int) -> None:
-        self.queue: SimpleQueue[Job | Gathering | None] = SimpleQueue()
+        self.queue: SimpleQueue[Job | Turn | None] = SimpleQueue()
         self.queue_size = queue_size
         self.places: list[None] = [None] * queue_size
         self.jobs: dict[int, Job] = {}
@@ -73,48 +75,61 @@ class Backlog:
         self.freed = Listeners(LOOK_EVERY)  # told of places in the queue
         self.changed = Listeners(LOOK_EVERY)  # told when nothing is pending
         self.startable: list[None] = [None] * max_workers
-        self.idle: list[None] = []
+        self.idle: list[object] = []
         self.threads: list[threading.Thread] = []
         self.loop: list[AbstractEventLoop] = []
         self.loop_thread: threading.Thread | None = None
         self.gatherings: dict[int, Gathering] = {}  # by the id of the subscription
-        self.hurried: list[None] = []  # one for each who waits until nothing is pending
+        self.hurried: list[object] = []  # one for each who waits until nothing is pending
         self.alarms: SimpleQueue[Alarm | None] = SimpleQueue()
         self.timer_startable: list[None] = [None]
         self.timer: threading.Thread | None = None
-        self.tally = threading.RLock()  # re-entered by a finalizer that emits
+        self.tally = Lock()  # re-entered by a finalizer that emits
         self.dropped = 0
         self.is_dropping = False
         self.forked = False
         self.is_stopping = False
 
-    def give_back(self, number: int) -> None:
-        """Free places in the queue."""
-        self.places.extend([None] * number)
+    def give_back(self, places: list[None], number: int | None = None) -> None:
+        """Free places in the queue.
+
+        Args:
+            places: what `take` has put them into.
+            number: how many; None for all.
+        """
+        if number is None:
+            number = move_all(places, self.places)
+        else:
+            move_last(places, self.places, number)
         self.freed.tell(number)
 
-    def take(self, number: int) -> bool:
-        """Take so many places in the queue, or none."""
-        taken = 0
+    def take(self, number: int, places: list[None]) -> bool:
+        """Take so many places in the queue, or none; return whether they were free.
+
+        Args:
+            number: how many.
+            places: what they are put into, which is empty.
+        """
         try:
-            while taken < number:
-                self.places.pop()
-                taken += 1
+            move_last(self.places, places, number)
         except IndexError:
-            self.places.extend([None] * taken)
+            move_all(places, self.places)
             self.look_at_batches()  # what waits for more gives its places back
-            return bool(self._report_lost()) and self.take(number)
+            return bool(self._report_lost()) and self.take(number, places)
         if self.is_dropping and 2 * (len(self.places) + 1) >= self.queue_size:
             self.is_dropping = False
         return True
 
-    def take_one(self) -> bool:
+    def take_one(self, places: list[None]) -> bool:
         """Take a place in the queue if one is free.
+
+        Args:
+            places: what it is put into, which is empty.
 
         Raises:
             WouldDeadlockError: none will ever be.
         """
-        if self.take(1):
+        if self.take(1, places):
             return True
         if sum(job.is_stuck() for job in list(self.held.values())) >= self.queue_size:
             raise WouldDeadlockError(
@@ -163,38 +178,27 @@ class Backlog:
         for gathering in list(self.gatherings.values()):
             gathering.look()
 
-    def hurry(self) -> None:
-        """Let no batch wait for more from now on."""
-        self.hurried.append(None)
-        self.look_at_batches()
+    def hurry(self, mark: object = None) -> None:
+        """Let no batch wait for more from now on.
 
-    @contextmanager
-    def hurrying(self) -> Iterator[None]:
-        """Let no batch wait for more until the block ends."""
-        self.hurry()
-        try:
-            yield
-        finally:
-            self.hurried.pop()
+        Args:
+            mark: what is taken out of `hurried` to end that.
+        """
+        self.hurried.append(mark)
+        self.look_at_batches()
 
     def set_alarm(self, due: float, gathering: Gathering) -> None:
         """Let a gathering look at what waits when the clock shows `due`."""
         self.alarms.put((due, next(_number), weakref.ref(gathering)))
-        if self.timer_startable:
-            try:
-                self.timer_startable.pop()
-            except IndexError:  # pragma: no cover  # another thread was faster
-                return
-            thread = threading.Thread(
-                target=keep_time, args=(self,), name="madcrow-events-timer", daemon=True
-            )
-            try:
-                thread.start()
-            except RuntimeError:  # at the exit of the interpreter, for example
-                self.timer_startable.append(None)
-                self.hurry()  # for nobody will ring
-            else:
-                self.timer = thread
+        if self.timer_startable and not self._start_timer():
+            self.hurry()  # for nobody will ring
+
+    def _start_timer(self) -> bool:
+        started: list[threading.Thread] = []
+        thread = self._start(keep_time, "madcrow-events-timer", self.timer_startable, started)
+        if thread is not None:
+            self.timer = thread
+        return thread is not None or not self.timer_startable
 
     # Threads and the loop
 
@@ -203,12 +207,12 @@ class Backlog:
         if not self.threads:
             self._start_thread()
 
-    def put(self, job: Job | Gathering) -> bool:
+    def put(self, work: Job | Turn) -> bool:
         """Give work to a thread; return whether there is one."""
         self.start_a_thread()
         if not self.threads:
             return False
-        self.queue.put(job)
+        self.queue.put(work)
         self.start_enough_threads()
         return True
 
@@ -218,42 +222,66 @@ class Backlog:
             self._start_thread()
 
     def _start_thread(self) -> None:
+        # Among the threads before it runs, so that another emitter queues its job for it meanwhile.
+        self._start(work, "madcrow-events-worker", self.startable, self.threads)
+
+    def _start(
+        self,
+        target: Callable[..., None],
+        name: str,
+        startable: list[None],
+        threads: list[threading.Thread],
+        *arguments: Any,
+    ) -> threading.Thread | None:
+        """Start a thread, if one more may be started.
+
+        Args:
+            target: what it does; called with this backlog.
+            name: the thread's name.
+            startable: something for each thread that may still be started.
+            threads: where the thread is entered.
+            arguments: what the target is called with besides.
+
+        Returns:
+            The thread; None if none can be started, as at the exit of the interpreter.
+        """
+        permit: list[None] = []
+        thread = threading.Thread(target=target, args=(self, *arguments), name=name, daemon=True)
         try:
-            self.startable.pop()
-        except IndexError:
-            return
-        thread = threading.Thread(
-            target=work, args=(self,), name="madcrow-events-worker", daemon=True
-        )
-        # Before it runs, so that another emitter queues its job for it meanwhile.
-        self.threads.append(thread)
-        try:
+            move_last(startable, permit)
+            threads.append(thread)
             thread.start()
-        except RuntimeError:  # at the exit of the interpreter, for example, no thread can start
-            self.threads.remove(thread)
-            self.startable.append(None)
+        except BaseException as error:
+            if not (thread in threads and _has_begun(thread)):
+                with suppress(ValueError):
+                    threads.remove(thread)
+                move_all(permit, startable)
+            if isinstance(error, IndexError | RuntimeError | MemoryError):
+                return None
+            raise
+        return thread
 
     def background_loop(self) -> AbstractEventLoop | None:
         """Return the loop of handlers that nobody awaits; None if it cannot run any more."""
         if self.loop:
             return self.loop[0]
         loop = new_event_loop()
-        self.loop.append(loop)
+        started: list[threading.Thread] = []
+        try:
+            thread = self._start(serve, "madcrow-events-loop", [None], started, loop)
+            if thread is not None:
+                self.loop.append(loop)  # now that it runs, and nobody's work can be stuck in it
+        finally:
+            if loop not in self.loop:
+                _stop_soon(loop, is_running=bool(started))
+        if thread is None:
+            return self.loop[0] if self.loop else None
         if self.loop[0] is not loop:  # another thread was faster
             self.loop.remove(loop)
-            loop.close()
-            return self.loop[0]
-        thread = threading.Thread(
-            target=serve, args=(self, loop), name="madcrow-events-loop", daemon=True
-        )
-        try:
-            thread.start()
-        except RuntimeError:  # as above
-            self.loop.remove(loop)
-            loop.close()
-            return None
-        self.loop_thread = thread
-        return loop
+            _stop_soon(loop, is_running=True)
+        else:
+            self.loop_thread = thread
+        return self.loop[0]
 
     def stop(self) -> None:
         """Let the threads end when they have nothing to do any more."""
@@ -273,6 +301,23 @@ class Backlog:
         for thread in [*self.threads, self.loop_thread, self.timer]:
             if thread is not None and thread is not threading.current_thread():
                 thread.join(min(max(0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
+
+
+def _has_begun(thread: threading.Thread) -> bool:
+    """Whether a thread runs, the start of which was interrupted, or will in a moment."""
+    for _ in range(100):
+        if thread.ident is not None or thread.is_alive():
+            return True
+        time.sleep(0.001)
+    return False
+
+
+def _stop_soon(loop: AbstractEventLoop, *, is_running: bool) -> None:
+    """Let a loop end that nobody will use."""
+    if is_running:
+        loop.call_soon_threadsafe(loop.stop)
+    else:
+        loop.close()
 
 
 def _forget(reference: weakref.ref[Backlog], key: int) -> Callable[[Any], None]:

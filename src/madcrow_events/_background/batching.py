@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import log_unannounced
+from madcrow_events._moves import move_first, move_last
 from madcrow_events.emissions._frames import CURRENT, Surroundings
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._observing import watching_handler
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions import HandlerFailure
     from madcrow_events.subscriptions import Subscription
 
-__all__ = ["Gathering", "call_batch_here"]
+__all__ = ["Gathering", "Turn", "call_batch_here"]
 
 
 class Gathering:
@@ -48,14 +49,13 @@ class Gathering:
 
     __slots__ = (
         "__weakref__",
-        "_handed_over",
         "_is_alarmed",
-        "_token",
-        "_waiting",
         "backlog",
         "is_async",
         "limits",
         "owner",
+        "token",
+        "waiting",
     )
 
     def __init__(self, backlog: Backlog, limits: Batch, *, is_async: bool) -> None:
@@ -63,9 +63,8 @@ class Gathering:
         self.limits = limits
         self.is_async = is_async
         self.owner: weakref.ref[Subscription] | None = None
-        self._waiting: deque[Job] = deque()
-        self._token: list[None] = [None]
-        self._handed_over: list[None] = []
+        self.waiting: deque[Job] = deque()
+        self.token: list[None] = [None]  # for whoever has the turn
         self._is_alarmed = False
 
     def add(self, job: Job) -> None:
@@ -76,28 +75,27 @@ class Gathering:
             job.loop = self.backlog.background_loop()
         else:
             self.backlog.start_a_thread()
-        self._waiting.append(job)
+        self.waiting.append(job)
         self.look()
 
     def look(self) -> None:
         """See to it that what waits is handled in time: now if it is due, else when it will be."""
+        turn = Turn(self)
         while self._is_due():
             try:
-                self._token.pop()
-            except IndexError:  # whoever has it looks again
-                return
-            self._handed_over.append(None)
-            try:
-                if self._is_due() and self._hand_over():
+                move_last(self.token, turn.token)
+                if self._is_due() and self._hand_over(turn):
                     return
-            except BaseException:  # the emitter is interrupted
-                self._take_back()
+            except IndexError:  # whoever has the turn looks again
+                return
+            except BaseException:  # the emitter is interrupted, or the stack is full
+                turn.give_back()
                 raise
-            self._take_back()
+            turn.give_back()
         self._set_alarm()
 
     def _is_due(self) -> bool:
-        waiting = self._waiting
+        waiting = self.waiting
         try:
             first = waiting[0]
         except IndexError:
@@ -112,82 +110,124 @@ class Gathering:
         # One at a time will do: when it rings, the next is set.
         if not self._is_alarmed:
             try:
-                due = self._waiting[0].due
+                due = self.waiting[0].due
             except IndexError:
                 return
             self._is_alarmed = True
-            self.backlog.set_alarm(due, self)
+            try:
+                self.backlog.set_alarm(due, self)
+            except BaseException:
+                self._is_alarmed = False
+                raise
 
     def ring(self) -> None:
         """Look, for an alarm has come due."""
         self._is_alarmed = False
         self.look()
 
-    def _hand_over(self) -> bool:
-        """Let a thread or the loop handle a batch, and have the token; else do so here."""
+    def _hand_over(self, turn: Turn) -> bool:
+        """Let a thread or the loop have the turn; else handle the batch here."""
         if not self.is_async:
-            if self.backlog.put(self):
+            if self.backlog.put(turn):
                 return True
         else:
             loop = self.backlog.background_loop()
             if loop is not None:
-                loop.call_soon_threadsafe(self._begin, loop, context=Context())
+                loop.call_soon_threadsafe(turn.begin, loop, context=Context())
                 return True
-        call_batch_here(self._take())
+        turn.handle()
         return False
 
-    def _take_over(self) -> bool:
-        """Tell whether the token is the caller's, to whom the batch was handed over."""
-        try:
-            self._handed_over.pop()
-        except IndexError:
-            return False
-        return True
 
-    def _take_back(self) -> None:
-        """Take the token back, unless whoever was handed the batch has begun already."""
-        if self._take_over():
-            self._token.append(None)
+class Turn:
+    """The turn to handle the next batch of a gathering, which one has at a time.
 
-    def _take(self) -> list[Job]:
-        taken: list[Job] = []
-        while self._waiting and len(taken) < self.limits.max_size:
-            taken.append(self._waiting.popleft())
-        if not self.is_async:
-            self.backlog.give_back(len(taken))
+    Attributes:
+        token: what makes it the turn; empty if somebody else has that.
+    """
+
+    __slots__ = ("_gathering", "_jobs", "token")
+
+    def __init__(self, gathering: Gathering) -> None:
+        self._gathering = gathering
+        self._jobs: list[Job] = []
+        self.token: list[None] = []
+
+    def give_back(self) -> None:
+        """Let others have the turn, unless whoever it was handed to has begun already."""
+        # As deep as what took it, for the stack may be full.
+        with suppress(IndexError):
+            move_last(self.token, self._gathering.token)
+
+    def handle(self) -> None:
+        """Call the handler with what waits, as much as fits into a batch."""
+        gathering = self._gathering
+        with suppress(IndexError):
+            move_first(gathering.waiting, self._jobs, gathering.limits.max_size)
         # Without what was lost, for its emitter was interrupted.
-        return [job for job in taken if id(job) in self.backlog.jobs]
+        jobs = [job for job in self._jobs if job.claim()]
+        for job in jobs:
+            job.free_place()
+        call_batch_here(jobs)
+        self._jobs.clear()
 
-    def run(self) -> None:
-        """Handle a batch, in a thread of the backlog."""
-        if self._take_over():
-            call_batch_here(self._take())
-            self._release()
+    def work_off(self) -> None:
+        """Handle a batch, in a worker."""
+        ours = Turn(self._gathering)
+        try:
+            move_last(self.token, ours.token)
+        except IndexError:  # it was taken back
+            return
+        try:
+            ours.handle()
+        except BaseException as error:
+            ours.lose("it was interrupted", error)
+            raise
+        ours.end()
 
-    def _release(self) -> None:
-        self._token.append(None)
-        self.look()
+    def begin(self, loop: AbstractEventLoop) -> None:
+        """Make a task of an async handler's batch; called in the loop's thread."""
+        ours = Turn(self._gathering)
+        try:
+            move_last(self.token, ours.token)
+        except IndexError:  # it was taken back
+            return
+        try:
+            ours._begin(loop)
+        except BaseException as error:
+            ours.lose("it was interrupted", error)
+            raise
 
     def _begin(self, loop: AbstractEventLoop) -> None:
-        """Make a task of an async handler's batch; called in the loop's thread."""
-        if not self._take_over():
-            return
-        jobs = self._take()
+        gathering = self._gathering
+        with suppress(IndexError):
+            move_first(gathering.waiting, self._jobs, gathering.limits.max_size)
+        jobs = [job for job in self._jobs if job.claim()]
         make = load_async_loop().asyncio.Task
         task = make(_call_async(jobs), loop=loop, context=Context())
         for job in jobs:
             job.task = task
-        task.add_done_callback(partial(self._task_is_done, jobs), context=Context())
+        task.add_done_callback(self._task_is_done, context=Context())
 
-    def _task_is_done(self, jobs: list[Job], task: Task[None]) -> None:
+    def _task_is_done(self, task: Task[None]) -> None:
         """Go on, and report a task that was cancelled before it began, or was broken off."""
         if task.cancelled():
-            _lose(jobs, "its task was cancelled")
+            _lose(self._jobs, "its task was cancelled")
         else:
             error = task.exception()
             if error is not None:
-                _lose(jobs, "its task was broken off", error)
-        self._release()
+                _lose(self._jobs, "its task was broken off", error)
+        self.end()
+
+    def lose(self, reason: str, cause: BaseException | None = None) -> None:
+        """Report what was taken from what waits, and will not come to its end."""
+        _lose(self._jobs, reason, cause)
+        self.end()
+
+    def end(self) -> None:
+        """Let others have the turn, and look whether one more batch is due."""
+        self.give_back()
+        self._gathering.look()
 
 
 def _prepared(jobs: list[Job]) -> Job:
@@ -279,6 +319,8 @@ def _keep(jobs: list[Job], value: Any) -> None:
 
 def _lose(jobs: list[Job], reason: str, cause: BaseException | None = None) -> None:
     """Report a batch that will not come to its end."""
+    for job in jobs:
+        job.ticket.clear()
     pending = [job for job in jobs if job.emission._values[job.branch.index] is PENDING]
     if pending:
         error = HandlerCancelledError(reason)

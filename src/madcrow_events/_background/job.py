@@ -34,11 +34,12 @@ class Job:
         "due",
         "emission",
         "handler",
-        "holds_place",
         "item",
         "loop",
+        "place",
         "subscription",
         "task",
+        "ticket",
     )
 
     def __init__(
@@ -59,12 +60,27 @@ class Job:
         self.due = 0.0
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None
-        self.holds_place = False
+        self.place: list[None] = []  # in the queue, as long as it holds one
+        self.ticket: list[None] = [None]  # for whoever begins with it, or reports it as lost
 
     @property
     def owner(self) -> Subscription:
         """The subscription; that of the pattern for a pattern's part."""
         return self.subscription._owner or self.subscription
+
+    def claim(self) -> bool:
+        """Take it over, to begin with it or to report it; return whether nobody has done so."""
+        try:
+            self.ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def work_off(self) -> None:
+        """Call a plain handler in a worker, unless it has been reported as lost."""
+        if self.claim():
+            self.free_place()
+            self.context.run(self.run)
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
@@ -93,6 +109,8 @@ class Job:
 
     def begin(self) -> None:
         """Make a task of an async handler; called in the loop's thread."""
+        if not self.claim():
+            return
         # Not by the loop's task factory: an eager one would run the handler inside of emit.
         make = load_async_loop().asyncio.Task
         self.task = make(self.run_async(), loop=self.loop, context=self.context)
@@ -109,6 +127,8 @@ class Job:
 
     def run_in_place(self) -> None:
         """Call the handler here and now, for at the interpreter's exit nobody else can."""
+        if not self.claim():
+            return
         if self.subscription.batch is not None:
             call_batch_here([self])
         elif not self.subscription._shape.is_async:
@@ -126,7 +146,8 @@ class Job:
         return not (loop.is_running() or loop.is_closed())
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """Report a handler that will not come to its end."""
+        """Report a handler that will not come to its end; nobody begins with it any more."""
+        self.ticket.clear()
         if self.backlog.jobs.pop(id(self), None) is not None:
             if self.emission._values[self.branch.index] is PENDING:
                 error = HandlerCancelledError(reason)
@@ -141,9 +162,8 @@ class Job:
 
     def free_place(self) -> None:
         """Give its place in the queue back, if it holds one still."""
-        if self.holds_place:
-            self.holds_place = False
-            self.backlog.give_back(1)
+        if self.place:
+            self.backlog.give_back(self.place)
 
     def _leave(self) -> None:
         self.backlog.held.pop(id(self), None)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import heapq
 import time
 from contextlib import suppress
-from queue import Empty
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
-from madcrow_events._background.batching import Gathering
 from madcrow_events._logs import LOGGER
 from madcrow_events._text import type_name
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
@@ -18,27 +17,45 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from madcrow_events._background.backlog import Backlog
+    from madcrow_events._background.batching import Gathering, Turn
+    from madcrow_events._background.job import Job
 
 
 __all__ = ["Alarm", "keep_time", "serve", "work"]
 
 
 def work(backlog: Backlog) -> None:
-    """Take from the queue until told to stop; the target of each thread."""
+    """Take from the queue until told to stop; the target of each worker.
+
+    Whatever is raised here ends what was taken, and not the worker.
+    """
+    taken: list[Job | Turn | None] = []
     while not backlog.forked:
-        backlog.idle.append(None)
-        job = backlog.queue.get()
-        backlog.idle.pop()
-        if job is None:
-            return
-        # Again, for this thread was still counted as idle a moment ago.
-        backlog.start_enough_threads()
-        if isinstance(job, Gathering):
-            job.run()
-        else:
-            backlog.give_back(1)
-            job.context.run(job.run)
-        del job
+        try:
+            if _take(backlog, taken) is None:
+                return
+            # Again, for this thread was still counted as idle a moment ago.
+            backlog.start_enough_threads()
+            for job in taken:
+                job.work_off()  # type: ignore[union-attr]  # it is not None
+        except BaseException as error:  # noqa: BLE001  # the next job must find its worker
+            for job in taken:
+                job.lose("it was interrupted", error)  # type: ignore[union-attr]  # as above
+            LOGGER.error("a background worker was interrupted by %s", type_name(type(error)))
+        taken.clear()
+        job = None
+
+
+def _take(backlog: Backlog, taken: list[Job | Turn | None]) -> Job | Turn | None:
+    """Wait for work; return it, and put it into a list in the step that takes it from the queue."""
+    mark = object()
+    try:
+        backlog.idle.append(mark)
+        taken.extend(map(SimpleQueue.get, (backlog.queue,)))
+    finally:
+        with suppress(ValueError):
+            backlog.idle.remove(mark)
+    return taken[0]
 
 
 Alarm: TypeAlias = "tuple[float, int, weakref.ref[Gathering]]"
@@ -66,15 +83,17 @@ def keep_time(backlog: Backlog) -> None:
 
 
 def serve(backlog: Backlog, loop: AbstractEventLoop) -> None:
-    """Run the background loop; the target of its thread."""
+    """Run a background loop until it is stopped; the target of its thread."""
     load_async_loop().asyncio.set_event_loop(loop)
-    while not (backlog.is_stopping or loop.is_closed()):
+    is_wanted = True
+    while is_wanted:
         try:
             loop.run_forever()
         except BaseException as error:  # noqa: BLE001  # an exit of a task that a handler started
             LOGGER.error(
                 "a task in the background loop ended with %s", type_name(type(error))
             )  # its traceback is its author's
+        is_wanted = loop in backlog.loop and not (backlog.is_stopping or loop.is_closed())
     try:
         asyncio = load_async_loop().asyncio
         left = asyncio.all_tasks(loop)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events.emissions._causes import place
 from madcrow_events.emissions._failures import add_failure, failures_of
 from madcrow_events.emissions._frames import Branch, Frame, emission_of, enclosing
-from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import EmissionDepthError
 
 if TYPE_CHECKING:
@@ -72,10 +71,7 @@ def pass_on_broken_chain(emission: Emission[Any]) -> None:
     if failures is None or not failures.has_failed or not emission.depth:
         return
     if is_broken(outermost(emission)):
-        emission._abandon()
-        error = _depth_error(emission)
-        stop_watching(emission, error)
-        raise error
+        raise _depth_error(emission)
 
 
 def _break_chain(root: Emission[Any] | Branch, error: EmissionDepthError) -> None:

@@ -7,7 +7,6 @@ and failures become objects when somebody asks for them.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
 
@@ -23,13 +22,16 @@ from madcrow_events.emissions._frames import (
     NO_FIELDS,
     Branch,
     Frame,
+    Surroundings,
+    current,
     emission_of,
     enclosing,
+    enter,
     frames,
+    leave,
     running,
     surround,
     surroundings_of,
-    within,
 )
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
@@ -42,7 +44,7 @@ from madcrow_events.exceptions import (
 from madcrow_events.models import BaseEventContext, GenericEventContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from madcrow_events.dispatcher import EventDispatcher
@@ -160,20 +162,22 @@ class Emission(Generic[PayloadT_co]):
         """The id of the emission that began the chain of causes; its own if nothing caused it."""
         return trace_of(self).root.id
 
-    @contextmanager
-    def as_cause(self) -> Iterator[None]:
+    def as_cause(self) -> AbstractContextManager[None]:
         """Let what is emitted in the block count as caused by this emission.
 
         For code that works on an emission elsewhere: a batch handler that goes through its
         emissions, or a thread with a queue of its own. What was filled in by the emission's
         `event_scope` is filled in there, too.
         """
-        surroundings = surround(CURRENT.get(None))
+        return _AsCause(self)
+
+    def _causing(self) -> Surroundings:
+        """Return surroundings in the present context whose cause is this emission."""
+        surroundings = surround(current())
         around = surroundings_of(self)
         surroundings._fields = NO_FIELDS if around is None else around._inherited_fields()
         surroundings._cause = trace_of(self)
-        with within(surroundings):
-            yield
+        return surroundings
 
     @property
     def state(self) -> EmissionState:
@@ -301,14 +305,23 @@ class Emission(Generic[PayloadT_co]):
         # emission; only another thread can wait for it, and seldom will.
         return Listeners(look_every=0.001)
 
-    def _abandon(self) -> None:
-        """Count the handlers that have not been called as never to be called."""
-        values = self._values
-        values.extend([NO_RESULT] * (len(self._plan.subscriptions) - len(values)))
-        if type(values) is Outcomes:
-            if values.places and self.dispatcher is not None:
-                self.dispatcher._workers.give_back(values)
+    def _abandon(self, error: BaseException | None = None) -> None:
+        """Count the handlers that have not begun as never to be called; doing so again is no error.
+
+        Args:
+            error: what goes through to the emitter, and is told to the observers.
+        """
+        values = getattr(self, "_values", None)
+        if isinstance(values, HeldBack):
+            values.drop()
+        elif isinstance(values, list):
+            values.extend([NO_RESULT] * (len(self._plan.subscriptions) - len(values)))
+        if type(values) is Outcomes and self.dispatcher is not None:
+            self.dispatcher._workers.abandon(self)
             values.tell()
+        failures = getattr(self, "_failures", None)
+        if failures is not None and failures.watch is not None:
+            failures.watch.leave(error)
 
     def __repr__(self) -> str:
         """Name the event and count its outcome; no value of the context is shown (G1)."""
@@ -401,6 +414,22 @@ class Emission(Generic[PayloadT_co]):
         twin._payload = context
         twin._running = False
         return twin
+
+
+class _AsCause:
+    """A block in which an emission is the cause of what is emitted."""
+
+    __slots__ = ("__weakref__", "_emission", "_frame")
+
+    def __init__(self, emission: Emission[Any]) -> None:
+        self._emission = emission
+
+    def __enter__(self) -> None:
+        self._frame = self._emission._causing()
+        enter(self._frame, self)
+
+    def __exit__(self, *exc_info: object) -> None:
+        leave(self._frame)
 
 
 def current_event() -> Emission[Any] | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from typing import TYPE_CHECKING
+
+from madcrow_events._locks import Lock
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["load_async_loop", "new_event_loop", "running_loop"]
 
 # Re-entrant, for a finalizer that runs during the import may emit, or fork.
-_importing = threading.RLock()
+_importing = Lock()
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
     os.register_at_fork(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import LOGGER, log_observer_failure
 from madcrow_events._text import handler_name, type_name
-from madcrow_events.emissions._failures import is_failure
+from madcrow_events.emissions._failures import failures_of, is_failure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,7 @@ __all__ = [
     "is_watched",
     "log_skipped",
     "stop_watching",
+    "watch",
     "watching_handler",
 ]
 
@@ -66,43 +67,40 @@ class Watch:
         handler: the handler that is called; left out around the emission itself.
     """
 
-    __slots__ = ("_dispatcher", "_entered")
+    __slots__ = ("_emission", "_entered", "_handler")
 
     def __init__(self, emission: Emission[Any], *handler: Any) -> None:
+        self._emission = emission
+        self._handler = handler
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
-        dispatcher: Any = emission.dispatcher
-        self._dispatcher: Any = dispatcher
-        observers: tuple[Observer, ...] = ()
-        if not _observing.get():
-            observers = tuple(dispatcher._observers)
+
+    def enter(self) -> None:
+        """Enter the observers, the first first."""
+        dispatcher: Any = self._emission.dispatcher
+        observing = _observing.get()
+        observers: tuple[Observer, ...] = () if observing else tuple(dispatcher._observers)
         if is_debugging():
             observers = (*observers, _debug_log)
-        token = _observing.set(True)
         try:
-            self._enter(observers, emission, handler)
+            _observing.set(True)
+            for observer in observers:
+                self._enter(observer)
         finally:
-            _observing.reset(token)
+            _observing.set(observing)
 
-    def _enter(
-        self, observers: tuple[Observer, ...], emission: Emission[Any], handler: tuple[Any, ...]
-    ) -> None:
-        for observer in observers:
-            try:
-                around = (
-                    observer.handling(emission, *handler)
-                    if handler
-                    else observer.emission(emission)
-                )
-                around.__enter__()
-            except BaseException as error:
-                if not is_failure(error):
-                    self.leave(error)
-                    if not handler and emission._plan.subscriptions:
-                        emission._abandon()  # for the places in the queue that are set aside
-                    raise
-                self._log_failure(observer, error)
+    def _enter(self, observer: Observer) -> None:
+        try:
+            if self._handler:
+                around = observer.handling(self._emission, *self._handler)
             else:
-                self._entered.append((observer, around))
+                around = observer.emission(self._emission)
+            around.__enter__()
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            self._log_failure(observer, error)
+        else:
+            self._entered.append((observer, around))
 
     def leave(self, error: BaseException | None = None) -> None:
         """Let the observers go, the last first; doing so again is no error.
@@ -110,11 +108,12 @@ class Watch:
         Args:
             error: what ended what they observed, if anything did.
         """
-        token = _observing.set(True)
+        observing = _observing.get()
         try:
+            _observing.set(True)
             self._leave(error)
         finally:
-            _observing.reset(token)
+            _observing.set(observing)
 
     def _leave(self, error: BaseException | None) -> None:
         told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
@@ -131,10 +130,16 @@ class Watch:
                 self._log_failure(observer, raised)
 
     def _log_failure(self, observer: Observer, error: BaseException) -> None:
-        log_observer_failure(observer, error, tracebacks=self._dispatcher.log_tracebacks)
+        dispatcher: Any = self._emission.dispatcher
+        log_observer_failure(observer, error, tracebacks=dispatcher.log_tracebacks)
 
     def __enter__(self) -> Self:
-        """Return it; the observers have been entered."""
+        """Enter the observers; let those go that were entered if that is interrupted."""
+        try:
+            self.enter()
+        except BaseException as error:
+            self.leave(error)
+            raise
         return self
 
     def __exit__(
@@ -145,6 +150,12 @@ class Watch:
     ) -> None:
         """Let the observers go; what they swallow is raised all the same."""
         self.leave(error)
+
+
+def watch(emission: Emission[Any]) -> None:
+    """Enter what watches an emission, until `stop_watching`."""
+    failures_of(emission).watch = made = Watch(emission)
+    made.enter()
 
 
 def watching_handler(emission: Emission[Any], handler: Any) -> AbstractContextManager[object]:

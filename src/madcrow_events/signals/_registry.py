@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -10,6 +9,7 @@ import blinker
 from typing_extensions import Unpack
 
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._locks import Lock
 from madcrow_events._logs import LOGGER
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
@@ -61,7 +61,7 @@ class SignalRegistry(blinker.Namespace):
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     @overload
     def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...

@@ -29,7 +29,7 @@ from madcrow_events.subscriptions._call_specs import ASYNC_RECEIVER, RECEIVER
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._signatures import is_async, read_shape
-from madcrow_events.subscriptions._table import SubscriptionTable
+from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -267,7 +267,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
         """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
-        return self._table.muted()
+        return Mute(self._table)
 
     @property
     def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker
