@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import traceback
-from contextlib import suppress
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, printable, type_name
 
 __all__ = [
@@ -58,9 +58,12 @@ def log_unannounced(event: str, error: BaseException) -> None:
 
 def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
     """Log who failed and with what; whatever goes wrong with that is not the emitter's matter."""
-    with suppress(Exception):  # a filter of the application, say
+    try:
         if LOGGER.isEnabledFor(logging.ERROR):
             LOGGER.handle(_failure_record(who, error, tracebacks=tracebacks))
+    except Exception as raised:  # by a filter of the application, say
+        if is_interrupt(raised):
+            raise
 
 
 def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logging.LogRecord:
@@ -84,6 +87,8 @@ def _indented_traceback(error: BaseException) -> str:
     """Format a traceback so that none of its lines can pass for a line of the log."""
     try:
         lines = "".join(traceback.format_exception(error)).splitlines()
-    except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
+    except Exception as raised:  # an exception can be made so that it cannot be shown
+        if is_interrupt(raised):
+            raise
         lines = [f"{type(error).__name__}, which cannot be formatted"]
     return "\n".join(_TRACEBACK_MARGIN + printable(line, limit=2000) for line in lines)

@@ -49,6 +49,9 @@ Overflow: TypeAlias = Literal["block", "raise", "drop"]
 
 _MOST = 1_000_000
 
+_UNABLE = (RuntimeError, MemoryError, OSError)
+"""What is raised where no thread or loop can be made, or the stack is full."""
+
 _left_behind: list[AbstractEventLoop] = []
 """The loops that a forked child inherited, which it can neither run nor close."""
 
@@ -161,6 +164,7 @@ class Workers:
                 return outcomes
         if self._backlog.take(needed, outcomes.places):
             return outcomes
+        emission._values = held  # which is dropped, if a `deferred` block has held it back
         fix = f"queue_size={needed} or more"
         if needed <= self.queue_size:
             fix = "a larger queue_size, or emit it again later"
@@ -265,7 +269,8 @@ class Workers:
         except BaseException as error:
             if job.claim():
                 job.lose("it could not be started", error)
-            if not isinstance(error, RuntimeError | MemoryError):
+            # What keeps it from starting is its failure; what interrupts the emitter is raised.
+            if isinstance(error, TimeoutError) or not isinstance(error, _UNABLE):
                 raise
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:

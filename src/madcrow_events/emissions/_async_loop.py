@@ -38,6 +38,7 @@ their own event double at every level; all side by side, they would use up the m
 before the 64th level ends them (F5).
 """
 
+_inherited = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _Task = asyncio.Task
@@ -135,50 +136,61 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         make, options = loop.create_task, {"name": emission.signal.name}
     branch = Branch(emission, index)
     first = index
-    token = _enter(branch)
+    inherited = _inherited(None)
     is_used = False
     argument: Any
-    for style, calls in segments:
-        run: Any = _with
-        if style == BY_KEYWORDS:
-            run, argument = _with_keywords, emission._keywords()
-        elif style == BY_OPTIONS:
-            run, argument = _with_options, emission
-        elif style != BY_CONTEXT:
-            argument = emission
-        elif context is not None:
-            argument = context
-        else:
-            run, argument = _with_model, emission
-        for call in calls:
-            # Handlers that finish at once share a branch, for one is over before the next begins.
-            if is_used:
-                branch = Branch(emission, index)
-                first = index
-                _enter(branch)
-            branch.index = index
-            index += 1
-            running = run(call, sender, argument, values, branch)
-            task = make(running, **options)
-            if task.done():
-                is_used = branch.broken
-                if is_used and values.exit is not None:
-                    break
+    token = None
+    try:
+        token = _enter(branch)
+        for style, calls in segments:
+            run: Any = _with
+            if style == BY_KEYWORDS:
+                run, argument = _with_keywords, emission._keywords()
+            elif style == BY_OPTIONS:
+                run, argument = _with_options, emission
+            elif style != BY_CONTEXT:
+                argument = emission
+            elif context is not None:
+                argument = context
+            else:
+                run, argument = _with_model, emission
+            for call in calls:
+                # Handlers that finish at once share a branch: one is over before the next begins.
+                if is_used:
+                    branch = Branch(emission, index)
+                    first = index
+                    _enter(branch)
+                branch.index = index
+                index += 1
+                running = run(call, sender, argument, values, branch)
+                task = make(running, **options)
+                if task.done():
+                    is_used = branch.broken
+                    if is_used and values.exit is not None:
+                        break
+                    continue
+                if unfinished is None:
+                    unfinished = _Unfinished(emission, loop)
+                if first != branch.index:
+                    branch.task = task
+                branch.unfinished = unfinished
+                unfinished.left += 1
+                unfinished.started.append((task, branch))
+                is_used = True
+            else:
                 continue
-            if unfinished is None:
-                unfinished = _Unfinished(emission, loop)
-            if first != branch.index:
-                branch.task = task
-            branch.unfinished = unfinished
-            unfinished.left += 1
-            unfinished.started.append((task, branch))
-            is_used = True
+            break
+        if not is_used:
+            branch._running = False
+    except BaseException:
+        if unfinished is not None:
+            unfinished.cancel()
+        raise
+    finally:
+        if token is None:  # interrupted as it was entered
+            _enter(inherited)  # type: ignore[arg-type]  # None is the same as left empty
         else:
-            continue
-        break
-    if not is_used:
-        branch._running = False
-    _leave(token)
+            _leave(token)
     if unfinished is not None:
         if "eager_start" not in options:
             # Runs after the first step of each task.
@@ -196,31 +208,40 @@ async def _with_keywords(
     call: Any, sender: Any, keywords: dict[str, Any], values: Outcomes, branch: Branch
 ) -> None:
     try:
-        values[branch.index] = await call(sender, **keywords)
-    except BaseException as error:  # noqa: BLE001  # _record keeps what may not be swallowed
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await call(sender, **keywords)
+        except BaseException as error:  # noqa: BLE001  # _record keeps what may not be swallowed
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 async def _with(call: Any, _sender: Any, argument: Any, values: Outcomes, branch: Branch) -> None:
     try:
-        values[branch.index] = await call(argument)
-    except BaseException as error:  # noqa: BLE001  # as above
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await call(argument)
+        except BaseException as error:  # noqa: BLE001  # as above
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 async def _with_model(
     call: Any, _sender: Any, emission: Emission[Any], values: Outcomes, branch: Branch
 ) -> None:
     try:
-        values[branch.index] = await call(emission._context_as(emission.signal._models))
-    except BaseException as error:  # noqa: BLE001  # as above
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await call(emission._context_as(emission.signal._models))
+        except BaseException as error:  # noqa: BLE001  # as above
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 async def _with_options(
@@ -231,11 +252,14 @@ async def _with_options(
     branch: Branch,
 ) -> None:
     try:
-        values[branch.index] = await _obeying(subscription, emission)
-    except BaseException as error:  # noqa: BLE001  # as above
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await _obeying(subscription, emission)
+        except BaseException as error:  # noqa: BLE001  # as above
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
@@ -252,6 +276,17 @@ def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
         values[branch.index] = NO_RESULT
     else:
         record_in_branch(branch, error)
+
+
+def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
+    """Let the emitter have what interrupted the end of a task, and not a handler."""
+    values.exit = values.exit or error
+    branch.broken = True
+    if values[branch.index] is PENDING:
+        values[branch.index] = NO_RESULT
+    branch.finish()
+    if branch.unfinished is not None:
+        branch.unfinished.wake()
 
 
 class _Unfinished:
@@ -280,10 +315,8 @@ class _Unfinished:
                 await self.waiter
         except asyncio.CancelledError as error:
             self.values.exit = self.values.exit or error
-        except GeneratorExit:  # closed, so nothing can be awaited any more
-            if not self.loop.is_closed():
-                for task, _ in self.started:
-                    task.cancel()
+        except BaseException:  # closed, or interrupted, so nothing can be awaited any more
+            self.cancel()
             raise
         if self.values.exit is not None:
             await self._cancel()
@@ -291,9 +324,14 @@ class _Unfinished:
         self.started.clear()
         self.values.loop = None
 
+    def cancel(self) -> None:
+        """Cancel what has not finished."""
+        if not self.loop.is_closed():
+            for task, _ in self.started:
+                task.cancel()
+
     async def _cancel(self) -> None:
-        for task, _ in self.started:
-            task.cancel()
+        self.cancel()
         while left := [task for task, _ in self.started if not task.done()]:
             try:
                 await asyncio.wait(left)

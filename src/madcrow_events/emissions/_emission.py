@@ -7,6 +7,7 @@ and failures become objects when somebody asks for them.
 
 from __future__ import annotations
 
+from contextlib import ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
 
@@ -416,13 +417,14 @@ class Emission(Generic[PayloadT_co]):
         return twin
 
 
-class _AsCause:
+class _AsCause(ContextDecorator):
     """A block in which an emission is the cause of what is emitted."""
-
-    __slots__ = ("__weakref__", "_emission", "_frame")
 
     def __init__(self, emission: Emission[Any]) -> None:
         self._emission = emission
+
+    def _recreate_cm(self) -> _AsCause:
+        return _AsCause(self._emission)  # for each call of a function that it decorates
 
     def __enter__(self) -> None:
         self._frame = self._emission._causing()

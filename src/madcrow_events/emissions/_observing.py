@@ -19,7 +19,6 @@ from madcrow_events.emissions._failures import failures_of, is_failure
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
-    from typing import Self
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
@@ -58,42 +57,44 @@ _observing: ContextVar[bool] = ContextVar("madcrow_events.observing", default=Fa
 
 
 class Watch:
-    """The observers of one emission, or of one call of a handler; a context manager.
+    """The observers of one emission, or of one call of a handler.
 
     Whatever they raise or swallow, what is observed goes on as if they were not there.
 
     Args:
-        emission: what is emitted.
-        handler: the handler that is called; left out around the emission itself.
+        dispatcher: whose observers they are.
     """
 
-    __slots__ = ("_emission", "_entered", "_handler")
+    # Without the emission, which holds it.
+    __slots__ = ("_dispatcher", "_entered")
 
-    def __init__(self, emission: Emission[Any], *handler: Any) -> None:
-        self._emission = emission
-        self._handler = handler
+    def __init__(self, dispatcher: EventDispatcher) -> None:
+        self._dispatcher = dispatcher
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
 
-    def enter(self) -> None:
-        """Enter the observers, the first first."""
-        dispatcher: Any = self._emission.dispatcher
+    def enter(self, emission: Emission[Any], *handler: Any) -> None:
+        """Enter the observers, the first first.
+
+        Args:
+            emission: what is emitted.
+            handler: the handler that is called; left out around the emission itself.
+        """
         observing = _observing.get()
-        observers: tuple[Observer, ...] = () if observing else tuple(dispatcher._observers)
+        observers: tuple[Observer, ...] = () if observing else tuple(self._dispatcher._observers)
         if is_debugging():
             observers = (*observers, _debug_log)
         try:
             _observing.set(True)
             for observer in observers:
-                self._enter(observer)
+                self._enter(observer, emission, handler)
         finally:
             _observing.set(observing)
 
-    def _enter(self, observer: Observer) -> None:
+    def _enter(self, observer: Observer, emission: Emission[Any], handler: tuple[Any, ...]) -> None:
         try:
-            if self._handler:
-                around = observer.handling(self._emission, *self._handler)
-            else:
-                around = observer.emission(self._emission)
+            around = (
+                observer.handling(emission, *handler) if handler else observer.emission(emission)
+            )
             around.__enter__()
         except BaseException as error:
             if not is_failure(error):
@@ -130,17 +131,26 @@ class Watch:
                 self._log_failure(observer, raised)
 
     def _log_failure(self, observer: Observer, error: BaseException) -> None:
-        dispatcher: Any = self._emission.dispatcher
-        log_observer_failure(observer, error, tracebacks=dispatcher.log_tracebacks)
+        log_observer_failure(observer, error, tracebacks=self._dispatcher.log_tracebacks)
 
-    def __enter__(self) -> Self:
-        """Enter the observers; let those go that were entered if that is interrupted."""
+
+class _HandlerWatch(Watch):
+    """The observers of one call of a handler, for a `with` block."""
+
+    __slots__ = ("_emission", "_handler")
+
+    def __init__(self, emission: Emission[Any], handler: Any) -> None:
+        dispatcher: Any = emission.dispatcher
+        super().__init__(dispatcher)
+        self._emission = emission
+        self._handler = handler
+
+    def __enter__(self) -> None:
         try:
-            self.enter()
+            self.enter(self._emission, self._handler)
         except BaseException as error:
             self.leave(error)
             raise
-        return self
 
     def __exit__(
         self,
@@ -154,15 +164,16 @@ class Watch:
 
 def watch(emission: Emission[Any]) -> None:
     """Enter what watches an emission, until `stop_watching`."""
-    failures_of(emission).watch = made = Watch(emission)
-    made.enter()
+    dispatcher: Any = emission.dispatcher
+    failures_of(emission).watch = made = Watch(dispatcher)
+    made.enter(emission)
 
 
 def watching_handler(emission: Emission[Any], handler: Any) -> AbstractContextManager[object]:
-    """Return what is entered around a call of a handler: a `Watch`, if anybody watches."""
+    """Return what is entered around a call of a handler: its observers, if anybody watches."""
     dispatcher = emission.dispatcher
     if dispatcher is not None and is_watched(dispatcher):
-        return Watch(emission, handler)
+        return _HandlerWatch(emission, handler)
     return nullcontext()
 
 

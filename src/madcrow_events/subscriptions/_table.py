@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -44,14 +45,15 @@ _muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", defau
 """The `muted` blocks of this context, and of those that it was copied from."""
 
 
-class Mute:
+class Mute(ContextDecorator):
     """A block in which the handlers of one signal are not called from its context."""
-
-    __slots__ = ("__weakref__", "_muting", "_table")
 
     def __init__(self, table: SubscriptionTable) -> None:
         self._table = table
         self._muting: Muting = weakref.ref(self)
+
+    def _recreate_cm(self) -> Mute:
+        return Mute(self._table)  # for each call of a function that it decorates
 
     def __enter__(self) -> None:
         """Call nobody from now on."""
