@@ -806,14 +806,14 @@ def test_every_failure_is_recorded_logged_and_announced_once(
     signal.subscribe(plainly)
     emission = emits(signal)
     assert sorted(announced) == [
-        ("thing_happened", "tests.unit.test_async_calls.fail", "ValueError"),
-        ("thing_happened", "tests.unit.test_async_calls.fail_later", "ValueError"),
+        ("thing_happened", "tests.unit.emissions.test_async_loop.fail", "ValueError"),
+        ("thing_happened", "tests.unit.emissions.test_async_loop.fail_later", "ValueError"),
     ]
     assert {failure.handler for failure in emission.failures} == {fail, fail_later}
     assert values(emission) == ["function"]
     assert sorted(logged(caplog)) == [
-        "handler tests.unit.test_async_calls.fail of thing_happened failed: ValueError",
-        "handler tests.unit.test_async_calls.fail_later of thing_happened failed: ValueError",
+        "handler tests.unit.emissions.test_async_loop.fail of thing_happened failed: ValueError",
+        "handler tests.unit.emissions.test_async_loop.fail_later of thing_happened failed: ValueError",
     ]
 
 

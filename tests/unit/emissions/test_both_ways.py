@@ -390,7 +390,7 @@ async def test_a_failing_handler_stops_no_other_and_is_recorded_and_logged_once(
     assert not emission.ok
     assert emission.pending == 0
     (line,) = logged(caplog)
-    assert line.startswith("handler tests.unit.test_both_ways.Way.handler")
+    assert line.startswith("handler tests.unit.emissions.test_both_ways.Way.handler")
     assert line.endswith(" of thing_happened failed: ValueError")
 
 
@@ -430,7 +430,7 @@ async def test_each_failure_is_announced_after_the_last_handler(way: Way) -> Non
     assert order[0] == "last handler"
     assert [entry[0] for entry in order[1:]] == ["thing_happened"] * 2
     assert [entry[2] for entry in order[1:]] == ["ValueError", "ZeroDivisionError"]
-    assert all(entry[1].startswith("tests.unit.test_both_ways") for entry in order[1:])
+    assert all(entry[1].startswith("tests.unit.emissions.test_both_ways") for entry in order[1:])
 
 
 @pytest.mark.guarantee("F1")

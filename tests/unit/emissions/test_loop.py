@@ -49,7 +49,7 @@ def test_a_failing_handler_stops_no_other_and_is_recorded_and_logged_once(
     assert isinstance(failure.exception, ValueError)
     assert not emission.ok
     assert logged(caplog) == [
-        "handler tests.unit.test_calls.fail of thing_happened failed: ValueError"
+        "handler tests.unit.emissions.test_loop.fail of thing_happened failed: ValueError"
     ]
 
 
@@ -125,7 +125,7 @@ def test_each_failure_is_announced_after_the_last_handler(
     signal.subscribe(lambda: order.append("last handler"))
     dispatcher.emit(signal)
     assert order[0] == "last handler"
-    assert order[1] == ("thing_happened", "tests.unit.test_calls.fail", "ValueError")
+    assert order[1] == ("thing_happened", "tests.unit.emissions.test_loop.fail", "ValueError")
     assert order[2][2] == "ZeroDivisionError"
     assert len(order) == 3
 
