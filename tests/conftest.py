@@ -8,12 +8,13 @@ import sysconfig
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import madcrow_events
-from madcrow_events import EventDispatcher, SignalRegistry, madcrow_signals
+from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, madcrow_signals
 
 # How long an example takes says more about the machine than about the package.
 settings.register_profile("any-machine", deadline=None)
@@ -47,9 +48,16 @@ def signals() -> SignalRegistry:
 
 
 @pytest.fixture
-def dispatcher(signals: SignalRegistry) -> EventDispatcher:
-    """Return a dispatcher of that registry."""
-    return EventDispatcher(signals)
+def signal(signals: SignalRegistry) -> EventSignal[Any]:
+    """Return an event of that registry, which carries whatever it is given."""
+    return signals.signal("thing_happened")
+
+
+@pytest.fixture
+def dispatcher(signals: SignalRegistry) -> Iterator[EventDispatcher]:
+    """Return a dispatcher of that registry, which has nothing left to do when the test ends."""
+    with EventDispatcher(signals) as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture

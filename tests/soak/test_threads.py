@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events import EventDispatcher, EventSignal
 
 THREADS = 8
 SECONDS = 10.0
@@ -44,11 +44,6 @@ def _switch_often() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval)
-
-
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
 
 
 def churn(work: Callable[[int, int], None], seconds: float) -> int:

@@ -23,11 +23,6 @@ class Sender:
     """A sender that can be held weakly."""
 
 
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
 @pytest.mark.guarantee("F1")
 def test_one_failing_handler_does_not_stop_its_siblings(
     signal: EventSignal[Any], dispatcher: EventDispatcher

@@ -110,11 +110,6 @@ class Gate:
         return self.work(batch)
 
 
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal(NAME)
-
-
 def emit_numbers(dispatcher: EventDispatcher, *given: int, name: str = NAME) -> list[Emission[Any]]:
     return [dispatcher.emit(name, number=number) for number in given]
 

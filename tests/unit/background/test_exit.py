@@ -21,11 +21,6 @@ from madcrow_events._loading import running_loop
 
 
 @pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
-@pytest.fixture
 def an_exit(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what the interpreter calls as it exits, with little patience."""
     monkeypatch.setattr(_exit, "_over", [])

@@ -21,11 +21,6 @@ from madcrow_events import (
 from madcrow_events._jobs import Backlog
 
 
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
 async def suspends() -> None:
     await asyncio.sleep(60)
 

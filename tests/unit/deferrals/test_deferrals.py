@@ -119,11 +119,6 @@ in_both_forms = pytest.mark.parametrize("way", [Way(False, False), Way(True, Tru
 
 
 @pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
-@pytest.fixture
 def heard(signal: EventSignal[Any]) -> list[Any]:
     """Return the numbers that a plain handler of `thing_happened` has been called with."""
     numbers: list[Any] = []

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -46,18 +46,6 @@ EAGER = sys.version_info >= (3, 12)
 KEYWORDS: dict[str, Any] = {"user_id": 1, "email": "a@b.c"}
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
-
-
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
-@pytest.fixture
-def dispatcher(signals: SignalRegistry) -> Iterator[EventDispatcher]:
-    """Return a dispatcher that has nothing left to do at the end."""
-    with EventDispatcher(signals) as dispatcher:
-        yield dispatcher
 
 
 @pytest.fixture

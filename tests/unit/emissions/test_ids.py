@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from uuid import RFC_4122, UUID
 
@@ -45,12 +45,6 @@ def signal(signals: SignalRegistry) -> EventSignal[Any]:
 @pytest.fixture
 def inner(signals: SignalRegistry) -> EventSignal[Any]:
     return signals.signal("inner_thing")
-
-
-@pytest.fixture
-def dispatcher(signals: SignalRegistry) -> Iterator[EventDispatcher]:
-    with EventDispatcher(signals) as dispatcher:
-        yield dispatcher
 
 
 @pytest.fixture

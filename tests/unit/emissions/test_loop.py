@@ -26,11 +26,6 @@ def fail() -> None:
     raise ValueError("on purpose")
 
 
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 

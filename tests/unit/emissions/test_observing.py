@@ -88,17 +88,6 @@ class Notes:
 
 
 @pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
-@pytest.fixture
-def dispatcher(signals: SignalRegistry) -> Iterator[EventDispatcher]:
-    with EventDispatcher(signals) as dispatcher:
-        yield dispatcher
-
-
-@pytest.fixture
 def story() -> list[str]:
     return []
 

@@ -49,12 +49,6 @@ def signal(signals: SignalRegistry) -> EventSignal[Any]:
     return signals.signal("order_placed", context=Placed)
 
 
-@pytest.fixture
-def dispatcher(signals: SignalRegistry) -> Iterator[EventDispatcher]:
-    with EventDispatcher(signals) as dispatcher:
-        yield dispatcher
-
-
 def fields_of(emission: Emission[Any]) -> dict[str, Any]:
     """Return what an emission carries of the fields that a scope may fill in."""
     keywords = emission._keywords()

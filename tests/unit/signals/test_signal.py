@@ -33,11 +33,6 @@ class OrderPlaced(BaseEventContext):
     order_id: int
 
 
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
-
-
 @pytest.mark.guarantee("N2")
 def test_declaring_again_returns_the_signal(signals: SignalRegistry) -> None:
     declared = signals.signal("order_placed", "An order came in.", context=OrderPlaced)

@@ -44,11 +44,6 @@ class Slotted:
     __slots__ = ()
 
 
-@pytest.fixture
-def signal(signals: SignalRegistry) -> Any:
-    return signals.signal("thing_happened")
-
-
 def emitted(dispatcher: EventDispatcher, sender: Any = None, **context: Any) -> list[Any]:
     emission = dispatcher.emit("thing_happened", sender, **context)
     assert emission.ok, emission.failures
