@@ -16,6 +16,8 @@ from hypothesis import settings
 import madcrow_events
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, madcrow_signals
 
+pytest.register_assert_rewrite("support")
+
 # How long an example takes says more about the machine than about the package.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")

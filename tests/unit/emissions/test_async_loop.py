@@ -41,6 +41,7 @@ from madcrow_events import (
     madcrow_signals,
     user_logged_in,
 )
+from support.outcomes import errors, logged, values
 
 EAGER = sys.version_info >= (3, 12)
 KEYWORDS: dict[str, Any] = {"user_id": 1, "email": "a@b.c"}
@@ -135,18 +136,6 @@ class Emits:
 @pytest.fixture(params=["emit_async", "emit in a loop", "emit outside of a loop"])
 def emits(request: pytest.FixtureRequest, dispatcher: EventDispatcher) -> Emits:
     return Emits(request.param, dispatcher)
-
-
-def values(emission: Emission[Any]) -> list[Any]:
-    return [result.value for result in emission.results]
-
-
-def errors(emission: Emission[Any]) -> list[type[BaseException]]:
-    return [type(failure.exception) for failure in emission.failures]
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def fail() -> None:

@@ -28,6 +28,7 @@ from madcrow_events import (
     HandlerErrors,
     current_event,
 )
+from support.outcomes import errors, logged, values
 
 RUNAWAY = 10_000
 """More calls than any chain may make; handlers stop emitting here, so that a test can fail."""
@@ -215,18 +216,6 @@ def in_every_way(story: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..
         way.run(story(way=way, **fixtures))
 
     return test
-
-
-def values(emission: Emission[Any]) -> list[Any]:
-    return [result.value for result in emission.results]
-
-
-def errors(emission: Emission[Any]) -> list[type[BaseException]]:
-    return [type(failure.exception) for failure in emission.failures]
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 # Order, results and what an emission tells

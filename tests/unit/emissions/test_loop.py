@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from typing import Any
 
@@ -20,14 +19,11 @@ from madcrow_events import (
     SignalRegistry,
     current_event,
 )
+from support.outcomes import logged
 
 
 def fail() -> None:
     raise ValueError("on purpose")
-
-
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.guarantee("F1")
