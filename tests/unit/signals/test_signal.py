@@ -1,4 +1,4 @@
-"""Signals, the registry, and what they keep of blinker (N2, N5)."""
+"""Signals, and what they keep of blinker (N5)."""
 
 from __future__ import annotations
 
@@ -14,93 +14,15 @@ import pytest
 
 from madcrow_events import (
     ANY,
-    BaseEventContext,
     EventDispatcher,
     EventSignal,
     HandlerSignatureError,
     InvalidOptionError,
     LoginEventContext,
-    LogoutEventContext,
-    SignalConflictError,
     SignalRegistry,
     SubscriptionConflictError,
     current_event,
-    madcrow_signals,
 )
-
-
-class OrderPlaced(BaseEventContext):
-    order_id: int
-
-
-@pytest.mark.guarantee("N2")
-def test_declaring_again_returns_the_signal(signals: SignalRegistry) -> None:
-    declared = signals.signal("order_placed", "An order came in.", context=OrderPlaced)
-    assert declared.context_model is OrderPlaced
-    assert declared.__doc__ == declared.doc == "An order came in."
-    assert signals.signal("order_placed", context=OrderPlaced) is declared
-    assert signals.signal("order_placed") is declared
-    assert len(signals) == 1
-    assert repr(signals) == "<SignalRegistry of 1 events>"
-
-
-@pytest.mark.guarantee("N2")
-@pytest.mark.parametrize("first", [OrderPlaced, None])
-def test_declaring_again_with_another_model_is_a_conflict(
-    signals: SignalRegistry, first: Any
-) -> None:
-    signal = signals.signal("order_placed", context=first)
-    with pytest.raises(SignalConflictError, match="declare it once, with its model") as caught:
-        signals.signal("order-placed", context=LogoutEventContext)
-    assert caught.value.event == "order_placed"
-    assert caught.value.declared is first
-    assert caught.value.requested is LogoutEventContext
-    assert signal.context_model is first
-
-
-@pytest.mark.guarantee("N2")
-def test_a_signal_without_a_model_accepts_any_context(
-    signals: SignalRegistry, dispatcher: EventDispatcher
-) -> None:
-    signals.signal("anything")
-    for context in (OrderPlaced(order_id=1), BaseEventContext()):
-        assert dispatcher.emit_typed("anything", context).context is context
-
-
-def test_signals_are_not_assigned_but_declared(signals: SignalRegistry) -> None:
-    named = blinker.NamedSignal("a")
-    for assign in (
-        lambda: signals.__setitem__("a", named),
-        lambda: signals.setdefault("a", named),
-        lambda: signals.update(a=named),
-        lambda: signals.__ior__({"a": named}),
-    ):
-        with pytest.raises(TypeError, match=r"signals\.signal\('event_name'\)"):
-            assign()
-    assert signals.get("a") is None
-    assert signals.get("a", 3) == 3
-    assert 3 not in signals
-
-
-@pytest.mark.guarantee("N1")
-def test_events_are_forgotten_by_name_in_any_spelling(signals: SignalRegistry) -> None:
-    for name in ("first-event", "second_event"):
-        signals.signal(name)
-    del signals["first_event"]
-    assert signals.pop("second-event").name == "second_event"
-    assert signals.pop("second-event", None) is None
-    assert not signals
-
-
-@pytest.mark.guarantee("N5")
-def test_signals_and_registries_are_blinkers(
-    signal: EventSignal[Any], signals: SignalRegistry
-) -> None:
-    assert isinstance(signal, blinker.NamedSignal)
-    assert isinstance(signals, blinker.Namespace)
-    assert signal.name == "thing_happened"
-    assert "thing_happened" in repr(signal)
-    assert not hasattr(signal, "_by_sender")
 
 
 @pytest.mark.guarantee("N5")
@@ -431,131 +353,6 @@ def test_a_signal_reads_as_its_name(signal: EventSignal[Any]) -> None:
     assert "thing" in str(signal)
 
 
-def test_isolated_restores_events_handlers_and_patterns(signals: SignalRegistry) -> None:
-    calls: list[str] = []
-    kept = signals.signal("kept")
-    before = kept.subscribe(lambda: calls.append("before"), once=True)
-    pattern = signals.subscribe("k*", lambda: calls.append("pattern"))
-    emit = EventDispatcher(signals).emit
-    with signals.isolated() as same:
-        assert same is signals
-        assert signals["kept"] is kept
-        emit("kept")
-        pattern.cancel()
-        forgotten = signals.signal("added").subscribe(lambda: None)
-        during = kept.subscribe(lambda: calls.append("during"))
-        signals.subscribe("a*", lambda: None)
-        emit("kept")
-        assert calls == ["before", "pattern", "during"]
-    assert "added" not in signals
-    assert signals["kept"] is kept
-    assert before.active
-    assert pattern.active
-    assert not during.active
-    assert not forgotten.active
-    assert len(kept.subscriptions) == 2
-    calls.clear()
-    emit("kept")
-    emit("kept")
-    assert calls == ["before", "pattern", "pattern"]
-    assert signals.signal("k_later").subscriptions
-    pattern.cancel()
-    assert not signals["k_later"].subscriptions
-    assert not kept.subscriptions
-
-
-def test_isolated_empty_starts_with_the_built_in_events_only(signals: SignalRegistry) -> None:
-    madcrow_signals.signal("mine").subscribe(lambda: None)
-    with madcrow_signals.isolated(empty=True):
-        assert len(madcrow_signals) == 13
-        assert "mine" not in madcrow_signals
-    assert madcrow_signals["mine"].subscriptions
-    mine = signals.signal("mine")
-    mine.subscribe(lambda: None)
-    with signals.isolated(empty=True):
-        assert len(signals) == 0
-        assert not mine.subscriptions
-        assert signals.signal("mine") is mine, "who holds the signal must not part from its name"
-        assert signals.signal("mine", context=None) is mine
-        signals.pop("mine")
-        assert signals.signal("mine", context=OrderPlaced) is not mine
-    assert signals["mine"] is mine
-    assert len(mine.subscriptions) == 1
-
-
-def test_isolated_restores_the_default_dispatcher() -> None:
-    from madcrow_events import get_event_dispatcher, set_event_dispatcher
-
-    default = get_event_dispatcher()
-    with madcrow_signals.isolated():
-        assert get_event_dispatcher() is default
-        set_event_dispatcher(EventDispatcher(on_error="raise"))
-    assert get_event_dispatcher() is default
-    with madcrow_signals.isolated(empty=True):
-        assert get_event_dispatcher() is not default
-    assert get_event_dispatcher() is default
-
-
-@pytest.mark.guarantee("F6")
-def test_isolated_runs_no_finalizer_under_its_lock(signals: SignalRegistry) -> None:
-    finished: list[bool] = []
-
-    class Handler:
-        def __call__(self) -> None: ...
-
-        def __del__(self) -> None:
-            thread = threading.Thread(target=lambda: signals.signal("from_a_finalizer"))
-            thread.start()
-            thread.join(timeout=5)
-            finished.append(not thread.is_alive())
-
-    signals.signal("kept")
-    with signals.isolated():
-        signals.subscribe("kept", Handler())
-        signals.subscribe("k*", Handler())
-    gc.collect()
-    assert finished == [True, True]
-
-
-@pytest.mark.guarantee("N4")
-def test_patterns_do_not_remember_events_that_an_isolated_block_forgot(
-    signals: SignalRegistry,
-) -> None:
-    pattern = signals.subscribe("*", lambda: None)
-    for number in range(5):
-        with signals.isolated():
-            signals.signal(f"event_{number}")
-    gc.collect()
-    assert len(pattern._children) == 0
-
-
-def test_isolated_forgets_what_died_meanwhile(signals: SignalRegistry) -> None:
-    class Owner:
-        def handle(self, sender: Any, **context: Any) -> None: ...
-
-    signal = signals.signal("kept")
-    owner = Owner()
-    signal.subscribe(owner.handle)
-    with signals.isolated():
-        del owner
-        gc.collect()
-    assert not signal.subscriptions
-    assert not signal._table._by_sender
-
-
-def test_isolated_forgets_a_pattern_that_died_meanwhile(signals: SignalRegistry) -> None:
-    class Owner:
-        def handle(self, sender: Any, **context: Any) -> None: ...
-
-    owner = Owner()
-    signals.subscribe("*", owner.handle)
-    with signals.isolated():
-        del owner
-        gc.collect()
-    assert not signals._patterns._by_order
-    assert not signals._patterns._by_key
-
-
 def test_a_send_async_that_is_never_finished_leaves_no_error(signal: EventSignal[Any]) -> None:
     class Never:
         def __await__(self) -> Any:
@@ -570,22 +367,3 @@ def test_a_send_async_that_is_never_finished_leaves_no_error(signal: EventSignal
     coroutine.close()
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
     assert current_event() is None
-
-
-def test_isolated_blocks_end_in_the_reverse_order_of_their_start(signals: SignalRegistry) -> None:
-    outer, inner = signals.isolated(), signals.isolated()
-    outer.__enter__()
-    inner.__enter__()
-    with pytest.raises(RuntimeError, match="reverse order"):
-        outer.__exit__(None, None, None)
-    with pytest.raises(RuntimeError, match="reverse order"):
-        inner.__exit__(None, None, None)
-    with signals.isolated():
-        pass
-
-
-def test_isolated_restores_after_an_error(signals: SignalRegistry) -> None:
-    with pytest.raises(ZeroDivisionError), signals.isolated():
-        signals.signal("added")
-        raise ZeroDivisionError
-    assert not signals
