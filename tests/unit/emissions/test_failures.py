@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from madcrow_events import Emission, HandlerCancelledError, HandlerErrors, current_event
+from madcrow_events import (
+    Emission,
+    EventDispatcher,
+    HandlerCancelledError,
+    HandlerErrors,
+    LoginEventContext,
+    SignalRegistry,
+    current_event,
+)
 from support.outcomes import errors, logged, values
 from support.ways import Way, in_every_way
 
@@ -125,7 +133,11 @@ async def test_a_raising_dispatcher_raises_after_all_ran(way: Way) -> None:
         await way.raising.emit()
     assert several.value.event == "thing_happened"
     assert [type(error) for error in several.value.exceptions] == [ValueError, ZeroDivisionError]
+    for part in several.value.split(ValueError):
+        assert isinstance(part, HandlerErrors)
+        assert part.event == "thing_happened"
     assert calls == ["ran", "ran"]
+    assert way.dispatcher.on_error == "log"
     assert current_event() is None
 
 
@@ -135,11 +147,18 @@ async def test_a_raising_dispatcher_raises_after_all_ran(way: Way) -> None:
 async def test_what_is_no_exception_goes_through_and_the_next_emission_works(
     way: Way, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
+    called: list[str] = []
+
+    async def after(emission: Emission[Any]) -> str:
+        called.append("after")
+        return "after"
+
     way.signal.subscribe(way.failing(ValueError))
     subscription = way.signal.subscribe(way.failing(error))
-    way.signal.subscribe(way.returning("after"))
+    way.signal.subscribe(way.handler(after))
     with pytest.raises(error):
         await way.emit()
+    assert called == [] or way.kind.is_async, "plain handlers stop there"
     assert len(logged(caplog)) == 1, "the failure before it must not be lost"
     assert current_event() is None
     subscription.cancel()
@@ -159,6 +178,8 @@ async def test_a_handler_that_raises_cancelled_error_is_a_failed_handler(
     assert errors(emission) == [asyncio.CancelledError]
     assert values(emission) == ["after"]
     assert len(logged(caplog)) == 1
+    if not way.kind.awaits:  # then the story has no loop; a loop changes nothing
+        assert errors(asyncio.run(way.emit())) == [asyncio.CancelledError]
     with pytest.raises(HandlerCancelledError, match="nobody had cancelled its caller") as caught:
         await way.raising.emit()
     assert isinstance(caught.value.__cause__, asyncio.CancelledError)
@@ -169,3 +190,34 @@ async def test_a_handler_that_raises_cancelled_error_is_a_failed_handler(
         HandlerCancelledError,
         ValueError,
     ]
+
+
+def raising_in_each_shape() -> list[Any]:
+    def keywords(sender: Any, **context: Any) -> None:
+        raise KeyError
+
+    def model(context: LoginEventContext) -> None:
+        raise TypeError
+
+    def field(email: str) -> None:
+        raise IndexError
+
+    return [keywords, model, field]
+
+
+@pytest.mark.guarantee("F1")
+@pytest.mark.parametrize("shapes", [[0, 0, 0, 1, 1, 1, 2, 2, 2], [0, 1, 2, 0, 1, 2, 0, 1, 2]])
+def test_failures_are_isolated_in_every_way_of_calling(
+    signals: SignalRegistry, dispatcher: EventDispatcher, shapes: list[int]
+) -> None:
+    signal = signals.signal("user_logged_in", context=LoginEventContext)
+    for number, shape in enumerate(shapes):
+        priority = 9 - number
+        signal.subscribe(lambda *a, **k: None, priority=priority)
+        elsewhere = raising_in_each_shape()[shape]
+        signal.subscribe(elsewhere, priority=priority, sender="somebody else").cancel()
+        signal.subscribe(raising_in_each_shape()[shape], priority=priority)
+    expected = [(KeyError, TypeError, IndexError)[shape] for shape in shapes]
+    typed = dispatcher.emit_typed(signal, LoginEventContext(user_id=1, email="e"))
+    loose = dispatcher.emit(signal, user_id=1, email="e")
+    assert errors(typed) == errors(loose) == expected

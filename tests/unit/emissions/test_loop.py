@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from madcrow_events import Emission, current_event
+from madcrow_events import Emission, EventSignal, SignalRegistry, current_event
 from support.outcomes import values
 from support.ways import Happened, Way, finished, in_every_way
 
@@ -191,25 +191,37 @@ async def test_a_handler_may_cancel_itself_and_others(way: Way) -> None:
 # Locks
 
 
+def locks_are_free(signals: SignalRegistry) -> bool:
+    """Tell whether another thread can change what is subscribed and declared."""
+
+    def use() -> None:
+        signals.subscribe("thing_happened", lambda: None, sender="nobody").cancel()
+        signals.signal("declared_meanwhile")
+        signals.subscribe("z*", lambda: None).cancel()
+        done.append(True)
+
+    done: list[bool] = []
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(timeout=5)
+    return bool(done)
+
+
 @pytest.mark.guarantee("F6")
 @in_every_way
 async def test_no_lock_is_held_while_a_handler_or_a_predicate_runs(way: Way) -> None:
-    def from_another_thread() -> bool:
-        def use() -> None:
-            way.signal.subscribe(lambda: None, sender="nobody").cancel()
-            way.signals.signal("declared_meanwhile")
-            way.signals.subscribe("z*", lambda: None).cancel()
-            done.append(True)
-
-        done: list[bool] = []
-        thread = threading.Thread(target=use)
-        thread.start()
-        thread.join(timeout=5)
-        return bool(done)
-
     async def body(emission: Emission[Any]) -> bool:
-        return from_another_thread()
+        return locks_are_free(way.signals)
 
-    way.signal.subscribe(way.handler(body), when=lambda context: from_another_thread())
+    way.signal.subscribe(way.handler(body), when=lambda context: locks_are_free(way.signals))
     way.signal.subscribe(way.handler(body), once=True)
     assert values(await way.emit()) == [True, True]
+
+
+@pytest.mark.guarantee("F6")
+def test_no_lock_is_held_while_a_send_runs(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    signal.subscribe(lambda: locks_are_free(signals), when=lambda context: locks_are_free(signals))
+    signal.subscribe(lambda: locks_are_free(signals), once=True)
+    assert [value for _, value in signal.send()] == [True, True]
