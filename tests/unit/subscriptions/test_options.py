@@ -1,44 +1,146 @@
-"""Priority, `once` and `when` (H5)."""
+"""Options and lifetimes of subscriptions, most of them in every way of emitting (H5, L1)."""
 
 from __future__ import annotations
 
+import gc
 import threading
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from madcrow_events import EventDispatcher, InvalidOptionError, user_logged_in
-from support.subscribers import emitted
+from madcrow_events import Emission, EventDispatcher, InvalidOptionError, user_logged_in
+from support.outcomes import logged, values
+from support.ways import Way, in_every_way
 
 
 @pytest.mark.guarantee("H5")
-def test_higher_priorities_run_first_and_equals_in_order_of_registration(
-    signal: Any, dispatcher: EventDispatcher
-) -> None:
-    signal.subscribe(lambda: "b")
-    signal.subscribe(lambda: "last", priority=-1)
-    signal.subscribe(lambda: "first", priority=10)
-    signal.subscribe(lambda: "c")
-    assert emitted(dispatcher) == ["first", "b", "c", "last"]
-
-
-@pytest.mark.guarantee("H5")
-def test_once_is_called_once(signal: Any, dispatcher: EventDispatcher) -> None:
-    subscription = signal.subscribe(lambda: "now", once=True)
-    assert emitted(dispatcher) == ["now"]
-    assert emitted(dispatcher) == []
+@in_every_way
+async def test_once_is_called_once(way: Way) -> None:
+    subscription = way.signal.subscribe(way.returning("now"), once=True)
+    assert values(await way.emit()) == ["now"]
+    assert values(await way.emit()) == []
     assert not subscription.active
-    assert not signal.subscriptions
+    assert not way.signal.subscriptions
 
 
 @pytest.mark.guarantee("H5")
-def test_once_waits_for_its_sender_and_its_when(signal: Any, dispatcher: EventDispatcher) -> None:
-    signal.subscribe(lambda: "now", once=True, sender="me", when=lambda context: context["ready"])
-    assert emitted(dispatcher, "you", ready=True) == []
-    assert emitted(dispatcher, "me", ready=False) == []
-    assert emitted(dispatcher, "me", ready=True) == ["now"]
-    assert emitted(dispatcher, "me", ready=True) == []
+@in_every_way
+async def test_once_waits_for_its_sender_and_its_when(way: Way) -> None:
+    way.signal.subscribe(
+        way.returning("now"), once=True, sender="me", when=lambda context: context["ready"]
+    )
+    assert values(await way.emit(sender="you", ready=True)) == []
+    assert values(await way.emit(sender="me", ready=False)) == []
+    assert values(await way.emit(sender="me", ready=True)) == ["now"]
+    assert values(await way.emit(sender="me", ready=True)) == []
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_a_nested_emission_finds_once_claimed(way: Way) -> None:
+    calls: list[int] = []
+
+    async def body(emission: Emission[Any]) -> None:
+        calls.append(emission.depth)
+        await way.emit_inside()
+
+    way.signal.subscribe(way.handler(body), once=True)
+    assert (await way.emit()).ok
+    assert calls == [0]
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_when_decides_and_sees_the_context_read_only(way: Way) -> None:
+    seen: list[Any] = []
+
+    def when(context: Any) -> bool:
+        seen.append(context)
+        return bool(context["ready"])
+
+    way.signal.subscribe(way.returning("ready"), when=when)
+    way.signal.subscribe(way.returning("always"))
+    assert values(await way.emit(ready=False)) == ["always"]
+    assert values(await way.emit(ready=True)) == ["ready", "always"]
+    with pytest.raises(TypeError):
+        seen[0]["ready"] = True
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_a_when_that_raises_is_that_handlers_failure(
+    way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = way.signal.subscribe(
+        way.returning("guarded"), when=lambda context: context["missing"], once=True
+    )
+    way.signal.subscribe(way.returning("other"))
+    emission = await way.emit()
+    (failure,) = emission.failures
+    assert failure.handler is subscription.handler
+    assert isinstance(failure.exception, KeyError)
+    assert values(emission) == ["other"]
+    assert len(logged(caplog)) == 1
+    assert subscription.active
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_a_handler_for_one_sender_hears_no_other(way: Way) -> None:
+    way.signal.subscribe(way.returning("everyone"))
+    way.signal.subscribe(way.returning("me"), sender="me")
+    way.signal.subscribe(way.returning("zero"), sender=0)
+    assert values(await way.emit()) == ["everyone"]
+    assert values(await way.emit(sender="me")) == ["everyone", "me"]
+    assert values(await way.emit(sender=0)) == ["everyone", "zero"]
+    assert values(await way.emit(sender=False)) == ["everyone"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
+async def test_a_method_goes_with_its_object_unless_it_is_held(way: Way) -> None:
+    gone, kept = way.owner("gone"), way.owner("kept")
+    way.signal.subscribe(gone.handle)
+    way.signal.subscribe(kept.handle, weak=False)
+    emission = await way.emit()
+    assert values(emission) == ["gone", "kept"]
+    assert [result.handler for result in emission.results] == [gone.handle, kept.handle]
+    del gone, kept, emission
+    gc.collect()
+    assert values(await way.emit()) == ["kept"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
+async def test_a_function_is_held_unless_it_is_not_to_be(way: Way) -> None:
+    way.signal.subscribe(way.returning("held"))
+    let_go = way.returning("let go")
+    way.signal.subscribe(let_go, weak=True)
+    assert values(await way.emit()) == ["held", "let go"]
+    del let_go
+    gc.collect()
+    assert values(await way.emit()) == ["held"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
+async def test_an_object_that_goes_away_during_an_emission_is_not_called_or_called_whole(
+    way: Way,
+) -> None:
+    owners = [way.owner("heard")]
+
+    async def clear(emission: Emission[Any]) -> str:
+        owners.clear()
+        return "cleared"
+
+    way.signal.subscribe(way.handler(clear))
+    way.signal.subscribe(owners[0].handle)
+    emission = await way.emit()
+    assert emission.ok
+    assert values(emission) in (["cleared"], ["cleared", "heard"])
+    del emission  # which names the method, and so keeps the object
+    gc.collect()
+    assert values(await way.emit()) == ["cleared"]
 
 
 @pytest.mark.guarantee("H5")
@@ -75,51 +177,6 @@ def test_an_emission_that_began_before_the_claim_finds_once_claimed(
     signal.subscribe(lambda: calls.append("once"), once=True)
     dispatcher.emit("thing_happened")
     assert calls == ["early", "once"]
-
-
-@pytest.mark.guarantee("H5")
-def test_a_nested_emission_finds_once_claimed(signal: Any, dispatcher: EventDispatcher) -> None:
-    calls: list[int] = []
-
-    def handler() -> None:
-        calls.append(1)
-        dispatcher.emit("thing_happened")
-
-    signal.subscribe(handler, once=True)
-    dispatcher.emit("thing_happened")
-    assert calls == [1]
-
-
-@pytest.mark.guarantee("H5")
-def test_when_sees_the_context_read_only(signal: Any, dispatcher: EventDispatcher) -> None:
-    seen: list[Any] = []
-
-    def when(context: Mapping[str, Any]) -> bool:
-        seen.append(context)
-        return bool(context["is_admin"])
-
-    signal.subscribe(lambda: "admin", when=when)
-    assert emitted(dispatcher, is_admin=False) == []
-    assert emitted(dispatcher, is_admin=True) == ["admin"]
-    with pytest.raises(TypeError):
-        seen[0]["is_admin"] = True
-
-
-@pytest.mark.guarantee("H5")
-def test_a_when_that_raises_is_that_handlers_failure(
-    signal: Any, dispatcher: EventDispatcher
-) -> None:
-    calls: list[str] = []
-    subscription = signal.subscribe(
-        lambda: calls.append("guarded"), when=lambda context: context["missing"], once=True
-    )
-    signal.subscribe(lambda: calls.append("other"))
-    emission = dispatcher.emit("thing_happened")
-    (failure,) = emission.failures
-    assert failure.handler is subscription.handler
-    assert isinstance(failure.exception, KeyError)
-    assert calls == ["other"]
-    assert subscription.active
 
 
 @pytest.mark.guarantee("H5")

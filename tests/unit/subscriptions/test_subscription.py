@@ -87,23 +87,6 @@ def test_lambdas_closures_partials_and_callable_objects_stay(
 
 
 @pytest.mark.guarantee("L1")
-def test_weak_decides_otherwise(signal: Any, dispatcher: EventDispatcher) -> None:
-    collector = Collector()
-    seen = collector.seen
-
-    def function() -> str:
-        return "function"
-
-    signal.subscribe(collector.handle, weak=False)
-    signal.subscribe(function, weak=True)
-    assert emitted(dispatcher) == [None, "function"]
-    del collector, function
-    gc.collect()
-    assert emitted(dispatcher) == [None]
-    assert len(seen) == 2
-
-
-@pytest.mark.guarantee("L1")
 def test_a_method_of_an_object_that_cannot_be_held_weakly_is_held(
     signal: Any, dispatcher: EventDispatcher
 ) -> None:
