@@ -335,10 +335,11 @@ def test_what_its_scope_was_asked_of_is_not_kept(
     class Request: ...
 
     signals.signal("happened", context=Happened)
+    context = Happened()  # before, for the first may be built with a look at all names here
     request = Request()
     kept = weakref.ref(request)
     with dispatcher.deferred(lambda of=request: {"request_id": type(of).__name__}):
-        emission = dispatcher.emit_typed("happened", Happened())
+        emission = dispatcher.emit_typed("happened", context)
         del request
     assert kept() is None
     assert emission.context.request_id == "Request"
