@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import sysconfig
@@ -31,6 +32,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Run stress tests, and those that take long, in one process: others would disturb them."""
     return None if "not soak and not once" in config.option.markexpr else 0
+
+
+def pytest_collection_finish() -> None:
+    """Let a collection of garbage look at what tests make, not at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
