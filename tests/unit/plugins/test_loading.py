@@ -162,31 +162,35 @@ def test_an_interrupt_goes_through_and_leaves_nothing(
 
 
 def test_a_plugin_is_loaded_once_however_many_ask(
-    install: Install, signals: SignalRegistry
+    install: Install, signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By itself, and by other threads."""
     install(
         "ours",
         f"""
-    import builtins, time
+    import builtins
     from madcrow_events.plugins import load_plugins
 
     (inner,) = load_plugins(signals=builtins.signals_of_the_test)
-    time.sleep(0.1)
+    assert builtins.others_are_refused.wait(20)
     {GOOD}
     """,
     )
-    builtins.signals_of_the_test = signals  # type: ignore[attr-defined]
+    refused = threading.Event()
+    monkeypatch.setattr(builtins, "signals_of_the_test", signals, raising=False)
+    monkeypatch.setattr(builtins, "others_are_refused", refused, raising=False)
     reports = []
-    threads = [
-        threading.Thread(target=lambda: reports.extend(load_plugins(signals=signals)))
-        for _ in range(4)
-    ]
+
+    def load() -> None:
+        reports.extend(load_plugins(signals=signals))
+        if len(reports) == 3:
+            refused.set()
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    del builtins.signals_of_the_test  # type: ignore[attr-defined]
     assert sys.modules["ours"].inner.status == "refused"
     assert sorted(report.status for report in reports) == ["loaded", *["refused"] * 3]
     assert "it is being loaded or unloaded already" in min(reports, key=lambda it: it.ok).reason
