@@ -31,8 +31,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Run stress tests, and those that take long, in one process: others would disturb them."""
-    return None if "not soak and not once" in config.option.markexpr else 0
+    """Run in one process what others would disturb, stress tests; and some files, to begin soon."""
+    is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    return None if is_whole and "not soak and not once" in config.option.markexpr else 0
 
 
 def pytest_collection_finish() -> None:
