@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import Batch, Emission, EventDispatcher, QueueFullError, SignalRegistry
+from support.inside import backlog_of
 
 EMISSIONS = 100_000
 EMITTERS = 8
@@ -143,7 +144,7 @@ def test_nothing_is_lost_where_threads_switch_all_the_time(
     load.check(count - load.refused - dispatcher.dropped)
     assert bool(load.refused) <= (overflow == "raise")
     assert bool(dispatcher.dropped) <= (overflow == "drop")
-    assert len(dispatcher._workers._backlog.places) == queue_size
+    assert len(backlog_of(dispatcher).places) == queue_size
 
 
 @plain_and_async
@@ -174,7 +175,7 @@ def test_subscriptions_that_come_and_go_lose_nothing_and_leave_nothing_behind(
     outcomes: list[tuple[int, list[int]]] = []
     signal = signals.signal("thing_happened")
     dispatcher = EventDispatcher(signals)
-    backlog = dispatcher._workers._backlog
+    backlog = backlog_of(dispatcher)
     with switching_every(1e-6), ThreadPoolExecutor(4) as pool:
         list(pool.map(churn, range(4)))
     assert dispatcher.close(60)

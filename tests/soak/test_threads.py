@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, EventSignal
+from support.inside import senders_of
 
 THREADS = 8
 SECONDS = 10.0
@@ -123,7 +124,7 @@ def test_subscriptions_to_one_sender_are_neither_lost_nor_doubled(
     assert churn(work, SECONDS * scale) > THREADS
     gc.collect()
     assert not signal.subscriptions
-    assert not signal._table._by_sender
+    assert not senders_of(signal)
 
 
 def test_owners_that_die_take_their_handlers_along(
@@ -140,7 +141,7 @@ def test_owners_that_die_take_their_handlers_along(
     assert churn(work, SECONDS * scale) > THREADS
     gc.collect()
     assert not signal.subscriptions
-    assert not signal._table._by_sender
+    assert not senders_of(signal)
 
 
 def test_once_is_called_once(

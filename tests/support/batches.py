@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from madcrow_events import BaseEventContext, Emission, EventDispatcher
-from madcrow_events._jobs import Backlog
 
 LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 
@@ -68,10 +67,6 @@ class Kept:
 
 def emit_numbers(dispatcher: EventDispatcher, *given: int, name: str = NAME) -> list[Emission[Any]]:
     return [dispatcher.emit(name, number=number) for number in given]
-
-
-def backlog_of(dispatcher: EventDispatcher) -> Backlog:
-    return dispatcher._workers._backlog
 
 
 def values_of(emission: Emission[Any]) -> list[Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import Batch, EventDispatcher, EventSignal, SignalRegistry, _exit
-from madcrow_events._loading import running_loop
+from support.inside import Listeners, backlog_of, running_loop
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_who_does_not_want_to_wait_for_the_exit_still_learns_what_is_lost(
     never = threading.Event()
     signal.subscribe(never.wait, background=True)
     emission = dispatcher.emit(signal)
-    monkeypatch.setattr("madcrow_events._waiting.Listeners.wait", interrupted)
+    monkeypatch.setattr(Listeners, "wait", interrupted)
     an_exit()
     assert caplog.messages == ["calls of handlers that were pending at exit and are lost: 1"]
     monkeypatch.undo()
@@ -111,7 +111,7 @@ def test_the_exit_also_waits_for_what_work_begins_in_another_dispatcher(
     """Which had none until then, and whose batch would wait for an hour."""
 
     def pass_on() -> None:
-        while not dispatcher._workers._backlog.hurried:  # until the exit waits
+        while not backlog_of(dispatcher).hurried:  # until the exit waits
             time.sleep(0.001)
         other.emit("other_thing")
 
@@ -246,7 +246,7 @@ def test_a_forked_child_has_nothing_pending(
     signal.subscribe(never.wait, background=True)
     signal.subscribe(on_a_loop, background=True)
     emission = dispatcher.emit(signal)
-    parents = dispatcher._workers._backlog
+    parents = backlog_of(dispatcher)
     dispatcher._workers._renew_after_fork()
     assert emission.pending == 0
     assert emission.wait()

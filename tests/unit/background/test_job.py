@@ -18,7 +18,7 @@ from madcrow_events import (
     SignalRegistry,
     WouldDeadlockError,
 )
-from madcrow_events._jobs import Backlog
+from support.inside import Backlog, backlog_of
 
 
 async def suspends() -> None:
@@ -74,7 +74,7 @@ async def test_a_task_that_is_broken_off_has_failed(
 ) -> None:
     signal.subscribe(suspends)
     emission = dispatcher.emit(signal)
-    (job,) = dispatcher._workers._backlog.jobs.values()
+    (job,) = backlog_of(dispatcher).jobs.values()
     await asyncio.sleep(0)
     broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     broken.set_exception(OSError("broken"))
@@ -109,7 +109,7 @@ def test_once_is_claimed_by_who_found_a_place(
     assert dispatcher.drain(10)
     assert calls == ["inner"]
     assert emission.results == ()
-    assert len(dispatcher._workers._backlog.places) == 1000
+    assert len(backlog_of(dispatcher).places) == 1000
 
 
 @pytest.mark.guarantee("B1")
@@ -146,7 +146,7 @@ def test_what_goes_through_a_predicate_of_a_background_handler_leaves_nothing_be
         dispatcher.emit(signal)
     (failure,) = dispatcher.emit(signal).failures
     assert isinstance(failure.exception, asyncio.CancelledError)
-    assert len(dispatcher._workers._backlog.places) == 1000
+    assert len(backlog_of(dispatcher).places) == 1000
 
 
 @pytest.mark.guarantee("F5")
@@ -157,7 +157,7 @@ def test_an_emission_that_is_refused_gives_its_places_back(signals: SignalRegist
     signal.subscribe(lambda: None, background=True)
     assert not dispatcher.emit(signal).ok
     assert dispatcher.drain(10)
-    assert len(dispatcher._workers._backlog.places) == 100
+    assert len(backlog_of(dispatcher).places) == 100
 
 
 @pytest.mark.guarantee("F1")

@@ -26,8 +26,8 @@ from madcrow_events import (
     get_event_dispatcher,
     on_event,
 )
-from madcrow_events._frames import CURRENT
 from support.blocks import LONG, Failed, Happened, Way, in_both_forms, in_every_way
+from support.inside import current_frame
 
 pytestmark = pytest.mark.guarantee("B4")
 
@@ -93,7 +93,7 @@ async def test_after_a_block_emissions_go_out_at_once(
             raise Failed
     assert (await way.emit(dispatcher, "thing_happened", number=2)).state == "done"
     assert heard == [1, 2]
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
 
 
 @in_every_way
@@ -245,7 +245,7 @@ async def test_three_levels_lose_what_is_at_and_below_the_level_that_fails(
             assert heard == []
             end_of(1)
     assert heard == survivors
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
 
 
 # Whose emissions

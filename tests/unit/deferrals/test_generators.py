@@ -21,8 +21,8 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from madcrow_events._frames import CURRENT
 from support.blocks import LONG, run_in_thread
+from support.inside import current_frame
 
 pytestmark = pytest.mark.guarantee("B4")
 
@@ -47,7 +47,7 @@ def check_clean(dispatcher: EventDispatcher, heard: list[int], before: list[int]
     assert heard == before
     assert dispatcher.emit("thing_happened", number=-1).state == "done"
     assert heard == [*before, -1]
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
     assert current_event() is None
 
 
@@ -96,7 +96,7 @@ def test_a_generator_that_ends_in_another_context_drops_its_events(
             generators.clear()
             gc.collect()
         assert dispatcher.emit("thing_happened", number=3).state == "done"
-        assert CURRENT.get(None) is None
+        assert current_frame() is None
 
     if where == "thread":
         run_in_thread(end)
@@ -179,7 +179,7 @@ async def test_an_async_generator_that_is_closed_early_drops_its_events(
         async def close() -> None:
             await generator.aclose()
             assert dispatcher.emit("thing_happened", number=3).state == "done"
-            assert CURRENT.get(None) is None
+            assert current_frame() is None
 
         await asyncio.create_task(close(), context=contexts[where])
     check_clean(dispatcher, heard, [] if where == "same" else [3])
@@ -194,7 +194,7 @@ async def test_an_async_generator_that_began_here_may_be_closed_elsewhere(
     async def close() -> None:
         await generator.aclose()
         assert dispatcher.emit("thing_happened", number=3).state == "done"
-        assert CURRENT.get(None) is None
+        assert current_frame() is None
 
     await asyncio.create_task(close())
     # Here it cannot be undone, but the block is closed.

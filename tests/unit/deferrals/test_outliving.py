@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, EventSignal, HandlerErrors, SignalRegistry, event_scope
-from madcrow_events._frames import CURRENT
 from support.blocks import (
     LONG,
     Block,
@@ -23,6 +22,7 @@ from support.blocks import (
     in_every_way,
     run_in_thread,
 )
+from support.inside import backlog_of, current_frame
 
 pytestmark = pytest.mark.guarantee("B4")
 
@@ -174,7 +174,7 @@ async def test_who_is_cancelled_while_waiting_for_places_is_cancelled(
     slow.may_work.set()
     assert await dispatcher.drain_async(LONG)
     assert slow.numbers == [0, 1, 2]
-    assert dispatcher._workers._backlog.take(2)
+    assert backlog_of(dispatcher).take(2)
 
 
 @pytest.mark.guarantee("B1")
@@ -197,7 +197,7 @@ async def test_places_for_handlers_that_went_away_while_it_waited_are_given_back
     await task
     assert await dispatcher.drain_async(LONG)
     assert 3 not in slow.numbers
-    assert dispatcher._workers._backlog.take(2)
+    assert backlog_of(dispatcher).take(2)
 
 
 @pytest.mark.guarantee("B1")
@@ -229,7 +229,7 @@ def test_a_detached_block_goes_on_in_its_context(
             context = deferral.detach()
             dispatcher.emit("thing_happened", number=2)
         assert heard == [2]
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
     emission = context.run(dispatcher.emit, "thing_happened", number=3)
     assert (emission.state, deferral.pending) == ("deferred", 2)
     assert emission.context["request_id"] == "1"
@@ -239,7 +239,7 @@ def test_a_detached_block_goes_on_in_its_context(
     context.run(dispatcher.emit, "thing_happened", number=4)
     context.run(deferral.end)
     assert heard == [2, 1, 3, 4]
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
 
 
 def test_a_detached_block_may_end_in_another_thread(
@@ -324,7 +324,7 @@ def test_a_block_that_was_ended_within_is_over(
         assert heard == [1]
         dispatcher.emit("thing_happened", number=2)
         assert heard == [1, 2]
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
 
 
 def test_what_its_scope_was_asked_of_is_not_kept(

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from madcrow_events import madcrow_signals
-from madcrow_events.plugins import _check_here, check_plugins
+from madcrow_events.plugins import check_plugins
+from support.inside import check_here
 from support.plugins import GOOD, Install
 
 LINGERS = "threading.Thread(target=threading.Event().wait, args=(60,)).start()"
@@ -46,7 +47,7 @@ def test_checking_names_even_a_plugin_that_hangs(install: Install) -> None:
 
 def test_what_the_process_of_a_check_does(install: Install, tmp_path: Path) -> None:
     install("ours", GOOD)
-    _check_here("ours:ours", str(tmp_path / "answer"))
+    check_here("ours:ours", str(tmp_path / "answer"))
     status, reason, _, events, handlers = json.loads((tmp_path / "answer").read_text())
     assert (status, reason, events, handlers) == (
         "loaded",

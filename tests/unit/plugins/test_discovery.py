@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from madcrow_events import SignalRegistry
-from madcrow_events._discovery import _declared_api_version
 from madcrow_events.plugins import discover_plugins, load_plugins, unload_plugin
+from support.inside import declared_api_version
 from support.plugins import GOOD, Install
 
 
@@ -54,7 +54,7 @@ def test_the_version_that_a_plugin_asks_for_is_read_from_its_source(
     (tmp_path / "outer" / "inner" / "plugin.py").write_text(source)
     install("ours", "", value="outer.inner.plugin:group")
     (plugin,) = discover_plugins()
-    assert _declared_api_version(plugin) == version
+    assert declared_api_version(plugin) == version
     assert "outer" not in sys.modules
 
 
@@ -64,7 +64,7 @@ def test_the_version_that_a_plugin_asks_for_is_read_from_its_source(
 def test_a_target_without_source_is_left_to_the_import(install: Install, target: str) -> None:
     install("ours", "", value=target)
     (plugin,) = discover_plugins()
-    assert _declared_api_version(plugin) == 1
+    assert declared_api_version(plugin) == 1
 
 
 @pytest.mark.guarantee("P2")

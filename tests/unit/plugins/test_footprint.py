@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from madcrow_events import EventDispatcher, SignalRegistry, get_event_dispatcher, madcrow_signals
-from madcrow_events._frames import NO_RESULT
 from madcrow_events.plugins import load_plugins, unload_plugin
+from support.inside import NO_RESULT
 from support.plugins import GOOD, Install
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, HandlerGroup, LoginEventContext, SignalRegistry
-from madcrow_events._gates import Gate
 from madcrow_events.exceptions import HandlerTimeoutError
+from support.inside import Gate
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, SignalRegistry, madcrow_signals
+from support.inside import patterns_of, senders_of
 from support.subscribers import OrderPlaced
 
 
@@ -121,7 +122,7 @@ def test_isolated_forgets_what_died_meanwhile(signals: SignalRegistry) -> None:
         del owner
         gc.collect()
     assert not signal.subscriptions
-    assert not signal._table._by_sender
+    assert not senders_of(signal)
 
 
 def test_isolated_forgets_a_pattern_that_died_meanwhile(signals: SignalRegistry) -> None:
@@ -133,8 +134,7 @@ def test_isolated_forgets_a_pattern_that_died_meanwhile(signals: SignalRegistry)
     with signals.isolated():
         del owner
         gc.collect()
-    assert not signals._patterns._by_order
-    assert not signals._patterns._by_key
+    assert not patterns_of(signals)
 
 
 def test_isolated_blocks_end_in_the_reverse_order_of_their_start(signals: SignalRegistry) -> None:

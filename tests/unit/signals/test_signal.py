@@ -23,6 +23,7 @@ from madcrow_events import (
     SubscriptionConflictError,
     current_event,
 )
+from support.inside import table_of
 
 
 @pytest.mark.guarantee("N5")
@@ -344,7 +345,7 @@ def test_emissions_read_a_plan_without_the_lock_again_after_a_mute(
     with signal.muted():
         contextvars.Context().run(dispatcher.emit, signal)
     dispatcher.emit(signal)
-    assert signal._table.plans.everyone is not None
+    assert table_of(signal).plans.everyone is not None
 
 
 @pytest.mark.guarantee("E1")

@@ -14,6 +14,7 @@ from madcrow_events import (
     SubscriptionConflictError,
     register_handler,
 )
+from support.inside import senders_of, table_of
 from support.subscribers import Collector, Sender, emitted
 
 
@@ -169,7 +170,7 @@ def test_a_dead_senders_handlers_are_forgotten_and_its_id_is_nobody_elses(
         del newcomer
     assert reused, "no id was used again, so nothing was tested"
     assert len(signal.subscriptions) == 1
-    assert len(signal._table._by_sender) == 1
+    assert len(senders_of(signal)) == 1
 
 
 @pytest.mark.guarantee("L2")
@@ -177,20 +178,20 @@ def test_a_plan_of_a_dead_sender_is_not_followed(signal: Any) -> None:
     """Even if a plan is stale, as it can be for an instant while another thread rebuilds it."""
     sender = Sender()
     signal.subscribe(lambda: "mine", sender=sender)
-    stale = signal._table.plan_for(sender)
+    stale = table_of(signal).plan_for(sender)
     key = id(sender)
-    buckets = {key: dict(signal._table._by_sender[key])}
+    buckets = {key: dict(senders_of(signal)[key])}
     del sender
-    signal._table._by_sender.update(buckets)
-    signal._table.plans.by_sender[key] = stale
+    senders_of(signal).update(buckets)
+    table_of(signal).plans.by_sender[key] = stale
 
     class Impostor:
         """Has the dead sender's id, as far as the table can tell."""
 
     impostor = Impostor()
-    signal._table._by_sender[id(impostor)] = buckets[key]
-    signal._table.plans.by_sender[id(impostor)] = stale
-    assert signal._table.plan_for(impostor).subscriptions == ()
+    senders_of(signal)[id(impostor)] = buckets[key]
+    table_of(signal).plans.by_sender[id(impostor)] = stale
+    assert table_of(signal).plan_for(impostor).subscriptions == ()
 
 
 @pytest.mark.guarantee("L2")

@@ -21,6 +21,7 @@ from madcrow_events import (
     SubscriptionConflictError,
     on_event,
 )
+from support.inside import declared_in, table_of
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_once_is_once_over_all_events(
         dispatcher.emit(name)
     assert heard == ["shop.order_placed"]
     assert not subscription.active
-    assert not any(signal.subscriptions for signal in shop._declared())
+    assert not any(signal.subscriptions for signal in declared_in(shop))
     shop.signal("later")
     dispatcher.emit("later")
     assert len(heard) == 1
@@ -82,9 +83,9 @@ def test_once_is_once_over_all_events(
 @pytest.mark.guarantee("N4")
 def test_cancelling_a_pattern_ends_it_for_every_event(shop: SignalRegistry) -> None:
     with shop.subscribe("*", lambda: None) as subscription:
-        assert all(signal.subscriptions for signal in shop._declared())
+        assert all(signal.subscriptions for signal in declared_in(shop))
     assert not subscription.active
-    assert not any(signal.subscriptions for signal in shop._declared())
+    assert not any(signal.subscriptions for signal in declared_in(shop))
     assert not shop._patterns.live()
 
 
@@ -203,7 +204,7 @@ def test_patterns_end_wholly_while_another_thread_declares(shop: SignalRegistry)
 def test_a_pattern_is_not_extended_under_the_registrys_lock(shop: SignalRegistry) -> None:
     """Else a finalizer that runs under a signal's lock and declares an event could deadlock."""
     reached: list[bool] = []
-    table = shop["account_closed"]._table
+    table = table_of(shop["account_closed"])
 
     def declare() -> None:
         shop.signal("declared_meanwhile")
@@ -255,14 +256,14 @@ def test_a_pattern_goes_away_with_the_object_whose_method_it_calls(shop: SignalR
     assert len(shop._patterns.live()) == 1
     shop.signal("later")
     handler_is_gone.cancel()
-    assert not any(signal.subscriptions for signal in shop._declared())
+    assert not any(signal.subscriptions for signal in declared_in(shop))
 
 
 def test_a_pattern_that_ends_while_it_is_extended_leaves_nothing(shop: SignalRegistry) -> None:
     subscription = shop.subscribe("*", lambda: None)
     assert isinstance(subscription, PatternSubscription)
     subscription.cancel()
-    table = shop.signal("later")._table
+    table = table_of(shop.signal("later"))
     subscription._extend_to(table, "later")
     assert not table.live()
 
@@ -276,7 +277,7 @@ def test_a_pattern_whose_handler_is_gone_is_not_extended(shop: SignalRegistry) -
     assert isinstance(subscription, PatternSubscription)
     del owner
     gc.collect()
-    table = shop.signal("later")._table
+    table = table_of(shop.signal("later"))
     subscription._extend_to(table, "later")
     assert not table.live()
 

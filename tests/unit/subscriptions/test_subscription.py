@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import ANY, EventDispatcher, InvalidOptionError, SignalRegistry, Subscription
+from support.inside import leave_note, notes_of, renew_after_fork, senders_of, table_of
 from support.subscribers import Collector, Sender, emitted
 
 
@@ -131,8 +132,8 @@ def test_nothing_is_left_behind(signal: Any, dispatcher: EventDispatcher) -> Non
     del sender, collector
     gc.collect()
     assert not signal.subscriptions
-    assert not signal._table._by_sender
-    assert not signal._table._notes
+    assert not senders_of(signal)
+    assert not notes_of(signal)
     assert not any(reference() for reference in handlers)
 
 
@@ -165,7 +166,7 @@ def test_finalizers_may_cancel_and_subscribe_while_the_table_is_changed(
     gc.collect()
     assert outcomes
     assert not signal.subscriptions
-    assert not signal._table._by_sender
+    assert not senders_of(signal)
 
 
 @pytest.mark.guarantee("F6")
@@ -198,32 +199,30 @@ def test_no_lock_is_held_while_a_finalizer_runs(signal: Any) -> None:
 @pytest.mark.guarantee("N6")
 def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: Any) -> None:
     subscription = signal.subscribe(lambda: None)
-    with signal._table._exclusive():
+    with table_of(signal)._exclusive():
         thread = threading.Thread(target=subscription.cancel)
         thread.start()
         thread.join(timeout=5)
         assert not thread.is_alive()
-        assert signal._table._notes
-    assert not signal._table._notes
-    assert not signal._table._by_sender
+        assert notes_of(signal)
+    assert not notes_of(signal)
+    assert not senders_of(signal)
     again = signal.subscribe(lambda: None)
-    with signal._table._exclusive():
+    with table_of(signal)._exclusive():
         again.cancel()
         nested = signal.subscribe(lambda: None)
-        assert signal._table._notes
+        assert notes_of(signal)
     assert signal.subscriptions == (nested,)
-    assert not signal._table._notes
+    assert not notes_of(signal)
 
 
 @pytest.mark.guarantee("N6")
 def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: Any) -> None:
     """Shown here without a fork; the trap's test has one."""
-    from madcrow_events._tables import _renew_all
-
     held, finish = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with signals._lock, signal._table._exclusive():
+        with signals._lock, table_of(signal)._exclusive():
             held.set()
             finish.wait(5)
 
@@ -231,7 +230,7 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
     thread.start()
     held.wait(5)
     try:
-        _renew_all()
+        renew_after_fork()
         signals.signal("another").subscribe(lambda: None)
         assert signal.subscribe(lambda: None).active
     finally:
@@ -240,10 +239,8 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
 
 
 def test_a_reference_that_outlives_its_subscription_ends_nothing(signal: Any) -> None:
-    from madcrow_events._subscriptions import _leave_note
-
     subscription = signal.subscribe(lambda: None)
-    gone = _leave_note(subscription)
+    gone = leave_note(subscription)
     subscription.cancel()
     del subscription
     assert gone(None) is None

@@ -22,17 +22,8 @@ from madcrow_events import (
     HandlerCancelledError,
     _batching,
 )
-from madcrow_events._jobs import _keep_time
-from support.batches import (
-    HOUR,
-    LIMIT,
-    Kept,
-    backlog_of,
-    emit_numbers,
-    handler_of,
-    plain_and_async,
-    values_of,
-)
+from support.batches import HOUR, LIMIT, Kept, emit_numbers, handler_of, plain_and_async, values_of
+from support.inside import backlog_of, keep_time
 
 pytestmark = pytest.mark.guarantee("B3")
 
@@ -251,7 +242,7 @@ def test_the_timer_forgets_the_alarms_of_subscriptions_that_are_gone() -> None:
     for number in range(1, 150):
         backlog.alarms.put((now + HOUR, number, gone.pop()))
     backlog.alarms.put((now, 150, weakref.ref(live)))
-    _keep_time(backlog)
+    keep_time(backlog)
     (still_there,) = rung
     assert still_there < 100
 

@@ -27,12 +27,12 @@ from support.batches import (
     LIMIT,
     NAME,
     Kept,
-    backlog_of,
     emit_numbers,
     handler_of,
     numbers,
     plain_and_async,
 )
+from support.inside import backlog_of
 
 pytestmark = pytest.mark.guarantee("B3")
 

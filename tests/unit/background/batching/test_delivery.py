@@ -19,7 +19,6 @@ from support.batches import (
     NAME,
     Kept,
     ThingContext,
-    backlog_of,
     emit_numbers,
     handler_of,
     numbers,
@@ -27,6 +26,7 @@ from support.batches import (
     run_python,
     values_of,
 )
+from support.inside import backlog_of
 
 pytestmark = pytest.mark.guarantee("B3")
 

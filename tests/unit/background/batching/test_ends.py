@@ -23,12 +23,10 @@ from madcrow_events import (
     WouldDeadlockError,
     current_event,
 )
-from madcrow_events._batching import Gathering
 from support.batches import (
     HOUR,
     LIMIT,
     Kept,
-    backlog_of,
     emit_numbers,
     handler_of,
     numbers,
@@ -36,6 +34,7 @@ from support.batches import (
     run_python,
     values_of,
 )
+from support.inside import Gathering, backlog_of
 
 pytestmark = pytest.mark.guarantee("B3")
 

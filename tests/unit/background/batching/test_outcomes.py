@@ -25,13 +25,13 @@ from support.batches import (
     NAME,
     Kept,
     ThingContext,
-    backlog_of,
     emit_numbers,
     handler_of,
     numbers,
     plain_and_async,
     values_of,
 )
+from support.inside import backlog_of
 
 pytestmark = pytest.mark.guarantee("B3")
 

@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 
 from madcrow_events import Emission, EventDispatcher, EventSignal, _frames, event_scope
-from madcrow_events import _traces as traces
 from support.causes import LIMIT
+from support.inside import making_ids
 
 pytestmark = pytest.mark.guarantee("B5")
 
@@ -72,7 +72,7 @@ def test_who_is_overtaken_gets_the_id_of_who_was_faster(
         thread.start()
         thread.join()
 
-    module, name = (traces, "_uuid7") if has_trace else (_frames, "_cause_of")
+    module, name = (making_ids, "_uuid7") if has_trace else (_frames, "_cause_of")
     function = getattr(module, name)
 
     def overtaken(argument: Any) -> Any:

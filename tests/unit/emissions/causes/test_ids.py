@@ -19,8 +19,8 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from madcrow_events import _traces as traces
 from support.causes import LIMIT, is_caused_by
+from support.inside import making_ids
 
 pytestmark = pytest.mark.guarantee("B5")
 
@@ -33,13 +33,13 @@ class Numbered(BaseEventContext):
 def made(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     """Return the ids that are made from now on."""
     ids: list[UUID] = []
-    make = traces._uuid7
+    make = making_ids._uuid7
 
     def noting(moment: int) -> UUID:
         ids.append(make(moment))
         return ids[-1]
 
-    monkeypatch.setattr(traces, "_uuid7", noting)
+    monkeypatch.setattr(making_ids, "_uuid7", noting)
     return ids
 
 
@@ -83,7 +83,7 @@ def test_ids_grow_in_the_order_in_which_they_are_first_asked_for(
 )
 def test_an_id_holds_the_moment_to_the_nanosecond(moment: int, field: int) -> None:
     """Milliseconds in 48 bits, the rest in the 20 bits after them that are not fixed."""
-    identity = traces._uuid7(moment)
+    identity = making_ids._uuid7(moment)
     assert milliseconds(identity) == moment // 1_000_000
     assert (identity.int >> 64 & 0xFFF) << 8 | identity.int >> 54 & 0xFF == field
     assert (identity.version, identity.variant) == (7, RFC_4122)
@@ -91,7 +91,7 @@ def test_an_id_holds_the_moment_to_the_nanosecond(moment: int, field: int) -> No
 
 def test_two_ids_of_one_moment_differ() -> None:
     """As those of two processes may be; 54 bits are random."""
-    ids = {traces._uuid7(5) for _ in range(1000)}
+    ids = {making_ids._uuid7(5) for _ in range(1000)}
     assert len(ids) == 1000
     assert len({identity.int & (1 << 54) - 1 for identity in ids}) == 1000
 
@@ -104,13 +104,13 @@ def test_ids_grow_though_the_clock_is_set_back_or_stands_still(
     setting: Callable[[int], int],
 ) -> None:
     """Time goes on from the latest moment there was; once the clock is ahead it counts again."""
-    monkeypatch.setattr(traces, "_last_moment", list(traces._last_moment))
+    monkeypatch.setattr(making_ids, "_last_moment", list(making_ids._last_moment))
     now = time.time_ns()
     before = dispatcher.emit(signal).id
     with monkeypatch.context() as patch:
-        patch.setattr(traces.time, "time_ns", lambda: setting(now))
+        patch.setattr(making_ids.time, "time_ns", lambda: setting(now))
         after = [dispatcher.emit(signal).id for _ in range(100)]
-        patch.setattr(traces.time, "time_ns", lambda: now + 60 * 10**9)
+        patch.setattr(making_ids.time, "time_ns", lambda: now + 60 * 10**9)
         ahead = dispatcher.emit(signal).id
     ids = [before, *after, ahead]
     assert ids == sorted(set(ids))

@@ -22,7 +22,7 @@ from madcrow_events import (
     event_scope,
     request_fields,
 )
-from madcrow_events._frames import CURRENT
+from support.inside import current_frame
 from support.scopes import (
     FIELDS,
     LIMIT,
@@ -61,7 +61,7 @@ def test_a_name_that_is_no_field_is_refused(name: str, message: str) -> None:
     assert message in str(caught.value)
     assert "canary" not in str(caught.value)
     assert caught.value.option == name
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
 
 
 @pytest.mark.parametrize("value", [17_171_717, b"canary", ["canary"], True])
@@ -352,7 +352,7 @@ def test_it_is_good_for_one_block() -> None:
     block = event_scope(request_id="1")
     with block, pytest.raises(RuntimeError, match="call event_scope"):
         block.__enter__()
-    assert CURRENT.get(None) is None
+    assert current_frame() is None
 
 
 def scoped(number: int, dispatcher: EventDispatcher) -> Iterator[Any]:
