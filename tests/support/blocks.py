@@ -6,8 +6,6 @@ What holds for every form of the block and every way of emitting is told in each
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -84,21 +82,3 @@ in_every_way = pytest.mark.parametrize(
 
 
 in_both_forms = pytest.mark.parametrize("way", [Way(False, False), Way(True, True)], ids=str)
-
-
-def run_in_thread(work: Callable[[], Any]) -> None:
-    """Do the work in a thread with an empty context, and raise what it raises."""
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join(LONG)
-    assert not thread.is_alive()
-    if errors:
-        raise errors[0]

@@ -31,6 +31,7 @@ from madcrow_events import (
     SubscriptionConflictError,
     WouldDeadlockError,
 )
+from support.threads import elsewhere
 
 LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 NAME = "thing_happened"
@@ -110,20 +111,6 @@ def handler_of(work: Callable[[], Any], is_async: bool) -> Callable[[], Any]:
         return work()
 
     return handler if is_async else work
-
-
-def elsewhere(work: Callable[[], Any]) -> Future[Any]:
-    """Do the work in a thread of its own, so that a test can see it wait, and not hang with it."""
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return future
 
 
 def eventually(condition: Callable[[], object]) -> bool:

@@ -21,8 +21,9 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from support.blocks import LONG, run_in_thread
+from support.blocks import LONG
 from support.inside import current_frame
+from support.threads import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
 
@@ -99,7 +100,7 @@ def test_a_generator_that_ends_in_another_context_drops_its_events(
         assert current_frame() is None
 
     if where == "thread":
-        run_in_thread(end)
+        elsewhere(end).result(LONG)
     else:
         ends.run(end)
     # Where it began it cannot be undone, but the block is closed there, too.

@@ -12,17 +12,9 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, EventSignal, HandlerErrors, SignalRegistry, event_scope
-from support.blocks import (
-    LONG,
-    Block,
-    Failed,
-    Happened,
-    Way,
-    in_both_forms,
-    in_every_way,
-    run_in_thread,
-)
+from support.blocks import LONG, Block, Failed, Happened, Way, in_both_forms, in_every_way
 from support.inside import backlog_of, current_frame
+from support.threads import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
 
@@ -249,7 +241,7 @@ def test_a_detached_block_may_end_in_another_thread(
     with dispatcher.deferred() as deferral:
         dispatcher.emit("thing_happened", number=1)
         context = deferral.detach()
-    run_in_thread(lambda: context.run(deferral.end))
+    elsewhere(lambda: context.run(deferral.end)).result(LONG)
     assert heard == [1]
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from madcrow_events import Deferral, Emission, EventDispatcher
-from support.blocks import LONG, Failed, Way, in_every_way, run_in_thread
+from support.blocks import LONG, Failed, Way, in_every_way
+from support.threads import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
 
@@ -73,11 +74,11 @@ def test_a_thread_with_a_copy_of_the_context_shares_the_block_until_it_closes(
 ) -> None:
     with pytest.raises(Failed) if fails else nullcontext(), dispatcher.deferred() as deferral:
         context = contextvars.copy_context()
-        run_in_thread(lambda: context.run(dispatcher.emit, "thing_happened", number=1))
+        elsewhere(lambda: context.run(dispatcher.emit, "thing_happened", number=1)).result(LONG)
         assert deferral.pending == 1
         if fails:
             raise Failed
-    run_in_thread(lambda: context.run(dispatcher.emit, "thing_happened", number=2))
+    elsewhere(lambda: context.run(dispatcher.emit, "thing_happened", number=2)).result(LONG)
     assert heard == ([2] if fails else [1, 2])
 
 
@@ -85,7 +86,7 @@ def test_a_thread_without_a_copy_of_the_context_does_not_share_the_block(
     dispatcher: EventDispatcher, heard: list[int]
 ) -> None:
     with dispatcher.deferred():
-        run_in_thread(lambda: dispatcher.emit("thing_happened", number=1))
+        elsewhere(lambda: dispatcher.emit("thing_happened", number=1)).result(LONG)
         assert heard == [1]
 
 

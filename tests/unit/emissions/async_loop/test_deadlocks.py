@@ -8,7 +8,6 @@ import functools
 import gc
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,25 +24,7 @@ from madcrow_events import (
 )
 from support.async_handlers import KEYWORDS, Emits, awaited, plainly, run
 from support.outcomes import errors, logged, values
-
-
-def on_a_thread(work: Callable[[], Any]) -> Any:
-    """Return what `work` returns in another thread, or raise what it raises."""
-    outcome: list[Any] = []
-
-    def target() -> None:
-        try:
-            outcome[:] = [True, work()]
-        except BaseException as error:
-            outcome[:] = [False, error]
-
-    thread = threading.Thread(target=target, daemon=True)
-    thread.start()
-    thread.join(timeout=20)
-    assert outcome, "it hangs"
-    if not outcome[0]:
-        raise outcome[1]
-    return outcome[1]
+from support.threads import elsewhere
 
 
 @pytest.mark.guarantee("A3")
@@ -105,7 +86,7 @@ def test_an_inline_handler_does_not_wait_for_its_own_emission(
             done(emission).send(None)
 
     def in_a_thread_of_its_context(emission: Emission[Any]) -> None:
-        on_a_thread(functools.partial(contextvars.copy_context().run, emission.wait, 5))
+        elsewhere(functools.partial(contextvars.copy_context().run, emission.wait, 5)).result(20)
 
     async def main() -> Emission[Any]:
         return await dispatcher.emit_async(signal) if mode == "emit_async" else emit()
