@@ -19,6 +19,7 @@ import pytest
 
 from madcrow_events import Batch, Emission, EventDispatcher, QueueFullError, SignalRegistry
 from support.inside import backlog_of
+from support.ways import plain_and_async
 
 EMISSIONS = 100_000
 EMITTERS = 8
@@ -26,8 +27,6 @@ SIZE = 100
 LATEST = 0.05  # seconds after its time
 
 pytestmark = [pytest.mark.soak, pytest.mark.guarantee("B3")]
-
-plain_and_async = pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 
 
 class Load:

@@ -10,20 +10,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from madcrow_events import BaseEventContext, Emission, EventDispatcher
-
-LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
-
+from support.waiting import LIMIT
 
 HOUR = 3600.0
 
 
 NAME = "thing_happened"
-
-
-plain_and_async = pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 
 
 class ThingContext(BaseEventContext):

@@ -6,8 +6,6 @@ from typing import Any
 
 from madcrow_events import Emission
 
-LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
-
 
 def is_caused_by(caused: Emission[Any], cause: Emission[Any], root: Emission[Any]) -> bool:
     """Tell whether the ids of three emissions say so."""

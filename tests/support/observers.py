@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import Emission, EventDispatcher, current_event
-
-LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
+from support.waiting import LIMIT
 
 
 def name_of(handler: Any) -> str:

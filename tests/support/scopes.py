@@ -7,9 +7,6 @@ from typing import Any
 
 from madcrow_events import BaseEventContext, Emission, EventDispatcher, GenericEventContext
 
-LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
-
-
 NAMES = ("request_id", "user_agent", "ip_address")
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from madcrow_events import BaseEventContext, Emission, EventDispatcher, current_event
 
+plain_and_async = pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
+
 
 class Happened(BaseEventContext):
     number: int = 0

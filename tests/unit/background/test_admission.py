@@ -31,9 +31,9 @@ from madcrow_events import (
     SubscriptionConflictError,
     WouldDeadlockError,
 )
-from support.threads import elsewhere
+from support.waiting import LIMIT, elsewhere, eventually
+from support.ways import plain_and_async
 
-LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 NAME = "thing_happened"
 
 
@@ -103,7 +103,6 @@ def emit_async(dispatcher: EventDispatcher, **context: Any) -> Emission[Any]:
 
 
 each_way_of_emitting = pytest.mark.parametrize("emitting", [emit, emit_in_a_loop, emit_async])
-plain_and_async = pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
 
 
 def handler_of(work: Callable[[], Any], is_async: bool) -> Callable[[], Any]:
@@ -111,13 +110,6 @@ def handler_of(work: Callable[[], Any], is_async: bool) -> Callable[[], Any]:
         return work()
 
     return handler if is_async else work
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    end = time.monotonic() + LIMIT
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.002)
-    return bool(condition())
 
 
 def told(caplog: pytest.LogCaptureFixture, level: int) -> int:

@@ -23,7 +23,7 @@ from madcrow_events import (
 )
 from support.blocks import LONG
 from support.inside import current_frame
-from support.threads import elsewhere
+from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
 

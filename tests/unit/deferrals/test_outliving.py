@@ -14,7 +14,7 @@ import pytest
 from madcrow_events import EventDispatcher, EventSignal, HandlerErrors, SignalRegistry, event_scope
 from support.blocks import LONG, Block, Failed, Happened, Way, in_both_forms, in_every_way
 from support.inside import backlog_of, current_frame
-from support.threads import elsewhere
+from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
 

@@ -14,7 +14,7 @@ import pytest
 
 from madcrow_events import Deferral, Emission, EventDispatcher
 from support.blocks import LONG, Failed, Way, in_every_way
-from support.threads import elsewhere
+from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
 

@@ -22,8 +22,10 @@ from madcrow_events import (
     HandlerCancelledError,
     _batching,
 )
-from support.batches import HOUR, LIMIT, Kept, emit_numbers, handler_of, plain_and_async, values_of
+from support.batches import HOUR, Kept, emit_numbers, handler_of, values_of
 from support.inside import backlog_of, keep_time
+from support.waiting import LIMIT
+from support.ways import plain_and_async
 
 pytestmark = pytest.mark.guarantee("B3")
 

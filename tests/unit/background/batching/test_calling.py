@@ -22,17 +22,10 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from support.batches import (
-    HOUR,
-    LIMIT,
-    NAME,
-    Kept,
-    emit_numbers,
-    handler_of,
-    numbers,
-    plain_and_async,
-)
+from support.batches import HOUR, NAME, Kept, emit_numbers, handler_of, numbers
 from support.inside import backlog_of
+from support.waiting import LIMIT
+from support.ways import plain_and_async
 
 pytestmark = pytest.mark.guarantee("B3")
 

@@ -15,18 +15,18 @@ import pytest
 from madcrow_events import Batch, EventDispatcher, EventSignal, HandlerTimeoutError, SignalRegistry
 from support.batches import (
     HOUR,
-    LIMIT,
     NAME,
     Kept,
     ThingContext,
     emit_numbers,
     handler_of,
     numbers,
-    plain_and_async,
     run_python,
     values_of,
 )
 from support.inside import backlog_of
+from support.waiting import LIMIT
+from support.ways import plain_and_async
 
 pytestmark = pytest.mark.guarantee("B3")
 

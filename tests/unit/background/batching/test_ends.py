@@ -23,18 +23,10 @@ from madcrow_events import (
     WouldDeadlockError,
     current_event,
 )
-from support.batches import (
-    HOUR,
-    LIMIT,
-    Kept,
-    emit_numbers,
-    handler_of,
-    numbers,
-    plain_and_async,
-    run_python,
-    values_of,
-)
+from support.batches import HOUR, Kept, emit_numbers, handler_of, numbers, run_python, values_of
 from support.inside import Gathering, backlog_of
+from support.waiting import LIMIT
+from support.ways import plain_and_async
 
 pytestmark = pytest.mark.guarantee("B3")
 

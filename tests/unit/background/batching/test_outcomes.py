@@ -21,17 +21,17 @@ from madcrow_events import (
 )
 from support.batches import (
     HOUR,
-    LIMIT,
     NAME,
     Kept,
     ThingContext,
     emit_numbers,
     handler_of,
     numbers,
-    plain_and_async,
     values_of,
 )
 from support.inside import backlog_of
+from support.waiting import LIMIT
+from support.ways import plain_and_async
 
 pytestmark = pytest.mark.guarantee("B3")
 

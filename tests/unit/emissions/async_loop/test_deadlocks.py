@@ -24,7 +24,7 @@ from madcrow_events import (
 )
 from support.async_handlers import KEYWORDS, Emits, awaited, plainly, run
 from support.outcomes import errors, logged, values
-from support.threads import elsewhere
+from support.waiting import elsewhere
 
 
 @pytest.mark.guarantee("A3")

@@ -19,7 +19,8 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from support.causes import LIMIT, is_caused_by
+from support.causes import is_caused_by
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B5")
 

@@ -16,8 +16,8 @@ from uuid import UUID
 import pytest
 
 from madcrow_events import Emission, EventDispatcher, EventSignal, _frames, event_scope
-from support.causes import LIMIT
 from support.inside import making_ids
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B5")
 

@@ -17,7 +17,8 @@ from madcrow_events import (
     madcrow_signals,
     set_event_dispatcher,
 )
-from support.observers import LIMIT, Notes, emit
+from support.observers import Notes, emit
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B6")
 

@@ -13,7 +13,6 @@ import pytest
 from madcrow_events import Emission, EventDispatcher, EventSignal, SignalRegistry
 from support.observers import (
     FAULTS,
-    LIMIT,
     Faulty,
     Notes,
     Raised,
@@ -23,6 +22,7 @@ from support.observers import (
     emit_async,
     raising,
 )
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B6")
 

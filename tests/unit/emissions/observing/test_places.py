@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from madcrow_events import Batch, Emission, EventDispatcher, EventSignal, SignalRegistry
-from support.observers import LIMIT, Notes, each_way, emit, emit_async, name_of
+from support.observers import Notes, each_way, emit, emit_async, name_of
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B6")
 

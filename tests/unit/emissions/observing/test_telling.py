@@ -21,16 +21,8 @@ from madcrow_events import (
     QueueFullError,
     SignalRegistry,
 )
-from support.observers import (
-    LIMIT,
-    Faulty,
-    Notes,
-    called_or_awaited,
-    each_way,
-    emit,
-    emit_async,
-    name_of,
-)
+from support.observers import Faulty, Notes, called_or_awaited, each_way, emit, emit_async, name_of
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B6")
 

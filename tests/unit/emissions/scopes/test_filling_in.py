@@ -22,7 +22,6 @@ from madcrow_events import (
 )
 from support.scopes import (
     FIELDS,
-    LIMIT,
     NAMES,
     NOTHING,
     Placed,
@@ -34,6 +33,7 @@ from support.scopes import (
     typed,
     typed_async,
 )
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B5")
 

@@ -25,7 +25,6 @@ from madcrow_events import (
 from support.inside import current_frame
 from support.scopes import (
     FIELDS,
-    LIMIT,
     NOTHING,
     Placed,
     WithRequired,
@@ -36,6 +35,7 @@ from support.scopes import (
     typed,
     typed_async,
 )
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B5")
 

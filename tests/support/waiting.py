@@ -1,11 +1,14 @@
-"""Work in other threads, which a test can see wait without hanging with it."""
+"""Waiting that ends, for what happens in other threads."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
+
+LIMIT = 20  # seconds after which a test gives up; nothing takes near as long
 
 
 def elsewhere(work: Callable[[], Any]) -> Future[Any]:
@@ -20,3 +23,10 @@ def elsewhere(work: Callable[[], Any]) -> Future[Any]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def eventually(condition: Callable[[], object]) -> bool:
+    end = time.monotonic() + LIMIT
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.002)
+    return bool(condition())
