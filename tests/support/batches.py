@@ -14,8 +14,6 @@ from madcrow_events import BaseEventContext, Emission, EventDispatcher
 from support.waiting import LIMIT
 
 HOUR = 3600.0
-
-
 NAME = "thing_happened"
 
 

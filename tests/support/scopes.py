@@ -8,11 +8,7 @@ from typing import Any
 from madcrow_events import BaseEventContext, Emission, EventDispatcher, GenericEventContext
 
 NAMES = ("request_id", "user_agent", "ip_address")
-
-
 FIELDS = {name: f"the scope's {name}" for name in NAMES}
-
-
 NOTHING: dict[str, Any] = dict.fromkeys(NAMES)
 
 

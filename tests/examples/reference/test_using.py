@@ -14,8 +14,6 @@ from madcrow_events import emit_event, get_event_dispatcher, madcrow_signals
 from support.reference import EMAIL, renders
 
 PASSWORD = "two owls, one lamp"
-
-
 ADDRESS = "192.0.2.7"
 
 
