@@ -155,6 +155,9 @@ def test_no_loop_is_kept_waiting_by_a_full_queue(
         for number in numbers:
             if emitting == "emit_async":
                 load.note(number, await load.dispatcher.emit_async(load.signal, number=number))
+                # Without the GIL the worker may empty the queue as fast as it is filled; then
+                # nothing before this suspends.
+                await asyncio.sleep(0)
             else:
                 load.emit(number)
                 await asyncio.sleep(SLOW)
