@@ -475,12 +475,15 @@ def test_a_plugin_is_loaded_once_however_many_ask(
     from madcrow_events.plugins import load_plugins
 
     (inner,) = load_plugins(signals=builtins.signals_of_the_test)
-    time.sleep(0.1)
+    end = time.monotonic() + 20
+    while len(builtins.reports_of_the_test) < 3 and time.monotonic() < end:
+        time.sleep(0.001)
     {GOOD}
     """,
     )
-    builtins.signals_of_the_test = signals  # type: ignore[attr-defined]
     reports = []
+    builtins.signals_of_the_test = signals  # type: ignore[attr-defined]
+    builtins.reports_of_the_test = reports  # type: ignore[attr-defined]
     threads = [
         threading.Thread(target=lambda: reports.extend(load_plugins(signals=signals)))
         for _ in range(4)
@@ -490,12 +493,26 @@ def test_a_plugin_is_loaded_once_however_many_ask(
     for thread in threads:
         thread.join()
     del builtins.signals_of_the_test  # type: ignore[attr-defined]
+    del builtins.reports_of_the_test  # type: ignore[attr-defined]
     assert sys.modules["ours"].inner.status == "refused"
     assert sorted(report.status for report in reports) == ["loaded", *["refused"] * 3]
     assert "it is being loaded or unloaded already" in min(reports, key=lambda it: it.ok).reason
     assert len(signals.subscriptions) == 1
     assert unload_plugin("ours", signals=signals)
     assert not signals.subscriptions
+
+
+def test_loading_does_not_mind_what_is_loaded_meanwhile(signals: SignalRegistry) -> None:
+    """As another thread may do, here at the worst moment."""
+
+    class Loaded:
+        @property
+        def report(self) -> None:
+            signals._plugins.setdefault("another", self)
+
+    signals._plugins["one"] = Loaded()
+    assert load_plugins(signals=signals) == []
+    assert signals._plugins.keys() == {"one", "another"}
 
 
 def test_a_plugin_that_takes_long_is_named_in_a_warning(
