@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ class Load:
         self.running = 0
         self.most_running = 0
         self.emissions: list[list[Emission[Any]]] = [[] for _ in range(EMITTERS)]
-        self.refused = 0
+        self.refusals = [0] * EMITTERS  # a place for each thread, for += is no single operation
         handler = self.async_work if is_async else self.work
         self.subscription = self.signal.subscribe(handler, batch=limits)
 
@@ -69,7 +70,7 @@ class Load:
                 try:
                     emission = dispatcher.emit(self.signal, emitter=emitter, number=number)
                 except QueueFullError:
-                    self.refused += 1
+                    self.refusals[emitter] += 1
                 else:
                     self.emissions[emitter].append(emission)
 
@@ -140,8 +141,9 @@ def test_nothing_is_lost_where_threads_switch_all_the_time(
         over.set()
         drainer.join()
     assert dispatcher.close(60)
-    load.check(count - load.refused - dispatcher.dropped)
-    assert bool(load.refused) <= (overflow == "raise")
+    refused = sum(load.refusals)
+    load.check(count - refused - dispatcher.dropped)
+    assert bool(refused) <= (overflow == "raise")
     assert bool(dispatcher.dropped) <= (overflow == "drop")
     assert len(backlog_of(dispatcher).places) == queue_size
 
@@ -433,6 +435,10 @@ print(f"{hung} hung, {failed} failed, {len(emitted) - len(handled)} lost")
 
 
 @pytest.mark.guarantee("B2")
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="the child may hang in Python itself, see docs/reference/free-threading.md",
+)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_children_forked_between_batches_neither_hang_nor_lose(scale: float) -> None:
     """300 children in full."""

@@ -11,6 +11,7 @@ import gc
 import os
 import subprocess
 import sys
+import sysconfig
 import threading
 from typing import Any
 
@@ -228,6 +229,10 @@ print("no child hung")
 
 
 @pytest.mark.guarantee("N6")
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="the child may hang in Python itself, see docs/reference/free-threading.md",
+)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_a_fork_while_another_thread_emits_does_not_hang_the_child() -> None:
     """It does in psygnal. In a process of its own: a coverage tracer's lock is not fork-safe."""

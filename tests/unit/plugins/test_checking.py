@@ -26,7 +26,11 @@ def test_checking_names_even_a_plugin_that_hangs(install: Install) -> None:
     install("fails", "1 / 0")
     install("lingers", f"import threading\n{textwrap.dedent(GOOD)}\n{LINGERS}")
     install("lacks", "1 / 0", requires="absent-thing")
-    reports = {report.plugin.distribution: report for report in check_plugins(timeout=6)}
+    # The one that hangs is given up soon; the others may take as long as a busy machine needs.
+    found = check_plugins(deny=["hangs"], timeout=60)
+    reports = {report.plugin.distribution: report for report in found}
+    found = check_plugins(allow=["hangs"], timeout=1)
+    reports |= {it.plugin.distribution: it for it in found if it.plugin.distribution == "hangs"}
     assert {name: report.status for name, report in reports.items()} == {
         "exits": "failed",
         "fails": "failed",
@@ -36,7 +40,7 @@ def test_checking_names_even_a_plugin_that_hangs(install: Install) -> None:
         "lingers": "loaded",
         "vanishes": "failed",
     }
-    assert "was not loaded within 6 s: it may hang" in reports["hangs"].reason
+    assert "was not loaded within 1 s: it may hang" in reports["hangs"].reason
     assert "its process ended with status 7" in reports["vanishes"].reason
     assert reports["exits"].reason.startswith("SystemExit (")
     assert reports["fails"].reason.startswith("ZeroDivisionError")

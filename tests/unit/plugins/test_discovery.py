@@ -118,6 +118,18 @@ def test_a_distribution_may_offer_several_plugins_and_strange_names(
     assert not signals.subscriptions
 
 
+def test_a_mistaken_entry_point_hides_no_other_of_its_distribution(
+    install: Install, signals: SignalRegistry, tmp_path: Path
+) -> None:
+    install("ours", GOOD)
+    (tmp_path / "ours-1.2.dist-info" / "entry_points.txt").write_text(
+        "[console_scripts]\nours = not-a-module\n\n"
+        "[madcrow_events.handlers]\n# The second cannot be.\nfirst = ours:group\nsecond = -:-\n"
+    )
+    reports = {report.name: report.status for report in load_plugins(signals=signals)}
+    assert reports == {"ours:first": "loaded", "ours:second": "failed"}
+
+
 def test_broken_metadata_are_that_distributions_problem(
     install: Install, signals: SignalRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
