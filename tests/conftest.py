@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import sysconfig
 import venv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import madcrow_events
-from madcrow_events import EventDispatcher, SignalRegistry, madcrow_signals
+from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, madcrow_signals
+
+pytest.register_assert_rewrite("support")
 
 # How long an example takes says more about the machine than about the package.
 settings.register_profile("any-machine", deadline=None)
@@ -23,6 +27,19 @@ settings.load_profile("any-machine")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option for where all that the tests need has been installed."""
     parser.addoption("--no-skips", action="store_true", help="fail if a test was skipped")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Run in one process what others would disturb, stress tests; and some files, to begin soon."""
+    is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS
+    return None if is_whole and "not soak and not once" in config.option.markexpr else 0
+
+
+def pytest_collection_finish() -> None:
+    """Let a collection of garbage look at what tests make, not at all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -47,9 +64,16 @@ def signals() -> SignalRegistry:
 
 
 @pytest.fixture
-def dispatcher(signals: SignalRegistry) -> EventDispatcher:
-    """Return a dispatcher of that registry."""
-    return EventDispatcher(signals)
+def signal(signals: SignalRegistry) -> EventSignal[Any]:
+    """Return an event of that registry, which carries whatever it is given."""
+    return signals.signal("thing_happened")
+
+
+@pytest.fixture
+def dispatcher(signals: SignalRegistry) -> Iterator[EventDispatcher]:
+    """Return a dispatcher of that registry, which has nothing left to do when the test ends."""
+    with EventDispatcher(signals) as dispatcher:
+        yield dispatcher
 
 
 @pytest.fixture

@@ -149,6 +149,7 @@ def test_the_blocks_of_a_page_run_as_printed(page: Path) -> None:
     run(page.read_text(encoding="utf-8"), str(page))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_the_blocks_of_a_page_are_free_of_errors(page: Path) -> None:
     """No block has a syntax error, an undefined name or a comparison that is always true."""

@@ -57,10 +57,12 @@ def test_the_installed_package_tells_type_checkers_that_it_is_typed() -> None:
     assert (Path(madcrow_events.__file__).parent / "py.typed").is_file()
 
 
+@pytest.mark.once
 def test_the_wheel_has_the_version_of_the_package_and_suits_every_platform(wheel: Path) -> None:
     assert wheel.name == f"madcrow_events-{madcrow_events.__version__}-py3-none-any.whl"
 
 
+@pytest.mark.once
 def test_the_wheel_holds_every_file_of_the_package(contents: list[str]) -> None:
     files = {
         path.relative_to(SOURCE.parent).as_posix()
@@ -72,6 +74,7 @@ def test_the_wheel_holds_every_file_of_the_package(contents: list[str]) -> None:
     assert {name for name in contents if name.startswith("madcrow_events/")} == files
 
 
+@pytest.mark.once
 def test_the_wheel_holds_nothing_but_the_two_packages_and_the_metadata(
     contents: list[str],
 ) -> None:

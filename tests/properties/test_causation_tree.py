@@ -29,7 +29,7 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
-from madcrow_events.emissions import _ids as traces
+from support.inside import making_ids
 
 NODES = 1_000
 LIMIT = 60  # seconds
@@ -66,14 +66,14 @@ Key = int | str
 def made(monkeypatch: pytest.MonkeyPatch) -> list[UUID]:
     """Return the ids that are made from now on."""
     ids: list[UUID] = []
-    make = traces._uuid7
+    make = making_ids._uuid7
 
     def noting(moment: int) -> UUID:
         own = make(moment)
         ids.append(own)
         return own
 
-    monkeypatch.setattr(traces, "_uuid7", noting)
+    monkeypatch.setattr(making_ids, "_uuid7", noting)
     return ids
 
 

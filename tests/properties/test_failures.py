@@ -9,12 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madcrow_events import (
-    Emission,
-    EventDispatcher,
-    LoginEventContext,
-    SignalRegistry,
-)
+from madcrow_events import Emission, EventDispatcher, LoginEventContext, SignalRegistry
 
 KEYWORDS = {"user_id": 1, "email": "a@b.c"}
 

@@ -20,8 +20,7 @@ from madcrow_events import (
     madcrow_signals,
 )
 from madcrow_events.event_handlers import security_group
-from madcrow_events.event_handlers._windows import SecurityLimits
-from madcrow_events.event_handlers.security_handlers import set_security_limits
+from madcrow_events.event_handlers.security_handlers import SecurityLimits, set_security_limits
 
 WINDOW = 100.0
 EMAILS = ["a@b.c", "A@B.C ", "é@x.org", "É@X.ORG", "e\u0301@x.org", "z@z", "straße@x", "STRASSE@x"]

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 )
 
 from madcrow_events import ANY, Emission, EventDispatcher, SignalRegistry
+from support.inside import declared_in, senders_of
 
 EVENTS = ["alpha", "alpha.one", "alpha.two", "beta", "beta_b"]
 PATTERNS = ["*", "alpha*", "*a", "beta_*"]
@@ -359,8 +360,8 @@ class RegistryMachine(RuleBasedStateMachine):
             while self.isolations:
                 self.isolations.pop().context.__exit__(None, None, None)
         self.signals.clear_handlers()
-        for signal in self.signals._declared():
-            assert not signal._table._by_sender
+        for signal in declared_in(self.signals):
+            assert not senders_of(signal)
 
 
 @pytest.mark.soak

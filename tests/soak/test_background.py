@@ -155,6 +155,9 @@ def test_no_loop_is_kept_waiting_by_a_full_queue(
         for number in numbers:
             if emitting == "emit_async":
                 load.note(number, await load.dispatcher.emit_async(load.signal, number=number))
+                # Without the GIL the worker may empty the queue as fast as it is filled; then
+                # nothing before this suspends.
+                await asyncio.sleep(0)
             else:
                 load.emit(number)
                 await asyncio.sleep(SLOW)
@@ -178,7 +181,7 @@ def test_no_loop_is_kept_waiting_by_a_full_queue(
     longest = from_threads(lambda index: asyncio.run(main(index)), 2)
     load.check(count)
     assert load.pauses
-    assert max(longest) < PAUSE / 2
+    assert max(longest) < 0.9 * PAUSE, "nothing but a wait takes as long, on a busy machine either"
     assert bool(load.refused) == (emitting == "emit")
 
 

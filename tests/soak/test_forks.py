@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -68,6 +69,10 @@ print(f"{hung} hung, {failed} failed")
 
 @pytest.mark.soak
 @pytest.mark.guarantee("N6")
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+    reason="the child may hang in Python itself, see docs/reference/free-threading.md",
+)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_no_forked_child_hangs_or_fails(scale: float) -> None:
     """1,000 children in full."""

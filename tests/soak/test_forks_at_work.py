@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ pytestmark = [
     pytest.mark.soak,
     pytest.mark.guarantee("B2"),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork"),
+    pytest.mark.skipif(
+        bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
+        reason="the child may hang in Python itself, see docs/reference/free-threading.md",
+    ),
 ]
 
 # In a process of its own: a coverage tracer's lock does not survive a fork.

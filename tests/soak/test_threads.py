@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events import EventDispatcher, EventSignal
+from support.inside import senders_of
 
 THREADS = 8
 SECONDS = 10.0
@@ -44,11 +45,6 @@ def _switch_often() -> Iterator[None]:
         yield
     finally:
         sys.setswitchinterval(interval)
-
-
-@pytest.fixture
-def signal(signals: SignalRegistry) -> EventSignal[Any]:
-    return signals.signal("thing_happened")
 
 
 def churn(work: Callable[[int, int], None], seconds: float) -> int:
@@ -128,7 +124,7 @@ def test_subscriptions_to_one_sender_are_neither_lost_nor_doubled(
     assert churn(work, SECONDS * scale) > THREADS
     gc.collect()
     assert not signal.subscriptions
-    assert not signal._table._by_sender
+    assert not senders_of(signal)
 
 
 def test_owners_that_die_take_their_handlers_along(
@@ -145,7 +141,7 @@ def test_owners_that_die_take_their_handlers_along(
     assert churn(work, SECONDS * scale) > THREADS
     gc.collect()
     assert not signal.subscriptions
-    assert not signal._table._by_sender
+    assert not senders_of(signal)
 
 
 def test_once_is_called_once(

@@ -25,7 +25,7 @@ from madcrow_events import (
     SignalRegistry,
     user_logged_in,
 )
-from madcrow_events._text import handler_name, printable, type_name
+from support.inside import handler_name, printable, type_name
 
 CANARIES = {"password": "canary-password", "email": "canary@example.com", "token": "canary-token"}
 

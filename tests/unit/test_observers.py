@@ -24,6 +24,7 @@ from madcrow_events.observers import (
     Observer,
     TimingObserver,
 )
+from support.inside import renew_after_fork
 
 
 class Clock:
@@ -374,8 +375,6 @@ def test_who_emits_while_the_lock_is_held_does_not_wait_for_itself(
 
 def test_the_lock_is_free_in_a_forked_child(observer: TimingObserver) -> None:
     """Though a thread of the parent held it; the child goes on counting where it was."""
-    from madcrow_events._forks import _renew_all
-
     held, finish = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -388,7 +387,7 @@ def test_the_lock_is_free_in_a_forked_child(observer: TimingObserver) -> None:
     thread.start()
     held.wait(5)
     try:
-        _renew_all()
+        renew_after_fork()
         call(observer)
         assert only_handler(observer).calls == 2
     finally:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from madcrow_events._waiters import Listeners
+from support.inside import Listeners
 
 
 def answers(*told: bool) -> object:

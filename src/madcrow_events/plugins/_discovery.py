@@ -10,6 +10,7 @@ from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from importlib.metadata import Distribution
 
 __all__ = ["ENTRY_POINT_GROUP", "LOGGER", "Plugin", "discover_plugins", "is_called"]
@@ -85,16 +86,30 @@ def _plugins_of(distribution: Distribution, entry_points: str) -> list[Plugin]:
     name = _normal(metadata["Name"])
     return [
         Plugin(
-            name=f"{name}:{entry_point.name}",
-            entry_point=entry_point.name,
+            name=f"{name}:{entry_point}",
+            entry_point=entry_point,
             distribution=name,
             version=metadata["Version"] if "Version" in metadata else "",  # noqa: SIM401  # has no get
-            target=entry_point.value,
+            target=target,
             requires=tuple(distribution.requires or ()),
         )
-        for entry_point in distribution.entry_points
-        if entry_point.group == ENTRY_POINT_GROUP
+        for entry_point, target in _entries(entry_points)
     ]
+
+
+def _entries(entry_points: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the target of each entry point in the group of plugins.
+
+    They are read here because `Distribution.entry_points` refuses all of them for one mistaken
+    target, from Python 3.15 on.
+    """
+    group = ""
+    for line in map(str.strip, entry_points.splitlines()):
+        if line.startswith("[") and line.endswith("]"):
+            group = line[1:-1]
+        elif group == ENTRY_POINT_GROUP and line and not line.startswith("#"):
+            name, target = line.split("=", 1)
+            yield name.strip(), target.strip()
 
 
 def _normal(name: str) -> str:

@@ -80,7 +80,7 @@ def load_plugins(
     """
     plugins = discover_plugins()
     unwanted = why_unwanted(plugins, allow, deny)
-    before = [held.report for held in signals._plugins.values()]
+    before = [held.report for held in list(signals._plugins.values())]
     reports = {
         plugin.name: refused(plugin, plugins, unwanted) or load(plugin, signals)
         for plugin in plugins
@@ -173,7 +173,7 @@ def _imported(plugin: Plugin) -> HandlerGroup:
 
 
 def _refuse_twice(group: HandlerGroup, plugins: dict[str, Any]) -> None:
-    for held in plugins.values():
+    for held in list(plugins.values()):
         if held.group is group and held.ticket:
             raise PluginError(
                 f"its group is loaded already, as {printable(held.report.plugin.name)}: offer it "
@@ -237,7 +237,7 @@ def _unload(
         unfinished = held.gate.wait(timeout)
         others = {
             entry.name
-            for other in plugins.values()
+            for other in list(plugins.values())
             if other.ticket
             for entry in other.group._signals
         }

@@ -25,6 +25,7 @@ from madcrow_events.event_handlers import (
     security_group,
 )
 from madcrow_events.event_handlers.security_handlers import add_alert_function
+from support.inside import renew_after_fork
 
 NAMED = {
     "handle_user_login",
@@ -170,7 +171,6 @@ def test_every_subscription_of_a_group_knows_it(signals: SignalRegistry) -> None
 
 
 def test_the_stores_of_a_forked_child_have_free_locks() -> None:
-    from madcrow_events._forks import _renew_all
 
     held, finish = threading.Event(), threading.Event()
 
@@ -183,7 +183,7 @@ def test_the_stores_of_a_forked_child_have_free_locks() -> None:
     thread.start()
     held.wait(5)
     try:
-        _renew_all()
+        renew_after_fork()
         assert _stores.sessions.get("nobody") is None
     finally:
         finish.set()

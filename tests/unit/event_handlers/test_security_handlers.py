@@ -23,9 +23,10 @@ from madcrow_events import (
 from madcrow_events.event_handlers import auth_group, security_group
 from madcrow_events.event_handlers._bounded import MAX_SUBJECTS
 from madcrow_events.event_handlers._stores import failures
-from madcrow_events.event_handlers._windows import MAX_TIMES, SecurityLimits
+from madcrow_events.event_handlers._windows import MAX_TIMES
 from madcrow_events.event_handlers.auth_handlers import session_of
 from madcrow_events.event_handlers.security_handlers import (
+    SecurityLimits,
     add_alert_function,
     failure_analytics,
     handle_session_expiration,

@@ -1,0 +1,1 @@
+"""What tests of several files share; `pythonpath` in pyproject.toml makes it importable."""

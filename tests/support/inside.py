@@ -1,0 +1,92 @@
+"""The one door to what is private: where the package is rebuilt inside, this file follows.
+
+Tests that look inside come through here. Those that are about one room of the package, such as
+`test_gate.py`, go on from its object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events._background import batching as calling_batches
+from madcrow_events._background import exit as ending
+from madcrow_events._background.backlog import Backlog
+from madcrow_events._background.batching import Gathering
+from madcrow_events._background.threads import keep_time
+from madcrow_events._forks import _renew_all as renew_after_fork
+from madcrow_events._text import handler_name, printable, type_name
+from madcrow_events._waiters import Listeners
+from madcrow_events.emissions import _causes as finding_causes
+from madcrow_events.emissions import _ids as making_ids
+from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._outcomes import NO_RESULT
+from madcrow_events.plugins._checking import check_here
+from madcrow_events.plugins._fitness import _declared_api_version as declared_api_version
+from madcrow_events.plugins._gate import Gate
+from madcrow_events.subscriptions._subscription import _leave_note as leave_note
+
+__all__ = [
+    "NO_RESULT",
+    "Backlog",
+    "Gate",
+    "Gathering",
+    "Listeners",
+    "backlog_of",
+    "calling_batches",
+    "check_here",
+    "current_frame",
+    "declared_api_version",
+    "declared_in",
+    "ending",
+    "finding_causes",
+    "handler_name",
+    "keep_time",
+    "leave_note",
+    "making_ids",
+    "notes_of",
+    "patterns_of",
+    "printable",
+    "renew_after_fork",
+    "running_loop",
+    "senders_of",
+    "table_of",
+    "type_name",
+]
+
+
+def current_frame() -> Any:
+    """Return what the context knows of the emission or the block around it; None outside."""
+    return CURRENT.get(None)
+
+
+def backlog_of(dispatcher: EventDispatcher) -> Backlog:
+    """Return what is pending in the background."""
+    return dispatcher._workers._backlog
+
+
+def table_of(signal: EventSignal[Any]) -> Any:
+    """Return the subscriptions of a signal, and the plans made of them."""
+    return signal._table
+
+
+def senders_of(signal: EventSignal[Any]) -> Any:
+    """Return the subscriptions of a signal by the ids of their senders."""
+    return table_of(signal)._by_sender
+
+
+def notes_of(signal: EventSignal[Any]) -> Any:
+    """Return the notes of subscriptions that ended while the table was locked."""
+    return table_of(signal)._notes
+
+
+def declared_in(signals: SignalRegistry) -> Iterable[EventSignal[Any]]:
+    """Return all signals of a registry."""
+    return signals._declared()
+
+
+def patterns_of(signals: SignalRegistry) -> list[Any]:
+    """Return all that a registry keeps of patterns."""
+    return [*signals._patterns._by_order, *signals._patterns._by_key]

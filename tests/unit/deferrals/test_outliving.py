@@ -1,0 +1,337 @@
+"""Transactions that are no block, full queues, and blocks that outlive their `with` (B4)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+
+from madcrow_events import EventDispatcher, EventSignal, HandlerErrors, SignalRegistry, event_scope
+from support.blocks import LONG, Block, Failed, Happened, Way, in_both_forms, in_every_way
+from support.inside import backlog_of, current_frame
+from support.waiting import elsewhere
+
+pytestmark = pytest.mark.guarantee("B4")
+
+
+# Transactions that are no block
+
+
+@in_every_way
+async def test_what_is_discarded_is_dropped_and_the_block_goes_on(
+    dispatcher: EventDispatcher, heard: list[int], way: Way
+) -> None:
+    async with way.block(dispatcher) as deferral:
+        dropped = [await way.emit(dispatcher, "thing_happened", number=n) for n in range(3)]
+        assert deferral.discard() == 3
+        assert [emission.state for emission in dropped] == ["dropped"] * 3
+        assert deferral.discard() == 0
+        await way.emit(dispatcher, "thing_happened", number=3)
+        assert deferral.pending == 1
+    assert heard == [3]
+
+
+@in_every_way
+async def test_what_is_flushed_goes_out_and_the_block_goes_on(
+    dispatcher: EventDispatcher, heard: list[int], way: Way
+) -> None:
+    with pytest.raises(Failed):
+        async with way.block(dispatcher) as deferral:
+            for number in range(3):
+                await way.emit(dispatcher, "thing_happened", number=number)
+            await way.flush(deferral)
+            assert heard == [0, 1, 2]
+            assert deferral.pending == 0
+            await way.emit(dispatcher, "thing_happened", number=3)
+            assert deferral.pending == 1
+            raise Failed
+    assert heard == [0, 1, 2]
+
+
+@in_every_way
+async def test_a_nested_block_is_flushed_past_the_outer_one(
+    dispatcher: EventDispatcher, heard: list[int], way: Way
+) -> None:
+    async with way.block(dispatcher) as outer:
+        await way.emit(dispatcher, "thing_happened", number=1)
+        async with way.block(dispatcher) as inner:
+            await way.emit(dispatcher, "thing_happened", number=2)
+            await way.flush(inner)
+            assert heard == [2]
+            assert (inner.pending, outer.pending) == (0, 1)
+    assert heard == [2, 1]
+
+
+@in_both_forms
+async def test_what_a_flush_raises_it_raises_after_the_last(
+    raising: EventDispatcher, signal: EventSignal[Any], heard: list[int], way: Way
+) -> None:
+    @signal.on()
+    def fail(number: int) -> None:
+        if number == 1:
+            raise Failed
+
+    async with way.block(raising) as deferral:
+        for number in range(3):
+            await way.emit(raising, signal, number=number)
+        with pytest.raises(Failed):
+            await way.flush(deferral)
+        assert heard == [0, 1, 2]
+
+
+@in_both_forms
+async def test_a_flush_of_a_closed_block_does_nothing(
+    dispatcher: EventDispatcher, heard: list[int], way: Way
+) -> None:
+    async with way.block(dispatcher) as deferral:
+        await way.emit(dispatcher, "thing_happened", number=1)
+    await way.flush(deferral)
+    assert heard == [1]
+
+
+# A queue that is full
+
+
+class Slow:
+    """A background handler that works when it is let, and has begun with one event already."""
+
+    def __init__(self, signals: SignalRegistry) -> None:
+        self.has_begun = threading.Event()
+        self.may_work = threading.Event()
+        self.numbers: list[int] = []
+        signals.signal("happened").subscribe(self.work, background=True)
+
+    def work(self, number: int) -> None:
+        self.has_begun.set()
+        assert self.may_work.wait(LONG)
+        self.numbers.append(number)
+
+    def busy(self, signals: SignalRegistry, **options: Any) -> EventDispatcher:
+        """Return a dispatcher whose only thread is at work, and whose queue has two places."""
+        dispatcher = EventDispatcher(signals, queue_size=2, max_workers=1, **options)
+        dispatcher.emit("happened", number=0)
+        assert self.has_begun.wait(LONG)
+        return dispatcher
+
+
+@pytest.fixture
+def slow(signals: SignalRegistry) -> Iterator[Slow]:
+    slow = Slow(signals)
+    yield slow
+    slow.may_work.set()
+
+
+@pytest.mark.guarantee("B1")
+@pytest.mark.parametrize("ends", [True, False], ids=["at the end", "by flush_async"])
+async def test_the_loop_waits_for_places_in_the_queue(
+    signals: SignalRegistry, slow: Slow, ends: bool
+) -> None:
+    """Nothing is lost of what threads have emitted by `emit`, as a server's endpoints do."""
+    dispatcher = slow.busy(signals)
+    asyncio.get_running_loop().call_later(0.05, slow.may_work.set)
+    async with dispatcher.deferred() as deferral:
+        for number in range(1, 10):
+            await asyncio.to_thread(dispatcher.emit, "happened", number=number)
+        assert deferral.pending == 9
+        if not ends:
+            await deferral.flush_async()
+            assert deferral.pending == 0
+    assert await dispatcher.drain_async(LONG)
+    assert slow.numbers == list(range(10))
+
+
+@pytest.mark.guarantee("B1")
+async def test_who_is_cancelled_while_waiting_for_places_is_cancelled(
+    signals: SignalRegistry, slow: Slow
+) -> None:
+    """What finds no place by then is refused, as by `flush`, and no place is lost."""
+    dispatcher = slow.busy(signals)
+
+    async def work() -> None:
+        async with dispatcher.deferred():
+            for number in range(1, 6):
+                dispatcher.emit("happened", number=number)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert isinstance(caught.value.__cause__, HandlerErrors)
+    slow.may_work.set()
+    assert await dispatcher.drain_async(LONG)
+    assert slow.numbers == [0, 1, 2]
+    assert backlog_of(dispatcher).take(2)
+
+
+@pytest.mark.guarantee("B1")
+async def test_places_for_handlers_that_went_away_while_it_waited_are_given_back(
+    signals: SignalRegistry, slow: Slow
+) -> None:
+    """The queue is as large as ever, and nothing is called."""
+    dispatcher = slow.busy(signals)
+    for number in (1, 2):
+        await dispatcher.emit_async("happened", number=number)
+
+    async def work() -> None:
+        async with dispatcher.deferred():
+            dispatcher.emit("happened", number=3)
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.1)
+    signals["happened"].unsubscribe(slow.work)
+    slow.may_work.set()
+    await task
+    assert await dispatcher.drain_async(LONG)
+    assert 3 not in slow.numbers
+    assert backlog_of(dispatcher).take(2)
+
+
+@pytest.mark.guarantee("B1")
+@pytest.mark.parametrize("overflow", ["raise", "drop"])
+async def test_only_a_queue_that_blocks_is_waited_for(
+    signals: SignalRegistry, slow: Slow, overflow: Any
+) -> None:
+    """The other two do with what is too much what they always do."""
+    dispatcher = slow.busy(signals, overflow=overflow)
+    with pytest.raises(HandlerErrors) if overflow == "raise" else nullcontext():
+        async with dispatcher.deferred():
+            for number in range(1, 6):
+                dispatcher.emit("happened", number=number)
+    slow.may_work.set()
+    assert await dispatcher.drain_async(LONG)
+    assert slow.numbers == [0, 1, 2]
+
+
+# A block that outlives its `with`
+
+
+def test_a_detached_block_goes_on_in_its_context(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Outside of that nothing is held back; its end lets out what was emitted before and in it."""
+    with event_scope(request_id="1"):
+        with dispatcher.deferred(lambda: {"ip_address": "192.0.2.1"}) as deferral:
+            dispatcher.emit("thing_happened", number=1)
+            context = deferral.detach()
+            dispatcher.emit("thing_happened", number=2)
+        assert heard == [2]
+    assert current_frame() is None
+    emission = context.run(dispatcher.emit, "thing_happened", number=3)
+    assert (emission.state, deferral.pending) == ("deferred", 2)
+    assert emission.context["request_id"] == "1"
+    assert emission.context["ip_address"] == "192.0.2.1"
+    context.run(deferral.end)
+    assert heard == [2, 1, 3]
+    context.run(dispatcher.emit, "thing_happened", number=4)
+    context.run(deferral.end)
+    assert heard == [2, 1, 3, 4]
+    assert current_frame() is None
+
+
+def test_a_detached_block_may_end_in_another_thread(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """As where one thread makes a response, and another sends it."""
+    with dispatcher.deferred() as deferral:
+        dispatcher.emit("thing_happened", number=1)
+        context = deferral.detach()
+    elsewhere(lambda: context.run(deferral.end)).result(LONG)
+    assert heard == [1]
+
+
+def test_several_detached_blocks_end_in_any_order(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Each by itself, though one thread has begun them all."""
+    blocks = []
+    for number in (1, 2):
+        with dispatcher.deferred() as deferral:
+            dispatcher.emit("thing_happened", number=number)
+            blocks.append((deferral, deferral.detach()))
+    (first, first_context), (second, second_context) = blocks
+    second_context.run(second.end)
+    assert heard == [2]
+    assert first.discard() == 1
+    first_context.run(first.end)
+    assert heard == [2]
+
+
+async def test_a_block_that_raises_after_it_was_detached_has_failed(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Whoever was to end it will not, it seems; in both forms of the block."""
+    for is_async in (False, True):
+        block = Block(dispatcher.deferred(), is_async=is_async)
+        with pytest.raises(Failed):
+            async with block as deferral:
+                dispatcher.emit("thing_happened", number=1)
+                deferral.detach()
+                raise Failed
+        assert (heard, deferral.pending) == ([], 0)
+
+
+async def test_an_async_block_may_be_detached(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    async with dispatcher.deferred() as deferral:
+        dispatcher.emit("thing_happened", number=1)
+        context = deferral.detach()
+    assert heard == []
+    context.run(deferral.end)
+    assert heard == [1]
+
+
+def test_only_an_open_block_can_be_detached(dispatcher: EventDispatcher) -> None:
+    """Not one that has not begun, has ended, is detached, or has another block in it."""
+    deferral = dispatcher.deferred()
+    refused = pytest.raises(RuntimeError, match="directly in its block")
+    with refused:
+        deferral.detach()
+    with deferral:
+        with event_scope(request_id="1"), refused:
+            deferral.detach()
+        context = deferral.detach()
+        with refused:
+            deferral.detach()
+        with refused:
+            context.run(deferral.detach)
+    context.run(deferral.end)
+    with refused:
+        deferral.detach()
+
+
+def test_a_block_that_was_ended_within_is_over(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """Its `with` has nothing more to do."""
+    with dispatcher.deferred() as deferral:
+        dispatcher.emit("thing_happened", number=1)
+        deferral.end()
+        assert heard == [1]
+        dispatcher.emit("thing_happened", number=2)
+        assert heard == [1, 2]
+    assert current_frame() is None
+
+
+def test_what_its_scope_was_asked_of_is_not_kept(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Whoever keeps an emission keeps no request with it."""
+
+    class Request: ...
+
+    signals.signal("happened", context=Happened)
+    context = Happened()  # before, for the first may be built with a look at all names here
+    request = Request()
+    kept = weakref.ref(request)
+    with dispatcher.deferred(lambda of=request: {"request_id": type(of).__name__}):
+        emission = dispatcher.emit_typed("happened", context)
+        del request
+    assert kept() is None
+    assert emission.context.request_id == "Request"

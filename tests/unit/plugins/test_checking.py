@@ -1,0 +1,69 @@
+"""Plugins are checked in a process of their own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from madcrow_events import madcrow_signals
+from madcrow_events.plugins import check_plugins
+from support.inside import check_here
+from support.plugins import GOOD, Install
+
+LINGERS = "threading.Thread(target=threading.Event().wait, args=(60,)).start()"
+
+
+@pytest.mark.guarantee("P3")
+def test_checking_names_even_a_plugin_that_hangs(install: Install) -> None:
+    install("good", GOOD)
+    install("hangs", "import time\nprint('busy', flush=True)\ntime.sleep(60)")
+    install("vanishes", "import os\nos._exit(7)")
+    install("exits", "raise SystemExit")
+    install("fails", "1 / 0")
+    install("lingers", f"import threading\n{textwrap.dedent(GOOD)}\n{LINGERS}")
+    install("lacks", "1 / 0", requires="absent-thing")
+    # The one that hangs is given up soon; the others may take as long as a busy machine needs.
+    found = check_plugins(deny=["hangs"], timeout=60)
+    reports = {report.plugin.distribution: report for report in found}
+    found = check_plugins(allow=["hangs"], timeout=1)
+    reports |= {it.plugin.distribution: it for it in found if it.plugin.distribution == "hangs"}
+    assert {name: report.status for name, report in reports.items()} == {
+        "exits": "failed",
+        "fails": "failed",
+        "good": "loaded",
+        "hangs": "failed",
+        "lacks": "refused",
+        "lingers": "loaded",
+        "vanishes": "failed",
+    }
+    assert "was not loaded within 1 s: it may hang" in reports["hangs"].reason
+    assert "its process ended with status 7" in reports["vanishes"].reason
+    assert reports["exits"].reason.startswith("SystemExit (")
+    assert reports["fails"].reason.startswith("ZeroDivisionError")
+    assert reports["good"].handlers == ("good.happened",)
+    assert not reports.keys() & set(sys.modules)
+    assert not madcrow_signals.subscriptions
+
+
+def test_what_the_process_of_a_check_does(install: Install, tmp_path: Path) -> None:
+    install("ours", GOOD)
+    check_here("ours:ours", str(tmp_path / "answer"))
+    status, reason, _, events, handlers = json.loads((tmp_path / "answer").read_text())
+    assert (status, reason, events, handlers) == (
+        "loaded",
+        "",
+        ["good.happened"],
+        ["good.happened"],
+    )
+
+
+def test_a_check_knows_no_event_of_the_application(install: Install) -> None:
+    madcrow_signals.signal("order_placed")
+    listens = "from madcrow_events import *\ngroup = HandlerGroup('it')\n"
+    install("ours", f"{listens}group.on('order_placed')(lambda total: None)")
+    (report,) = check_plugins()
+    assert report.ok, report

@@ -1,0 +1,194 @@
+"""Plugins are found in what is installed, and read before they are imported."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from madcrow_events import SignalRegistry
+from madcrow_events.plugins import discover_plugins, load_plugins, unload_plugin
+from support.inside import declared_api_version
+from support.plugins import GOOD, Install
+
+
+@pytest.mark.guarantee("P1")
+def test_among_300_distributions_nothing_is_imported_but_the_plugins(
+    install: Install, signals: SignalRegistry, tmp_path: Path
+) -> None:
+    for number in range(297):
+        install(f"other-{number}", "1 / 0")
+        (tmp_path / f"other_{number}-1.2.dist-info" / "entry_points.txt").write_text(
+            f"[console_scripts]\nother = other_{number}:main\n"
+        )
+    for number in range(3):
+        install(f"ours-{number}", GOOD.replace("good", f"good{number}"))
+    before = set(sys.modules)
+    reports = load_plugins(signals=signals)
+    assert [report.ok for report in reports] == [True] * 3
+    assert set(sys.modules) - before == {"ours_0", "ours_1", "ours_2"}
+
+
+@pytest.mark.parametrize(
+    ("source", "version"),
+    [
+        ("group = HandlerGroup('it', api_version=7)", 7),
+        ("group: HandlerGroup = HandlerGroup('it', api_version=7)", 7),
+        ("group: HandlerGroup", 1),
+        ("group = HandlerGroup('it')", 1),
+        ("group = HandlerGroup('it', api_version=VERSION)", 1),
+        ("other = HandlerGroup('it', api_version=7)", 1),
+        ("import os\ngroup = make()", 1),
+        ("not Python", 1),
+    ],
+)
+def test_the_version_that_a_plugin_asks_for_is_read_from_its_source(
+    install: Install, tmp_path: Path, source: str, version: int
+) -> None:
+    """Nothing is imported for it, not even the package that the module is in."""
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    (tmp_path / "outer" / "__init__.py").write_text("1 / 0")
+    (tmp_path / "outer" / "inner" / "__init__.py").write_text("1 / 0")
+    (tmp_path / "outer" / "inner" / "plugin.py").write_text(source)
+    install("ours", "", value="outer.inner.plugin:group")
+    (plugin,) = discover_plugins()
+    assert declared_api_version(plugin) == version
+    assert "outer" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "target", ["nowhere:group", "nowhere.at.all:group", "json.no.such:group", "sys:group"]
+)
+def test_a_target_without_source_is_left_to_the_import(install: Install, target: str) -> None:
+    install("ours", "", value=target)
+    (plugin,) = discover_plugins()
+    assert declared_api_version(plugin) == 1
+
+
+@pytest.mark.guarantee("P2")
+@pytest.mark.parametrize(
+    ("name", "is_called_so"),
+    [
+        ("acme-x:alerts", True),
+        ("Acme.X:alerts", True),
+        (" acme_x : alerts ", True),
+        ("alerts", True),
+        ("acme-x", True),
+        ("ACME_X", True),
+        ("acme-x:", False),
+        ("acme-x:Alerts", False),
+        ("acme", False),
+        ("acme-y:alerts", False),
+    ],
+)
+def test_a_plugin_has_three_names(
+    install: Install,
+    signals: SignalRegistry,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    is_called_so: bool,
+) -> None:
+    """Its own, that of its entry point, and that of its distribution."""
+    install("acme-x", GOOD, entry_point="alerts")
+    (report,) = load_plugins(deny=[name], signals=signals)
+    assert report.ok != is_called_so
+    assert ("no installed plugin is called so" in caplog.text) != is_called_so
+    if name == "acme-x:Alerts":
+        assert "the argument deny names acme-x:Alerts" in caplog.text
+        assert "did you mean acme-x:alerts?" in caplog.text
+    (report,) = load_plugins(signals=signals)
+    assert report.ok
+    assert unload_plugin(name, signals=signals) == is_called_so
+
+
+def test_a_distribution_may_offer_several_plugins_and_strange_names(
+    install: Install, signals: SignalRegistry, tmp_path: Path
+) -> None:
+    install("two", GOOD)
+    (tmp_path / "other.py").write_text(textwrap.dedent(GOOD).replace("good", "other"))
+    (tmp_path / "two-1.2.dist-info" / "entry_points.txt").write_text(
+        "[madcrow_events.handlers]\na:b = two:group [extra]\nc = other:group\n"
+    )
+    assert [report.plugin.name for report in load_plugins(signals=signals)] == ["two:a:b", "two:c"]
+    assert [report.ok for report in load_plugins(signals=signals)] == [True, True]
+    assert load_plugins(deny=["two:a:b"], signals=signals)[0].status == "refused"
+    assert unload_plugin("two", signals=signals)
+    assert not signals.subscriptions
+
+
+def test_a_mistaken_entry_point_hides_no_other_of_its_distribution(
+    install: Install, signals: SignalRegistry, tmp_path: Path
+) -> None:
+    install("ours", GOOD)
+    (tmp_path / "ours-1.2.dist-info" / "entry_points.txt").write_text(
+        "[console_scripts]\nours = not-a-module\n\n"
+        "[madcrow_events.handlers]\n# The second cannot be.\nfirst = ours:group\nsecond = -:-\n"
+    )
+    reports = {report.name: report.status for report in load_plugins(signals=signals)}
+    assert reports == {"ours:first": "loaded", "ours:second": "failed"}
+
+
+def test_broken_metadata_are_that_distributions_problem(
+    install: Install, signals: SignalRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install("good", GOOD)
+    for name in ("nameless", "without-metadata", "malformed", "malformed-other", "versionless"):
+        install(name, "1 / 0", value="good:group", entry_point=name)
+    (tmp_path / "nameless-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\n")
+    (tmp_path / "without_metadata-1.2.dist-info" / "METADATA").unlink()
+    versionless = "Metadata-Version: 2.1\nName: versionless\n"
+    (tmp_path / "versionless-1.2.dist-info" / "METADATA").write_text(versionless)
+    for name, group in (("malformed", "madcrow_events.handlers"), ("malformed_other", "scripts")):
+        (tmp_path / f"{name}-1.2.dist-info" / "entry_points.txt").write_text(f"[{group}]\nfoo\n")
+    good, versionless_too = load_plugins(signals=signals)
+    assert good.ok
+    assert (versionless_too.plugin.version, versionless_too.status) == ("", "failed")
+    left_out = [it.message for it in caplog.records if "cannot be read" in it.message]
+    assert len(left_out) == 3
+    for part in ("nameless-", "without_metadata-", "malformed-"):
+        assert any(part in message for message in left_out)
+
+
+def test_a_distribution_counts_where_it_comes_first(
+    install: Install, signals: SignalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("good", GOOD)
+    newer = tmp_path / "newer" / "good-2.0.dist-info"
+    newer.mkdir(parents=True)
+    (newer / "METADATA").write_text("Metadata-Version: 2.1\nName: good\nVersion: 2.0\n")
+    monkeypatch.syspath_prepend(str(newer.parent))
+    assert discover_plugins() == []
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [
+        ("acme_greter:group", "names a module that there is not: correct it in its pyproject.toml"),
+        ("ours.sub:group", "names a module that there is not"),
+        ("ours:grup", "names an object that the module has not"),
+        ("ours:group.name.x", "names an object that the module has not"),
+        ("ours", "is not of the form module:object"),
+        ("!!! :::", "names a module that there is not"),
+    ],
+)
+def test_a_mistaken_entry_point_is_named(
+    install: Install, signals: SignalRegistry, target: str, reason: str
+) -> None:
+    install("ours", GOOD, value=target)
+    (report,) = load_plugins(signals=signals)
+    assert report.status == "failed"
+    assert f"its entry point ours = {target} {reason}" in report.reason
+
+
+@pytest.mark.guarantee("P2")
+def test_two_with_one_name_are_both_refused(
+    install: Install, signals: SignalRegistry, tmp_path: Path
+) -> None:
+    install("one", "1 / 0", entry_point="twin")
+    install("two", "1 / 0", entry_point="twin")
+    for deny in ([], ["one:twin"]):
+        reports = load_plugins(deny=deny, signals=signals)
+        assert [report.status for report in reports] == ["refused", "refused"]
+        assert "one:twin and two:twin offer one name: uninstall all but one" in reports[1].reason

@@ -1,0 +1,306 @@
+"""What a plugin brought goes with it, and nothing else."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+import textwrap
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+
+from madcrow_events import EventDispatcher, SignalRegistry, get_event_dispatcher, madcrow_signals
+from madcrow_events.plugins import load_plugins, unload_plugin
+from support.inside import NO_RESULT
+from support.plugins import GOOD, Install
+
+
+@pytest.mark.guarantee("P3")
+def test_loading_and_unloading_100_times_leaves_nothing_behind(
+    install: Install, signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    install(
+        "ours",
+        """
+    from madcrow_events import HandlerGroup, madcrow_signals
+
+    group = HandlerGroup("ours")
+    group.signal("ours.happened")
+
+
+    @group.on("ours.happened")
+    @group.on("ours.*", priority=1)
+    @group.on("ours.happened", sender="me")
+    def note(**context):
+        pass
+
+
+    @group.on("ours.happened")
+    async def wait(**context):
+        pass
+    """,
+    )
+    signals.subscribe("*", lambda **context: None)
+    declared = signals.signal("mine")
+    sizes = []
+    for time_around in range(100):
+        (report,) = load_plugins(signals=signals)
+        assert report.ok
+        assert report.signals == ("ours.happened",)
+        assert dispatcher.emit("ours.happened", sender="me").ok
+        assert dispatcher.drain(5)
+        assert unload_plugin("ours", signals=signals)
+        assert set(signals) == {"mine"}
+        assert len(signals.subscriptions) == 2  # the pattern, and its part
+        assert len(declared.subscriptions) == 1
+        if time_around in (19, 99):
+            gc.collect()
+            sizes.append(len(gc.get_objects()))
+    assert sizes[1] - sizes[0] < 50
+
+
+def test_a_signal_that_a_plugin_holds_works_after_it_was_loaded_again(
+    install: Install, signals: SignalRegistry
+) -> None:
+    install(
+        "ours",
+        """
+    from madcrow_events import BaseEventContext, HandlerGroup, get_event_dispatcher, madcrow_signals
+
+
+    class Paid(BaseEventContext):
+        amount: int
+
+
+    paid = madcrow_signals.signal("ours.paid", context=Paid)
+    group = HandlerGroup("ours")
+    seen = []
+
+
+    @group.on(paid)
+    def note(context: Paid):
+        seen.append(context.amount)
+
+
+    def pay(amount):
+        get_event_dispatcher().emit_typed(paid, Paid(amount=amount))
+    """,
+    )
+    for amount in range(3):
+        assert load_plugins()[0].signals == ("ours.paid",)
+        sys.modules["ours"].pay(amount)
+        assert unload_plugin("ours")
+        assert "ours.paid" not in madcrow_signals
+        sys.modules["ours"].pay(99)
+    assert sys.modules["ours"].seen == [0, 1, 2]
+
+
+def test_an_event_stays_while_the_application_listens_to_it(
+    install: Install, signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    install("ours", GOOD)
+    assert load_plugins(signals=signals)[0].ok
+    with signals.subscribe("good.happened", lambda: "mine"):
+        assert unload_plugin("ours", signals=signals)
+        assert [it.value for it in dispatcher.emit("good.happened").results] == ["mine"]
+
+
+def test_a_handler_that_a_module_subscribes_by_itself_is_refused(install: Install) -> None:
+    install(
+        "ours",
+        """
+    from madcrow_events import HandlerGroup, LoginEventContext, madcrow_signals, on_event
+
+    group = HandlerGroup("ours")
+
+
+    class Own(LoginEventContext):
+        pass
+
+
+    madcrow_signals.signal("ours.happened", context=Own)
+
+
+    @group.on("user_logged_in")
+    @on_event("user_logged_out")
+    def note(**context):
+        pass
+    """,
+    )
+    (report,) = load_plugins()
+    assert report.status == "failed"
+    assert "ours.note is subscribed to user_logged_out outside of" in report.reason
+    assert not madcrow_signals.subscriptions
+    assert "ours.happened" not in madcrow_signals
+
+
+def test_what_the_applications_own_modules_subscribe_is_not_the_plugins(
+    install: Install, tmp_path: Path
+) -> None:
+    """A plugin may be a part of the application, whose other modules it imports."""
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "__init__.py").touch()
+    (tmp_path / "shop" / "orders.py").write_text(
+        "from madcrow_events import on_event\non_event('user_logged_in')(lambda: None)"
+    )
+    (tmp_path / "shop" / "plugin.py").write_text(f"import shop.orders\n{textwrap.dedent(GOOD)}")
+    install("the-shop", "", value="shop.plugin:group")
+    importlib.import_module("shop")
+    (report,) = load_plugins()
+    assert report.ok, report
+    assert len(madcrow_signals.subscriptions) == 2
+    assert unload_plugin("the-shop:the_shop")
+    assert len(madcrow_signals.subscriptions) == 1
+
+
+def test_a_group_that_registers_itself_can_be_unloaded(
+    install: Install, dispatcher: EventDispatcher
+) -> None:
+    install("ours", f"{textwrap.dedent(GOOD)}\ngroup.register()")
+    assert load_plugins()[0].ok
+    (subscription,) = madcrow_signals.subscriptions
+    assert unload_plugin("ours")
+    assert subscription._shape.invoke(None, None) is NO_RESULT
+
+
+def test_an_isolated_block_forgets_what_was_loaded_in_it(
+    install: Install, signals: SignalRegistry
+) -> None:
+    install("ours", GOOD)
+    with signals.isolated():
+        assert load_plugins(signals=signals)[0].ok
+    assert not unload_plugin("ours", signals=signals)
+    assert load_plugins(signals=signals)[0].ok
+    with signals.isolated(empty=True):
+        assert not unload_plugin("ours", signals=signals)
+    assert not unload_plugin("another:ours", signals=signals)
+    assert unload_plugin("ours:ours", signals=signals)
+
+
+def test_only_what_a_plugin_brought_goes_with_it(
+    install: Install, signals: SignalRegistry, tmp_path: Path
+) -> None:
+    (tmp_path / "shop_events.py").write_text(
+        "from madcrow_events import madcrow_signals\n"
+        "order_placed = madcrow_signals.signal('order_placed')\n"
+    )
+    install("ours", "import shop_events\nfrom madcrow_events import HandlerGroup\n"
+            "group = HandlerGroup('it')\ngroup.signal('ours.own')\n"
+            "group.on(shop_events.order_placed)(lambda: None)")  # fmt: skip
+    (report,) = load_plugins()
+    assert report.signals == ("ours.own",)
+    assert unload_plugin("ours")
+    assert "order_placed" in madcrow_signals
+    assert "ours.own" not in madcrow_signals
+
+
+def test_unloading_in_an_isolated_block_is_undone(
+    install: Install, signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    install("ours", GOOD)
+    (report,) = load_plugins(signals=signals)
+    with signals.isolated():
+        assert unload_plugin("ours", signals=signals)
+        assert "good.happened" not in signals
+    dispatcher.emit("good.happened", n=1)
+    assert sys.modules["ours"].seen == [{"n": 1}]
+    assert load_plugins(signals=signals) == [report]
+    assert unload_plugin("ours", signals=signals)
+    assert not unload_plugin("ours", signals=signals)
+
+
+def test_a_plugin_that_isolates_as_it_is_loaded_is_loaded(
+    install: Install, signals: SignalRegistry
+) -> None:
+    isolating = "from madcrow_events import madcrow_signals\nwith madcrow_signals.isolated(): pass"
+    install("ours", f"{isolating}\n{textwrap.dedent(GOOD)}")
+    assert load_plugins()[0].ok
+    assert unload_plugin("ours")
+
+
+def test_what_a_module_subscribes_to_the_default_registry_is_found_too(
+    install: Install, signals: SignalRegistry
+) -> None:
+    install("ours", f"{textwrap.dedent(GOOD)}\nfrom functools import partial\n"
+            "from madcrow_events import register_handler\ndef f(x): pass\n"
+            "register_handler('user_logged_in', partial(f, 1))")  # fmt: skip
+    install("proxy", f"{textwrap.dedent(GOOD)}\nfrom madcrow_events import register_handler\n"
+            "class Proxy:\n    def __call__(self): pass\n"
+            "    @property\n    def __module__(self): raise RuntimeError\n"
+            "register_handler('user_logged_in', Proxy())")  # fmt: skip
+    ours, proxy = load_plugins(signals=signals)
+    assert ours.status == "failed"
+    assert "ours.f is subscribed to user_logged_in outside of" in ours.reason
+    assert proxy.ok  # whose that handler is cannot be told
+    assert len(madcrow_signals.subscriptions) == 1
+
+
+OWN_EVENTS = """
+    from madcrow_events import BaseEventContext, HandlerGroup, emit_event, madcrow_signals
+
+
+    class Paid(BaseEventContext):
+        amount: int
+
+
+    paid = madcrow_signals.signal("aaa.paid", context=Paid)
+    sent = madcrow_signals.signal("aaa.sent", context=Paid)
+    group = HandlerGroup("aaa")
+    seen = []
+
+
+    @group.on("aaa.paid")
+    def note(context: Paid):
+        emit_event("aaa.sent", amount=context.amount)
+        seen.append(context.amount)
+"""
+
+
+def test_events_that_a_module_declares_come_with_each_load(install: Install) -> None:
+    """A module is imported once, and may have failed, been unloaded, or isolated since."""
+    install("aaa", f"{textwrap.dedent(OWN_EVENTS)}\ngroup.on('zzz.done')(lambda: None)")
+    install("zzz", GOOD.replace("good.happened", "zzz.done"))
+    with madcrow_signals.isolated():
+        assert load_plugins(deny=["zzz"])[0].status == "failed"
+        assert not {"aaa.paid", "aaa.sent", "zzz.done"} & set(madcrow_signals)
+    amounts = []
+    for isolates in (True, True, False, False):
+        with madcrow_signals.isolated() if isolates else nullcontext():
+            aaa, zzz = load_plugins()
+            assert aaa.ok, aaa
+            assert zzz.ok
+            assert sorted(aaa.signals) == ["aaa.paid", "aaa.sent"]
+            amounts.append(len(amounts))
+            module = sys.modules["aaa"]
+            get_event_dispatcher().emit_typed(module.paid, module.Paid(amount=len(amounts) - 1))
+            assert module.seen == amounts
+            if not isolates:
+                assert unload_plugin("aaa")
+                assert unload_plugin("zzz")
+        assert not {"aaa.paid", "aaa.sent", "zzz.done"} & set(madcrow_signals)
+    mine = madcrow_signals.signal("aaa.paid", "mine")
+    assert (mine.doc, mine.context_model) == ("mine", None)
+
+
+def test_a_plugin_may_be_loaded_into_two_registries(
+    install: Install, signals: SignalRegistry
+) -> None:
+    install("ours", GOOD)
+    assert load_plugins()[0].ok
+    assert load_plugins(signals=signals)[0].ok
+    assert len(signals.subscriptions) == len(madcrow_signals.subscriptions) == 1
+    assert unload_plugin("ours")
+    assert len(signals.subscriptions) == 1
+
+
+def test_an_event_that_another_plugin_declares_too_stays(
+    install: Install, signals: SignalRegistry
+) -> None:
+    install("ours", GOOD)
+    install("theirs", GOOD)
+    assert all(report.ok for report in load_plugins(signals=signals))
+    signals.unsubscribe("good.happened", sys.modules["theirs"].note)
+    assert unload_plugin("ours", signals=signals)
+    assert "good.happened" in signals

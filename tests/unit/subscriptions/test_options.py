@@ -1,0 +1,211 @@
+"""Options and lifetimes of subscriptions, most of them in every way of emitting (H5, L1)."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from typing import Any
+
+import pytest
+
+from madcrow_events import Emission, EventDispatcher, InvalidOptionError, user_logged_in
+from support.outcomes import logged, values
+from support.ways import Way, in_every_way
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_once_is_called_once(way: Way) -> None:
+    subscription = way.signal.subscribe(way.returning("now"), once=True)
+    assert values(await way.emit()) == ["now"]
+    assert values(await way.emit()) == []
+    assert not subscription.active
+    assert not way.signal.subscriptions
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_once_waits_for_its_sender_and_its_when(way: Way) -> None:
+    way.signal.subscribe(
+        way.returning("now"), once=True, sender="me", when=lambda context: context["ready"]
+    )
+    assert values(await way.emit(sender="you", ready=True)) == []
+    assert values(await way.emit(sender="me", ready=False)) == []
+    assert values(await way.emit(sender="me", ready=True)) == ["now"]
+    assert values(await way.emit(sender="me", ready=True)) == []
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_a_nested_emission_finds_once_claimed(way: Way) -> None:
+    calls: list[int] = []
+
+    async def body(emission: Emission[Any]) -> None:
+        calls.append(emission.depth)
+        await way.emit_inside()
+
+    way.signal.subscribe(way.handler(body), once=True)
+    assert (await way.emit()).ok
+    assert calls == [0]
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_when_decides_and_sees_the_context_read_only(way: Way) -> None:
+    seen: list[Any] = []
+
+    def when(context: Any) -> bool:
+        seen.append(context)
+        return bool(context["ready"])
+
+    way.signal.subscribe(way.returning("ready"), when=when)
+    way.signal.subscribe(way.returning("always"))
+    assert values(await way.emit(ready=False)) == ["always"]
+    assert values(await way.emit(ready=True)) == ["ready", "always"]
+    with pytest.raises(TypeError):
+        seen[0]["ready"] = True
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_a_when_that_raises_is_that_handlers_failure(
+    way: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = way.signal.subscribe(
+        way.returning("guarded"), when=lambda context: context["missing"], once=True
+    )
+    way.signal.subscribe(way.returning("other"))
+    emission = await way.emit()
+    (failure,) = emission.failures
+    assert failure.handler is subscription.handler
+    assert isinstance(failure.exception, KeyError)
+    assert values(emission) == ["other"]
+    assert len(logged(caplog)) == 1
+    assert subscription.active
+
+
+@pytest.mark.guarantee("H5")
+@in_every_way
+async def test_a_handler_for_one_sender_hears_no_other(way: Way) -> None:
+    way.signal.subscribe(way.returning("everyone"))
+    way.signal.subscribe(way.returning("me"), sender="me")
+    way.signal.subscribe(way.returning("zero"), sender=0)
+    assert values(await way.emit()) == ["everyone"]
+    assert values(await way.emit(sender="me")) == ["everyone", "me"]
+    assert values(await way.emit(sender=0)) == ["everyone", "zero"]
+    assert values(await way.emit(sender=False)) == ["everyone"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
+async def test_a_method_goes_with_its_object_unless_it_is_held(way: Way) -> None:
+    gone, kept = way.owner("gone"), way.owner("kept")
+    way.signal.subscribe(gone.handle)
+    way.signal.subscribe(kept.handle, weak=False)
+    emission = await way.emit()
+    assert values(emission) == ["gone", "kept"]
+    assert [result.handler for result in emission.results] == [gone.handle, kept.handle]
+    del gone, kept, emission
+    gc.collect()
+    assert values(await way.emit()) == ["kept"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
+async def test_a_function_is_held_unless_it_is_not_to_be(way: Way) -> None:
+    way.signal.subscribe(way.returning("held"))
+    let_go = way.returning("let go")
+    way.signal.subscribe(let_go, weak=True)
+    assert values(await way.emit()) == ["held", "let go"]
+    del let_go
+    gc.collect()
+    assert values(await way.emit()) == ["held"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
+async def test_an_object_that_goes_away_during_an_emission_is_not_called_or_called_whole(
+    way: Way,
+) -> None:
+    owners = [way.owner("heard")]
+
+    async def clear(emission: Emission[Any]) -> str:
+        owners.clear()
+        return "cleared"
+
+    way.signal.subscribe(way.handler(clear))
+    way.signal.subscribe(owners[0].handle)
+    emission = await way.emit()
+    assert emission.ok
+    assert values(emission) in (["cleared"], ["cleared", "heard"])
+    del emission  # which names the method, and so keeps the object
+    gc.collect()
+    assert values(await way.emit()) == ["cleared"]
+
+
+@pytest.mark.guarantee("H5")
+def test_once_is_claimed_by_one_of_many_threads(signal: Any, dispatcher: EventDispatcher) -> None:
+    for _ in range(50):
+        calls: list[int] = []
+        barrier = threading.Barrier(4)
+
+        def emit(barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            dispatcher.emit("thing_happened")
+
+        signal.subscribe(lambda calls=calls: calls.append(1), once=True)
+        threads = [threading.Thread(target=emit) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert calls == [1]
+
+
+@pytest.mark.guarantee("H5")
+def test_an_emission_that_began_before_the_claim_finds_once_claimed(
+    signal: Any, dispatcher: EventDispatcher
+) -> None:
+    calls: list[str] = []
+
+    def early() -> None:
+        if not calls:
+            calls.append("early")
+            dispatcher.emit("thing_happened")
+
+    signal.subscribe(early)
+    signal.subscribe(lambda: calls.append("once"), once=True)
+    dispatcher.emit("thing_happened")
+    assert calls == ["early", "once"]
+
+
+@pytest.mark.guarantee("H5")
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"priority": "high"}, "must be an int, such as 10"),
+        ({"priority": True}, "must be an int"),
+        ({"priority": 1.5}, "must be an int"),
+        ({"when": "is_admin"}, "must be a plain function"),
+        ({"once": 1}, "once must be True or False"),
+        ({"once": None}, "once must be True or False"),
+        ({"weak": "yes"}, "weak must be True, False or None"),
+        (
+            {"prority": 1},
+            "'prority': did you mean 'priority'. The options are background, batch, once",
+        ),
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(options: Any, fix: str) -> None:
+    with pytest.raises(InvalidOptionError, match=fix) as caught:
+        user_logged_in.subscribe(lambda: None, **options)
+    assert caught.value.option in options
+    assert not user_logged_in.subscriptions
+
+
+def test_an_async_when_is_refused(signal: Any) -> None:
+    async def when(context: Any) -> bool:
+        return True
+
+    with pytest.raises(InvalidOptionError, match="plain function"):
+        signal.subscribe(lambda: None, when=when)
