@@ -159,13 +159,17 @@ class Turn:
         with suppress(IndexError):
             move_last(self.token, self._gathering.token)
 
-    def handle(self) -> None:
-        """Call the handler with what waits, as much as fits into a batch."""
+    def take(self) -> list[Job]:
+        """Take over what waits, as much as fits into a batch; return it."""
         gathering = self._gathering
         with suppress(IndexError):
             move_first(gathering.waiting, self._jobs, gathering.limits.max_size)
         # Without what was lost, for its emitter was interrupted.
-        jobs = [job for job in self._jobs if job.claim()]
+        return [job for job in self._jobs if job.claim()]
+
+    def handle(self) -> None:
+        """Call the handler with a batch."""
+        jobs = self.take()
         for job in jobs:
             job.free_place()
         call_batch_here(jobs)
@@ -199,10 +203,7 @@ class Turn:
             raise
 
     def _begin(self, loop: AbstractEventLoop) -> None:
-        gathering = self._gathering
-        with suppress(IndexError):
-            move_first(gathering.waiting, self._jobs, gathering.limits.max_size)
-        jobs = [job for job in self._jobs if job.claim()]
+        jobs = self.take()
         make = load_async_loop().asyncio.Task
         task = make(_call_async(jobs), loop=loop, context=Context())
         for job in jobs:

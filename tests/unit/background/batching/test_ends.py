@@ -24,7 +24,7 @@ from madcrow_events import (
     current_event,
 )
 from support.batches import HOUR, Kept, emit_numbers, handler_of, numbers, run_python, values_of
-from support.inside import Gathering, backlog_of
+from support.inside import Job, backlog_of
 from support.waiting import LIMIT
 from support.ways import plain_and_async
 
@@ -291,15 +291,15 @@ def test_a_finalizer_may_emit_for_a_batch_in_the_middle_of_another(
 ) -> None:
     """While a batch is being taken, say; whoever takes it looks again."""
 
-    def take(gathering: Gathering) -> Any:
+    def claim(job: Any) -> bool:
         if not finalized:
             finalized.append(1)
             emit_numbers(dispatcher, 3, 4, 5)
-        return original(gathering)
+        return original(job)
 
     finalized: list[int] = []
-    original = Gathering._take
-    monkeypatch.setattr(Gathering, "_take", take)
+    original = Job.claim
+    monkeypatch.setattr(Job, "claim", claim)
     signal.subscribe(handler_of(kept, is_async), batch=Batch(2, HOUR))
     emit_numbers(dispatcher, 1, 2)
     assert dispatcher.drain(LIMIT)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from madcrow_events import (
     event_scope,
 )
 
-PACKAGE = os.path.join(Path(madcrow_events.__file__).parent, "")
+PACKAGE = f"{Path(madcrow_events.__file__).parent}{os.sep}"
 LIMIT = 5  # seconds
 
 pytestmark = [
