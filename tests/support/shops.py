@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -122,7 +124,9 @@ class Shop:
         thread = threading.Thread(target=use, daemon=True)
         thread.start()
         thread.join(LIMIT)
-        assert done == [True], "a lock is held"
+        stack = sys._current_frames().get(thread.ident or 0)
+        where = "".join(traceback.format_stack(stack)) if thread.is_alive() else ""
+        assert done == [True], f"a lock is held\n{where}"
 
     def assert_places_are_free(self) -> None:
         """Workers are there, and as many places as the queue has."""
@@ -139,7 +143,7 @@ class Shop:
             for _ in range(2):
                 self.dispatcher.emit("other")
             for _ in range(2):
-                assert blocked.acquire(timeout=LIMIT), "a worker is gone"
+                assert blocked.acquire(timeout=LIMIT), f"a worker is gone of {backlog.threads}"
             for _ in range(QUEUE_SIZE):
                 self.dispatcher.emit("other")
             assert not backlog.places

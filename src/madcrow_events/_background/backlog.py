@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.batching import Gathering, Turn
 from madcrow_events._background.threads import Alarm, keep_time, serve, work
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._locks import Lock
 from madcrow_events._moves import move_all, move_last
 from madcrow_events._text import handler_name
@@ -246,17 +247,23 @@ class Backlog:
             The thread; None if none can be started, as at the exit of the interpreter.
         """
         permit: list[None] = []
-        thread = threading.Thread(target=target, args=(self, *arguments), name=name, daemon=True)
+        unbegun: list[None] = [None]
+        thread = threading.Thread(
+            target=_begin, args=(unbegun, target, self, *arguments), name=name, daemon=True
+        )
         try:
             move_last(startable, permit)
             threads.append(thread)
             thread.start()
         except BaseException as error:
-            if not (thread in threads and _has_begun(thread)):
+            # One that was interrupted may have started it, or have left it unable to begin.
+            if _take_back(unbegun):
                 with suppress(ValueError):
                     threads.remove(thread)
                 move_all(permit, startable)
-            if isinstance(error, IndexError | RuntimeError | MemoryError):
+            if isinstance(error, IndexError | RuntimeError | MemoryError) and not is_interrupt(
+                error
+            ):
                 return None
             raise
         return thread
@@ -303,13 +310,19 @@ class Backlog:
                 thread.join(min(max(0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
 
 
-def _has_begun(thread: threading.Thread) -> bool:
-    """Whether a thread runs, the start of which was interrupted, or will in a moment."""
-    for _ in range(100):
-        if thread.ident is not None or thread.is_alive():
-            return True
-        time.sleep(0.001)
-    return False
+def _begin(unbegun: list[None], target: Callable[..., None], *arguments: Any) -> None:
+    """Do what a thread is for, unless its start has been taken back."""
+    if _take_back(unbegun):
+        target(*arguments)
+
+
+def _take_back(unbegun: list[None]) -> bool:
+    """Return whether a thread has not begun, and now never will but for the caller."""
+    try:
+        unbegun.pop()
+    except IndexError:
+        return False
+    return True
 
 
 def _stop_soon(loop: AbstractEventLoop, *, is_running: bool) -> None:
