@@ -22,7 +22,7 @@ from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import raise_failures
 from madcrow_events.emissions._frames import CURRENT, await_within, run_within, surroundings_of
-from madcrow_events.emissions._lazy_asyncio import load_async_loop
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import (
@@ -63,7 +63,9 @@ from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import Self
 
     from madcrow_events.emissions._outcomes import HeldBack
@@ -113,7 +115,7 @@ OnError: TypeAlias = Literal["log", "raise"]
 class EventDispatcher:
     """Emits events, and shields the emitter from handlers that fail.
 
-    In a `with` block it is closed at the end.
+    In a `with` block it is closed at the end; in an event loop, use `async with`.
 
     Args:
         signals: the registry in which names are looked up.
@@ -624,6 +626,32 @@ class EventDispatcher:
         """
         return self._workers.close(timeout)
 
+    def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
+        """Name the loop for async handlers whose emitter runs in none (B1).
+
+        They run in the running loop of their emitter. Where there is none, as in a thread, they
+        run in this loop; only without one in a loop of the dispatcher's own, where clients,
+        pools and locks of the application would fail. It holds for the siblings, too.
+
+        Args:
+            loop: the application's loop; None for the one that runs here.
+
+        Returns:
+            What binds the loop that was bound before, if it is used in a `with` block, at its end.
+
+        Raises:
+            InvalidOptionError: it is no event loop, or is left out where none runs.
+        """
+        if loop is None:
+            loop = running_loop()
+        if loop is None or not hasattr(loop, "call_soon_threadsafe"):
+            raise InvalidOptionError(
+                "bind_loop takes an event loop: call it in a running one, or give it one",
+                option="loop",
+            )
+        before, self._workers.bound_loop = self._workers.bound_loop, loop
+        return _Bound(self._workers, before, loop)
+
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
         return self
@@ -636,6 +664,18 @@ class EventDispatcher:
             if exc_type is None:
                 raise
 
+    async def __aenter__(self) -> Self:
+        """Return the dispatcher, for `async with EventDispatcher() as dispatcher:`."""
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        """Wait in the loop until nothing is pending, and close it."""
+        try:
+            await self._workers.close_async()
+        except WouldDeadlockError:
+            if exc_type is None:
+                raise
+
     def __repr__(self) -> str:
         """Show the options."""
         workers = self._workers
@@ -644,6 +684,23 @@ class EventDispatcher:
             f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
             f"overflow={workers.overflow!r} max_workers={workers.max_workers}>"
         )
+
+
+class _Bound:
+    """A block in which a dispatcher is bound to a loop."""
+
+    def __init__(
+        self, workers: Workers, before: AbstractEventLoop | None, loop: AbstractEventLoop
+    ) -> None:
+        self._workers = workers
+        self._before = before
+        self._loop = loop
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._workers.bound_loop is self._loop:  # or another one was bound meanwhile
+            self._workers.bound_loop = self._before
 
 
 def _payload_again(

@@ -24,7 +24,7 @@ from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._causes import is_announcing, trace_of
 from madcrow_events.emissions._failures import is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch, Surroundings, frames, surroundings_of
-from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._observing import log_skipped
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes
 from madcrow_events.emissions._recording import record_in_branch
@@ -71,6 +71,7 @@ class Workers:
     __slots__ = (
         "__weakref__",
         "_backlog",
+        "_bound",
         "_finalizer",
         "_is_closed",
         "max_workers",
@@ -95,6 +96,7 @@ class Workers:
         self.overflow: Overflow = overflow
         self.max_workers = max_workers
         self._is_closed = False
+        self._bound: AbstractEventLoop | None = None
         self._finalizer: Any = None
         self._renew_after_fork()
         renew_after_fork(self)
@@ -112,6 +114,7 @@ class Workers:
             self._finalizer = None
         # The loop's thread is gone, and its sockets are the parent's: it must not be closed.
         _left_behind.extend(inherited.loop)
+        self._bound = None
         for job in list(inherited.jobs.values()):
             job.emission._values[job.branch.index] = NO_RESULT
             job.emission._values.forget_listeners()
@@ -120,6 +123,16 @@ class Workers:
     def dropped(self) -> int:
         """How many calls were dropped."""
         return self._backlog.dropped
+
+    @property
+    def bound_loop(self) -> AbstractEventLoop | None:
+        """The application's loop for async handlers whose emitter has none; None without one."""
+        bound = self._bound
+        return None if bound is None or bound.is_closed() else bound
+
+    @bound_loop.setter
+    def bound_loop(self, loop: AbstractEventLoop | None) -> None:
+        self._bound = loop
 
     # Taking work
 
@@ -218,7 +231,7 @@ class Workers:
 
     def _starting(self, emission: Emission[Any], first: int) -> Iterator[Backlog]:
         """Start handlers in turn; yield wherever a place in the queue has to be waited for."""
-        backlog, loop, outcomes = self._backlog, running_loop(), emission._values
+        backlog, loop, outcomes = self._backlog, applications_loop(), emission._values
         places = outcomes.places
         for index in range(first, len(emission._plan.subscriptions)):
             # First, for no place may be held while a predicate runs.
@@ -278,24 +291,34 @@ class Workers:
         # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
         # nobody else does it any more.
         is_alone = self._is_closed or _exit.is_over()
-        if job.subscription.batch is not None and not is_alone:
-            backlog.gather(job)
-            return
         if not job.subscription._shape.is_async:
+            if job.subscription.batch is not None and not is_alone:
+                backlog.gather(job, None)
+                return
             if not is_alone and backlog.put(job):
                 return
             job.free_place()
-        elif loop is not None and not job.subscription.background:
-            job.loop = loop
-            backlog.held[id(job)] = job
-            job.begin()
+            job.run_in_place()
             return
-        elif not is_alone:
-            job.loop = backlog.background_loop()
+        # Clients, pools and locks of the application's belong to its loop.
+        theirs = loop or self.bound_loop
+        if theirs is not None:
+            job.loop = theirs
+            backlog.held[id(job)] = job
+        if job.subscription.batch is not None and not is_alone:
+            backlog.gather(job, theirs)
+        elif theirs is not None:
+            if theirs is loop:
+                job.begin()
+            else:
+                theirs.call_soon_threadsafe(job.begin)
+        else:
+            if not is_alone:
+                job.loop = backlog.background_loop()
             if job.loop is not None:
                 job.loop.call_soon_threadsafe(job.begin)
-                return
-        job.run_in_place()
+            else:
+                job.run_in_place()
 
     # Waiting for it
 
@@ -383,6 +406,18 @@ class Workers:
             self._backlog.stop()
             self._backlog.join(deadline)
         return is_done
+
+    async def close_async(self) -> None:
+        """Do as `close` in a running loop, for as long as it takes.
+
+        Raises:
+            WouldDeadlockError: a handler that is pending calls it.
+        """
+        await self.drain_async(None)
+        self._is_closed = True
+        await self.drain_async(None)  # once more, as in `close`
+        self._backlog.stop()
+        await load_async_loop().asyncio.to_thread(self._backlog.join, math.inf)
 
     def check_waiting(self, emission: Emission[Any]) -> None:
         """Refuse to wait in a thread for an emission that waits for this thread.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._logs import log_unannounced
 from madcrow_events._moves import move_first, move_last
 from madcrow_events.emissions._frames import CURRENT, Surroundings
-from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import watching_handler
 from madcrow_events.emissions._outcomes import PENDING
 from madcrow_events.emissions._recording import keep_value, record_in_batch
@@ -41,6 +41,7 @@ class Gathering:
     Args:
         backlog: that work.
         limits: the subscription's option.
+        loop: the application's loop in which an async handler runs; None for our own.
         is_async: whether its handler is.
 
     Attributes:
@@ -53,13 +54,17 @@ class Gathering:
         "backlog",
         "is_async",
         "limits",
+        "loop",
         "owner",
         "token",
         "waiting",
     )
 
-    def __init__(self, backlog: Backlog, limits: Batch, *, is_async: bool) -> None:
+    def __init__(
+        self, backlog: Backlog, limits: Batch, loop: AbstractEventLoop | None, *, is_async: bool
+    ) -> None:
         self.backlog = backlog
+        self.loop = loop
         self.limits = limits
         self.is_async = is_async
         self.owner: weakref.ref[Subscription] | None = None
@@ -71,10 +76,10 @@ class Gathering:
         """Let a context wait for the next batch."""
         job.due = time.monotonic() + self.limits.max_wait
         # Who handles it begins now, for at the exit no thread can be started any more.
-        if self.is_async:
-            job.loop = self.backlog.background_loop()
-        else:
+        if not self.is_async:
             self.backlog.start_a_thread()
+        elif self.loop is None:
+            job.loop = self.backlog.background_loop()
         self.waiting.append(job)
         self.look()
 
@@ -131,12 +136,20 @@ class Gathering:
             if self.backlog.put(turn):
                 return True
         else:
-            loop = self.backlog.background_loop()
-            if loop is not None:
+            loop = self.loop or self.backlog.background_loop()
+            if loop is not None and not self._has_lost_loop():
                 loop.call_soon_threadsafe(turn.begin, loop, context=Context())
                 return True
         turn.handle()
         return False
+
+    def _has_lost_loop(self) -> bool:
+        """Whether the application's loop is closed; then what waits for it is reported as lost."""
+        if self.loop is None or not self.loop.is_closed():
+            return False
+        for job in list(self.waiting):
+            job.lose_with_loop()
+        return True
 
 
 class Turn:
@@ -257,7 +270,7 @@ def call_batch_here(jobs: list[Job]) -> None:
     if not jobs[0].subscription._shape.is_async:
         Context().run(_call, jobs)
     elif running_loop() is None:
-        Context().run(load_async_loop().asyncio.run, _call_async(jobs))
+        Context().run(run_to_the_end, _call_async(jobs))
     else:
         _lose(jobs, "no thread can be started for it")
 
