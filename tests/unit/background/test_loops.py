@@ -157,6 +157,45 @@ def test_blocks_that_bind_end_in_any_order(
     assert where.loops[1] not in (a_loop, other)
 
 
+def test_of_two_blocks_with_one_loop_either_may_end_first(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], where: Where, a_loop: Any
+) -> None:
+    """As those of two applications that share a dispatcher and a server's loop."""
+    signal.subscribe(where.handle, background=True)
+    first, second = dispatcher.bind_loop(a_loop), dispatcher.bind_loop(a_loop)
+    for block in (first, second):
+        assert dispatcher.emit(signal).wait(LIMIT)
+        with block:
+            pass
+    assert where.loops == [a_loop, a_loop]
+    assert dispatcher.emit(signal).wait(LIMIT)
+    assert where.loops[2] is not a_loop
+
+
+def test_what_has_ended_is_bound_no_more_when_a_later_block_ends(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], where: Where, a_loop: Any
+) -> None:
+    other = asyncio.new_event_loop()
+    signal.subscribe(where.handle, background=True)
+    first, second = dispatcher.bind_loop(a_loop), dispatcher.bind_loop(other)
+    with first:
+        pass
+    with second:
+        pass
+    other.close()
+    assert dispatcher.emit(signal).wait(LIMIT)
+    assert where.loops[0] not in (a_loop, other)
+
+
+def test_loops_that_were_bound_and_are_closed_do_not_pile_up(dispatcher: EventDispatcher) -> None:
+    async def bind() -> None:
+        dispatcher.bind_loop()
+
+    for _ in range(20):
+        asyncio.run(bind())
+    assert len(dispatcher._workers._bindings) == 1
+
+
 def test_a_forked_child_is_bound_to_no_loop_of_its_parent(
     signal: EventSignal[Any], dispatcher: EventDispatcher, where: Where, a_loop: Any
 ) -> None:
