@@ -139,10 +139,12 @@ class _Steps:
         if token is None:
             return NO_RESULT
         try:
+            # Apart, for what it raises may be a StopIteration, and is no value that it returns.
             steps = self._invoke(self._handler, self._argument).__await__()
-            waits_for = next(steps)
-        except StopIteration as end:
-            return end.value
+            try:
+                waits_for = next(steps)
+            except StopIteration as end:
+                return end.value
         finally:
             self._gate._leave(token)
         while True:
