@@ -20,7 +20,7 @@ from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
-from madcrow_events.emissions._emission import raise_failures
+from madcrow_events.emissions._emission import CO_COROUTINE, raise_failures
 from madcrow_events.emissions._frames import await_within, current, run_within, surroundings_of
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
@@ -236,7 +236,8 @@ class EventDispatcher:
         Raises:
             CancelledError: the emitter was cancelled; so have been the handlers.
             MadcrowEventsError: as for `emit`.
-            Exception: a handler failed and `on_error` is `"raise"`.
+            Exception: a handler failed and `on_error` is `"raise"`; a `StopIteration`, which
+                cannot leave a coroutine, comes in `HandlerErrors`.
         """
         try:
             signal = event if type(event) is EventSignal else self.signals[event]
@@ -389,7 +390,7 @@ class EventDispatcher:
             self._announce(emission, failures)
         stop_watching(emission)
         if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures)
+            raise_failures(emission.event, failures, 0)
 
     def _start_later(
         self, emission: Emission[Any], context: BaseEventContext | None
@@ -424,7 +425,7 @@ class EventDispatcher:
             await self._announce_async(emission, failures)
         stop_watching(emission)
         if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures)
+            raise_failures(emission.event, failures, CO_COROUTINE)
 
     # What a `deferred` block holds back
 

@@ -7,7 +7,6 @@ replaces as a whole: the threads are not there, and the work is the parent's (B2
 from __future__ import annotations
 
 import math
-import time
 import weakref
 from contextlib import suppress
 from contextvars import copy_context
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.job import Job
+from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import LOGGER
 from madcrow_events._moves import move_last
@@ -429,11 +429,11 @@ class Workers:
             InvalidOptionError: the timeout is no number of seconds.
         """
         check_seconds("timeout", timeout, allow_zero=True)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         self._drain(timeout, "close", "await drain_async() first")
         self._is_closed = True
         # Once more, for what other threads have emitted in between.
-        left = None if timeout is None else max(0.0, deadline - time.monotonic())
+        left = None if timeout is None else max(0.0, deadline - monotonic())
         is_done = self._drain(left, "close", "await drain_async() first")
         if is_done:
             self._backlog.stop()

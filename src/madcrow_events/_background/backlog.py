@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.batching import Gathering, Turn
 from madcrow_events._background.threads import Alarm, keep_time, serve, work
+from madcrow_events._clock import monotonic
 from madcrow_events._locks import Lock
 from madcrow_events._moves import move_all, move_last
 from madcrow_events._waiters import LOOK_EVERY, Listeners
@@ -314,7 +315,7 @@ class Backlog:
         """Wait until the threads have ended, after `stop`, or until the clock shows `deadline`."""
         for thread in [*self.threads, self.loop_thread, self.timer]:
             if thread is not None and thread is not threading.current_thread():
-                thread.join(min(max(0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
+                thread.join(min(max(0, deadline - monotonic()), threading.TIMEOUT_MAX))
 
 
 def _has_begun(thread: threading.Thread) -> bool:

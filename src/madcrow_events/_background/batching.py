@@ -7,12 +7,12 @@ gives it back looks again at what has come in meanwhile.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._clock import monotonic
 from madcrow_events._logs import log_unannounced
 from madcrow_events._moves import move_first, move_last
 from madcrow_events.emissions._frames import CURRENT, Surroundings
@@ -74,7 +74,7 @@ class Gathering:
 
     def add(self, job: Job) -> None:
         """Let a context wait for the next batch."""
-        job.due = time.monotonic() + self.limits.max_wait
+        job.due = monotonic() + self.limits.max_wait
         # Who handles it begins now, for at the exit no thread can be started any more.
         if not self.is_async:
             self.backlog.start_a_thread()
@@ -110,7 +110,7 @@ class Gathering:
         return (
             len(waiting) >= self.limits.max_size
             or self.backlog.is_hurrying()
-            or first.due <= time.monotonic()
+            or first.due <= monotonic()
         )
 
     def _set_alarm(self) -> None:
