@@ -20,9 +20,9 @@ from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
-from madcrow_events.emissions._emission import raise_failures
-from madcrow_events.emissions._frames import CURRENT, await_within, run_within, surroundings_of
-from madcrow_events.emissions._lazy_asyncio import load_async_loop
+from madcrow_events.emissions._emission import CO_COROUTINE, raise_failures
+from madcrow_events.emissions._frames import await_within, current, run_within, surroundings_of
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import (
@@ -63,7 +63,9 @@ from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import Self
 
     from madcrow_events.emissions._outcomes import HeldBack
@@ -113,7 +115,7 @@ OnError: TypeAlias = Literal["log", "raise"]
 class EventDispatcher:
     """Emits events, and shields the emitter from handlers that fail.
 
-    In a `with` block it is closed at the end.
+    In a `with` block it is closed at the end; in an event loop, use `async with`.
 
     Args:
         signals: the registry in which names are looked up.
@@ -234,7 +236,8 @@ class EventDispatcher:
         Raises:
             CancelledError: the emitter was cancelled; so have been the handlers.
             MadcrowEventsError: as for `emit`.
-            Exception: a handler failed and `on_error` is `"raise"`.
+            Exception: a handler failed and `on_error` is `"raise"`; a `StopIteration`, which
+                cannot leave a coroutine, comes in `HandlerErrors`.
         """
         try:
             signal = event if type(event) is EventSignal else self.signals[event]
@@ -266,7 +269,7 @@ class EventDispatcher:
                 received=type(sender),
             )
         if self.validate and signal.context_model is not None:
-            around = surroundings_of(CURRENT.get(None))
+            around = surroundings_of(current())
             if around is not None:
                 fill_loose(signal.context_model, context, around._known_fields())
             validate_keywords(signal.name, signal.context_model, context)
@@ -387,7 +390,7 @@ class EventDispatcher:
             self._announce(emission, failures)
         stop_watching(emission)
         if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures)
+            raise_failures(emission.event, failures, 0)
 
     def _start_later(
         self, emission: Emission[Any], context: BaseEventContext | None
@@ -422,7 +425,7 @@ class EventDispatcher:
             await self._announce_async(emission, failures)
         stop_watching(emission)
         if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures)
+            raise_failures(emission.event, failures, CO_COROUTINE)
 
     # What a `deferred` block holds back
 
@@ -624,6 +627,31 @@ class EventDispatcher:
         """
         return self._workers.close(timeout)
 
+    def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
+        """Name the loop for async handlers whose emitter runs in none (B1).
+
+        They run in the running loop of their emitter. Where there is none, as in a thread, they
+        run in this loop; only without one in a loop of the dispatcher's own, where clients,
+        pools and locks of the application would fail. It holds for the siblings, too.
+
+        Args:
+            loop: the application's loop; None for the one that runs here.
+
+        Returns:
+            What ends the binding at the end of a `with` block; the one before holds again then.
+
+        Raises:
+            InvalidOptionError: it is no event loop, or is left out where none runs.
+        """
+        if loop is None:
+            loop = running_loop()
+        if loop is None or not hasattr(loop, "call_soon_threadsafe"):
+            raise InvalidOptionError(
+                "bind_loop takes an event loop: call it in a running one, or give it one",
+                option="loop",
+            )
+        return self._workers.bind(loop)
+
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
         return self
@@ -632,6 +660,18 @@ class EventDispatcher:
         """Close it; if the block has raised, that is not hidden by a close that cannot be."""
         try:
             self.close()
+        except WouldDeadlockError:
+            if exc_type is None:
+                raise
+
+    async def __aenter__(self) -> Self:
+        """Return the dispatcher, for `async with EventDispatcher() as dispatcher:`."""
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        """Wait in the loop until nothing is pending, and close it."""
+        try:
+            await self._workers.close_async()
         except WouldDeadlockError:
             if exc_type is None:
                 raise

@@ -286,6 +286,8 @@ class PluginError(MadcrowEventsError, ImportError):
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
     """Several handlers of one emission failed, under `on_error="raise"` (F2).
 
+    Or one, by what cannot be raised as it is: a `StopIteration`, which cannot leave a coroutine.
+
     Attributes:
         event: the name of the event.
     """

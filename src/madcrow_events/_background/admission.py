@@ -7,8 +7,8 @@ replaces as a whole: the threads are not there, and the work is the parent's (B2
 from __future__ import annotations
 
 import math
-import time
 import weakref
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.job import Job
+from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import LOGGER
 from madcrow_events._moves import move_last
@@ -24,7 +25,7 @@ from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._causes import is_announcing, trace_of
 from madcrow_events.emissions._failures import is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch, Surroundings, frames, surroundings_of
-from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._observing import log_skipped
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes
 from madcrow_events.emissions._recording import record_in_branch
@@ -56,6 +57,31 @@ _left_behind: list[AbstractEventLoop] = []
 """The loops that a forked child inherited, which it can neither run nor close."""
 
 
+class Binding:
+    """A `with` block in which a dispatcher is bound to a loop; blocks may end in any order.
+
+    Args:
+        bindings: those of the dispatcher, the last of which holds.
+        loop: the application's loop.
+    """
+
+    __slots__ = ("_bindings", "loop")
+
+    def __init__(self, bindings: list[Binding], loop: AbstractEventLoop) -> None:
+        self._bindings = bindings
+        self.loop = loop
+
+    def end(self) -> None:
+        """Let it hold no more; doing so again is no error."""
+        with suppress(ValueError):
+            self._bindings.remove(self)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.end()
+
+
 class Workers:
     """Runs the handlers that dispatchers of one family leave for later.
 
@@ -71,6 +97,7 @@ class Workers:
     __slots__ = (
         "__weakref__",
         "_backlog",
+        "_bindings",
         "_finalizer",
         "_is_closed",
         "max_workers",
@@ -95,6 +122,7 @@ class Workers:
         self.overflow: Overflow = overflow
         self.max_workers = max_workers
         self._is_closed = False
+        self._bindings: list[Binding] = []
         self._finalizer: Any = None
         self._renew_after_fork()
         renew_after_fork(self)
@@ -112,6 +140,7 @@ class Workers:
             self._finalizer = None
         # The loop's thread is gone, and its sockets are the parent's: it must not be closed.
         _left_behind.extend(inherited.loop)
+        self._bindings = []
         for job in list(inherited.jobs.values()):
             job.emission._values[job.branch.index] = NO_RESULT
             job.emission._values.forget_listeners()
@@ -120,6 +149,23 @@ class Workers:
     def dropped(self) -> int:
         """How many calls were dropped."""
         return self._backlog.dropped
+
+    @property
+    def bound_loop(self) -> AbstractEventLoop | None:
+        """The application's loop for async handlers whose emitter has none; None without one."""
+        for binding in reversed(self._bindings):
+            if not binding.loop.is_closed():
+                return binding.loop
+        return None
+
+    def bind(self, loop: AbstractEventLoop) -> Binding:
+        """Name that loop, until the binding is left."""
+        for binding in list(self._bindings):
+            if binding.loop.is_closed():
+                binding.end()
+        binding = Binding(self._bindings, loop)
+        self._bindings.append(binding)
+        return binding
 
     # Taking work
 
@@ -218,7 +264,7 @@ class Workers:
 
     def _starting(self, emission: Emission[Any], first: int) -> Iterator[Backlog]:
         """Start handlers in turn; yield wherever a place in the queue has to be waited for."""
-        backlog, loop, outcomes = self._backlog, running_loop(), emission._values
+        backlog, loop, outcomes = self._backlog, applications_loop(), emission._values
         places = outcomes.places
         for index in range(first, len(emission._plan.subscriptions)):
             # First, for no place may be held while a predicate runs.
@@ -278,24 +324,34 @@ class Workers:
         # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
         # nobody else does it any more.
         is_alone = self._is_closed or _exit.is_over()
-        if job.subscription.batch is not None and not is_alone:
-            backlog.gather(job)
-            return
         if not job.subscription._shape.is_async:
+            if job.subscription.batch is not None and not is_alone:
+                backlog.gather(job, None)
+                return
             if not is_alone and backlog.put(job):
                 return
             job.free_place()
-        elif loop is not None and not job.subscription.background:
-            job.loop = loop
-            backlog.held[id(job)] = job
-            job.begin()
+            job.run_in_place()
             return
-        elif not is_alone:
-            job.loop = backlog.background_loop()
+        # Clients, pools and locks of the application's belong to its loop.
+        theirs = loop or self.bound_loop
+        if theirs is not None:
+            job.loop = theirs
+            backlog.held[id(job)] = job
+        if job.subscription.batch is not None and not is_alone:
+            backlog.gather(job, theirs)
+        elif theirs is not None:
+            if theirs is loop:
+                job.begin()
+            else:
+                theirs.call_soon_threadsafe(job.begin)
+        else:
+            if not is_alone:
+                job.loop = backlog.background_loop()
             if job.loop is not None:
                 job.loop.call_soon_threadsafe(job.begin)
-                return
-        job.run_in_place()
+            else:
+                job.run_in_place()
 
     # Waiting for it
 
@@ -373,16 +429,28 @@ class Workers:
             InvalidOptionError: the timeout is no number of seconds.
         """
         check_seconds("timeout", timeout, allow_zero=True)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         self._drain(timeout, "close", "await drain_async() first")
         self._is_closed = True
         # Once more, for what other threads have emitted in between.
-        left = None if timeout is None else max(0.0, deadline - time.monotonic())
+        left = None if timeout is None else max(0.0, deadline - monotonic())
         is_done = self._drain(left, "close", "await drain_async() first")
         if is_done:
             self._backlog.stop()
             self._backlog.join(deadline)
         return is_done
+
+    async def close_async(self) -> None:
+        """Do as `close` in a running loop, for as long as it takes.
+
+        Raises:
+            WouldDeadlockError: a handler that is pending calls it.
+        """
+        await self.drain_async(None)
+        self._is_closed = True
+        await self.drain_async(None)  # once more, as in `close`
+        self._backlog.stop()
+        await load_async_loop().asyncio.to_thread(self._backlog.join, math.inf)
 
     def check_waiting(self, emission: Emission[Any]) -> None:
         """Refuse to wait in a thread for an emission that waits for this thread.

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.batching import Gathering, Turn
 from madcrow_events._background.threads import Alarm, keep_time, serve, work
+from madcrow_events._clock import monotonic
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._locks import Lock
 from madcrow_events._moves import move_all, move_last
-from madcrow_events._text import handler_name
 from madcrow_events._waiters import LOOK_EVERY, Listeners
 from madcrow_events.emissions._lazy_asyncio import new_event_loop
 from madcrow_events.exceptions import WouldDeadlockError
@@ -80,7 +80,7 @@ class Backlog:
         self.threads: list[threading.Thread] = []
         self.loop: list[AbstractEventLoop] = []
         self.loop_thread: threading.Thread | None = None
-        self.gatherings: dict[int, Gathering] = {}  # by the id of the subscription
+        self.gatherings: dict[tuple[int, int], Gathering] = {}  # by ids: subscription, loop
         self.hurried: list[object] = []  # one for each who waits until nothing is pending
         self.alarms: SimpleQueue[Alarm | None] = SimpleQueue()
         self.timer_startable: list[None] = [None]
@@ -153,22 +153,37 @@ class Backlog:
         """Record as failed what can never end any more; return how many those are."""
         lost = [job for job in list(self.held.values()) if job.loop and job.loop.is_closed()]
         for job in lost:
-            job.lose(f"its event loop was closed before {handler_name(job.handler)} had ended")
+            job.lose_with_loop()
         return len(lost)
 
     # Batches
 
-    def gather(self, job: Job) -> None:
-        """Let a context wait for the next batch of its handler."""
+    def gather(self, job: Job, loop: AbstractEventLoop | None) -> None:
+        """Let a context wait for the next batch of its handler.
+
+        Args:
+            job: the handler and the context.
+            loop: the application's loop in which an async handler runs; None for our own.
+        """
         owner = job.owner
-        gathering = self.gatherings.get(id(owner))
+        key = (id(owner), id(loop))
+        gathering = self.gatherings.get(key)
+        if gathering is not None and gathering.loop is not loop:  # that one is gone
+            gathering = None
+            self.gatherings.pop(key, None)
         if gathering is None:
             limits: Any = owner.batch
-            made = Gathering(self, limits, is_async=job.subscription._shape.is_async)
-            gathering = self.gatherings.setdefault(id(owner), made)
+            made = Gathering(self, limits, loop, is_async=job.subscription._shape.is_async)
+            gathering = self.gatherings.setdefault(key, made)
             if gathering is made:  # pragma: no branch  # or another thread was faster
-                made.owner = weakref.ref(owner, _forget(weakref.ref(self), id(owner)))
+                made.owner = weakref.ref(owner, _forget(weakref.ref(self), key))
+                self._forget_closed_loops()
         gathering.add(job)
+
+    def _forget_closed_loops(self) -> None:
+        for key, gathering in list(self.gatherings.items()):
+            if gathering.loop is not None and gathering.loop.is_closed() and not gathering.waiting:
+                self.gatherings.pop(key, None)
 
     def is_hurrying(self) -> bool:
         """Tell whether no batch waits for more: somebody waits for all, or the queue is full."""
@@ -307,7 +322,7 @@ class Backlog:
         """Wait until the threads have ended, after `stop`, or until the clock shows `deadline`."""
         for thread in [*self.threads, self.loop_thread, self.timer]:
             if thread is not None and thread is not threading.current_thread():
-                thread.join(min(max(0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
+                thread.join(min(max(0, deadline - monotonic()), threading.TIMEOUT_MAX))
 
 
 def _begin(unbegun: list[None], target: Callable[..., None], *arguments: Any) -> None:
@@ -333,7 +348,7 @@ def _stop_soon(loop: AbstractEventLoop, *, is_running: bool) -> None:
         loop.close()
 
 
-def _forget(reference: weakref.ref[Backlog], key: int) -> Callable[[Any], None]:
+def _forget(reference: weakref.ref[Backlog], key: tuple[int, int]) -> Callable[[Any], None]:
     """Return a weak-reference callback that forgets what gathered for a subscription."""
 
     def gone(_: Any) -> None:

@@ -7,16 +7,16 @@ gives it back looks again at what has come in meanwhile.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._clock import monotonic
 from madcrow_events._logs import log_unannounced
 from madcrow_events._moves import move_first, move_last
 from madcrow_events.emissions._frames import CURRENT, Surroundings
-from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import watching_handler
 from madcrow_events.emissions._outcomes import PENDING
 from madcrow_events.emissions._recording import keep_value, record_in_batch
@@ -41,6 +41,7 @@ class Gathering:
     Args:
         backlog: that work.
         limits: the subscription's option.
+        loop: the application's loop in which an async handler runs; None for our own.
         is_async: whether its handler is.
 
     Attributes:
@@ -53,13 +54,17 @@ class Gathering:
         "backlog",
         "is_async",
         "limits",
+        "loop",
         "owner",
         "token",
         "waiting",
     )
 
-    def __init__(self, backlog: Backlog, limits: Batch, *, is_async: bool) -> None:
+    def __init__(
+        self, backlog: Backlog, limits: Batch, loop: AbstractEventLoop | None, *, is_async: bool
+    ) -> None:
         self.backlog = backlog
+        self.loop = loop
         self.limits = limits
         self.is_async = is_async
         self.owner: weakref.ref[Subscription] | None = None
@@ -69,12 +74,12 @@ class Gathering:
 
     def add(self, job: Job) -> None:
         """Let a context wait for the next batch."""
-        job.due = time.monotonic() + self.limits.max_wait
+        job.due = monotonic() + self.limits.max_wait
         # Who handles it begins now, for at the exit no thread can be started any more.
-        if self.is_async:
-            job.loop = self.backlog.background_loop()
-        else:
+        if not self.is_async:
             self.backlog.start_a_thread()
+        elif self.loop is None:
+            job.loop = self.backlog.background_loop()
         self.waiting.append(job)
         self.look()
 
@@ -88,8 +93,10 @@ class Gathering:
                     return
             except IndexError:  # whoever has the turn looks again
                 return
-            except BaseException:  # the emitter is interrupted, or the stack is full
+            except BaseException as error:  # the emitter is interrupted, or the stack is full
                 turn.give_back()
+                if turn.jobs:
+                    turn.lose("it was interrupted", error)
                 raise
             turn.give_back()
         self._set_alarm()
@@ -103,7 +110,7 @@ class Gathering:
         return (
             len(waiting) >= self.limits.max_size
             or self.backlog.is_hurrying()
-            or first.due <= time.monotonic()
+            or first.due <= monotonic()
         )
 
     def _set_alarm(self) -> None:
@@ -131,12 +138,20 @@ class Gathering:
             if self.backlog.put(turn):
                 return True
         else:
-            loop = self.backlog.background_loop()
-            if loop is not None:
+            loop = self.loop or self.backlog.background_loop()
+            if loop is not None and not self._has_lost_loop():
                 loop.call_soon_threadsafe(turn.begin, loop, context=Context())
                 return True
         turn.handle()
         return False
+
+    def _has_lost_loop(self) -> bool:
+        """Whether the application's loop is closed; then what waits for it is reported as lost."""
+        if self.loop is None or not self.loop.is_closed():
+            return False
+        for job in list(self.waiting):
+            job.lose_with_loop()
+        return True
 
 
 class Turn:
@@ -144,13 +159,14 @@ class Turn:
 
     Attributes:
         token: what makes it the turn; empty if somebody else has that.
+        jobs: what was taken of what waits.
     """
 
-    __slots__ = ("_gathering", "_jobs", "token")
+    __slots__ = ("_gathering", "jobs", "token")
 
     def __init__(self, gathering: Gathering) -> None:
         self._gathering = gathering
-        self._jobs: list[Job] = []
+        self.jobs: list[Job] = []
         self.token: list[None] = []
 
     def give_back(self) -> None:
@@ -163,9 +179,9 @@ class Turn:
         """Take over what waits, as much as fits into a batch; return it."""
         gathering = self._gathering
         with suppress(IndexError):
-            move_first(gathering.waiting, self._jobs, gathering.limits.max_size)
+            move_first(gathering.waiting, self.jobs, gathering.limits.max_size)
         # Without what was lost, for its emitter was interrupted.
-        return [job for job in self._jobs if job.claim()]
+        return [job for job in self.jobs if job.claim()]
 
     def handle(self) -> None:
         """Call the handler with a batch."""
@@ -173,7 +189,7 @@ class Turn:
         for job in jobs:
             job.free_place()
         call_batch_here(jobs)
-        self._jobs.clear()
+        self.jobs.clear()
 
     def work_off(self) -> None:
         """Handle a batch, in a worker."""
@@ -213,20 +229,21 @@ class Turn:
     def _task_is_done(self, task: Task[None]) -> None:
         """Go on, and report a task that was cancelled before it began, or was broken off."""
         if task.cancelled():
-            _lose(self._jobs, "its task was cancelled")
+            _lose(self.jobs, "its task was cancelled")
         else:
             error = task.exception()
             if error is not None:
-                _lose(self._jobs, "its task was broken off", error)
+                _lose(self.jobs, "its task was broken off", error)
         self.end()
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report what was taken from what waits, and will not come to its end."""
-        _lose(self._jobs, reason, cause)
+        _lose(self.jobs, reason, cause)
         self.end()
 
     def end(self) -> None:
         """Let others have the turn, and look whether one more batch is due."""
+        self.jobs.clear()  # which hold handlers, perhaps longer than those live elsewhere
         self.give_back()
         self._gathering.look()
 
@@ -257,7 +274,7 @@ def call_batch_here(jobs: list[Job]) -> None:
     if not jobs[0].subscription._shape.is_async:
         Context().run(_call, jobs)
     elif running_loop() is None:
-        Context().run(load_async_loop().asyncio.run, _call_async(jobs))
+        Context().run(run_to_the_end, _call_async(jobs))
     else:
         _lose(jobs, "no thread can be started for it")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import atexit
 import sys
-import time
 from typing import TYPE_CHECKING
 
+from madcrow_events._clock import monotonic
 from madcrow_events._logs import LOGGER
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _wait() -> None:
     """Wait for pending work, and report what is left of it."""
     if _over:
         return
-    deadline = time.monotonic() + EXIT_SECONDS
+    deadline = monotonic() + EXIT_SECONDS
     try:
         hurried: set[int] = set()
         while True:
@@ -61,9 +61,9 @@ def _wait() -> None:
                     hurried.add(id(backlog))
                     backlog.hurry()
             for backlog in backlogs:
-                backlog.changed.wait(backlog.is_hopeless, max(0, deadline - time.monotonic()))
+                backlog.changed.wait(backlog.is_hopeless, max(0, deadline - monotonic()))
             # Again, for one may have begun work of another that had none.
-            if time.monotonic() >= deadline or all(
+            if monotonic() >= deadline or all(
                 backlog.is_hopeless() for backlog in list(_waited_for.values())
             ):
                 break

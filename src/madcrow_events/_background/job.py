@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background.batching import call_batch_here
 from madcrow_events._logs import log_unannounced
-from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
+from madcrow_events._text import handler_name
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
 from madcrow_events.emissions._outcomes import PENDING
 from madcrow_events.emissions._recording import record_in_branch
@@ -134,7 +135,7 @@ class Job:
         elif not self.subscription._shape.is_async:
             self.context.run(self.run)
         elif running_loop() is None:
-            self.context.run(load_async_loop().asyncio.run, self.run_async())
+            self.context.run(run_to_the_end, self.run_async())
         else:
             self.lose("no thread can be started for it")
 
@@ -144,6 +145,10 @@ class Job:
         if loop is None or loop in self.backlog.loop:
             return False
         return not (loop.is_running() or loop.is_closed())
+
+    def lose_with_loop(self) -> None:
+        """Report a handler whose event loop was closed."""
+        self.lose(f"its event loop was closed before {handler_name(self.handler)} had ended")
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report a handler that will not come to its end; nobody begins with it any more."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import heapq
-import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
+from madcrow_events._clock import monotonic
 from madcrow_events._logs import LOGGER
 from madcrow_events._text import type_name
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
@@ -66,7 +66,7 @@ def keep_time(backlog: Backlog) -> None:
     """Let gatherings look when their time has come, until told to stop; the timer's target."""
     waiting: list[Alarm] = []
     while not backlog.forked:  # pragma: no branch  # but by a handler that it called itself
-        timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
+        timeout = max(0.0, waiting[0][0] - monotonic()) if waiting else None
         with suppress(Empty):
             alarm = backlog.alarms.get(timeout=timeout)
             if alarm is None:
@@ -75,7 +75,7 @@ def keep_time(backlog: Backlog) -> None:
                 waiting = [entry for entry in waiting if entry[2]() is not None]
                 heapq.heapify(waiting)
             heapq.heappush(waiting, alarm)
-        while waiting and waiting[0][0] <= time.monotonic():
+        while waiting and waiting[0][0] <= monotonic():
             gathering = heapq.heappop(waiting)[2]()
             if gathering is not None:
                 gathering.ring()

@@ -7,9 +7,12 @@ handler has its own frame, for speed.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._clock import calling_later, is_frozen
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
@@ -457,7 +460,13 @@ async def _limited(
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            value = await coroutine
+            if is_frozen():
+                with calling_later(
+                    _get_running_loop(), seconds, partial(limit.reschedule, -math.inf)
+                ):
+                    value = await coroutine
+            else:
+                value = await coroutine
     except Exception as error:
         if not limit.expired():
             raise

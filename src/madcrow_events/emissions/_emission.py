@@ -7,6 +7,7 @@ and failures become objects when somebody asks for them.
 
 from __future__ import annotations
 
+import sys
 from contextlib import ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
@@ -62,6 +63,11 @@ __all__ = [
 
 EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
 """How far an emission has come; see `Emission.state`."""
+
+# Of `inspect`, which takes long to import.
+CO_GENERATOR = 0x20
+CO_COROUTINE = 0x80
+CO_ASYNC_GENERATOR = 0x200
 
 PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
 ParametersP = ParamSpec("ParametersP")
@@ -227,10 +233,12 @@ class Emission(Generic[PayloadT_co]):
 
         Raises:
             Exception: the one that a single handler raised, as it is.
-            HandlerErrors: several handlers failed.
+            HandlerErrors: several handlers failed; or one, by a `StopIteration`, and the caller
+                is a coroutine or a generator, which that cannot leave.
             HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
         """
-        raise_failures(self.event, self.failures)
+        caller = sys._getframe(1).f_code.co_flags
+        raise_failures(self.event, self.failures, caller)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in a thread until nothing is pending.
@@ -440,19 +448,45 @@ def current_event() -> Emission[Any] | None:
     return None if frame is None else emission_of(frame)
 
 
-def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
+def raise_failures(event: str, failures: tuple[HandlerFailure, ...], caller: int) -> None:
     """Raise what handlers raised; do nothing if there is none.
+
+    Args:
+        event: the name of the event.
+        failures: what they raised.
+        caller: the flags of the code that it is raised to, which say whether it is a coroutine.
 
     Raises:
         Exception: the one of a single failure, as it is.
-        HandlerErrors: there are several.
+        HandlerErrors: there are several, or the one cannot be raised to the caller.
         HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
     """
     errors = [_raisable(failure) for failure in failures]
     if len(errors) == 1:
+        if place := _place_it_cannot_leave(errors[0], caller):
+            raise HandlerErrors(
+                f"handler {handler_name(failures[0].handler)} of {event} raised "
+                f"{type_name(type(errors[0]))}, which cannot leave {place}, and so comes in this "
+                "group",
+                errors,
+                event=event,
+            )
         raise errors[0]
     if errors:
         raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
+
+
+def _place_it_cannot_leave(error: Exception, caller: int) -> str:
+    """Return what would replace an exception that passes through it; empty if it does not."""
+    if caller & CO_ASYNC_GENERATOR:
+        return (
+            "an async generator" if isinstance(error, (StopIteration, StopAsyncIteration)) else ""
+        )
+    if not isinstance(error, StopIteration):
+        return ""
+    if caller & CO_COROUTINE:
+        return "a coroutine"
+    return "a generator" if caller & CO_GENERATOR else ""
 
 
 def _raisable(failure: HandlerFailure) -> Exception:

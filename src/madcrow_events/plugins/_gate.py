@@ -13,6 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import LOGGER
 from madcrow_events._text import handler_name
@@ -112,10 +113,10 @@ class Gate:
             How many of them did not end in time.
         """
         own = threading.get_ident()
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         while True:
             inside = sum(thread != own for thread in list(self._inside.values()))
-            if not inside or time.monotonic() >= deadline:
+            if not inside or monotonic() >= deadline:
                 return inside
             time.sleep(_LOOKS_EVERY)
 
@@ -138,10 +139,12 @@ class _Steps:
         if token is None:
             return NO_RESULT
         try:
+            # Apart, for what it raises may be a StopIteration, and is no value that it returns.
             steps = self._invoke(self._handler, self._argument).__await__()
-            waits_for = next(steps)
-        except StopIteration as end:
-            return end.value
+            try:
+                waits_for = next(steps)
+            except StopIteration as end:
+                return end.value
         finally:
             self._gate._leave(token)
         while True:
