@@ -556,7 +556,7 @@ class EventDispatcher:
                     option="observer",
                 )
         with self.signals._lock:
-            if all(present is not observer for present in self._observers):
+            if len(_without(observer, self._observers)) == len(self._observers):
                 self._observers.append(observer)
 
     def remove_observer(self, observer: Observer) -> bool:
@@ -566,7 +566,7 @@ class EventDispatcher:
             Whether it was one of the observers.
         """
         with self.signals._lock:
-            left = [present for present in self._observers if present is not observer]
+            left = _without(observer, self._observers)
             found = len(left) < len(self._observers)
             self._observers[:] = left
         return found
@@ -684,6 +684,11 @@ class EventDispatcher:
             f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
             f"overflow={workers.overflow!r} max_workers={workers.max_workers}>"
         )
+
+
+def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
+    # No loop in the `with` block of a lock: an interrupt of its step back would skip the release.
+    return [present for present in observers if present is not observer]
 
 
 def _payload_again(

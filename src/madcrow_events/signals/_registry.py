@@ -104,9 +104,7 @@ class SignalRegistry(blinker.Namespace):
                     signal = EventSignal(name, doc, context=model)
                 for pattern in self._patterns.live_and_recording():
                     self._extend(pattern, signal)
-                for block in self._recordings:
-                    if block._is_faked(name):
-                        signal._table.fake(block)
+                self._fake(signal)
                 super().__setitem__(name, signal)
         if context is not None and signal.context_model is not context:
             declared = signal.context_model
@@ -279,6 +277,13 @@ class SignalRegistry(blinker.Namespace):
                 self.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
             finally:
                 self._set_aside = before
+
+    def _fake(self, signal: EventSignal[Any]) -> None:
+        """Let the blocks that record have a new signal, too."""
+        # No loop in the `with` block of a lock, as in `dispatcher._without`.
+        for block in self._recordings:
+            if block._is_faked(signal.name):
+                signal._table.fake(block)
 
     def _record(self, block: Recording) -> None:
         """Take note of a block that records; to be said again when it has ended."""
