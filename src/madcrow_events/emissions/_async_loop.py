@@ -168,6 +168,8 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
                 running = run(call, sender, argument, values, branch)
                 task = make(running, **options)
                 if task.done():
+                    if values[branch.index] is PENDING:
+                        _bury(values, branch, task)
                     is_used = branch.broken
                     if is_used and values.exit is not None:
                         break
@@ -292,6 +294,15 @@ def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
         branch.unfinished.wake()
 
 
+def _bury(values: Outcomes, branch: Branch, task: asyncio.Task[None]) -> None:
+    """Note what ended a task before its handler began: an interrupt is the emitter's."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _break_off(values, branch, error)
+    else:
+        record_in_branch(branch, asyncio.CancelledError())
+
+
 class _Unfinished:
     """The tasks of one emission that have suspended, and the emitter that waits for them."""
 
@@ -364,7 +375,7 @@ class _Unfinished:
                 if self.emitter_is_cancelled():
                     self.values[branch.index] = NO_RESULT
                 else:
-                    record_in_branch(branch, asyncio.CancelledError())
+                    _bury(self.values, branch, task)
         if not self.left:
             self.wake()
 
