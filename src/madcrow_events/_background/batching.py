@@ -13,13 +13,14 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import monotonic
-from madcrow_events._logs import log_unannounced
-from madcrow_events._moves import move_first, move_last
+from madcrow_events._logs import LOGGER, log_unannounced
+from madcrow_events._moves import move_all, move_first, move_last
+from madcrow_events._text import type_name
 from madcrow_events.emissions._frames import CURRENT, Surroundings
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import watching_handler
-from madcrow_events.emissions._outcomes import PENDING
-from madcrow_events.emissions._recording import keep_value, record_in_batch
+from madcrow_events.emissions._outcomes import NO_RESULT
+from madcrow_events.emissions._recording import is_recorded, keep_value, record_in_batch
 from madcrow_events.exceptions import HandlerCancelledError
 
 if TYPE_CHECKING:
@@ -162,10 +163,11 @@ class Turn:
         jobs: what was taken of what waits.
     """
 
-    __slots__ = ("_gathering", "jobs", "token")
+    __slots__ = ("_begun", "_gathering", "jobs", "token")
 
     def __init__(self, gathering: Gathering) -> None:
         self._gathering = gathering
+        self._begun: Turn | None = None  # the same turn, of whoever has begun with it
         self.jobs: list[Job] = []
         self.token: list[None] = []
 
@@ -193,16 +195,13 @@ class Turn:
 
     def work_off(self) -> None:
         """Handle a batch, in a worker."""
-        ours = Turn(self._gathering)
+        # Known before it begins, for a worker that is interrupted anywhere calls `lose`.
+        ours = self._begun = Turn(self._gathering)
         try:
             move_last(self.token, ours.token)
         except IndexError:  # it was taken back
             return
-        try:
-            ours.handle()
-        except BaseException as error:
-            ours.lose("it was interrupted", error)
-            raise
+        ours.handle()
         ours.end()
 
     def begin(self, loop: AbstractEventLoop) -> None:
@@ -234,10 +233,13 @@ class Turn:
             error = task.exception()
             if error is not None:
                 _lose(self.jobs, "its task was broken off", error)
+                LOGGER.error("a background task was interrupted by %s", type_name(type(error)))
         self.end()
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report what was taken from what waits, and will not come to its end."""
+        if self._begun is not None:
+            self._begun.lose(reason, cause)
         _lose(self.jobs, reason, cause)
         self.end()
 
@@ -337,12 +339,27 @@ def _keep(jobs: list[Job], value: Any) -> None:
 
 def _lose(jobs: list[Job], reason: str, cause: BaseException | None = None) -> None:
     """Report a batch that will not come to its end."""
-    for job in jobs:
+    jobs = list(jobs)
+    ours: list[list[None]] = [[] for _ in jobs]
+    error = HandlerCancelledError(reason)
+    error.__cause__ = cause
+    try:
+        _report(jobs, ours, error)
+    except BaseException:
+        _report(jobs, ours, error)  # once more, for that was interrupted
+        raise
+
+
+def _report(jobs: list[Job], ours: list[list[None]], error: HandlerCancelledError) -> None:
+    for job, mine in zip(jobs, ours, strict=True):
         job.ticket.clear()
-    pending = [job for job in jobs if job.emission._values[job.branch.index] is PENDING]
-    if pending:
-        error = HandlerCancelledError(reason)
-        error.__cause__ = cause
-        record_in_batch([job.branch for job in pending], jobs[-1].subscription, error)
+        move_all(job.unreported, mine)
+    pending = [job for job, mine in zip(jobs, ours, strict=True) if mine and job.is_pending()]
+    new = [job.branch for job in pending if not is_recorded(job.emission, error)]
+    if new:
+        record_in_batch(new, jobs[-1].subscription, error)
+    for job in pending:
+        job.emission._values[job.branch.index] = NO_RESULT
     for job in jobs:
-        job.end()
+        if not job.is_pending():  # whoever else reports it ends it
+            job.end()

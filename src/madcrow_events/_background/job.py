@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background.batching import call_batch_here
-from madcrow_events._logs import log_unannounced
-from madcrow_events._text import handler_name
+from madcrow_events._logs import LOGGER, log_unannounced
+from madcrow_events._moves import move_all
+from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
-from madcrow_events.emissions._outcomes import PENDING
-from madcrow_events.emissions._recording import record_in_branch
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING
+from madcrow_events.emissions._recording import is_recorded, record_in_branch
 from madcrow_events.exceptions import HandlerCancelledError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Job:
         "subscription",
         "task",
         "ticket",
+        "unreported",
     )
 
     def __init__(
@@ -63,6 +65,7 @@ class Job:
         self.task: Any = None
         self.place: list[None] = []  # in the queue, as long as it holds one
         self.ticket: list[None] = [None]  # for whoever begins with it, or reports it as lost
+        self.unreported: list[None] = [None]  # for whoever reports it as lost
 
     @property
     def owner(self) -> Subscription:
@@ -125,11 +128,19 @@ class Job:
             error = task.exception()
             if error is not None:
                 self.lose("its task was broken off", error)
+                LOGGER.error("a background task was interrupted by %s", type_name(type(error)))
 
     def run_in_place(self) -> None:
         """Call the handler here and now, for at the interpreter's exit nobody else can."""
         if not self.claim():
             return
+        try:
+            self._run_in_place()
+        except BaseException as error:
+            self.lose("it was interrupted", error)
+            raise
+
+    def _run_in_place(self) -> None:
         if self.subscription.batch is not None:
             call_batch_here([self])
         elif not self.subscription._shape.is_async:
@@ -153,17 +164,37 @@ class Job:
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report a handler that will not come to its end; nobody begins with it any more."""
         self.ticket.clear()
-        if self.backlog.jobs.pop(id(self), None) is not None:
-            if self.emission._values[self.branch.index] is PENDING:
-                error = HandlerCancelledError(reason)
-                error.__cause__ = cause
+        if id(self) not in self.backlog.jobs:
+            return
+        ours: list[None] = []
+        error = HandlerCancelledError(reason)
+        error.__cause__ = cause
+        try:
+            move_all(self.unreported, ours)
+            self._report(ours, error)
+        except BaseException:
+            self._report(ours, error)  # once more, for that was interrupted
+            raise
+
+    def _report(self, ours: list[None], error: HandlerCancelledError) -> None:
+        if ours and self.is_pending():
+            if not is_recorded(self.emission, error):
                 record_in_branch(self.branch, error)
-            self._leave()
+            self.emission._values[self.branch.index] = NO_RESULT
+        if ours or not self.is_pending():  # whoever else reports it ends it
+            self.end()
+
+    def is_pending(self) -> bool:
+        """Whether its handler has not ended, and is not reported as lost."""
+        return self.emission._values[self.branch.index] is PENDING
 
     def end(self) -> None:
-        """Count the handler as done, and tell those who wait."""
-        if self.backlog.jobs.pop(id(self), None) is not None:
+        """Count the handler as done, and tell those who wait; doing so again is no error."""
+        try:
             self._leave()
+        except BaseException:
+            self._leave()  # once more, for that was interrupted
+            raise
 
     def free_place(self) -> None:
         """Give its place in the queue back, if it holds one still."""
@@ -171,10 +202,12 @@ class Job:
             self.backlog.give_back(self.place)
 
     def _leave(self) -> None:
-        self.backlog.held.pop(id(self), None)
         self.branch.finish()
         self.branch.job = None
-        self.emission._values.tell()
         self.free_place()
+        self.backlog.held.pop(id(self), None)
+        # Last, for whoever waits until nothing is pending looks at this.
+        self.backlog.jobs.pop(id(self), None)
+        self.emission._values.tell()
         if not self.backlog.jobs:
             self.backlog.changed.tell()
