@@ -8,16 +8,15 @@ single operations cannot be interrupted.
 from __future__ import annotations
 
 import threading
-import time
 import weakref
 from contextlib import suppress
 from itertools import count
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.batching import Gathering, Turn
-from madcrow_events._background.threads import Alarm, keep_time, serve, work
+from madcrow_events._background.threads import Alarm, keep_time, serve, work, work_off
 from madcrow_events._clock import monotonic
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._locks import Lock
@@ -44,6 +43,7 @@ class Backlog:
     __slots__ = (
         "__weakref__",
         "alarms",
+        "bell",
         "changed",
         "dropped",
         "forked",
@@ -83,6 +83,8 @@ class Backlog:
         self.gatherings: dict[tuple[int, int], Gathering] = {}  # by ids: subscription, loop
         self.hurried: list[object] = []  # one for each who waits until nothing is pending
         self.alarms: SimpleQueue[Alarm | None] = SimpleQueue()
+        self.bell = threading.Lock()  # free when the timer is to look at the alarms
+        self.bell.acquire()
         self.timer_startable: list[None] = [None]
         self.timer: threading.Thread | None = None
         self.tally = Lock()  # re-entered by a finalizer that emits
@@ -205,9 +207,14 @@ class Backlog:
 
     def set_alarm(self, due: float, gathering: Gathering) -> None:
         """Let a gathering look at what waits when the clock shows `due`."""
-        self.alarms.put((due, next(_number), weakref.ref(gathering)))
+        self._tell_timer((due, next(_number), weakref.ref(gathering)))
         if self.timer_startable and not self._start_timer():
             self.hurry()  # for nobody will ring
+
+    def _tell_timer(self, alarm: Alarm | None) -> None:
+        self.alarms.put(alarm)
+        with suppress(RuntimeError):  # it is to look already
+            self.bell.release()
 
     def _start_timer(self) -> bool:
         started: list[threading.Thread] = []
@@ -230,6 +237,8 @@ class Backlog:
             return False
         self.queue.put(work)
         self.start_enough_threads()
+        if not self.threads:  # the start of the only one has failed in this very moment
+            self._rescue()
         return True
 
     def start_enough_threads(self) -> None:
@@ -239,7 +248,23 @@ class Backlog:
 
     def _start_thread(self) -> None:
         # Among the threads before it runs, so that another emitter queues its job for it meanwhile.
-        self._start(work, "madcrow-events-worker", self.startable, self.threads)
+        try:
+            self._start(work, "madcrow-events-worker", self.startable, self.threads)
+        finally:
+            if not self.threads:
+                self._rescue()
+
+    def _rescue(self) -> None:
+        """See to what was queued for a thread that then could not be started."""
+        if not self.queue.qsize() or self._start(
+            work, "madcrow-events-worker", self.startable, self.threads
+        ):
+            return
+        taken: list[Job | Turn | None] = []
+        while not self.threads and self.queue.qsize():
+            with suppress(Empty):  # another emitter was faster
+                taken.extend(map(self.queue.get, (False,)))
+            work_off(taken)
 
     def _start(
         self,
@@ -310,7 +335,7 @@ class Backlog:
         if self.is_stopping:
             return
         self.is_stopping = True
-        self.alarms.put(None)
+        self._tell_timer(None)
         for _ in self.threads:
             self.queue.put(None)
         for loop in self.loop:

@@ -17,6 +17,7 @@ import pytest
 
 from madcrow_events import Batch, EventDispatcher, EventSignal, SignalRegistry
 from support.inside import Listeners, backlog_of, ending, running_loop
+from support.waiting import eventually
 
 
 @pytest.fixture
@@ -202,6 +203,8 @@ def test_two_threads_that_need_the_first_loop_share_one(
     signal.subscribe(on_a_loop, background=True)
     monkeypatch.setattr(asyncio, "new_event_loop", slow)
     assert dispatcher.emit(signal).wait(10)
+    # That of the other loop ends in a moment.
+    assert eventually(lambda: len(set(threading.enumerate()) - before) == 1)
     (started,) = set(threading.enumerate()) - before
     assert started.name == "madcrow-events-loop"
     dispatcher.close()

@@ -229,11 +229,14 @@ def test_the_timer_forgets_the_alarms_of_subscriptions_that_are_gone() -> None:
         def ring(self) -> None:
             rung.append(sum(reference() is not None for reference in references))
             backlog.alarms.put(None)
+            backlog.bell.release()
 
     class Reference(weakref.ref[Any]):
         """One that can be referred to weakly itself."""
 
-    backlog: Any = SimpleNamespace(forked=False, alarms=queue.SimpleQueue(), gatherings={})
+    backlog: Any = SimpleNamespace(
+        forked=False, alarms=queue.SimpleQueue(), bell=threading.Lock(), gatherings={}
+    )
     rung: list[int] = []
     live, now = Alarmed(), time.monotonic()
     gone = [Reference(Alarmed()) for _ in range(150)]
