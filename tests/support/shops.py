@@ -6,8 +6,8 @@ import asyncio
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from madcrow_events import (
@@ -47,6 +47,7 @@ class Shop:
         self.dispatcher.add_observer(self)
         self.heard: list[tuple[str, int]] = []
         self.emissions: dict[int, list[Emission[Any]]] = {}
+        self.loops: list[asyncio.AbstractEventLoop] = []
         self.signal.subscribe(self.inline)
         self.signal.subscribe(self.awaited, weak=False)
         self.signal.subscribe(self.background, background=True)
@@ -77,6 +78,21 @@ class Shop:
 
     def emit_nested(self, number: int) -> None:
         self.dispatcher.emit("thing_happened", number=number)
+
+    # Its event loops
+
+    def run(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Do as `asyncio.run`, which an interrupt may keep from closing the loop."""
+        self.loops.append(asyncio.new_event_loop())
+        with asyncio.Runner(loop_factory=lambda: self.loops[-1]) as runner:
+            runner.run(coroutine)
+
+    def close_loops(self) -> None:
+        """Close what was left, as who runs an application does."""
+        for loop in self.loops:
+            with suppress(OSError, ValueError):  # it was interrupted as it closed
+                loop.close()
+        self.loops.clear()
 
     # As an observer, it keeps the emissions of which their emitters may hear nothing.
 
@@ -160,7 +176,8 @@ class Shop:
             returned: whether its emitter has heard of no interrupt.
         """
         made = self.emissions.get(number, [])
-        assert not any(emission.pending for emission in made), "pending for ever"
+        for emission in made:
+            assert not emission.pending, f"pending for ever: {emission.pending}"
         assert not any(emission.state == "deferred" for emission in made)
         for kind in LATER:
             runs = self.heard.count((kind, number))
@@ -173,7 +190,10 @@ class Shop:
             reports = [error for error in failures if isinstance(error, HandlerCancelledError)]
             # A handler that was interrupted as it began could not note that.
             runs = max(runs, len(failures) - len(reports))
-            assert runs + len(reports) <= 1, f"{kind}: {runs} runs, {failures}"
+            # One in the emitter's loop may be interrupted after its end, before that is noted.
+            most = 1 if returned or not kind.endswith("async") else 2
+            assert max(runs, len(reports)) <= 1, f"{kind}: {runs} runs, {failures}"
+            assert runs + len(reports) <= most, f"{kind}: {runs} runs, {failures}"
             assert runs + len(reports) == 1 or not returned, f"{kind} was lost without a word"
 
     def told(self) -> set[int]:
@@ -199,7 +219,7 @@ def emit(shop: Shop, number: int) -> None:
 
 
 def emit_async(shop: Shop, number: int) -> None:
-    asyncio.run(shop.dispatcher.emit_async("thing_happened", number=number))
+    shop.run(shop.dispatcher.emit_async("thing_happened", number=number))
 
 
 def emit_typed(shop: Shop, number: int) -> None:
@@ -207,7 +227,7 @@ def emit_typed(shop: Shop, number: int) -> None:
 
 
 def emit_typed_async(shop: Shop, number: int) -> None:
-    asyncio.run(shop.dispatcher.emit_typed_async(shop.signal, Thing(number=number)))
+    shop.run(shop.dispatcher.emit_typed_async(shop.signal, Thing(number=number)))
 
 
 def emit_in_handler(shop: Shop, number: int) -> None:
@@ -231,7 +251,7 @@ def emit_deferred_async(shop: Shop, number: int) -> None:
         async with shop.dispatcher.deferred():
             await shop.dispatcher.emit_async("thing_happened", number=number)
 
-    asyncio.run(main())
+    shop.run(main())
 
 
 def emit_in_scope(shop: Shop, number: int) -> None:
