@@ -183,8 +183,7 @@ class Turn:
     def handle(self) -> None:
         """Call the handler with a batch."""
         jobs = self.take()
-        for job in jobs:
-            job.free_place()
+        _free_places(jobs)
         call_batch_here(jobs)
         self._jobs.clear()
 
@@ -300,8 +299,8 @@ async def _call_async(jobs: list[Job]) -> None:
             await announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    for job in jobs:
-        job.end()
+    _end(jobs, failure)
+    del last, failure, job, items  # which the traceback of the failure would keep
 
 
 def _call(jobs: list[Job]) -> None:
@@ -322,8 +321,21 @@ def _call(jobs: list[Job]) -> None:
             last.emission.dispatcher._announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    for job in jobs:
-        job.end()
+    _end(jobs, failure)
+    del last, failure, job  # as above
+
+
+def _free_places(jobs: list[Job]) -> None:
+    for job in jobs:  # in a frame of its own, for a failure would keep the last of them
+        job.free_place()
+
+
+def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
+    """Count a batch as done, and empty the list, which frames below name."""
+    if failure is not None:
+        jobs[-1].emission._let_go((failure,))
+    while jobs:
+        jobs.pop(0).end()
 
 
 def _keep(jobs: list[Job], value: Any) -> None:

@@ -317,6 +317,7 @@ def run_within(
             CURRENT.set(before)  # type: ignore[arg-type]  # as above
         else:
             CURRENT.reset(token)
+        del arguments  # which the traceback of a failure would keep
 
 
 async def await_within(
@@ -335,3 +336,4 @@ async def await_within(
                 CURRENT.reset(token)
         except ValueError:  # it is closed in another context, with its loop
             pass
+        del arguments  # as above
