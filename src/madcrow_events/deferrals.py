@@ -119,7 +119,7 @@ class Deferral:
             if ended is not None:
                 ended.flush()
         except BaseException:
-            self._frame.forsake()  # if that was interrupted before anything went out
+            self._frame.break_off()  # if that was interrupted before anything went out
             raise
 
     async def __aenter__(self) -> Self:
@@ -144,7 +144,7 @@ class Deferral:
             if ended is not None:
                 await ended.flush_async()
         except BaseException:
-            self._frame.forsake()  # as above
+            self._frame.break_off()  # as above
             raise
 
     def detach(self) -> Context:
@@ -313,7 +313,7 @@ class _Held(Surroundings):
         Raises:
             RuntimeError: it has begun before.
         """
-        if self._before is not None or self.has_ended or self.is_open:
+        if self.has_ended or self.is_open:
             raise RuntimeError("a deferral is good for one block: call deferred() again")
         before = current()
         if before is not None:
@@ -348,6 +348,11 @@ class _Held(Surroundings):
         # It would lead to itself, and be left for the garbage collector.
         self._deferrals = self._deferrals[:-1]
         return self._settle(error) if self.held else None
+
+    def break_off(self) -> None:
+        """Leave the block, if its end has not done so, and drop what is held back still."""
+        leave(self)
+        self.forsake()
 
     def forsake(self) -> None:
         """Drop what is held back: the end of the block was interrupted."""

@@ -21,7 +21,7 @@ from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import CO_COROUTINE, raise_failures
-from madcrow_events.emissions._frames import CURRENT, await_within, run_within, surroundings_of
+from madcrow_events.emissions._frames import await_within, current, run_within, surroundings_of
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
@@ -278,7 +278,7 @@ class EventDispatcher:
                 received=type(sender),
             )
         if self.validate and signal.context_model is not None:
-            around = surroundings_of(CURRENT.get(None))
+            around = surroundings_of(current())
             if around is not None:
                 fill_loose(signal.context_model, context, around._known_fields())
             validate_keywords(signal.name, signal.context_model, context)

@@ -93,8 +93,10 @@ class Gathering:
                     return
             except IndexError:  # whoever has the turn looks again
                 return
-            except BaseException:  # the emitter is interrupted, or the stack is full
+            except BaseException as error:  # the emitter is interrupted, or the stack is full
                 turn.give_back()
+                if turn.jobs:
+                    turn.lose("it was interrupted", error)
                 raise
             turn.give_back()
         self._set_alarm()
@@ -157,13 +159,14 @@ class Turn:
 
     Attributes:
         token: what makes it the turn; empty if somebody else has that.
+        jobs: what was taken of what waits.
     """
 
-    __slots__ = ("_gathering", "_jobs", "token")
+    __slots__ = ("_gathering", "jobs", "token")
 
     def __init__(self, gathering: Gathering) -> None:
         self._gathering = gathering
-        self._jobs: list[Job] = []
+        self.jobs: list[Job] = []
         self.token: list[None] = []
 
     def give_back(self) -> None:
@@ -176,16 +179,16 @@ class Turn:
         """Take over what waits, as much as fits into a batch; return it."""
         gathering = self._gathering
         with suppress(IndexError):
-            move_first(gathering.waiting, self._jobs, gathering.limits.max_size)
+            move_first(gathering.waiting, self.jobs, gathering.limits.max_size)
         # Without what was lost, for its emitter was interrupted.
-        return [job for job in self._jobs if job.claim()]
+        return [job for job in self.jobs if job.claim()]
 
     def handle(self) -> None:
         """Call the handler with a batch."""
         jobs = self.take()
         _free_places(jobs)
         call_batch_here(jobs)
-        self._jobs.clear()
+        self.jobs.clear()
 
     def work_off(self) -> None:
         """Handle a batch, in a worker."""
@@ -225,20 +228,21 @@ class Turn:
     def _task_is_done(self, task: Task[None]) -> None:
         """Go on, and report a task that was cancelled before it began, or was broken off."""
         if task.cancelled():
-            _lose(self._jobs, "its task was cancelled")
+            _lose(self.jobs, "its task was cancelled")
         else:
             error = task.exception()
             if error is not None:
-                _lose(self._jobs, "its task was broken off", error)
+                _lose(self.jobs, "its task was broken off", error)
         self.end()
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report what was taken from what waits, and will not come to its end."""
-        _lose(self._jobs, reason, cause)
+        _lose(self.jobs, reason, cause)
         self.end()
 
     def end(self) -> None:
         """Let others have the turn, and look whether one more batch is due."""
+        self.jobs.clear()  # which hold handlers, perhaps longer than those live elsewhere
         self.give_back()
         self._gathering.look()
 
