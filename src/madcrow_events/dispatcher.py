@@ -7,13 +7,14 @@ takes and raises, and each built-in event has its emitter.
 
 from __future__ import annotations
 
+import logging
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from madcrow_events._background.admission import Overflow, Workers
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
@@ -543,7 +544,7 @@ class EventDispatcher:
             try:
                 run_within(emission._causing(), dispatcher.emit_typed, signal, context)
             except _NO_PLACE as error:
-                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
     async def _announce_async(
         self,
@@ -557,7 +558,7 @@ class EventDispatcher:
                 emit = dispatcher.emit_typed_async
                 await await_within(emission._causing(), emit, signal, context)
             except _NO_PLACE as error:
-                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
     def _announcements(
         self,

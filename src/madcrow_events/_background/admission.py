@@ -6,6 +6,7 @@ replaces as a whole: the threads are not there, and the work is the parent's (B2
 
 from __future__ import annotations
 
+import logging
 import math
 import weakref
 from contextvars import copy_context
@@ -17,7 +18,7 @@ from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.job import Job
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._moves import move_last
 from madcrow_events._text import handler_name, printable
 from madcrow_events._waiters import check_seconds
@@ -259,7 +260,8 @@ class Workers:
             backlog.dropped += 1
             begins, backlog.is_dropping = not backlog.is_dropping, True
         if begins:
-            LOGGER.warning(
+            log(
+                logging.WARNING,
                 "the queue of %d handlers that run later is full: %s of %s is dropped, and others "
                 "until half of the queue is free",
                 self.queue_size,

@@ -13,7 +13,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import monotonic
-from madcrow_events._logs import log_unannounced
+from madcrow_events._logs import log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_first, move_last
 from madcrow_events.emissions._frames import CURRENT, Surroundings
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
@@ -258,6 +258,10 @@ def _prepared(jobs: list[Job]) -> Job:
     branch._outer._fields = dict(common)
     branch.is_announcing = any(job.branch.is_announcing for job in jobs)
     CURRENT.set(branch)
+    for job in jobs:  # what one line has caused may be among them
+        cause = job.context.run(writing)
+        if cause is not None:
+            mark_as_written(cause)
     return last
 
 
