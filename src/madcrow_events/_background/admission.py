@@ -11,6 +11,7 @@ import math
 import queue
 import sys
 import weakref
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -67,6 +68,31 @@ _left_behind: list[AbstractEventLoop] = []
 """The loops that a forked child inherited, which it can neither run nor close."""
 
 
+class Binding:
+    """A `with` block in which a dispatcher is bound to a loop; blocks may end in any order.
+
+    Args:
+        bindings: those of the dispatcher, the last of which holds.
+        loop: the application's loop.
+    """
+
+    __slots__ = ("_bindings", "loop")
+
+    def __init__(self, bindings: list[Binding], loop: AbstractEventLoop) -> None:
+        self._bindings = bindings
+        self.loop = loop
+
+    def end(self) -> None:
+        """Let it hold no more; doing so again is no error."""
+        with suppress(ValueError):
+            self._bindings.remove(self)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.end()
+
+
 class Workers:
     """Runs the handlers that dispatchers of one family leave for later.
 
@@ -82,7 +108,7 @@ class Workers:
     __slots__ = (
         "__weakref__",
         "_backlog",
-        "_bound",
+        "_bindings",
         "_finalizer",
         "_is_closed",
         "max_workers",
@@ -107,7 +133,7 @@ class Workers:
         self.overflow: Overflow = overflow
         self.max_workers = max_workers
         self._is_closed = False
-        self._bound: AbstractEventLoop | None = None
+        self._bindings: list[Binding] = []
         self._finalizer: Any = None
         self._renew_after_fork()
         renew_after_fork(self)
@@ -125,7 +151,7 @@ class Workers:
             self._finalizer = None
         # The loop's thread is gone, and its sockets are the parent's: it must not be closed.
         _left_behind.extend(inherited.loop)
-        self._bound = None
+        self._bindings = []
         for job in list(inherited.jobs.values()):
             job.emission._values[job.branch.index] = NO_RESULT
             job.emission._values.forget_listeners()
@@ -138,12 +164,19 @@ class Workers:
     @property
     def bound_loop(self) -> AbstractEventLoop | None:
         """The application's loop for async handlers whose emitter has none; None without one."""
-        bound = self._bound
-        return None if bound is None or bound.is_closed() else bound
+        for binding in reversed(self._bindings):
+            if not binding.loop.is_closed():
+                return binding.loop
+        return None
 
-    @bound_loop.setter
-    def bound_loop(self, loop: AbstractEventLoop | None) -> None:
-        self._bound = loop
+    def bind(self, loop: AbstractEventLoop) -> Binding:
+        """Name that loop, until the binding is left."""
+        for binding in list(self._bindings):
+            if binding.loop.is_closed():
+                binding.end()
+        binding = Binding(self._bindings, loop)
+        self._bindings.append(binding)
+        return binding
 
     # Taking work
 

@@ -284,6 +284,9 @@ class Backlog:
         if self.loop:
             return self.loop[0]
         loop = new_event_loop()
+        if self.loop:  # another thread was faster
+            loop.close()
+            return self.loop[0]
         started: list[threading.Thread] = []
         try:
             thread = self._start(serve, "madcrow-events-loop", [None], started, loop)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +18,7 @@ from madcrow_events.exceptions import (
     DispatcherClosedError,
     HandlerCancelledError,
     InvalidOptionError,
+    WouldDeadlockError,
 )
 from support.inside import renew_after_fork
 from support.waiting import LIMIT, elsewhere
@@ -86,6 +90,29 @@ async def test_what_belongs_to_a_loop_can_be_used_in_the_background(
     assert used == [0, 1, 2, 3, 4]
 
 
+async def test_a_task_in_the_background_is_held_until_it_has_ended(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Even where only it refers to what it waits for, and a loop holds its tasks weakly."""
+    waited_for: list[weakref.ref[asyncio.Future[None]]] = []
+
+    async def handle() -> None:
+        future = asyncio.get_running_loop().create_future()
+        waited_for.append(weakref.ref(future))
+        await future
+
+    signal.subscribe(handle, background=True)
+    dispatcher.emit(signal)
+    await asyncio.sleep(0)
+    gc.collect()
+    (reference,) = waited_for
+    future = reference()
+    assert future is not None
+    future.set_result(None)
+    assert await dispatcher.drain_async(LIMIT)
+
+
+@pytest.mark.guarantee("A2")
 @pytest.mark.parametrize("background", [True, False])
 def test_where_no_loop_runs_it_is_the_one_that_is_bound(
     signal: EventSignal[Any],
@@ -157,6 +184,45 @@ def test_blocks_that_bind_end_in_any_order(
     assert where.loops[1] not in (a_loop, other)
 
 
+def test_of_two_blocks_with_one_loop_either_may_end_first(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], where: Where, a_loop: Any
+) -> None:
+    """As those of two applications that share a dispatcher and a server's loop."""
+    signal.subscribe(where.handle, background=True)
+    first, second = dispatcher.bind_loop(a_loop), dispatcher.bind_loop(a_loop)
+    for block in (first, second):
+        assert dispatcher.emit(signal).wait(LIMIT)
+        with block:
+            pass
+    assert where.loops == [a_loop, a_loop]
+    assert dispatcher.emit(signal).wait(LIMIT)
+    assert where.loops[2] is not a_loop
+
+
+def test_what_has_ended_is_bound_no_more_when_a_later_block_ends(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], where: Where, a_loop: Any
+) -> None:
+    other = asyncio.new_event_loop()
+    signal.subscribe(where.handle, background=True)
+    first, second = dispatcher.bind_loop(a_loop), dispatcher.bind_loop(other)
+    with first:
+        pass
+    with second:
+        pass
+    other.close()
+    assert dispatcher.emit(signal).wait(LIMIT)
+    assert where.loops[0] not in (a_loop, other)
+
+
+def test_loops_that_were_bound_and_are_closed_do_not_pile_up(dispatcher: EventDispatcher) -> None:
+    async def bind() -> None:
+        dispatcher.bind_loop()
+
+    for _ in range(20):
+        asyncio.run(bind())
+    assert len(dispatcher._workers._bindings) == 1
+
+
 def test_a_forked_child_is_bound_to_no_loop_of_its_parent(
     signal: EventSignal[Any], dispatcher: EventDispatcher, where: Where, a_loop: Any
 ) -> None:
@@ -171,6 +237,38 @@ def test_a_forked_child_is_bound_to_no_loop_of_its_parent(
 def test_only_a_loop_can_be_bound(dispatcher: EventDispatcher, loop: Any) -> None:
     with pytest.raises(InvalidOptionError, match="call it in a running one, or give it one"):
         dispatcher.bind_loop(loop)
+
+
+@pytest.mark.guarantee("A3")
+@pytest.mark.parametrize("options", [{"background": True}, {"batch": Batch(5, HOUR)}])
+async def test_a_loop_is_not_stopped_for_what_is_pending_in_it(
+    signals: SignalRegistry, signal: EventSignal[Any], where: Where, options: dict[str, Any]
+) -> None:
+    signal.subscribe(where.handle_batch if "batch" in options else where.handle, **options)
+    async with EventDispatcher(signals) as dispatcher:
+        emission = dispatcher.emit(signal)
+        for wait in (emission.wait, dispatcher.drain, dispatcher.close):
+            with pytest.raises(WouldDeadlockError, match="stop the event loop"):
+                wait()
+        with pytest.raises(WouldDeadlockError), dispatcher:
+            pass
+        assert where.loops == []
+    assert where.loops == [asyncio.get_running_loop()]
+
+
+@pytest.mark.guarantee("B2")
+async def test_a_wait_at_the_end_of_a_block_that_is_given_up_closes_nothing(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    may_go_on = asyncio.Event()
+    signal.subscribe(may_go_on.wait, background=True)
+    dispatcher = EventDispatcher(signals)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01), dispatcher:
+            dispatcher.emit(signal)
+    dispatcher.emit(signal)
+    may_go_on.set()
+    assert await dispatcher.drain_async(LIMIT)
 
 
 @pytest.mark.guarantee("B2")
@@ -259,6 +357,34 @@ def test_each_loop_has_batches_of_its_own(
     assert dispatcher.drain(LIMIT)
     assert len(where.loops) == 61
     assert len(dispatcher._workers._backlog.gatherings) <= 2
+
+
+@pytest.mark.guarantee("B3")
+def test_two_loops_handle_batches_at_the_same_time_and_each_one_at_a_time(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    both = threading.Barrier(2)
+    running: Counter[Any] = Counter()
+    most: Counter[Any] = Counter()
+
+    async def handle(batch: list[Any]) -> None:
+        loop = asyncio.get_running_loop()
+        running[loop] += 1
+        most[loop] = max(most[loop], running[loop])
+        await asyncio.to_thread(both.wait, LIMIT)
+        running[loop] -= 1
+
+    signal.subscribe(handle, batch=Batch(2, HOUR))
+
+    async def main() -> list[Any]:
+        emissions = [dispatcher.emit(signal) for _ in range(6)]
+        for emission in emissions:
+            await emission.done()
+        return [failure for emission in emissions for failure in emission.failures]
+
+    others = elsewhere(lambda: asyncio.run(main()))
+    assert asyncio.run(main()) == others.result(LIMIT) == []
+    assert list(most.values()) == [1, 1]
 
 
 def test_a_loop_that_ends_while_a_batch_is_due_loses_nothing_in_silence(

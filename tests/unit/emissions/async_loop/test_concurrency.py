@@ -407,7 +407,8 @@ async def test_a_chain_of_held_tasks_does_not_keep_its_beginning(
             dispatcher.emit(signal, number=number + 1)
         else:
             gc.collect()
-            kept.append(sum(type(thing) is Emission for thing in gc.get_objects()))
+            emissions = [thing for thing in gc.get_objects() if type(thing) is Emission]
+            kept.append(sum(emission.signal is signal for emission in emissions))
 
     signal.subscribe(handler)
     dispatcher.emit(signal, number=0)
