@@ -54,8 +54,8 @@ def let_go(errors: Iterable[BaseException | None], kind: type) -> None:
             left += _exceptions_of(error)
         traceback = _traceback_of(error)
         frame = None if traceback is None else traceback.tb_frame
-        while (frame := None if frame is None else frame.f_back) is not None and _is_ours(frame):
-            _empty(frame, kind)
+        while frame is not None and _empty(frame, kind):  # those that it has not passed through
+            frame = frame.f_back
         while traceback is not None:
             _empty(traceback.tb_frame, kind)
             traceback = traceback.tb_next
@@ -66,14 +66,19 @@ def _is_ours(frame: FrameType) -> bool:
     return isinstance(name, str) and name.startswith(_INSIDE) and not name.startswith(_CALLED)
 
 
-def _empty(frame: FrameType, kind: type) -> None:
-    """Clear a frame that has ended, if it is none of the application's, or holds an emission."""
+def _empty(frame: FrameType, kind: type) -> bool:
+    """Clear a frame that has ended, if it is none of the application's, or holds an emission.
+
+    Returns:
+        Whether it has ended.
+    """
     held = gc.get_referents(frame)
     # Others show less. To clear a coroutine that is suspended would end it.
     has_ended = any(part is frame.f_code for part in held)
     if has_ended and (_is_ours(frame) or _hold(held, (kind, Branch))):
         with suppress(RuntimeError):
             frame.clear()
+    return has_ended
 
 
 def _hold(parts: list[Any], kinds: tuple[type, ...]) -> bool:

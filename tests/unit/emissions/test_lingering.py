@@ -231,6 +231,24 @@ def test_an_exit_after_a_failure_keeps_nothing_alive_either(
     assert [reference() for reference in alive] == [None, None]
 
 
+@pytest.mark.guarantee("F5")
+@pytest.mark.usefixtures("_without_collector")
+def test_a_chain_without_end_keeps_nothing_alive_either(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    class Endless:
+        def again(self, **context: Any) -> None:
+            dispatcher.emit("happened", **context)
+
+    signals.signal("happened")
+    service, payload = Endless(), Payload()
+    signals.subscribe("happened", service.again)
+    alive = [weakref.ref(service), weakref.ref(payload)]
+    assert not dispatcher.emit("happened", payload=payload).ok
+    del service, payload
+    assert [reference() for reference in alive] == [None, None]
+
+
 @pytest.mark.guarantee("F1")
 @pytest.mark.parametrize("method", ["keywords", "emission"])
 def test_who_holds_the_emission_has_the_whole_traceback(
