@@ -60,11 +60,7 @@ writing = _writing.get
 """Return the line with which the present context has to do, or None."""
 
 
-def _no_frame() -> object:
-    return None
-
-
-_frame: Callable[[], object] = _no_frame
+_frame: Callable[[], object] = type(None)
 
 
 def tell_frame_by(function: Callable[[], object]) -> None:
@@ -103,16 +99,13 @@ def mark_as_written(cause: Writing | None) -> None:
 
 @contextmanager
 def _within_line() -> Iterator[None]:
-    cause, token = _writing.get(), None
+    cause = _writing.get()
     number = 1 if cause is None else cause.number + 1
     try:
-        token = _writing.set(Writing(number, _frame()))
+        _writing.set(Writing(number, _frame()))
         yield
     finally:
-        if token is None:  # interrupted as it was set
-            _writing.set(cause)
-        else:
-            _writing.reset(token)
+        _writing.set(cause)
 
 
 def log_failure(

@@ -110,13 +110,13 @@ def is_of_another_greenlet(loop: Any) -> bool:
 class NativeThread(threading.Thread):
     """A thread of the operating system where gevent has put greenlets in their place."""
 
-    _number: int | None = None
-    _has_ended = False
+    _has_begun = _has_ended = False
 
     def start(self) -> None:
         """Let it begin."""
         start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
-        self._number = start(self._work, ())
+        start(self._work, ())
+        self._has_begun = True
 
     def _work(self) -> None:
         try:
@@ -124,14 +124,9 @@ class NativeThread(threading.Thread):
         finally:
             self._has_ended = True
 
-    @property
-    def ident(self) -> int | None:
-        """A number that is no other thread's; None if it has not begun."""
-        return self._number
-
     def is_alive(self) -> bool:
         """Tell whether it has begun, and not ended."""
-        return self._number is not None and not self._has_ended
+        return self._has_begun and not self._has_ended
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until it has ended, and let other greenlets go on meanwhile.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -28,13 +29,14 @@ class Forward(logging.Handler):
     def __init__(self, dispatcher: EventDispatcher) -> None:
         super().__init__()
         self.dispatcher = dispatcher
+        self.scope: AbstractContextManager[Any] = nullcontext()
         self.lines: list[str] = []
         self.emissions: list[Emission[Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
         assert len(self.lines) < MANY
-        with event_scope(request_id="of the line"):
+        with self.scope:
             self.emissions.append(self.dispatcher.emit("line_written", text=record.getMessage()))
 
 
@@ -194,14 +196,17 @@ def test_a_filter_of_the_log_sees_which_event_a_line_is_about(
 
 
 @pytest.mark.guarantee("B5")
+@pytest.mark.parametrize("scoped", [False, True])
 def test_what_is_emitted_for_a_line_is_caused_by_what_the_line_is_about(
-    dispatcher: EventDispatcher, forwarding: Callable[[int], Forward]
+    dispatcher: EventDispatcher, forwarding: Callable[[int], Forward], scoped: bool
 ) -> None:
     dispatcher.signals.signal("ping").subscribe(failing)
     forward = forwarding(logging.ERROR)
+    if scoped:
+        forward.scope = event_scope(request_id="of the line")
     emission = dispatcher.emit("ping")
     (line,) = forward.emissions
     assert line.causation_id == emission.id
-    assert line.context["request_id"] == "of the line"
+    assert line.context.get("request_id") == ("of the line" if scoped else None)
     assert line.parent is None
     assert line.depth == 0

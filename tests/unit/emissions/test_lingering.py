@@ -58,6 +58,11 @@ class Service:
         self.fail()
         return lambda: emission
 
+    def empty_cell(self, sender: Any, **context: Any) -> Any:
+        self.fail()
+        never = None
+        return lambda: never
+
     def chained(self, emission: Emission) -> None:
         try:
             self.fail()
@@ -111,7 +116,7 @@ class Story(NamedTuple):
         return "-".join([self.method, self.emit, *self.options])
 
 
-PLAIN = ["keywords", "model", "field", "emission", "closure", "chained", "several"]
+PLAIN = ["keywords", "model", "field", "emission", "closure", "empty_cell", "chained", "several"]
 ASYNC = ["async_keywords", "async_model", "async_emission"]
 STORIES = [
     *(Story(method, "emit") for method in PLAIN),

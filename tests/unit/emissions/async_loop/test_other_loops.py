@@ -203,6 +203,22 @@ def test_send_async_awaits_in_trio_what_needs_no_timeout(
     assert ran == (["async"] if timeout is None else [])
 
 
+@pytest.mark.guarantee("A1")
+def test_asyncio_may_be_gone(
+    mixed: EventSignal[Any],
+    dispatcher: EventDispatcher,
+    ran: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        with pytest.raises(EventLoopError, match="no event loop runs here"):
+            await dispatcher.emit_async(mixed)
+
+    monkeypatch.delitem(sys.modules, "asyncio")
+    run_by_hand(main)
+    assert ran == []
+
+
 # What replaces threads does so in the whole process.
 
 
