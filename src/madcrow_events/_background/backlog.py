@@ -21,6 +21,7 @@ from madcrow_events._background.threads import Alarm, keep_time, serve, work
 from madcrow_events._clock import monotonic
 from madcrow_events._locks import Lock
 from madcrow_events._moves import move_all, move_last
+from madcrow_events._other_loops import NativeThread, greenlets
 from madcrow_events._waiters import LOOK_EVERY, Listeners
 from madcrow_events.emissions._lazy_asyncio import new_event_loop
 from madcrow_events.exceptions import WouldDeadlockError
@@ -261,7 +262,9 @@ class Backlog:
             The thread; None if none can be started, as at the exit of the interpreter.
         """
         permit: list[None] = []
-        thread = threading.Thread(target=target, args=(self, *arguments), name=name, daemon=True)
+        # A loop of asyncio's in a greenlet would seem to run in all greenlets of its thread.
+        make = NativeThread if target is serve and greenlets() else threading.Thread
+        thread = make(target=target, args=(self, *arguments), name=name, daemon=True)
         try:
             move_last(startable, permit)
             threads.append(thread)

@@ -81,7 +81,9 @@ class Job:
         """Call a plain handler in a worker, unless it has been reported as lost."""
         if self.claim():
             self.free_place()
-            self.context.run(self.run)
+            context, run = self.context, [self.run]
+            del self  # as in run
+            context.run(run.pop())
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
@@ -90,10 +92,12 @@ class Job:
         try:
             if failure is not None:
                 self.emission.dispatcher._announce(self.emission, (failure,))
+                self.emission._let_go((failure,))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
+            del self, failure  # which the traceback of the failure would keep
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
@@ -106,6 +110,7 @@ class Job:
                 await self.emission.dispatcher._announce_async(self.emission, (failure,))
             except BaseException as error:  # noqa: BLE001  # as above
                 log_unannounced(self.emission.event, error)
+            self.emission._let_go((failure,))
         self.end()
 
     def begin(self) -> None:
@@ -158,6 +163,7 @@ class Job:
                 error = HandlerCancelledError(reason)
                 error.__cause__ = cause
                 record_in_branch(self.branch, error)
+                self.emission._let_go(self.emission.failures)
             self._leave()
 
     def end(self) -> None:

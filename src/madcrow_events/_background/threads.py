@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 from madcrow_events._clock import monotonic
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._text import type_name
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 
@@ -41,7 +42,7 @@ def work(backlog: Backlog) -> None:
         except BaseException as error:  # noqa: BLE001  # the next job must find its worker
             for job in taken:
                 job.lose("it was interrupted", error)  # type: ignore[union-attr]  # as above
-            LOGGER.error("a background worker was interrupted by %s", type_name(type(error)))
+            log(logging.ERROR, "a background worker was interrupted by %s", type_name(type(error)))
         taken.clear()
         job = None
 
@@ -90,8 +91,8 @@ def serve(backlog: Backlog, loop: AbstractEventLoop) -> None:
         try:
             loop.run_forever()
         except BaseException as error:  # noqa: BLE001  # an exit of a task that a handler started
-            LOGGER.error(
-                "a task in the background loop ended with %s", type_name(type(error))
+            log(
+                logging.ERROR, "a task in the background loop ended with %s", type_name(type(error))
             )  # its traceback is its author's
         is_wanted = loop in backlog.loop and not (backlog.is_stopping or loop.is_closed())
     try:
