@@ -9,7 +9,6 @@ collection of garbage. The traceback itself stays, with every line.
 from __future__ import annotations
 
 import gc
-from contextlib import suppress
 from types import CellType
 from typing import TYPE_CHECKING, Any
 
@@ -53,17 +52,12 @@ def let_go(errors: Iterable[BaseException | None], kind: type) -> None:
         if issubclass(type(error), BaseExceptionGroup):
             left += _exceptions_of(error)
         traceback = _traceback_of(error)
-        frame = None if traceback is None else traceback.tb_frame
-        while frame is not None and _empty(frame, kind):  # those that it has not passed through
-            frame = frame.f_back
-        while traceback is not None:
-            _empty(traceback.tb_frame, kind)
-            traceback = traceback.tb_next
-
-
-def _is_ours(frame: FrameType) -> bool:
-    name = frame.f_globals.get("__name__", "")
-    return isinstance(name, str) and name.startswith(_INSIDE) and not name.startswith(_CALLED)
+        if traceback is not None:
+            frame: FrameType | None = traceback.tb_frame
+            while frame is not None and _empty(frame, kind):  # and those that called it
+                frame = frame.f_back
+            while (traceback := traceback.tb_next) is not None:
+                _empty(traceback.tb_frame, kind)
 
 
 def _empty(frame: FrameType, kind: type) -> bool:
@@ -72,20 +66,22 @@ def _empty(frame: FrameType, kind: type) -> bool:
     Returns:
         Whether it has ended.
     """
-    held = gc.get_referents(frame)
-    # Others show less. To clear a coroutine that is suspended would end it.
-    has_ended = any(part is frame.f_code for part in held)
-    if has_ended and (_is_ours(frame) or _hold(held, (kind, Branch))):
-        with suppress(RuntimeError):
+    code, held = frame.f_code, gc.get_referents(frame)
+    for part in held:
+        if part is code:
+            break
+    else:  # it has not ended: to clear a coroutine that is suspended would end it
+        return False
+    name = frame.f_globals.get("__name__")
+    if isinstance(name, str) and name.startswith(_INSIDE) and not name.startswith(_CALLED):
+        frame.clear()
+        return True
+    for part in held:
+        class_held = type(_content(part) if type(part) is CellType else part)
+        if class_held is kind or class_held is Branch:
             frame.clear()
-    return has_ended
-
-
-def _hold(parts: list[Any], kinds: tuple[type, ...]) -> bool:
-    return any(
-        issubclass(type(_content(part) if type(part) is CellType else part), kinds)
-        for part in parts
-    )
+            break
+    return True
 
 
 def _content(cell: CellType) -> object:
