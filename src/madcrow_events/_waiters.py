@@ -14,7 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import calling_later, is_frozen, monotonic
-from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events._other_loops import other_library
+from madcrow_events.exceptions import EventLoopError, InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,10 +94,26 @@ class Listeners:
         is_so: Callable[[], object],
         timeout: float | None,  # noqa: ASYNC109  # as for wait
     ) -> bool:
-        """Wait in a task; return whether it is so, after `timeout` seconds at most."""
+        """Wait in a task; return whether it is so, after `timeout` seconds at most.
+
+        Raises:
+            EventLoopError: it is not so, and asyncio does not run here.
+        """
+        if is_so():
+            return True
         import asyncio  # noqa: PLC0415  # loaded when first needed
 
-        loop = asyncio.get_running_loop()
+        library = other_library()
+        try:
+            loop = None if library else asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            raise EventLoopError(
+                f"waiting in a task needs asyncio, and {library or 'no event loop'} runs here: "
+                "wait in a thread, by wait() or drain()",
+                library=library,
+            )
         seconds = math.inf if timeout is None else timeout
         deadline = monotonic() + seconds
         # A loop may have a clock of its own, which a test lets run faster.

@@ -8,6 +8,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._moves import move_first
+from madcrow_events.emissions._emission import CO_COROUTINE
 from madcrow_events.emissions._frames import (
     CURRENT,
     Fields,
@@ -218,6 +219,7 @@ class _Held(Surroundings):
                     taken[0].dispatcher._emit_held(taken[0])
             except BaseException as error:  # noqa: BLE001  # raised when all have gone out
                 raised.add(error, taken)
+        taken.clear()  # for this frame may be part of a traceback
         raised.again()
 
     async def flush_async(self) -> None:
@@ -230,20 +232,24 @@ class _Held(Surroundings):
                     await self._emit_async(taken[0], raised)
             except BaseException as error:  # noqa: BLE001  # raised when all have gone out
                 raised.add(error, taken)
+        taken.clear()  # for this frame may be part of a traceback
         raised.again()
 
     async def _emit_async(self, emission: Emission[Any], raised: _Raised) -> None:
         dispatcher: Any = emission.dispatcher
-        if raised.exit is not None:
-            dispatcher._emit_held(emission)
-        elif emission._values.awaiting:
-            await dispatcher._emit_held_async(emission)
-        else:
-            try:
-                await dispatcher._workers.set_aside_async(emission)
-            except BaseException as error:  # noqa: BLE001  # as above
-                raised.add(error, [])
-            dispatcher._emit_held(emission)
+        try:
+            if raised.exit is not None:
+                dispatcher._emit_held(emission, CO_COROUTINE)
+            elif emission._values.awaiting:
+                await dispatcher._emit_held_async(emission)
+            else:
+                try:
+                    await dispatcher._workers.set_aside_async(emission)
+                except BaseException as error:  # noqa: BLE001  # as above
+                    raised.add(error, [])
+                dispatcher._emit_held(emission, CO_COROUTINE)
+        finally:
+            del emission  # as in flush
 
     def _take(self, taken: list[Emission[Any]]) -> bool:
         """Put the first that is held back into a list; return whether there was one.
@@ -436,9 +442,14 @@ class _Raised:
         if len(self.errors) > 1:
             message = f"{len(self.errors)} of the emissions that were held back raised"
             others = HandlerErrors(message, self.errors)
-        if self.exit is not None and others is not None:
-            raise self.exit from others
-        if self.exit is not None:
-            raise self.exit
-        if others is not None:
-            raise others
+        end = self.exit
+        self.errors, self.exit = [], None  # for this frame is part of the traceback
+        try:
+            if end is not None and others is not None:
+                raise end from others
+            if end is not None:
+                raise end
+            if others is not None:
+                raise others
+        finally:
+            del end, others

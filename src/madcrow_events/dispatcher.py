@@ -7,13 +7,14 @@ takes and raises, and each built-in event has its emitter.
 
 from __future__ import annotations
 
+import logging
 from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from madcrow_events._background.admission import Overflow, Workers
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
@@ -218,8 +219,13 @@ class EventDispatcher:
                 return emission
             if emission._failures is not None:
                 self._go_on(emission)
+                # What this frame names lives as long as the traceback of a failure.
+                kept, emission = [emission], None  # type: ignore[assignment]
+                return kept.pop()
         except BaseException as error:
-            emission._abandon(error)
+            if emission is not None:
+                emission._abandon(error)
+                emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
@@ -255,8 +261,12 @@ class EventDispatcher:
                     await left
             if emission._failures is not None:
                 await self._after_failures_async(emission)
+                kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                return kept.pop()
         except BaseException as error:
-            emission._abandon(error)
+            if emission is not None:
+                emission._abandon(error)
+                emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
@@ -323,8 +333,13 @@ class EventDispatcher:
                 return emission
             if emission._failures is not None:
                 self._go_on(emission)
+                # What this frame names lives as long as the traceback of a failure.
+                kept, emission = [emission], None  # type: ignore[assignment]
+                return kept.pop()
         except BaseException as error:
-            emission._abandon(error)
+            if emission is not None:
+                emission._abandon(error)
+                emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
@@ -375,13 +390,22 @@ class EventDispatcher:
                     await left
             if emission._failures is not None:
                 await self._after_failures_async(emission)
+                kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                return kept.pop()
         except BaseException as error:
-            emission._abandon(error)
+            if emission is not None:
+                emission._abandon(error)
+                emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
-    def _go_on(self, emission: Emission[Any]) -> None:
-        """Do what is left after the inline handlers, if there is a failure or a later handler."""
+    def _go_on(self, emission: Emission[Any], caller: int = 0) -> None:
+        """Do what is left after the inline handlers, if there is a failure or a later handler.
+
+        Args:
+            emission: the emission.
+            caller: the flags of the code that failures are raised to.
+        """
         if emission._plan.later:
             emission._values.extend(emission._plan.pending)
             self._workers.start(emission)
@@ -389,8 +413,15 @@ class EventDispatcher:
         if failures:
             self._announce(emission, failures)
         stop_watching(emission)
-        if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures, 0)
+        if failures:
+            emission._let_go(failures)
+            if self.on_error == "raise":
+                event = emission.event
+                del emission  # for this frame is part of the traceback
+                try:
+                    raise_failures(event, failures, caller)
+                finally:
+                    del failures
 
     def _start_later(
         self, emission: Emission[Any], context: BaseEventContext | None
@@ -424,8 +455,15 @@ class EventDispatcher:
         if failures:
             await self._announce_async(emission, failures)
         stop_watching(emission)
-        if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures, CO_COROUTINE)
+        if failures:
+            emission._let_go(failures)
+            if self.on_error == "raise":
+                event = emission.event
+                del emission  # as above
+                try:
+                    raise_failures(event, failures, CO_COROUTINE)
+                finally:
+                    del failures
 
     # What a `deferred` block holds back
 
@@ -443,22 +481,31 @@ class EventDispatcher:
         """
         return Deferral(self, scope)
 
-    def _emit_held(self, emission: Emission[Any]) -> None:
-        """Emit, as `emit` would have, what has been held back."""
+    def _emit_held(self, emission: Emission[Any], caller: int = 0) -> None:
+        """Emit, as `emit` would have, what has been held back.
+
+        Args:
+            emission: what has been.
+            caller: the flags of the code that failures are raised to.
+        """
         held = emission._values
         try:
-            run_within(held.frame, self._emit_again, emission)
+            run_within(held.frame, self._emit_again, emission, caller)
         except BaseException as error:
             emission._abandon(error)
             raise
         finally:
             _let_go(emission, held)
+            del emission, held  # as in emit
 
-    def _emit_again(self, emission: Emission[Any]) -> None:
+    def _emit_again(self, emission: Emission[Any], caller: int) -> None:
         payload, context, keywords = _payload_again(emission)
-        call_all(emission, self, emission.signal, emission.sender, payload, context, keywords)
-        if emission._failures is not None:
-            self._go_on(emission)
+        try:
+            call_all(emission, self, emission.signal, emission.sender, payload, context, keywords)
+            if emission._failures is not None:
+                self._go_on(emission, caller)
+        finally:
+            del emission  # as in emit
 
     async def _emit_held_async(self, emission: Emission[Any]) -> None:
         """Do the same as `emit_async` would have."""
@@ -470,17 +517,21 @@ class EventDispatcher:
             raise
         finally:
             _let_go(emission, held)
+            del emission, held  # as in emit
 
     async def _emit_again_async(self, emission: Emission[Any]) -> None:
         payload, context, keywords = _payload_again(emission)
         sender = emission.sender
-        call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
-        if emission._plan.later:
-            left = self._start_later(emission, context)
-            if left is not None:
-                await left
-        if emission._failures is not None:
-            await self._after_failures_async(emission)
+        try:
+            call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
+            if emission._plan.later:
+                left = self._start_later(emission, context)
+                if left is not None:
+                    await left
+            if emission._failures is not None:
+                await self._after_failures_async(emission)
+        finally:
+            del emission  # as in emit
 
     def _announce(
         self,
@@ -493,7 +544,7 @@ class EventDispatcher:
             try:
                 run_within(emission._causing(), dispatcher.emit_typed, signal, context)
             except _NO_PLACE as error:
-                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
     async def _announce_async(
         self,
@@ -507,7 +558,7 @@ class EventDispatcher:
                 emit = dispatcher.emit_typed_async
                 await await_within(emission._causing(), emit, signal, context)
             except _NO_PLACE as error:
-                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
     def _announcements(
         self,

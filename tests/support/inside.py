@@ -16,6 +16,7 @@ from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.batching import Gathering, Turn
 from madcrow_events._background.job import Job
 from madcrow_events._background.threads import keep_time
+from madcrow_events._clock import calling_later
 from madcrow_events._forks import _renew_all as renew_after_fork
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Listeners
@@ -40,6 +41,7 @@ __all__ = [
     "Listeners",
     "backlog_of",
     "calling_batches",
+    "calling_later",
     "check_here",
     "current_frame",
     "declared_api_version",

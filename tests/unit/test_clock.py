@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import Batch, EventDispatcher, EventSignal, HandlerTimeoutError
+from support.inside import calling_later
 
 freezegun = pytest.importorskip("freezegun")  # it is part of the `dev` extra
 
@@ -128,3 +129,13 @@ def test_what_waits_for_a_batch_is_handled_after_max_wait(
         dispatcher.emit(signal)
         assert handled.wait(ENOUGH)
     assert sizes == [1]
+
+
+async def test_what_comes_when_the_block_has_ended_is_not_called(stopped_clock: Any) -> None:
+    called: list[str] = []
+    with stopped_clock:
+        with calling_later(asyncio.get_running_loop(), 0.001, lambda: called.append("late")):
+            threading.Event().wait(0.05)  # without a step of the loop
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert called == []

@@ -6,7 +6,10 @@ replaces as a whole: the threads are not there, and the work is the parent's (B2
 
 from __future__ import annotations
 
+import logging
 import math
+import queue
+import sys
 import weakref
 from contextlib import suppress
 from contextvars import copy_context
@@ -18,8 +21,15 @@ from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.job import Job
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._moves import move_last
+from madcrow_events._other_loops import (
+    STRANGERS,
+    check_for_awaiting,
+    greenlets,
+    other_library,
+    refuse,
+)
 from madcrow_events._text import handler_name, printable
 from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._causes import is_announcing, trace_of
@@ -31,6 +41,7 @@ from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Out
 from madcrow_events.emissions._recording import record_in_branch
 from madcrow_events.exceptions import (
     DispatcherClosedError,
+    EventLoopError,
     InvalidOptionError,
     QueueFullError,
     WouldDeadlockError,
@@ -180,6 +191,7 @@ class Workers:
             QueueFullError: there are more than the queue has places for, and waiting
                 for places is not wanted, or could never end.
             DispatcherClosedError: the dispatcher has been closed.
+            EventLoopError: they cannot be called from here.
         """
         plan = emission._plan
         needed = len(plan.subscriptions) - plan.inline
@@ -191,6 +203,8 @@ class Workers:
                 "closed: emit before close(), or make a new EventDispatcher",
                 event=emission.event,
             )
+        if not sys.modules.keys().isdisjoint(STRANGERS) or (awaiting and plan.awaited):
+            self._refuse_elsewhere(emission, awaiting=awaiting)
         held = getattr(emission, "_values", None)
         # The emission's from the start, so that no place is lost if this is interrupted.
         outcomes = emission._values = Outcomes()
@@ -200,14 +214,9 @@ class Workers:
         if isinstance(held, HeldBack) and len(held.places) >= needed > 0:
             outcomes.places, held.places = held.places, outcomes.places
             return outcomes
-        why = ""
-        if self.overflow == "block":
-            if self._work_inside():
-                why = " (a handler that holds a place itself cannot wait for another)"
-            elif not awaiting and running_loop() is not None:
-                why = " (emit cannot wait in a running event loop: await emit_async)"
-            else:
-                return outcomes
+        why = self._why_not_wait(awaiting=awaiting)
+        if why is None:
+            return outcomes
         if self._backlog.take(needed, outcomes.places):
             return outcomes
         emission._values = held  # which is dropped, if a `deferred` block has held it back
@@ -220,6 +229,45 @@ class Workers:
             event=emission.event,
             queue_size=self.queue_size,
         )
+
+    def _why_not_wait(self, *, awaiting: bool) -> str | None:
+        """Return what an emitter that finds no place is told; None if it can wait for one."""
+        if self.overflow != "block":
+            return ""
+        if self._work_inside():
+            return " (a handler that holds a place itself cannot wait for another)"
+        if not awaiting and running_loop() is not None:
+            return " (emit cannot wait in a running event loop: await emit_async)"
+        library = other_library()
+        return f" (nobody can wait for one in {library}: emit in a thread)" if library else None
+
+    def _refuse_elsewhere(self, emission: Emission[Any], *, awaiting: bool) -> None:
+        """Refuse handlers that run later where neither asyncio nor threads are what they are."""
+        plan, event = emission._plan, emission.event
+        if awaiting and plan.awaited:
+            check_for_awaiting(event)
+        kinds = [entry._shape.is_async for entry in plan.subscriptions[plan.inline :]]
+        library, threads = other_library(), greenlets()
+        is_stranger = library or (threads == "eventlet" and running_loop() is None)
+        if is_stranger and any(kinds) and self.bound_loop is None:
+            raise refuse(event, library or threads)
+        if threads != "gevent":
+            return
+        problem = ""
+        if type(self._backlog.queue) is not queue.SimpleQueue:
+            problem = (
+                "gevent has replaced threads after madcrow_events was imported: call "
+                "monkey.patch_all() before all imports"
+            )
+        elif not all(kinds) and running_loop() is not applications_loop():
+            problem = (
+                "under gevent no async handler reaches the greenlets of plain ones in the "
+                "background: emit it from a greenlet"
+            )
+        if problem:
+            raise EventLoopError(
+                f"{event} has handlers that run later, and {problem}", event=event, library=threads
+            )
 
     async def set_aside_async(self, emission: Emission[Any]) -> None:
         """Wait for the places that an emission needs which was held back, and set them aside.
@@ -292,7 +340,8 @@ class Workers:
             backlog.dropped += 1
             begins, backlog.is_dropping = not backlog.is_dropping, True
         if begins:
-            LOGGER.warning(
+            log(
+                logging.WARNING,
                 "the queue of %d handlers that run later is full: %s of %s is dropped, and others "
                 "until half of the queue is free",
                 self.queue_size,

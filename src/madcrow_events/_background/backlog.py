@@ -21,6 +21,7 @@ from madcrow_events._clock import monotonic
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._locks import Lock
 from madcrow_events._moves import move_all, move_last
+from madcrow_events._other_loops import NativeThread, greenlets
 from madcrow_events._waiters import LOOK_EVERY, Listeners
 from madcrow_events.emissions._lazy_asyncio import new_event_loop
 from madcrow_events.exceptions import WouldDeadlockError
@@ -288,9 +289,10 @@ class Backlog:
         """
         permit: list[None] = []
         unbegun: list[None] = [None]
-        thread = threading.Thread(
-            target=_begin, args=(unbegun, target, self, *arguments), name=name, daemon=True
-        )
+        # A loop of asyncio's in a greenlet would seem to run in all greenlets of its thread.
+        make = NativeThread if target is serve and greenlets() else threading.Thread
+        given = (unbegun, target, self, *arguments)
+        thread = make(target=_begin, args=given, name=name, daemon=True)
         try:
             move_last(startable, permit)
             threads.append(thread)
@@ -313,6 +315,9 @@ class Backlog:
         if self.loop:
             return self.loop[0]
         loop = new_event_loop()
+        if self.loop:  # another thread was faster
+            loop.close()
+            return self.loop[0]
         started: list[threading.Thread] = []
         try:
             thread = self._start(serve, "madcrow-events-loop", [None], started, loop)

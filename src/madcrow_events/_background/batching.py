@@ -7,13 +7,14 @@ gives it back looks again at what has come in meanwhile.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import monotonic
-from madcrow_events._logs import LOGGER, log_unannounced
+from madcrow_events._logs import log, log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all, move_first, move_last
 from madcrow_events._text import type_name
 from madcrow_events.emissions._frames import CURRENT, Surroundings
@@ -188,8 +189,7 @@ class Turn:
     def handle(self) -> None:
         """Call the handler with a batch."""
         jobs = self.take()
-        for job in jobs:
-            job.free_place()
+        _free_places(jobs)
         call_batch_here(jobs)
         self.jobs.clear()
 
@@ -233,7 +233,9 @@ class Turn:
             error = task.exception()
             if error is not None:
                 _lose(self.jobs, "its task was broken off", error)
-                LOGGER.error("a background task was interrupted by %s", type_name(type(error)))
+                log(
+                    logging.ERROR, "a background task was interrupted by %s", type_name(type(error))
+                )
         self.end()
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
@@ -261,6 +263,10 @@ def _prepared(jobs: list[Job]) -> Job:
     branch._outer._fields = dict(common)
     branch.is_announcing = any(job.branch.is_announcing for job in jobs)
     CURRENT.set(branch)
+    for job in jobs:  # what one line has caused may be among them
+        cause = job.context.run(writing)
+        if cause is not None:
+            mark_as_written(cause)
     return last
 
 
@@ -306,8 +312,8 @@ async def _call_async(jobs: list[Job]) -> None:
             await announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    for job in jobs:
-        job.end()
+    _end(jobs, failure)
+    del last, failure, job, items  # which the traceback of the failure would keep
 
 
 def _call(jobs: list[Job]) -> None:
@@ -328,8 +334,21 @@ def _call(jobs: list[Job]) -> None:
             last.emission.dispatcher._announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    for job in jobs:
-        job.end()
+    _end(jobs, failure)
+    del last, failure, job  # as above
+
+
+def _free_places(jobs: list[Job]) -> None:
+    for job in jobs:  # in a frame of its own, for a failure would keep the last of them
+        job.free_place()
+
+
+def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
+    """Count a batch as done, and empty the list, which frames below name."""
+    if failure is not None:
+        jobs[-1].emission._let_go((failure,))
+    while jobs:
+        jobs.pop(0).end()
 
 
 def _keep(jobs: list[Job], value: Any) -> None:

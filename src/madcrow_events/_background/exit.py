@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 from typing import TYPE_CHECKING
 
 from madcrow_events._clock import monotonic
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 
 if TYPE_CHECKING:
     from madcrow_events._background.backlog import Backlog
@@ -60,7 +61,11 @@ def _wait() -> None:
         _over.append(True)
         left = sum(len(backlog.jobs) for backlog in list(_waited_for.values()))
         if left:
-            LOGGER.warning("calls of handlers that were pending at exit and are lost: %d", left)
+            log(
+                logging.WARNING,
+                "calls of handlers that were pending at exit and are lost: %d",
+                left,
+            )
 
 
 def _wait_until(deadline: float) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background.batching import call_batch_here
-from madcrow_events._logs import LOGGER, log_unannounced
+from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
@@ -84,7 +85,9 @@ class Job:
         """Call a plain handler in a worker, unless it has been reported as lost."""
         if self.claim():
             self.free_place()
-            self.context.run(self.run)
+            context, run = self.context, [self.run]
+            del self  # as in run
+            context.run(run.pop())
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
@@ -93,10 +96,12 @@ class Job:
         try:
             if failure is not None:
                 self.emission.dispatcher._announce(self.emission, (failure,))
+                self.emission._let_go((failure,))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
+            del self, failure  # which the traceback of the failure would keep
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
@@ -109,6 +114,7 @@ class Job:
                 await self.emission.dispatcher._announce_async(self.emission, (failure,))
             except BaseException as error:  # noqa: BLE001  # as above
                 log_unannounced(self.emission.event, error)
+            self.emission._let_go((failure,))
         self.end()
 
     def begin(self) -> None:
@@ -128,7 +134,9 @@ class Job:
             error = task.exception()
             if error is not None:
                 self.lose("its task was broken off", error)
-                LOGGER.error("a background task was interrupted by %s", type_name(type(error)))
+                log(
+                    logging.ERROR, "a background task was interrupted by %s", type_name(type(error))
+                )
 
     def run_in_place(self) -> None:
         """Call the handler here and now, for at the interpreter's exit nobody else can."""
@@ -181,6 +189,7 @@ class Job:
             if not is_recorded(self.emission, error):
                 record_in_branch(self.branch, error)
             self.emission._values[self.branch.index] = NO_RESULT
+            self.emission._let_go(self.emission.failures)
         if ours or not self.is_pending():  # whoever else reports it ends it
             self.end()
 

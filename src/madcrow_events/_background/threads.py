@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 from madcrow_events._clock import monotonic
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._text import type_name
 from madcrow_events._waiters import LOOK_EVERY
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
@@ -63,6 +64,7 @@ def _work_off(taken: list[Job | Turn | None]) -> None:
         if job is not None:
             job.work_off()
     taken.clear()
+    job = None  # which the traceback of a failure would keep
 
 
 def _lose(taken: list[Job | Turn | None], error: BaseException) -> None:
@@ -70,7 +72,7 @@ def _lose(taken: list[Job | Turn | None], error: BaseException) -> None:
         if job is not None:
             job.lose("it was interrupted", error)
     taken.clear()
-    LOGGER.error("a background worker was interrupted by %s", type_name(type(error)))
+    log(logging.ERROR, "a background worker was interrupted by %s", type_name(type(error)))
 
 
 def _take(backlog: Backlog, taken: list[Job | Turn | None]) -> Job | Turn | None:
@@ -104,7 +106,7 @@ def keep_time(backlog: Backlog) -> None:
         except BaseException as error:  # noqa: BLE001  # as above
             if waiting:  # what has come due rings again, in a moment
                 heapq.heapreplace(waiting, (monotonic() + LOOK_EVERY, *waiting[0][1:]))
-            LOGGER.error("the timer of batches was interrupted by %s", type_name(type(error)))
+            log(logging.ERROR, "the timer of batches was interrupted by %s", type_name(type(error)))
         else:
             return
 
@@ -144,8 +146,8 @@ def serve(backlog: Backlog, loop: AbstractEventLoop) -> None:
         try:
             loop.run_forever()
         except BaseException as error:  # noqa: BLE001  # an exit of a task that a handler started
-            LOGGER.error(
-                "a task in the background loop ended with %s", type_name(type(error))
+            log(
+                logging.ERROR, "a task in the background loop ended with %s", type_name(type(error))
             )  # its traceback is its author's
         is_wanted = loop in backlog.loop and not (backlog.is_stopping or loop.is_closed())
     try:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import calling_later, is_frozen
+from madcrow_events._other_loops import other_library, refuse
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
@@ -45,6 +46,7 @@ _inherited = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _Task = asyncio.Task
+_modules = sys.modules
 _get_running_loop = asyncio.get_running_loop
 _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
@@ -123,8 +125,14 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
 
     Raises:
         BaseException: what a handler raised that is no `Exception`, if none has suspended.
+        EventLoopError: asyncio does not run here.
     """
-    loop = _get_running_loop()
+    try:
+        loop = _get_running_loop()
+    except RuntimeError:
+        raise refuse(emission.event, other_library()) from None
+    if "trio" in _modules and other_library():  # in the thread of an asyncio loop, as its guest
+        raise refuse(emission.event, "trio")
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
     if emission._failures is not None and emission._failures.watch is not None:

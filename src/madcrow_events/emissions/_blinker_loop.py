@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._other_loops import check_for_awaiting
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import nest
 from madcrow_events.emissions._emission import Emission
@@ -171,6 +172,7 @@ def _as_async_receiver(subscription: Subscription, handler: Any, emission: Emiss
     async def receiver(_sender: Any, **_context: Any) -> Any:
         if subscription.timeout is None:
             return await subscription._shape.invoke(handler, emission)
+        check_for_awaiting(emission.event)
         return await load_async_loop().await_in_time(subscription, handler, emission)
 
     return receiver

@@ -35,6 +35,7 @@ from madcrow_events.emissions._frames import (
     surround,
     surroundings_of,
 )
+from madcrow_events.emissions._lingering import let_go
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
     ContextTypeError,
@@ -46,6 +47,7 @@ from madcrow_events.exceptions import (
 from madcrow_events.models import BaseEventContext, GenericEventContext
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractContextManager
     from uuid import UUID
 
@@ -238,7 +240,12 @@ class Emission(Generic[PayloadT_co]):
             HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
         """
         caller = sys._getframe(1).f_code.co_flags
-        raise_failures(self.event, self.failures, caller)
+        event, failures = self.event, self.failures
+        del self  # for this frame is part of the traceback
+        try:
+            raise_failures(event, failures, caller)
+        finally:
+            del failures
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in a thread until nothing is pending.
@@ -298,6 +305,10 @@ class Emission(Generic[PayloadT_co]):
                     "which cannot end before the handler does: let the emitter wait"
                 )
 
+    def _let_go(self, failures: Iterable[HandlerFailure]) -> None:
+        """Break the circle of this emission, its failures, and what their tracebacks name."""
+        let_go((failure.exception for failure in failures), Emission)
+
     def _own_failures(self) -> tuple[HandlerFailure, ...]:
         """Return the failures of handlers that the emitter called or awaited."""
         failures = failures_of(self)
@@ -329,8 +340,12 @@ class Emission(Generic[PayloadT_co]):
             self.dispatcher._workers.abandon(self)
             values.tell()
         failures = getattr(self, "_failures", None)
-        if failures is not None and failures.watch is not None:
-            failures.watch.leave(error)
+        if failures is not None:
+            if failures.watch is not None:
+                failures.watch.leave(error)
+            self._let_go(failures.items)
+        if error is not None:
+            let_go((error,), Emission)
 
     def __repr__(self) -> str:
         """Name the event and count its outcome; no value of the context is shown (G1)."""
@@ -462,18 +477,21 @@ def raise_failures(event: str, failures: tuple[HandlerFailure, ...], caller: int
         HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
     """
     errors = [_raisable(failure) for failure in failures]
-    if len(errors) == 1:
-        if place := _place_it_cannot_leave(errors[0], caller):
-            raise HandlerErrors(
-                f"handler {handler_name(failures[0].handler)} of {event} raised "
-                f"{type_name(type(errors[0]))}, which cannot leave {place}, and so comes in this "
-                "group",
-                errors,
-                event=event,
-            )
-        raise errors[0]
-    if errors:
-        raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
+    try:
+        if len(errors) == 1:
+            if place := _place_it_cannot_leave(errors[0], caller):
+                raise HandlerErrors(
+                    f"handler {handler_name(failures[0].handler)} of {event} raised "
+                    f"{type_name(type(errors[0]))}, which cannot leave {place}, and so comes in "
+                    "this group",
+                    errors,
+                    event=event,
+                )
+            raise errors[0]
+        if errors:
+            raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
+    finally:
+        del errors, failures  # for this frame is part of the traceback
 
 
 def _place_it_cannot_leave(error: Exception, caller: int) -> str:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import weakref
 from contextvars import ContextVar, Token
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from typing_extensions import TypeVar
+
+from madcrow_events._logs import tell_frame_by
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -56,6 +59,8 @@ stands around those."""
 
 CURRENT: ContextVar[Frame] = ContextVar("madcrow_events.current")
 """The innermost frame of this context; left empty outside of any."""
+
+tell_frame_by(partial(CURRENT.get, None))
 
 
 class Surroundings:
@@ -317,6 +322,7 @@ def run_within(
             CURRENT.set(before)  # type: ignore[arg-type]  # as above
         else:
             CURRENT.reset(token)
+        del arguments  # which the traceback of a failure would keep
 
 
 async def await_within(
@@ -335,3 +341,4 @@ async def await_within(
                 CURRENT.reset(token)
         except ValueError:  # it is closed in another context, with its loop
             pass
+        del arguments  # as above

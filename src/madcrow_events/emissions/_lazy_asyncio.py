@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from madcrow_events._locks import Lock
+from madcrow_events._other_loops import greenlets, is_of_another_greenlet
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -59,7 +60,12 @@ def new_event_loop() -> AbstractEventLoop:
     """Return a new event loop, which is not the application's."""
     asyncio = load_async_loop().asyncio
     with _importing:
-        loop: AbstractEventLoop = asyncio.new_event_loop()
+        if greenlets():
+            # Of greenlets' own selector nobody lets the loop's thread go on.
+            selector = sys.modules["gevent.monkey"].get_original("selectors", "DefaultSelector")
+            loop: AbstractEventLoop = asyncio.SelectorEventLoop(selector())
+        else:
+            loop = asyncio.new_event_loop()
     _ours.add(loop)
     return loop
 
@@ -86,4 +92,4 @@ def running_loop() -> AbstractEventLoop | None:
         loop: AbstractEventLoop = get_running_loop()
     except RuntimeError:
         return None
-    return loop
+    return None if is_of_another_greenlet(loop) else loop

@@ -13,6 +13,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._other_loops import check_for_awaiting
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch, Frame, current, surroundings_of
@@ -84,6 +85,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         Whether it is held back; then another thread may have begun with the rest by now.
 
     Raises:
+        EventLoopError: its async handlers cannot be called here; none has been called.
         EmissionDepthError: it, or one below it, is nested too deep (F5).
         QueueFullError: other handlers find no place to wait in; none has been called.
         DispatcherClosedError: likewise, for nobody would call them.
@@ -113,6 +115,8 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     values: list[Any]
     if plan.later:
         if awaiting and not plan.queued:
+            if plan.inline:  # else nothing has been called when that turns out
+                check_for_awaiting(signal.name)
             values = emission._values = Outcomes()
         else:
             values = dispatcher._workers.outcomes_for(emission, awaiting)

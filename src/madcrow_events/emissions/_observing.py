@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import LOGGER, log_observer_failure
+from madcrow_events._logs import LOGGER, is_debugging, log, log_observer_failure
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._failures import failures_of, is_failure
 
@@ -40,11 +40,6 @@ KNOWN_LEVELS: dict[int, bool] = getattr(LOGGER, "_cache", {})
 
 One look-up instead of a call; where a Python has no such memory, the logger is asked each time.
 """
-
-
-def is_debugging() -> bool:
-    """Tell whether emissions and calls are to be logged."""
-    return LOGGER.isEnabledFor(logging.DEBUG)
 
 
 def is_watched(dispatcher: EventDispatcher) -> bool:
@@ -194,7 +189,8 @@ class _DebugLog:
 
     def emission(self, emission: Emission[Any], /) -> AbstractContextManager[object]:
         """Write that an event is emitted."""
-        LOGGER.debug(
+        log(
+            logging.DEBUG,
             "%s emitted by %s to %d handlers",
             emission.event,
             type_name(type(emission.sender)),
@@ -213,8 +209,13 @@ class _DebugLog:
         finally:
             elapsed = (time.perf_counter() - started) * 1000
             name = handler_name(handler)
-            LOGGER.debug(
-                "handler %s of %s %s after %.3f ms", name, emission.event, outcome, elapsed
+            log(
+                logging.DEBUG,
+                "handler %s of %s %s after %.3f ms",
+                name,
+                emission.event,
+                outcome,
+                elapsed,
             )
 
 
@@ -224,4 +225,4 @@ _debug_log = _DebugLog()
 def log_skipped(emission: Emission[Any], handler: Any) -> None:
     """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
     if is_debugging():
-        LOGGER.debug("handler %s of %s skipped", handler_name(handler), emission.event)
+        log(logging.DEBUG, "handler %s of %s skipped", handler_name(handler), emission.event)

@@ -7,6 +7,7 @@ An async handler is inside until its first step is done; then it has started.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -75,7 +76,8 @@ class Gate:
         self._leave(token)
         if not self._has_told and isinstance(CURRENT.get(None), Branch):
             self._has_told = True
-            LOGGER.warning(
+            log(
+                logging.WARNING,
                 "%s is not called any more, for its plugin is unloaded; what waited for it in the "
                 "background is dropped: drain the dispatcher before unloading",
                 handler_name(handler),

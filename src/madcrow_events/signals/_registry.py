@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -10,7 +11,7 @@ from typing_extensions import Unpack
 
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._styles import RECORDER
@@ -195,7 +196,7 @@ class SignalRegistry(blinker.Namespace):
             # Not under the lock: no thread may wait for a signal's lock while it holds this one.
             for signal in present:
                 self._extend(subscription, signal)
-        LOGGER.debug("%s subscribed to %s", handler_name(handler), pattern)
+        log(logging.DEBUG, "%s subscribed to %s", handler_name(handler), pattern)
         return subscription
 
     def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:

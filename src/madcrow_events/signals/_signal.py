@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Never, overload
 
 import blinker
 from typing_extensions import TypeVar, Unpack
 
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._blinker_loop import send, send_async
@@ -132,7 +133,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         requested = Subscription(self._table, self.name, handler, shape, translated(options))
         requested.origin = origin
         subscription = self._table.add(requested)
-        LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
+        log(logging.DEBUG, "%s subscribed to %s", handler_name(handler), self.name)
         if subscription is requested:
             self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from madcrow_events.emissions._outcomes import PENDING
@@ -87,6 +88,7 @@ class Plans:
 
 
 STALE = Plans()
+STALE.by_sender = MappingProxyType({})  # type: ignore[assignment]  # nobody may put a plan there
 """Stands for plans that a change has made stale; always empty.
 
 It is one object, so that a change is followed by a plain store, which nothing interrupts.
