@@ -31,7 +31,10 @@ NOT_OURS = (
     "threading.py",
     "weakref",
 )
-"""Of the standard library, what leaves its own locks held or its loop broken, or swallows it."""
+"""Of the standard library, what leaves its own locks held or its loop broken if interrupted."""
+
+SWALLOWING = ("reprlib.py", "traceback.py")
+"""What makes the best of whatever is raised as it shows an object."""
 
 LIBRARY = str(Path(logging.__file__).parents[1])
 
@@ -149,7 +152,9 @@ def is_not_ours(frame: Any) -> bool:
     while frame is not None:
         name = frame.f_code.co_filename
         is_called_by_us |= not name.startswith(LIBRARY)
-        if "reprlib" in name or (not is_called_by_us and any(part in name for part in NOT_OURS)):
+        if name.endswith(SWALLOWING) or (
+            not is_called_by_us and any(part in name for part in NOT_OURS)
+        ):
             return True
         frame = frame.f_back
     return False

@@ -362,8 +362,24 @@ class Workers:
             move_last(places, job.place)
             self._hand_over(job, loop)
         except BaseException as error:
-            if job.claim():
-                job.lose("it could not be started", error)
+            is_ours = False
+            try:
+                is_ours = job.claim()
+                if is_ours:
+                    job.lose("it could not be started", error)
+            except RecursionError:  # for which its emitter has it back: no call has a place here
+                try:
+                    job.ticket.pop()
+                    is_ours = True
+                except IndexError:  # a worker has begun with it, or it was claimed above
+                    pass
+                if is_ours:
+                    job.emission._values[job.branch.index] = NO_RESULT
+                    backlog.places.extend(job.place)
+                    job.place.clear()
+                    backlog.held.pop(id(job), None)
+                    backlog.jobs.pop(id(job), None)
+                raise
             # What keeps it from starting is its failure; what interrupts the emitter is raised.
             if isinstance(error, TimeoutError) or not isinstance(error, _UNABLE):
                 raise

@@ -174,9 +174,11 @@ class Turn:
 
     def give_back(self) -> None:
         """Let others have the turn, unless whoever it was handed to has begun already."""
-        # As deep as what took it, for the stack may be full.
-        with suppress(IndexError):
-            move_last(self.token, self._gathering.token)
+        # No deeper than what took it, for the stack may be full.
+        try:  # noqa: SIM105  # as above
+            self._gathering.token.extend(map(list.pop, (self.token,)))
+        except IndexError:
+            pass
 
     def take(self) -> list[Job]:
         """Take over what waits, as much as fits into a batch; return it."""
