@@ -23,7 +23,7 @@ import madcrow_events
 from madcrow_events import EventDispatcher
 from madcrow_events.testing.recorder import record_events
 from support import shops
-from support.inside import backlog_of
+from support.inside import Gathering, backlog_of
 from support.shops import LIMIT, Shop, Way
 
 PACKAGE = f"{Path(madcrow_events.__file__).parent}{os.sep}"
@@ -226,6 +226,27 @@ def test_what_others_queued_for_a_thread_that_cannot_be_started_is_done(
         assert emission.wait(LIMIT)
         shop.assert_accounted_for(number, returned=True)
     assert not backlog_of(shop.dispatcher).queue.qsize()
+
+
+def test_the_timer_goes_on_after_whatever_comes_up_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch that was due then is handled a moment later."""
+    shop = Shop()
+    ring, failed = Gathering.ring, []
+
+    def fail_once(gathering: Gathering) -> None:
+        if not failed:
+            failed.append(gathering)
+            raise MemoryError
+        ring(gathering)
+
+    monkeypatch.setattr(Gathering, "ring", fail_once)
+    shops.emit(shop, 1)
+    (emission,) = shop.emissions[1]
+    assert emission.wait(LIMIT)
+    assert failed
+    shop.assert_accounted_for(1, returned=True)
 
 
 # Loops

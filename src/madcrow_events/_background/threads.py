@@ -32,11 +32,15 @@ def work(backlog: Backlog) -> None:
     comes up anywhere.
     """
     taken: list[Job | Turn | None] = []
+    caught: BaseException | None = None
     while True:
         try:
+            if caught is not None:  # here, for that may be interrupted, too
+                _lose(taken, caught)
+                caught = None
             _work_until_told(backlog, taken)
         except BaseException as error:  # noqa: BLE001  # the next job must find its worker
-            _lose(taken, error)
+            caught = error
         else:
             return
 
@@ -100,15 +104,24 @@ def keep_time(backlog: Backlog) -> None:
     """
     waiting: list[Alarm] = []
     taken: list[Alarm | None] = []
+    caught: BaseException | None = None
     while True:
         try:
+            if caught is not None:  # as above
+                _ring_again(waiting, caught)
+                caught = None
             _keep_time(backlog, waiting, taken)
         except BaseException as error:  # noqa: BLE001  # as above
-            if waiting:  # what has come due rings again, in a moment
-                heapq.heapreplace(waiting, (monotonic() + LOOK_EVERY, *waiting[0][1:]))
-            log(logging.ERROR, "the timer of batches was interrupted by %s", type_name(type(error)))
+            caught = error
         else:
             return
+
+
+def _ring_again(waiting: list[Alarm], error: BaseException) -> None:
+    """Let what has come due ring once more, in a moment."""
+    if waiting:
+        heapq.heapreplace(waiting, (monotonic() + LOOK_EVERY, *waiting[0][1:]))
+    log(logging.ERROR, "the timer of batches was interrupted by %s", type_name(type(error)))
 
 
 def _keep_time(backlog: Backlog, waiting: list[Alarm], taken: list[Alarm | None]) -> None:
