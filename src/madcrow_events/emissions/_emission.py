@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
 
-from typing_extensions import ParamSpec, TypeVar
+from typing_extensions import TypeVar
 
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
@@ -61,8 +61,6 @@ EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
 """How far an emission has come; see `Emission.state`."""
 
 PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
-ParametersP = ParamSpec("ParametersP")
-ReturnedT = TypeVar("ReturnedT")
 
 
 class HandlerResult(NamedTuple):
