@@ -7,20 +7,105 @@ from __future__ import annotations
 
 import logging
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, printable, type_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 __all__ = [
     "LOGGER",
+    "Writing",
+    "is_debugging",
+    "log",
     "log_failure",
     "log_observer_failure",
     "log_unannounced",
+    "mark_as_written",
+    "tell_frame_by",
+    "writing",
 ]
 
 LOGGER = logging.getLogger("madcrow_events")
 
 _TRACEBACK_MARGIN = "  | "
+
+
+class Writing:
+    """A line that is being written, for what a handler of the application's logs does with it.
+
+    Such a handler may emit an event for each line, whose handlers would cause further lines, for
+    ever. So what is done with a line of this package, tasks and background work included, causes
+    no line below WARNING, and what is done with such a second line causes none at all.
+
+    Attributes:
+        number: how many lines are being written in each other, this one included.
+        frame: the frame in which the line came up.
+    """
+
+    __slots__ = ("frame", "number")
+
+    def __init__(self, number: int, frame: object) -> None:
+        self.number = number
+        self.frame = frame
+
+
+_writing: ContextVar[Writing | None] = ContextVar("madcrow_events.writing", default=None)
+
+writing = _writing.get
+"""Return the line with which the present context has to do, or None."""
+
+
+_frame: Callable[[], object] = type(None)
+
+
+def tell_frame_by(function: Callable[[], object]) -> None:
+    """Let a function tell the present frame, which is none of the matters of this module."""
+    global _frame  # noqa: PLW0603  # set once, by the module above that has the frames
+    _frame = function
+
+
+def _may_write(level: int) -> bool:
+    cause = _writing.get()
+    return cause is None or (level >= logging.WARNING and cause.number < 2)  # noqa: PLR2004  # a second one
+
+
+def is_debugging() -> bool:
+    """Tell whether lines at DEBUG are written."""
+    return LOGGER.isEnabledFor(logging.DEBUG) and _may_write(logging.DEBUG)
+
+
+def log(level: int, message: str, *arguments: object) -> None:
+    """Write a line, unless another line has caused it.
+
+    Args:
+        level: its level.
+        message: its text.
+        arguments: what stands in the text.
+    """
+    if LOGGER.isEnabledFor(level) and _may_write(level):
+        with _within_line():
+            LOGGER.log(level, message, *arguments, stacklevel=2)
+
+
+def mark_as_written(cause: Writing | None) -> None:
+    """Let the present context have to do with a line."""
+    _writing.set(cause)
+
+
+@contextmanager
+def _within_line() -> Iterator[None]:
+    cause = _writing.get()
+    number = 1 if cause is None else cause.number + 1
+    try:
+        _writing.set(Writing(number, _frame()))
+        yield
+    finally:
+        _writing.set(cause)
 
 
 def log_failure(
@@ -53,14 +138,19 @@ def log_observer_failure(observer: object, error: BaseException, *, tracebacks: 
 def log_unannounced(event: str, error: BaseException) -> None:
     """Log at WARNING that a handler of `handler_failed` let something through."""
     name = type_name(type(error))
-    LOGGER.warning("a failure of %s is not announced to all: %s", event, name)
+    log(logging.WARNING, "a failure of %s is not announced to all: %s", event, name)
 
 
 def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
     """Log who failed and with what; whatever goes wrong with that is not the emitter's matter."""
-    with suppress(Exception):  # a filter of the application, say
-        if LOGGER.isEnabledFor(logging.ERROR):
-            LOGGER.handle(_failure_record(who, error, tracebacks=tracebacks))
+    try:
+        if LOGGER.isEnabledFor(logging.ERROR) and _may_write(logging.ERROR):
+            record = _failure_record(who, error, tracebacks=tracebacks)
+            with _within_line():
+                LOGGER.handle(record)
+    except Exception as raised:  # by a filter of the application, say
+        if is_interrupt(raised):
+            raise
 
 
 def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logging.LogRecord:
@@ -84,6 +174,8 @@ def _indented_traceback(error: BaseException) -> str:
     """Format a traceback so that none of its lines can pass for a line of the log."""
     try:
         lines = "".join(traceback.format_exception(error)).splitlines()
-    except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
+    except Exception as raised:  # an exception can be made so that it cannot be shown
+        if is_interrupt(raised):
+            raise
         lines = [f"{type(error).__name__}, which cannot be formatted"]
     return "\n".join(_TRACEBACK_MARGIN + printable(line, limit=2000) for line in lines)

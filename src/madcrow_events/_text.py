@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from madcrow_events._interrupts import is_interrupt
+
 __all__ = ["handler_name", "printable", "type_name"]
 
 
@@ -31,7 +33,9 @@ def handler_name(handler: object) -> str:
         handler = handler.func
     try:
         module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
-    except Exception:  # noqa: BLE001  # a proxy may raise anything; its type is a plain one
+    except Exception as error:  # a proxy may raise anything; its type is a plain one
+        if is_interrupt(error):
+            raise
         module, name = type(handler).__module__, type(handler).__qualname__
     return printable(f"{module}.{name}" if module else name)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events._clock import calling_later, is_frozen, monotonic
+from madcrow_events._other_loops import other_library
+from madcrow_events.exceptions import EventLoopError, InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,9 +73,9 @@ class Listeners:
 
     def wait(self, is_so: Callable[[], object], timeout: float | None) -> bool:
         """Wait in a thread; return whether it is so, after `timeout` seconds at most."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         while not is_so():
-            remaining = deadline - time.monotonic()
+            remaining = deadline - monotonic()
             if remaining <= 0:
                 return False
             told = threading.Event()
@@ -92,14 +94,33 @@ class Listeners:
         is_so: Callable[[], object],
         timeout: float | None,  # noqa: ASYNC109  # as for wait
     ) -> bool:
-        """Wait in a task; return whether it is so, after `timeout` seconds at most."""
+        """Wait in a task; return whether it is so, after `timeout` seconds at most.
+
+        Raises:
+            EventLoopError: it is not so, and asyncio does not run here.
+        """
+        if is_so():
+            return True
         import asyncio  # noqa: PLC0415  # loaded when first needed
 
-        loop = asyncio.get_running_loop()
-        deadline = math.inf if timeout is None else loop.time() + timeout
+        library = other_library()
+        try:
+            loop = None if library else asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None:
+            raise EventLoopError(
+                f"waiting in a task needs asyncio, and {library or 'no event loop'} runs here: "
+                "wait in a thread, by wait() or drain()",
+                library=library,
+            )
+        seconds = math.inf if timeout is None else timeout
+        deadline = monotonic() + seconds
+        # A loop may have a clock of its own, which a test lets run faster.
+        deadline_of_loop = math.inf if is_frozen() else loop.time() + seconds
         while not is_so():
-            remaining = deadline - loop.time()
-            if remaining <= 0:
+            remaining = deadline - monotonic()
+            if remaining <= 0 or (loop.time() >= deadline_of_loop and not is_frozen()):
                 return False
             told = loop.create_future()
 
@@ -111,9 +132,8 @@ class Listeners:
             try:
                 if is_so():
                     return True
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(remaining, self._look_every)):
-                        await told
+                with calling_later(loop, min(remaining, self._look_every), partial(_resolve, told)):
+                    await told
             finally:
                 self._forget(tell)
         return True

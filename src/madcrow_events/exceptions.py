@@ -18,6 +18,7 @@ Each one is also the built-in that fits it, so `except LookupError` and
     ├── HandlerTimeoutError (TimeoutError)       an async handler that took too long
     ├── QueueFullError (RuntimeError)            no place for a handler that would run later
     ├── DispatcherClosedError (RuntimeError)     nobody left to run a handler later
+    ├── EventLoopError (RuntimeError)            async handlers where asyncio does not run
     ├── WouldDeadlockError (RuntimeError)        waiting for what waits for the waiter
     ├── PluginError (ImportError)                a plugin that cannot be loaded
     └── HandlerErrors (ExceptionGroup)           several failures of one emission
@@ -39,6 +40,7 @@ __all__ = [
     "ContextValidationError",
     "DispatcherClosedError",
     "EmissionDepthError",
+    "EventLoopError",
     "HandlerCancelledError",
     "HandlerErrors",
     "HandlerSignatureError",
@@ -267,6 +269,20 @@ class DispatcherClosedError(MadcrowEventsError, RuntimeError):
         self.event = event
 
 
+class EventLoopError(MadcrowEventsError, RuntimeError):
+    """Async handlers, or waiting, need asyncio, and something else runs here (A1, A2).
+
+    Attributes:
+        event: the name of the event; none of its handlers has been called.
+        library: what runs instead, such as `"trio"`; empty if nothing does.
+    """
+
+    def __init__(self, message: str, *, event: str = "", library: str = "") -> None:
+        super().__init__(message)
+        self.event = event
+        self.library = library
+
+
 class WouldDeadlockError(MadcrowEventsError, RuntimeError):
     """What is waited for cannot end before the waiting does (A3)."""
 
@@ -285,6 +301,8 @@ class PluginError(MadcrowEventsError, ImportError):
 
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
     """Several handlers of one emission failed, under `on_error="raise"` (F2).
+
+    Or one, by what cannot be raised as it is: a `StopIteration`, which cannot leave a coroutine.
 
     Attributes:
         event: the name of the event.

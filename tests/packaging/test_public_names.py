@@ -32,6 +32,7 @@ FRONT_DOOR = [
     "EmissionDepthError",
     "EmissionState",
     "EventDispatcher",
+    "EventLoopError",
     "EventSignal",
     "EventTiming",
     "GenericEventContext",

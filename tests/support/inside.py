@@ -13,11 +13,14 @@ from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
 from madcrow_events._background import batching as calling_batches
 from madcrow_events._background import exit as ending
 from madcrow_events._background.backlog import Backlog
-from madcrow_events._background.batching import Gathering
+from madcrow_events._background.batching import Gathering, Turn
+from madcrow_events._background.job import Job
 from madcrow_events._background.threads import keep_time
+from madcrow_events._clock import calling_later
 from madcrow_events._forks import _renew_all as renew_after_fork
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Listeners
+from madcrow_events.deferrals import _Held as Held
 from madcrow_events.emissions import _causes as finding_causes
 from madcrow_events.emissions import _ids as making_ids
 from madcrow_events.emissions._frames import CURRENT
@@ -33,9 +36,12 @@ __all__ = [
     "Backlog",
     "Gate",
     "Gathering",
+    "Held",
+    "Job",
     "Listeners",
     "backlog_of",
     "calling_batches",
+    "calling_later",
     "check_here",
     "current_frame",
     "declared_api_version",
@@ -53,6 +59,7 @@ __all__ = [
     "running_loop",
     "senders_of",
     "table_of",
+    "turn_of",
     "type_name",
 ]
 
@@ -90,3 +97,10 @@ def declared_in(signals: SignalRegistry) -> Iterable[EventSignal[Any]]:
 def patterns_of(signals: SignalRegistry) -> list[Any]:
     """Return all that a registry keeps of patterns."""
     return [*signals._patterns._by_order, *signals._patterns._by_key]
+
+
+def turn_of(gathering: Gathering) -> Turn:
+    """Take the turn to handle the next batch."""
+    turn = Turn(gathering)
+    turn.token.append(gathering.token.pop())
+    return turn

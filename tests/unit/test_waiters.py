@@ -18,6 +18,7 @@ def answers(*told: bool) -> object:
 def test_who_begins_to_wait_looks_once_more_before_it_sleeps() -> None:
     assert Listeners().wait(answers(False, True), None)
     assert asyncio.run(Listeners().wait_async(answers(False, True), None))
+    assert asyncio.run(Listeners().wait_async(answers(False, False, True), None))
 
 
 def test_nobody_waits_longer_than_asked() -> None:

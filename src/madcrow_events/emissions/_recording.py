@@ -11,15 +11,21 @@ from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.exceptions import EmissionDepthError
 
 if TYPE_CHECKING:
+    from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._frames import Branch
     from madcrow_events.subscriptions import Subscription
 
-__all__ = ["keep_value", "record_in_batch", "record_in_branch"]
+__all__ = ["is_recorded", "keep_value", "record_in_batch", "record_in_branch"]
 
 
 def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
     """Return what an emission's values hold for what a handler returned."""
     return Called(handler, value) if subscription.weak and value is not NO_RESULT else value
+
+
+def is_recorded(emission: Emission[Any], error: BaseException) -> bool:
+    """Whether an exception is among what went wrong with an emission."""
+    return any(failure.exception is error for failure in failures_of(emission).items)
 
 
 def record_in_batch(

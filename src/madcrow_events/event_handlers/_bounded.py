@@ -8,7 +8,6 @@ is re-entrant for what a finalizer or a signal handler does all the same.
 from __future__ import annotations
 
 import copy
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -16,6 +15,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._locks import Lock
 
 __all__ = ["MAX_SUBJECTS", "Bounded", "Store", "count_one", "moment"]
 
@@ -99,7 +99,7 @@ class Store(Generic[StateT]):
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
         # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def clear(self) -> None:
         """Forget everything."""

@@ -140,24 +140,27 @@ class FailureStore(Store[_Failures]):
 
     def failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
         """Add a failure, at a time in seconds since 1970; return what became suspicious by it."""
+        with self._lock:
+            return self._failed(email, address, at)
+
+    def _failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
         limits = self.limits
         seconds = limits.window_seconds
         found: list[Suspicion] = []
-        with self._lock:
-            for kind, subject, limit, windows in (
-                ("brute_force", email, limits.brute_force, self._state.emails),
-                ("many_accounts", address, limits.many_accounts, self._state.addresses),
-            ):
-                if subject is None:
-                    continue
-                window = windows.touch(subject)
-                if window.is_too_late(at, seconds):
-                    continue
-                window.add(at, email, seconds)
-                # An e-mail is attacked by attempts, an address attacks e-mails.
-                attempts = window.times if kind == "brute_force" else window.latest_by_email
-                if len(attempts) >= limit and window.raises(kind, window.times[-1], seconds):
-                    found.append(Suspicion(kind, subject, len(attempts)))
+        for kind, subject, limit, windows in (
+            ("brute_force", email, limits.brute_force, self._state.emails),
+            ("many_accounts", address, limits.many_accounts, self._state.addresses),
+        ):
+            if subject is None:
+                continue
+            window = windows.touch(subject)
+            if window.is_too_late(at, seconds):
+                continue
+            window.add(at, email, seconds)
+            # An e-mail is attacked by attempts, an address attacks e-mails.
+            attempts = window.times if kind == "brute_force" else window.latest_by_email
+            if len(attempts) >= limit and window.raises(kind, window.times[-1], seconds):
+                found.append(Suspicion(kind, subject, len(attempts)))
         return found
 
     def succeeded(self, email: str, at: float) -> list[Suspicion]:

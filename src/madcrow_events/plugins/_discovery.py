@@ -6,6 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 
 if TYPE_CHECKING:
@@ -64,7 +65,9 @@ def discover_plugins() -> list[Plugin]:
             if ENTRY_POINT_GROUP in text:
                 for plugin in _plugins_of(distribution, text):
                     found.setdefault(plugin.name, plugin)
-        except Exception as error:  # noqa: BLE001  # they are that distribution's problem
+        except Exception as error:  # they are that distribution's problem
+            if is_interrupt(error):
+                raise
             LOGGER.warning(
                 "the metadata of %s cannot be read, and its plugins are left out: install it again "
                 "(%s)",

@@ -7,6 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable
 from madcrow_events.handlers import API_VERSION
 
@@ -70,7 +71,9 @@ def _declared_api_version(plugin: Plugin) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of its syntax come with the import
             tree = ast.parse(_source_of(plugin._module))
-    except Exception:  # noqa: BLE001  # whatever is wrong with it, the import will tell
+    except Exception as error:  # whatever is wrong with it, the import will tell
+        if is_interrupt(error):
+            raise
         return 1
     for node in tree.body:
         if isinstance(node, ast.Assign):

@@ -10,6 +10,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name
 from madcrow_events.exceptions import PluginError
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
@@ -112,7 +113,9 @@ def is_of(own: str, thing: object) -> bool:
         thing = thing.func
     try:
         module = str(thing.__module__)
-    except Exception:  # noqa: BLE001  # a proxy may raise anything
+    except Exception as error:  # a proxy may raise anything
+        if is_interrupt(error):
+            raise
         return False
     return f"{module}.".startswith(f"{own}.")
 

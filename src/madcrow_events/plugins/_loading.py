@@ -222,6 +222,23 @@ def unload_plugin(
     return any(outcomes)
 
 
+def _forget_signals(report: PluginReport, plugins: dict[str, Any], signals: SignalRegistry) -> None:
+    """Forget the events that only an unloaded plugin has declared, and nobody listens to."""
+    others = {
+        entry.name
+        for other in list(plugins.values())
+        if other.ticket
+        for entry in other.group._signals
+    }
+    for event in report.signals:
+        signal = signals.get(event)
+        # A part of somebody's pattern comes back with the signal.
+        if signal is None or any(it._owner is None for it in signal.subscriptions):
+            continue
+        if event not in others:
+            signals._forget(signal)
+
+
 def _unload(
     held: Any, plugins: dict[str, Any], timeout: float | None, signals: SignalRegistry
 ) -> bool:
@@ -235,19 +252,7 @@ def _unload(
         held.gate.close()
         held.group.unregister(signals)
         unfinished = held.gate.wait(timeout)
-        others = {
-            entry.name
-            for other in list(plugins.values())
-            if other.ticket
-            for entry in other.group._signals
-        }
-        for event in report.signals:
-            signal = signals.get(event)
-            # A part of somebody's pattern comes back with the signal.
-            if signal is None or any(it._owner is None for it in signal.subscriptions):
-                continue
-            if event not in others:
-                signals._forget(signal)
+        _forget_signals(report, plugins, signals)
     finally:
         del plugins[report.plugin.entry_point]
     if unfinished:

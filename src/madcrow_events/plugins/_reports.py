@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Literal, NamedTuple, TypeAlias
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import MadcrowEventsError
 from madcrow_events.plugins._discovery import LOGGER, Plugin
@@ -80,7 +81,9 @@ def reason_of(error: BaseException) -> str:
     kind = type_name(type(error))
     try:
         text = printable(error)
-    except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
+    except Exception as raised:  # an exception can be made so that it cannot be shown
+        if is_interrupt(raised):
+            raise
         text = ""
     return f"{f'{kind}: {text}' if text else kind}{_place(error)}"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -10,7 +10,8 @@ import blinker
 from typing_extensions import Unpack
 
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER
+from madcrow_events._locks import Lock
+from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._styles import RECORDER
@@ -61,7 +62,7 @@ class SignalRegistry(blinker.Namespace):
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     @overload
     def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...
@@ -104,9 +105,7 @@ class SignalRegistry(blinker.Namespace):
                     signal = EventSignal(name, doc, context=model)
                 for pattern in self._patterns.live_and_recording():
                     self._extend(pattern, signal)
-                for block in self._recordings:
-                    if block._is_faked(name):
-                        signal._table.fake(block)
+                self._fake(signal)
                 super().__setitem__(name, signal)
         if context is not None and signal.context_model is not context:
             declared = signal.context_model
@@ -197,7 +196,7 @@ class SignalRegistry(blinker.Namespace):
             # Not under the lock: no thread may wait for a signal's lock while it holds this one.
             for signal in present:
                 self._extend(subscription, signal)
-        LOGGER.debug("%s subscribed to %s", handler_name(handler), pattern)
+        log(logging.DEBUG, "%s subscribed to %s", handler_name(handler), pattern)
         return subscription
 
     def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
@@ -279,6 +278,13 @@ class SignalRegistry(blinker.Namespace):
                 self.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
             finally:
                 self._set_aside = before
+
+    def _fake(self, signal: EventSignal[Any]) -> None:
+        """Let the blocks that record have a new signal, too."""
+        # No loop in the `with` block of a lock, as in `dispatcher._without`.
+        for block in self._recordings:
+            if block._is_faked(signal.name):
+                signal._table.fake(block)
 
     def _record(self, block: Recording) -> None:
         """Take note of a block that records; to be said again when it has ended."""

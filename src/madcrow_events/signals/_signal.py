@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Generic, Never, overload
 
 import blinker
 from typing_extensions import TypeVar, Unpack
 
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._blinker_loop import send, send_async
@@ -29,7 +30,7 @@ from madcrow_events.subscriptions._call_specs import ASYNC_RECEIVER, RECEIVER
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._signatures import is_async, read_shape
-from madcrow_events.subscriptions._table import SubscriptionTable
+from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -132,7 +133,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         requested = Subscription(self._table, self.name, handler, shape, translated(options))
         requested.origin = origin
         subscription = self._table.add(requested)
-        LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
+        log(logging.DEBUG, "%s subscribed to %s", handler_name(handler), self.name)
         if subscription is requested:
             self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
@@ -267,7 +268,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
         """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
-        return self._table.muted()
+        return Mute(self._table)
 
     @property
     def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker

@@ -9,14 +9,17 @@ from weakref import WeakValueDictionary
 
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.subscriptions._identity import identity_key
-from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
+from madcrow_events.subscriptions._options import ANY
+from madcrow_events.subscriptions._plan import STALE, Plans
 from madcrow_events.subscriptions._subscription import Subscription, next_order
-from madcrow_events.subscriptions._table import SubscriptionTable, check_same_options
+from madcrow_events.subscriptions._table import check_same_options
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
 
     from madcrow_events.subscriptions._call_specs import Shape
+    from madcrow_events.subscriptions._options import SubscriptionOptions
+    from madcrow_events.subscriptions._table import SubscriptionTable
 
 __all__ = ["PatternSubscription", "PatternTable"]
 
@@ -27,6 +30,7 @@ class PatternTable:
     def __init__(self) -> None:
         self._by_order: dict[int, PatternSubscription] = {}
         self._by_key: dict[Hashable, PatternSubscription] = {}
+        self.plans: Plans = STALE  # never others: each event's table has its own
 
     def add(self, pattern: PatternSubscription) -> PatternSubscription:
         """Enter a pattern, or return the equal one that is here already (H6).
@@ -118,6 +122,13 @@ class PatternSubscription(Subscription):
 
     def cancel(self) -> None:
         """End it for every event; doing so again is no error."""
+        try:
+            self._cancel()
+        except BaseException:
+            self._cancel()  # once more, for that was interrupted
+            raise
+
+    def _cancel(self) -> None:
         super().cancel()
         for reference in self._children.valuerefs():  # a copy, while others may extend it
             child = reference()

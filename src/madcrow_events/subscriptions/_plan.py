@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from madcrow_events.emissions._outcomes import PENDING
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from madcrow_events.subscriptions._subscription import Subscription
 
 
-__all__ = ["NOBODY", "Plan", "Plans", "Segments"]
+__all__ = ["NOBODY", "STALE", "Plan", "Plans", "Segments"]
 
 
 Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
@@ -84,6 +85,14 @@ class Plans:
     def __init__(self) -> None:
         self.everyone: Plan | None = None
         self.by_sender: dict[Hashable, Plan] = {}
+
+
+STALE = Plans()
+STALE.by_sender = MappingProxyType({})  # type: ignore[assignment]  # nobody may put a plan there
+"""Stands for plans that a change has made stale; always empty.
+
+It is one object, so that a change is followed by a plain store, which nothing interrupts.
+"""
 
 
 NOBODY = Plan(())

@@ -17,6 +17,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Union
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION
@@ -50,7 +51,9 @@ def is_async(handler: object) -> bool:
     called = getattr(type(handler), "__call__", None)  # noqa: B004  # the function itself is wanted
     try:
         return any(map(inspect.iscoroutinefunction, (called, handler)))
-    except Exception:  # noqa: BLE001  # a proxy without a target raises anything for any name
+    except Exception as error:  # a proxy without a target raises anything for any name
+        if is_interrupt(error):
+            raise
         return False
 
 
@@ -213,7 +216,9 @@ class _Reader:
         try:
             called = _function_behind(self.handler)
             parameters = list(inspect.signature(self.handler).parameters.values())
-        except Exception:  # noqa: BLE001  # a wrapper loop, a property that raises: any of it
+        except Exception as error:  # a wrapper loop, a property that raises: any of it
+            if is_interrupt(error):
+                raise
             raise self._refused("has no readable signature: wrap it in a function") from None
         if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
             raise self._refused("is a generator, which does nothing when called: return, not yield")
@@ -261,7 +266,9 @@ class _Reader:
             own[self.model.__name__] = self.model
         try:
             return eval(annotation, {}, ChainMap(scope, own))  # noqa: S307  # the author's own annotation, as typing.get_type_hints evaluates it
-        except Exception:  # noqa: BLE001  # any name may be missing; then it is no annotation of ours
+        except Exception as error:  # any name may be missing; then it is no annotation of ours
+            if is_interrupt(error):
+                raise
             return annotation
 
     def _check_models(

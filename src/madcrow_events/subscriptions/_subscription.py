@@ -19,6 +19,7 @@ from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
+from madcrow_events.subscriptions._plan import STALE, Plans
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -68,6 +69,8 @@ def next_order() -> int:
 
 class SubscriptionHolder(Protocol):
     """What a subscription was entered in."""
+
+    plans: Plans
 
     def leave_note(self, subscription: Any, /) -> None:
         """Take note, without waiting, that a subscription has ended."""
@@ -215,7 +218,9 @@ class Subscription:
 
     def cancel(self) -> None:
         """End it; doing so again is no error. Never waits, so finalizers may call it."""
+        # Two plain stores, between which nothing interrupts: no plan has an ended subscription.
         self._active = False
+        self._holder.plans = STALE
         self._holder.leave_note(self)
 
     def __enter__(self) -> Self:

@@ -73,6 +73,14 @@ class Recorder(AbstractContextManager["Recorder"]):
         for pattern in self._patterns:
             if "*" not in pattern:
                 self._signals.resolve(pattern)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._has_begun = self.is_open = True
         for pattern in self._patterns:
             self._subscriptions.append(
@@ -81,7 +89,6 @@ class Recorder(AbstractContextManager["Recorder"]):
                 )
             )
         self._signals._record(self)
-        return self
 
     async def __aenter__(self) -> Self:
         """Begin to record."""
@@ -98,9 +105,17 @@ class Recorder(AbstractContextManager["Recorder"]):
     def close(self) -> None:
         """Stop recording; doing so again is no error."""
         self.is_open = False
+        try:
+            self._end()
+        except BaseException:
+            self._end()  # once more, for that was interrupted
+            raise
+
+    def _end(self) -> None:
         self._signals._record(self)
-        while self._subscriptions:
-            self._subscriptions.pop().cancel()
+        for subscription in self._subscriptions:
+            subscription.cancel()
+        self._subscriptions.clear()
 
     def _is_faked(self, event: str, /) -> bool:
         return not self._calls_handlers and self._matches(event)

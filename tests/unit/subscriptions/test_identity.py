@@ -185,6 +185,7 @@ def test_a_plan_of_a_dead_sender_is_not_followed(signal: Any) -> None:
     buckets = {key: dict(senders_of(signal)[key])}
     del sender
     senders_of(signal).update(buckets)
+    table_of(signal).plan_for(None)  # so that there are plans
     table_of(signal).plans.by_sender[key] = stale
 
     class Impostor:

@@ -198,20 +198,25 @@ def test_no_lock_is_held_while_a_finalizer_runs(signal: Any) -> None:
 
 @pytest.mark.guarantee("N6")
 def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: Any) -> None:
-    subscription = signal.subscribe(lambda: None)
-    with table_of(signal)._exclusive():
+    def cancel_elsewhere(_dropped: object) -> None:
         thread = threading.Thread(target=subscription.cancel)
         thread.start()
         thread.join(timeout=5)
         assert not thread.is_alive()
         assert notes_of(signal)
-    assert not notes_of(signal)
-    assert not senders_of(signal)
-    again = signal.subscribe(lambda: None)
-    with table_of(signal)._exclusive():
+
+    def cancel_and_subscribe(_dropped: object) -> Subscription:
         again.cancel()
         nested = signal.subscribe(lambda: None)
         assert notes_of(signal)
+        return nested
+
+    subscription = signal.subscribe(lambda: None)
+    table_of(signal)._exclusively(cancel_elsewhere)
+    assert not notes_of(signal)
+    assert not senders_of(signal)
+    again = signal.subscribe(lambda: None)
+    nested = table_of(signal)._exclusively(cancel_and_subscribe)
     assert signal.subscriptions == (nested,)
     assert not notes_of(signal)
 
@@ -222,7 +227,7 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
     held, finish = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with signals._lock, table_of(signal)._exclusive():
+        with signals._lock, table_of(signal)._lock:
             held.set()
             finish.wait(5)
 

@@ -1,0 +1,299 @@
+"""What a signal handler raises, at any moment: it costs at most that emission (F3).
+
+Python runs signal handlers where a function is entered, and after a call of a built-in one. A
+profile function is called at just these places, so that each of them can be tried in turn. It
+also runs them where a loop steps back; what is wrong there can be read from the code.
+"""
+
+from __future__ import annotations
+
+import dis
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+import madcrow_events
+from madcrow_events import EventDispatcher
+from madcrow_events.testing.recorder import record_events
+from support import shops
+from support.inside import Gathering, backlog_of
+from support.shops import LIMIT, Shop, Way
+
+PACKAGE = f"{Path(madcrow_events.__file__).parent}{os.sep}"
+
+pytestmark = [
+    pytest.mark.guarantee("F3"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # a loop that was cut off
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),  # finalizers
+]
+
+
+class Interrupt(BaseException):
+    """As KeyboardInterrupt, which pytest keeps for itself."""
+
+
+class TimeLimit(Exception):
+    """As what task queues raise when a job takes too long."""
+
+
+class Interrupter:
+    """Sends a signal at the so-and-so-many-th place in the package where its handler could run."""
+
+    def __init__(self, place: int, error: type[BaseException]) -> None:
+        self.left = place
+        self.error = error
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        name = frame.f_code.co_filename
+        if event == "call":
+            caller = frame.f_back.f_code.co_filename if frame.f_back else ""
+            is_place = name.startswith(PACKAGE) or (
+                # A loop that is interrupted itself is asyncio's matter.
+                caller.startswith(PACKAGE) and name != __file__ and "asyncio" not in name
+            )
+        else:
+            is_place = event == "c_return" and name.startswith(PACKAGE)
+        if is_place:
+            self.left -= 1
+            if not self.left:
+                signal.raise_signal(signal.SIGALRM)
+
+    def _handle(self, *_arguments: object) -> None:
+        raise self.error("time is up")
+
+    def run(self, act: Callable[[], object]) -> BaseException | None:
+        """Do something; return what came through, if anything did."""
+        before = signal.signal(signal.SIGALRM, self._handle)
+        sys.setprofile(self)
+        try:
+            act()
+        except (Interrupt, TimeLimit) as error:
+            return error.with_traceback(None)
+        finally:
+            sys.setprofile(None)
+            signal.signal(signal.SIGALRM, before)
+        return None
+
+
+def use_a_dispatcher(shop: Shop, number: int) -> None:
+    with EventDispatcher(shop.signals, max_workers=1) as dispatcher:
+        dispatcher.emit("thing_happened", number=number)
+
+
+def record(shop: Shop, number: int) -> None:
+    with record_events(signals=shop.signals):
+        shop.dispatcher.emit("thing_happened", number=number)
+
+
+WIDE = {
+    shops.emit_async,
+    shops.emit_typed,
+    shops.emit_deferred_async,
+    shops.emit_in_handler,
+    shops.emit_in_scope,
+    shops.emit_with_another_observer,
+    shops.drain,
+    record,
+    use_a_dispatcher,
+}
+"""Those that take long, and have most places in common with others."""
+
+WAYS = [*shops.ALL, record, use_a_dispatcher]
+WAYS = [*shops.ALL, record, use_a_dispatcher]
+WIDE = {
+    shops.emit_async,
+    shops.emit_typed,
+    shops.emit_deferred_async,
+    shops.emit_in_handler,
+    shops.emit_in_scope,
+    shops.emit_with_another_observer,
+    shops.drain,
+    record,
+    use_a_dispatcher,
+}
+"""Those that take long, and have most places in common with others."""
+
+ERRORS = {"in turn": None, "Interrupt": Interrupt, "TimeLimit": TimeLimit}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
+@pytest.mark.parametrize(
+    ("way", "error"),
+    [
+        pytest.param(
+            way, error, marks=pytest.mark.soak if way in WIDE or error != "in turn" else ()
+        )
+        for way in WAYS
+        for error in ERRORS
+    ],
+)
+def test_all_is_well_after_an_interrupt_at_any_place(way: Way, error: str) -> None:
+    place = 0
+    bad = []
+    while True:
+        place += 1
+        shop = Shop()
+        way(shop, 1)  # what is made when first needed
+        assert shop.dispatcher.drain(LIMIT)
+        interrupter = Interrupter(place, ERRORS[error] or (Interrupt, TimeLimit)[place % 2])
+        raised = interrupter.run(lambda shop=shop: way(shop, 2))
+        shop.close_loops()
+        if interrupter.left > 0:
+            break
+        try:
+            shop.assert_all_is_well()
+            shop.assert_accounted_for(2, returned=False)
+        except BaseException as problem:
+            bad.append((place, repr(raised), repr(problem)[:150]))
+        shop.dispatcher.close(0.1)
+    print(place, bad[:40])
+    assert not bad
+
+
+# Threads
+
+
+@pytest.mark.parametrize("error", [Interrupt, TimeLimit, RuntimeError])
+@pytest.mark.parametrize("kind", ["worker", "timer", "loop"])
+@pytest.mark.parametrize("moment", ["before", "stillborn", "after"])
+def test_a_thread_whose_start_is_broken_off_is_started_with_the_next_call(
+    monkeypatch: pytest.MonkeyPatch, kind: str, moment: str, error: type[BaseException]
+) -> None:
+    """Python itself leaves a thread stillborn where a signal raises as it is started."""
+
+    def start(thread: threading.Thread) -> None:
+        if kind in thread.name and not broken_off:
+            broken_off.append(thread)
+            if moment == "stillborn":
+                monkeypatch.setattr(thread, "_bootstrap_inner", lambda: None)
+            if moment != "before":
+                real(thread) if moment == "after" else begin(thread)
+            raise error("time is up")
+        real(thread)
+
+    def begin(thread: threading.Thread) -> None:
+        body = threading.Thread(target=thread._bootstrap_inner)  # type: ignore[attr-defined]
+        real(body)
+        body.join(LIMIT)
+
+    broken_off: list[threading.Thread] = []
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    shop = Shop()
+    try:
+        shops.emit(shop, 1)
+    except error:
+        pass
+    assert broken_off
+    if kind == "timer" and error is RuntimeError:  # batches do not wait, for nobody would ring
+        backlog_of(shop.dispatcher).hurried.clear()
+    shop.assert_all_is_well()
+    shop.assert_accounted_for(1, returned=False)
+    assert shop.dispatcher.close(LIMIT)
+
+
+def test_what_others_queued_for_a_thread_that_cannot_be_started_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def start(thread: threading.Thread) -> None:
+        if thread.name != "madcrow-events-worker":
+            real(thread)
+            return
+        while inside:
+            inside.pop()()  # another emitter, which relies on it
+        raise RuntimeError("can't start new thread")
+
+    def emit_meanwhile() -> None:
+        other = threading.Thread(target=lambda: shops.emit(shop, 2))
+        real(other)
+        other.join(LIMIT)
+
+    real = threading.Thread.start
+    inside = [emit_meanwhile]
+    monkeypatch.setattr(threading.Thread, "start", start)
+    shop = Shop()
+    shops.emit(shop, 1)
+    for number in (1, 2):
+        (emission,) = shop.emissions[number]
+        assert emission.wait(LIMIT)
+        shop.assert_accounted_for(number, returned=True)
+    assert not backlog_of(shop.dispatcher).queue.qsize()
+
+
+def test_the_timer_goes_on_after_whatever_comes_up_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A batch that was due then is handled a moment later."""
+    shop = Shop()
+    ring, failed = Gathering.ring, []
+
+    def fail_once(gathering: Gathering) -> None:
+        if not failed:
+            failed.append(gathering)
+            raise MemoryError
+        ring(gathering)
+
+    monkeypatch.setattr(Gathering, "ring", fail_once)
+    shops.emit(shop, 1)
+    (emission,) = shop.emissions[1]
+    assert emission.wait(LIMIT)
+    assert failed
+    shop.assert_accounted_for(1, returned=True)
+
+
+# Loops
+
+
+def codes_of(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_of(constant)
+
+
+def loops_left_open(code: CodeType) -> Iterator[int]:
+    """Yield the lines of loops in a `try` or `with` whose step back is outside of it.
+
+    Since Python 3.12 it is where the last step is conditional: an interrupt there leaves the
+    block without its `except`, `finally` or `__exit__`.
+    """
+    bytecode = dis.Bytecode(code)
+    entries: Any = bytecode.exception_entries  # type: ignore[attr-defined]
+    steps = {step.offset: step for step in bytecode}
+
+    def handler(offset: int) -> int | None:
+        """Return where what is raised goes, past what only ends a comprehension."""
+        targets = [entry.target for entry in entries if entry.start <= offset < entry.end]
+        for target in targets:
+            if steps[target].opname == "PUSH_EXC_INFO":
+                return int(target)
+            if steps[target].opname != "CALL_INTRINSIC_1":
+                again = min(o for o in steps if o > target and steps[o].opname == "RERAISE")
+                return handler(again)
+        return None
+
+    for step in steps.values():
+        line = step.positions.lineno if step.positions else None
+        if step.opname == "JUMP_BACKWARD" and line is not None:  # that of an `await` has no line
+            wanted = handler(step.argval)
+            if wanted is not None and handler(step.offset) is None:
+                yield line
+
+
+def test_no_loop_steps_back_outside_of_the_block_that_it_is_in() -> None:
+    """Its remedy is a function of its own for the loop."""
+    found = [
+        f"{path.name}:{line}"
+        for path in sorted(Path(PACKAGE).rglob("*.py"))
+        for code in codes_of(compile(path.read_bytes(), str(path), "exec"))
+        for line in loops_left_open(code)
+    ]
+    assert found == []
