@@ -7,7 +7,7 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["is_interrupt"]
+__all__ = ["is_interrupt", "let_exit_through"]
 
 
 def is_interrupt(error: BaseException) -> bool:
@@ -19,6 +19,8 @@ def is_interrupt(error: BaseException) -> bool:
     signal: Any = sys.modules.get("signal")
     if signal is None or threading.current_thread() is not threading.main_thread():
         return False
+    if isinstance(error, KeyboardInterrupt):  # Python's own handler leaves no frame
+        return True
     codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
     traceback = error.__traceback__
     while traceback is not None:
@@ -26,6 +28,17 @@ def is_interrupt(error: BaseException) -> bool:
             return True
         traceback = traceback.tb_next
     return False
+
+
+def let_exit_through(error: BaseException) -> None:
+    """Raise an exit that the handler of a signal has raised, such as that of Ctrl-C.
+
+    For a handler that nobody waits for, which was running just then: the exit is recorded as its
+    failure, and is for the program, too. asyncio lets only `KeyboardInterrupt` and `SystemExit`
+    out of its loop.
+    """
+    if not isinstance(error, Exception) and is_interrupt(error):
+        raise error
 
 
 def _code_of(handler: Any) -> object:

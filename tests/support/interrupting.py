@@ -54,7 +54,6 @@ class Interrupter:
         self.raised: BaseException | None = None
         self.hits = 0
         self.told_by_type = 0
-        self.told_by_type = 0
         self.hit_in: Counter[str] = Counter()
         self.swallowed: list[str] = []
         self.unraisable: set[int] = set()
@@ -133,8 +132,6 @@ class Interrupter:
         told = shop.told() | self.unraisable | self.logged
         silent = [where for error, reached, where in interrupts if error not in told | reached]
         if len(silent) > self.told_by_type:
-            silent = [where for error, reached, where in interrupts if error not in told | reached]
-        if len(silent) > self.told_by_type:
             self.swallowed += silent
         self.told_by_type = 0
         gc.collect()  # blocks that were cut off, as what they hold back or mute ends with them
@@ -168,8 +165,6 @@ class Keeper(logging.Handler):
         self.interrupter = interrupter
 
     def handle(self, record: logging.LogRecord) -> bool:
-        if "was interrupted by TimeLimit" in record.getMessage():
-            self.interrupter.told_by_type += 1
         if "was interrupted by TimeLimit" in record.getMessage():
             self.interrupter.told_by_type += 1
         if record.exc_info:

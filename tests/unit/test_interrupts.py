@@ -7,6 +7,7 @@ also runs them where a loop steps back; what is wrong there can be read from the
 
 from __future__ import annotations
 
+import asyncio
 import dis
 import os
 import signal
@@ -20,10 +21,10 @@ from typing import Any
 import pytest
 
 import madcrow_events
-from madcrow_events import EventDispatcher
+from madcrow_events import Batch, Emission, EventDispatcher
 from madcrow_events.testing.recorder import record_events
 from support import shops
-from support.inside import Gathering, backlog_of
+from support.inside import Backlog, Gathering, backlog_of
 from support.shops import LIMIT, Shop, Way
 
 PACKAGE = f"{Path(madcrow_events.__file__).parent}{os.sep}"
@@ -93,20 +94,6 @@ def record(shop: Shop, number: int) -> None:
         shop.dispatcher.emit("thing_happened", number=number)
 
 
-WIDE = {
-    shops.emit_async,
-    shops.emit_typed,
-    shops.emit_deferred_async,
-    shops.emit_in_handler,
-    shops.emit_in_scope,
-    shops.emit_with_another_observer,
-    shops.drain,
-    record,
-    use_a_dispatcher,
-}
-"""Those that take long, and have most places in common with others."""
-
-WAYS = [*shops.ALL, record, use_a_dispatcher]
 WAYS = [*shops.ALL, record, use_a_dispatcher]
 WIDE = {
     shops.emit_async,
@@ -156,6 +143,86 @@ def test_all_is_well_after_an_interrupt_at_any_place(way: Way, error: str) -> No
         shop.dispatcher.close(0.1)
     print(place, bad[:40])
     assert not bad
+
+
+# What comes up in a handler that nobody waits for, in the main thread
+
+
+@pytest.fixture
+def raises(request: pytest.FixtureRequest) -> Iterator[type[BaseException]]:
+    """The exception that SIGTERM raises."""
+    error: type[BaseException] = request.param
+
+    def handle(*_arguments: object) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGTERM, handle)
+    yield error
+    signal.signal(signal.SIGTERM, before)
+
+
+def interrupt(*_arguments: object) -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+async def interrupt_async(*_arguments: object) -> None:
+    interrupt()
+
+
+@pytest.mark.parametrize("raises", [KeyboardInterrupt, SystemExit], indirect=True)
+@pytest.mark.parametrize("options", [{"background": True}, {"batch": Batch(1, LIMIT)}])
+def test_an_exit_ends_the_program_also_in_a_background_handler_on_its_loop(
+    raises: type[BaseException], options: dict[str, Any]
+) -> None:
+    shop = Shop()
+    subscription = shop.other.subscribe(interrupt_async, **options)
+
+    async def main() -> None:
+        emissions.append(shop.dispatcher.emit("other"))
+        await asyncio.sleep(LIMIT)
+
+    emissions: list[Emission[Any]] = []
+    with pytest.raises(raises):
+        shop.run(main())
+    (emission,) = emissions
+    assert [type(failure.exception) for failure in emission.failures] == [raises]
+    assert not emission.pending
+    subscription.cancel()
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("raises", [KeyboardInterrupt, SystemExit], indirect=True)
+@pytest.mark.parametrize("handler", [interrupt, interrupt_async])
+@pytest.mark.parametrize("options", [{"background": True}, {"batch": Batch(1, LIMIT)}])
+def test_an_exit_ends_the_program_also_where_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+    raises: type[BaseException],
+    handler: Callable[..., Any],
+    options: dict[str, Any],
+) -> None:
+    shop = Shop()
+    monkeypatch.setattr(threading.Thread, "start", cannot_start)
+    with shop.other.subscribe(handler, **options), pytest.raises(raises):
+        shop.dispatcher.emit("other")
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
+def cannot_start(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("raises", [RuntimeError, OSError, MemoryError], indirect=True)
+@pytest.mark.parametrize("name", ["put", "background_loop", "gather"])
+def test_a_time_limit_is_not_taken_for_a_thread_that_cannot_be_started(
+    monkeypatch: pytest.MonkeyPatch, raises: type[BaseException], name: str
+) -> None:
+    shop = Shop()
+    monkeypatch.setattr(Backlog, name, interrupt)
+    with pytest.raises(raises):
+        shops.emit(shop, 1)
+    monkeypatch.undo()
+    shop.assert_all_is_well()
 
 
 # Threads

@@ -22,6 +22,7 @@ from madcrow_events._background.job import Job
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import log
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._moves import move_last
 from madcrow_events._other_loops import (
     STRANGERS,
@@ -381,7 +382,8 @@ class Workers:
                     backlog.jobs.pop(id(job), None)
                 raise
             # What keeps it from starting is its failure; what interrupts the emitter is raised.
-            if isinstance(error, TimeoutError) or not isinstance(error, _UNABLE):
+            is_timeout = isinstance(error, TimeoutError)  # which is an OSError, but not of these
+            if is_timeout or not isinstance(error, _UNABLE) or is_interrupt(error):
                 raise
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:

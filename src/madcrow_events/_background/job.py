@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background.batching import call_batch_here
+from madcrow_events._interrupts import let_exit_through
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import handler_name, type_name
@@ -101,7 +102,12 @@ class Job:
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
-            del self, failure  # which the traceback of the failure would keep
+            del self  # which the traceback of the failure would keep
+        try:
+            if failure is not None:
+                let_exit_through(failure.exception)
+        finally:
+            del failure
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
@@ -116,6 +122,8 @@ class Job:
                 log_unannounced(self.emission.event, error)
             self.emission._let_go((failure,))
         self.end()
+        if failure is not None:
+            let_exit_through(failure.exception)
 
     def begin(self) -> None:
         """Make a task of an async handler; called in the loop's thread."""
