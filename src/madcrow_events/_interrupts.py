@@ -7,11 +7,11 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["is_interrupt", "let_exit_through"]
+__all__ = ["is_interrupt", "raise_exit"]
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether the handler of a signal has raised an exception, such as a task queue's time limit.
+    """Tell whether the handler of a signal has raised an exception, such as a time limit.
 
     For where anything may go wrong, and is made the best of: an interrupt goes through.
     """
@@ -30,7 +30,7 @@ def is_interrupt(error: BaseException) -> bool:
     return False
 
 
-def let_exit_through(error: BaseException) -> None:
+def raise_exit(error: BaseException) -> None:
     """Raise an exit that the handler of a signal has raised, such as that of Ctrl-C.
 
     For a handler that nobody waits for, which was running just then: the exit is recorded as its

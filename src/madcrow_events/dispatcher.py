@@ -223,9 +223,8 @@ class EventDispatcher:
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
         except BaseException as error:
-            if emission is not None:
-                emission._abandon(error)
-                emission = None  # type: ignore[assignment]  # as in emit
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
@@ -264,9 +263,8 @@ class EventDispatcher:
                 kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
                 return kept.pop()
         except BaseException as error:
-            if emission is not None:
-                emission._abandon(error)
-                emission = None  # type: ignore[assignment]  # as in emit
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
@@ -337,9 +335,8 @@ class EventDispatcher:
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
         except BaseException as error:
-            if emission is not None:
-                emission._abandon(error)
-                emission = None  # type: ignore[assignment]  # as in emit
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
@@ -393,9 +390,8 @@ class EventDispatcher:
                 kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
                 return kept.pop()
         except BaseException as error:
-            if emission is not None:
-                emission._abandon(error)
-                emission = None  # type: ignore[assignment]  # as in emit
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
 
@@ -889,6 +885,12 @@ class ContextEmitter(Protocol[ContextT]):
     def __call__(  # noqa: D102  # described by the class
         self, context: ContextT, sender: Any = None
     ) -> Emission[ContextT]: ...
+
+
+def _abandon(emission: Emission[Any] | None, error: BaseException) -> None:
+    """Count what has not begun of an emission as never to be called, if there is one still."""
+    if emission is not None:
+        emission._abandon(error)
 
 
 def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:

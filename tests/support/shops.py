@@ -274,6 +274,14 @@ def send(shop: Shop, number: int) -> None:
     shop.signal.send(None, number=number, _async_wrapper=lambda _: lambda *_, **__: None)
 
 
+def send_async(shop: Shop, number: int) -> None:
+    shop.run(
+        shop.signal.send_async(
+            None, number=number, _sync_wrapper=lambda _: lambda *_, **__: asyncio.sleep(0)
+        )
+    )
+
+
 def subscribe_and_cancel(shop: Shop, _number: int) -> None:
     shop.signal.subscribe(do_nothing).cancel()
 
@@ -340,6 +348,7 @@ ALL: list[Way] = [
     emit_muted,
     emit_as_cause,
     send,
+    send_async,
     subscribe_and_cancel,
     subscribe_to_a_sender,
     subscribe_to_a_pattern,
@@ -349,7 +358,7 @@ ALL: list[Way] = [
     drain,
 ]
 
-QUIET: frozenset[Way] = frozenset({emit_muted, send})
+QUIET: frozenset[Way] = frozenset({emit_muted, send, send_async})
 """Those after which a handler may have been called by the sender, or by nobody."""
 
 HEARD: frozenset[Way] = frozenset(

@@ -22,7 +22,7 @@ import pytest
 
 import madcrow_events
 from madcrow_events import Batch, Emission, EventDispatcher
-from madcrow_events.testing.recorder import record_events
+from madcrow_events.testing.recorder import fake_events, record_events
 from support import shops
 from support.inside import Backlog, Gathering, backlog_of
 from support.shops import LIMIT, Shop, Way
@@ -94,7 +94,12 @@ def record(shop: Shop, number: int) -> None:
         shop.dispatcher.emit("thing_happened", number=number)
 
 
-WAYS = [*shops.ALL, record, use_a_dispatcher]
+def fake(shop: Shop, number: int) -> None:
+    with fake_events(signals=shop.signals):
+        shop.dispatcher.emit("thing_happened", number=number)
+
+
+WAYS = [*shops.ALL, record, fake, use_a_dispatcher]
 WIDE = {
     shops.emit_async,
     shops.emit_typed,
@@ -103,6 +108,8 @@ WIDE = {
     shops.emit_in_scope,
     shops.emit_with_another_observer,
     shops.drain,
+    shops.send_async,
+    fake,
     record,
     use_a_dispatcher,
 }

@@ -21,8 +21,8 @@ from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.job import Job
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import log
 from madcrow_events._interrupts import is_interrupt
+from madcrow_events._logs import log
 from madcrow_events._moves import move_last
 from madcrow_events._other_loops import (
     STRANGERS,

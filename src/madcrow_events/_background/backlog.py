@@ -170,10 +170,7 @@ class Backlog:
         """
         owner = job.owner
         key = (id(owner), id(loop))
-        gathering = self.gatherings.get(key)
-        if gathering is not None and gathering.loop is not loop:  # that one is gone
-            gathering = None
-            self.gatherings.pop(key, None)
+        gathering = self.gatherings.get(key)  # which holds the loop, so that its id is not reused
         if gathering is None:
             limits: Any = owner.batch
             made = Gathering(self, limits, loop, is_async=job.subscription._shape.is_async)

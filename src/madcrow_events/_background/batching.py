@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import monotonic
-from madcrow_events._interrupts import let_exit_through
+from madcrow_events._interrupts import raise_exit
 from madcrow_events._logs import log, log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all, move_first, move_last
 from madcrow_events._text import type_name
@@ -315,8 +315,8 @@ async def _call_async(jobs: list[Job]) -> None:
             await announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    del last, job, items  # which the traceback of the failure would keep
     _end(jobs, failure)
+    del last, failure, job, items  # which the traceback of the failure would keep
 
 
 def _call(jobs: list[Job]) -> None:
@@ -337,8 +337,8 @@ def _call(jobs: list[Job]) -> None:
             last.emission.dispatcher._announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    del last, job  # as above
     _end(jobs, failure)
+    del last, failure, job  # as above
 
 
 def _free_places(jobs: list[Job]) -> None:
@@ -353,7 +353,7 @@ def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
     while jobs:
         jobs.pop(0).end()
     if failure is not None:
-        let_exit_through(failure.exception)
+        raise_exit(failure.exception)
 
 
 def _keep(jobs: list[Job], value: Any) -> None:

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background.batching import call_batch_here
-from madcrow_events._interrupts import let_exit_through
+from madcrow_events._interrupts import raise_exit
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import handler_name, type_name
@@ -102,12 +102,9 @@ class Job:
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
-            del self  # which the traceback of the failure would keep
-        try:
             if failure is not None:
-                let_exit_through(failure.exception)
-        finally:
-            del failure
+                raise_exit(failure.exception)
+            del self, failure  # which the traceback of the failure would keep
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
@@ -123,7 +120,7 @@ class Job:
             self.emission._let_go((failure,))
         self.end()
         if failure is not None:
-            let_exit_through(failure.exception)
+            raise_exit(failure.exception)
 
     def begin(self) -> None:
         """Make a task of an async handler; called in the loop's thread."""

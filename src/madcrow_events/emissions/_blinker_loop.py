@@ -88,13 +88,10 @@ def send(
         emission.raise_for_failures()
     finally:
         emission._running = False
-        try:
-            if token is None:  # interrupted as it was entered
-                CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
-            else:
-                CURRENT.reset(token)
-        except ValueError:  # a send_async that nobody awaits to its end, in another context
-            pass
+        if token is None:  # interrupted as it was entered
+            CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+        else:
+            CURRENT.reset(token)
         emission._abandon()
     return results
 

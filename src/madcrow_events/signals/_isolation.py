@@ -27,7 +27,7 @@ def isolated(registry: SignalRegistry, *, empty: bool) -> Iterator[None]:
     """
     mark = object()
     signals, set_aside = {s.name: s for s in registry._declared()}, registry._set_aside
-    plugins, recordings = registry._plugins, registry._recordings
+    plugins, recordings = registry._plugins, list(registry._recordings)
     patterns = registry._patterns.live()
     handlers = [(signal._table, signal._table.live()) for signal in registry._declared()]
     restore_others = [save(empty) for save in registry._other_states]
@@ -58,11 +58,9 @@ def isolated(registry: SignalRegistry, *, empty: bool) -> Iterator[None]:
             raise RuntimeError("isolated() blocks must end in the reverse order of their start")
 
 
-def _undo(
-    registry: SignalRegistry, plugins: dict[str, Any], recordings: tuple[Recording, ...]
-) -> None:
+def _undo(registry: SignalRegistry, plugins: dict[str, Any], recordings: list[Recording]) -> None:
     for held in plugins.values():
         held.reinstate()
-    for block in registry._recordings:
+    for block in list(registry._recordings):
         if block not in recordings:
             block.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast, overload
+from weakref import WeakSet
 
 import blinker
 from typing_extensions import Unpack
@@ -54,7 +55,7 @@ class SignalRegistry(blinker.Namespace):
         # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
-        self._recordings: tuple[Recording, ...] = ()
+        self._recordings: WeakSet[Recording] = WeakSet()
         # By entry point, what the plugins wing has loaded.
         self._plugins: dict[str, Any] = {}
         # By plugin, the events that its modules declared, each with the module.
@@ -282,15 +283,17 @@ class SignalRegistry(blinker.Namespace):
     def _fake(self, signal: EventSignal[Any]) -> None:
         """Let the blocks that record have a new signal, too."""
         # No loop in the `with` block of a lock, as in `dispatcher._without`.
-        for block in self._recordings:
+        for block in list(self._recordings):
             if block._is_faked(signal.name):
                 signal._table.fake(block)
 
     def _record(self, block: Recording) -> None:
         """Take note of a block that records; to be said again when it has ended."""
         with self._lock:
-            others = tuple(other for other in self._recordings if other is not block)
-            self._recordings = (*others, block) if block.is_open else others
+            if block.is_open:
+                self._recordings.add(block)
+            else:
+                self._recordings.discard(block)
             present = self._declared()
         for signal in present:
             if block._is_faked(signal.name):

@@ -105,7 +105,7 @@ class SubscriptionTable:
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._notes: deque[Subscription] = deque()
         self._mutes: set[Muting] = set()
-        self._fakes: set[Recording] = set()
+        self._fakes: set[weakref.ref[Recording]] = set()
         self.plans: Plans = STALE
 
     def _renew_after_fork(self) -> None:
@@ -283,7 +283,9 @@ class SubscriptionTable:
                 for entry in list(self._by_sender.get(key, {}).values())
                 if not (entry._connected and entry._handler_key in connected)
             ]
-        if any(block.is_open for block in self._fakes):
+        # The block of one whose `with` was left by an interrupt, without its `__exit__`, is gone.
+        self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
+        if self._fakes:
             entries = [entry for entry in entries if entry.origin is RECORDER]
         plan = Plan(entry for entry in entries if entry.active)
         plans.by_sender[key] = plan
@@ -300,11 +302,14 @@ class SubscriptionTable:
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
         try:
             if block.is_open:
-                self._fakes.add(block)
+                self._fakes.add(weakref.ref(block, self._make_stale))
             else:
-                self._fakes.discard(block)
+                self._fakes.discard(weakref.ref(block))
         finally:
             self.plans = STALE
+
+    def _make_stale(self, _: object) -> None:
+        self.plans = STALE
 
     @property
     def is_muted(self) -> bool:

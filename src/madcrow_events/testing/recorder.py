@@ -84,9 +84,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._has_begun = self.is_open = True
         for pattern in self._patterns:
             self._subscriptions.append(
-                self._signals._subscribe(
-                    pattern, self._record, {"priority": _FIRST, "weak": False}, RECORDER
-                )
+                self._signals._subscribe(pattern, self._record, {"priority": _FIRST}, RECORDER)
             )
         self._signals._record(self)
 

@@ -280,6 +280,19 @@ def test_connected_to_leaves_an_earlier_connection_alone(signal: EventSignal[Any
 
 
 @pytest.mark.guarantee("N5")
+def test_muted_decorates_a_function_that_is_called_again_and_again(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    @signal.muted()
+    def emit_in_silence() -> tuple[Any, ...]:
+        return dispatcher.emit(signal).results
+
+    signal.subscribe(lambda: "heard")
+    assert [emit_in_silence(), emit_in_silence()] == [(), ()]
+    assert not signal.is_muted
+
+
+@pytest.mark.guarantee("N5")
 def test_muted_nests_and_mutes_send_and_emit(
     signal: EventSignal[Any], dispatcher: EventDispatcher
 ) -> None:

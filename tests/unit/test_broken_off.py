@@ -1,0 +1,573 @@
+"""Single steps of the package that something breaks off: a signal, a full stack, no memory (F3).
+
+`test_interrupts.py` tries all places in the main thread. Here are those of other threads, of
+callbacks of a loop, and those where two things must come together.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from importlib.metadata import PathDistribution
+from typing import Any
+
+import pytest
+
+from madcrow_events import (
+    Batch,
+    Emission,
+    HandlerCancelledError,
+    Plugin,
+    SignalRegistry,
+    discover_plugins,
+)
+from madcrow_events.testing.recorder import fake_events
+from support import shops
+from support.inside import (
+    STRANGERS,
+    Backlog,
+    Held,
+    Job,
+    Turn,
+    awaiting,
+    backlog_of,
+    calling,
+    calling_batches,
+    declared_api_version,
+    handler_name,
+    is_of,
+    keeping_frames,
+    reason_of,
+    serving,
+)
+from support.shops import LIMIT, Shop
+
+pytestmark = pytest.mark.guarantee("F3")
+
+BreakOff = Callable[..., list[None]]
+
+ONE = Batch(1, LIMIT)
+
+
+class Interrupt(BaseException):
+    """What no handler raises."""
+
+
+@pytest.fixture
+def break_off(monkeypatch: pytest.MonkeyPatch) -> BreakOff:
+    """Let a function raise the first time that it is called, and work as ever from then on."""
+
+    def break_off(owner: Any, name: str, error: type[BaseException] = MemoryError) -> list[None]:
+        def function(*arguments: Any, **options: Any) -> Any:
+            if left:
+                left.clear()
+                raise error("broken off")
+            return real(*arguments, **options)
+
+        real = getattr(owner, name)
+        left = [None]
+        monkeypatch.setattr(owner, name, function)
+        return left
+
+    return break_off
+
+
+def cannot_start(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+# Workers, the timer, and what they take
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Job, "work_off"), (Turn, "work_off"), (Turn, "handle")]
+)
+def test_a_worker_goes_on_after_whatever_comes_up_in_it(
+    break_off: BreakOff, owner: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    shop = Shop()
+    left = break_off(owner, name)
+    shops.emit(shop, 1)
+    assert shop.dispatcher.drain(LIMIT)
+    assert not left
+    shop.assert_accounted_for(1, returned=True)
+    shop.assert_all_is_well()
+    assert "a background worker was interrupted by MemoryError" in caplog.text
+
+
+def test_a_worker_that_is_broken_off_as_it_begins_to_wait_waits_again() -> None:
+    class Refusing(list[object]):
+        def append(self, item: object) -> None:
+            if is_refusing:
+                is_refusing.clear()
+                raise MemoryError
+            super().append(item)
+
+    is_refusing = [True]
+    shop = Shop()
+    backlog_of(shop.dispatcher).idle = Refusing()
+    shops.emit(shop, 1)
+    assert shop.dispatcher.drain(LIMIT)
+    assert not is_refusing
+    shop.assert_all_is_well()
+
+
+def test_the_timer_takes_an_alarm_again_that_it_could_not_set(
+    break_off: BreakOff, caplog: pytest.LogCaptureFixture
+) -> None:
+    left = break_off(serving.heapq, "heappush")
+    shop = Shop()
+    shops.emit(shop, 1)
+    (emission,) = shop.emissions[1]
+    assert emission.wait(LIMIT)
+    assert not left
+    shop.assert_accounted_for(1, returned=True)
+    assert "the timer of batches was interrupted by MemoryError" in caplog.text
+
+
+@pytest.mark.parametrize("is_broken_off", [False, True])
+def test_work_that_was_queued_for_a_thread_which_then_did_not_start_is_done(
+    monkeypatch: pytest.MonkeyPatch, break_off: BreakOff, is_broken_off: bool
+) -> None:
+    shop = Shop()
+    backlog = backlog_of(shop.dispatcher)
+    monkeypatch.setattr(threading.Thread, "start", cannot_start)
+    monkeypatch.setattr(Backlog, "start_enough_threads", lambda self: self.threads.clear())
+    backlog.threads.append(threading.current_thread())
+    backlog.queue.put(None)  # as `stop` does
+    if is_broken_off:
+        break_off(Job, "work_off")
+    with shop.other.subscribe(lambda: done.append(True), background=True):
+        done: list[bool] = []
+        emission = shop.dispatcher.emit("other")
+    assert shop.dispatcher.drain(LIMIT)
+    if is_broken_off:
+        (failure,) = emission.failures
+        assert isinstance(failure.exception, HandlerCancelledError)
+    else:
+        assert done == [True]
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
+# Jobs
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_job_that_cannot_even_be_claimed_for_the_stack_is_full_is_its_emitters(
+    monkeypatch: pytest.MonkeyPatch, has_begun: bool
+) -> None:
+    def put(_backlog: Backlog, job: Job) -> bool:
+        if has_begun:
+            done.append(job.ticket.pop())
+        raise RecursionError
+
+    def claim(_job: Job) -> bool:
+        raise RecursionError
+
+    done: list[None] = []
+    shop = Shop()
+    with shop.other.subscribe(len, background=True):
+        monkeypatch.setattr(Backlog, "put", put)
+        monkeypatch.setattr(Job, "claim", claim)
+        with pytest.raises(RecursionError):
+            shop.dispatcher.emit("other")
+    jobs = list(backlog_of(shop.dispatcher).jobs.values())
+    assert bool(jobs) is has_begun
+    monkeypatch.undo()
+    for job in jobs:  # as the worker does that has begun with it
+        job.run()
+    shop.assert_all_is_well()
+
+
+def test_a_job_that_another_thread_has_begun_with_is_not_run_in_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def put(_backlog: Backlog, job: Job) -> bool:
+        assert job.claim()
+        return False
+
+    shop = Shop()
+    monkeypatch.setattr(Backlog, "put", put)
+    with shop.other.subscribe(lambda: done.append(True), background=True):
+        done: list[bool] = []
+        emission = shop.dispatcher.emit("other")
+    assert emission.pending == 1
+    assert done == []
+    (job,) = backlog_of(shop.dispatcher).jobs.values()
+    job.run()
+    assert done == [True]
+
+
+def test_a_job_that_is_lost_before_its_loop_gets_to_it_is_not_begun() -> None:
+    shop = Shop()
+    loop = asyncio.new_event_loop()
+    with shop.dispatcher.bind_loop(loop), shop.other.subscribe(fail_async, background=True):
+        emission = shop.dispatcher.emit("other")
+    (job,) = backlog_of(shop.dispatcher).jobs.values()
+    job.lose("its emitter was interrupted")
+    job.lose("its emitter was interrupted")
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    (failure,) = emission.failures
+    assert str(failure.exception) == "its emitter was interrupted"
+    shop.assert_all_is_well()
+
+
+async def fail_async(*_arguments: Any) -> None:
+    raise AssertionError("it was called")
+
+
+def test_who_reports_a_job_that_is_reported_elsewhere_leaves_it_to_that() -> None:
+    shop = Shop()
+    loop = asyncio.new_event_loop()
+    with shop.dispatcher.bind_loop(loop), shop.other.subscribe(fail_async, background=True):
+        emission = shop.dispatcher.emit("other")
+    (job,) = backlog_of(shop.dispatcher).jobs.values()
+    elsewhere = job.unreported.pop()
+    job.lose("too late")
+    calling_batches._lose([job], "too late")
+    assert emission.pending == 1
+    job.unreported.append(elsewhere)
+    calling_batches._lose([job], "in time")
+    job.lose("too late")
+    loop.close()
+    (failure,) = emission.failures
+    assert str(failure.exception) == "in time"
+    shop.assert_all_is_well()
+
+
+def test_what_has_ended_as_it_is_reported_as_lost_has_ended() -> None:
+    shop = Shop()
+    loop = asyncio.new_event_loop()
+    with shop.dispatcher.bind_loop(loop), shop.other.subscribe(fail_async, background=True):
+        emission = shop.dispatcher.emit("other")
+    (job,) = backlog_of(shop.dispatcher).jobs.values()
+    emission._values[0] = "what it returned"
+    job.lose("too late")
+    loop.close()
+    assert emission.ok
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("kind", ["background_async", "batch_async"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_report_that_is_broken_off_is_made_once(break_off: BreakOff, kind: str) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: heard.append(told))
+        with shop.other.subscribe(getattr(shop, kind), **options):
+            emissions.append(shop.dispatcher.emit("other", number=1))
+        if kind == "batch_async":
+            await asyncio.sleep(0)  # it has its task now, which has not begun
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.01)
+
+    shop = Shop()
+    options: Any = {"background": True} if kind == "background_async" else {"batch": ONE}
+    heard: list[Any] = []
+    emissions: list[Any] = []
+    room = calling if kind == "background_async" else calling_batches
+    left = break_off(room, "is_recorded")
+    shop.run(main())
+    assert not left
+    assert [type(told["exception"]) for told in heard] == [MemoryError]
+    (failure,) = emissions[0].failures
+    assert isinstance(failure.exception, HandlerCancelledError)
+    shop.assert_all_is_well()
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the coroutine is never awaited
+def test_a_batch_that_gets_no_task_is_reported(break_off: BreakOff) -> None:
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, told: heard.append(told))
+        emissions.append(shop.dispatcher.emit("other", number=1))
+        await asyncio.sleep(0.01)
+
+    shop = Shop()
+    heard: list[Any] = []
+    emissions: list[Any] = []
+    left = break_off(Turn, "_begin")
+    with shop.other.subscribe(shop.batch_async, batch=ONE):
+        shop.run(main())
+    assert not left
+    assert [type(told["exception"]) for told in heard] == [MemoryError]
+    assert not emissions[0].pending
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("options", [{"background": True}, {"batch": ONE}])
+async def test_at_the_exit_an_async_handler_cannot_be_waited_for_in_a_loop(options: Any) -> None:
+    """A handler in the library's own loop emits when no thread can be started any more."""
+    shop = Shop()
+    with shop.other.subscribe(fail_async, **options):
+        emission = shop.dispatcher.emit("other")
+        (job,) = backlog_of(shop.dispatcher).jobs.values()
+        job._run_in_place()
+    (failure,) = emission.failures
+    assert str(failure.exception) == "no thread can be started for it"
+
+
+def test_where_no_other_library_is_loaded_none_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in STRANGERS:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    shop = Shop()
+    shop.assert_all_is_well()
+
+
+# Waiting
+
+
+@pytest.mark.parametrize("method", ["drain", "drain_async"])
+def test_a_drain_that_is_broken_off_as_it_begins_leaves_batches_waiting(
+    break_off: BreakOff, method: str
+) -> None:
+    shop = Shop()
+    with shop.other.subscribe(len, batch=ONE):
+        shops.emit(shop, 1)
+        break_off(Backlog, "hurry", Interrupt)
+        with pytest.raises(Interrupt):
+            if method == "drain":
+                shop.dispatcher.drain(LIMIT)
+            else:
+                shop.run(shop.dispatcher.drain_async(LIMIT))
+    assert not backlog_of(shop.dispatcher).hurried
+    shop.assert_all_is_well()
+
+
+# Awaited handlers
+
+
+async def fail_by_keyword(number: int) -> None:
+    raise ValueError
+
+
+async def fail_by_context(context: shops.Thing) -> None:
+    raise ValueError
+
+
+async def fail_by_emission(emission: Emission[Any]) -> None:
+    raise ValueError
+
+
+@pytest.mark.parametrize("method", ["emit_async", "emit_typed_async"])
+@pytest.mark.parametrize(
+    ("handler", "options"),
+    [
+        (fail_by_keyword, {}),
+        (fail_by_context, {}),
+        (fail_by_emission, {}),
+        (fail_by_keyword, {"timeout": LIMIT}),
+    ],
+)
+@pytest.mark.parametrize("name", ["_record", "leave"])
+def test_what_comes_up_after_an_awaited_handler_has_ended_is_its_emitters(
+    break_off: BreakOff, handler: Any, options: Any, method: str, name: str
+) -> None:
+    shop = Shop()
+    subscriptions = [shop.signal.subscribe(handler, weak=False, **options)]
+    if name == "leave":
+        subscriptions.append(shop.signal.subscribe(wait_a_moment, weak=False, **options))
+    left = break_off(awaiting if name == "_record" else awaiting._Unfinished, name, Interrupt)
+    way: Any = shops.emit_async if method == "emit_async" else shops.emit_typed_async
+    with pytest.raises(Interrupt):
+        way(shop, 1)
+    assert not left
+    for subscription in subscriptions:
+        subscription.cancel()
+    shop.assert_all_is_well()
+
+
+async def wait_a_moment(number: int) -> None:
+    await asyncio.sleep(0)
+
+
+def test_awaited_handlers_that_have_begun_are_cancelled_if_the_next_cannot_begin(
+    break_off: BreakOff,
+) -> None:
+    async def hang() -> None:
+        try:
+            await asyncio.sleep(LIMIT)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+
+    async def emit() -> None:
+        with pytest.raises(Interrupt):
+            await shop.dispatcher.emit_async("other")
+        await asyncio.sleep(0.01)
+
+    cancelled: list[bool] = []
+    shop = Shop()
+    with shop.other.subscribe(hang), shop.other.subscribe(fail_async):
+        begin = awaiting._Unfinished.__init__
+
+        def begin_and_break_off(*arguments: Any) -> None:
+            begin(*arguments)
+            break_off(awaiting, "Branch", Interrupt)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(awaiting._Unfinished, "__init__", begin_and_break_off)
+            shop.run(emit())
+    shop.assert_all_is_well()
+
+
+# Blocks
+
+
+class Refusing:
+    """A context variable whose `set` is broken off the first time."""
+
+    def __init__(self, real: Any) -> None:
+        self.get, self.reset = real.get, real.reset
+        self._real = real
+        self._is_refusing = True
+
+    def set(self, value: Any) -> Any:
+        if self._is_refusing:
+            self._is_refusing = False
+            raise Interrupt
+        return self._real.set(value)
+
+
+async def test_a_block_that_is_flushed_is_left_if_that_cannot_begin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop()
+    with pytest.raises(Interrupt):
+        async with shop.dispatcher.deferred():
+            await shop.dispatcher.emit_async("other")
+            monkeypatch.setattr(keeping_frames, "CURRENT", Refusing(keeping_frames.CURRENT))
+    monkeypatch.undo()
+    assert await shop.dispatcher.drain_async(LIMIT)
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_another_thread_flushes_at_the_same_time_goes_out_once(
+    monkeypatch: pytest.MonkeyPatch, is_async: bool
+) -> None:
+    def take(held: Any, taken: list[Any]) -> bool:
+        if not others:
+            others.append(True)
+            thread = threading.Thread(target=held.flush)
+            thread.start()
+            thread.join(LIMIT)
+        return real(held, taken)
+
+    others: list[bool] = []
+    real = Held._take
+    shop = Shop()
+    monkeypatch.setattr(Held, "_take", take)
+    (shops.emit_deferred_async if is_async else shops.emit_deferred)(shop, 1)
+    assert shop.dispatcher.drain(LIMIT)
+    assert len(shop.emissions[1]) == 1
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("moment", ["as it begins", "as it ends"])
+def test_handlers_are_called_again_after_a_fake_that_is_broken_off(
+    break_off: BreakOff, moment: str
+) -> None:
+    shop = Shop()
+    with pytest.raises(Interrupt):
+        if moment == "as it begins":
+            break_off(SignalRegistry, "_record", Interrupt)
+        with fake_events(signals=shop.signals):
+            break_off(SignalRegistry, "_record", Interrupt)
+    shop.assert_all_is_well()
+
+
+# What makes the best of anything that goes wrong lets an interrupt through
+
+
+class TimeLimit(Exception):
+    """As what task queues raise when a job takes too long."""
+
+
+@pytest.fixture
+def ring() -> Iterator[Callable[..., Any]]:
+    """What lets a time limit come up."""
+
+    def handle(*_arguments: object) -> None:
+        raise TimeLimit
+
+    def ring(*_arguments: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, handle)
+    yield ring
+    signal.signal(signal.SIGTERM, before)
+
+
+def in_a_name(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
+    handler_name(type("Proxy", (), {"__module__": property(ring)})())
+
+
+def in_an_annotation(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(globals(), "bell", ring)
+
+    def handler(context: bell()) -> None: ...  # type: ignore[valid-type]  # noqa: F821
+
+    shop.other.subscribe(handler)
+
+
+def in_a_filter_of_the_log(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(logging.getLogger("madcrow_events"), "filters", [ring])
+    with shop.other.subscribe(lambda: 1 / 0, weak=False):
+        shop.dispatcher.emit("other")
+
+
+def in_a_traceback(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(traceback, "format_exception", ring)
+    shop.dispatcher.log_tracebacks = True
+    with shop.other.subscribe(lambda: 1 / 0, weak=False):
+        shop.dispatcher.emit("other")
+
+
+def in_the_text_of_an_error(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
+    reason_of(type("Error", (Exception,), {"__str__": ring})())
+
+
+def in_metadata(ring: Any, _shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PathDistribution, "read_text", ring)
+    discover_plugins()
+
+
+def in_the_source_of_a_plugin(ring: Any, _shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ast, "parse", ring)
+    declared_api_version(Plugin("p:p", "p", "p", "1", "ast:group"))
+
+
+def in_a_module_of_a_plugin(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
+    is_of("plugin", type("Proxy", (), {"__module__": property(ring)})())
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        in_a_name,
+        in_an_annotation,
+        in_a_filter_of_the_log,
+        in_a_traceback,
+        in_the_text_of_an_error,
+        in_metadata,
+        in_the_source_of_a_plugin,
+        in_a_module_of_a_plugin,
+    ],
+)
+def test_what_makes_the_best_of_any_failure_lets_an_interrupt_through(
+    monkeypatch: pytest.MonkeyPatch, ring: Any, way: Any
+) -> None:
+    shop = Shop()
+    with pytest.raises(TimeLimit):
+        way(ring, shop, monkeypatch)
+    monkeypatch.undo()
+    shop.assert_all_is_well()
