@@ -25,6 +25,7 @@ from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Listeners
 from madcrow_events.deferrals import _Held as Held
 from madcrow_events.emissions import _async_loop as awaiting
+from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _ids as making_ids
@@ -71,6 +72,7 @@ __all__ = [
     "renew_after_fork",
     "running_loop",
     "senders_of",
+    "sending",
     "serving",
     "table_of",
     "turn_of",

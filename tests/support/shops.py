@@ -48,6 +48,7 @@ class Shop:
         self.heard: list[tuple[str, int]] = []
         self.emissions: dict[int, list[Emission[Any]]] = {}
         self.loops: list[asyncio.AbstractEventLoop] = []
+        self.without_observers: EventDispatcher | None = None  # made if it is used
         self.signal.subscribe(self.inline)
         self.signal.subscribe(self.awaited, weak=False)
         self.signal.subscribe(self.background, background=True)
@@ -128,6 +129,17 @@ class Shop:
         assert after["thing_happened"] == before.get("thing_happened", 0) + emissions
         self.assert_locks_are_free()
         self.assert_places_are_free()
+        if self.without_observers is not None:
+            self.assert_unobserved_emissions_are_handled(self.without_observers)
+
+    def assert_unobserved_emissions_are_handled(self, dispatcher: EventDispatcher) -> None:
+        assert dispatcher.drain(LIMIT), "something is pending for ever"
+        first = len(self.heard)
+        emission = dispatcher.emit("thing_happened", number=-1)
+        assert emission.wait(LIMIT)
+        assert emission.depth == 0
+        assert sorted(self.heard[first:]) == sorted((kind, -1) for kind in KINDS)
+        assert len(backlog_of(dispatcher).places) == QUEUE_SIZE
 
     def assert_locks_are_free(self) -> None:
         done: list[bool] = []
@@ -270,6 +282,25 @@ def emit_as_cause(shop: Shop, number: int) -> None:
         shop.dispatcher.emit("thing_happened", number=number)
 
 
+def unobserved(shop: Shop) -> EventDispatcher:
+    """Return a dispatcher whose emissions are called in the fastest way."""
+    if shop.without_observers is None:
+        shop.without_observers = EventDispatcher(shop.signals, queue_size=QUEUE_SIZE, max_workers=2)
+    return shop.without_observers
+
+
+def emit_unobserved(shop: Shop, number: int) -> None:
+    unobserved(shop).emit("thing_happened", number=number)
+
+
+def emit_unobserved_async(shop: Shop, number: int) -> None:
+    shop.run(unobserved(shop).emit_async("thing_happened", number=number))
+
+
+def emit_typed_unobserved(shop: Shop, number: int) -> None:
+    unobserved(shop).emit_typed(shop.signal, Thing(number=number))
+
+
 def send(shop: Shop, number: int) -> None:
     shop.signal.send(None, number=number, _async_wrapper=lambda _: lambda *_, **__: None)
 
@@ -357,6 +388,8 @@ ALL: list[Way] = [
     emit_with_another_observer,
     drain,
 ]
+
+UNOBSERVED: list[Way] = [emit_unobserved, emit_unobserved_async, emit_typed_unobserved]
 
 QUIET: frozenset[Way] = frozenset({emit_muted, send, send_async})
 """Those after which a handler may have been called by the sender, or by nobody."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -22,9 +23,11 @@ import pytest
 from madcrow_events import (
     Batch,
     Emission,
+    EventDispatcher,
     HandlerCancelledError,
     Plugin,
     SignalRegistry,
+    current_event,
     discover_plugins,
 )
 from madcrow_events.testing.recorder import fake_events
@@ -44,6 +47,7 @@ from support.inside import (
     is_of,
     keeping_frames,
     reason_of,
+    sending,
     serving,
 )
 from support.shops import LIMIT, Shop
@@ -63,10 +67,14 @@ class Interrupt(BaseException):
 def break_off(monkeypatch: pytest.MonkeyPatch) -> BreakOff:
     """Let a function raise the first time that it is called, and work as ever from then on."""
 
-    def break_off(owner: Any, name: str, error: type[BaseException] = MemoryError) -> list[None]:
+    def break_off(
+        owner: Any, name: str, error: type[BaseException] = MemoryError, *, at_its_end: bool = False
+    ) -> list[None]:
         def function(*arguments: Any, **options: Any) -> Any:
             if left:
                 left.clear()
+                if at_its_end:
+                    real(*arguments, **options)
                 raise error("broken off")
             return real(*arguments, **options)
 
@@ -154,6 +162,21 @@ def test_work_that_was_queued_for_a_thread_which_then_did_not_start_is_done(
         assert done == [True]
     monkeypatch.undo()
     shop.assert_all_is_well()
+
+
+def test_a_subscription_may_outlive_the_dispatcher_that_gathers_for_it() -> None:
+    shop = Shop()
+    subscription = shop.other.subscribe(len, batch=ONE)
+    shop.dispatcher.emit("other")
+    assert shop.dispatcher.drain(LIMIT)
+    gatherings = list(backlog_of(shop.dispatcher).gatherings.values())
+    assert shop.dispatcher.close(LIMIT)
+    shop.dispatcher = EventDispatcher(shop.signals)
+    gc.collect()
+    subscription.cancel()
+    del subscription
+    gc.collect()
+    assert [gathering.owner() for gathering in gatherings] == [None]  # type: ignore[misc]
 
 
 # Jobs
@@ -256,9 +279,12 @@ def test_what_has_ended_as_it_is_reported_as_lost_has_ended() -> None:
     shop.assert_all_is_well()
 
 
+@pytest.mark.parametrize("at_its_end", [False, True])
 @pytest.mark.parametrize("kind", ["background_async", "batch_async"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_report_that_is_broken_off_is_made_once(break_off: BreakOff, kind: str) -> None:
+def test_a_report_that_is_broken_off_is_made_once(
+    break_off: BreakOff, kind: str, at_its_end: bool
+) -> None:
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, told: heard.append(told))
         with shop.other.subscribe(getattr(shop, kind), **options):
@@ -273,8 +299,10 @@ def test_a_report_that_is_broken_off_is_made_once(break_off: BreakOff, kind: str
     options: Any = {"background": True} if kind == "background_async" else {"batch": ONE}
     heard: list[Any] = []
     emissions: list[Any] = []
-    room = calling if kind == "background_async" else calling_batches
-    left = break_off(room, "is_recorded")
+    if kind == "background_async":
+        left = break_off(calling, "record_in_branch", at_its_end=at_its_end)
+    else:
+        left = break_off(calling_batches, "record_in_batch", at_its_end=at_its_end)
     shop.run(main())
     assert not left
     assert [type(told["exception"]) for told in heard] == [MemoryError]
@@ -358,7 +386,7 @@ async def fail_by_emission(emission: Emission[Any]) -> None:
     raise ValueError
 
 
-@pytest.mark.parametrize("method", ["emit_async", "emit_typed_async"])
+@pytest.mark.parametrize("is_typed", [False, True])
 @pytest.mark.parametrize(
     ("handler", "options"),
     [
@@ -370,16 +398,19 @@ async def fail_by_emission(emission: Emission[Any]) -> None:
 )
 @pytest.mark.parametrize("name", ["_record", "leave"])
 def test_what_comes_up_after_an_awaited_handler_has_ended_is_its_emitters(
-    break_off: BreakOff, handler: Any, options: Any, method: str, name: str
+    break_off: BreakOff, handler: Any, options: Any, is_typed: bool, name: str
 ) -> None:
     shop = Shop()
     subscriptions = [shop.signal.subscribe(handler, weak=False, **options)]
     if name == "leave":
         subscriptions.append(shop.signal.subscribe(wait_a_moment, weak=False, **options))
     left = break_off(awaiting if name == "_record" else awaiting._Unfinished, name, Interrupt)
-    way: Any = shops.emit_async if method == "emit_async" else shops.emit_typed_async
+    dispatcher = shops.unobserved(shop)
     with pytest.raises(Interrupt):
-        way(shop, 1)
+        if is_typed:
+            shop.run(dispatcher.emit_typed_async(shop.signal, shops.Thing(number=1)))
+        else:
+            shop.run(dispatcher.emit_async(shop.signal, number=1))
     assert not left
     for subscription in subscriptions:
         subscription.cancel()
@@ -448,6 +479,17 @@ async def test_a_block_that_is_flushed_is_left_if_that_cannot_begin(
             monkeypatch.setattr(keeping_frames, "CURRENT", Refusing(keeping_frames.CURRENT))
     monkeypatch.undo()
     assert await shop.dispatcher.drain_async(LIMIT)
+
+
+async def test_a_send_that_cannot_begin_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop()
+    monkeypatch.setattr(sending, "CURRENT", Refusing(sending.CURRENT))
+    with pytest.raises(Interrupt):
+        await shop.other.send_async()
+    assert current_event() is None
+    assert await shop.other.send_async() == []
 
 
 @pytest.mark.parametrize("is_async", [False, True])

@@ -99,7 +99,7 @@ def fake(shop: Shop, number: int) -> None:
         shop.dispatcher.emit("thing_happened", number=number)
 
 
-WAYS = [*shops.ALL, record, fake, use_a_dispatcher]
+WAYS = [*shops.ALL, *shops.UNOBSERVED, record, fake, use_a_dispatcher]
 WIDE = {
     shops.emit_async,
     shops.emit_typed,
@@ -109,6 +109,7 @@ WIDE = {
     shops.emit_with_another_observer,
     shops.drain,
     shops.send_async,
+    shops.emit_unobserved_async,
     fake,
     record,
     use_a_dispatcher,
