@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
-from types import FunctionType
 from typing import TYPE_CHECKING
+
+from madcrow_events._interrupts import suppress_but_interrupts
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -28,7 +29,7 @@ else:  # pragma: no cover  # Windows
 
 def is_frozen() -> bool:
     """Whether something stands in the place of the clock by which event loops wait."""
-    return isinstance(time.monotonic, FunctionType)
+    return getattr(time.monotonic, "__self__", None) is not time
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def calling_later(
             function()
 
     def tell_loop() -> None:
-        with suppress(RuntimeError):  # the loop is closed
+        with suppress_but_interrupts(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(call)
 
     is_over = False

@@ -6,6 +6,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from madcrow_events._interrupts import is_interrupt
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -48,7 +50,8 @@ class Lock(RLock):
             function()
             return True
         finally:
-            try:  # noqa: SIM105  # nothing may come before the release that could be interrupted
+            try:  # nothing may come before the release that could be interrupted
                 self.release()
-            except RuntimeError:  # interrupted before it was acquired, or another thread has it
-                pass
+            except RuntimeError as error:  # interrupted before it was acquired, or another has it
+                if is_interrupt(error):
+                    raise

@@ -9,10 +9,14 @@ import math
 import sys
 import threading
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import monotonic
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events.exceptions import EventLoopError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
 
 __all__ = [
     "STRANGERS",
@@ -20,6 +24,7 @@ __all__ = [
     "check_for_awaiting",
     "greenlets",
     "is_of_another_greenlet",
+    "loop_to_wait_in",
     "other_library",
     "refuse",
 ]
@@ -34,13 +39,17 @@ def _in_trio() -> bool:
         return False
     try:
         current_task()
-    except RuntimeError:
+    except RuntimeError as error:
+        if is_interrupt(error):
+            raise
         return False
     # A loop of asyncio's may run in a task of trio's, and there may be tasks of asyncio's in that.
     asyncio: Any = sys.modules.get("asyncio")
     try:
         return asyncio is None or asyncio.current_task() is None
-    except RuntimeError:
+    except RuntimeError as error:
+        if is_interrupt(error):
+            raise
         return True
 
 
@@ -79,14 +88,29 @@ def check_for_awaiting(event: str) -> None:
     library = other_library()
     if library:
         raise refuse(event, library)
-    get_running_loop = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
-    try:
-        if get_running_loop is not None:
-            get_running_loop()
-            return
-    except RuntimeError:
-        pass
-    raise refuse(event, "")
+    get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    if get_running_loop is None or get_running_loop() is None:
+        raise refuse(event, "")
+
+
+def loop_to_wait_in() -> AbstractEventLoop:
+    """Return the event loop of the task that is about to wait.
+
+    Raises:
+        EventLoopError: asyncio does not run here.
+    """
+    library = other_library()
+    get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    loop: AbstractEventLoop | None = None
+    if not library and get_running_loop is not None:
+        loop = get_running_loop()
+    if loop is None:
+        raise EventLoopError(
+            f"waiting in a task needs asyncio, and {library or 'no event loop'} runs here: "
+            "wait in a thread, by wait(), drain() or close()",
+            library=library,
+        )
+    return loop
 
 
 def greenlets() -> str:

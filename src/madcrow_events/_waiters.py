@@ -14,10 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import calling_later, is_frozen, monotonic
-from madcrow_events._other_loops import other_library
-from madcrow_events.exceptions import EventLoopError, InvalidOptionError
+from madcrow_events._interrupts import suppress_but_interrupts
+from madcrow_events._other_loops import loop_to_wait_in
+from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 __all__ = ["LOOK_EVERY", "Listeners", "check_seconds"]
@@ -78,15 +80,17 @@ class Listeners:
             remaining = deadline - monotonic()
             if remaining <= 0:
                 return False
-            told = threading.Event()
-            self._callbacks.append(told.set)
+            # An event of `threading` has a lock of its own, which an interrupt leaves held.
+            told = threading.Lock()
+            told.acquire()  # whoever tells releases it
+            self._callbacks.append(told.release)
             try:
                 # Again, for it may have become so before anybody could be told.
                 if is_so():
                     return True
-                told.wait(min(remaining, self._look_every))
+                told.acquire(timeout=min(remaining, self._look_every))
             finally:
-                self._forget(told.set)
+                self._forget(told.release)
         return True
 
     async def wait_async(
@@ -101,19 +105,7 @@ class Listeners:
         """
         if is_so():
             return True
-        import asyncio  # noqa: PLC0415  # loaded when first needed
-
-        library = other_library()
-        try:
-            loop = None if library else asyncio.get_running_loop()
-        except RuntimeError:
-            loop = None
-        if loop is None:
-            raise EventLoopError(
-                f"waiting in a task needs asyncio, and {library or 'no event loop'} runs here: "
-                "wait in a thread, by wait() or drain()",
-                library=library,
-            )
+        loop = loop_to_wait_in()
         seconds = math.inf if timeout is None else timeout
         deadline = monotonic() + seconds
         # A loop may have a clock of its own, which a test lets run faster.
@@ -125,7 +117,7 @@ class Listeners:
             told = loop.create_future()
 
             def tell(told: asyncio.Future[None] = told) -> None:
-                with suppress(RuntimeError):  # the loop is closed
+                with suppress_but_interrupts(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(_resolve, told)
 
             self._callbacks.append(tell)

@@ -8,7 +8,6 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._moves import move_first
-from madcrow_events.emissions._emission import CO_COROUTINE
 from madcrow_events.emissions._frames import (
     CURRENT,
     Fields,
@@ -239,7 +238,7 @@ class _Held(Surroundings):
         dispatcher: Any = emission.dispatcher
         try:
             if raised.exit is not None:
-                dispatcher._emit_held(emission, CO_COROUTINE)
+                dispatcher._emit_held(emission)
             elif emission._values.awaiting:
                 await dispatcher._emit_held_async(emission)
             else:
@@ -247,7 +246,7 @@ class _Held(Surroundings):
                     await dispatcher._workers.set_aside_async(emission)
                 except BaseException as error:  # noqa: BLE001  # as above
                     raised.add(error, [])
-                dispatcher._emit_held(emission, CO_COROUTINE)
+                dispatcher._emit_held(emission)
         finally:
             del emission  # as in flush
 

@@ -21,7 +21,7 @@ from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
-from madcrow_events.emissions._emission import CO_COROUTINE, raise_failures
+from madcrow_events.emissions._emission import raise_failures
 from madcrow_events.emissions._frames import await_within, current, run_within, surroundings_of
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
@@ -395,12 +395,11 @@ class EventDispatcher:
             raise
         return emission
 
-    def _go_on(self, emission: Emission[Any], caller: int = 0) -> None:
+    def _go_on(self, emission: Emission[Any]) -> None:
         """Do what is left after the inline handlers, if there is a failure or a later handler.
 
         Args:
             emission: the emission.
-            caller: the flags of the code that failures are raised to.
         """
         if emission._plan.later:
             emission._values.extend(emission._plan.pending)
@@ -415,7 +414,7 @@ class EventDispatcher:
                 event = emission.event
                 del emission  # for this frame is part of the traceback
                 try:
-                    raise_failures(event, failures, caller)
+                    raise_failures(event, failures)
                 finally:
                     del failures
 
@@ -457,7 +456,7 @@ class EventDispatcher:
                 event = emission.event
                 del emission  # as above
                 try:
-                    raise_failures(event, failures, CO_COROUTINE)
+                    raise_failures(event, failures)
                 finally:
                     del failures
 
@@ -477,16 +476,15 @@ class EventDispatcher:
         """
         return Deferral(self, scope)
 
-    def _emit_held(self, emission: Emission[Any], caller: int = 0) -> None:
+    def _emit_held(self, emission: Emission[Any]) -> None:
         """Emit, as `emit` would have, what has been held back.
 
         Args:
             emission: what has been.
-            caller: the flags of the code that failures are raised to.
         """
         held = emission._values
         try:
-            run_within(held.frame, self._emit_again, emission, caller)
+            run_within(held.frame, self._emit_again, emission)
         except BaseException as error:
             emission._abandon(error)
             raise
@@ -494,12 +492,12 @@ class EventDispatcher:
             _let_go(emission, held)
             del emission, held  # as in emit
 
-    def _emit_again(self, emission: Emission[Any], caller: int) -> None:
+    def _emit_again(self, emission: Emission[Any]) -> None:
         payload, context, keywords = _payload_again(emission)
         try:
             call_all(emission, self, emission.signal, emission.sender, payload, context, keywords)
             if emission._failures is not None:
-                self._go_on(emission, caller)
+                self._go_on(emission)
         finally:
             del emission  # as in emit
 

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ class Interrupter:
         self.raised = self.error(f"interrupt {self.hits}")
         self.keep.append(self.raised)
         raise self.raised
+
+    def note(self, message: str) -> None:
+        """Count what is told by its type only."""
+        self.told_by_type += "was interrupted by TimeLimit" in message
 
     def run(self, way: Way, shop: Shop, number: int) -> bool:
         """Return whether it was interrupted, and wherever that came up is no matter here."""
@@ -158,17 +163,22 @@ def is_not_ours(frame: Any) -> bool:
 
 
 class Keeper(logging.Handler):
-    """Keeps which exceptions were logged, without a lock that an interrupt could leave held."""
+    """Keeps which exceptions were logged, without a lock that an interrupt could leave held.
 
-    def __init__(self, interrupter: Interrupter) -> None:
+    Args:
+        ids: where their ids are put.
+        note: called with each message.
+    """
+
+    def __init__(self, ids: set[int], note: Callable[[str], object] = str) -> None:
         super().__init__()
-        self.interrupter = interrupter
+        self.ids = ids
+        self.note = note
 
     def handle(self, record: logging.LogRecord) -> bool:
-        if "was interrupted by TimeLimit" in record.getMessage():
-            self.interrupter.told_by_type += 1
+        self.note(record.getMessage())
         if record.exc_info:
-            self.interrupter.logged.update(map(id, all_in(record.exc_info[1])))
+            self.ids.update(map(id, all_in(record.exc_info[1])))
         return True
 
 
@@ -187,8 +197,8 @@ def main(name: str, count: str, seed: str) -> None:
     interrupter = Interrupter(error, int(seed))
     logger = logging.getLogger("madcrow_events")
     logger.propagate = False
-    logger.addHandler(Keeper(interrupter))
-    logging.getLogger("asyncio").addHandler(Keeper(interrupter))
+    logger.addHandler(Keeper(interrupter.logged, interrupter.note))
+    logging.getLogger("asyncio").addHandler(Keeper(interrupter.logged))
     logging.getLogger("asyncio").propagate = False
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
         logger.isEnabledFor(level)

@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import PathDistribution
@@ -37,6 +38,7 @@ from support.inside import (
     Backlog,
     Held,
     Job,
+    Listeners,
     Turn,
     awaiting,
     backlog_of,
@@ -177,6 +179,76 @@ def test_a_subscription_may_outlive_the_dispatcher_that_gathers_for_it() -> None
     del subscription
     gc.collect()
     assert [gathering.owner() for gathering in gatherings] == [None]  # type: ignore[misc]
+
+
+def test_what_interrupts_the_start_of_a_thread_reaches_the_emitter_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, ring: Any
+) -> None:
+    """Python's own condition gives an error of its own for a lock that it does not hold then."""
+
+    def release(condition: threading.Condition) -> Any:
+        state = real(condition)
+        if threading.current_thread() is threading.main_thread() and not rung:
+            rung.append(True)
+            ring()
+        return state
+
+    rung: list[bool] = []
+    real = threading.Condition._release_save  # type: ignore[attr-defined]
+    shop = Shop()
+    monkeypatch.setattr(threading.Condition, "_release_save", release)
+    with pytest.raises(TimeLimit):
+        shops.emit(shop, 1)
+    assert rung
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_who_waits_in_a_thread_is_not_held_up_by_who_was_interrupted_as_it_told(
+    ring: Any, place: int
+) -> None:
+    """The lock in an event of Python's own would stay held; the one here is a plain one."""
+
+    def profile(frame: Any, event: str, _argument: object) -> None:
+        if event == "c_return" and frame.f_code is Listeners.tell.__code__:
+            places.append(frame.f_lineno)
+            if len(places) == place:
+                ring()
+
+    places: list[int] = []
+    listeners = Listeners()
+    waiting = threading.Thread(target=listeners.wait, args=(lambda: False, 0.2))
+    waiting.start()
+    while not listeners._callbacks:
+        time.sleep(0.001)
+    sys.setprofile(profile)
+    try:
+        listeners.tell()
+    except TimeLimit:
+        pass
+    finally:
+        sys.setprofile(None)
+    waiting.join(LIMIT)
+    assert len(places) >= place
+    assert not waiting.is_alive()
+
+
+def test_a_batch_is_not_handled_by_the_limits_of_a_subscription_that_is_gone() -> None:
+    """What forgets them is a weak-reference callback, which an interrupt may break off."""
+    shop = Shop()
+    subscription = shop.other.subscribe(len, batch=Batch(1000, LIMIT))
+    shop.dispatcher.emit("other")
+    gatherings = backlog_of(shop.dispatcher).gatherings
+    (key,) = (key for key in gatherings if key[0] == id(subscription))
+    left = gatherings[key]
+    assert shop.dispatcher.drain(LIMIT)
+    subscription.cancel()
+    del subscription
+    gc.collect()
+    subscription = shop.other.subscribe(len, batch=ONE)
+    gatherings[id(subscription), key[1]] = left
+    assert shop.dispatcher.emit("other").wait(LIMIT)
+    assert left not in gatherings.values()
 
 
 # Jobs
@@ -534,11 +606,13 @@ class TimeLimit(Exception):
     """As what task queues raise when a job takes too long."""
 
 
-@pytest.fixture
-def ring() -> Iterator[Callable[..., Any]]:
+@pytest.fixture(params=["each time", "once"])
+def ring(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """What lets a time limit come up."""
 
     def handle(*_arguments: object) -> None:
+        if request.param == "once":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise TimeLimit
 
     def ring(*_arguments: object) -> None:

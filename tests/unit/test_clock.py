@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -20,9 +21,20 @@ REAL_CLOCK = partial(time.monotonic)
 ENOUGH = 10  # seconds, in which each of these tests has long ended
 
 
-@pytest.fixture(params=["stopped", "stopped at the Epoch", "with asyncio's going on"])
+STAND_INS = {
+    "a mock": mock.Mock(return_value=5.0),
+    "a method": [5.0].__len__,
+    "a lambda": lambda: 5.0,
+}
+
+
+@pytest.fixture(
+    params=["stopped", "stopped at the Epoch", "with asyncio's going on", *STAND_INS],
+)
 def stopped_clock(request: pytest.FixtureRequest) -> Any:
     """Return a block in which the clock stands still."""
+    if request.param in STAND_INS:
+        return mock.patch.object(time, "monotonic", STAND_INS[request.param])
     moment = "1970-01-01" if "Epoch" in request.param else "2020-01-01"
     return freezegun.freeze_time(moment, real_asyncio="asyncio" in request.param)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dis
+import logging
 import os
 import signal
 import sys
@@ -21,10 +22,11 @@ from typing import Any
 import pytest
 
 import madcrow_events
-from madcrow_events import Batch, Emission, EventDispatcher
+from madcrow_events import Batch, Emission, EventDispatcher, event_scope
 from madcrow_events.testing.recorder import fake_events, record_events
 from support import shops
 from support.inside import Backlog, Gathering, backlog_of
+from support.interrupting import Keeper, all_in
 from support.shops import LIMIT, Shop, Way
 
 PACKAGE = f"{Path(madcrow_events.__file__).parent}{os.sep}"
@@ -45,12 +47,19 @@ class TimeLimit(Exception):
     """As what task queues raise when a job takes too long."""
 
 
+class Stopped(RuntimeError):
+    """Of the kind that is expected, and made the best of, in many places."""
+
+
+KINDS = (Interrupt, TimeLimit, Stopped)
+
+
 class Interrupter:
     """Sends a signal at the so-and-so-many-th place in the package where its handler could run."""
 
     def __init__(self, place: int, error: type[BaseException]) -> None:
         self.left = place
-        self.error = error
+        self.error = error("time is up")
 
     def __call__(self, frame: Any, event: str, argument: Any) -> None:
         name = frame.f_code.co_filename
@@ -68,20 +77,37 @@ class Interrupter:
                 signal.raise_signal(signal.SIGALRM)
 
     def _handle(self, *_arguments: object) -> None:
-        raise self.error("time is up")
+        raise self.error
 
-    def run(self, act: Callable[[], object]) -> BaseException | None:
-        """Do something; return what came through, if anything did."""
+    def run(self, act: Callable[[], object]) -> set[int]:
+        """Do something; return the ids of what came through."""
         before = signal.signal(signal.SIGALRM, self._handle)
         sys.setprofile(self)
         try:
             act()
-        except (Interrupt, TimeLimit) as error:
-            return error.with_traceback(None)
+        except BaseException as error:
+            if self.left > 0:
+                raise
+            # A frame of a traceback holds the block that was cut off, which lives as long.
+            return {id(part.with_traceback(None)) for part in all_in(error)}
         finally:
             sys.setprofile(None)
             signal.signal(signal.SIGALRM, before)
-        return None
+        return set()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[int]]:
+    """The ids of all exceptions that were logged, or raised in a finalizer."""
+    ids: set[int] = set()
+    keeper = Keeper(ids)
+    loggers = [logging.getLogger(name) for name in ("madcrow_events", "asyncio")]
+    for logger in loggers:
+        logger.addHandler(keeper)
+    monkeypatch.setattr(sys, "unraisablehook", lambda it: ids.add(id(it.exc_value)))
+    yield ids
+    for logger in loggers:
+        logger.removeHandler(keeper)
 
 
 def use_a_dispatcher(shop: Shop, number: int) -> None:
@@ -99,7 +125,32 @@ def fake(shop: Shop, number: int) -> None:
         shop.dispatcher.emit("thing_happened", number=number)
 
 
-WAYS = [*shops.ALL, *shops.UNOBSERVED, record, fake, use_a_dispatcher]
+def isolate(shop: Shop, number: int) -> None:
+    with shop.signals.isolated(empty=number > 1):
+        shop.signals.signal("thing_happened")
+        shop.dispatcher.emit("thing_happened", number=number)
+
+
+def nest_scopes(shop: Shop, number: int) -> None:
+    with event_scope(request_id="of another"), event_scope(ip_address="10.0.0.1"):
+        shop.dispatcher.emit("thing_happened", number=number)
+
+
+def defer_in_a_scope(shop: Shop, number: int) -> None:
+    with event_scope(request_id="of another"), shop.dispatcher.deferred():
+        shop.dispatcher.emit("thing_happened", number=number)
+
+
+WAYS = [
+    *shops.ALL,
+    *shops.UNOBSERVED,
+    isolate,
+    nest_scopes,
+    defer_in_a_scope,
+    record,
+    fake,
+    use_a_dispatcher,
+]
 WIDE = {
     shops.emit_async,
     shops.emit_typed,
@@ -116,7 +167,7 @@ WIDE = {
 }
 """Those that take long, and have most places in common with others."""
 
-ERRORS = {"in turn": None, "Interrupt": Interrupt, "TimeLimit": TimeLimit}
+ERRORS = {"in turn": None, **{kind.__name__: kind for kind in KINDS}}
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
@@ -130,7 +181,7 @@ ERRORS = {"in turn": None, "Interrupt": Interrupt, "TimeLimit": TimeLimit}
         for error in ERRORS
     ],
 )
-def test_all_is_well_after_an_interrupt_at_any_place(way: Way, error: str) -> None:
+def test_all_is_well_after_an_interrupt_at_any_place(way: Way, error: str, told: set[int]) -> None:
     place = 0
     bad = []
     while True:
@@ -138,16 +189,18 @@ def test_all_is_well_after_an_interrupt_at_any_place(way: Way, error: str) -> No
         shop = Shop()
         way(shop, 1)  # what is made when first needed
         assert shop.dispatcher.drain(LIMIT)
-        interrupter = Interrupter(place, ERRORS[error] or (Interrupt, TimeLimit)[place % 2])
-        raised = interrupter.run(lambda shop=shop: way(shop, 2))
+        interrupter = Interrupter(place, ERRORS[error] or KINDS[place % len(KINDS)])
+        told.clear()
+        reached = interrupter.run(lambda shop=shop: way(shop, 2))
         shop.close_loops()
         if interrupter.left > 0:
             break
         try:
             shop.assert_all_is_well()
             shop.assert_accounted_for(2, returned=False)
+            assert id(interrupter.error) in reached | told | shop.told(), "nobody was told"
         except BaseException as problem:
-            bad.append((place, repr(raised), repr(problem)[:150]))
+            bad.append((place, repr(interrupter.error), repr(problem)[:150]))
         shop.dispatcher.close(0.1)
     print(place, bad[:40])
     assert not bad

@@ -28,6 +28,7 @@ from madcrow_events._other_loops import (
     STRANGERS,
     check_for_awaiting,
     greenlets,
+    loop_to_wait_in,
     other_library,
     refuse,
 )
@@ -512,7 +513,9 @@ class Workers:
 
         Raises:
             WouldDeadlockError: a handler that is pending calls it.
+            EventLoopError: asyncio does not run here.
         """
+        loop_to_wait_in()
         await self.drain_async(None)
         self._is_closed = True
         await self.drain_async(None)  # once more, as in `close`

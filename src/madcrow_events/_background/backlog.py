@@ -7,6 +7,7 @@ single operations cannot be interrupted.
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from contextlib import suppress
@@ -18,7 +19,7 @@ from madcrow_events._background import exit as _exit
 from madcrow_events._background.batching import Gathering, Turn
 from madcrow_events._background.threads import Alarm, keep_time, serve, work, work_off
 from madcrow_events._clock import monotonic
-from madcrow_events._interrupts import is_interrupt
+from madcrow_events._interrupts import interrupt_behind, suppress_but_interrupts
 from madcrow_events._locks import Lock
 from madcrow_events._moves import move_all, move_last
 from madcrow_events._other_loops import NativeThread, greenlets
@@ -171,13 +172,14 @@ class Backlog:
         owner = job.owner
         key = (id(owner), id(loop))
         gathering = self.gatherings.get(key)  # which holds the loop, so that its id is not reused
-        if gathering is None:
+        if gathering is None or gathering.owner() is not owner:
             limits: Any = owner.batch
             made = Gathering(self, limits, loop, is_async=job.subscription._shape.is_async)
-            gathering = self.gatherings.setdefault(key, made)
-            if gathering is made:  # pragma: no branch  # or another thread was faster
-                made.owner = weakref.ref(owner, _forget(weakref.ref(self), key))
-                self._forget_closed_loops()
+            made.owner = weakref.ref(owner, _forget(weakref.ref(self), key))
+            if gathering is not None:  # of one that is gone: an interrupt kept that from being told
+                self.gatherings.pop(key, None)
+            gathering = self.gatherings.setdefault(key, made)  # another thread may be faster
+            self._forget_closed_loops()
         gathering.add(job)
 
     def _forget_closed_loops(self) -> None:
@@ -211,7 +213,7 @@ class Backlog:
 
     def _tell_timer(self, alarm: Alarm | None) -> None:
         self.alarms.put(alarm)
-        with suppress(RuntimeError):  # it is to look already
+        with suppress_but_interrupts(RuntimeError):  # it is to look already
             self.bell.release()
 
     def _start_timer(self) -> bool:
@@ -284,6 +286,7 @@ class Backlog:
         Returns:
             The thread; None if none can be started, as at the exit of the interpreter.
         """
+        handled = sys.exception()
         permit: list[None] = []
         unbegun: list[None] = [None]
         # A loop of asyncio's in a greenlet would seem to run in all greenlets of its thread.
@@ -300,9 +303,10 @@ class Backlog:
                 with suppress(ValueError):
                     threads.remove(thread)
                 move_all(permit, startable)
-            if isinstance(error, IndexError | RuntimeError | MemoryError) and not is_interrupt(
-                error
-            ):
+            interrupt = interrupt_behind(error, handled)
+            if interrupt is not None and interrupt is not error:
+                raise interrupt from None
+            if interrupt is None and isinstance(error, IndexError | RuntimeError | MemoryError):
                 return None
             raise
         return thread
@@ -341,7 +345,7 @@ class Backlog:
         for _ in self.threads:
             self.queue.put(None)
         for loop in self.loop:
-            with suppress(RuntimeError):
+            with suppress_but_interrupts(RuntimeError):  # it is closed
                 loop.call_soon_threadsafe(loop.stop)
         _exit.forget(self)
 

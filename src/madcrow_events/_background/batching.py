@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import monotonic
-from madcrow_events._interrupts import raise_exit
+from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all, move_first, move_last
 from madcrow_events._text import type_name
@@ -70,7 +70,7 @@ class Gathering:
         self.loop = loop
         self.limits = limits
         self.is_async = is_async
-        self.owner: weakref.ref[Subscription] | None = None
+        self.owner: weakref.ref[Subscription]
         self.waiting: deque[Job] = deque()
         self.token: list[None] = [None]  # for whoever has the turn
         self._is_alarmed = False
@@ -348,12 +348,14 @@ def _free_places(jobs: list[Job]) -> None:
 
 def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
     """Count a batch as done, and empty the list, which frames below name."""
+    is_for_the_program = False
     if failure is not None:
+        is_for_the_program = is_exit(failure.exception)
         jobs[-1].emission._let_go((failure,))
     while jobs:
         jobs.pop(0).end()
-    if failure is not None:
-        raise_exit(failure.exception)
+    if failure is not None and is_for_the_program:
+        raise failure.exception
 
 
 def _keep(jobs: list[Job], value: Any) -> None:

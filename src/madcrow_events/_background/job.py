@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background.batching import call_batch_here
-from madcrow_events._interrupts import raise_exit
+from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import handler_name, type_name
@@ -93,6 +93,7 @@ class Job:
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
         failure = run_branch(self.branch, self.subscription, self.handler)
+        is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
         try:
             if failure is not None:
@@ -102,14 +103,15 @@ class Job:
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
-            if failure is not None:
-                raise_exit(failure.exception)
+            if failure is not None and is_for_the_program:
+                raise failure.exception
             del self, failure  # which the traceback of the failure would keep
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
         await_branch = load_async_loop().await_branch
         failure = await await_branch(self.branch, self.subscription, self.handler)
+        is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
         self.free_place()  # now, for the announcement may need one
         if failure is not None:
@@ -119,8 +121,8 @@ class Job:
                 log_unannounced(self.emission.event, error)
             self.emission._let_go((failure,))
         self.end()
-        if failure is not None:
-            raise_exit(failure.exception)
+        if failure is not None and is_for_the_program:
+            raise failure.exception
 
     def begin(self) -> None:
         """Make a task of an async handler; called in the loop's thread."""
@@ -177,8 +179,6 @@ class Job:
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report a handler that will not come to its end; nobody begins with it any more."""
         self.ticket.clear()
-        if id(self) not in self.backlog.jobs:
-            return
         ours: list[None] = []
         error = HandlerCancelledError(reason)
         error.__cause__ = cause

@@ -64,14 +64,15 @@ def work_off(taken: list[Job | Turn | None]) -> None:
 
 
 def _work_off(taken: list[Job | Turn | None]) -> None:
-    for job in filter(None, taken):
+    job: Job | Turn | None
+    for job in [it for it in taken if it is not None]:
         job.work_off()
     taken.clear()
     job = None  # which the traceback of a failure would keep
 
 
 def _lose(taken: list[Job | Turn | None], error: BaseException) -> None:
-    for job in filter(None, taken):
+    for job in [it for it in taken if it is not None]:
         job.lose("it was interrupted", error)
     taken.clear()
     log(logging.ERROR, "a background worker was interrupted by %s", type_name(type(error)))

@@ -47,7 +47,7 @@ _enter = CURRENT.set
 _leave = CURRENT.reset
 _Task = asyncio.Task
 _modules = sys.modules
-_get_running_loop = asyncio.get_running_loop
+_get_running_loop = asyncio._get_running_loop
 _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
@@ -127,10 +127,9 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         BaseException: what a handler raised that is no `Exception`, if none has suspended.
         EventLoopError: asyncio does not run here.
     """
-    try:
-        loop = _get_running_loop()
-    except RuntimeError:
-        raise refuse(emission.event, other_library()) from None
+    loop = _get_running_loop()
+    if loop is None:
+        raise refuse(emission.event, other_library())
     if "trio" in _modules and other_library():  # in the thread of an asyncio loop, as its guest
         raise refuse(emission.event, "trio")
     values, sender = emission._values, emission.sender
@@ -481,7 +480,7 @@ async def _limited(
         async with limit:
             if is_frozen():
                 with calling_later(
-                    _get_running_loop(), seconds, partial(limit.reschedule, -math.inf)
+                    asyncio.get_running_loop(), seconds, partial(limit.reschedule, -math.inf)
                 ):
                     value = await coroutine
             else:

@@ -35,7 +35,7 @@ from madcrow_events.emissions._frames import (
     surround,
     surroundings_of,
 )
-from madcrow_events.emissions._lingering import let_go
+from madcrow_events.emissions._lingering import is_inside, let_go
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
     ContextTypeError,
@@ -49,6 +49,7 @@ from madcrow_events.models import BaseEventContext, GenericEventContext
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
+    from types import FrameType
     from uuid import UUID
 
     from madcrow_events.dispatcher import EventDispatcher
@@ -237,11 +238,10 @@ class Emission(Generic[PayloadT_co]):
                 is a coroutine or a generator, which that cannot leave.
             HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
         """
-        caller = sys._getframe(1).f_code.co_flags
         event, failures = self.event, self.failures
         del self  # for this frame is part of the traceback
         try:
-            raise_failures(event, failures, caller)
+            raise_failures(event, failures)
         finally:
             del failures
 
@@ -305,7 +305,8 @@ class Emission(Generic[PayloadT_co]):
 
     def _let_go(self, failures: Iterable[HandlerFailure]) -> None:
         """Break the circle of this emission, its failures, and what their tracebacks name."""
-        let_go((failure.exception for failure in failures), Emission)
+        is_raised = self.dispatcher is None or self.dispatcher.on_error == "raise"
+        let_go((it.exception for it in failures), Emission, keep_variables=is_raised)
 
     def _own_failures(self) -> tuple[HandlerFailure, ...]:
         """Return the failures of handlers that the emitter called or awaited."""
@@ -461,13 +462,12 @@ def current_event() -> Emission[Any] | None:
     return None if frame is None else emission_of(frame)
 
 
-def raise_failures(event: str, failures: tuple[HandlerFailure, ...], caller: int) -> None:
+def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
     """Raise what handlers raised; do nothing if there is none.
 
     Args:
         event: the name of the event.
         failures: what they raised.
-        caller: the flags of the code that it is raised to, which say whether it is a coroutine.
 
     Raises:
         Exception: the one of a single failure, as it is.
@@ -477,7 +477,7 @@ def raise_failures(event: str, failures: tuple[HandlerFailure, ...], caller: int
     errors = [_raisable(failure) for failure in failures]
     try:
         if len(errors) == 1:
-            if place := _place_it_cannot_leave(errors[0], caller):
+            if place := _place_it_cannot_leave(errors[0]):
                 raise HandlerErrors(
                     f"handler {handler_name(failures[0].handler)} of {event} raised "
                     f"{type_name(type(errors[0]))}, which cannot leave {place}, and so comes in "
@@ -492,17 +492,21 @@ def raise_failures(event: str, failures: tuple[HandlerFailure, ...], caller: int
         del errors, failures  # for this frame is part of the traceback
 
 
-def _place_it_cannot_leave(error: Exception, caller: int) -> str:
-    """Return what would replace an exception that passes through it; empty if it does not."""
-    if caller & CO_ASYNC_GENERATOR:
-        return (
-            "an async generator" if isinstance(error, (StopIteration, StopAsyncIteration)) else ""
-        )
-    if not isinstance(error, StopIteration):
+def _place_it_cannot_leave(error: Exception) -> str:
+    """Return what would replace an exception that passes through it; empty if nothing does."""
+    if not isinstance(error, (StopIteration, StopAsyncIteration)):
         return ""
-    if caller & CO_COROUTINE:
-        return "a coroutine"
-    return "a generator" if caller & CO_GENERATOR else ""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        flags = frame.f_code.co_flags
+        if flags & CO_ASYNC_GENERATOR:
+            return "an async generator"
+        if isinstance(error, StopIteration) and flags & (CO_COROUTINE | CO_GENERATOR):
+            return "a coroutine" if flags & CO_COROUTINE else "a generator"
+        if not is_inside(frame):
+            break
+        frame = frame.f_back
+    return ""
 
 
 def _raisable(failure: HandlerFailure) -> Exception:

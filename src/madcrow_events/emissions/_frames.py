@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from typing_extensions import TypeVar
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._logs import tell_frame_by
 
 if TYPE_CHECKING:
@@ -159,7 +160,9 @@ class Branch:
 
         try:
             return asyncio.current_task() is not self.task
-        except RuntimeError:  # in a thread without a loop
+        except RuntimeError as error:  # in a thread without a loop
+            if is_interrupt(error):
+                raise
             return False
 
     def of_others(self) -> Branch:
@@ -244,9 +247,16 @@ def current() -> Frame | None:
     """Return the innermost frame of this context, past blocks that an interrupt has cut off."""
     frame = CURRENT.get(None)
     while isinstance(frame, Surroundings) and frame.is_forsaken():
-        forsaken, frame = frame, frame._before
+        forsaken, frame = frame, _entered(frame._before)
         CURRENT.set(frame)  # type: ignore[arg-type]  # None is the same as left empty
         forsaken.forsake()
+    return frame
+
+
+def _entered(frame: Frame | None) -> Frame | None:
+    """Return the frame, or the one that came back when it was left before those in it."""
+    while isinstance(frame, Surroundings) and frame._left is not None:
+        (frame,) = frame._left
     return frame
 
 
@@ -289,21 +299,20 @@ def _leave(frame: Surroundings) -> None:
         CURRENT.reset(token)
     except ValueError:  # it is another context
         pass
-    except RuntimeError:  # that was done, and what came after it was interrupted
+    except RuntimeError as error:  # that was done, and what came after it was interrupted
+        if is_interrupt(error):
+            raise
         frame._token = frame._block = None
         return
     else:
         if current is frame and not (isinstance(back, Surroundings) and back._left):
             frame._token = frame._block = None
             return  # the last to begin is the first to end, as nearly always
-    while isinstance(back, Surroundings) and back._left is not None:
-        (back,) = back._left
+    back = _entered(back)
     if current is not frame:
         # A block that began in it goes on, and must not come back to it.
         frame._left = (back,)
-        back = current
-    while isinstance(back, Surroundings) and back._left is not None:
-        (back,) = back._left
+        back = _entered(current)
     if back is not CURRENT.get(None):
         CURRENT.set(back)  # type: ignore[arg-type]  # as above
     frame._token = frame._block = None

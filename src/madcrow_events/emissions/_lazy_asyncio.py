@@ -85,11 +85,6 @@ def applications_loop() -> AbstractEventLoop | None:
 def running_loop() -> AbstractEventLoop | None:
     """Return the event loop that runs in this thread, if one does."""
     # Looked up, not imported: who has not loaded asyncio, or not to the end, runs no loop.
-    get_running_loop = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
-    if get_running_loop is None:
-        return None
-    try:
-        loop: AbstractEventLoop = get_running_loop()
-    except RuntimeError:
-        return None
-    return None if is_of_another_greenlet(loop) else loop
+    get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    loop: AbstractEventLoop | None = None if get_running_loop is None else get_running_loop()
+    return None if loop is None or is_of_another_greenlet(loop) else loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from madcrow_events import (
     Emission,
     EventDispatcher,
+    GenericEventContext,
     HandlerCancelledError,
     HandlerErrors,
     LoginEventContext,
@@ -179,9 +181,10 @@ async def test_where_none_can_be_raised_it_comes_in_a_group_that_names_its_handl
 
 
 @pytest.mark.guarantee("F2")
+@pytest.mark.parametrize("way", ["raise_for_failures", "emit", "emit_typed"])
 @pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
 async def test_what_is_raised_of_an_emission_passes_through_its_caller(
-    dispatcher: EventDispatcher, error: type[Exception]
+    dispatcher: EventDispatcher, error: type[Exception], way: str
 ) -> None:
     """Each of these would replace the one or the other by a `RuntimeError` that tells nothing."""
 
@@ -189,16 +192,23 @@ async def test_what_is_raised_of_an_emission_passes_through_its_caller(
         raise error
 
     async def coroutine() -> None:
-        emission.raise_for_failures()
+        raises()
 
     def generator() -> Any:
-        yield emission.raise_for_failures()
+        yield raises()
 
     async def async_generator() -> Any:
-        yield emission.raise_for_failures()
+        yield raises()
 
     dispatcher.signals.signal("thing_happened").subscribe(failing)
-    emission = dispatcher.emit("thing_happened")
+    raising = dispatcher.with_options(on_error="raise")
+    raises: Any = {
+        "raise_for_failures": dispatcher.emit("thing_happened").raise_for_failures,
+        "emit": partial(raising.emit, "thing_happened"),
+        "emit_typed": partial(
+            raising.emit_typed, "thing_happened", GenericEventContext(event_type="thing_happened")
+        ),
+    }[way]
     expected = HandlerErrors if error is StopIteration else StopAsyncIteration
     with pytest.raises(expected):
         await coroutine()
@@ -206,6 +216,19 @@ async def test_what_is_raised_of_an_emission_passes_through_its_caller(
         list(generator())
     with pytest.raises(HandlerErrors, match="async generator"):
         await anext(async_generator())
+
+
+@pytest.mark.guarantee("F2")
+def test_so_it_is_at_the_end_of_a_block(dispatcher: EventDispatcher) -> None:
+    def generator() -> Any:
+        with raising.deferred():
+            raising.emit("thing_happened")
+            yield
+
+    dispatcher.signals.signal("thing_happened").subscribe(runs_out)
+    raising = dispatcher.with_options(on_error="raise")
+    with pytest.raises(HandlerErrors, match="a generator"):
+        list(generator())
 
 
 @pytest.mark.guarantee("F3")

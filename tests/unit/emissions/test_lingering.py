@@ -23,6 +23,7 @@ from madcrow_events import (
     HandlerTimeoutError,
     SignalRegistry,
 )
+from madcrow_events.testing.recorder import record_events
 
 
 class Payload:
@@ -75,6 +76,40 @@ class Service:
         except ValueError as error:
             raise HandlerErrors("a group", [error]) from None
 
+    def in_a_list(self, emission: Emission) -> None:
+        self.save([emission], {"emission": None})
+
+    def in_a_mapping(self, emission: Emission) -> None:
+        self.save([], {"emission": emission})
+
+    def save(self, emissions: list[Any], by_name: dict[str, Any]) -> None:
+        del self, emissions
+        Command(by_name).run()
+
+    def in_an_object(self, emission: Emission) -> None:
+        command = Command(emission)
+        del self, emission
+        command.run()
+
+    def in_a_closure(self, emission: Emission) -> None:
+        def inner() -> Any:
+            return lambda: emission
+
+        kept = inner()
+        self.fail()
+        kept()
+
+    def in_a_method(self, emission: Emission) -> None:
+        wait = emission.wait
+        del emission
+        self.fail()
+        wait()
+
+    def in_a_block(self, sender: Any, **context: Any) -> None:
+        with EventDispatcher(SignalRegistry()).deferred() as deferral:
+            deferral.discard()
+            self.fail()
+
     async def async_keywords(self, sender: Any, **context: Any) -> None:
         self.fail()
 
@@ -93,8 +128,20 @@ class Service:
     def batch(self, batch: list[Any]) -> None:
         self.fail()
 
+    def batch_of_emissions(self, batch: list[Emission]) -> None:
+        self.fail()
+
     async def async_batch(self, batch: list[Any]) -> None:
         self.fail()
+
+
+class Command:
+    def __init__(self, subject: Any) -> None:
+        self.subject = subject
+
+    def run(self) -> None:
+        Service.calls += 1
+        raise ValueError("on purpose")
 
 
 class Observer:
@@ -116,10 +163,14 @@ class Story(NamedTuple):
         return "-".join([self.method, self.emit, *self.options])
 
 
+HOLDING = [
+    *("in_a_list", "in_a_mapping", "in_an_object", "in_a_closure", "in_a_method", "in_a_block"),
+]
 PLAIN = ["keywords", "model", "field", "emission", "closure", "empty_cell", "chained", "several"]
 ASYNC = ["async_keywords", "async_model", "async_emission"]
+BATCHES = ["batch", "batch_of_emissions", "async_batch"]
 STORIES = [
-    *(Story(method, "emit") for method in PLAIN),
+    *(Story(method, "emit") for method in PLAIN + HOLDING),
     *(Story(method, "emit_typed") for method in PLAIN),
     *(Story(method, "emit_async") for method in PLAIN + ASYNC),
     *(Story(method, "emit_typed_async") for method in PLAIN + ASYNC),
@@ -127,7 +178,7 @@ STORIES = [
     *(Story(method, "deferred_async") for method in PLAIN + ASYNC),
     *(Story(method, "wait") for method in ASYNC),
     *(Story(method, "wait", {"background": True}) for method in PLAIN + ASYNC),
-    *(Story(method, "wait", {"batch": Batch(max_size=1)}) for method in ["batch", "async_batch"]),
+    *(Story(method, "wait", {"batch": Batch(max_size=1)}) for method in BATCHES),
     Story("slow", "emit_async", {"timeout": 0.001}),
     Story("slow", "wait", {"timeout": 0.001, "background": True}),
 ]
@@ -268,19 +319,37 @@ def test_who_holds_the_emission_has_the_whole_traceback(
 
 
 @pytest.mark.guarantee("F1")
-def test_variables_of_a_handler_that_holds_nothing_of_the_emission_stay(
-    signals: SignalRegistry, dispatcher: EventDispatcher
+@pytest.mark.parametrize("on_error", ["log", "raise"])
+def test_variables_stay_for_a_debugger_where_a_failure_is_raised(
+    monkeypatch: pytest.MonkeyPatch, signals: SignalRegistry, on_error: Any
 ) -> None:
-    """A debugger shows them, and an error tracker sends them."""
+    """If the handler holds nothing of the emission; error trackers see them in the log."""
 
     def failing(payload: str) -> None:
         raise ValueError(payload)
 
+    def look(record: logging.LogRecord) -> bool:
+        seen.append(variables_of(record.exc_info[1]))  # type: ignore[index,arg-type]
+        return True
+
+    seen: list[dict[str, Any]] = []
     signals.signal("happened")
     signals.subscribe("happened", failing)
-    (failure,) = dispatcher.emit("happened", payload="it").failures
-    *_, (frame, _) = traceback.walk_tb(failure.exception.__traceback__)
-    assert frame.f_locals == {"payload": "it"}
+    monkeypatch.setattr(logging.getLogger("madcrow_events"), "filters", [look])
+    dispatcher = EventDispatcher(signals, on_error=on_error)
+    with record_events(signals=signals) as recorder:
+        try:
+            dispatcher.emit("happened", payload="it")
+        except ValueError:
+            pass
+    (failure,) = recorder.emissions[0].failures
+    assert seen == [{"payload": "it"}]
+    assert variables_of(failure.exception) == ({"payload": "it"} if on_error == "raise" else {})
+
+
+def variables_of(error: BaseException) -> dict[str, Any]:
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return dict(frame.f_locals)
 
 
 @pytest.mark.guarantee("F1")

@@ -62,6 +62,22 @@ def mixed(signal: EventSignal[Any], ran: list[str]) -> EventSignal[Any]:
     return signal
 
 
+@pytest.mark.guarantee("B2")
+@everywhere
+def test_a_dispatcher_is_not_closed_where_that_cannot_be_awaited(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, ran: list[str], run: Run
+) -> None:
+    async def main() -> None:
+        with pytest.raises(EventLoopError, match=r"needs asyncio.* close\(\)"):
+            async with dispatcher:
+                pass
+
+    signal.subscribe(lambda: ran.append("later"), background=True)
+    run(main)
+    assert dispatcher.emit(signal).wait(10)
+    assert ran == ["later"]
+
+
 @pytest.mark.guarantee("A1")
 @everywhere
 @pytest.mark.parametrize("kind", ["async", "plain and async", "with one in the background"])
