@@ -12,7 +12,6 @@ from typing import Any
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
 from madcrow_events._background import batching as calling_batches
 from madcrow_events._background import exit as ending
-from madcrow_events._background import job as calling
 from madcrow_events._background import threads as serving
 from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.batching import Gathering, Turn
@@ -20,7 +19,7 @@ from madcrow_events._background.job import Job
 from madcrow_events._background.threads import keep_time
 from madcrow_events._clock import calling_later
 from madcrow_events._forks import _renew_all as renew_after_fork
-from madcrow_events._other_loops import STRANGERS
+from madcrow_events._other_loops import STRANGERS, other_library
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Listeners
 from madcrow_events.deferrals import _Held as Held
@@ -29,6 +28,7 @@ from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _ids as making_ids
+from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._frames import CURRENT
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -50,7 +50,6 @@ __all__ = [
     "Listeners",
     "awaiting",
     "backlog_of",
-    "calling",
     "calling_batches",
     "calling_later",
     "check_here",
@@ -66,9 +65,11 @@ __all__ = [
     "leave_note",
     "making_ids",
     "notes_of",
+    "other_library",
     "patterns_of",
     "printable",
     "reason_of",
+    "recording",
     "renew_after_fork",
     "running_loop",
     "senders_of",

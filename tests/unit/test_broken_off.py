@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from importlib.metadata import PathDistribution
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from madcrow_events import (
     SignalRegistry,
     current_event,
     discover_plugins,
+    event_scope,
 )
 from madcrow_events.testing.recorder import fake_events
 from support import shops
@@ -42,13 +44,14 @@ from support.inside import (
     Turn,
     awaiting,
     backlog_of,
-    calling,
     calling_batches,
     declared_api_version,
     handler_name,
     is_of,
     keeping_frames,
+    other_library,
     reason_of,
+    recording,
     sending,
     serving,
 )
@@ -251,6 +254,24 @@ def test_a_batch_is_not_handled_by_the_limits_of_a_subscription_that_is_gone() -
     assert left not in gatherings.values()
 
 
+def test_of_two_loops_that_are_made_at_once_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(backlog: Backlog, *arguments: Any) -> Any:
+        if arguments[1] == "madcrow-events-loop" and not others:
+            others.append(backlog)
+            others.append(backlog.background_loop())  # as another thread does
+        return real(backlog, *arguments)
+
+    others: list[Any] = []
+    real = Backlog._start
+    monkeypatch.setattr(Backlog, "_start", start)
+    shop = Shop()
+    shops.emit(shop, 1)
+    assert shop.dispatcher.drain(LIMIT)
+    assert backlog_of(shop.dispatcher).loop == others[1:]
+    shop.assert_accounted_for(1, returned=True)
+    shop.assert_all_is_well()
+
+
 # Jobs
 
 
@@ -371,10 +392,7 @@ def test_a_report_that_is_broken_off_is_made_once(
     options: Any = {"background": True} if kind == "background_async" else {"batch": ONE}
     heard: list[Any] = []
     emissions: list[Any] = []
-    if kind == "background_async":
-        left = break_off(calling, "record_in_branch", at_its_end=at_its_end)
-    else:
-        left = break_off(calling_batches, "record_in_batch", at_its_end=at_its_end)
+    left = break_off(recording, "add_failure", at_its_end=at_its_end)
     shop.run(main())
     assert not left
     assert [type(told["exception"]) for told in heard] == [MemoryError]
@@ -446,6 +464,10 @@ def test_a_drain_that_is_broken_off_as_it_begins_leaves_batches_waiting(
 # Awaited handlers
 
 
+async def fail_by_keywords(sender: Any, **context: Any) -> None:
+    raise ValueError
+
+
 async def fail_by_keyword(number: int) -> None:
     raise ValueError
 
@@ -462,6 +484,7 @@ async def fail_by_emission(emission: Emission[Any]) -> None:
 @pytest.mark.parametrize(
     ("handler", "options"),
     [
+        (fail_by_keywords, {}),
         (fail_by_keyword, {}),
         (fail_by_context, {}),
         (fail_by_emission, {}),
@@ -564,6 +587,15 @@ async def test_a_send_that_cannot_begin_leaves_nothing_behind(
     assert await shop.other.send_async() == []
 
 
+def test_a_scope_whose_with_was_cut_off_fills_nothing_in() -> None:
+    shop = Shop()
+    for _ in range(2):
+        scope = event_scope(request_id="of another")
+        scope.__enter__()
+        del scope  # no `__exit__`
+    shop.assert_all_is_well()
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_what_another_thread_flushes_at_the_same_time_goes_out_once(
     monkeypatch: pytest.MonkeyPatch, is_async: bool
@@ -602,8 +634,8 @@ def test_handlers_are_called_again_after_a_fake_that_is_broken_off(
 # What makes the best of anything that goes wrong lets an interrupt through
 
 
-class TimeLimit(Exception):
-    """As what task queues raise when a job takes too long."""
+class TimeLimit(RuntimeError):
+    """As what task queues raise when a job takes too long; of a kind that is expected often."""
 
 
 @pytest.fixture(params=["each time", "once"])
@@ -666,9 +698,25 @@ def in_a_module_of_a_plugin(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) 
     is_of("plugin", type("Proxy", (), {"__module__": property(ring)})())
 
 
+def in_the_question_for_trio(ring: Any, _shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "trio", SimpleNamespace())  # type: ignore[call-overload]
+    patch.setitem(sys.modules, "trio.lowlevel", SimpleNamespace(current_task=str))  # type: ignore[call-overload]
+    patch.setattr(asyncio, "current_task", ring)
+    other_library()
+
+
+def in_the_question_for_a_task(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    branch = keeping_frames.Branch(shop.dispatcher.emit("other"), 0)
+    branch.task = ring
+    patch.setattr(asyncio, "current_task", ring)
+    branch.is_anothers()
+
+
 @pytest.mark.parametrize(
     "way",
     [
+        in_the_question_for_trio,
+        in_the_question_for_a_task,
         in_a_name,
         in_an_annotation,
         in_a_filter_of_the_log,

@@ -367,6 +367,7 @@ class Workers:
             is_ours = False
             try:
                 is_ours = job.claim()
+                is_interrupted = is_interrupt(error)  # first, for a loss empties its frames
                 if is_ours:
                     job.lose("it could not be started", error)
             except RecursionError:  # for which its emitter has it back: no call has a place here
@@ -384,7 +385,7 @@ class Workers:
                 raise
             # What keeps it from starting is its failure; what interrupts the emitter is raised.
             is_timeout = isinstance(error, TimeoutError)  # which is an OSError, but not of these
-            if is_timeout or not isinstance(error, _UNABLE) or is_interrupt(error):
+            if is_timeout or is_interrupted or not isinstance(error, _UNABLE):
                 raise
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:

@@ -49,7 +49,6 @@ from madcrow_events.models import BaseEventContext, GenericEventContext
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractContextManager
-    from types import FrameType
     from uuid import UUID
 
     from madcrow_events.dispatcher import EventDispatcher
@@ -496,17 +495,16 @@ def _place_it_cannot_leave(error: Exception) -> str:
     """Return what would replace an exception that passes through it; empty if nothing does."""
     if not isinstance(error, (StopIteration, StopAsyncIteration)):
         return ""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
+    frame = sys._getframe(1)
+    while True:
         flags = frame.f_code.co_flags
         if flags & CO_ASYNC_GENERATOR:
             return "an async generator"
         if isinstance(error, StopIteration) and flags & (CO_COROUTINE | CO_GENERATOR):
             return "a coroutine" if flags & CO_COROUTINE else "a generator"
-        if not is_inside(frame):
-            break
+        if not is_inside(frame) or frame.f_back is None:
+            return ""
         frame = frame.f_back
-    return ""
 
 
 def _raisable(failure: HandlerFailure) -> Exception:

@@ -84,8 +84,8 @@ class _Before:
             table.restore(subscriptions)
         for restore in self._restore_others:
             restore()
-        with suppress(ValueError):
-            registry._isolations.remove(self)
+        with suppress(ValueError):  # with all that began in it, and has not ended
+            del registry._isolations[registry._isolations.index(self) :]
 
 
 def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[[], None]:  # noqa: FBT001  # mapped
