@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import logging
 import traceback
-from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, printable, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = [
     "LOGGER",
@@ -88,8 +87,7 @@ def log(level: int, message: str, *arguments: object) -> None:
         arguments: what stands in the text.
     """
     if LOGGER.isEnabledFor(level) and _may_write(level):
-        with _within_line():
-            LOGGER.log(level, message, *arguments, stacklevel=2)
+        _write(LOGGER.log, level, message, *arguments, stacklevel=3)
 
 
 def mark_as_written(cause: Writing | None) -> None:
@@ -97,13 +95,14 @@ def mark_as_written(cause: Writing | None) -> None:
     _writing.set(cause)
 
 
-@contextmanager
-def _within_line() -> Iterator[None]:
+def _write(function: Callable[..., object], *arguments: Any, **options: Any) -> None:
+    """Write a line by a function, and let what is done with it have to do with that line."""
     cause = _writing.get()
     number = 1 if cause is None else cause.number + 1
+    # No `with`, for an interrupt may come before the first step of its `__exit__`.
     try:
         _writing.set(Writing(number, _frame()))
-        yield
+        function(*arguments, **options)
     finally:
         _writing.set(cause)
 
@@ -146,8 +145,7 @@ def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
     try:
         if LOGGER.isEnabledFor(logging.ERROR) and _may_write(logging.ERROR):
             record = _failure_record(who, error, tracebacks=tracebacks)
-            with _within_line():
-                LOGGER.handle(record)
+            _write(LOGGER.handle, record)
     except Exception as raised:  # by a filter of the application, say
         if is_interrupt(raised):
             raise
