@@ -62,6 +62,7 @@ FRONT_DOOR = [
     "Plugin",
     "PluginError",
     "PluginReport",
+    "PluginReports",
     "PluginStatus",
     "QueueFullError",
     "RegistrationEventContext",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import MadcrowEventsError
 from madcrow_events.plugins._discovery import LOGGER, Plugin
 
-__all__ = ["PluginReport", "PluginStatus", "log_report", "reason_of"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["PluginReport", "PluginReports", "PluginStatus", "log_report", "reason_of"]
 
 
 PluginStatus: TypeAlias = Literal["loaded", "refused", "failed"]
@@ -75,6 +78,22 @@ class PluginReport(NamedTuple):
             f"{head} in {self.milliseconds:.1f} ms, "
             f"signals: {len(self.signals)}, handlers: {len(self.handlers)}"
         )
+
+
+class PluginReports(list[PluginReport]):
+    """The reports of one load or check, for each plugin that is installed, by name (P1).
+
+    Args:
+        reports: as in a list.
+        warnings: as below.
+
+    Attributes:
+        warnings: what is wrong with the lists: each name on them that means no installed plugin.
+    """
+
+    def __init__(self, reports: Iterable[PluginReport] = (), warnings: Iterable[str] = ()) -> None:
+        super().__init__(reports)
+        self.warnings: tuple[str, ...] = tuple(warnings)
 
 
 def reason_of(error: BaseException) -> str:
