@@ -73,6 +73,7 @@ class Annotations:
         # Nor are names that are imported for type checkers only; ours are offered too.
         function = function_behind(self._handler)
         own: dict[str, Any] = {
+            "Any": Any,
             "Emission": Emission,
             "BaseEventContext": BaseEventContext,
             **{sequence.__name__: sequence for sequence in (Sequence, Collection, Iterable)},

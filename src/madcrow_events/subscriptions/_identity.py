@@ -58,11 +58,16 @@ def binding_of(handler: Any) -> Binding | None:
         return _dispatched(handler) if handler.__dict__ else None
     if kind.__module__ == "functools":
         return _dispatched(handler)
-    if any(base.__name__ == "BoundFunctionWrapper" for base in kind.__mro__):  # wrapt's
+    if _is_of_wrapt(kind):
         owner = handler.__self__ if handler._self_binding == "classmethod" else None
         descriptor = handler._self_parent
         return _accessed(descriptor, descriptor.__wrapped__, handler._self_instance, owner)
     return None
+
+
+def _is_of_wrapt(kind: type) -> bool:
+    """Tell whether objects of a class are decorated methods; packages have wrapt in them, too."""
+    return any(base.__name__ == "BoundFunctionWrapper" for base in kind.__mro__)
 
 
 def _dispatched(handler: Any) -> Binding | None:
