@@ -212,3 +212,29 @@ def test_an_alias_whose_value_cannot_be_found_is_no_model(order: Any) -> None:
 
     with pytest.raises(HandlerSignatureError, match="annotate it with Order to receive"):
         order.subscribe(received(TypeAliasType()))
+
+
+class Interrupted:
+    """Whatever asks it for something is interrupted by a time limit, as a signal's handler does."""
+
+    def __call__(self) -> None: ...
+
+    def __getattr__(self, name: str) -> Any:
+        end_in_time(14, sys._getframe())
+
+
+def end_in_time(_number: int, _frame: Any) -> None:
+    raise TimeoutError
+
+
+INTERRUPTED = Interrupted()
+
+
+@pytest.mark.guarantee("F3")
+def test_a_time_limit_goes_through_whatever_is_read_of_a_handler(order: Any) -> None:
+    alias = type("TypeAliasType", (Interrupted,), {})()  # known by its name
+    for handler in (INTERRUPTED, received("INTERRUPTED.name"), received(alias)):
+        with pytest.raises(TimeoutError):
+            order.subscribe(handler)
+    with pytest.raises(TimeoutError):
+        order.connect(INTERRUPTED)

@@ -16,7 +16,7 @@ import pytest
 
 from madcrow_events import BaseEventContext, EventDispatcher, HandlerSignatureError, SignalRegistry
 from support.inside import handler_name
-from support.proxies import ObjectProxy, dead_proxy, decorator
+from support.proxies import ObjectProxy, Unreadable, dead_proxy, decorator
 
 RAN: list[Any] = []
 
@@ -317,6 +317,15 @@ def test_the_parameters_are_those_of_what_is_wrapped(
     emission = dispatcher.emit("order", number=3)
     emission.raise_for_failures()
     assert [result.value for result in emission.results] == [3, 3]
+
+
+@pytest.mark.guarantee("H9")
+def test_a_receiver_of_which_nothing_can_be_asked_is_connected(signal: Any) -> None:
+    receiver = Unreadable()
+    signal.connect(receiver)
+    assert [it.handler for it in signal.subscriptions if it.handler is receiver]
+    with pytest.raises(HandlerSignatureError, match="no readable signature"):
+        signal.subscribe(receiver)
 
 
 @pytest.mark.guarantee("H9")
