@@ -12,6 +12,7 @@ import inspect
 import sys
 import types
 import typing
+import weakref
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -387,6 +388,8 @@ def _signature(handler: Any) -> inspect.Signature:
     try:
         return inspect.signature(undispatched(handler), **_LENIENTLY)
     except (TypeError, ValueError):
+        if type(handler) is weakref.CallableProxyType:
+            return inspect.signature(handler.__call__)
         if not is_mock(handler):
             raise
         return inspect.signature(type(handler).__call__.__get__(handler))

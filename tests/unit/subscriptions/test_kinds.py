@@ -170,6 +170,8 @@ class Decorator:
 
 SERVICE = Service()
 
+ASYNC_CALLABLE = AsyncCallable()
+
 RUN = {
     "staticmethod": staticmethod(plain),
     "staticmethod of a coroutine": staticmethod(coroutine),
@@ -202,6 +204,7 @@ RUN = {
     "wrapt, generator that is run": SERVICE.run,
     "proxy of a coroutine": ObjectProxy(coroutine),
     "weak proxy of a coroutine": weakref.proxy(coroutine),
+    "weak proxy of an async callable": weakref.proxy(ASYNC_CALLABLE),
     "proxy of an async callable": ObjectProxy(AsyncCallable()),
     "static __call__": StaticCallable(),
     "__call__ that is an object": CallableInCallable(),
