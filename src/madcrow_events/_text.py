@@ -29,10 +29,12 @@ def printable(text: object, limit: int = 200) -> str:
 
 def handler_name(handler: object) -> str:
     """Return the dotted name of a handler; never its `repr`, which may show values."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
+    while issubclass(type(handler), functools.partial):
+        handler = handler.func  # type: ignore[attr-defined]  # it is a partial
     try:
         module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
+        if type(name) is not str:  # a mock's is a mock
+            name = type(handler).__qualname__
     except Exception as error:  # a proxy may raise anything; its type is a plain one
         if is_interrupt(error):
             raise

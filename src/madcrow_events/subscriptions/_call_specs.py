@@ -119,13 +119,17 @@ def invoke_by_parameters(
     injected: tuple[tuple[str, Callable[[Emission[Any]], Any]], ...],
     by_name: tuple[tuple[str, bool], ...],
     takes_rest: bool,  # noqa: FBT001  # bound once, positionally, by partial
+    withheld: frozenset[str],
     handler: Any,
     emission: Emission[Any],
 ) -> Any:
     arguments = [get(emission) for get in positional]
     keywords = {name: get(emission) for name, get in injected}
     if takes_rest:
-        return handler(*arguments, **{**emission._keywords(), **keywords})
+        context = emission._keywords()
+        if not withheld.isdisjoint(context):  # its wrapper fills these in
+            context = {name: context[name] for name in context.keys() - withheld}
+        return handler(*arguments, **{**context, **keywords})
     if by_name:
         context = emission._keywords()
         for name, required in by_name:

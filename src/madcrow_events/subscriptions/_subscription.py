@@ -17,7 +17,7 @@ from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.subscriptions._identity import identity_key, sender_key
+from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 from madcrow_events.subscriptions._plan import STALE, Plans
 
@@ -39,22 +39,24 @@ class _WeakMethod:
     reference to watch, and not two that may die in either order.
     """
 
-    __slots__ = ("_function", "_owner")
+    __slots__ = ("_bind", "_owner", "_source")
 
-    def __init__(self, method: types.MethodType, callback: Callable[[Any], None]) -> None:
-        self._owner = weakref.ref(method.__self__, callback)
-        self._function = method.__func__
+    def __init__(self, binding: Binding, callback: Callable[[Any], None]) -> None:
+        self._owner = weakref.ref(binding.owner, callback)
+        self._source = binding.source
+        self._bind = binding.bind
 
-    def __call__(self) -> types.MethodType | None:
+    def __call__(self) -> Any:
         owner = self._owner()
-        return None if owner is None else types.MethodType(self._function, owner)
+        return None if owner is None else self._bind(self._source, owner)
 
 
-def _weak_reference(thing: Any, callback: Callable[[Any], None]) -> Any:
+def _weak_reference(thing: Any, binding: Binding | None, callback: Callable[[Any], None]) -> Any:
     """Return a weak reference, or None where `thing` does not allow one."""
-    make: Any = _WeakMethod if isinstance(thing, types.MethodType) else weakref.ref
     try:
-        return make(thing, callback)
+        if binding is None:
+            return weakref.ref(thing, callback)
+        return _WeakMethod(binding, callback)
     except TypeError:
         return None
 
@@ -156,8 +158,9 @@ class Subscription:
 
     def _hold_handler(self, handler: Any, *, weak: bool | None) -> None:
         reference = None
-        if weak or (weak is None and isinstance(handler, types.MethodType)):
-            reference = _weak_reference(handler, _leave_note(self))
+        binding = None if weak is False else binding_of(handler)
+        if weak or (binding is not None and binding.is_bound):
+            reference = _weak_reference(handler, binding, _leave_note(self))
             if reference is None and weak:
                 raise InvalidOptionError(
                     f"{handler_name(handler)} cannot be held weakly: leave out weak=True",
@@ -172,8 +175,9 @@ class Subscription:
             self._sender_key: Hashable = ANY
         else:
             self._sender_key = sender_key(sender)
-            if not isinstance(self._sender_key, tuple) or isinstance(sender, types.MethodType):
-                reference = _weak_reference(sender, _leave_note(self))
+            binding = binding_of(sender) if type(sender) is types.MethodType else None
+            if binding is not None or not isinstance(self._sender_key, tuple):
+                reference = _weak_reference(sender, binding, _leave_note(self))
         self._sender_is_weak = reference is not None
         self._sender: Any = sender if reference is None else reference
 
