@@ -100,9 +100,7 @@ def _problems(model: type[BaseEventContext], error: ValidationError) -> list[tup
     return list(problems.items())
 
 
-def _field_at(
-    model: type[BaseEventContext], location: tuple[int | str, ...]
-) -> tuple[str, str]:
+def _field_at(model: type[BaseEventContext], location: tuple[int | str, ...]) -> tuple[str, str]:
     """Return a field's name, empty if it is none, and the keyword to give it by."""
     if not location:
         return "", type_name(model)

@@ -248,7 +248,9 @@ def spellings_of(model: type[BaseEventContext], name: str) -> tuple[str, ...]:
 def alias_paths(model: type[BaseEventContext], name: str) -> list[tuple[Any, ...]]:
     """Return where validation looks for a field, its name aside unless it has no alias."""
     alias = model.model_fields[name].validation_alias
-    choices = alias.choices if isinstance(alias, AliasChoices) else [name if alias is None else alias]
+    choices = (
+        alias.choices if isinstance(alias, AliasChoices) else [name if alias is None else alias]
+    )
     return [tuple(it.path) if isinstance(it, AliasPath) else (it,) for it in choices]
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 CLONE = Path(__file__).resolve().parents[2]
 OLDEST = (2, 8, 0)
 
-IN_EACH_PROCESS = '''
+IN_EACH_PROCESS = """
 import sys, threading
 sys.setswitchinterval(1e-6)
 from madcrow_events import *
@@ -69,7 +69,7 @@ for thread in threads:
 for thread in threads:
     thread.join()
 print("\\n".join(sorted(set(errors))))
-'''
+"""
 
 
 def main() -> int:

@@ -270,7 +270,9 @@ def test_what_is_no_account_id_is_refused_and_not_converted(
             model(user_id=user_id, email="e")
     signals.signal("user_logged_in", context=LoginEventContext)
     strict = dispatcher.with_options(validate=True)
-    with pytest.raises(ContextValidationError, match=r"user_id: must be uuid.UUID \| int \| str, got"):
+    with pytest.raises(
+        ContextValidationError, match=r"user_id: must be uuid.UUID \| int \| str, got"
+    ):
         strict.emit("user_logged_in", user_id=user_id, email="e")
 
 
@@ -519,7 +521,7 @@ class Slow:
 
 @pytest.mark.guarantee("C1")
 def test_models_are_built_by_one_thread_at_a_time() -> None:
-    """pydantic itself lets several build one at once, which it does not always survive."""
+    """Pydantic itself lets several build one at once, which it does not always survive."""
     models = [
         create_model(f"Model{number}", __base__=BaseEventContext, slow=(Slow, ...))
         for number in range(4)
