@@ -119,7 +119,8 @@ def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> s
     for field in model.model_fields:
         spelled = spellings_of(model, field)
         if name in spelled:
-            return f"given twice, leave out either this or {' and '.join(set(spelled) - {name})}"
+            others = " and ".join(it for it in spelled if it != name)
+            return f"given twice, leave out either this or {others}"
         if name == field and spelled:
             return f"is given by its alias, write {spelled[0]}=..."
     return "not a field, leave it out or add it to the model"

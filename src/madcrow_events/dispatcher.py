@@ -777,9 +777,8 @@ def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
     """
     model = signal.context_model
     expected = BaseEventContext if model is None else model
-    if isinstance(context, BaseEventContext):
-        type(context)._note_fields()
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
+        type(context)._note_fields()
         if context.event_type.replace("-", "_") == signal.name:
             return None
         raise ContextTypeError(

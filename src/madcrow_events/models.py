@@ -248,9 +248,9 @@ def spellings_of(model: type[BaseEventContext], name: str) -> tuple[str, ...]:
 def alias_paths(model: type[BaseEventContext], name: str) -> list[tuple[Any, ...]]:
     """Return where validation looks for a field, its name aside unless it has no alias."""
     alias = model.model_fields[name].validation_alias
-    choices = (
-        alias.choices if isinstance(alias, AliasChoices) else [name if alias is None else alias]
-    )
+    if alias is None:
+        return [(name,)]
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
     return [tuple(it.path) if isinstance(it, AliasPath) else (it,) for it in choices]
 
 
@@ -263,7 +263,6 @@ def prepare(model: type[BaseEventContext]) -> None:
     Threads that need it first then find it built. To build those of this module would cost each
     import; they are left to the lock.
     """
-    model._note_fields()
     if model.__module__ != __name__:
         model.model_rebuild(raise_errors=False)
 

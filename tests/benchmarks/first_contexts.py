@@ -47,7 +47,7 @@ makers = [
     lambda: RegistrationEventContext(user_id=1, email="a"),
     lambda: LoginFailedEventContext(email="a", failure_reason="b"),
     lambda: PasswordChangedEventContext(user_id=1),
-    lambda: SuspiciousActivityEventContext.model_validate({"kind": "a", "subject": "b", "count": 1}),
+    lambda: SystemStartupEventContext.model_validate({"version": "1"}),
     lambda: GenericEventContext(event_type="a", data={"b": 1}),
     lambda: Order(order_id=1),
     lambda: Late(order=Order(order_id=1)),

@@ -271,7 +271,7 @@ def test_what_is_no_account_id_is_refused_and_not_converted(
     signals.signal("user_logged_in", context=LoginEventContext)
     strict = dispatcher.with_options(validate=True)
     with pytest.raises(
-        ContextValidationError, match=r"user_id: must be uuid.UUID \| int \| str, got"
+        ContextValidationError, match=r"user_id: must be uuid\.UUID \| int \| str, got"
     ):
         strict.emit("user_logged_in", user_id=user_id, email="e")
 

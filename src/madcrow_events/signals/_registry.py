@@ -17,9 +17,9 @@ from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
-from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
+from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
 from madcrow_events.signals._isolation import isolated
-from madcrow_events.signals._signal import EventSignal, translated
+from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
@@ -97,6 +97,9 @@ class SignalRegistry(blinker.Namespace):
                 event=name,
                 model=doc,
             )
+        if context is not None:
+            check_model(name, context)
+            prepare(context)  # not under the lock, for it may run code of the model's author
         with self._lock:
             signal = self._find(name)
             if signal is None:

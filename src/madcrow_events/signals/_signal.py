@@ -19,7 +19,6 @@ from madcrow_events.models import (
     RESERVED_FIELDS,
     BaseEventContext,
     GenericEventContext,
-    prepare,
 )
 from madcrow_events.subscriptions import (
     ANY,
@@ -80,8 +79,6 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         if doc:
             self.__doc__ = doc
         check_model(self.name, context)
-        if context is not None:
-            prepare(context)
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
         self._table = SubscriptionTable()
@@ -415,6 +412,7 @@ def check_model(event: str, model: Any) -> None:
             event=event,
             model=model,
         )
+    model._note_fields()
     taken = sorted(RESERVED_FIELDS.intersection(model.model_fields))
     if taken:
         raise ContextModelError(
