@@ -449,7 +449,7 @@ class Copied(BaseEventContext):
         (Report(event_type="paid"), "pages", 3),
         (Copied(), "request_id", "1"),
     ],
-    ids=repr,
+    ids=["new field", "field declared anew", "generic", "copied"],
 )
 def test_a_models_own_hooks_lose_no_fields(
     signals: SignalRegistry,
