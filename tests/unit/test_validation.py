@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import AliasChoices, AliasPath, Field, model_validator
@@ -37,6 +37,11 @@ class ChoicesOnly(BaseEventContext, populate_by_name=False):
     order_id: int = Field(validation_alias=AliasChoices(AliasPath("order", "id"), "id"))
 
 
+class NameOnly(BaseEventContext):
+    model_config: ClassVar[Any] = {"validate_by_alias": False}  # unknown before pydantic 2.11
+    order_id: int = Field(alias="orderId")
+
+
 class PathOnly(BaseEventContext, populate_by_name=False):
     order_id: int = Field(validation_alias=AliasPath("order", "id"))
 
@@ -54,6 +59,7 @@ def advice(signals: SignalRegistry, model: type[BaseEventContext], **keywords: A
     [
         (Aliased, "order_id", 7),
         (ByAliasOnly, "orderId", 7),
+        (NameOnly, "order_id", 7),
         (Choices, "order_id", 7),
         (ChoicesOnly, "id", 7),
         (PathOnly, "order", {"id": 7}),
