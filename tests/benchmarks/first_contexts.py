@@ -122,10 +122,12 @@ def _first_and_last_of_each_minor() -> list[str]:
 
 def _python_with(folder: Path, version: str) -> Path:
     python = folder / "bin" / "python"
-    if not python.exists():
+    installed = folder / "installed"  # last, for a run may be broken off
+    if not installed.exists():
         venv.create(folder, with_pip=False, symlinks=True)
         install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
         subprocess.run([*install, f"pydantic=={version}", "blinker>=1.8"], check=True)
+        installed.touch()
     return python
 
 
