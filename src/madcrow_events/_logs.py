@@ -158,7 +158,7 @@ def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logg
         __file__,
         0,
         "%s failed: %s",
-        (who, printable(type(error).__name__)),
+        (who, type_name(type(error))),
         (type(error), error, error.__traceback__) if tracebacks else None,
         func="emit",
     )
@@ -175,5 +175,5 @@ def _indented_traceback(error: BaseException) -> str:
     except Exception as raised:  # an exception can be made so that it cannot be shown
         if is_interrupt(raised):
             raise
-        lines = [f"{type(error).__name__}, which cannot be formatted"]
+        lines = [f"{type_name(type(error))}, which cannot be formatted"]
     return "\n".join(_TRACEBACK_MARGIN + printable(line, limit=2000) for line in lines)

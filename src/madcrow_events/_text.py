@@ -13,6 +13,11 @@ from madcrow_events._interrupts import is_interrupt
 
 __all__ = ["handler_name", "printable", "type_name"]
 
+# Past the metaclass, whose own `__name__` may raise.
+_name_of_class = type.__dict__["__name__"].__get__
+_path_of_class = type.__dict__["__qualname__"].__get__
+_module_of_class = type.__dict__["__module__"].__get__
+
 
 def printable(text: object, limit: int = 200) -> str:
     """Return `text` in one line: control characters escaped, cut at `limit` characters."""
@@ -38,12 +43,12 @@ def handler_name(handler: object) -> str:
     except Exception as error:  # a proxy may raise anything; its type is a plain one
         if is_interrupt(error):
             raise
-        module, name = type(handler).__module__, type(handler).__qualname__
+        module, name = _module_of_class(type(handler)), _path_of_class(type(handler))
     return printable(f"{module}.{name}" if module else name)
 
 
 def type_name(annotation: Any) -> str:
     """Return how an annotation is written in code, for messages that say what to write."""
-    if isinstance(annotation, type):
-        return printable(annotation.__name__)
+    if issubclass(type(annotation), type):
+        return printable(_name_of_class(annotation))
     return printable(annotation).replace("typing.", "")

@@ -196,7 +196,7 @@ class EventDispatcher:
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: nobody declared the event.
+            UnknownEventError: nobody declared the event, or the signal is of another registry.
             ContextTypeError: a context is given in the sender's place.
             ContextValidationError: `validate` is set and the keywords do not fit the model.
             EmissionDepthError: handlers emit events without end.
@@ -208,7 +208,10 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
@@ -245,7 +248,10 @@ class EventDispatcher:
                 cannot leave a coroutine, comes in `HandlerErrors`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
@@ -310,8 +316,9 @@ class EventDispatcher:
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: nobody declared the event.
+            UnknownEventError: nobody declared the event, or the signal is of another registry.
             ContextTypeError: the context is of another model; no handler has run.
+            ContextValidationError: it lacks fields, and handlers fail for that.
             EmissionDepthError: handlers emit events without end.
             QueueFullError: as for `emit`.
             DispatcherClosedError: as for `emit`.
@@ -319,7 +326,10 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         fitting: BaseEventContext | None = context
@@ -371,7 +381,10 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         fitting: BaseEventContext | None = context
@@ -765,6 +778,7 @@ def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
     model = signal.context_model
     expected = BaseEventContext if model is None else model
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
+        type(context)._note_fields()
         if context.event_type.replace("-", "_") == signal.name:
             return None
         raise ContextTypeError(
@@ -835,6 +849,20 @@ def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called 
 madcrow_signals._isolate_too(_save_default)
 
 
+def _refuse_context(dispatcher: EventDispatcher, event: Any, context: object) -> None:
+    """Refuse a model in the place of keywords, unless the event has a field `context`."""
+    if isinstance(context, BaseEventContext):
+        signal = dispatcher.signals.resolve(event)
+        model = signal.context_model
+        if model is None or "context" not in model.model_fields:
+            raise ContextTypeError(
+                f"emit_event takes keywords, not context={type_name(type(context))}(...): write "
+                f"get_event_dispatcher().emit_typed('{signal.name}', context)",
+                event=signal.name,
+                received=type(context),
+            )
+
+
 def emit_event(
     event: str | EventSignal[Any], /, sender: Any = None, **context: Any
 ) -> Emission[Mapping[str, Any]]:
@@ -848,12 +876,16 @@ def emit_event(
     Raises:
         InvalidEventNameError: the name is malformed.
         UnknownEventError: nobody declared the event.
+        ContextTypeError: a context is given, as the sender or as `context=`.
         EmissionDepthError: handlers emit events without end.
         ContextValidationError: the default dispatcher validates, and they do not fit.
         QueueFullError: handlers that would run later find no place in the queue.
         Exception: a handler failed and the default dispatcher raises.
     """
-    return get_event_dispatcher().emit(event, sender, **context)
+    dispatcher = get_event_dispatcher()
+    if "context" in context:
+        _refuse_context(dispatcher, event, context["context"])
+    return dispatcher.emit(event, sender, **context)
 
 
 async def emit_event_async(
@@ -871,7 +903,10 @@ async def emit_event_async(
         MadcrowEventsError: as for `EventDispatcher.emit_async`.
         Exception: a handler failed and the default dispatcher raises.
     """
-    return await get_event_dispatcher().emit_async(event, sender, **context)
+    dispatcher = get_event_dispatcher()
+    if "context" in context:
+        _refuse_context(dispatcher, event, context["context"])
+    return await dispatcher.emit_async(event, sender, **context)
 
 
 class ContextEmitter(Protocol[ContextT]):

@@ -32,6 +32,7 @@ from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._frames import CURRENT
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._outcomes import NO_RESULT
+from madcrow_events.models import _building as building
 from madcrow_events.plugins._checking import check_here
 from madcrow_events.plugins._fitness import _declared_api_version as declared_api_version
 from madcrow_events.plugins._footprint import is_of
@@ -50,6 +51,7 @@ __all__ = [
     "Listeners",
     "awaiting",
     "backlog_of",
+    "building",
     "calling_batches",
     "calling_later",
     "check_here",

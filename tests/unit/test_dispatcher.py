@@ -222,12 +222,15 @@ def test_every_spelling_of_a_name_and_the_signal_itself_can_be_emitted(
     assert len(seen) == 6
 
 
-def test_a_signal_of_another_registry_can_be_emitted_by_object_only() -> None:
-    elsewhere = SignalRegistry().signal("elsewhere")
+@pytest.mark.guarantee("N9")
+def test_a_signal_of_another_registry_is_emitted_by_a_dispatcher_of_its_own() -> None:
+    signals = SignalRegistry()
+    elsewhere = signals.signal("elsewhere")
     elsewhere.subscribe(lambda: "heard")
-    assert get_event_dispatcher().emit(elsewhere).results[0].value == "heard"
-    with pytest.raises(UnknownEventError):
-        emit_event("elsewhere")
+    assert EventDispatcher(signals).emit(elsewhere).results[0].value == "heard"
+    for event in (elsewhere, "elsewhere"):
+        with pytest.raises(UnknownEventError):
+            emit_event(event)
 
     class Derived(madcrow_events.EventSignal[Any]): ...
 

@@ -379,6 +379,46 @@ def test_text_from_elsewhere_is_made_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
+class Unnamed(type):
+    """A metaclass whose classes have no names that can be asked for."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        """Refuse to name it."""
+        if name in ("__name__", "__qualname__", "__module__"):
+            raise ValueError("canary")
+        return super().__getattribute__(name)
+
+
+def test_a_class_whose_own_name_raises_is_named_all_the_same(
+    signals: SignalRegistry, dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a sender, a result, an exception, a handler and a context."""
+
+    class Thing(metaclass=Unnamed):
+        __slots__ = ()
+
+        def __call__(self) -> Any:
+            return self
+
+    class Odd(ValueError, metaclass=Unnamed):
+        pass
+
+    thing: Any = Thing()
+    assert type_name(Thing) == "Thing"
+    assert handler_name(thing).endswith("Thing")
+    caplog.set_level("DEBUG", logger="madcrow_events")
+    signals.signal("order_placed").subscribe(thing)
+
+    def failing() -> None:
+        raise Odd
+
+    signals.subscribe("order_placed", failing)
+    emission = dispatcher.emit("order_placed", thing)
+    assert "Thing" in repr(emission.results[0])
+    assert "Odd" in repr(emission.failures[0])
+    assert "canary" not in caplog.text
+
+
 def test_types_are_named_as_they_are_written() -> None:
     assert type_name(int) == "int"
     assert type_name(float | None) == "float | None"

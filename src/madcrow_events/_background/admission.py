@@ -588,6 +588,8 @@ def _matching(
     item = None
     try:
         handler = context.run(subscription._match, emission)
+        if handler is not None and subscription.once:
+            context.run(subscription._check_arguments, handler, emission)
         if handler is not None and subscription._shape.item is not None:
             item = context.run(subscription._shape.item, emission)
     except BaseException as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._logs import LOGGER, is_debugging, log, log_observer_failure
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._failures import failures_of, is_failure
+from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,6 +197,15 @@ class _DebugLog:
             type_name(type(emission.sender)),
             len(emission._plan.subscriptions),
         )
+        payload = emission._payload
+        if type(payload) is dict and isinstance(payload.get("context"), BaseEventContext):
+            log(
+                logging.DEBUG,
+                "%s was emitted with a model as the keyword 'context': if that is what the event "
+                "carries, write emit_typed('%s', context)",
+                emission.event,
+                emission.event,
+            )
         return nullcontext()
 
     @contextmanager

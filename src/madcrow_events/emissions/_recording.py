@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import log_failure
+from madcrow_events._validation import check_complete
 from madcrow_events.emissions._chains import is_broken, outermost
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
-from madcrow_events.exceptions import EmissionDepthError
+from madcrow_events.exceptions import ContextValidationError, EmissionDepthError
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
@@ -53,8 +54,19 @@ def record_in_batch(
 
 
 def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | None:
-    """Note what a handler raised in its branch; return the failure, unless it is told already."""
+    """Note what a handler raised in its branch; return the failure, unless it is told already.
+
+    Raises:
+        ContextValidationError: the emitter, which waits for the branch, gave an incomplete context.
+    """
     emission: Any = branch.emission
+    if type(emission._payload) is not dict:
+        try:
+            check_complete(emission.event, emission._payload)
+        except ContextValidationError as misfit:
+            if not branch.detached:
+                raise
+            error = misfit  # there is no emitter to tell
     failures_of(emission).has_failed = True  # also if it is not told again
     failure = None
     if not (isinstance(error, EmissionDepthError) and is_broken(outermost(branch))):

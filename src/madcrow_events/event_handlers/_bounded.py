@@ -32,12 +32,15 @@ def moment(timestamp: object) -> float:
 
     Args:
         timestamp: a datetime, a naive one being local time, or seconds since
-            1970; anything else stands for now.
+            1970; anything else stands for now, as does what no float can hold.
     """
-    if isinstance(timestamp, datetime):
-        return timestamp.timestamp()
-    if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
-        return float(timestamp)
+    try:
+        if isinstance(timestamp, datetime):
+            return timestamp.timestamp()
+        if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
+            return float(timestamp)
+    except (OverflowError, ValueError):  # 10**400, or the year 1 without a time zone
+        pass
     return time.time()
 
 

@@ -65,6 +65,7 @@ class Gate:
             item=shape.item,
             invoke_batch=partial(call, shape.invoke_batch),
             ask=self._ask,
+            fit=shape.fit,
         )
 
     def _enters(self, handler: Any) -> object:

@@ -16,10 +16,10 @@ from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import ContextModelError, SignalConflictError
-from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
+from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
+from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
 from madcrow_events.signals._isolation import isolated
-from madcrow_events.signals._signal import EventSignal, translated
+from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
@@ -97,6 +97,9 @@ class SignalRegistry(blinker.Namespace):
                 event=name,
                 model=doc,
             )
+        if context is not None:
+            check_model(name, context)
+            prepare(context)  # not under the lock, for it may run code of the model's author
         with self._lock:
             signal = self._find(name)
             if signal is None:
@@ -104,6 +107,7 @@ class SignalRegistry(blinker.Namespace):
                 signal = self._set_aside.get(name)
                 if signal is None or (model is not None and signal.context_model is not model):
                     signal = EventSignal(name, doc, context=model)
+                    signal._registry = self
                 for pattern in self._patterns.live_and_recording():
                     self._extend(pattern, signal)
                 self._fake(signal)
@@ -128,10 +132,18 @@ class SignalRegistry(blinker.Namespace):
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: no such event is declared, and the registry is strict.
+            UnknownEventError: no such event is declared, and the registry is strict; or the
+                signal is of another registry (N9).
         """
         if isinstance(name, EventSignal):
-            return name
+            if name._registry is None or name._registry is self:
+                return name
+            raise UnknownEventError(
+                f"the signal {name.name} is of {name._registry._described()}, and was given to "
+                f"what belongs to {self._described()}: use what belongs to its own registry, or "
+                f"give the name '{name.name}' of an event that is declared here",
+                event=name.name,
+            )
         canonical = canonical_name(name)
         signal = self._find(canonical)
         if signal is not None:
@@ -353,6 +365,10 @@ class SignalRegistry(blinker.Namespace):
     __ior__: Any = _refuse_assignment
     setdefault: Any = _refuse_assignment
     update: Any = _refuse_assignment
+
+    def _described(self) -> str:
+        """Return what tells it from other registries; the default one has the built-in events."""
+        return "madcrow_signals" if self._built_in else f"{self!r} at {id(self):#x}"
 
     def __repr__(self) -> str:
         """Count the events."""

@@ -15,7 +15,11 @@ from madcrow_events._text import handler_name, type_name
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import ContextModelError, HandlerSignatureError
-from madcrow_events.models import RESERVED_FIELDS, BaseEventContext, GenericEventContext
+from madcrow_events.models import (
+    RESERVED_FIELDS,
+    BaseEventContext,
+    GenericEventContext,
+)
 from madcrow_events.subscriptions import (
     ANY,
     BatchHandler,
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.batches import Batch
     from madcrow_events.plugins._gate import Gate
+    from madcrow_events.signals._registry import SignalRegistry
 
 __all__ = ["EventSignal", "check_model", "translated", "translated_sender"]
 
@@ -77,6 +82,8 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
         self._table = SubscriptionTable()
+        # Which has declared it; None if it was made by hand.
+        self._registry: SignalRegistry | None = None
         self._connected: blinker.Signal | None = None
         self._disconnected: blinker.Signal | None = None
 
@@ -405,6 +412,7 @@ def check_model(event: str, model: Any) -> None:
             event=event,
             model=model,
         )
+    model._note_fields()
     taken = sorted(RESERVED_FIELDS.intersection(model.model_fields))
     if taken:
         raise ContextModelError(

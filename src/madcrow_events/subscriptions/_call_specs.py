@@ -36,13 +36,14 @@ class Shape:
     Attributes:
         style: which of the call loop's three ways fits.
         invoke: `invoke(handler, emission)`, the general way.
+        fit: the same without what a plugin's gate adds: makes the arguments for what stands in.
         is_async: whether a call gives a coroutine.
         item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
         invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
         ask: `ask(when, context)`, for subscriptions with a predicate.
     """
 
-    __slots__ = ("ask", "invoke", "invoke_batch", "is_async", "item", "style")
+    __slots__ = ("ask", "fit", "invoke", "invoke_batch", "is_async", "item", "style")
 
     def __init__(
         self,
@@ -53,9 +54,11 @@ class Shape:
         item: Callable[[Emission[Any]], Any] | None = None,
         invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
         ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
+        fit: Callable[[Any, Emission[Any]], Any] | None = None,
     ) -> None:
         self.style: int = style
         self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
+        self.fit: Callable[[Any, Emission[Any]], Any] = fit or invoke
         self.is_async: bool = is_async
         self.item: Callable[[Emission[Any]], Any] | None = item
         self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with

@@ -61,6 +61,15 @@ def _weak_reference(thing: Any, binding: Binding | None, callback: Callable[[Any
         return None
 
 
+class _NotCalled(partial[Any]):
+    """Stands for a handler, so that its arguments are made, and it is not called."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *_arguments: Any, **_keywords: Any) -> None:
+        """Do nothing."""
+
+
 _order = count()
 
 
@@ -267,7 +276,20 @@ class Subscription:
     def _admit(self, emission: Emission[Any]) -> Any:
         """Return the handler if this emission is for it, else None; claims a `once`."""
         handler = self._match(emission)
-        return handler if handler is not None and self._is_claimed() else None
+        if handler is None or self._ticket is None:
+            return handler
+        self._check_arguments(handler, emission)
+        return handler if self._is_claimed() else None
+
+    def _check_arguments(self, handler: Any, emission: Emission[Any]) -> None:
+        """Raise what the making of the arguments of a `once` does, which does not use it up.
+
+        Raises:
+            ContextTypeError: the emission carries another model.
+            ContextValidationError: the emission does not fit.
+        """
+        if (self._owner or self)._ticket:
+            self._shape.fit(_NotCalled(handler), emission)
 
     def _match(self, emission: Emission[Any]) -> Any:
         """Return the handler if it lives and its `when` agrees, else None."""

@@ -162,7 +162,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         Raises:
             AssertionError: it was not; the message shows what was emitted instead. Or it is
                 none of the events that are recorded.
-            UnknownEventError: no such event is declared.
+            UnknownEventError: no such event is declared, or the signal is of another registry.
             InvalidOptionError: `times` is no positive number.
         """
         if times is not None and (type(times) is not int or times < 1):
@@ -305,6 +305,8 @@ class Recorder(AbstractContextManager["Recorder"]):
                 "where is a predicate over the context, such as lambda order: order['total'] > 3",
                 option="where",
             )
+        if isinstance(event, EventSignal):
+            self._signals.resolve(event)
         name = _name_of(event)
         found = [emission for emission in self.emissions if emission.event == name]
         self._refuse_what_always_holds(name, found, fields)
