@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from madcrow_events._text import printable, type_name
+from madcrow_events._text import listed, printable, type_name
 from madcrow_events.exceptions import ContextValidationError
 from madcrow_events.models import BaseEventContext, GenericEventContext
 
@@ -36,8 +36,8 @@ def validate_keywords(
         return model.model_validate(keywords)
     except ValidationError as error:
         problems = tuple(_problems(model, error))
-    listed = "; ".join(f"{field}: {problem}" for field, problem in problems)
-    message = f"{event} does not fit {type_name(model)}: {listed}"
+    shown = listed([f"{field}: {problem}" for field, problem in problems], separator="; ")
+    message = f"{event} does not fit {type_name(model)}: {shown}"
     raise ContextValidationError(message, event=event, problems=problems)
 
 
