@@ -201,7 +201,11 @@ def test_of_one_user_twenty_events_are_counted() -> None:
     assert snapshot.by_user["1"] == {f"event_{number}": 2 for number in range(20)}
 
 
-@pytest.mark.parametrize("timestamp", [datetime(1, 1, 1), 10**400, -(10**400)])  # noqa: DTZ001  # on purpose
+@pytest.mark.parametrize(
+    "timestamp",
+    [datetime(1, 1, 1), 10**400, -(10**400)],  # noqa: DTZ001  # on purpose
+    ids=["the year 1", "400 digits", "400 digits before"],
+)
 def test_a_time_that_no_clock_shows_stands_for_now(timestamp: Any) -> None:
     before = time.time()
     opened = handle_user_login(None, user_id=1, timestamp=timestamp).opened_at
