@@ -32,6 +32,8 @@ __all__ = [
 LOGGER = logging.getLogger("madcrow_events")
 
 _TRACEBACK_MARGIN = "  | "
+# How many characters of a traceback are written: its text may be as long as somebody likes.
+_TRACEBACK_LENGTH = 32 * 1024
 
 
 class Writing:
@@ -171,9 +173,14 @@ def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logg
 def _indented_traceback(error: BaseException) -> str:
     """Format a traceback so that none of its lines can pass for a line of the log."""
     try:
-        lines = "".join(traceback.format_exception(error)).splitlines()
+        text = "".join(traceback.format_exception(error))
     except Exception as raised:  # an exception can be made so that it cannot be shown
         if is_interrupt(raised):
             raise
-        lines = [f"{type_name(type(error))}, which cannot be formatted"]
+        text = f"{type_name(type(error))}, which cannot be formatted"
+    left_out = len(text) - _TRACEBACK_LENGTH
+    if left_out > 0:  # its beginning and its end tell the most
+        half = _TRACEBACK_LENGTH // 2
+        text = f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
+    lines = text.splitlines()
     return "\n".join(_TRACEBACK_MARGIN + printable(line, limit=2000) for line in lines)

@@ -7,11 +7,14 @@ a line of the log.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
 
-__all__ = ["handler_name", "printable", "type_name"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["handler_name", "listed", "printable", "type_name"]
 
 # Past the metaclass, whose own `__name__` may raise.
 _name_of_class = type.__dict__["__name__"].__get__
@@ -30,6 +33,13 @@ def printable(text: object, limit: int = 200) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in shown
     )
+
+
+def listed(items: Sequence[str], separator: str = ", ", limit: int = 20) -> str:
+    """Return items one after the other, of many the first ones and how many there are besides."""
+    shown = separator.join(items[:limit])
+    rest = len(items) - limit
+    return f"{shown}{separator}and {rest} more" if rest > 0 else shown
 
 
 def handler_name(handler: object) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from madcrow_events._text import printable, type_name
+from madcrow_events._text import listed, printable, type_name
 from madcrow_events.exceptions import ContextValidationError
 from madcrow_events.models import (
     RESERVED_FIELDS,
@@ -75,8 +75,8 @@ def check_complete(event: str, context: BaseEventContext) -> None:
 def _misfit(
     event: str, model: type[BaseEventContext], problems: list[tuple[str, str]]
 ) -> ContextValidationError:
-    listed = "; ".join(f"{field}: {problem}" for field, problem in problems)
-    message = f"{event} does not fit {type_name(model)}: {listed}"
+    shown = listed([f"{field}: {problem}" for field, problem in problems], separator="; ")
+    message = f"{event} does not fit {type_name(model)}: {shown}"
     return ContextValidationError(message, event=event, problems=tuple(problems))
 
 

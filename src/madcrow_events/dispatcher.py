@@ -8,12 +8,12 @@ takes and raises, and each built-in event has its emitter.
 from __future__ import annotations
 
 import logging
-from copy import copy
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from madcrow_events._background.admission import Overflow, Workers
+from madcrow_events._copies import Unique
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import handler_name, type_name
@@ -113,7 +113,7 @@ OnError: TypeAlias = Literal["log", "raise"]
 """What becomes of failures: `"log"` only, or `"raise"` to the emitter besides."""
 
 
-class EventDispatcher:
+class EventDispatcher(Unique):
     """Emits events, and shields the emitter from handlers that fail.
 
     In a `with` block it is closed at the end; in an event loop, use `async with`.
@@ -134,7 +134,18 @@ class EventDispatcher:
         InvalidOptionError: an option has an impossible value.
     """
 
-    __slots__ = ("_observers", "_workers", "log_tracebacks", "on_error", "signals", "validate")
+    __slots__ = (
+        "__dict__",  # so that a test can patch a method of one dispatcher
+        "__weakref__",
+        "_observers",
+        "_workers",
+        "log_tracebacks",
+        "on_error",
+        "signals",
+        "validate",
+    )
+
+    _instead_of_pickling = "make or import one there"
 
     def __init__(
         self,
@@ -177,11 +188,20 @@ class EventDispatcher:
         """
         if on_error not in ("log", "raise", None):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
-        sibling = copy(self)
+        sibling = self._sibling()
         sibling.on_error = self.on_error if on_error is None else on_error
         sibling.validate = self.validate if validate is None else validate
         if log_tracebacks is not None:
             sibling.log_tracebacks = log_tracebacks
+        return sibling
+
+    def _sibling(self) -> EventDispatcher:
+        """Return a dispatcher of the same class with the same attributes."""
+        sibling = type(self).__new__(type(self))
+        state: Any = object.__getstate__(self)  # those of the object, and those of its slots
+        for attributes in filter(None, state):
+            for name, value in attributes.items():
+                setattr(sibling, name, value)
         return sibling
 
     def emit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -311,3 +312,33 @@ async def test_nothing_is_pending_after_a_sync_emission(dispatcher: EventDispatc
     await emission.done()
     assert pending == [1, (1, False)]
     assert emission.pending == 0
+
+
+def test_a_test_can_patch_a_method_of_one_dispatcher_and_the_patch_is_undone(
+    dispatcher: EventDispatcher, seen: list[Any]
+) -> None:
+    set_event_dispatcher(dispatcher)
+    other = dispatcher.with_options()
+    with mock.patch.object(dispatcher, "emit") as emit:
+        emit_event("user_logged_in", user_id=1)
+        other.emit("user_logged_in", user_id=2)
+    emit.assert_called_once_with("user_logged_in", None, user_id=1)
+    with (
+        mock.patch.object(dispatcher, "emit", side_effect=OSError),
+        pytest.raises(OSError),
+    ):  # no message
+        dispatcher.emit("user_logged_in", user_id=3)
+    dispatcher.emit("user_logged_in", user_id=4)
+    assert [keywords["user_id"] for _, keywords in seen] == [2, 4]
+
+
+def test_a_sibling_is_of_the_same_class_and_has_the_same_attributes() -> None:
+    class Named(EventDispatcher):
+        name = ""
+
+    dispatcher = Named()
+    dispatcher.name = "billing"
+    sibling = dispatcher.with_options(validate=True)
+    assert isinstance(sibling, Named)
+    assert sibling is not dispatcher
+    assert (sibling.name, sibling.validate, dispatcher.validate) == ("billing", True, False)

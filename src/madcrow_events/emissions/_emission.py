@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, 
 
 from typing_extensions import TypeVar
 
+from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events._waiters import Listeners, check_seconds
@@ -85,7 +86,7 @@ class HandlerResult(NamedTuple):
         return f"<HandlerResult {handler_name(self.handler)}: {type_name(type(self.value))}>"
 
 
-class Emission(Generic[PayloadT_co]):
+class Emission(Unique, Generic[PayloadT_co]):
     """One act of emitting an event, and its outcome (E2).
 
     Made by a dispatcher or a signal, never by hand. `Emission[C]` is one whose
@@ -112,6 +113,8 @@ class Emission(Generic[PayloadT_co]):
         "sender",
         "signal",
     )
+
+    _instead_of_pickling = "send its event and the values of its context, and emit them there"
 
     signal: EventSignal[Any]
     sender: Any

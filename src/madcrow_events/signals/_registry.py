@@ -10,6 +10,7 @@ from weakref import WeakSet
 import blinker
 from typing_extensions import Unpack
 
+from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
@@ -36,13 +37,15 @@ if TYPE_CHECKING:
 __all__ = ["SignalRegistry"]
 
 
-class SignalRegistry(blinker.Namespace):
+class SignalRegistry(Unique, blinker.Namespace):
     """The events of an application, by name.
 
     Args:
         strict: whether a name must be declared with `signal` before it is
             emitted or subscribed to; if not, its first use declares it.
     """
+
+    _instead_of_pickling = "import it there, with the modules that declare its events"
 
     def __init__(self, *, strict: bool = True) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Never, overload
 import blinker
 from typing_extensions import TypeVar, Unpack
 
+from madcrow_events._copies import Unique
 from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import handler_name, type_name
@@ -49,7 +50,7 @@ __all__ = ["EventSignal", "check_model", "translated", "translated_sender"]
 ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
 
 
-class EventSignal(blinker.NamedSignal, Generic[ContextT]):
+class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     """The object for one event: handlers subscribe to it, dispatchers emit it.
 
     Declare one with `SignalRegistry.signal`, which checks the name and keeps it.
@@ -69,6 +70,8 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         ContextModelError: the model is no `BaseEventContext`, or has a field
             called `sender` or `self`.
     """
+
+    _instead_of_pickling = "send its name, and look it up there with signals[name]"
 
     def __init__(
         self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
@@ -365,6 +368,11 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         for subscription in self._table.of_handler(receiver, translated_sender(sender)):
             subscription.cancel()
         self._tell_disconnected(receiver, sender)
+
+    def _clear_state(self) -> None:
+        """Cancel every subscription; what tests of blinker's signals call after each test."""
+        for subscription in self.subscriptions:
+            subscription.cancel()
 
     def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
         present = self._table.find(receiver, translated_sender(sender))

@@ -13,6 +13,7 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
@@ -87,7 +88,7 @@ class SubscriptionHolder(Protocol):
         """Take note, without waiting, that a subscription has ended."""
 
 
-class Subscription:
+class Subscription(Unique):
     """One handler's connection to one signal (H3).
 
     Cancel it, or use it in a `with` block, which cancels it at the end.
@@ -126,6 +127,8 @@ class Subscription:
         "timeout",
         "when",
     )
+
+    _instead_of_pickling = "subscribe its handler there"
 
     def __init__(
         self,

@@ -33,6 +33,10 @@ __all__ = ["Recorder", "fake_events", "record_events"]
 
 _FIRST = sys.maxsize  # priority
 
+# How many emissions the message of a failed assertion lists, and characters of each value.
+_SHOWN = 100
+_SHOWN_LENGTH = 1000
+
 
 class Recorder(AbstractContextManager["Recorder"]):
     """The emissions of a registry, from every thread, task and dispatcher, while it is open.
@@ -339,7 +343,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         emissions = self.emissions
         if not emissions:
             return "Nothing was emitted."
-        return "\n  ".join(["Emitted, in this order:", *map(shown, emissions)])
+        lines = [shown(emission) for emission in emissions[:_SHOWN]]
+        if len(emissions) > _SHOWN:
+            lines.append(f"... and {len(emissions) - _SHOWN} more")
+        return "\n  ".join(["Emitted, in this order:", *lines])
 
 
 def _name_of(event: str | EventSignal[Any]) -> str:
@@ -384,9 +391,10 @@ def shown(emission: Emission[Any]) -> str:
 
 def _shown_value(name: str, value: object) -> str:
     try:
-        return f"{name}={value!r}"
+        text = repr(value)
     except Exception:  # noqa: BLE001  # what cannot be shown must not hide what failed
         return f"{name}=<{type_name(type(value))} without a repr>"
+    return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 
 
 def record_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:
