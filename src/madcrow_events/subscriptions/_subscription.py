@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from typing import Self
 
+    from madcrow_events._executions import Execution
     from madcrow_events.batches import Batch
     from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions._call_specs import Shape
@@ -59,6 +60,11 @@ def _weak_reference(thing: Any, callback: Callable[[Any], None]) -> Any:
         return None
 
 
+def _is_method_of_instance(handler: Any) -> bool:
+    """Whether it goes away with its object; a class goes away with nothing (L1)."""
+    return isinstance(handler, types.MethodType) and not isinstance(handler.__self__, type)
+
+
 _order = count()
 
 
@@ -88,6 +94,7 @@ class Subscription:
         when: the predicate that decides on each emission, or None.
         timeout: after how many seconds an async handler is cancelled, or None.
         background: whether the handler runs later, out of the emitter's way.
+        id: its own name within its event or pattern, or None.
         batch: the limits of the batches that the handler takes, or None.
     """
 
@@ -95,6 +102,7 @@ class Subscription:
         "__weakref__",
         "_active",
         "_connected",
+        "_execution",
         "_handler",
         "_handler_is_weak",
         "_handler_key",
@@ -110,6 +118,7 @@ class Subscription:
         "background",
         "batch",
         "event",
+        "id",
         "once",
         "priority",
         "timeout",
@@ -136,6 +145,8 @@ class Subscription:
         self._shape = shape
         self._connected = connected
         self._origin: object = None
+        self._execution: Execution | None = None
+        self.id: str | None = options.get("id")
         self.priority: int = options.get("priority", 0)
         self.once: bool = options.get("once", False)
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
@@ -156,7 +167,7 @@ class Subscription:
 
     def _hold_handler(self, handler: Any, *, weak: bool | None) -> None:
         reference = None
-        if weak or (weak is None and isinstance(handler, types.MethodType)):
+        if weak or (weak is None and _is_method_of_instance(handler)):
             reference = _weak_reference(handler, _leave_note(self))
             if reference is None and weak:
                 raise InvalidOptionError(
@@ -231,10 +242,15 @@ class Subscription:
         """Cancel it."""
         self.cancel()
 
+    @property
+    def name(self) -> str:
+        """How logs and metrics name the handler: by its `id`, or by the function's dotted name."""
+        return self.id or handler_name(self.handler)
+
     def __repr__(self) -> str:
         """Name the handler and the event."""
         state = "" if self.active else " (ended)"
-        return f"<Subscription {handler_name(self.handler)} on {self.event}{state}>"
+        return f"<Subscription {self.name} on {self.event}{state}>"
 
     @property
     def _runs_inline(self) -> bool:
@@ -303,6 +319,7 @@ class Subscription:
             and self.timeout == other.timeout
             and self.background == other.background
             and self.batch == other.batch
+            and self.id == other.id
             and self._connected == other._connected
         )
 
