@@ -25,6 +25,7 @@ from madcrow_events import (
     madcrow_signals,
 )
 from support.executions import RUNS, Run
+from support.inside import definition_of
 
 MODEL = """
 from functools import wraps
@@ -323,21 +324,30 @@ def test_a_handler_held_weakly_goes_away_with_its_module(run: Run) -> None:
     assert values() == []
 
 
+class Proxy:
+    """Has lost what it stands for."""
+
+    @property
+    def __self__(self) -> Any:
+        raise RuntimeError
+
+    def __call__(self, **context: Any) -> None: ...
+
+
+def of_a_module_that_is_gone() -> None: ...
+
+
+def in_a_circle() -> None: ...
+
+
+of_a_module_that_is_gone.__module__ = "no_such_module"
+in_a_circle.__wrapped__ = in_a_circle  # type: ignore[attr-defined]
+
+
 @pytest.mark.guarantee("H7")
-def test_a_wrapper_that_cannot_be_asked_is_no_function_of_a_module(signals: SignalRegistry) -> None:
-    class Proxy:
-        @property
-        def __self__(self) -> Any:
-            raise RuntimeError("no target")
-
-        def __call__(self, **context: Any) -> None: ...
-
-    signals.signal("ping")
-    assert signals.subscribe("ping", Proxy()).active
-
-    def endless() -> None: ...
-
-    endless.__qualname__ = "endless"
-    endless.__module__ = "no_such_module"
-    signals.subscribe("ping", endless)
-    assert len(signals.subscriptions) == 2
+@pytest.mark.parametrize("handler", [Proxy(), of_a_module_that_is_gone, print])
+def test_what_cannot_be_found_again_is_subscribed_all_the_same(
+    signals: SignalRegistry, handler: Any
+) -> None:
+    assert signals.signal("ping").subscribe(handler).active
+    assert definition_of(in_a_circle) == (__name__, "in_a_circle", in_a_circle)
