@@ -781,8 +781,8 @@ def _fitting(
         fitting: BaseEventContext = context
         check_model(signal.name, type(context))
         return fitting, fitting
-    if signal._replaces((type(context),)):
-        renewed = signal._renewed(context)
+    renewed = signal._renewed(context)
+    if renewed is not None:
         return renewed, renewed
     wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
     given = (

@@ -228,6 +228,8 @@ def test_a_model_that_is_declared_again_takes_the_place_of_the_first(
         assert [type(context) for context in seen] == [new] * 3
         seen.clear()
     assert dispatcher.emit_typed(placed, town).context.address.town == "Rome"
+    derived = type("Derived", (old,), {"__annotations__": {"more": int}})
+    assert type(dispatcher.emit_typed(placed, derived(order_id=1, more=1)).context) is new
     told = [it.getMessage() for it in caplog.records if "import it again" in it.getMessage()]
     assert len(told) == 1
     assert "order_placed is given" in told[0]

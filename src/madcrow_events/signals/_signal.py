@@ -274,20 +274,30 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
                 type_name(model),
             )
 
-    def _renewed(self, context: BaseEventContext) -> BaseEventContext:
+    def _renewed(self, context: BaseEventContext) -> BaseEventContext | None:
         """Return a context of a class that the model has replaced as one of the model.
+
+        Returns:
+            The new one, without what a derived class has added; None for any other context.
 
         Raises:
             ContextValidationError: it does not fit.
         """
+        former = next((it for it in self._replaced_models() if isinstance(context, it)), None)
+        if former is None:
+            return None
         model: Any = self.context_model
-        self._warn(type(context))
+        self._warn(former)
+        keywords = context._keywords()
+        if type(context) is not former:
+            keywords = {name: keywords[name] for name in former.model_fields}
         try:
-            return validate_keywords(self.name, model, context._keywords())
+            return validate_keywords(self.name, model, keywords)
         except ContextValidationError as error:
+            # Models within it are of classes of before, too.
+            dumped = context.model_dump(round_trip=True, include=set(keywords))
             try:
-                # Models within it are of classes of before, too.
-                return validate_keywords(self.name, model, context.model_dump(round_trip=True))
+                return validate_keywords(self.name, model, dumped)
             except ContextValidationError:
                 raise error from None
 
