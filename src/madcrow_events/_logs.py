@@ -110,19 +110,19 @@ def _write(function: Callable[..., object], *arguments: Any, **options: Any) -> 
 
 
 def log_failure(
-    event: str, handler: object, error: BaseException, *, tracebacks: bool, batch_size: int = 0
+    event: str, handler: str, error: BaseException, *, tracebacks: bool, batch_size: int = 0
 ) -> None:
     """Log one failed handler at ERROR.
 
     Args:
         event: the name of the event, or the pattern.
-        handler: the handler that failed.
+        handler: the id or the name of the handler that failed.
         error: what it raised.
         tracebacks: whether its traceback, its author's text, is written too.
         batch_size: how many contexts it was called with, if it takes batches.
     """
     what = f"{event} in a batch of {batch_size}" if batch_size else event
-    _log_error(f"handler {handler_name(handler)} of {what}", error, tracebacks=tracebacks)
+    _log_error(f"handler {handler} of {what}", error, tracebacks=tracebacks)
 
 
 def log_observer_failure(observer: object, error: BaseException, *, tracebacks: bool) -> None:

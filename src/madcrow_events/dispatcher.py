@@ -16,7 +16,7 @@ from madcrow_events._background.admission import Overflow, Workers
 from madcrow_events._copies import Unique
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
@@ -354,7 +354,7 @@ class EventDispatcher(Unique):
             signal = self.signals.resolve(event)
         fitting: BaseEventContext | None = context
         if type(context) is not signal.context_model:
-            fitting = _fitting(signal, context)
+            context, fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
             if call_all(emission, self, signal, sender, context, fitting, None):
@@ -409,7 +409,7 @@ class EventDispatcher(Unique):
             signal = self.signals.resolve(event)
         fitting: BaseEventContext | None = context
         if type(context) is not signal.context_model:
-            fitting = _fitting(signal, context)
+            context, fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
             if call_all(emission, self, signal, sender, context, fitting, None, True):  # noqa: FBT003
@@ -600,7 +600,7 @@ class EventDispatcher(Unique):
         for failure in failures:
             context = HandlerFailedEventContext(
                 event_name=emission.event,
-                handler_name=handler_name(failure.handler),
+                handler_name=emission.name_of(failure.handler),
                 exception_type=type_name(type(failure.exception)),
                 batch_size=batch_size,
             )
@@ -776,7 +776,7 @@ def _payload_again(
     payload = emission._payload
     if type(payload) is dict:
         return payload, None, payload
-    return payload, _fitting(emission.signal, payload), None
+    return (*_fitting(emission.signal, payload), None)
 
 
 def _let_go(emission: Emission[Any], held: HeldBack) -> None:
@@ -789,18 +789,21 @@ def _let_go(emission: Emission[Any], held: HeldBack) -> None:
     held.tell()
 
 
-def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
-    """Return the context if it is of the signal's model, None if it is a generic one.
+def _fitting(
+    signal: EventSignal[Any], context: Any
+) -> tuple[BaseEventContext, BaseEventContext | None]:
+    """Return the context; then it again if it is of the signal's model, None if it is generic.
 
     Raises:
         ContextTypeError: it is neither.
+        ContextValidationError: it is of a class that the model has replaced, and does not fit.
     """
     model = signal.context_model
     expected = BaseEventContext if model is None else model
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
         type(context)._note_fields()
         if context.event_type.replace("-", "_") == signal.name:
-            return None
+            return context, None
         raise ContextTypeError(
             f"a GenericEventContext for another event was emitted as {signal.name}: "
             f"give it event_type='{signal.name}'",
@@ -811,7 +814,10 @@ def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
     if isinstance(context, expected):
         fitting: BaseEventContext = context
         check_model(signal.name, type(context))
-        return fitting
+        return fitting, fitting
+    renewed = signal._renewed(context)
+    if renewed is not None:
+        return renewed, renewed
     wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
     given = (
         f"the class {type_name(context)}" if isinstance(context, type) else type_name(type(context))

@@ -175,7 +175,9 @@ class TimingObserver:
             emission: the emission that is handled.
             handler: the handler.
         """
-        return _Timing(self, (emission.event, handler_name(handler)))
+        # A stand-in for an emission, in somebody's test, may have no more than its event.
+        name_of = getattr(emission, "name_of", handler_name)
+        return _Timing(self, (emission.event, name_of(handler)))
 
     def snapshot(self) -> TimingSnapshot:
         """Return what was counted until now; later counting does not change it."""

@@ -18,6 +18,7 @@ from madcrow_events._background.batching import Gathering, Turn
 from madcrow_events._background.job import Job
 from madcrow_events._background.threads import keep_time
 from madcrow_events._clock import calling_later
+from madcrow_events._executions import definition_of
 from madcrow_events._forks import _renew_all as renew_after_fork
 from madcrow_events._other_loops import STRANGERS, other_library
 from madcrow_events._text import handler_name, printable, type_name
@@ -58,6 +59,7 @@ __all__ = [
     "current_frame",
     "declared_api_version",
     "declared_in",
+    "definition_of",
     "ending",
     "finding_causes",
     "handler_name",

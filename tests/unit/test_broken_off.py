@@ -46,6 +46,7 @@ from support.inside import (
     backlog_of,
     calling_batches,
     declared_api_version,
+    definition_of,
     handler_name,
     is_of,
     keeping_frames,
@@ -659,6 +660,10 @@ def in_a_name(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
     handler_name(type("Proxy", (), {"__module__": property(ring)})())
 
 
+def in_a_definition(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
+    definition_of(type("Proxy", (), {"__self__": property(ring)})())
+
+
 def in_an_annotation(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
     patch.setitem(globals(), "bell", ring)
 
@@ -718,6 +723,7 @@ def in_the_question_for_a_task(ring: Any, shop: Shop, patch: pytest.MonkeyPatch)
         in_the_question_for_trio,
         in_the_question_for_a_task,
         in_a_name,
+        in_a_definition,
         in_an_annotation,
         in_a_filter_of_the_log,
         in_a_traceback,

@@ -156,45 +156,48 @@ WAYS = [
     fake,
     use_a_dispatcher,
 ]
-WIDE = {
-    shops.emit_async,
-    shops.emit_typed,
-    shops.emit_deferred_async,
-    shops.emit_in_handler,
-    shops.emit_in_scope,
-    shops.emit_with_another_observer,
-    shops.drain,
+QUICK = [
+    shops.emit,
+    shops.emit_muted,
+    shops.emit_unobserved,
+    shops.send,
     shops.send_async,
-    shops.emit_unobserved_async,
-    fake,
-    record,
-    use_a_dispatcher,
-}
-"""Those that take long, and have most places in common with others."""
-
-ERRORS = {"in turn": None, **{kind.__name__: kind for kind in KINDS}}
+    shops.subscribe_and_cancel,
+    shops.subscribe_once,
+    shops.subscribe_to_a_pattern,
+    shops.subscribe_to_a_sender,
+    nest_scopes,
+]
+"""Those with few places, of which the others have most."""
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
-@pytest.mark.parametrize(
-    ("way", "error"),
-    [
-        pytest.param(
-            way, error, marks=pytest.mark.soak if way in WIDE or error != "in turn" else ()
-        )
-        for way in WAYS
-        for error in ERRORS
-    ],
-)
-def test_all_is_well_after_an_interrupt_at_any_place(way: Way, error: str, told: set[int]) -> None:
-    place = 0
+@pytest.mark.parametrize("way", QUICK)
+def test_all_is_well_after_an_interrupt_at_any_place(way: Way, told: set[int]) -> None:
+    interrupt_at_each_place(way, KINDS, 1, told)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", WAYS)
+def test_so_it_is_in_every_way_and_for_every_kind(
+    way: Way, kind: type[BaseException], told: set[int], scale: float
+) -> None:
+    interrupt_at_each_place(way, (kind,), round(1 / scale), told)
+
+
+def interrupt_at_each_place(
+    way: Way, kinds: tuple[type[BaseException], ...], step: int, told: set[int]
+) -> None:
+    place = len(way.__name__) % step  # not the same ones in each way
     bad = []
     while True:
-        place += 1
+        place += step
         shop = Shop()
         way(shop, 1)  # what is made when first needed
         assert shop.dispatcher.drain(LIMIT)
-        interrupter = Interrupter(place, ERRORS[error] or KINDS[place % len(KINDS)])
+        interrupter = Interrupter(place, kinds[place % len(kinds)])
         told.clear()
         reached = interrupter.run(lambda shop=shop: way(shop, 2))
         shop.close_loops()

@@ -32,7 +32,7 @@ from madcrow_events._other_loops import (
     other_library,
     refuse,
 )
-from madcrow_events._text import handler_name, printable
+from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._causes import is_announcing, trace_of
 from madcrow_events.emissions._failures import is_failure
@@ -347,7 +347,7 @@ class Workers:
                 "the queue of %d handlers that run later is full: %s of %s is dropped, and others "
                 "until half of the queue is free",
                 self.queue_size,
-                handler_name(emission._plan.subscriptions[index].handler),
+                emission._plan.subscriptions[index].name,
                 emission.event,
             )
 
@@ -626,8 +626,8 @@ def _refuse_stuck(jobs: list[Job], instead: str) -> None:
     for job in jobs:
         if job.is_stuck():
             raise WouldDeadlockError(
-                f"{handler_name(job.handler)} is pending in an event loop that does not run: "
-                f"{instead} in that loop"
+                f"{job.emission.name_of(job.handler)} is pending in an event loop that does not "
+                f"run: {instead} in that loop"
             )
 
 

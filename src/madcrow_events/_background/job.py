@@ -9,7 +9,7 @@ from madcrow_events._background.batching import call_batch_here
 from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import type_name
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING
@@ -174,7 +174,9 @@ class Job:
 
     def lose_with_loop(self) -> None:
         """Report a handler whose event loop was closed."""
-        self.lose(f"its event loop was closed before {handler_name(self.handler)} had ended")
+        self.lose(
+            f"its event loop was closed before {self.emission.name_of(self.handler)} had ended"
+        )
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report a handler that will not come to its end; nobody begins with it any more."""

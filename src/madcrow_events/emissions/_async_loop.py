@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import calling_later, is_frozen
 from madcrow_events._other_loops import other_library, refuse
-from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
@@ -491,7 +490,7 @@ async def _limited(
         cause = error
     if limit.expired():  # also if it swallowed the cancellation and returned
         raise HandlerTimeoutError(
-            f"{handler_name(handler)} of {emission.event} took longer than its timeout of "
+            f"{emission.name_of(handler)} of {emission.event} took longer than its timeout of "
             f"{seconds} s, and was cancelled",
             event=emission.event,
             handler=handler,

@@ -348,6 +348,17 @@ class Emission(Unique, Generic[PayloadT_co]):
         if error is not None:
             let_go((error,), Emission)
 
+    def name_of(self, handler: Any) -> str:
+        """Return how logs and metrics name a handler of this emission; for observers.
+
+        Args:
+            handler: the handler, as `Observer.handling` gets it.
+
+        Returns:
+            The `id` that it was subscribed with, or else the function's dotted name.
+        """
+        return self._plan.name_of(handler)
+
     def __repr__(self) -> str:
         """Name the event and count its outcome; no value of the context is shown (G1)."""
         outcome = f"results: {len(self.results)}, failures: {len(self.failures)}"
@@ -380,6 +391,9 @@ class Emission(Unique, Generic[PayloadT_co]):
             return self._validated_as(models, payload._payload())
         if type(payload) is dict:
             return self._validated_as(models, payload)
+        if self.signal._replaces(models):
+            context: BaseEventContext = payload
+            return context
         expected = " or ".join(type_name(model) for model in models)
         raise ContextTypeError(
             f"a handler of {self.event} takes {expected}, and the emission carries "
@@ -394,7 +408,7 @@ class Emission(Unique, Generic[PayloadT_co]):
     ) -> BaseEventContext:
         """Return the values as the signal's own model, or as the first of `models` that fits."""
         own = self.signal.context_model
-        if own is not None and issubclass(own, models):
+        if own is not None and (issubclass(own, models) or self.signal._replaces(models)):
             models = (own,)
         elif BaseEventContext in models:
             models = (GenericEventContext,)

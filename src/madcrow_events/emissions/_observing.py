@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import LOGGER, is_debugging, log, log_observer_failure
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import type_name
 from madcrow_events.emissions._failures import failures_of, is_failure
 from madcrow_events.models import BaseEventContext
 
@@ -218,7 +218,7 @@ class _DebugLog:
             outcome = "returned"
         finally:
             elapsed = (time.perf_counter() - started) * 1000
-            name = handler_name(handler)
+            name = emission.name_of(handler)
             log(
                 logging.DEBUG,
                 "handler %s of %s %s after %.3f ms",
@@ -235,4 +235,4 @@ _debug_log = _DebugLog()
 def log_skipped(emission: Emission[Any], handler: Any) -> None:
     """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
     if is_debugging():
-        log(logging.DEBUG, "handler %s of %s skipped", handler_name(handler), emission.event)
+        log(logging.DEBUG, "handler %s of %s skipped", emission.name_of(handler), emission.event)

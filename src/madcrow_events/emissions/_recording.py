@@ -44,7 +44,7 @@ def record_in_batch(
         emission._values[branch.index] = NO_RESULT
     log_failure(
         (subscription._owner or subscription).event,
-        failures[-1].handler,
+        subscription.name,
         error,
         # What one of them must not show may be in it.
         tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),

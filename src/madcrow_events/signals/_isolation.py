@@ -49,6 +49,9 @@ class _Before:
         self._set_aside = registry._set_aside
         self._plugins, self._recordings = registry._plugins, list(registry._recordings)
         self._patterns = registry._patterns.live()
+        self._models = [
+            (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
+        ]
         self._handlers = [(it._table, it._table.live()) for it in registry._declared()]
         self._restore_others: list[Callable[[], None]] = []
 
@@ -80,6 +83,10 @@ class _Before:
                 signal._table.restore(())
                 del registry[signal.name]
         dict.update(registry, self._signals)
+        for signal, model, execution, replaced in self._models:
+            if signal.context_model is not model:
+                signal._replaced = replaced
+                signal._carry(model, execution)
         for table, subscriptions in self._handlers:
             table.restore(subscriptions)
         for restore in self._restore_others:

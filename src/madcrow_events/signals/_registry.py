@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast, overload
 from weakref import WeakSet
 
@@ -11,11 +12,12 @@ import blinker
 from typing_extensions import Unpack
 
 from madcrow_events._copies import Unique
+from madcrow_events._executions import execution_of
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import type_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
@@ -24,10 +26,15 @@ from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
+from madcrow_events.subscriptions._redefinition import (
+    defined_earlier,
+    end_replaced,
+    find_replaced,
+)
 from madcrow_events.subscriptions._signatures import read_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from madcrow_events.plugins._gate import Gate
     from madcrow_events.subscriptions._handler_types import ContextT
@@ -90,7 +97,8 @@ class SignalRegistry(Unique, blinker.Namespace):
             InvalidEventNameError: the name is malformed.
             ContextModelError: the model is no `BaseEventContext`, has a field
                 called `sender` or `self`, or stands in the place of `doc`.
-            SignalConflictError: it is declared with another model, or none.
+            SignalConflictError: it is declared with another model, or none. A class that
+                takes the place of the model, as its module runs again, is no other one.
         """
         name = canonical_name(name)
         if not isinstance(doc, str | None):
@@ -103,6 +111,10 @@ class SignalRegistry(Unique, blinker.Namespace):
         if context is not None:
             check_model(name, context)
             prepare(context)  # not under the lock, for it may run code of the model's author
+        execution = None
+        known = self._find(name)
+        if isinstance(context, type) and (known is None or known.context_model is not context):
+            execution = execution_of(context, context.__module__)
         with self._lock:
             signal = self._find(name)
             if signal is None:
@@ -111,11 +123,16 @@ class SignalRegistry(Unique, blinker.Namespace):
                 if signal is None or (model is not None and signal.context_model is not model):
                     signal = EventSignal(name, doc, context=model)
                     signal._registry = self
+                    signal._execution = execution
                 for pattern in self._patterns.live_and_recording():
                     self._extend(pattern, signal)
                 self._fake(signal)
                 super().__setitem__(name, signal)
-        if context is not None and signal.context_model is not context:
+        if (
+            context is not None
+            and signal.context_model is not context
+            and not signal._take_model(context, execution)
+        ):
             declared = signal.context_model
             raise SignalConflictError(
                 f"{name} is declared already, with "
@@ -191,10 +208,11 @@ class SignalRegistry(Unique, blinker.Namespace):
         options: SubscriptionOptions,
         origin: object = None,
         gate: Gate | None = None,
+        replaced: list[Subscription] | None = None,
     ) -> Subscription:
         # A recorder's names are patterns, too: it also hears an event that is declared anew.
         if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
-            return self.resolve(name)._subscribe(handler, options, origin, gate)
+            return self.resolve(name)._subscribe(handler, options, origin, gate, replaced)
         pattern = canonical_name(name, pattern="*" in name)
         check_options(options)
         is_batch = options.get("batch") is not None
@@ -205,14 +223,19 @@ class SignalRegistry(Unique, blinker.Namespace):
             self._patterns, pattern, handler, shape, translated(options)
         )
         requested.origin = origin
+        earlier = find_replaced(requested, partial(self._patterns.live, pattern))
         with self._lock:
-            subscription = self._patterns.add(requested)
+            subscription = self._patterns.add(requested, earlier)
             present = self._declared()
+        if replaced is None:
+            end_replaced(earlier)
+        else:
+            replaced += earlier
         if subscription is requested:
             # Not under the lock: no thread may wait for a signal's lock while it holds this one.
             for signal in present:
                 self._extend(subscription, signal)
-        log(logging.DEBUG, "%s subscribed to %s", handler_name(handler), pattern)
+        log(logging.DEBUG, "%s subscribed to %s", subscription.name, pattern)
         return subscription
 
     def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
@@ -228,11 +251,9 @@ class SignalRegistry(Unique, blinker.Namespace):
         if not isinstance(name, str) or "*" not in name:
             return self.resolve(name).unsubscribe(handler)
         pattern = canonical_name(name, pattern=True)
-        found = [
-            entry
-            for entry in self._patterns.live()
-            if entry.event == pattern and entry._handles(handler)
-        ]
+        present = self._patterns.live(pattern)
+        found: Collection[Subscription] = [it for it in present if it._handles(handler)]
+        found = found or defined_earlier(handler, lambda: present)
         for entry in found:
             entry.cancel()
         return bool(found)

@@ -41,6 +41,11 @@ class Binding(NamedTuple):
         """Whether it is bound at all; static methods are not."""
         return self.owner is not self.source
 
+    @property
+    def is_of_instance(self) -> bool:
+        """Whether it goes away with its object; a class goes away with nothing (L1)."""
+        return self.is_bound and not isinstance(self.owner, type)
+
 
 def binding_of(handler: Any) -> Binding | None:
     """Return how a handler is bound, or None if it is what it is: a function, an object, a partial.

@@ -6,7 +6,9 @@ from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import PENDING
+from madcrow_events.subscriptions._identity import identity_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -35,6 +37,7 @@ class Plan:
         pending: what an emission's values hold for those two until they have finished.
         later: whether there are any.
         bound_to: a subscription that holds this plan's sender weakly, or None.
+        named: those that have an id.
     """
 
     __slots__ = (
@@ -43,6 +46,7 @@ class Plan:
         "by_priority",
         "inline",
         "later",
+        "named",
         "pending",
         "queued",
         "segments",
@@ -65,6 +69,13 @@ class Plan:
         self.later = bool(self.pending)
         self.segments = _runs(entry._prepared() for entry in inline)
         self.bound_to = next((entry for entry in ordered if entry._sender_is_weak), None)
+        self.named = {
+            identity_key(entry.handler): entry.id for entry in ordered if entry.id is not None
+        }
+
+    def name_of(self, handler: Any) -> str:
+        """Return the id of a handler's subscription, or else the function's dotted name."""
+        return self.named.get(identity_key(handler)) or handler_name(handler)
 
 
 def _runs(calls: Iterable[tuple[int, Any]]) -> Segments:

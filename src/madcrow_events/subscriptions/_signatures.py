@@ -73,6 +73,7 @@ def read_shape(
     *,
     pattern: bool = False,
     batch: bool = False,
+    replaced: tuple[type[BaseEventContext], ...] = (),
 ) -> Shape:
     """Read how `handler` wants to be called.
 
@@ -82,22 +83,30 @@ def read_shape(
         model: the context model of the signal, if it has one.
         pattern: whether the handler is for a pattern, and so takes no field by name.
         batch: whether the handler takes a list of contexts.
+        replaced: classes in whose place the model came; a handler may still name them.
 
     Raises:
         HandlerSignatureError: it cannot be called with what the event carries (H1).
     """
-    reader = _Reader(handler, event, model, pattern=pattern)
+    reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
     return reader.read_for_batches() if batch else reader.read()
 
 
 class _Reader:
     def __init__(
-        self, handler: Any, event: str, model: type[BaseEventContext] | None, *, pattern: bool
+        self,
+        handler: Any,
+        event: str,
+        model: type[BaseEventContext] | None,
+        *,
+        pattern: bool,
+        replaced: tuple[type[BaseEventContext], ...],
     ) -> None:
         self.handler = handler
         self.event = event
         self.model = model
         self.pattern = pattern
+        self.replaced = replaced
         self.batch = False
         self.annotations = Annotations(handler, model)
         self.withheld: frozenset[str] = frozenset()
@@ -318,7 +327,9 @@ class _Reader:
                     f"takes one model in '{parameter.name}', but is for many events: annotate it "
                     f"with {self._written('BaseEventContext')} or {self._written('Emission')}"
                 )
-        elif self.model is not None and not issubclass(self.model, models):
+        elif self.model is not None and not any(
+            issubclass(known, models) for known in (self.model, *self.replaced)
+        ):
             wanted = " or ".join(type_name(model) for model in models)
             raise self._refused(
                 f"takes {wanted} in '{parameter.name}', but {self.event} carries "

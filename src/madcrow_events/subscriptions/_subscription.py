@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable
     from typing import Self
 
+    from madcrow_events._executions import Execution
     from madcrow_events.batches import Batch
     from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions._call_specs import Shape
@@ -100,6 +101,7 @@ class Subscription(Unique):
         when: the predicate that decides on each emission, or None.
         timeout: after how many seconds an async handler is cancelled, or None.
         background: whether the handler runs later, out of the emitter's way.
+        id: its own name within its event or pattern, or None.
         batch: the limits of the batches that the handler takes, or None.
     """
 
@@ -107,6 +109,7 @@ class Subscription(Unique):
         "__weakref__",
         "_active",
         "_connected",
+        "_execution",
         "_handler",
         "_handler_is_weak",
         "_handler_key",
@@ -122,6 +125,7 @@ class Subscription(Unique):
         "background",
         "batch",
         "event",
+        "id",
         "once",
         "priority",
         "timeout",
@@ -150,6 +154,8 @@ class Subscription(Unique):
         self._shape = shape
         self._connected = connected
         self._origin: object = None
+        self._execution: Execution | None = None
+        self.id: str | None = options.get("id")
         self.priority: int = options.get("priority", 0)
         self.once: bool = options.get("once", False)
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
@@ -171,7 +177,7 @@ class Subscription(Unique):
     def _hold_handler(self, handler: Any, *, weak: bool | None) -> None:
         reference = None
         binding = None if weak is False else binding_of(handler)
-        if weak or (binding is not None and binding.is_bound):
+        if weak or (binding is not None and binding.is_of_instance):
             reference = _weak_reference(handler, binding, _leave_note(self))
             if reference is None and weak:
                 raise InvalidOptionError(
@@ -247,10 +253,15 @@ class Subscription(Unique):
         """Cancel it."""
         self.cancel()
 
+    @property
+    def name(self) -> str:
+        """How logs and metrics name the handler: by its `id`, or by the function's dotted name."""
+        return self.id or handler_name(self.handler)
+
     def __repr__(self) -> str:
         """Name the handler and the event."""
         state = "" if self.active else " (ended)"
-        return f"<Subscription {handler_name(self.handler)} on {self.event}{state}>"
+        return f"<Subscription {self.name} on {self.event}{state}>"
 
     @property
     def _runs_inline(self) -> bool:
@@ -332,6 +343,7 @@ class Subscription(Unique):
             and self.timeout == other.timeout
             and self.background == other.background
             and self.batch == other.batch
+            and self.id == other.id
             and self._connected == other._connected
         )
 

@@ -28,15 +28,23 @@ from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._plan import NOBODY, STALE, Plan, Plans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable, Iterable
 
     from madcrow_events.subscriptions._subscription import Subscription
 
 
-__all__ = ["Mute", "Recording", "SubscriptionTable", "check_same_options"]
+__all__ = [
+    "Mute",
+    "Recording",
+    "SubscriptionTable",
+    "check_same_handler",
+    "check_same_options",
+    "forget_id",
+]
 
 
 ReturnedT = TypeVar("ReturnedT")
+IdT = TypeVar("IdT")
 
 Muting: TypeAlias = "weakref.ref[Mute]"
 """A `muted` block, held weakly: it is alive as long as its `with` goes on."""
@@ -93,6 +101,7 @@ class SubscriptionTable:
         "_busy",
         "_by_sender",
         "_fakes",
+        "_ids",
         "_lock",
         "_mutes",
         "_notes",
@@ -103,6 +112,7 @@ class SubscriptionTable:
         self._renew_after_fork()
         renew_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
+        self._ids: dict[str, Subscription] = {}
         self._notes: deque[Subscription] = deque()
         self._mutes: set[Muting] = set()
         self._fakes: set[weakref.ref[Recording]] = set()
@@ -116,21 +126,36 @@ class SubscriptionTable:
 
     # Changing
 
-    def add(self, subscription: Subscription) -> Subscription:
+    def add(
+        self, subscription: Subscription, replaced: Collection[Subscription] = ()
+    ) -> Subscription:
         """Enter a subscription, or return the equal one that is here already (H6).
 
+        Args:
+            subscription: the new one.
+            replaced: those in whose place it comes, and whose id it may have.
+
         Raises:
-            SubscriptionConflictError: the handler is here with other options.
+            SubscriptionConflictError: the handler is here with other options, or another has
+                its id.
         """
-        present = self._exclusively(self._add, subscription)
+        present = self._exclusively(self._add, subscription, replaced)
         if present is not subscription:
+            check_same_handler(present, subscription)
             check_same_options(present, subscription)
         return present
 
-    def _add(self, dropped: list[Any], subscription: Subscription) -> Subscription:
+    def _add(
+        self, dropped: list[Any], subscription: Subscription, replaced: Collection[Subscription]
+    ) -> Subscription:
         present = self._present(subscription)
         if present is not None and present.active:
             return present
+        # A pattern's part has an id among patterns.
+        if subscription.id is not None and subscription._owner is None:
+            holder = self._ids.get(subscription.id)
+            if holder is not None and holder.active and holder not in replaced:
+                return holder
         dropped.append(present)
         self._enter(subscription)
         return subscription
@@ -158,6 +183,8 @@ class SubscriptionTable:
     def _enter(self, subscription: Subscription) -> None:
         bucket = self._by_sender.get(subscription._sender_key)
         subscription._activate()
+        if subscription.id is not None and subscription._owner is None:
+            self._ids[subscription.id] = subscription
         # Nothing interrupts between an entry and the plain store that makes the plans stale.
         if bucket is None:
             self._by_sender[subscription._sender_key] = {subscription._handler_key: subscription}
@@ -209,6 +236,8 @@ class SubscriptionTable:
                 del bucket[subscription._handler_key]
                 if not bucket:
                     del self._by_sender[subscription._sender_key]
+            if subscription.id is not None and not subscription.active:
+                forget_id(self._ids, subscription.id, subscription)
             self._notes.popleft()  # last, for whoever is interrupted leaves it to the next
 
     # Reading. Copies are made by list(), during which nothing else can run.
@@ -346,6 +375,31 @@ class SubscriptionTable:
         for subscription in subscriptions:
             if subscription._alive:
                 self.replace(subscription)
+
+
+def forget_id(ids: dict[IdT, Subscription], key: IdT, subscription: Subscription) -> None:
+    """Let others have the id of a subscription that has ended."""
+    if ids.get(key) is subscription:
+        del ids[key]
+
+
+def check_same_handler(present: Subscription, requested: Subscription) -> None:
+    """Refuse to give the id of one handler to another (H7).
+
+    Raises:
+        SubscriptionConflictError: the handlers or senders differ.
+    """
+    if (present._handler_key, present._sender_key) != (
+        requested._handler_key,
+        requested._sender_key,
+    ):
+        raise SubscriptionConflictError(
+            f"id '{requested.id}' of {present.event} is that of "
+            f"{handler_name(present.handler)}: give {handler_name(requested.handler)} another, "
+            "or cancel that subscription first",
+            event=present.event,
+            handler=present.handler,
+        )
 
 
 def check_same_options(present: Subscription, requested: Subscription) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+from types import MethodType
 from typing import Any
 
 import pytest
@@ -121,6 +122,17 @@ async def test_a_method_goes_with_its_object_unless_it_is_held(way: Way) -> None
 
 @pytest.mark.guarantee("L1")
 @in_every_way
+async def test_a_method_of_a_class_does_not_go_with_the_class(way: Way) -> None:
+    """Nothing else may hold a class that a function made."""
+    owner = type(way.owner("kept"))
+    way.signal.subscribe(MethodType(owner.handle, owner))
+    del owner
+    gc.collect()
+    assert values(await way.emit()) == ["kept"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
 async def test_a_function_is_held_unless_it_is_not_to_be(way: Way) -> None:
     way.signal.subscribe(way.returning("held"))
     let_go = way.returning("let go")
@@ -201,7 +213,7 @@ def test_an_emission_that_began_before_the_claim_finds_once_claimed(
         ({"weak": "yes"}, "weak must be True, False or None"),
         (
             {"prority": 1},
-            "'prority': did you mean 'priority'. The options are background, batch, once",
+            "'prority': did you mean 'priority'. The options are background, batch, id, once",
         ),
     ],
 )
