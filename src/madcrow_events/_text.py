@@ -14,12 +14,17 @@ from madcrow_events._interrupts import is_interrupt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["handler_name", "listed", "printable", "type_name"]
+__all__ = ["handler_name", "listed", "module_of", "printable", "type_name"]
 
 # Past the metaclass, whose own `__name__` may raise.
 _name_of_class = type.__dict__["__name__"].__get__
 _path_of_class = type.__dict__["__qualname__"].__get__
 _module_of_class = type.__dict__["__module__"].__get__
+
+
+def module_of(class_: type) -> str:
+    """Return the name of the module in which a class was made."""
+    return str(_module_of_class(class_))
 
 
 def printable(text: object, limit: int = 200) -> str:

@@ -12,6 +12,7 @@ import gc
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._text import module_of
 from madcrow_events.emissions._frames import Branch
 
 if TYPE_CHECKING:
@@ -120,4 +121,4 @@ def _lead_to(parts: list[Any], kind: type) -> bool:
 
 def _is_large(its_class: type) -> bool:
     """Tell whether objects of a class lead to half of the program, and to no emission."""
-    return issubclass(its_class, _LARGE) or str(its_class.__module__).startswith(_WHOLE)
+    return issubclass(its_class, _LARGE) or module_of(its_class).startswith(_WHOLE)

@@ -8,6 +8,8 @@ from functools import partial, singledispatchmethod
 from inspect import getclosurevars
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from madcrow_events._text import module_of, type_name
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
@@ -61,7 +63,7 @@ def binding_of(handler: Any) -> Binding | None:
         return _partially_bound(handler) if "__self__" in handler.__dict__ else None
     if kind is types.FunctionType:
         return _dispatched(handler) if handler.__dict__ else None
-    if kind.__module__ == "functools":
+    if module_of(kind) == "functools":
         return _dispatched(handler)
     if _is_of_wrapt(kind):
         owner = handler.__self__ if handler._self_binding == "classmethod" else None
@@ -72,7 +74,7 @@ def binding_of(handler: Any) -> Binding | None:
 
 def _is_of_wrapt(kind: type) -> bool:
     """Tell whether objects of a class are decorated methods; packages have wrapt in them, too."""
-    return any(base.__name__ == "BoundFunctionWrapper" for base in kind.__mro__)
+    return any(type_name(base) == "BoundFunctionWrapper" for base in kind.__mro__)
 
 
 def _dispatched(handler: Any) -> Binding | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._text import module_of, type_name
 from madcrow_events.subscriptions._kinds import wrapping_packages
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def injecting_package(marks: Iterable[Any]) -> tuple[str, Any] | None:
     """Return the package whose marker is among `marks`, and that marker; None if there is none."""
     for mark in marks:
         for base in type(mark).__mro__:
-            package = base.__module__.partition(".")[0]
-            if base.__name__ in _MARKERS.get(package, ()):
+            package = module_of(base).partition(".")[0]
+            if type_name(base) in _MARKERS.get(package, ()):
                 return package, mark
     return None
 

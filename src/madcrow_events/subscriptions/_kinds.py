@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
+from madcrow_events._text import module_of, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def is_bare_classmethod(handler: Any) -> bool:
 
 def is_mock(handler: object) -> bool:
     """Tell whether `handler` is a mock of `unittest`, or of its backport."""
-    return any(base.__module__ in _MOCKS for base in type(handler).__mro__)
+    return any(module_of(base) in _MOCKS for base in type(handler).__mro__)
 
 
 def function_behind(handler: object) -> Any:
@@ -119,7 +120,7 @@ def _called_by(handler: Any) -> Any:
 
 def _wrapped(handler: Any) -> Any:
     """Return what a decorator has noted that it wraps, or None."""
-    if type(handler).__module__ == "functools":
+    if module_of(type(handler)) == "functools":
         return getattr(handler, "__wrapped__", None)
     return getattr(handler, "__dict__", {}).get("__wrapped__")
 
@@ -133,12 +134,12 @@ def _wrapped_if_passed_on(handler: Any) -> Any:
 def _module_of(layer: Any) -> str:
     """Return the name of the module in which a function, or the class of an object, was written."""
     scope: dict[str, Any] = getattr(layer, "__globals__", {})
-    return str(scope.get("__name__", type(layer).__module__))
+    return str(scope.get("__name__", module_of(type(layer))))
 
 
 def _gives_coroutine(layer: Any) -> bool:
     if is_mock(layer):
-        return any(base.__name__ == "AsyncMockMixin" for base in type(layer).__mro__)
+        return any(type_name(base) == "AsyncMockMixin" for base in type(layer).__mro__)
     # Older than the mark of inspect; only who has imported asyncio has set it.
     mark = getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", layer)
     return inspect.iscoroutinefunction(layer) or getattr(layer, "_is_coroutine", None) is mark
