@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events import deferrals as deferring
 from madcrow_events._background import batching as calling_batches
 from madcrow_events._background import exit as ending
 from madcrow_events._background import threads as serving
@@ -39,12 +40,14 @@ from madcrow_events.plugins._fitness import _declared_api_version as declared_ap
 from madcrow_events.plugins._footprint import is_of
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._reports import reason_of
+from madcrow_events.signals._isolation import _Before as Before
 from madcrow_events.subscriptions._subscription import _leave_note as leave_note
 
 __all__ = [
     "NO_RESULT",
     "STRANGERS",
     "Backlog",
+    "Before",
     "Gate",
     "Gathering",
     "Held",
@@ -59,6 +62,7 @@ __all__ = [
     "current_frame",
     "declared_api_version",
     "declared_in",
+    "deferring",
     "definition_of",
     "ending",
     "finding_causes",

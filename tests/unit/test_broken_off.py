@@ -38,6 +38,7 @@ from support import shops
 from support.inside import (
     STRANGERS,
     Backlog,
+    Before,
     Held,
     Job,
     Listeners,
@@ -46,6 +47,7 @@ from support.inside import (
     backlog_of,
     calling_batches,
     declared_api_version,
+    deferring,
     definition_of,
     handler_name,
     is_of,
@@ -442,6 +444,17 @@ def test_where_no_other_library_is_loaded_none_is_asked(
     shop.assert_all_is_well()
 
 
+@pytest.mark.parametrize("kind", ["background", "background_async"])
+def test_a_call_that_is_broken_off_as_it_ends_is_ended(break_off: BreakOff, kind: str) -> None:
+    shop = Shop()
+    left = break_off(Job, "_leave")
+    with shop.other.subscribe(getattr(shop, kind), background=True):
+        emission = shop.dispatcher.emit("other", number=1)
+        assert emission.wait(LIMIT)
+    assert not left
+    shop.assert_all_is_well()
+
+
 # Waiting
 
 
@@ -510,6 +523,36 @@ def test_what_comes_up_after_an_awaited_handler_has_ended_is_its_emitters(
     assert not left
     for subscription in subscriptions:
         subscription.cancel()
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("error", [Interrupt, asyncio.CancelledError])
+def test_what_ends_a_task_before_its_handler_begins_is_told(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    async def broken(*_arguments: Any) -> None:
+        raise error
+
+    shop = Shop()
+    monkeypatch.setattr(awaiting, "_with", broken)
+    monkeypatch.setattr(awaiting, "_with_keywords", broken)
+    with shop.other.subscribe(fail_async):
+        if error is Interrupt:
+            with pytest.raises(Interrupt):
+                shop.run(shops.unobserved(shop).emit_async("other"))
+        else:
+            emission = asyncio.run(shops.unobserved(shop).emit_async("other"))
+            assert [type(failure.exception) for failure in emission.failures] == [error]
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
+def test_awaited_handlers_that_cannot_be_entered_leave_nothing_behind(break_off: BreakOff) -> None:
+    shop = Shop()
+    left = break_off(awaiting, "_enter", Interrupt)
+    with pytest.raises(Interrupt):
+        shops.emit_async(shop, 1)
+    assert not left
     shop.assert_all_is_well()
 
 
@@ -594,6 +637,75 @@ def test_a_scope_whose_with_was_cut_off_fills_nothing_in() -> None:
         scope = event_scope(request_id="of another")
         scope.__enter__()
         del scope  # no `__exit__`
+    assert shop.dispatcher.emit("other").depth == 0
+    shop.assert_all_is_well()
+
+
+def test_a_block_that_cannot_begin_holds_nothing_back(break_off: BreakOff) -> None:
+    shop = Shop()
+    break_off(deferring, "enter", Interrupt)
+    with pytest.raises(Interrupt), shop.dispatcher.deferred():
+        pass
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_is_held_back_is_dropped_if_its_flush_is_broken_off(
+    break_off: BreakOff, is_async: bool
+) -> None:
+    shop = Shop()
+    break_off(EventDispatcher, "_emit_held_async" if is_async else "_emit_held", Interrupt)
+    with pytest.raises(Interrupt):
+        (shops.emit_deferred_async if is_async else shops.emit_deferred)(shop, 1)
+    assert shop.emissions == {}
+    shop.assert_all_is_well()
+
+
+def test_what_was_dropped_meanwhile_does_not_go_out() -> None:
+    shop = Shop()
+    with shop.dispatcher.deferred():
+        shop.dispatcher.emit("other")._values.drop()  # type: ignore[union-attr]
+        kept = shop.dispatcher.emit("other")
+    assert kept.state == "done"
+    shop.assert_all_is_well()
+
+
+def test_a_flush_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop()
+    with pytest.raises(Interrupt), shop.dispatcher.deferred():
+        shop.dispatcher.emit("other")
+        monkeypatch.setattr(keeping_frames, "CURRENT", Refusing(keeping_frames.CURRENT))
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
+def test_an_interrupt_as_a_scope_is_left_is_not_taken_for_its_end(
+    monkeypatch: pytest.MonkeyPatch, ring: Any
+) -> None:
+    class Ringing:
+        get, set = keeping_frames.CURRENT.get, keeping_frames.CURRENT.set
+
+        @staticmethod
+        def reset(token: Any) -> None:
+            real.reset(token)
+            if not rung:
+                rung.append(True)
+                ring()
+
+    real = keeping_frames.CURRENT
+    rung: list[bool] = []
+    shop = Shop()
+    monkeypatch.setattr(keeping_frames, "CURRENT", Ringing)
+    with pytest.raises(TimeLimit), event_scope(request_id="it"):
+        pass
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
+def test_a_registry_is_restored_though_that_is_broken_off(break_off: BreakOff) -> None:
+    shop = Shop()
+    with pytest.raises(Interrupt), shop.signals.isolated(empty=True):
+        break_off(Before, "restore", Interrupt)
     shop.assert_all_is_well()
 
 

@@ -399,8 +399,9 @@ def _signature(handler: Any) -> inspect.Signature:
     try:
         return inspect.signature(undispatched(handler), **_LENIENTLY)
     except (TypeError, ValueError):
-        if type(handler) is weakref.CallableProxyType:
-            return inspect.signature(handler.__call__)
+        # Newer Pythons read some signature of a proxy.
+        if type(handler) is weakref.CallableProxyType:  # pragma: no branch
+            return inspect.signature(handler.__call__)  # pragma: no cover
         if not is_mock(handler):
             raise
         return inspect.signature(type(handler).__call__.__get__(handler))
