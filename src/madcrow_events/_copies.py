@@ -1,4 +1,4 @@
-"""What a copy or a pickle of a signal, registry, dispatcher, subscription, group or emission is.
+"""What a copy or a pickle of a signal, registry, dispatcher, subscription or emission is.
 
 Handlers, locks and threads belong to the one object, so a copy could only be a second object
 that nobody subscribed to. What holds such an object can be copied, and then holds the same one.
