@@ -21,7 +21,7 @@ from madcrow_events._background.threads import keep_time
 from madcrow_events._clock import calling_later
 from madcrow_events._executions import definition_of
 from madcrow_events._forks import _renew_all as renew_after_fork
-from madcrow_events._other_loops import STRANGERS, other_library
+from madcrow_events._other_loops import STRANGERS, NativeThread, other_library
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Listeners
 from madcrow_events.deferrals import _Held as Held
@@ -53,6 +53,7 @@ __all__ = [
     "Held",
     "Job",
     "Listeners",
+    "NativeThread",
     "awaiting",
     "backlog_of",
     "building",

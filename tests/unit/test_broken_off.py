@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PathDistribution
 from types import SimpleNamespace
 from typing import Any
@@ -343,6 +344,25 @@ async def fail_async(*_arguments: Any) -> None:
     raise AssertionError("it was called")
 
 
+def test_a_job_that_is_lost_before_a_worker_takes_it_is_not_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop()
+    put = Backlog.put
+
+    def lose_and_put(backlog: Backlog, job: Job) -> bool:
+        job.lose("its emitter was interrupted")
+        return put(backlog, job)
+
+    monkeypatch.setattr(Backlog, "put", lose_and_put)
+    with shop.other.subscribe(lambda: 1 / 0, background=True, weak=False):
+        emission = shop.dispatcher.emit("other")
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+    (failure,) = emission.failures
+    assert isinstance(failure.exception, HandlerCancelledError)
+
+
 def test_who_reports_a_job_that_is_reported_elsewhere_leaves_it_to_that() -> None:
     shop = Shop()
     loop = asyncio.new_event_loop()
@@ -641,6 +661,26 @@ def test_a_scope_whose_with_was_cut_off_fills_nothing_in() -> None:
     shop.assert_all_is_well()
 
 
+def test_a_scope_around_one_that_was_cut_off_goes_on() -> None:
+    shop = Shop()
+    with event_scope(request_id="it"):
+        scope = event_scope(request_id="of another")
+        scope.__enter__()
+        del scope
+        emission = shop.dispatcher.emit("thing_happened", number=1)
+        assert emission.context["request_id"] == "it"
+    shop.assert_all_is_well()
+
+
+def test_a_scope_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop()
+    monkeypatch.setattr(keeping_frames, "CURRENT", Refusing(keeping_frames.CURRENT))
+    with pytest.raises(Interrupt), event_scope(request_id="it"):
+        pass
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
 def test_a_block_that_cannot_begin_holds_nothing_back(break_off: BreakOff) -> None:
     shop = Shop()
     break_off(deferring, "enter", Interrupt)
@@ -751,7 +791,7 @@ class TimeLimit(RuntimeError):
     """As what task queues raise when a job takes too long; of a kind that is expected often."""
 
 
-@pytest.fixture(params=["each time", "once"])
+@pytest.fixture(params=["each time", "once", "with arguments of its own"])
 def ring(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """What lets a time limit come up."""
 
@@ -763,7 +803,8 @@ def ring(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     def ring(*_arguments: object) -> None:
         signal.raise_signal(signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, handle)
+    is_partial = request.param == "with arguments of its own"
+    before = signal.signal(signal.SIGTERM, partial(handle, "its own") if is_partial else handle)
     yield ring
     signal.signal(signal.SIGTERM, before)
 
@@ -822,6 +863,12 @@ def in_the_question_for_trio(ring: Any, _shop: Shop, patch: pytest.MonkeyPatch) 
     other_library()
 
 
+def in_the_question_for_a_task_of_trio(ring: Any, _shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "trio", SimpleNamespace())  # type: ignore[call-overload]
+    patch.setitem(sys.modules, "trio.lowlevel", SimpleNamespace(current_task=ring))  # type: ignore[call-overload]
+    other_library()
+
+
 def in_the_question_for_a_task(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
     branch = keeping_frames.Branch(shop.dispatcher.emit("other"), 0)
     branch.task = ring
@@ -833,6 +880,7 @@ def in_the_question_for_a_task(ring: Any, shop: Shop, patch: pytest.MonkeyPatch)
     "way",
     [
         in_the_question_for_trio,
+        in_the_question_for_a_task_of_trio,
         in_the_question_for_a_task,
         in_a_name,
         in_a_definition,

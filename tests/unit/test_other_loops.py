@@ -11,12 +11,14 @@ import queue
 import selectors
 import sys
 import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from madcrow_events import EventDispatcher, EventLoopError, EventSignal
+from support.inside import NativeThread
 
 
 @pytest.fixture
@@ -154,3 +156,12 @@ def test_plain_background_handlers_are_out_of_reach_for_the_thread_of_the_loop(
     (failure,) = emission.failures
     assert isinstance(failure.exception, EventLoopError)
     assert failure.exception.library == "gevent"
+
+
+def test_a_thread_of_the_system_is_not_waited_for_longer_than_asked() -> None:
+    thread = NativeThread()
+    thread._has_begun = True  # and does not end
+    began = time.monotonic()
+    thread.join(0.01)
+    assert time.monotonic() - began >= 0.01
+    assert thread.is_alive()
