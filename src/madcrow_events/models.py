@@ -201,7 +201,8 @@ class BaseEventContext(BaseModel):
         if not missing:
             return self
         # Not `model_copy`, which a model may have a different one of.
-        filled = BaseModel.__copy__(self)
+        copied: Any = BaseModel.__copy__(self)
+        filled: BaseEventContext = copied
         vars(filled).update(missing)
         filled.model_fields_set.update(missing)
         # A cached_property may have been worked out from what was missing.

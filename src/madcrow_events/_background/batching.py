@@ -306,9 +306,7 @@ async def _call_async(jobs: list[Job]) -> None:
         failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
     else:
         _keep(jobs, value)
-    for job in jobs:
-        job.branch.finish()
-        job.free_place()  # now, for the announcement may need one
+    _finish(jobs)
     if failure is not None and not last.branch.is_announcing:
         try:
             announce = last.emission.dispatcher._announce_async
@@ -316,7 +314,7 @@ async def _call_async(jobs: list[Job]) -> None:
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
-    del last, failure, job, items  # which the traceback of the failure would keep
+    del last, failure, items  # which the traceback of the failure would keep
 
 
 def _call(jobs: list[Job]) -> None:
@@ -330,20 +328,25 @@ def _call(jobs: list[Job]) -> None:
         failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
     else:
         _keep(jobs, value)
-    for job in jobs:
-        job.branch.finish()
+    _finish(jobs)
     if failure is not None and not last.branch.is_announcing:
         try:
             last.emission.dispatcher._announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
-    del last, failure, job  # as above
+    del last, failure  # as above
 
 
 def _free_places(jobs: list[Job]) -> None:
     for job in jobs:  # in a frame of its own, for a failure would keep the last of them
         job.free_place()
+
+
+def _finish(jobs: list[Job]) -> None:
+    for job in jobs:  # as above
+        job.branch.finish()
+        job.free_place()  # now, for the announcement may need one
 
 
 def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:

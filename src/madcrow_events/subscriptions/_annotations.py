@@ -82,7 +82,7 @@ class Annotations:
             own[self._model.__name__] = self._model
         parameters = {it.__name__: it for it in getattr(function, "__type_params__", ())}
         scope = getattr(function, "__globals__", {})
-        return _Names(parameters, scope, own, vars(builtins))
+        return _Names(parameters, scope, own, builtins.__dict__)
 
     def members(self, annotation: Any) -> tuple[Any, ...]:
         """Return what an annotation allows, without None: the members of a union, or itself."""

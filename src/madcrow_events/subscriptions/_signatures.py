@@ -404,7 +404,8 @@ def _signature(handler: Any) -> inspect.Signature:
             return inspect.signature(handler.__call__)  # pragma: no cover
         if not is_mock(handler):
             raise
-        return inspect.signature(type(handler).__call__.__get__(handler))
+        kind: Any = type(handler)
+        return inspect.signature(kind.__call__.__get__(handler))
 
 
 def _called(handler: Any) -> Any:
