@@ -15,6 +15,7 @@ from uuid import UUID
 from pydantic import (
     AfterValidator,
     AliasChoices,
+    AliasGenerator,
     AliasPath,
     BaseModel,
     ConfigDict,
@@ -249,6 +250,14 @@ def spellings_of(model: type[BaseEventContext], name: str) -> tuple[str, ...]:
 def alias_paths(model: type[BaseEventContext], name: str) -> list[tuple[Any, ...]]:
     """Return where validation looks for a field, its name aside unless it has no alias."""
     alias = model.model_fields[name].validation_alias
+    generate: Any = model.model_config.get("alias_generator")
+    if alias is None and generate is not None:  # pragma: no cover  # of pydantic before 2.10
+        # It notes what the generator gives only when it builds the model.
+        if isinstance(generate, AliasGenerator):
+            plain, alias, _ = generate.generate_aliases(name)
+            alias = alias or plain
+        else:
+            alias = generate(name)
     if alias is None:
         return [(name,)]
     choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
