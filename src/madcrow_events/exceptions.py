@@ -111,7 +111,7 @@ class UnknownEventError(MadcrowEventsError, LookupError):
                 if suggestions
                 else f"declare it first, with signals.signal('{self.event}')"
             )
-            self.args = (f"no event is called '{self.event}': {hint}",)
+            self.args: tuple[Any, ...] = (f"no event is called '{self.event}': {hint}",)
             self._suggestions = suggestions
         return suggestions
 

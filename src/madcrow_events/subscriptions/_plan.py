@@ -56,20 +56,22 @@ class Plan:
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
         ordered = sorted(subscriptions, key=lambda entry: (-entry.priority, entry._order))
-        self.by_priority = tuple(ordered)
+        self.by_priority: tuple[Subscription, ...] = tuple(ordered)
         inline = [entry for entry in ordered if entry._runs_inline]
         awaited = [entry for entry in ordered if not (entry._runs_inline or entry.background)]
         queued = [entry for entry in ordered if entry.background]
-        self.subscriptions = (*inline, *awaited, *queued)
-        self.inline = len(inline)
-        self.awaited = len(awaited)
-        self.to_await = _runs(entry._prepared_to_await() for entry in awaited)
-        self.queued = len(queued)
-        self.pending = (PENDING,) * (len(awaited) + len(queued))
-        self.later = bool(self.pending)
-        self.segments = _runs(entry._prepared() for entry in inline)
-        self.bound_to = next((entry for entry in ordered if entry._sender_is_weak), None)
-        self.named = {
+        self.subscriptions: tuple[Subscription, ...] = (*inline, *awaited, *queued)
+        self.inline: int = len(inline)
+        self.awaited: int = len(awaited)
+        self.to_await: Segments = _runs(entry._prepared_to_await() for entry in awaited)
+        self.queued: int = len(queued)
+        self.pending: tuple[Any, ...] = (PENDING,) * (len(awaited) + len(queued))
+        self.later: bool = bool(self.pending)
+        self.segments: Segments = _runs(entry._prepared() for entry in inline)
+        self.bound_to: Subscription | None = next(
+            (entry for entry in ordered if entry._sender_is_weak), None
+        )
+        self.named: dict[Any, str] = {
             identity_key(entry.handler): entry.id for entry in ordered if entry.id is not None
         }
 
