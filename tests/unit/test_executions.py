@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
