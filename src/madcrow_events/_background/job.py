@@ -121,8 +121,11 @@ class Job:
                 log_unannounced(self.emission.event, error)
             self.emission._let_go((failure,))
         self.end()
-        if failure is not None and is_for_the_program:
-            raise failure.exception
+        try:
+            if failure is not None and is_for_the_program:
+                raise failure.exception
+        finally:
+            del self, failure  # which the traceback of the failure would keep
 
     def begin(self) -> None:
         """Make a task of an async handler; called in the loop's thread."""
