@@ -34,8 +34,8 @@ NOT_OURS = (
 )
 """Of the standard library, what leaves its own locks held or its loop broken if interrupted."""
 
-SWALLOWING = ("reprlib.py", "traceback.py")
-"""What makes the best of whatever is raised as it shows an object."""
+SWALLOWING = ("annotationlib.py", "reprlib.py", "traceback.py")
+"""What makes the best of whatever is raised as it looks at an object."""
 
 LIBRARY = str(Path(logging.__file__).parents[1])
 
