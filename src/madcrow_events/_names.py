@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from heapq import nlargest
 from typing import TYPE_CHECKING
 
 from madcrow_events._text import printable, type_name
@@ -24,6 +25,9 @@ HANDLER_FAILED = "handler_failed"
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _PATTERN = re.compile(r"[a-z0-9_.*]*\*[a-z0-9_.*]*")
 _MAX_LENGTH = 128
+_COMPARED = 20  # names, of many
+_PIECES = 8
+_LONG_NAME = 12
 
 
 def canonical_name(name: object, *, pattern: bool = False) -> str:
@@ -69,11 +73,29 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
 
 
 def unknown_event(event: str, declared: Iterable[str]) -> UnknownEventError:
-    """Return the error for a name that is not declared, with the names that resemble it."""
-    near = tuple(get_close_matches(event, list(declared), 3))
-    hint = (
-        f"did you mean {' or '.join(near)}?"
-        if near
-        else f"declare it first, with signals.signal('{event}')"
+    """Return the error for a name that is not declared; it looks for similar ones when read."""
+    return UnknownEventError(
+        f"no event is called '{event}'",
+        event=event,
+        suggestions=lambda: _similar_names(event, declared),
     )
-    return UnknownEventError(f"no event is called '{event}': {hint}", event=event, suggestions=near)
+
+
+def _similar_names(event: str, declared: Iterable[str]) -> tuple[str, ...]:
+    """Return up to three names that resemble a wrong one, the nearest first.
+
+    To compare two names well costs a fiftieth of a millisecond and more. Of many names, only
+    those that share the most pieces with the wrong one, and are about as long, are compared.
+    """
+    names = [name for name in list(declared) if name != event]  # declared in the meantime
+    if len(names) > _COMPARED:
+        size = 2 if len(event) < _LONG_NAME else 3
+        step = max(1, len(event) // _PIECES)
+        pieces = {event[at : at + size] for at in range(0, len(event) - size + 1, step)}
+        names = nlargest(
+            _COMPARED,
+            # No name of another length reaches the likeness that get_close_matches asks for.
+            [name for name in names if 3 * len(name) <= 7 * len(event) <= 49 / 3 * len(name)],
+            key=lambda name: sum([piece in name for piece in pieces]),
+        )
+    return tuple(get_close_matches(event, names, 3))

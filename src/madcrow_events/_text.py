@@ -7,9 +7,24 @@ a line of the log.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["handler_name", "printable", "type_name"]
+from madcrow_events._interrupts import is_interrupt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["handler_name", "listed", "module_of", "printable", "type_name"]
+
+# Past the metaclass, whose own `__name__` may raise.
+_name_of_class = type.__dict__["__name__"].__get__
+_path_of_class = type.__dict__["__qualname__"].__get__
+_module_of_class = type.__dict__["__module__"].__get__
+
+
+def module_of(class_: type) -> str:
+    """Return the name of the module in which a class was made."""
+    return str(_module_of_class(class_))
 
 
 def printable(text: object, limit: int = 200) -> str:
@@ -25,19 +40,30 @@ def printable(text: object, limit: int = 200) -> str:
     )
 
 
+def listed(items: Sequence[str], separator: str = ", ", limit: int = 20) -> str:
+    """Return items one after the other, of many the first ones and how many there are besides."""
+    shown = separator.join(items[:limit])
+    rest = len(items) - limit
+    return f"{shown}{separator}and {rest} more" if rest > 0 else shown
+
+
 def handler_name(handler: object) -> str:
     """Return the dotted name of a handler; never its `repr`, which may show values."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
+    while issubclass(type(handler), functools.partial):
+        handler = handler.func  # type: ignore[attr-defined]  # it is a partial
     try:
         module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
-    except Exception:  # noqa: BLE001  # a proxy may raise anything; its type is a plain one
-        module, name = type(handler).__module__, type(handler).__qualname__
+        if type(name) is not str:  # a mock's is a mock
+            name = type(handler).__qualname__
+    except Exception as error:  # a proxy may raise anything; its type is a plain one
+        if is_interrupt(error):
+            raise
+        module, name = _module_of_class(type(handler)), _path_of_class(type(handler))
     return printable(f"{module}.{name}" if module else name)
 
 
 def type_name(annotation: Any) -> str:
     """Return how an annotation is written in code, for messages that say what to write."""
-    if isinstance(annotation, type):
-        return printable(annotation.__name__)
+    if issubclass(type(annotation), type):
+        return printable(_name_of_class(annotation))
     return printable(annotation).replace("typing.", "")

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._clock import calling_later, is_frozen, monotonic
+from madcrow_events._interrupts import suppress_but_interrupts
+from madcrow_events._other_loops import loop_to_wait_in
 from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 __all__ = ["LOOK_EVERY", "Listeners", "check_seconds"]
@@ -71,20 +75,22 @@ class Listeners:
 
     def wait(self, is_so: Callable[[], object], timeout: float | None) -> bool:
         """Wait in a thread; return whether it is so, after `timeout` seconds at most."""
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         while not is_so():
-            remaining = deadline - time.monotonic()
+            remaining = deadline - monotonic()
             if remaining <= 0:
                 return False
-            told = threading.Event()
-            self._callbacks.append(told.set)
+            # An event of `threading` has a lock of its own, which an interrupt leaves held.
+            told = threading.Lock()
+            told.acquire()  # whoever tells releases it
+            self._callbacks.append(told.release)
             try:
                 # Again, for it may have become so before anybody could be told.
                 if is_so():
                     return True
-                told.wait(min(remaining, self._look_every))
+                told.acquire(timeout=min(remaining, self._look_every))
             finally:
-                self._forget(told.set)
+                self._forget(told.release)
         return True
 
     async def wait_async(
@@ -92,28 +98,34 @@ class Listeners:
         is_so: Callable[[], object],
         timeout: float | None,  # noqa: ASYNC109  # as for wait
     ) -> bool:
-        """Wait in a task; return whether it is so, after `timeout` seconds at most."""
-        import asyncio  # noqa: PLC0415  # loaded when first needed
+        """Wait in a task; return whether it is so, after `timeout` seconds at most.
 
-        loop = asyncio.get_running_loop()
-        deadline = math.inf if timeout is None else loop.time() + timeout
+        Raises:
+            EventLoopError: it is not so, and asyncio does not run here.
+        """
+        if is_so():
+            return True
+        loop = loop_to_wait_in()
+        seconds = math.inf if timeout is None else timeout
+        deadline = monotonic() + seconds
+        # A loop may have a clock of its own, which a test lets run faster.
+        deadline_of_loop = math.inf if is_frozen() else loop.time() + seconds
         while not is_so():
-            remaining = deadline - loop.time()
-            if remaining <= 0:
+            remaining = deadline - monotonic()
+            if remaining <= 0 or (loop.time() >= deadline_of_loop and not is_frozen()):
                 return False
             told = loop.create_future()
 
             def tell(told: asyncio.Future[None] = told) -> None:
-                with suppress(RuntimeError):  # the loop is closed
+                with suppress_but_interrupts(RuntimeError):  # the loop is closed
                     loop.call_soon_threadsafe(_resolve, told)
 
             self._callbacks.append(tell)
             try:
                 if is_so():
                     return True
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(min(remaining, self._look_every)):
-                        await told
+                with calling_later(loop, min(remaining, self._look_every), partial(_resolve, told)):
+                    await told
             finally:
                 self._forget(tell)
         return True

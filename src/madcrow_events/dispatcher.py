@@ -7,23 +7,23 @@ takes and raises, and each built-in event has its emitter.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from copy import copy
+import logging
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from madcrow_events._background.admission import Overflow, Workers
-from madcrow_events._logs import LOGGER
+from madcrow_events._copies import Unique
+from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import raise_failures
-from madcrow_events.emissions._frames import CURRENT, surroundings_of, within
-from madcrow_events.emissions._lazy_asyncio import load_async_loop
+from madcrow_events.emissions._frames import await_within, current, run_within, surroundings_of
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import (
@@ -64,9 +64,12 @@ from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Coroutine, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import Self
 
+    from madcrow_events.emissions._outcomes import HeldBack
     from madcrow_events.observers import Observer
 
 __all__ = [
@@ -110,10 +113,10 @@ OnError: TypeAlias = Literal["log", "raise"]
 """What becomes of failures: `"log"` only, or `"raise"` to the emitter besides."""
 
 
-class EventDispatcher:
+class EventDispatcher(Unique):
     """Emits events, and shields the emitter from handlers that fail.
 
-    In a `with` block it is closed at the end.
+    In a `with` block it is closed at the end; in an event loop, use `async with`.
 
     Args:
         signals: the registry in which names are looked up.
@@ -131,7 +134,18 @@ class EventDispatcher:
         InvalidOptionError: an option has an impossible value.
     """
 
-    __slots__ = ("_observers", "_workers", "log_tracebacks", "on_error", "signals", "validate")
+    __slots__ = (
+        "__dict__",  # so that a test can patch a method of one dispatcher
+        "__weakref__",
+        "_observers",
+        "_workers",
+        "log_tracebacks",
+        "on_error",
+        "signals",
+        "validate",
+    )
+
+    _instead_of_pickling = "make or import one there"
 
     def __init__(
         self,
@@ -174,11 +188,20 @@ class EventDispatcher:
         """
         if on_error not in ("log", "raise", None):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
-        sibling = copy(self)
+        sibling = self._sibling()
         sibling.on_error = self.on_error if on_error is None else on_error
         sibling.validate = self.validate if validate is None else validate
         if log_tracebacks is not None:
             sibling.log_tracebacks = log_tracebacks
+        return sibling
+
+    def _sibling(self) -> EventDispatcher:
+        """Return a dispatcher of the same class with the same attributes."""
+        sibling = type(self).__new__(type(self))
+        state: Any = object.__getstate__(self)  # those of the object, and those of its slots
+        for attributes in filter(None, state):
+            for name, value in attributes.items():
+                setattr(sibling, name, value)
         return sibling
 
     def emit(
@@ -193,7 +216,7 @@ class EventDispatcher:
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: nobody declared the event.
+            UnknownEventError: nobody declared the event, or the signal is of another registry.
             ContextTypeError: a context is given in the sender's place.
             ContextValidationError: `validate` is set and the keywords do not fit the model.
             EmissionDepthError: handlers emit events without end.
@@ -205,16 +228,27 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, None, context):
-            return emission
-        if emission._failures is not None:
-            self._go_on(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, None, context):
+                return emission
+            if emission._failures is not None:
+                self._go_on(emission)
+                # What this frame names lives as long as the traceback of a failure.
+                kept, emission = [emission], None  # type: ignore[assignment]
+                return kept.pop()
+        except BaseException as error:
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
+            raise
         return emission
 
     async def emit_async(
@@ -230,23 +264,34 @@ class EventDispatcher:
         Raises:
             CancelledError: the emitter was cancelled; so have been the handlers.
             MadcrowEventsError: as for `emit`.
-            Exception: a handler failed and `on_error` is `"raise"`.
+            Exception: a handler failed and `on_error` is `"raise"`; a `StopIteration`, which
+                cannot leave a coroutine, comes in `HandlerErrors`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             self._check_loose(signal, sender, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
-            return emission
-        if emission._plan.later:
-            left = self._start_later(emission, None)
-            if left is not None:
-                await left
-        if emission._failures is not None:
-            await self._after_failures_async(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
+                return emission
+            if emission._plan.later:
+                left = self._start_later(emission, None)
+                if left is not None:
+                    await left
+            if emission._failures is not None:
+                await self._after_failures_async(emission)
+                kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                return kept.pop()
+        except BaseException as error:
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
+            raise
         return emission
 
     def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
@@ -258,7 +303,7 @@ class EventDispatcher:
                 received=type(sender),
             )
         if self.validate and signal.context_model is not None:
-            around = surroundings_of(CURRENT.get(None))
+            around = surroundings_of(current())
             if around is not None:
                 fill_loose(signal.context_model, context, around._known_fields())
             validate_keywords(signal.name, signal.context_model, context)
@@ -291,8 +336,9 @@ class EventDispatcher:
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: nobody declared the event.
+            UnknownEventError: nobody declared the event, or the signal is of another registry.
             ContextTypeError: the context is of another model; no handler has run.
+            ContextValidationError: it lacks fields, and handlers fail for that.
             EmissionDepthError: handlers emit events without end.
             QueueFullError: as for `emit`.
             DispatcherClosedError: as for `emit`.
@@ -300,17 +346,28 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         fitting: BaseEventContext | None = context
         if type(context) is not signal.context_model:
-            fitting = _fitting(signal, context)
+            context, fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, fitting, None):
-            return emission
-        if emission._failures is not None:
-            self._go_on(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, fitting, None):
+                return emission
+            if emission._failures is not None:
+                self._go_on(emission)
+                # What this frame names lives as long as the traceback of a failure.
+                kept, emission = [emission], None  # type: ignore[assignment]
+                return kept.pop()
+        except BaseException as error:
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
+            raise
         return emission
 
     @overload
@@ -344,38 +401,55 @@ class EventDispatcher:
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
-            signal = event if type(event) is EventSignal else self.signals[event]
+            if type(event) is EventSignal and event._registry is self.signals:
+                signal = event
+            else:
+                signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         fitting: BaseEventContext | None = context
         if type(context) is not signal.context_model:
-            fitting = _fitting(signal, context)
+            context, fitting = _fitting(signal, context)
         emission: Emission[Any] = Emission()
-        if call_all(emission, self, signal, sender, context, fitting, None, True):  # noqa: FBT003
-            return emission
-        if emission._plan.later:
-            left = self._start_later(emission, fitting)
-            if left is not None:
-                await left
-        if emission._failures is not None:
-            await self._after_failures_async(emission)
+        try:
+            if call_all(emission, self, signal, sender, context, fitting, None, True):  # noqa: FBT003
+                return emission
+            if emission._plan.later:
+                left = self._start_later(emission, fitting)
+                if left is not None:
+                    await left
+            if emission._failures is not None:
+                await self._after_failures_async(emission)
+                kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                return kept.pop()
+        except BaseException as error:
+            _abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # as in emit
+            raise
         return emission
 
     def _go_on(self, emission: Emission[Any]) -> None:
-        """Do what is left after the inline handlers, if there is a failure or a later handler."""
-        try:
-            if emission._plan.later:
-                emission._values.extend(emission._plan.pending)
-                self._workers.start(emission)
-            failures = emission._own_failures()
-            if failures:
-                self._announce(emission, failures)
-        except BaseException as error:
-            stop_watching(emission, error)
-            raise
+        """Do what is left after the inline handlers, if there is a failure or a later handler.
+
+        Args:
+            emission: the emission.
+        """
+        if emission._plan.later:
+            emission._values.extend(emission._plan.pending)
+            self._workers.start(emission)
+        failures = emission._own_failures()
+        if failures:
+            self._announce(emission, failures)
         stop_watching(emission)
-        if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures)
+        if failures:
+            emission._let_go(failures)
+            if self.on_error == "raise":
+                event = emission.event
+                del emission  # for this frame is part of the traceback
+                try:
+                    raise_failures(event, failures)
+                finally:
+                    del failures
 
     def _start_later(
         self, emission: Emission[Any], context: BaseEventContext | None
@@ -389,18 +463,9 @@ class EventDispatcher:
         emission._values.extend(plan.pending)
         if context is not None:
             context = emission._payload  # what an `event_scope` has filled in
-        left: Coroutine[Any, Any, None] | None
         if plan.queued:
-            left = self._queue_and_join(emission, context)
-        else:
-            try:
-                left = _start_handlers(emission, context)
-            except BaseException as error:
-                stop_watching(emission, error)
-                raise
-        failures = emission._failures
-        if left is not None and failures is not None and failures.watch is not None:
-            return _watched_to_the_end(emission, left)
+            return self._queue_and_join(emission, context)
+        left: Coroutine[Any, Any, None] | None = _start_handlers(emission, context)
         return left
 
     async def _queue_and_join(
@@ -415,15 +480,18 @@ class EventDispatcher:
     async def _after_failures_async(self, emission: Emission[Any]) -> None:
         """Do with failures as `_go_on` does."""
         failures = emission._own_failures()
-        try:
-            if failures:
-                await self._announce_async(emission, failures)
-        except BaseException as error:
-            stop_watching(emission, error)
-            raise
+        if failures:
+            await self._announce_async(emission, failures)
         stop_watching(emission)
-        if failures and self.on_error == "raise":
-            raise_failures(emission.event, failures)
+        if failures:
+            emission._let_go(failures)
+            if self.on_error == "raise":
+                event = emission.event
+                del emission  # as above
+                try:
+                    raise_failures(event, failures)
+                finally:
+                    del failures
 
     # What a `deferred` block holds back
 
@@ -442,17 +510,46 @@ class EventDispatcher:
         return Deferral(self, scope)
 
     def _emit_held(self, emission: Emission[Any]) -> None:
-        """Emit, as `emit` would have, what has been held back."""
-        with _emitting(emission) as (payload, context, keywords):
-            sender = emission.sender
-            call_all(emission, self, emission.signal, sender, payload, context, keywords)
+        """Emit, as `emit` would have, what has been held back.
+
+        Args:
+            emission: what has been.
+        """
+        held = emission._values
+        try:
+            run_within(held.frame, self._emit_again, emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
+        finally:
+            _let_go(emission, held)
+            del emission, held  # as in emit
+
+    def _emit_again(self, emission: Emission[Any]) -> None:
+        payload, context, keywords = _payload_again(emission)
+        try:
+            call_all(emission, self, emission.signal, emission.sender, payload, context, keywords)
             if emission._failures is not None:
                 self._go_on(emission)
+        finally:
+            del emission  # as in emit
 
     async def _emit_held_async(self, emission: Emission[Any]) -> None:
         """Do the same as `emit_async` would have."""
-        with _emitting(emission) as (payload, context, keywords):
-            sender = emission.sender
+        held = emission._values
+        try:
+            await await_within(held.frame, self._emit_again_async, emission)
+        except BaseException as error:
+            emission._abandon(error)
+            raise
+        finally:
+            _let_go(emission, held)
+            del emission, held  # as in emit
+
+    async def _emit_again_async(self, emission: Emission[Any]) -> None:
+        payload, context, keywords = _payload_again(emission)
+        sender = emission.sender
+        try:
             call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
             if emission._plan.later:
                 left = self._start_later(emission, context)
@@ -460,6 +557,8 @@ class EventDispatcher:
                     await left
             if emission._failures is not None:
                 await self._after_failures_async(emission)
+        finally:
+            del emission  # as in emit
 
     def _announce(
         self,
@@ -470,10 +569,9 @@ class EventDispatcher:
         """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
-                with emission.as_cause():
-                    dispatcher.emit_typed(signal, context)
+                run_within(emission._causing(), dispatcher.emit_typed, signal, context)
             except _NO_PLACE as error:
-                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
     async def _announce_async(
         self,
@@ -484,10 +582,10 @@ class EventDispatcher:
         """Do the same where async handlers can be awaited."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
-                with emission.as_cause():
-                    await dispatcher.emit_typed_async(signal, context)
+                emit = dispatcher.emit_typed_async
+                await await_within(emission._causing(), emit, signal, context)
             except _NO_PLACE as error:
-                LOGGER.warning("a failure of %s is not announced: %s", emission.event, error)
+                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
     def _announcements(
         self,
@@ -502,7 +600,7 @@ class EventDispatcher:
         for failure in failures:
             context = HandlerFailedEventContext(
                 event_name=emission.event,
-                handler_name=handler_name(failure.handler),
+                handler_name=emission.name_of(failure.handler),
                 exception_type=type_name(type(failure.exception)),
                 batch_size=batch_size,
             )
@@ -536,7 +634,7 @@ class EventDispatcher:
                     option="observer",
                 )
         with self.signals._lock:
-            if all(present is not observer for present in self._observers):
+            if len(_without(observer, self._observers)) == len(self._observers):
                 self._observers.append(observer)
 
     def remove_observer(self, observer: Observer) -> bool:
@@ -546,7 +644,7 @@ class EventDispatcher:
             Whether it was one of the observers.
         """
         with self.signals._lock:
-            left = [present for present in self._observers if present is not observer]
+            left = _without(observer, self._observers)
             found = len(left) < len(self._observers)
             self._observers[:] = left
         return found
@@ -607,6 +705,31 @@ class EventDispatcher:
         """
         return self._workers.close(timeout)
 
+    def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
+        """Name the loop for async handlers whose emitter runs in none (B1).
+
+        They run in the running loop of their emitter. Where there is none, as in a thread, they
+        run in this loop; only without one in a loop of the dispatcher's own, where clients,
+        pools and locks of the application would fail. It holds for the siblings, too.
+
+        Args:
+            loop: the application's loop; None for the one that runs here.
+
+        Returns:
+            What ends the binding at the end of a `with` block; the one before holds again then.
+
+        Raises:
+            InvalidOptionError: it is no event loop, or is left out where none runs.
+        """
+        if loop is None:
+            loop = running_loop()
+        if loop is None or not hasattr(loop, "call_soon_threadsafe"):
+            raise InvalidOptionError(
+                "bind_loop takes an event loop: call it in a running one, or give it one",
+                option="loop",
+            )
+        return self._workers.bind(loop)
+
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
         return self
@@ -615,6 +738,18 @@ class EventDispatcher:
         """Close it; if the block has raised, that is not hidden by a close that cannot be."""
         try:
             self.close()
+        except WouldDeadlockError:
+            if exc_type is None:
+                raise
+
+    async def __aenter__(self) -> Self:
+        """Return the dispatcher, for `async with EventDispatcher() as dispatcher:`."""
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
+        """Wait in the loop until nothing is pending, and close it."""
+        try:
+            await self._workers.close_async()
         except WouldDeadlockError:
             if exc_type is None:
                 raise
@@ -629,49 +764,46 @@ class EventDispatcher:
         )
 
 
-async def _watched_to_the_end(emission: Emission[Any], left: Coroutine[Any, Any, None]) -> None:
-    """Await what is left of an emission; if that is broken off, let its observers go."""
-    try:
-        await left
-    except BaseException as error:
-        stop_watching(emission, error)
-        raise
+def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
+    # No loop in the `with` block of a lock: an interrupt of its step back would skip the release.
+    return [present for present in observers if present is not observer]
 
 
-@contextmanager
-def _emitting(
+def _payload_again(
     emission: Emission[Any],
-) -> Iterator[tuple[Any, BaseEventContext | None, dict[str, Any] | None]]:
-    """Put an emission that was held back into its frame; yield what `call_all` takes of it."""
-    held, payload = emission._values, emission._payload
-    is_loose = type(payload) is dict
-    try:
-        with within(held.frame):
-            yield (
-                payload,
-                None if is_loose else _fitting(emission.signal, payload),
-                payload if is_loose else None,
-            )
-    finally:
-        if emission._values is held:  # nobody was called, for it is nested too deep, say
-            emission._plan = NOBODY
-            held.drop()
-        if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
-            emission.dispatcher._workers.give_back(held)
-        held.tell()
+) -> tuple[Any, BaseEventContext | None, dict[str, Any] | None]:
+    """Return payload, context and keywords for `call_all`, of what was held back."""
+    payload = emission._payload
+    if type(payload) is dict:
+        return payload, None, payload
+    return (*_fitting(emission.signal, payload), None)
 
 
-def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
-    """Return the context if it is of the signal's model, None if it is a generic one.
+def _let_go(emission: Emission[Any], held: HeldBack) -> None:
+    """Let those look again who wait for an emission that was held back."""
+    if emission._values is held:  # nobody was called, for it is nested too deep, say
+        emission._plan = NOBODY
+        held.drop()
+    if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
+        emission.dispatcher._workers.give_back(held.places)  # type: ignore[arg-type]  # it is a list
+    held.tell()
+
+
+def _fitting(
+    signal: EventSignal[Any], context: Any
+) -> tuple[BaseEventContext, BaseEventContext | None]:
+    """Return the context; then it again if it is of the signal's model, None if it is generic.
 
     Raises:
         ContextTypeError: it is neither.
+        ContextValidationError: it is of a class that the model has replaced, and does not fit.
     """
     model = signal.context_model
     expected = BaseEventContext if model is None else model
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
+        type(context)._note_fields()
         if context.event_type.replace("-", "_") == signal.name:
-            return None
+            return context, None
         raise ContextTypeError(
             f"a GenericEventContext for another event was emitted as {signal.name}: "
             f"give it event_type='{signal.name}'",
@@ -682,7 +814,10 @@ def _fitting(signal: EventSignal[Any], context: Any) -> BaseEventContext | None:
     if isinstance(context, expected):
         fitting: BaseEventContext = context
         check_model(signal.name, type(context))
-        return fitting
+        return fitting, fitting
+    renewed = signal._renewed(context)
+    if renewed is not None:
+        return renewed, renewed
     wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
     given = (
         f"the class {type_name(context)}" if isinstance(context, type) else type_name(type(context))
@@ -740,6 +875,20 @@ def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called 
 madcrow_signals._isolate_too(_save_default)
 
 
+def _refuse_context(dispatcher: EventDispatcher, event: Any, context: object) -> None:
+    """Refuse a model in the place of keywords, unless the event has a field `context`."""
+    if isinstance(context, BaseEventContext):
+        signal = dispatcher.signals.resolve(event)
+        model = signal.context_model
+        if model is None or "context" not in model.model_fields:
+            raise ContextTypeError(
+                f"emit_event takes keywords, not context={type_name(type(context))}(...): write "
+                f"get_event_dispatcher().emit_typed('{signal.name}', context)",
+                event=signal.name,
+                received=type(context),
+            )
+
+
 def emit_event(
     event: str | EventSignal[Any], /, sender: Any = None, **context: Any
 ) -> Emission[Mapping[str, Any]]:
@@ -753,12 +902,16 @@ def emit_event(
     Raises:
         InvalidEventNameError: the name is malformed.
         UnknownEventError: nobody declared the event.
+        ContextTypeError: a context is given, as the sender or as `context=`.
         EmissionDepthError: handlers emit events without end.
         ContextValidationError: the default dispatcher validates, and they do not fit.
         QueueFullError: handlers that would run later find no place in the queue.
         Exception: a handler failed and the default dispatcher raises.
     """
-    return get_event_dispatcher().emit(event, sender, **context)
+    dispatcher = get_event_dispatcher()
+    if "context" in context:
+        _refuse_context(dispatcher, event, context["context"])
+    return dispatcher.emit(event, sender, **context)
 
 
 async def emit_event_async(
@@ -776,7 +929,10 @@ async def emit_event_async(
         MadcrowEventsError: as for `EventDispatcher.emit_async`.
         Exception: a handler failed and the default dispatcher raises.
     """
-    return await get_event_dispatcher().emit_async(event, sender, **context)
+    dispatcher = get_event_dispatcher()
+    if "context" in context:
+        _refuse_context(dispatcher, event, context["context"])
+    return await dispatcher.emit_async(event, sender, **context)
 
 
 class ContextEmitter(Protocol[ContextT]):
@@ -788,6 +944,12 @@ class ContextEmitter(Protocol[ContextT]):
     def __call__(  # noqa: D102  # described by the class
         self, context: ContextT, sender: Any = None
     ) -> Emission[ContextT]: ...
+
+
+def _abandon(emission: Emission[Any] | None, error: BaseException) -> None:
+    """Count what has not begun of an emission as never to be called, if there is one still."""
+    if emission is not None:
+        emission._abandon(error)
 
 
 def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:

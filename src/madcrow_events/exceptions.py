@@ -18,6 +18,7 @@ Each one is also the built-in that fits it, so `except LookupError` and
     ├── HandlerTimeoutError (TimeoutError)       an async handler that took too long
     ├── QueueFullError (RuntimeError)            no place for a handler that would run later
     ├── DispatcherClosedError (RuntimeError)     nobody left to run a handler later
+    ├── EventLoopError (RuntimeError)            async handlers where asyncio does not run
     ├── WouldDeadlockError (RuntimeError)        waiting for what waits for the waiter
     ├── PluginError (ImportError)                a plugin that cannot be loaded
     └── HandlerErrors (ExceptionGroup)           several failures of one emission
@@ -30,7 +31,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Self
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "ContextValidationError",
     "DispatcherClosedError",
     "EmissionDepthError",
+    "EventLoopError",
     "HandlerCancelledError",
     "HandlerErrors",
     "HandlerSignatureError",
@@ -74,15 +76,59 @@ class InvalidEventNameError(MadcrowEventsError, ValueError):
 class UnknownEventError(MadcrowEventsError, LookupError):
     """Nobody declared an event of this name (N3).
 
+    Names that resemble it are looked for when somebody reads the message or `suggestions`:
+    most such errors are caught unread, and who emits may choose the name.
+
+    Args:
+        message: the text; one with the suggestions takes its place if they are a function.
+        event: the canonical name that was looked up.
+        suggestions: declared names that resemble it, the nearest first, or a
+            function that returns them.
+
     Attributes:
         event: the canonical name that was looked up.
-        suggestions: declared names that resemble it, the nearest first.
     """
 
-    def __init__(self, message: str, *, event: str = "", suggestions: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        event: str = "",
+        suggestions: tuple[str, ...] | Callable[[], tuple[str, ...]] = (),
+    ) -> None:
         super().__init__(message)
         self.event = event
-        self.suggestions = suggestions
+        self._suggestions = suggestions
+
+    @property
+    def suggestions(self) -> tuple[str, ...]:
+        """Declared names that resemble it, the nearest first."""
+        suggestions = self._suggestions
+        if callable(suggestions):
+            suggestions = suggestions()
+            hint = (
+                f"did you mean {' or '.join(suggestions)}?"
+                if suggestions
+                else f"declare it first, with signals.signal('{self.event}')"
+            )
+            self.args: tuple[Any, ...] = (f"no event is called '{self.event}': {hint}",)
+            self._suggestions = suggestions
+        return suggestions
+
+    def __str__(self) -> str:
+        """Return the message, with the suggestions."""
+        _ = self.suggestions
+        return super().__str__()
+
+    def __repr__(self) -> str:
+        """Return the error as it was made, with the suggestions in its message."""
+        _ = self.suggestions
+        return super().__repr__()
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Take the suggestions along to where the declared names are not."""
+        _ = self.suggestions
+        return super().__reduce__()
 
 
 class SignalConflictError(MadcrowEventsError, ValueError):
@@ -267,6 +313,20 @@ class DispatcherClosedError(MadcrowEventsError, RuntimeError):
         self.event = event
 
 
+class EventLoopError(MadcrowEventsError, RuntimeError):
+    """Async handlers, or waiting, need asyncio, and something else runs here (A1, A2).
+
+    Attributes:
+        event: the name of the event; none of its handlers has been called.
+        library: what runs instead, such as `"trio"`; empty if nothing does.
+    """
+
+    def __init__(self, message: str, *, event: str = "", library: str = "") -> None:
+        super().__init__(message)
+        self.event = event
+        self.library = library
+
+
 class WouldDeadlockError(MadcrowEventsError, RuntimeError):
     """What is waited for cannot end before the waiting does (A3)."""
 
@@ -285,6 +345,8 @@ class PluginError(MadcrowEventsError, ImportError):
 
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
     """Several handlers of one emission failed, under `on_error="raise"` (F2).
+
+    Or one, by what cannot be raised as it is: a `StopIteration`, which cannot leave a coroutine.
 
     Attributes:
         event: the name of the event.

@@ -41,6 +41,7 @@ from madcrow_events.subscriptions import (  # noqa: TC001  # read at run time
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._options import check_options
+from madcrow_events.subscriptions._redefinition import end_replaced
 from madcrow_events.subscriptions._subscription import next_order
 
 if TYPE_CHECKING:
@@ -355,11 +356,12 @@ class HandlerGroup:
     def _register(self, signals: SignalRegistry, gate: Gate | None = None) -> None:
         present = set(signals)
         start = next_order()
+        replaced: list[Subscription] = []
         try:
             for declared in self._signals:
                 signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
             for entry in self._handlers:
-                signals._subscribe(entry.name, entry.handler, entry.options, self, gate)
+                signals._subscribe(entry.name, entry.handler, entry.options, self, gate, replaced)
         except BaseException:
             for subscription in signals.subscriptions:
                 if subscription._order > start and subscription.origin is self:
@@ -367,6 +369,7 @@ class HandlerGroup:
             for name in {declared.name for declared in self._signals} - present:
                 signals.pop(name, None)
             raise
+        end_replaced(replaced)
 
     def unregister(self, signals: SignalRegistry = madcrow_signals) -> None:
         """Cancel the subscriptions that `register` made, and no others; events stay declared.

@@ -12,11 +12,25 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AliasGenerator,
+    AliasPath,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WrapValidator,
+    field_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from madcrow_events._forks import renew_after_fork
+from madcrow_events._locks import Lock
+from madcrow_events._text import type_name
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = [
     "AccountActivatedEventContext",
@@ -62,8 +76,30 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-AccountId = UUID | int | str
-"""How an application may identify an account."""
+def _as_given(value: Any, validate: Callable[[Any], Any]) -> Any:
+    """Return an id itself; of JSON, where all ids but numbers are text, what that means."""
+    if isinstance(value, bool) or not isinstance(value, UUID | int | str):
+        raise PydanticCustomError("account_id", "an id is a UUID, an int or a str")
+    valid = validate(value)
+    return value if isinstance(value, type(valid)) else valid
+
+
+AccountId = Annotated[UUID | int | str, WrapValidator(_as_given)]
+"""How an application may identify an account; never converted (C2)."""
+
+
+class _Building:
+    """The lock under which models are built, for pydantic lets several threads do so at once."""
+
+    def __init__(self) -> None:
+        self._renew_after_fork()
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        self.lock = Lock()
+
+
+_building = _Building()
 
 
 class BaseEventContext(BaseModel):
@@ -99,13 +135,29 @@ class BaseEventContext(BaseModel):
     ip_address: str | None = Field(default=None, description="The client's address")
 
     _field_names: ClassVar[tuple[str, ...]] = ()
+    # How many attributes one has of which all are fields; -1 where there may be extra ones.
+    _plain_size: ClassVar[int] = -1
     _scope_fields: ClassVar[tuple[str, ...]] = SCOPE_FIELDS
+    # How a loose emission may spell these; empty where each has its name only.
+    _scope_spellings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Note the names of the fields once, so that no emission has to ask for them."""
         super().__pydantic_init_subclass__(**kwargs)
+        cls._note_fields()
+
+    @classmethod
+    def _note_fields(cls) -> None:
+        """Note the names of the fields, unless that is done.
+
+        It is not if a class between has a hook `__pydantic_init_subclass__` of its own that does
+        not call the one above.
+        """
+        if vars(cls).get("_field_names"):
+            return
         cls._field_names = tuple(cls.model_fields)
+        cls._plain_size = -1 if cls.model_config.get("extra") == "allow" else len(cls._field_names)
         # A field that was declared anew may forbid what a scope would fill in unchecked.
         cls._scope_fields = tuple(
             name
@@ -113,6 +165,32 @@ class BaseEventContext(BaseModel):
             if (field := cls.model_fields[name]).annotation in (str, str | None)
             and not field.metadata
         )
+        spellings = {name: spellings_of(cls, name) for name in cls._scope_fields}
+        has_others = any(spelled != (name,) for name, spelled in spellings.items())
+        cls._scope_spellings = spellings if has_others else {}
+
+    @classmethod
+    def model_rebuild(
+        cls,
+        *,
+        force: bool = False,
+        raise_errors: bool = True,
+        _parent_namespace_depth: int = 2,
+        _types_namespace: Any = None,
+    ) -> bool | None:
+        """Build the model's validator, as pydantic does at its first use, in one thread at a time.
+
+        Args:
+            force: see `pydantic.BaseModel.model_rebuild`, as for the others.
+            raise_errors: likewise.
+        """
+        with _building.lock:
+            return super().model_rebuild(
+                force=force,
+                raise_errors=raise_errors,
+                _parent_namespace_depth=_parent_namespace_depth + 1,
+                _types_namespace=_types_namespace,
+            )
 
     def _filled(self, fields: Mapping[str, str]) -> BaseEventContext:
         """Return a copy with those of the fields that were left out, or itself if none was."""
@@ -123,7 +201,11 @@ class BaseEventContext(BaseModel):
         }
         if not missing:
             return self
-        filled = self.model_copy(update=missing)
+        # Not `model_copy`, which a model may have a different one of.
+        copied: Any = BaseModel.__copy__(self)
+        filled: BaseEventContext = copied
+        vars(filled).update(missing)
+        filled.model_fields_set.update(missing)
         # A cached_property may have been worked out from what was missing.
         for name in vars(filled).keys() - set(self._field_names):
             if isinstance(getattr(type(self), name, None), cached_property):
@@ -138,28 +220,74 @@ class BaseEventContext(BaseModel):
                 super().__setattr__(name, value)
                 return
             error = InitErrorDetails(type="frozen_instance", loc=(name,), input=value)
-            title = type(self).__name__
+            title = type_name(type(self))
             raise ValidationError.from_exception_data(title, [error], hide_input=True)
 
     def _keywords(self) -> dict[str, Any]:
         """Return the field values by name; for reading and unpacking, not for changing."""
         values: dict[str, Any] = vars(self)
-        if len(values) == len(self._field_names):
+        if len(values) == self._plain_size:
             return values
         # A cached_property of a subclass lives in __dict__ too, and is no field.
-        return {name: values[name] for name in self._field_names}
+        try:
+            fields = {name: values[name] for name in self._field_names}
+        except KeyError as error:  # made by model_construct, say
+            message = "a context has no value for {field}: make it with all fields"
+            raise PydanticCustomError("incomplete", message, {"field": error.args[0]}) from None
+        return {**(self.__pydantic_extra__ or {}), **fields}
 
 
-BaseEventContext._field_names = tuple(
-    BaseEventContext.model_fields
-)  # the hook above runs for subclasses only
+def spellings_of(model: type[BaseEventContext], name: str) -> tuple[str, ...]:
+    """Return by which keywords a field can be given, the one to recommend first."""
+    config: Mapping[str, Any] = model.model_config
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    spelled = [name] if by_name else []
+    if config.get("validate_by_alias", True) or not by_name:
+        spelled += [path[0] for path in alias_paths(model, name) if len(path) == 1]
+    return tuple(dict.fromkeys(spelled))
+
+
+def alias_paths(model: type[BaseEventContext], name: str) -> list[tuple[Any, ...]]:
+    """Return where validation looks for a field, its name aside unless it has no alias."""
+    alias = model.model_fields[name].validation_alias
+    generate: Any = model.model_config.get("alias_generator")
+    if alias is None and generate is not None:  # pragma: no cover  # of pydantic before 2.10
+        # It notes what the generator gives only when it builds the model.
+        if isinstance(generate, AliasGenerator):
+            plain, alias, _ = generate.generate_aliases(name)
+            alias = alias or plain
+        else:
+            alias = generate(name)
+    if alias is None:
+        return [(name,)]
+    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
+    return [tuple(it.path) if isinstance(it, AliasPath) else (it,) for it in choices]
+
+
+BaseEventContext._note_fields()  # the hook in the class runs for subclasses only
+
+
+def prepare(model: type[BaseEventContext]) -> None:
+    """Build a model that is an event's, unless it is one of this module or not yet complete.
+
+    Threads that need it first then find it built. To build those of this module would cost each
+    import; they are left to the lock.
+    """
+    if model.__module__ != __name__:
+        model.model_rebuild(raise_errors=False)
 
 
 def fill_loose(
     model: type[BaseEventContext] | None, keywords: dict[str, Any], fields: Mapping[str, str]
 ) -> None:
     """Add those of the fields that a loose emission left out and the model, if any, can take."""
-    for name in (model or BaseEventContext)._scope_fields:
+    model = model or BaseEventContext
+    if model._scope_spellings:
+        for name, spelled in model._scope_spellings.items():
+            if spelled and name in fields and keywords.keys().isdisjoint({name, *spelled}):
+                keywords[spelled[0]] = fields[name]
+        return
+    for name in model._scope_fields:
         if name in fields:
             keywords.setdefault(name, fields[name])
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import copy
 import math
 import sys
-import threading
 from bisect import bisect_left
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._locks import Lock
 from madcrow_events._text import handler_name
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class TimingObserver:
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
         # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def emission(self, emission: Emission[Any], /) -> AbstractContextManager[None]:
         """Return what times an emission; see `Observer.emission`.
@@ -175,7 +175,9 @@ class TimingObserver:
             emission: the emission that is handled.
             handler: the handler.
         """
-        return _Timing(self, (emission.event, handler_name(handler)))
+        # A stand-in for an emission, in somebody's test, may have no more than its event.
+        name_of = getattr(emission, "name_of", handler_name)
+        return _Timing(self, (emission.event, name_of(handler)))
 
     def snapshot(self) -> TimingSnapshot:
         """Return what was counted until now; later counting does not change it."""

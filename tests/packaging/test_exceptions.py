@@ -15,6 +15,7 @@ from madcrow_events.exceptions import (
     ContextValidationError,
     DispatcherClosedError,
     EmissionDepthError,
+    EventLoopError,
     HandlerCancelledError,
     HandlerErrors,
     HandlerSignatureError,
@@ -36,6 +37,7 @@ FITTING: dict[type[MadcrowEventsError], type[Exception]] = {
     ContextValidationError: ValueError,
     DispatcherClosedError: RuntimeError,
     EmissionDepthError: RecursionError,
+    EventLoopError: RuntimeError,
     HandlerCancelledError: RuntimeError,
     HandlerErrors: ExceptionGroup,
     HandlerSignatureError: TypeError,
@@ -73,6 +75,7 @@ EXAMPLES: list[MadcrowEventsError] = [
     ),
     SubscriptionConflictError("wrong", event="order_placed", handler=emit_event),
     UnknownEventError("wrong", event="order_placd", suggestions=("order_placed",)),
+    EventLoopError("wrong", event="order_placed", library="trio"),
     WouldDeadlockError("wrong"),
 ]
 

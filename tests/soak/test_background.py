@@ -55,20 +55,21 @@ class Load:
         self.signal.subscribe(self.async_work if is_async else self.work, background=True)
 
     def work(self, number: int) -> None:
-        self.begin(number)
-        time.sleep(SLOW)
+        time.sleep(PAUSE if self.begin(number) else SLOW)
         self.ended.append(number)
 
     async def async_work(self, number: int) -> None:
-        self.begin(number)
-        await asyncio.sleep(SLOW)
+        await asyncio.sleep(PAUSE if self.begin(number) else SLOW)
         self.ended.append(number)
 
-    def begin(self, number: int) -> None:
+    def begin(self, number: int) -> bool:
+        """Note that a handler has begun; return whether it is one that gets stuck."""
         self.begun.append(number)
-        if len(self.begun) in self.pause_at:
-            self.pauses += 1
-            time.sleep(PAUSE)
+        # With async handlers all that are in the queue at that moment run, and get stuck.
+        stuck = range(len(self.begun) - QUEUE_SIZE, len(self.begun)) if self.is_async else ()
+        is_stuck = len(self.begun) in self.pause_at or any(at in stuck for at in self.pause_at)
+        self.pauses += is_stuck
+        return is_stuck
 
     def note(self, number: int, emission: Emission[Any] | None) -> None:
         """Note whether the emission left work, and how long the queue is by now."""
@@ -176,6 +177,7 @@ def test_no_loop_is_kept_waiting_by_a_full_queue(
         tasks = [emit(range(index + 2 * n, count, 20)) for n in range(10)]
         await asyncio.wait_for(asyncio.gather(*tasks), 300)
         heart.cancel()
+        await load.dispatcher.drain_async()  # before the loop ends, which has the async handlers
         return max(gaps)
 
     longest = from_threads(lambda index: asyncio.run(main(index)), 2)

@@ -320,6 +320,7 @@ IN_A_LOOP = """
 async def main():
     for number in range(40):
         await dispatcher.emit_async(NAMES[number % 4], number=number)
+    await dispatcher.drain_async()  # before the loop ends, which has the async handlers
 asyncio.run(main())
 """
 

@@ -153,19 +153,27 @@ print(dict(outcomes), "right" if noted() == expected else noted() - expected or 
 
 # Whoever waits holds a lock for a moment before it sleeps, which nobody releases in the child.
 FORKING_WHILE_ANOTHER_WAITS = """
+import types
+from madcrow_events import _waiters as waiters
 free = threading.Event()
 signals.signal("held").subscribe(lambda: free.wait(60), background=True)
 emission = dispatcher.emit("held")
 time.sleep(0.1)
-original = threading.Condition.wait
+forked = []
 
-def wait(self, timeout=None):
-    threading.Condition.wait = original
-    print(outcome(fork(emission)))
-    free.set()
-    return original(self, timeout)
+class Lock:
+    def __init__(self):
+        self.real = threading.Lock()
+        self.release = self.real.release
 
-threading.Condition.wait = wait
+    def acquire(self, timeout=-1):
+        if timeout > 0 and not forked:  # it begins to wait
+            forked.append(True)
+            print(outcome(fork(emission)))
+            free.set()
+        return self.real.acquire(timeout=timeout)
+
+waiters.threading = types.SimpleNamespace(Lock=Lock, TIMEOUT_MAX=threading.TIMEOUT_MAX)
 assert emission.wait(30)
 """
 

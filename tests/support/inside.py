@@ -10,49 +10,82 @@ from collections.abc import Iterable
 from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events import deferrals as deferring
 from madcrow_events._background import batching as calling_batches
 from madcrow_events._background import exit as ending
+from madcrow_events._background import threads as serving
 from madcrow_events._background.backlog import Backlog
-from madcrow_events._background.batching import Gathering
+from madcrow_events._background.batching import Gathering, Turn
+from madcrow_events._background.job import Job
 from madcrow_events._background.threads import keep_time
+from madcrow_events._clock import calling_later
+from madcrow_events._executions import definition_of
 from madcrow_events._forks import _renew_all as renew_after_fork
+from madcrow_events._other_loops import STRANGERS, NativeThread, other_library
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Listeners
+from madcrow_events.deferrals import _Held as Held
+from madcrow_events.emissions import _async_loop as awaiting
+from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
+from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _ids as making_ids
+from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._frames import CURRENT
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._outcomes import NO_RESULT
+from madcrow_events.models import _building as building
 from madcrow_events.plugins._checking import check_here
 from madcrow_events.plugins._fitness import _declared_api_version as declared_api_version
+from madcrow_events.plugins._footprint import is_of
 from madcrow_events.plugins._gate import Gate
+from madcrow_events.plugins._reports import reason_of
+from madcrow_events.signals._isolation import _Before as Before
 from madcrow_events.subscriptions._subscription import _leave_note as leave_note
 
 __all__ = [
     "NO_RESULT",
+    "STRANGERS",
     "Backlog",
+    "Before",
     "Gate",
     "Gathering",
+    "Held",
+    "Job",
     "Listeners",
+    "NativeThread",
+    "awaiting",
     "backlog_of",
+    "building",
     "calling_batches",
+    "calling_later",
     "check_here",
     "current_frame",
     "declared_api_version",
     "declared_in",
+    "deferring",
+    "definition_of",
     "ending",
     "finding_causes",
     "handler_name",
+    "is_of",
     "keep_time",
+    "keeping_frames",
     "leave_note",
     "making_ids",
     "notes_of",
+    "other_library",
     "patterns_of",
     "printable",
+    "reason_of",
+    "recording",
     "renew_after_fork",
     "running_loop",
     "senders_of",
+    "sending",
+    "serving",
     "table_of",
+    "turn_of",
     "type_name",
 ]
 
@@ -90,3 +123,10 @@ def declared_in(signals: SignalRegistry) -> Iterable[EventSignal[Any]]:
 def patterns_of(signals: SignalRegistry) -> list[Any]:
     """Return all that a registry keeps of patterns."""
     return [*signals._patterns._by_order, *signals._patterns._by_key]
+
+
+def turn_of(gathering: Gathering) -> Turn:
+    """Take the turn to handle the next batch."""
+    turn = Turn(gathering)
+    turn.token.append(gathering.token.pop())
+    return turn

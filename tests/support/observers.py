@@ -70,7 +70,12 @@ def emit(dispatcher: EventDispatcher, **context: Any) -> Emission[Any]:
 
 
 def emit_async(dispatcher: EventDispatcher, **context: Any) -> Emission[Any]:
-    return asyncio.run(dispatcher.emit_async("thing_happened", **context))
+    async def main() -> Emission[Any]:
+        emission = await dispatcher.emit_async("thing_happened", **context)
+        await dispatcher.drain_async(LIMIT)  # before the loop ends, which has async handlers
+        return emission
+
+    return asyncio.run(main())
 
 
 def emit_in_a_loop(dispatcher: EventDispatcher, **context: Any) -> Emission[Any]:

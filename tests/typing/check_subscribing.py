@@ -278,7 +278,7 @@ def check_subscribe_accepts_all_forms_of_handlers_for_batches() -> None:
     placed.subscribe(with_any_emissions, batch=Batch())
     placed.subscribe(with_plain_emissions, batch=Batch())
     placed.subscribe(with_anything, batch=Batch())
-    placed.subscribe(with_contexts_async, batch=Batch(10, 0.5), timeout=5)
+    placed.subscribe(with_contexts_async, batch=Batch(10, 0.5), timeout=5, id="digest")
     placed.subscribe(store.save, batch=Batch(), priority=1, sender="shop", weak=True)
     placed.subscribe(store, batch=Batch())
     placed.subscribe(len, batch=Batch())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -222,12 +223,15 @@ def test_every_spelling_of_a_name_and_the_signal_itself_can_be_emitted(
     assert len(seen) == 6
 
 
-def test_a_signal_of_another_registry_can_be_emitted_by_object_only() -> None:
-    elsewhere = SignalRegistry().signal("elsewhere")
+@pytest.mark.guarantee("N9")
+def test_a_signal_of_another_registry_is_emitted_by_a_dispatcher_of_its_own() -> None:
+    signals = SignalRegistry()
+    elsewhere = signals.signal("elsewhere")
     elsewhere.subscribe(lambda: "heard")
-    assert get_event_dispatcher().emit(elsewhere).results[0].value == "heard"
-    with pytest.raises(UnknownEventError):
-        emit_event("elsewhere")
+    assert EventDispatcher(signals).emit(elsewhere).results[0].value == "heard"
+    for event in (elsewhere, "elsewhere"):
+        with pytest.raises(UnknownEventError):
+            emit_event(event)
 
     class Derived(madcrow_events.EventSignal[Any]): ...
 
@@ -308,3 +312,33 @@ async def test_nothing_is_pending_after_a_sync_emission(dispatcher: EventDispatc
     await emission.done()
     assert pending == [1, (1, False)]
     assert emission.pending == 0
+
+
+def test_a_test_can_patch_a_method_of_one_dispatcher_and_the_patch_is_undone(
+    dispatcher: EventDispatcher, seen: list[Any]
+) -> None:
+    set_event_dispatcher(dispatcher)
+    other = dispatcher.with_options()
+    with mock.patch.object(dispatcher, "emit") as emit:
+        emit_event("user_logged_in", user_id=1)
+        other.emit("user_logged_in", user_id=2)
+    emit.assert_called_once_with("user_logged_in", None, user_id=1)
+    with (
+        mock.patch.object(dispatcher, "emit", side_effect=OSError),
+        pytest.raises(OSError),
+    ):  # no message
+        dispatcher.emit("user_logged_in", user_id=3)
+    dispatcher.emit("user_logged_in", user_id=4)
+    assert [keywords["user_id"] for _, keywords in seen] == [2, 4]
+
+
+def test_a_sibling_is_of_the_same_class_and_has_the_same_attributes() -> None:
+    class Named(EventDispatcher):
+        name = ""
+
+    dispatcher = Named()
+    dispatcher.name = "billing"
+    sibling = dispatcher.with_options(validate=True)
+    assert isinstance(sibling, Named)
+    assert sibling is not dispatcher
+    assert (sibling.name, sibling.validate, dispatcher.validate) == ("billing", True, False)

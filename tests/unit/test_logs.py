@@ -379,7 +379,79 @@ def test_text_from_elsewhere_is_made_printable(text: str, shown: str) -> None:
     assert printable(text) == shown
 
 
+class Unnamed(type):
+    """A metaclass whose classes have no names that can be asked for."""
+
+    def __getattribute__(cls, name: str) -> Any:
+        """Refuse to name it."""
+        if name in ("__name__", "__qualname__", "__module__"):
+            raise ValueError("canary")
+        return super().__getattribute__(name)
+
+
+def test_a_class_whose_own_name_raises_is_named_all_the_same(
+    signals: SignalRegistry, dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a sender, a result, an exception, a handler and a context."""
+
+    class Thing(metaclass=Unnamed):
+        __slots__ = ()
+
+        def __call__(self) -> Any:
+            return self
+
+    class Odd(ValueError, metaclass=Unnamed):
+        pass
+
+    thing: Any = Thing()
+    assert type_name(Thing) == "Thing"
+    assert handler_name(thing).endswith("Thing")
+    caplog.set_level("DEBUG", logger="madcrow_events")
+    signals.signal("order_placed").subscribe(thing)
+
+    def failing() -> None:
+        raise Odd
+
+    signals.subscribe("order_placed", failing)
+    emission = dispatcher.emit("order_placed", thing)
+    assert "Thing" in repr(emission.results[0])
+    assert "Odd" in repr(emission.failures[0])
+    assert "canary" not in caplog.text
+
+
 def test_types_are_named_as_they_are_written() -> None:
     assert type_name(int) == "int"
     assert type_name(float | None) == "float | None"
     assert type_name(Any) == "Any"
+
+
+@pytest.mark.guarantee("G1")
+@pytest.mark.parametrize("text", ["a" * 10**6, "\n" * 10**6, "\U000e0001" * 10**6, "a\nb" * 10**5])
+def test_an_exception_with_a_long_text_writes_its_beginning_and_end_only(
+    written: io.StringIO, dispatcher: EventDispatcher, text: str
+) -> None:
+    def fail(text: str) -> None:
+        raise ValueError(f"begin {text} end")
+
+    signal = dispatcher.signals.signal("thing_happened")
+    signal.subscribe(fail)
+    assert not dispatcher.emit(signal, text=text).ok
+    lines = written.getvalue().splitlines()
+    length, longest = sum(map(len, lines)), max(map(len, lines))
+    assert (length < 400_000, longest < 25_000) == (True, True), (length, longest)
+    assert sum("ValueError: begin" in line for line in lines) == 1
+    assert sum("characters left out ..." in line for line in lines) == 1
+
+
+@pytest.mark.guarantee("G1")
+def test_a_context_with_many_problems_names_the_first_and_counts_the_others(
+    dispatcher: EventDispatcher,
+) -> None:
+    dispatcher.signals.signal("talk", context=LoginEventContext)
+    checking = dispatcher.with_options(validate=True)
+    unknown = {f"field_{number}": number for number in range(10_000)}
+    with pytest.raises(ContextValidationError, match="field_0: not a field") as caught:
+        checking.emit("talk", user_id=1, email="a@b.c", **unknown)
+    assert str(caught.value).endswith("; and 9980 more")
+    assert len(str(caught.value)) < 2000
+    assert len(caught.value.problems) == 10_000

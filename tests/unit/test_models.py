@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import enum
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ValidationError, create_model
+from pydantic_core.core_schema import any_schema
 
 import madcrow_events
 from madcrow_events import (
@@ -25,6 +34,7 @@ from madcrow_events import (
     SystemShutdownEventContext,
     madcrow_signals,
 )
+from support.inside import building
 
 
 class OrderPlaced(BaseEventContext):
@@ -115,8 +125,6 @@ def test_a_validation_error_does_not_show_what_was_given() -> None:
 def test_a_model_whose_field_the_call_needs_is_refused_as_its_signal_is_declared(
     signals: SignalRegistry, field: str
 ) -> None:
-    from pydantic import create_model
-
     model: Any = create_model("Bad", __base__=BaseEventContext, **{field: (str, "x")})  # type: ignore[call-overload]
     with pytest.raises(ContextModelError, match=f"'{field}'.*rename it") as caught:
         signals.signal("order_placed", context=model)
@@ -217,12 +225,64 @@ def test_each_event_with_helpers_has_an_emitter_and_a_decorator_of_its_own(
     assert seen == [("somebody", context.timestamp)]
 
 
+class Text(str):
+    __slots__ = ()
+
+
+class Number(enum.IntEnum):
+    SEVEN = 7
+
+
+class Special(UUID):
+    pass
+
+
 @pytest.mark.guarantee("C2")
-@pytest.mark.parametrize("user_id", [UUID(int=7), 7, "7", str(UUID(int=7))])
+@pytest.mark.parametrize(
+    "user_id",
+    [
+        UUID(int=7),
+        7,
+        "7",
+        str(UUID(int=7)),
+        Text("7"),
+        Number.SEVEN,
+        Special(int=7),
+        10**400,
+    ],
+    ids=repr,
+)
 def test_an_account_id_keeps_its_type(user_id: object) -> None:
     kept = LoginEventContext(user_id=user_id, email="e").user_id  # type: ignore[arg-type]
     assert kept == user_id
     assert type(kept) is type(user_id)
+
+
+@pytest.mark.guarantee("C2")
+@pytest.mark.parametrize(
+    "user_id", [True, 7.0, b"7", bytearray(b"7"), Decimal(7), UUID(int=7).bytes, None], ids=repr
+)
+def test_what_is_no_account_id_is_refused_and_not_converted(
+    signals: SignalRegistry, dispatcher: EventDispatcher, user_id: Any
+) -> None:
+    for model in (LoginEventContext, madcrow_events.AccountBannedEventContext):
+        with pytest.raises(ValidationError, match="an id is a UUID, an int or a str"):
+            model(user_id=user_id, email="e")
+    signals.signal("user_logged_in", context=LoginEventContext)
+    strict = dispatcher.with_options(validate=True)
+    with pytest.raises(
+        ContextValidationError, match=r"user_id: must be uuid\.UUID \| int \| str, got"
+    ):
+        strict.emit("user_logged_in", user_id=user_id, email="e")
+
+
+@pytest.mark.guarantee("C2")
+@pytest.mark.parametrize("user_id", [UUID(int=7), 7, "7"])
+def test_an_account_id_comes_back_from_json(user_id: Any) -> None:
+    context = LoginEventContext(user_id=user_id, email="e")
+    read = LoginEventContext.model_validate_json(context.model_dump_json())
+    assert read == context
+    assert type(read.user_id) is type(user_id)
 
 
 @pytest.mark.guarantee("C2")
@@ -324,3 +384,186 @@ def test_keywords_are_the_models_attributes_and_nothing_that_is_cached_beside_th
     dispatcher.emit_typed("order_placed", context)
     assert set(seen[0]) == set(OrderPlaced.model_fields)
     assert seen[0]["timestamp"] is context.timestamp
+
+
+class Webhook(BaseEventContext, extra="allow"):
+    kind: str
+
+
+@pytest.mark.guarantee("C5")
+def test_extra_fields_that_a_model_allows_reach_handlers_as_keywords(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Typed and loose, by name, in predicates, and filled in by a scope."""
+    signal = signals.signal("hook", context=Webhook)
+    seen: list[Any] = []
+    signal.subscribe(lambda sender, **context: seen.append(context["payload_id"]))
+    signal.subscribe(lambda: seen.append("when"), when=lambda context: context["payload_id"] == 7)
+    context = Webhook(kind="x", payload_id=7)  # type: ignore[call-arg]
+    dispatcher.emit_typed(signal, context)
+    dispatcher.emit(signal, kind="x", payload_id=7)
+    with madcrow_events.event_scope(request_id="1"):
+        dispatcher.emit_typed(signal, context)
+    assert seen == [7, "when"] * 3
+
+
+class Application(BaseEventContext):
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Do something else than the base."""
+
+
+class Paid(Application):
+    order_id: int
+    request_id: int = 0  # type: ignore[assignment]  # declared anew
+
+
+class SpecialGeneric(GenericEventContext):
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Likewise."""
+
+
+class Report(SpecialGeneric):
+    pages: int = 3
+
+
+class Copied(BaseEventContext):
+    def model_copy(self, **_: Any) -> Any:  # type: ignore[override]
+        """Lose what is given."""
+
+    def model_dump(self, **_: Any) -> Any:
+        """Likewise."""
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Likewise."""
+
+
+@pytest.mark.guarantee("C5")
+@pytest.mark.parametrize("is_declared", [True, False])
+@pytest.mark.parametrize(
+    ("context", "field", "value"),
+    [
+        (Paid(order_id=7), "order_id", 7),
+        (Paid(order_id=7), "request_id", 0),
+        (Report(event_type="paid"), "pages", 3),
+        (Copied(), "request_id", "1"),
+    ],
+    ids=["new field", "field declared anew", "generic", "copied"],
+)
+def test_a_models_own_hooks_lose_no_fields(
+    signals: SignalRegistry,
+    dispatcher: EventDispatcher,
+    context: Any,
+    field: str,
+    value: Any,
+    is_declared: bool,
+) -> None:
+    """Though they do not call those of the base."""
+    model = type(context) if is_declared and not isinstance(context, Report) else None
+    signals.signal("paid", context=model)  # type: ignore[arg-type]
+    seen: list[Any] = []
+    signals.subscribe("paid", lambda sender, **context: seen.append(context[field]))
+    with madcrow_events.event_scope(request_id="1"):
+        assert dispatcher.emit_typed("paid", context).ok
+    assert seen == [value]
+
+
+@pytest.mark.guarantee("C1")
+def test_a_model_is_built_as_its_signal_is_declared_and_a_built_in_one_at_its_first_use(
+    signals: SignalRegistry,
+) -> None:
+    """To build the built-in ones would cost each import."""
+
+    class Fresh(BaseEventContext):
+        number: int = 0
+
+    assert not Fresh.__pydantic_complete__
+    signals.signal("order_placed", context=Fresh)
+    assert Fresh.__pydantic_complete__
+    code = (
+        "from madcrow_events import *; from madcrow_events import madcrow_signals as signals\n"
+        "models = [signal.context_model for signal in signals.values()]\n"
+        "print([model for model in models if model.__pydantic_complete__])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+class Later(BaseEventContext):
+    order: "Missing"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+
+@pytest.mark.guarantee("C1")
+def test_a_model_that_names_a_class_of_later_may_be_declared(
+    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is built when it is used, as soon as all is there."""
+    signal = signals.signal("order_placed", context=Later)
+    monkeypatch.setattr(sys.modules[__name__], "Missing", OrderPlaced, raising=False)
+    assert Later(order=OrderPlaced(order_id=1)).order.order_id == 1
+    assert signal.context_model is Later
+
+
+class Slow:
+    building: ClassVar[list[int]] = []
+    most: ClassVar[int] = 0
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        """Tell how many threads are in here."""
+        cls.building.append(1)
+        cls.most = max(cls.most, len(cls.building))
+        time.sleep(0.01)
+        cls.building.pop()
+        return any_schema()
+
+
+@pytest.mark.guarantee("C1")
+def test_models_are_built_by_one_thread_at_a_time() -> None:
+    """Pydantic itself lets several build one at once, which it does not always survive."""
+    models = [
+        create_model(f"Model{number}", __base__=BaseEventContext, slow=(Slow, ...))
+        for number in range(4)
+    ]
+    made: list[Any] = []
+
+    def work() -> None:
+        made.extend(model(slow=1).slow for model in models)  # type: ignore[attr-defined]
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [1] * 32
+    assert Slow.most == 1
+
+
+@pytest.mark.guarantee("C1")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_child_that_was_forked_while_a_model_was_built_can_build_it() -> None:
+    """The thread that was building it does not exist there."""
+
+    class Fresh(BaseEventContext):
+        number: int = 0
+
+    entered, done = threading.Event(), threading.Event()
+
+    def build() -> None:
+        with building.lock:
+            entered.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    assert entered.wait(10)
+    child = os.fork()
+    if not child:  # pragma: no cover  # in the child
+        signal.alarm(10)
+        os._exit(Fresh().number)
+    _, status = os.waitpid(child, 0)
+    done.set()
+    thread.join()
+    assert status == 0

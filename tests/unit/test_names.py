@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from madcrow_events import EventSignal, InvalidEventNameError, SignalRegistry, UnknownEventError
@@ -122,3 +124,54 @@ def test_a_registry_that_is_not_strict_declares_on_first_use() -> None:
     assert EventDispatcher(signals).emit("order-placed").event == "order_placed"
     signals.subscribe("order_paid", print)
     assert list(signals) == ["order_placed", "order_paid"]
+
+
+@pytest.mark.guarantee("N3")
+def test_similar_names_are_looked_for_when_somebody_reads_the_error(
+    signals: SignalRegistry,
+) -> None:
+    with pytest.raises(UnknownEventError) as caught:
+        signals["order_placd"]
+    signals.signal("order_placed")
+    signals.signal("order_placd")
+    assert repr(caught.value) == (
+        "UnknownEventError(\"no event is called 'order_placd': did you mean order_placed?\")"
+    )
+    assert caught.value.args == ("no event is called 'order_placd': did you mean order_placed?",)
+    signals.signal("order_place")
+    assert caught.value.suggestions == ("order_placed",)
+
+
+@pytest.mark.guarantee("N3")
+def test_an_error_that_is_sent_away_takes_its_suggestions_along(signals: SignalRegistry) -> None:
+    signals.signal("order_placed")
+    with pytest.raises(UnknownEventError) as caught:
+        signals["order_placd"]
+    returned = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  # our own pickle
+    assert returned.suggestions == ("order_placed",)
+    assert str(returned) == "no event is called 'order_placd': did you mean order_placed?"
+
+
+@pytest.mark.guarantee("N3")
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("pad", "paid"),
+        ("shop.order_plcaed", "shop.order_placed"),
+        ("order_placed", "shop.order_placed"),
+        ("x" * 100 + "_placd", "x" * 100 + "_placed"),
+        ("shop.ordr_placed_7001", "shop.order_placed_7001"),
+        ("n", None),
+    ],
+)
+def test_among_thousands_of_names_the_nearest_is_suggested(
+    signals: SignalRegistry, wrong: str, meant: str | None
+) -> None:
+    for name in ("paid", "shop.order_placed", "x" * 100 + "_placed"):
+        signals.signal(name)
+    for number in range(1000):
+        signals.signal(f"billing.invoice_{number}_sent")
+        signals.signal(f"shop.order_placed_7{number:03}")
+    with pytest.raises(UnknownEventError) as caught:
+        signals[wrong]
+    assert caught.value.suggestions[:1] == (() if meant is None else (meant,))

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from madcrow_events.exceptions import EventLoopError
 from support.inside import Listeners
 
 
@@ -18,6 +19,7 @@ def answers(*told: bool) -> object:
 def test_who_begins_to_wait_looks_once_more_before_it_sleeps() -> None:
     assert Listeners().wait(answers(False, True), None)
     assert asyncio.run(Listeners().wait_async(answers(False, True), None))
+    assert asyncio.run(Listeners().wait_async(answers(False, False, True), None))
 
 
 def test_nobody_waits_longer_than_asked() -> None:
@@ -80,3 +82,9 @@ def test_telling_who_waited_in_a_loop_that_is_closed_is_no_error() -> None:
     asyncio.run(wait())
     listeners._callbacks.extend(callbacks)  # type: ignore[arg-type]
     listeners.tell()
+
+
+def test_nobody_waits_in_a_coroutine_that_no_loop_runs() -> None:
+    waiting = Listeners().wait_async(lambda: False, 1)
+    with pytest.raises(EventLoopError, match="no event loop runs"):
+        waiting.send(None)

@@ -1,5 +1,6 @@
 """Accounts do what is asked for, say what has happened, and keep their secrets."""
 
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -225,6 +226,35 @@ def test_a_sign_in_with_the_old_password_does_not_outlive_it(
     with pytest.raises(Refused, match="wrong"):
         accounts.sign_in(EMAIL, PASSWORD)
     assert accounts.sign_in(EMAIL, OTHER).token
+
+
+def test_of_two_changes_of_a_password_at_once_the_second_sees_the_first(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused, for the password that it was given is no longer the present one."""
+    account = signed_up(accounts)
+    both_have_compared = threading.Barrier(2)
+    verify = Accounts._verify
+
+    def verify_then_wait(*arguments: Any) -> None:
+        verify(*arguments)
+        both_have_compared.wait(10)
+
+    def change(new: str) -> str:
+        try:
+            accounts.change_password(account, PASSWORD, new)
+        except Refused as refusal:
+            return str(refusal)
+        return new
+
+    with monkeypatch.context() as waiting, record_events() as recorded:
+        waiting.setattr(Accounts, "_verify", verify_then_wait)
+        with ThreadPoolExecutor(2) as pool:
+            outcomes = set(pool.map(change, [OTHER, f"{OTHER} still"]))
+    assert service.WRONG in outcomes
+    (changed,) = outcomes - {service.WRONG}
+    assert [event.event for event in recorded.emissions] == ["password_changed"]
+    assert accounts.sign_in(EMAIL, changed).token
 
 
 def test_a_session_ends_once(accounts: Accounts) -> None:

@@ -591,6 +591,86 @@ async def test_what_the_lifespan_emits_at_its_end_is_waited_for(
     assert story[-1] == "drained"
 
 
+@pytest.mark.parametrize("background", [True, False])
+async def test_async_handlers_use_the_servers_loop_wherever_it_is_emitted(
+    heard: Heard, connect: Connect, client_of: ClientOf, background: bool
+) -> None:
+    """Where the application's pools are: a plain endpoint, a websocket's thread, one of its own."""
+    lock = asyncio.Lock()  # another loop would fail with it, for it is waited for
+    used: list[asyncio.AbstractEventLoop] = []
+
+    @on_event("order_placed", background=background)
+    async def use(emission: Emission) -> None:
+        async with lock:
+            used.append(asyncio.get_running_loop())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(emit_event, "order_placed", number=1)
+        yield
+
+    app = FastAPI(lifespan=lifespan)
+    init_events(app)
+
+    @app.get("/")
+    def order(events: Events) -> None:
+        events.emit("order_placed", number=2)
+        thread = threading.Thread(target=events.emit, args=("order_placed",), kwargs={"number": 3})
+        thread.start()
+        thread.join()
+
+    @app.websocket("/")
+    async def talk(websocket: WebSocket, events: Events) -> None:
+        await websocket.accept()
+        await asyncio.to_thread(events.emit, "order_placed", number=4)
+        await websocket.send_text("placed")
+        await websocket.receive()
+
+    await lock.acquire()
+    async with connect(app, "lifespan") as server:
+        await server.say("lifespan.startup")
+        await server.hear()
+        async with client_of(app) as client:
+            assert (await client.get("/")).status_code == 200
+        async with connect(app, "websocket") as connection:
+            await connection.say("websocket.connect")
+            assert (await connection.hear())["type"] == "websocket.accept"
+            assert (await connection.hear())["text"] == "placed"
+        lock.release()
+        assert await get_event_dispatcher().drain_async(5)
+        assert used == [asyncio.get_running_loop()] * 4
+        await server.say("lifespan.shutdown")
+        assert (await server.hear())["type"] == "lifespan.shutdown.complete"
+    assert sorted(numbers(heard)) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("ends", ["in order", "in reverse"])
+async def test_an_application_that_ends_leaves_the_loop_to_the_other_that_shares_its_dispatcher(
+    heard: Heard, connect: Connect, ends: str
+) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @on_event("order_placed", background=True)
+    async def note() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    async with contextlib.AsyncExitStack() as stack:
+        servers = []
+        for _ in range(2):
+            app = FastAPI()
+            init_events(app)
+            servers.append(await stack.enter_async_context(connect(app, "lifespan")))
+            await servers[-1].say("lifespan.startup")
+            await servers[-1].hear()
+        for server in servers if ends == "in order" else reversed(servers):
+            await asyncio.to_thread(emit_event, "order_placed", number=1)
+            await server.say("lifespan.shutdown")
+            await server.hear()
+    await asyncio.to_thread(emit_event, "order_placed", number=1)
+    assert await get_event_dispatcher().drain_async(5)
+    assert [loop is asyncio.get_running_loop() for loop in loops] == [True, True, False]
+
+
 async def test_a_start_that_failed_is_not_announced(story: list[Any], connect: Connect) -> None:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,5 +1,6 @@
 """Events of a request know where it came from, and go out when it has succeeded."""
 
+import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -350,6 +351,34 @@ def test_async_views_share_the_scope_and_the_deferral(make_app: MakeApp, heard: 
     assert answer.text == "0"
     assert heard.numbers() == [1, 2]
     assert heard[1].context["request_id"] == "r-17"
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_async_handlers_outlive_the_loop_of_an_async_view(
+    make_app: MakeApp, heard: Any, background: bool
+) -> None:
+    """They run in a loop of the dispatcher's own, for that of the view ends with the view."""
+    pytest.importorskip("asgiref", reason="needs flask[async]")
+    app = make_app()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @on_event("order_placed", background=background)
+    async def slow() -> None:
+        await asyncio.sleep(0.01)
+        loops.append(asyncio.get_running_loop())
+
+    @app.get("/async")
+    async def view() -> str:
+        loops.append(asyncio.get_running_loop())
+        await get_event_dispatcher().emit_async("order_placed", number=2)
+        return "placed"
+
+    for _ in range(2):
+        assert app.test_client().get("/async").text == "placed"
+        assert get_event_dispatcher().drain(5)
+    views = [loop for loop in loops if loop.is_closed()]
+    assert len(views) == 2
+    assert len(set(loops)) == 3
 
 
 # Streams

@@ -6,29 +6,44 @@ replaces as a whole: the threads are not there, and the work is the parent's (B2
 
 from __future__ import annotations
 
+import logging
 import math
-import time
+import queue
+import sys
 import weakref
-from contextlib import closing
+from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.job import Job
+from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER
-from madcrow_events._text import handler_name, printable
+from madcrow_events._interrupts import is_interrupt
+from madcrow_events._logs import log
+from madcrow_events._moves import move_last
+from madcrow_events._other_loops import (
+    STRANGERS,
+    check_for_awaiting,
+    greenlets,
+    loop_to_wait_in,
+    other_library,
+    refuse,
+)
+from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._causes import is_announcing, trace_of
 from madcrow_events.emissions._failures import is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch, Surroundings, frames, surroundings_of
-from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._observing import log_skipped
-from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes
 from madcrow_events.emissions._recording import record_in_branch
 from madcrow_events.exceptions import (
     DispatcherClosedError,
+    EventLoopError,
     InvalidOptionError,
     QueueFullError,
     WouldDeadlockError,
@@ -36,7 +51,7 @@ from madcrow_events.exceptions import (
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Generator
+    from collections.abc import Iterator
 
     from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions import Subscription
@@ -48,8 +63,36 @@ Overflow: TypeAlias = Literal["block", "raise", "drop"]
 
 _MOST = 1_000_000
 
+_UNABLE = (RuntimeError, MemoryError, OSError)
+"""What is raised where no thread or loop can be made, or the stack is full."""
+
 _left_behind: list[AbstractEventLoop] = []
 """The loops that a forked child inherited, which it can neither run nor close."""
+
+
+class Binding:
+    """A `with` block in which a dispatcher is bound to a loop; blocks may end in any order.
+
+    Args:
+        bindings: those of the dispatcher, the last of which holds.
+        loop: the application's loop.
+    """
+
+    __slots__ = ("_bindings", "loop")
+
+    def __init__(self, bindings: list[Binding], loop: AbstractEventLoop) -> None:
+        self._bindings = bindings
+        self.loop = loop
+
+    def end(self) -> None:
+        """Let it hold no more; doing so again is no error."""
+        with suppress(ValueError):
+            self._bindings.remove(self)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.end()
 
 
 class Workers:
@@ -67,6 +110,7 @@ class Workers:
     __slots__ = (
         "__weakref__",
         "_backlog",
+        "_bindings",
         "_finalizer",
         "_is_closed",
         "max_workers",
@@ -91,6 +135,7 @@ class Workers:
         self.overflow: Overflow = overflow
         self.max_workers = max_workers
         self._is_closed = False
+        self._bindings: list[Binding] = []
         self._finalizer: Any = None
         self._renew_after_fork()
         renew_after_fork(self)
@@ -108,6 +153,7 @@ class Workers:
             self._finalizer = None
         # The loop's thread is gone, and its sockets are the parent's: it must not be closed.
         _left_behind.extend(inherited.loop)
+        self._bindings = []
         for job in list(inherited.jobs.values()):
             job.emission._values[job.branch.index] = NO_RESULT
             job.emission._values.forget_listeners()
@@ -116,6 +162,23 @@ class Workers:
     def dropped(self) -> int:
         """How many calls were dropped."""
         return self._backlog.dropped
+
+    @property
+    def bound_loop(self) -> AbstractEventLoop | None:
+        """The application's loop for async handlers whose emitter has none; None without one."""
+        for binding in reversed(self._bindings):
+            if not binding.loop.is_closed():
+                return binding.loop
+        return None
+
+    def bind(self, loop: AbstractEventLoop) -> Binding:
+        """Name that loop, until the binding is left."""
+        for binding in list(self._bindings):
+            if binding.loop.is_closed():
+                binding.end()
+        binding = Binding(self._bindings, loop)
+        self._bindings.append(binding)
+        return binding
 
     # Taking work
 
@@ -130,6 +193,7 @@ class Workers:
             QueueFullError: there are more than the queue has places for, and waiting
                 for places is not wanted, or could never end.
             DispatcherClosedError: the dispatcher has been closed.
+            EventLoopError: they cannot be called from here.
         """
         plan = emission._plan
         needed = len(plan.subscriptions) - plan.inline
@@ -141,25 +205,23 @@ class Workers:
                 "closed: emit before close(), or make a new EventDispatcher",
                 event=emission.event,
             )
-        if self.overflow == "drop":
-            return Outcomes()
+        if not sys.modules.keys().isdisjoint(STRANGERS) or (awaiting and plan.awaited):
+            self._refuse_elsewhere(emission, awaiting=awaiting)
         held = getattr(emission, "_values", None)
-        if isinstance(held, HeldBack) and held.places >= needed > 0:
-            outcomes = Outcomes()
-            outcomes.places, held.places = held.places, 0
+        # The emission's from the start, so that no place is lost if this is interrupted.
+        outcomes = emission._values = Outcomes()
+        outcomes.places = []
+        if self.overflow == "drop":
             return outcomes
-        why = ""
-        if self.overflow == "block":
-            if self._work_inside():
-                why = " (a handler that holds a place itself cannot wait for another)"
-            elif not awaiting and running_loop() is not None:
-                why = " (emit cannot wait in a running event loop: await emit_async)"
-            else:
-                return Outcomes()
-        if self._backlog.take(needed):
-            outcomes = Outcomes()
-            outcomes.places = needed
+        if isinstance(held, HeldBack) and len(held.places) >= needed > 0:
+            outcomes.places, held.places = held.places, outcomes.places
             return outcomes
+        why = self._why_not_wait(awaiting=awaiting)
+        if why is None:
+            return outcomes
+        if self._backlog.take(needed, outcomes.places):
+            return outcomes
+        emission._values = held  # which is dropped, if a `deferred` block has held it back
         fix = f"queue_size={needed} or more"
         if needed <= self.queue_size:
             fix = "a larger queue_size, or emit it again later"
@@ -169,6 +231,45 @@ class Workers:
             event=emission.event,
             queue_size=self.queue_size,
         )
+
+    def _why_not_wait(self, *, awaiting: bool) -> str | None:
+        """Return what an emitter that finds no place is told; None if it can wait for one."""
+        if self.overflow != "block":
+            return ""
+        if self._work_inside():
+            return " (a handler that holds a place itself cannot wait for another)"
+        if not awaiting and running_loop() is not None:
+            return " (emit cannot wait in a running event loop: await emit_async)"
+        library = other_library()
+        return f" (nobody can wait for one in {library}: emit in a thread)" if library else None
+
+    def _refuse_elsewhere(self, emission: Emission[Any], *, awaiting: bool) -> None:
+        """Refuse handlers that run later where neither asyncio nor threads are what they are."""
+        plan, event = emission._plan, emission.event
+        if awaiting and plan.awaited:
+            check_for_awaiting(event)
+        kinds = [entry._shape.is_async for entry in plan.subscriptions[plan.inline :]]
+        library, threads = other_library(), greenlets()
+        is_stranger = library or (threads == "eventlet" and running_loop() is None)
+        if is_stranger and any(kinds) and self.bound_loop is None:
+            raise refuse(event, library or threads)
+        if threads != "gevent":
+            return
+        problem = ""
+        if type(self._backlog.queue) is not queue.SimpleQueue:
+            problem = (
+                "gevent has replaced threads after madcrow_events was imported: call "
+                "monkey.patch_all() before all imports"
+            )
+        elif not all(kinds) and running_loop() is not applications_loop():
+            problem = (
+                "under gevent no async handler reaches the greenlets of plain ones in the "
+                "background: emit it from a greenlet"
+            )
+        if problem:
+            raise EventLoopError(
+                f"{event} has handlers that run later, and {problem}", event=event, library=threads
+            )
 
     async def set_aside_async(self, emission: Emission[Any]) -> None:
         """Wait for the places that an emission needs which was held back, and set them aside.
@@ -180,66 +281,59 @@ class Workers:
         needed = len(plan.subscriptions) - plan.inline
         if self.overflow != "block" or not 0 < needed <= self.queue_size or self._work_inside():
             return
-        backlog = self._backlog
-        await backlog.freed.wait_async(lambda: backlog.take(needed), None)
-        emission._values.places = needed
+        backlog, held = self._backlog, emission._values
+        places: list[None] = []
+        held.places = places
+        await backlog.freed.wait_async(lambda: backlog.take(needed, places), None)
 
-    def give_back(self, outcomes: Outcomes) -> None:
+    def give_back(self, places: list[None]) -> None:
         """Free the places that were set aside and not used."""
-        places, outcomes.places = outcomes.places, 0
         self._backlog.give_back(places)
+
+    def abandon(self, emission: Emission[Any]) -> None:
+        """Give up those handlers of an emission that have not begun; doing so again is no error."""
+        outcomes = emission._values
+        if outcomes.places:
+            self._backlog.give_back(outcomes.places)
+        begun = {job.branch.index for job in self._jobs_of(emission)}
+        for index, value in enumerate(outcomes):
+            if value is PENDING and index not in begun:
+                outcomes[index] = NO_RESULT
 
     def start(self, emission: Emission[Any]) -> None:
         """Start the handlers that `emit` leaves for later."""
-        with closing(self._starting(emission, emission._plan.inline)) as waits:
-            for backlog in waits:
-                backlog.freed.wait(backlog.take_one, None)
+        places = emission._values.places
+        for backlog in self._starting(emission, emission._plan.inline):
+            backlog.freed.wait(partial(backlog.take_one, places), None)
 
     async def start_async(self, emission: Emission[Any]) -> None:
         """Start the background handlers of `emit_async`."""
-        first = emission._plan.inline + emission._plan.awaited
-        try:
-            with closing(self._starting(emission, first)) as waits:
-                for backlog in waits:
-                    await backlog.freed.wait_async(backlog.take_one, None)
-        except BaseException:  # cancelled, before the awaited ones began
-            for index in range(emission._plan.inline, first):
-                emission._values[index] = NO_RESULT
-            emission._values.tell()
-            raise
+        first, places = emission._plan.inline + emission._plan.awaited, emission._values.places
+        for backlog in self._starting(emission, first):
+            await backlog.freed.wait_async(partial(backlog.take_one, places), None)
 
-    def _starting(self, emission: Emission[Any], first: int) -> Generator[Backlog]:
+    def _starting(self, emission: Emission[Any], first: int) -> Iterator[Backlog]:
         """Start handlers in turn; yield wherever a place in the queue has to be waited for."""
-        backlog, loop, outcomes = self._backlog, running_loop(), emission._values
-        subscriptions = emission._plan.subscriptions
-        index = first
-        try:
-            while index < len(subscriptions):
-                # First, for no place may be held while a predicate runs.
-                job = _matching(backlog, emission, index, subscriptions[index])
-                if job is None:
-                    index += 1
+        backlog, loop, outcomes = self._backlog, applications_loop(), emission._values
+        places = outcomes.places
+        for index in range(first, len(emission._plan.subscriptions)):
+            # First, for no place may be held while a predicate runs.
+            job = _matching(backlog, emission, index, emission._plan.subscriptions[index])
+            if job is None:
+                continue
+            if not (places or backlog.take(1, places)):
+                if self.overflow == "drop":
+                    self._drop(emission, index)
                     continue
-                if outcomes.places:
-                    outcomes.places -= 1
-                elif not backlog.take(1):
-                    if self.overflow == "drop":
-                        self._drop(emission, index)
-                        index += 1
-                        continue
-                    yield backlog
-                if job.subscription._is_claimed():
-                    index += 1
-                    self._launch(job, loop)
-                else:
-                    outcomes[index] = NO_RESULT
-                    index += 1
-                    backlog.give_back(1)
-        finally:
-            for unreached in range(index, len(subscriptions)):
-                outcomes[unreached] = NO_RESULT
-            self.give_back(outcomes)
-            outcomes.tell()
+                yield backlog
+            if job.subscription._is_claimed():
+                self._launch(job, places, loop)
+            else:
+                outcomes[index] = NO_RESULT
+                backlog.give_back(places, 1)
+        if places:  # of handlers that are not for this emission
+            backlog.give_back(places)
+        outcomes.tell()
 
     def _drop(self, emission: Emission[Any], index: int) -> None:
         emission._values[index] = NO_RESULT
@@ -248,29 +342,50 @@ class Workers:
             backlog.dropped += 1
             begins, backlog.is_dropping = not backlog.is_dropping, True
         if begins:
-            LOGGER.warning(
+            log(
+                logging.WARNING,
                 "the queue of %d handlers that run later is full: %s of %s is dropped, and others "
                 "until half of the queue is free",
                 self.queue_size,
-                handler_name(emission._plan.subscriptions[index].handler),
+                emission._plan.subscriptions[index].name,
                 emission.event,
             )
 
-    def _launch(self, job: Job, loop: AbstractEventLoop | None) -> None:
-        """Give a job to what will do it, and which then frees its place."""
+    def _launch(self, job: Job, places: list[None], loop: AbstractEventLoop | None) -> None:
+        """Give a job a place, and to what will do it, and which then frees the place."""
         backlog = job.backlog
         if not _exit.is_over():
             _exit.wait_for(backlog)
             if self._finalizer is None:
                 self._finalizer = weakref.finalize(self, backlog.stop)
                 self._finalizer.atexit = False
-        backlog.jobs[id(job)] = job
-        job.holds_place = job.subscription._shape.is_async
         try:
+            backlog.jobs[id(job)] = job
+            move_last(places, job.place)
             self._hand_over(job, loop)
         except BaseException as error:
-            job.lose("it could not be started", error)
-            if not isinstance(error, Exception):
+            is_ours = False
+            try:
+                is_ours = job.claim()
+                is_interrupted = is_interrupt(error)  # first, for a loss empties its frames
+                if is_ours:
+                    job.lose("it could not be started", error)
+            except RecursionError:  # for which its emitter has it back: no call has a place here
+                try:
+                    job.ticket.pop()
+                    is_ours = True
+                except IndexError:  # a worker has begun with it, or it was claimed above
+                    pass
+                if is_ours:
+                    job.emission._values[job.branch.index] = NO_RESULT
+                    backlog.places.extend(job.place)
+                    job.place.clear()
+                    backlog.held.pop(id(job), None)
+                    backlog.jobs.pop(id(job), None)
+                raise
+            # What keeps it from starting is its failure; what interrupts the emitter is raised.
+            is_timeout = isinstance(error, TimeoutError)  # which is an OSError, but not of these
+            if is_timeout or is_interrupted or not isinstance(error, _UNABLE):
                 raise
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:
@@ -278,24 +393,34 @@ class Workers:
         # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
         # nobody else does it any more.
         is_alone = self._is_closed or _exit.is_over()
-        if job.subscription.batch is not None and not is_alone:
-            backlog.gather(job)
-            return
-        if not job.holds_place:
+        if not job.subscription._shape.is_async:
+            if job.subscription.batch is not None and not is_alone:
+                backlog.gather(job, None)
+                return
             if not is_alone and backlog.put(job):
                 return
-            backlog.give_back(1)
-        elif loop is not None and not job.subscription.background:
-            job.loop = loop
-            backlog.held[id(job)] = job
-            job.begin()
+            job.free_place()
+            job.run_in_place()
             return
-        elif not is_alone:
-            job.loop = backlog.background_loop()
+        # Clients, pools and locks of the application's belong to its loop.
+        theirs = loop or self.bound_loop
+        if theirs is not None:
+            job.loop = theirs
+            backlog.held[id(job)] = job
+        if job.subscription.batch is not None and not is_alone:
+            backlog.gather(job, theirs)
+        elif theirs is not None:
+            if theirs is loop:
+                job.begin()
+            else:
+                theirs.call_soon_threadsafe(job.begin)
+        else:
+            if not is_alone:
+                job.loop = backlog.background_loop()
             if job.loop is not None:
                 job.loop.call_soon_threadsafe(job.begin)
-                return
-        job.run_in_place()
+            else:
+                job.run_in_place()
 
     # Waiting for it
 
@@ -326,8 +451,15 @@ class Workers:
         held = list(backlog.held.values())
         _refuse_stuck(held, instead)
         _refuse_here([*backlog.loop, *(job.loop for job in held)], instead)
-        with backlog.hurrying():
+        mark = object()
+        try:
+            backlog.hurry(mark)
             return backlog.changed.wait(backlog.is_done, timeout)
+        finally:
+            try:  # noqa: SIM105  # nothing may come before that could be interrupted
+                backlog.hurried.remove(mark)
+            except ValueError:
+                pass
 
     async def drain_async(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # as for drain
         """Wait in a task until nothing is pending; return whether nothing is.
@@ -345,8 +477,15 @@ class Workers:
             return backlog.is_done()
         self._refuse_inside_work("drain_async")
         _refuse_stuck(list(backlog.held.values()), "await drain_async()")
-        with backlog.hurrying():
+        mark = object()
+        try:
+            backlog.hurry(mark)
             return await backlog.changed.wait_async(backlog.is_done, timeout)
+        finally:
+            try:  # noqa: SIM105  # nothing may come before that could be interrupted
+                backlog.hurried.remove(mark)
+            except ValueError:
+                pass
 
     def close(self, timeout: float | None) -> bool:
         """Wait until nothing is pending, and take no more; return whether nothing is pending.
@@ -359,16 +498,30 @@ class Workers:
             InvalidOptionError: the timeout is no number of seconds.
         """
         check_seconds("timeout", timeout, allow_zero=True)
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         self._drain(timeout, "close", "await drain_async() first")
         self._is_closed = True
         # Once more, for what other threads have emitted in between.
-        left = None if timeout is None else max(0.0, deadline - time.monotonic())
+        left = None if timeout is None else max(0.0, deadline - monotonic())
         is_done = self._drain(left, "close", "await drain_async() first")
         if is_done:
             self._backlog.stop()
             self._backlog.join(deadline)
         return is_done
+
+    async def close_async(self) -> None:
+        """Do as `close` in a running loop, for as long as it takes.
+
+        Raises:
+            WouldDeadlockError: a handler that is pending calls it.
+            EventLoopError: asyncio does not run here.
+        """
+        loop_to_wait_in()
+        await self.drain_async(None)
+        self._is_closed = True
+        await self.drain_async(None)  # once more, as in `close`
+        self._backlog.stop()
+        await load_async_loop().asyncio.to_thread(self._backlog.join, math.inf)
 
     def check_waiting(self, emission: Emission[Any]) -> None:
         """Refuse to wait in a thread for an emission that waits for this thread.
@@ -435,6 +588,8 @@ def _matching(
     item = None
     try:
         handler = context.run(subscription._match, emission)
+        if handler is not None and subscription.once:
+            context.run(subscription._check_arguments, handler, emission)
         if handler is not None and subscription._shape.item is not None:
             item = context.run(subscription._shape.item, emission)
     except BaseException as error:
@@ -471,8 +626,8 @@ def _refuse_stuck(jobs: list[Job], instead: str) -> None:
     for job in jobs:
         if job.is_stuck():
             raise WouldDeadlockError(
-                f"{handler_name(job.handler)} is pending in an event loop that does not run: "
-                f"{instead} in that loop"
+                f"{job.emission.name_of(job.handler)} is pending in an event loop that does not "
+                f"run: {instead} in that loop"
             )
 
 

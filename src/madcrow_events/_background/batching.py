@@ -7,18 +7,22 @@ gives it back looks again at what has come in meanwhile.
 
 from __future__ import annotations
 
-import time
+import logging
 from collections import deque
+from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import log_unannounced
+from madcrow_events._clock import monotonic
+from madcrow_events._interrupts import is_exit
+from madcrow_events._logs import log, log_unannounced, mark_as_written, writing
+from madcrow_events._moves import move_all, move_first, move_last
+from madcrow_events._text import type_name
 from madcrow_events.emissions._frames import CURRENT, Surroundings
-from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import watching_handler
-from madcrow_events.emissions._outcomes import PENDING
-from madcrow_events.emissions._recording import keep_value, record_in_batch
+from madcrow_events.emissions._outcomes import NO_RESULT
+from madcrow_events.emissions._recording import is_recorded, keep_value, record_in_batch
 from madcrow_events.exceptions import HandlerCancelledError
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions import HandlerFailure
     from madcrow_events.subscriptions import Subscription
 
-__all__ = ["Gathering", "call_batch_here"]
+__all__ = ["Gathering", "Turn", "call_batch_here"]
 
 
 class Gathering:
@@ -40,6 +44,7 @@ class Gathering:
     Args:
         backlog: that work.
         limits: the subscription's option.
+        loop: the application's loop in which an async handler runs; None for our own.
         is_async: whether its handler is.
 
     Attributes:
@@ -48,56 +53,59 @@ class Gathering:
 
     __slots__ = (
         "__weakref__",
-        "_handed_over",
         "_is_alarmed",
-        "_token",
-        "_waiting",
         "backlog",
         "is_async",
         "limits",
+        "loop",
         "owner",
+        "token",
+        "waiting",
     )
 
-    def __init__(self, backlog: Backlog, limits: Batch, *, is_async: bool) -> None:
+    def __init__(
+        self, backlog: Backlog, limits: Batch, loop: AbstractEventLoop | None, *, is_async: bool
+    ) -> None:
         self.backlog = backlog
+        self.loop = loop
         self.limits = limits
         self.is_async = is_async
-        self.owner: weakref.ref[Subscription] | None = None
-        self._waiting: deque[Job] = deque()
-        self._token: list[None] = [None]
-        self._handed_over: list[None] = []
+        self.owner: weakref.ref[Subscription]
+        self.waiting: deque[Job] = deque()
+        self.token: list[None] = [None]  # for whoever has the turn
         self._is_alarmed = False
 
     def add(self, job: Job) -> None:
         """Let a context wait for the next batch."""
-        job.due = time.monotonic() + self.limits.max_wait
+        job.due = monotonic() + self.limits.max_wait
         # Who handles it begins now, for at the exit no thread can be started any more.
-        if self.is_async:
-            job.loop = self.backlog.background_loop()
-        else:
+        if not self.is_async:
             self.backlog.start_a_thread()
-        self._waiting.append(job)
+        elif self.loop is None:
+            job.loop = self.backlog.background_loop()
+        self.waiting.append(job)
         self.look()
 
     def look(self) -> None:
         """See to it that what waits is handled in time: now if it is due, else when it will be."""
+        turn = Turn(self)
         while self._is_due():
             try:
-                self._token.pop()
-            except IndexError:  # whoever has it looks again
-                return
-            self._handed_over.append(None)
-            try:
-                if self._is_due() and self._hand_over():
+                move_last(self.token, turn.token)
+                if self._is_due() and self._hand_over(turn):
                     return
-            except BaseException:  # the emitter is interrupted
-                self._take_back()
+            except IndexError:  # whoever has the turn looks again
+                return
+            except BaseException as error:  # the emitter is interrupted, or the stack is full
+                turn.give_back()
+                if turn.jobs:
+                    turn.lose("it was interrupted", error)
                 raise
-            self._take_back()
+            turn.give_back()
         self._set_alarm()
 
     def _is_due(self) -> bool:
-        waiting = self._waiting
+        waiting = self.waiting
         try:
             first = waiting[0]
         except IndexError:
@@ -105,89 +113,146 @@ class Gathering:
         return (
             len(waiting) >= self.limits.max_size
             or self.backlog.is_hurrying()
-            or first.due <= time.monotonic()
+            or first.due <= monotonic()
         )
 
     def _set_alarm(self) -> None:
         # One at a time will do: when it rings, the next is set.
         if not self._is_alarmed:
             try:
-                due = self._waiting[0].due
+                due = self.waiting[0].due
             except IndexError:
                 return
             self._is_alarmed = True
-            self.backlog.set_alarm(due, self)
+            try:
+                self.backlog.set_alarm(due, self)
+            except BaseException:
+                self._is_alarmed = False
+                raise
 
     def ring(self) -> None:
         """Look, for an alarm has come due."""
         self._is_alarmed = False
         self.look()
 
-    def _hand_over(self) -> bool:
-        """Let a thread or the loop handle a batch, and have the token; else do so here."""
+    def _hand_over(self, turn: Turn) -> bool:
+        """Let a thread or the loop have the turn; else handle the batch here."""
         if not self.is_async:
-            if self.backlog.put(self):
+            if self.backlog.put(turn):
                 return True
         else:
-            loop = self.backlog.background_loop()
-            if loop is not None:
-                loop.call_soon_threadsafe(self._begin, loop, context=Context())
+            loop = self.loop or self.backlog.background_loop()
+            if loop is not None and not self._has_lost_loop():
+                loop.call_soon_threadsafe(turn.begin, loop, context=Context())
                 return True
-        call_batch_here(self._take())
+        turn.handle()
         return False
 
-    def _take_over(self) -> bool:
-        """Tell whether the token is the caller's, to whom the batch was handed over."""
-        try:
-            self._handed_over.pop()
-        except IndexError:
+    def _has_lost_loop(self) -> bool:
+        """Whether the application's loop is closed; then what waits for it is reported as lost."""
+        if self.loop is None or not self.loop.is_closed():
             return False
+        for job in list(self.waiting):
+            job.lose_with_loop()
         return True
 
-    def _take_back(self) -> None:
-        """Take the token back, unless whoever was handed the batch has begun already."""
-        if self._take_over():
-            self._token.append(None)
 
-    def _take(self) -> list[Job]:
-        taken: list[Job] = []
-        while self._waiting and len(taken) < self.limits.max_size:
-            taken.append(self._waiting.popleft())
-        if not self.is_async:
-            self.backlog.give_back(len(taken))
+class Turn:
+    """The turn to handle the next batch of a gathering, which one has at a time.
+
+    Attributes:
+        token: what makes it the turn; empty if somebody else has that.
+        jobs: what was taken of what waits.
+    """
+
+    __slots__ = ("_begun", "_gathering", "jobs", "token")
+
+    def __init__(self, gathering: Gathering) -> None:
+        self._gathering = gathering
+        self._begun: Turn | None = None  # the same turn, of whoever has begun with it
+        self.jobs: list[Job] = []
+        self.token: list[None] = []
+
+    def give_back(self) -> None:
+        """Let others have the turn, unless whoever it was handed to has begun already."""
+        # No deeper than what took it, for the stack may be full.
+        try:  # noqa: SIM105  # as above
+            self._gathering.token.extend(map(list.pop, (self.token,)))
+        except IndexError:
+            pass
+
+    def take(self) -> list[Job]:
+        """Take over what waits, as much as fits into a batch; return it."""
+        gathering = self._gathering
+        with suppress(IndexError):
+            move_first(gathering.waiting, self.jobs, gathering.limits.max_size)
         # Without what was lost, for its emitter was interrupted.
-        return [job for job in taken if id(job) in self.backlog.jobs]
+        return [job for job in self.jobs if job.claim()]
 
-    def run(self) -> None:
-        """Handle a batch, in a thread of the backlog."""
-        if self._take_over():
-            call_batch_here(self._take())
-            self._release()
+    def handle(self) -> None:
+        """Call the handler with a batch."""
+        jobs = self.take()
+        _free_places(jobs)
+        call_batch_here(jobs)
+        self.jobs.clear()
 
-    def _release(self) -> None:
-        self._token.append(None)
-        self.look()
+    def work_off(self) -> None:
+        """Handle a batch, in a worker."""
+        # Known before it begins, for a worker that is interrupted anywhere calls `lose`.
+        ours = self._begun = Turn(self._gathering)
+        try:
+            move_last(self.token, ours.token)
+        except IndexError:  # it was taken back
+            return
+        ours.handle()
+        ours.end()
+
+    def begin(self, loop: AbstractEventLoop) -> None:
+        """Make a task of an async handler's batch; called in the loop's thread."""
+        ours = Turn(self._gathering)
+        try:
+            move_last(self.token, ours.token)
+        except IndexError:  # it was taken back
+            return
+        try:
+            ours._begin(loop)
+        except BaseException as error:
+            ours.lose("it was interrupted", error)
+            raise
 
     def _begin(self, loop: AbstractEventLoop) -> None:
-        """Make a task of an async handler's batch; called in the loop's thread."""
-        if not self._take_over():
-            return
-        jobs = self._take()
+        jobs = self.take()
         make = load_async_loop().asyncio.Task
         task = make(_call_async(jobs), loop=loop, context=Context())
         for job in jobs:
             job.task = task
-        task.add_done_callback(partial(self._task_is_done, jobs), context=Context())
+        task.add_done_callback(self._task_is_done, context=Context())
 
-    def _task_is_done(self, jobs: list[Job], task: Task[None]) -> None:
+    def _task_is_done(self, task: Task[None]) -> None:
         """Go on, and report a task that was cancelled before it began, or was broken off."""
         if task.cancelled():
-            _lose(jobs, "its task was cancelled")
+            _lose(self.jobs, "its task was cancelled")
         else:
             error = task.exception()
             if error is not None:
-                _lose(jobs, "its task was broken off", error)
-        self._release()
+                _lose(self.jobs, "its task was broken off", error)
+                log(
+                    logging.ERROR, "a background task was interrupted by %s", type_name(type(error))
+                )
+        self.end()
+
+    def lose(self, reason: str, cause: BaseException | None = None) -> None:
+        """Report what was taken from what waits, and will not come to its end."""
+        if self._begun is not None:
+            self._begun.lose(reason, cause)
+        _lose(self.jobs, reason, cause)
+        self.end()
+
+    def end(self) -> None:
+        """Let others have the turn, and look whether one more batch is due."""
+        self.jobs.clear()  # which hold handlers, perhaps longer than those live elsewhere
+        self.give_back()
+        self._gathering.look()
 
 
 def _prepared(jobs: list[Job]) -> Job:
@@ -201,6 +266,10 @@ def _prepared(jobs: list[Job]) -> Job:
     branch._outer._fields = dict(common)
     branch.is_announcing = any(job.branch.is_announcing for job in jobs)
     CURRENT.set(branch)
+    for job in jobs:  # what one line has caused may be among them
+        cause = job.context.run(writing)
+        if cause is not None:
+            mark_as_written(cause)
     return last
 
 
@@ -216,7 +285,7 @@ def call_batch_here(jobs: list[Job]) -> None:
     if not jobs[0].subscription._shape.is_async:
         Context().run(_call, jobs)
     elif running_loop() is None:
-        Context().run(load_async_loop().asyncio.run, _call_async(jobs))
+        Context().run(run_to_the_end, _call_async(jobs))
     else:
         _lose(jobs, "no thread can be started for it")
 
@@ -237,17 +306,15 @@ async def _call_async(jobs: list[Job]) -> None:
         failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
     else:
         _keep(jobs, value)
-    for job in jobs:
-        job.branch.finish()
-        job.free_place()  # now, for the announcement may need one
+    _finish(jobs)
     if failure is not None and not last.branch.is_announcing:
         try:
             announce = last.emission.dispatcher._announce_async
             await announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    for job in jobs:
-        job.end()
+    _end(jobs, failure)
+    del last, failure, items  # which the traceback of the failure would keep
 
 
 def _call(jobs: list[Job]) -> None:
@@ -261,15 +328,37 @@ def _call(jobs: list[Job]) -> None:
         failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
     else:
         _keep(jobs, value)
-    for job in jobs:
-        job.branch.finish()
+    _finish(jobs)
     if failure is not None and not last.branch.is_announcing:
         try:
             last.emission.dispatcher._announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
-    for job in jobs:
-        job.end()
+    _end(jobs, failure)
+    del last, failure  # as above
+
+
+def _free_places(jobs: list[Job]) -> None:
+    for job in jobs:  # in a frame of its own, for a failure would keep the last of them
+        job.free_place()
+
+
+def _finish(jobs: list[Job]) -> None:
+    for job in jobs:  # as above
+        job.branch.finish()
+        job.free_place()  # now, for the announcement may need one
+
+
+def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
+    """Count a batch as done, and empty the list, which frames below name."""
+    is_for_the_program = False
+    if failure is not None:
+        is_for_the_program = is_exit(failure.exception)
+        jobs[-1].emission._let_go((failure,))
+    while jobs:
+        jobs.pop(0).end()
+    if failure is not None and is_for_the_program:
+        raise failure.exception
 
 
 def _keep(jobs: list[Job], value: Any) -> None:
@@ -279,10 +368,27 @@ def _keep(jobs: list[Job], value: Any) -> None:
 
 def _lose(jobs: list[Job], reason: str, cause: BaseException | None = None) -> None:
     """Report a batch that will not come to its end."""
-    pending = [job for job in jobs if job.emission._values[job.branch.index] is PENDING]
-    if pending:
-        error = HandlerCancelledError(reason)
-        error.__cause__ = cause
-        record_in_batch([job.branch for job in pending], jobs[-1].subscription, error)
+    jobs = list(jobs)
+    ours: list[list[None]] = [[] for _ in jobs]
+    error = HandlerCancelledError(reason)
+    error.__cause__ = cause
+    try:
+        _report(jobs, ours, error)
+    except BaseException:
+        _report(jobs, ours, error)  # once more, for that was interrupted
+        raise
+
+
+def _report(jobs: list[Job], ours: list[list[None]], error: HandlerCancelledError) -> None:
+    for job, mine in zip(jobs, ours, strict=True):
+        job.ticket.clear()
+        move_all(job.unreported, mine)
+    pending = [job for job, mine in zip(jobs, ours, strict=True) if mine and job.is_pending()]
+    new = [job.branch for job in pending if not is_recorded(job.emission, error)]
+    if new:
+        record_in_batch(new, jobs[-1].subscription, error)
+    for job in pending:
+        job.emission._values[job.branch.index] = NO_RESULT
     for job in jobs:
-        job.end()
+        if not job.is_pending():  # whoever else reports it ends it
+            job.end()

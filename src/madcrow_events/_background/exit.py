@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
-import time
 from typing import TYPE_CHECKING
 
-from madcrow_events._logs import LOGGER
+from madcrow_events._clock import monotonic
+from madcrow_events._logs import log
 
 if TYPE_CHECKING:
     from madcrow_events._background.backlog import Backlog
@@ -51,22 +52,8 @@ def _wait() -> None:
     """Wait for pending work, and report what is left of it."""
     if _over:
         return
-    deadline = time.monotonic() + EXIT_SECONDS
     try:
-        hurried: set[int] = set()
-        while True:
-            backlogs = list(_waited_for.values())
-            for backlog in backlogs:
-                if id(backlog) not in hurried:
-                    hurried.add(id(backlog))
-                    backlog.hurry()
-            for backlog in backlogs:
-                backlog.changed.wait(backlog.is_hopeless, max(0, deadline - time.monotonic()))
-            # Again, for one may have begun work of another that had none.
-            if time.monotonic() >= deadline or all(
-                backlog.is_hopeless() for backlog in list(_waited_for.values())
-            ):
-                break
+        _wait_until(monotonic() + EXIT_SECONDS)
     except KeyboardInterrupt:  # the user has waited enough
         pass
     finally:
@@ -74,7 +61,29 @@ def _wait() -> None:
         _over.append(True)
         left = sum(len(backlog.jobs) for backlog in list(_waited_for.values()))
         if left:
-            LOGGER.warning("calls of handlers that were pending at exit and are lost: %d", left)
+            log(
+                logging.WARNING,
+                "calls of handlers that were pending at exit and are lost: %d",
+                left,
+            )
+
+
+def _wait_until(deadline: float) -> None:
+    """Wait until nothing is pending that can still end, or the clock shows `deadline`."""
+    hurried: set[int] = set()
+    while True:
+        backlogs = list(_waited_for.values())
+        for backlog in backlogs:
+            if id(backlog) not in hurried:
+                hurried.add(id(backlog))
+                backlog.hurry()
+        for backlog in backlogs:
+            backlog.changed.wait(backlog.is_hopeless, max(0, deadline - monotonic()))
+        # Again, for one may have begun work of another that had none.
+        if monotonic() >= deadline or all(
+            backlog.is_hopeless() for backlog in list(_waited_for.values())
+        ):
+            break
 
 
 # Now, and not with the first work, so that it runs after the application's own callbacks, and

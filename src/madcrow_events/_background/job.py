@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._background.batching import call_batch_here
-from madcrow_events._logs import log_unannounced
-from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
+from madcrow_events._interrupts import is_exit
+from madcrow_events._logs import log, log_unannounced
+from madcrow_events._moves import move_all
+from madcrow_events._text import type_name
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
-from madcrow_events.emissions._outcomes import PENDING
-from madcrow_events.emissions._recording import record_in_branch
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING
+from madcrow_events.emissions._recording import is_recorded, record_in_branch
 from madcrow_events.exceptions import HandlerCancelledError
 
 if TYPE_CHECKING:
@@ -34,11 +38,13 @@ class Job:
         "due",
         "emission",
         "handler",
-        "holds_place",
         "item",
         "loop",
+        "place",
         "subscription",
         "task",
+        "ticket",
+        "unreported",
     )
 
     def __init__(
@@ -59,29 +65,53 @@ class Job:
         self.due = 0.0
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None
-        self.holds_place = False
+        self.place: list[None] = []  # in the queue, as long as it holds one
+        self.ticket: list[None] = [None]  # for whoever begins with it, or reports it as lost
+        self.unreported: list[None] = [None]  # for whoever reports it as lost
 
     @property
     def owner(self) -> Subscription:
         """The subscription; that of the pattern for a pattern's part."""
         return self.subscription._owner or self.subscription
 
+    def claim(self) -> bool:
+        """Take it over, to begin with it or to report it; return whether nobody has done so."""
+        try:
+            self.ticket.pop()
+        except IndexError:
+            return False
+        return True
+
+    def work_off(self) -> None:
+        """Call a plain handler in a worker, unless it has been reported as lost."""
+        if self.claim():
+            self.free_place()
+            context, run = self.context, [self.run]
+            del self  # as in run
+            context.run(run.pop())
+
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
         failure = run_branch(self.branch, self.subscription, self.handler)
+        is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
         try:
             if failure is not None:
                 self.emission.dispatcher._announce(self.emission, (failure,))
+                self.emission._let_go((failure,))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
+            if failure is not None and is_for_the_program:
+                raise failure.exception
+            del self, failure  # which the traceback of the failure would keep
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
         await_branch = load_async_loop().await_branch
         failure = await await_branch(self.branch, self.subscription, self.handler)
+        is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
         self.free_place()  # now, for the announcement may need one
         if failure is not None:
@@ -89,10 +119,18 @@ class Job:
                 await self.emission.dispatcher._announce_async(self.emission, (failure,))
             except BaseException as error:  # noqa: BLE001  # as above
                 log_unannounced(self.emission.event, error)
+            self.emission._let_go((failure,))
         self.end()
+        try:
+            if failure is not None and is_for_the_program:
+                raise failure.exception
+        finally:
+            del self, failure  # which the traceback of the failure would keep
 
     def begin(self) -> None:
         """Make a task of an async handler; called in the loop's thread."""
+        if not self.claim():
+            return
         # Not by the loop's task factory: an eager one would run the handler inside of emit.
         make = load_async_loop().asyncio.Task
         self.task = make(self.run_async(), loop=self.loop, context=self.context)
@@ -106,15 +144,27 @@ class Job:
             error = task.exception()
             if error is not None:
                 self.lose("its task was broken off", error)
+                log(
+                    logging.ERROR, "a background task was interrupted by %s", type_name(type(error))
+                )
 
     def run_in_place(self) -> None:
         """Call the handler here and now, for at the interpreter's exit nobody else can."""
+        if not self.claim():
+            return
+        try:
+            self._run_in_place()
+        except BaseException as error:
+            self.lose("it was interrupted", error)
+            raise
+
+    def _run_in_place(self) -> None:
         if self.subscription.batch is not None:
             call_batch_here([self])
         elif not self.subscription._shape.is_async:
             self.context.run(self.run)
         elif running_loop() is None:
-            self.context.run(load_async_loop().asyncio.run, self.run_async())
+            self.context.run(run_to_the_end, self.run_async())
         else:
             self.lose("no thread can be started for it")
 
@@ -125,31 +175,58 @@ class Job:
             return False
         return not (loop.is_running() or loop.is_closed())
 
+    def lose_with_loop(self) -> None:
+        """Report a handler whose event loop was closed."""
+        self.lose(
+            f"its event loop was closed before {self.emission.name_of(self.handler)} had ended"
+        )
+
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """Report a handler that will not come to its end."""
-        if self.backlog.jobs.pop(id(self), None) is not None:
-            if self.emission._values[self.branch.index] is PENDING:
-                error = HandlerCancelledError(reason)
-                error.__cause__ = cause
+        """Report a handler that will not come to its end; nobody begins with it any more."""
+        self.ticket.clear()
+        ours: list[None] = []
+        error = HandlerCancelledError(reason)
+        error.__cause__ = cause
+        try:
+            move_all(self.unreported, ours)
+            self._report(ours, error)
+        except BaseException:
+            self._report(ours, error)  # once more, for that was interrupted
+            raise
+
+    def _report(self, ours: list[None], error: HandlerCancelledError) -> None:
+        if ours and self.is_pending():
+            if not is_recorded(self.emission, error):
                 record_in_branch(self.branch, error)
-            self._leave()
+            self.emission._values[self.branch.index] = NO_RESULT
+            self.emission._let_go(self.emission.failures)
+        if ours or not self.is_pending():  # whoever else reports it ends it
+            self.end()
+
+    def is_pending(self) -> bool:
+        """Whether its handler has not ended, and is not reported as lost."""
+        return self.emission._values[self.branch.index] is PENDING
 
     def end(self) -> None:
-        """Count the handler as done, and tell those who wait."""
-        if self.backlog.jobs.pop(id(self), None) is not None:
+        """Count the handler as done, and tell those who wait; doing so again is no error."""
+        try:
             self._leave()
+        except BaseException:
+            self._leave()  # once more, for that was interrupted
+            raise
 
     def free_place(self) -> None:
         """Give its place in the queue back, if it holds one still."""
-        if self.holds_place:
-            self.holds_place = False
-            self.backlog.give_back(1)
+        if self.place:
+            self.backlog.give_back(self.place)
 
     def _leave(self) -> None:
-        self.backlog.held.pop(id(self), None)
         self.branch.finish()
         self.branch.job = None
-        self.emission._values.tell()
         self.free_place()
+        self.backlog.held.pop(id(self), None)
+        # Last, for whoever waits until nothing is pending looks at this.
+        self.backlog.jobs.pop(id(self), None)
+        self.emission._values.tell()
         if not self.backlog.jobs:
             self.backlog.changed.tell()

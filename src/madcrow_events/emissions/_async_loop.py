@@ -7,10 +7,13 @@ handler has its own frame, for speed.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._text import handler_name
+from madcrow_events._clock import calling_later, is_frozen
+from madcrow_events._other_loops import other_library, refuse
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
@@ -38,10 +41,12 @@ their own event double at every level; all side by side, they would use up the m
 before the 64th level ends them (F5).
 """
 
+_inherited = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _Task = asyncio.Task
-_get_running_loop = asyncio.get_running_loop
+_modules = sys.modules
+_get_running_loop = asyncio._get_running_loop
 _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 
 
@@ -119,8 +124,13 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
 
     Raises:
         BaseException: what a handler raised that is no `Exception`, if none has suspended.
+        EventLoopError: asyncio does not run here.
     """
     loop = _get_running_loop()
+    if loop is None:
+        raise refuse(emission.event, other_library())
+    if "trio" in _modules and other_library():  # in the thread of an asyncio loop, as its guest
+        raise refuse(emission.event, "trio")
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
     if emission._failures is not None and emission._failures.watch is not None:
@@ -135,50 +145,63 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         make, options = loop.create_task, {"name": emission.signal.name}
     branch = Branch(emission, index)
     first = index
-    token = _enter(branch)
+    inherited = _inherited(None)
     is_used = False
     argument: Any
-    for style, calls in segments:
-        run: Any = _with
-        if style == BY_KEYWORDS:
-            run, argument = _with_keywords, emission._keywords()
-        elif style == BY_OPTIONS:
-            run, argument = _with_options, emission
-        elif style != BY_CONTEXT:
-            argument = emission
-        elif context is not None:
-            argument = context
-        else:
-            run, argument = _with_model, emission
-        for call in calls:
-            # Handlers that finish at once share a branch, for one is over before the next begins.
-            if is_used:
-                branch = Branch(emission, index)
-                first = index
-                _enter(branch)
-            branch.index = index
-            index += 1
-            running = run(call, sender, argument, values, branch)
-            task = make(running, **options)
-            if task.done():
-                is_used = branch.broken
-                if is_used and values.exit is not None:
-                    break
+    token = None
+    try:
+        token = _enter(branch)
+        for style, calls in segments:
+            run: Any = _with
+            if style == BY_KEYWORDS:
+                run, argument = _with_keywords, emission._keywords()
+            elif style == BY_OPTIONS:
+                run, argument = _with_options, emission
+            elif style != BY_CONTEXT:
+                argument = emission
+            elif context is not None:
+                argument = context
+            else:
+                run, argument = _with_model, emission
+            for call in calls:
+                # Handlers that finish at once share a branch: one is over before the next begins.
+                if is_used:
+                    branch = Branch(emission, index)
+                    first = index
+                    _enter(branch)
+                branch.index = index
+                index += 1
+                running = run(call, sender, argument, values, branch)
+                task = make(running, **options)
+                if task.done():
+                    if values[branch.index] is PENDING:
+                        _bury(values, branch, task)
+                    is_used = branch.broken
+                    if is_used and values.exit is not None:
+                        break
+                    continue
+                if unfinished is None:
+                    unfinished = _Unfinished(emission, loop)
+                if first != branch.index:
+                    branch.task = task
+                branch.unfinished = unfinished
+                unfinished.left += 1
+                unfinished.started.append((task, branch))
+                is_used = True
+            else:
                 continue
-            if unfinished is None:
-                unfinished = _Unfinished(emission, loop)
-            if first != branch.index:
-                branch.task = task
-            branch.unfinished = unfinished
-            unfinished.left += 1
-            unfinished.started.append((task, branch))
-            is_used = True
+            break
+        if not is_used:
+            branch._running = False
+    except BaseException:
+        if unfinished is not None:
+            unfinished.cancel()
+        raise
+    finally:
+        if token is None:  # interrupted as it was entered
+            _enter(inherited)  # type: ignore[arg-type]  # None is the same as left empty
         else:
-            continue
-        break
-    if not is_used:
-        branch._running = False
-    _leave(token)
+            _leave(token)
     if unfinished is not None:
         if "eager_start" not in options:
             # Runs after the first step of each task.
@@ -196,31 +219,40 @@ async def _with_keywords(
     call: Any, sender: Any, keywords: dict[str, Any], values: Outcomes, branch: Branch
 ) -> None:
     try:
-        values[branch.index] = await call(sender, **keywords)
-    except BaseException as error:  # noqa: BLE001  # _record keeps what may not be swallowed
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await call(sender, **keywords)
+        except BaseException as error:  # noqa: BLE001  # _record keeps what may not be swallowed
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 async def _with(call: Any, _sender: Any, argument: Any, values: Outcomes, branch: Branch) -> None:
     try:
-        values[branch.index] = await call(argument)
-    except BaseException as error:  # noqa: BLE001  # as above
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await call(argument)
+        except BaseException as error:  # noqa: BLE001  # as above
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 async def _with_model(
     call: Any, _sender: Any, emission: Emission[Any], values: Outcomes, branch: Branch
 ) -> None:
     try:
-        values[branch.index] = await call(emission._context_as(emission.signal._models))
-    except BaseException as error:  # noqa: BLE001  # as above
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await call(emission._context_as(emission.signal._models))
+        except BaseException as error:  # noqa: BLE001  # as above
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 async def _with_options(
@@ -231,11 +263,14 @@ async def _with_options(
     branch: Branch,
 ) -> None:
     try:
-        values[branch.index] = await _obeying(subscription, emission)
-    except BaseException as error:  # noqa: BLE001  # as above
-        _record(values, branch, error)
-    if branch.unfinished is not None:
-        branch.unfinished.leave(branch)
+        try:
+            values[branch.index] = await _obeying(subscription, emission)
+        except BaseException as error:  # noqa: BLE001  # as above
+            _record(values, branch, error)
+        if branch.unfinished is not None:
+            branch.unfinished.leave(branch)
+    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+        _break_off(values, branch, error)
 
 
 def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
@@ -252,6 +287,26 @@ def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
         values[branch.index] = NO_RESULT
     else:
         record_in_branch(branch, error)
+
+
+def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
+    """Let the emitter have what interrupted the end of a task, and not a handler."""
+    values.exit = values.exit or error
+    branch.broken = True
+    if values[branch.index] is PENDING:
+        values[branch.index] = NO_RESULT
+    branch.finish()
+    if branch.unfinished is not None:
+        branch.unfinished.wake()
+
+
+def _bury(values: Outcomes, branch: Branch, task: asyncio.Task[None]) -> None:
+    """Note what ended a task before its handler began: an interrupt is the emitter's."""
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _break_off(values, branch, error)
+    else:
+        record_in_branch(branch, asyncio.CancelledError())
 
 
 class _Unfinished:
@@ -280,10 +335,8 @@ class _Unfinished:
                 await self.waiter
         except asyncio.CancelledError as error:
             self.values.exit = self.values.exit or error
-        except GeneratorExit:  # closed, so nothing can be awaited any more
-            if not self.loop.is_closed():
-                for task, _ in self.started:
-                    task.cancel()
+        except BaseException:  # closed, or interrupted, so nothing can be awaited any more
+            self.cancel()
             raise
         if self.values.exit is not None:
             await self._cancel()
@@ -291,9 +344,14 @@ class _Unfinished:
         self.started.clear()
         self.values.loop = None
 
+    def cancel(self) -> None:
+        """Cancel what has not finished."""
+        if not self.loop.is_closed():
+            for task, _ in self.started:
+                task.cancel()
+
     async def _cancel(self) -> None:
-        for task, _ in self.started:
-            task.cancel()
+        self.cancel()
         while left := [task for task, _ in self.started if not task.done()]:
             try:
                 await asyncio.wait(left)
@@ -323,7 +381,7 @@ class _Unfinished:
                 if self.emitter_is_cancelled():
                     self.values[branch.index] = NO_RESULT
                 else:
-                    record_in_branch(branch, asyncio.CancelledError())
+                    _bury(self.values, branch, task)
         if not self.left:
             self.wake()
 
@@ -419,14 +477,20 @@ async def _limited(
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
-            value = await coroutine
+            if is_frozen():
+                with calling_later(
+                    asyncio.get_running_loop(), seconds, partial(limit.reschedule, -math.inf)
+                ):
+                    value = await coroutine
+            else:
+                value = await coroutine
     except Exception as error:
         if not limit.expired():
             raise
         cause = error
     if limit.expired():  # also if it swallowed the cancellation and returned
         raise HandlerTimeoutError(
-            f"{handler_name(handler)} of {emission.event} took longer than its timeout of "
+            f"{emission.name_of(handler)} of {emission.event} took longer than its timeout of "
             f"{seconds} s, and was cancelled",
             event=emission.event,
             handler=handler,

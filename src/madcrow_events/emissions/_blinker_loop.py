@@ -6,19 +6,19 @@ place like any other.
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._other_loops import check_for_awaiting
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import nest
 from madcrow_events.emissions._emission import Emission
-from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT, current
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_KEYWORDS, RECORDER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from madcrow_events.signals import EventSignal
     from madcrow_events.subscriptions import Subscription
@@ -27,11 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["send", "send_async"]
 
 
-@contextmanager
-def _sending(
+def _sent(
     signal: EventSignal[Any], plan: Plan, sender: Any, keywords: dict[str, Any]
-) -> Iterator[Emission[Any]]:
-    """Make the emission of a `send` the current one."""
+) -> Emission[Any]:
+    """Make the emission of a `send`."""
     emission: Emission[Any] = Emission()
     emission.signal = signal
     emission.sender = sender
@@ -43,20 +42,10 @@ def _sending(
     emission._values = []
     emission._failures = None
     emission._running = True
-    inherited = CURRENT.get(None)
+    inherited = current()
     if inherited is not None:
         nest(emission, inherited)
-    token = CURRENT.set(emission)
-    try:
-        yield emission
-        # A handler that swallowed the end of a too deep chain does not hide it.
-        emission.raise_for_failures()
-    finally:
-        # A send_async that nobody awaits to its end is closed in another context.
-        with suppress(ValueError):
-            CURRENT.reset(token)
-        emission._running = False
-        emission._abandon()
+    return emission
 
 
 def send(
@@ -72,7 +61,10 @@ def send(
         RuntimeError: a receiver is async and there is no `async_wrapper`.
     """
     results: list[tuple[Any, Any]] = []
-    with _sending(signal, plan, sender, keywords) as emission:
+    emission, token = _sent(signal, plan, sender, keywords), None
+    inherited = CURRENT.get(None)
+    try:
+        token = CURRENT.set(emission)
         for subscription in plan.by_priority:
             handler = subscription._admit(emission)
             if handler is not None:
@@ -92,6 +84,15 @@ def send(
                     emission._values.append(Called(handler, value))
                     continue
             emission._values.append(NO_RESULT)
+        # A handler that swallowed the end of a too deep chain does not hide it.
+        emission.raise_for_failures()
+    finally:
+        emission._running = False
+        if token is None:  # interrupted as it was entered
+            CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+        else:
+            CURRENT.reset(token)
+        emission._abandon()
     return results
 
 
@@ -108,7 +109,10 @@ async def send_async(
         RuntimeError: a receiver is not async and there is no `sync_wrapper`.
     """
     results: list[tuple[Any, Any]] = []
-    with _sending(signal, plan, sender, keywords) as emission:
+    emission, token = _sent(signal, plan, sender, keywords), None
+    inherited = CURRENT.get(None)
+    try:
+        token = CURRENT.set(emission)
         for subscription in plan.by_priority:
             handler = subscription._admit(emission)
             if handler is not None:
@@ -131,6 +135,18 @@ async def send_async(
                     emission._values.append(Called(handler, value))
                     continue
             emission._values.append(NO_RESULT)
+        # A handler that swallowed the end of a too deep chain does not hide it.
+        emission.raise_for_failures()
+    finally:
+        emission._running = False
+        try:
+            if token is None:  # interrupted as it was entered
+                CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+            else:
+                CURRENT.reset(token)
+        except ValueError:  # a send_async that nobody awaits to its end, in another context
+            pass
+        emission._abandon()
     return results
 
 
@@ -153,6 +169,7 @@ def _as_async_receiver(subscription: Subscription, handler: Any, emission: Emiss
     async def receiver(_sender: Any, **_context: Any) -> Any:
         if subscription.timeout is None:
             return await subscription._shape.invoke(handler, emission)
+        check_for_awaiting(emission.event)
         return await load_async_loop().await_in_time(subscription, handler, emission)
 
     return receiver

@@ -47,11 +47,13 @@ def _traced(emission: Emission[Any], trace: Trace) -> Trace:
     """Give an emission its trace, or return that which another thread was faster to give it."""
     # Without a lock, under which a finalizer could wait for a thread that wants it: one of those
     # who claim at the same time wins, and who claims later finds the trace in its place.
-    winner = _claims.setdefault(id(emission), trace)
-    present: Trace | None = getattr(emission, "_trace", None)
-    if present is None:
-        present = emission._trace = winner
-    _claims.pop(id(emission), None)
+    try:
+        winner = _claims.setdefault(id(emission), trace)
+        present: Trace | None = getattr(emission, "_trace", None)
+        if present is None:
+            present = emission._trace = winner
+    finally:
+        _claims.pop(id(emission), None)
     return present
 
 

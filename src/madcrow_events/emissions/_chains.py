@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events.emissions._causes import place
+from madcrow_events._logs import Writing, writing
+from madcrow_events.emissions._causes import is_announcing, place, trace_of
 from madcrow_events.emissions._failures import add_failure, failures_of
-from madcrow_events.emissions._frames import Branch, Frame, emission_of, enclosing
-from madcrow_events.emissions._observing import stop_watching
+from madcrow_events.emissions._frames import (
+    Branch,
+    Frame,
+    Surroundings,
+    emission_of,
+    enclosing,
+    running,
+    surround,
+)
 from madcrow_events.exceptions import EmissionDepthError
 
 if TYPE_CHECKING:
@@ -28,6 +36,9 @@ def nest(emission: Emission[Any], inherited: Frame) -> None:
     Raises:
         EmissionDepthError: the chain is too deep, or was, under the same handler (F5).
     """
+    line = writing()
+    if line is not None:
+        inherited = _apart(line, inherited)
     place(emission, inherited)
     parent = emission.parent
     if parent is None:  # a handler that nobody awaits begins a chain of its own
@@ -41,6 +52,29 @@ def nest(emission: Emission[Any], inherited: Frame) -> None:
     if not is_broken(root):
         _break_chain(root, error)
     raise error
+
+
+def _apart(line: Writing, inherited: Frame) -> Frame:
+    """Return the frame of what a handler of logs emits for a line: it begins a chain of its own.
+
+    The line is about an emission, none of whose handlers has emitted it, and so none of them is
+    to blame if that chain has no end.
+    """
+    around: Any = line.frame
+    written_in = running(around)
+    if written_in is None or running(inherited) is not written_in:
+        return inherited
+    emission: Any = emission_of(written_in)
+    branch = Branch(emission, 0)
+    branch.detached = True
+    branch.is_announcing = is_announcing(emission)
+    branch.trace = trace_of(emission)
+    branch._outer = written_in._outer
+    if not isinstance(inherited, Surroundings):
+        return branch
+    inside = surround(inherited)
+    inside._outer, inside._cause = branch, inherited._cause
+    return inside
 
 
 def outermost(frame: Emission[Any] | Branch) -> Emission[Any] | Branch:
@@ -72,10 +106,7 @@ def pass_on_broken_chain(emission: Emission[Any]) -> None:
     if failures is None or not failures.has_failed or not emission.depth:
         return
     if is_broken(outermost(emission)):
-        emission._abandon()
-        error = _depth_error(emission)
-        stop_watching(emission, error)
-        raise error
+        raise _depth_error(emission)
 
 
 def _break_chain(root: Emission[Any] | Branch, error: EmissionDepthError) -> None:

@@ -7,12 +7,14 @@ and failures become objects when somebody asks for them.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import sys
+from contextlib import ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
+from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events._waiters import Listeners, check_seconds
@@ -23,14 +25,18 @@ from madcrow_events.emissions._frames import (
     NO_FIELDS,
     Branch,
     Frame,
+    Surroundings,
+    current,
     emission_of,
     enclosing,
+    enter,
     frames,
+    leave,
     running,
     surround,
     surroundings_of,
-    within,
 )
+from madcrow_events.emissions._lingering import is_inside, let_go
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
     ContextTypeError,
@@ -42,7 +48,8 @@ from madcrow_events.exceptions import (
 from madcrow_events.models import BaseEventContext, GenericEventContext
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
+    from contextlib import AbstractContextManager
     from uuid import UUID
 
     from madcrow_events.dispatcher import EventDispatcher
@@ -60,6 +67,11 @@ __all__ = [
 EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
 """How far an emission has come; see `Emission.state`."""
 
+# Of `inspect`, which takes long to import.
+CO_GENERATOR = 0x20
+CO_COROUTINE = 0x80
+CO_ASYNC_GENERATOR = 0x200
+
 PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
 
 
@@ -74,7 +86,7 @@ class HandlerResult(NamedTuple):
         return f"<HandlerResult {handler_name(self.handler)}: {type_name(type(self.value))}>"
 
 
-class Emission(Generic[PayloadT_co]):
+class Emission(Unique, Generic[PayloadT_co]):
     """One act of emitting an event, and its outcome (E2).
 
     Made by a dispatcher or a signal, never by hand. `Emission[C]` is one whose
@@ -101,6 +113,8 @@ class Emission(Generic[PayloadT_co]):
         "sender",
         "signal",
     )
+
+    _instead_of_pickling = "send its event and the values of its context, and emit them there"
 
     signal: EventSignal[Any]
     sender: Any
@@ -158,20 +172,22 @@ class Emission(Generic[PayloadT_co]):
         """The id of the emission that began the chain of causes; its own if nothing caused it."""
         return trace_of(self).root.id
 
-    @contextmanager
-    def as_cause(self) -> Iterator[None]:
+    def as_cause(self) -> AbstractContextManager[None]:
         """Let what is emitted in the block count as caused by this emission.
 
         For code that works on an emission elsewhere: a batch handler that goes through its
         emissions, or a thread with a queue of its own. What was filled in by the emission's
         `event_scope` is filled in there, too.
         """
-        surroundings = surround(CURRENT.get(None))
+        return _AsCause(self)
+
+    def _causing(self) -> Surroundings:
+        """Return surroundings in the present context whose cause is this emission."""
+        surroundings = surround(current())
         around = surroundings_of(self)
         surroundings._fields = NO_FIELDS if around is None else around._inherited_fields()
         surroundings._cause = trace_of(self)
-        with within(surroundings):
-            yield
+        return surroundings
 
     @property
     def state(self) -> EmissionState:
@@ -220,10 +236,16 @@ class Emission(Generic[PayloadT_co]):
 
         Raises:
             Exception: the one that a single handler raised, as it is.
-            HandlerErrors: several handlers failed.
+            HandlerErrors: several handlers failed; or one, by a `StopIteration`, and the caller
+                is a coroutine or a generator, which that cannot leave.
             HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
         """
-        raise_failures(self.event, self.failures)
+        event, failures = self.event, self.failures
+        del self  # for this frame is part of the traceback
+        try:
+            raise_failures(event, failures)
+        finally:
+            del failures
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait in a thread until nothing is pending.
@@ -283,6 +305,11 @@ class Emission(Generic[PayloadT_co]):
                     "which cannot end before the handler does: let the emitter wait"
                 )
 
+    def _let_go(self, failures: Iterable[HandlerFailure]) -> None:
+        """Break the circle of this emission, its failures, and what their tracebacks name."""
+        is_raised = self.dispatcher is None or self.dispatcher.on_error == "raise"
+        let_go((it.exception for it in failures), Emission, keep_variables=is_raised)
+
     def _own_failures(self) -> tuple[HandlerFailure, ...]:
         """Return the failures of handlers that the emitter called or awaited."""
         failures = failures_of(self)
@@ -299,14 +326,38 @@ class Emission(Generic[PayloadT_co]):
         # emission; only another thread can wait for it, and seldom will.
         return Listeners(look_every=0.001)
 
-    def _abandon(self) -> None:
-        """Count the handlers that have not been called as never to be called."""
-        values = self._values
-        values.extend([NO_RESULT] * (len(self._plan.subscriptions) - len(values)))
-        if type(values) is Outcomes:
-            if values.places and self.dispatcher is not None:
-                self.dispatcher._workers.give_back(values)
+    def _abandon(self, error: BaseException | None = None) -> None:
+        """Count the handlers that have not begun as never to be called; doing so again is no error.
+
+        Args:
+            error: what goes through to the emitter, and is told to the observers.
+        """
+        values = getattr(self, "_values", None)
+        if isinstance(values, HeldBack):
+            values.drop()
+        elif isinstance(values, list):
+            values.extend([NO_RESULT] * (len(self._plan.subscriptions) - len(values)))
+        if type(values) is Outcomes and self.dispatcher is not None:
+            self.dispatcher._workers.abandon(self)
             values.tell()
+        failures = getattr(self, "_failures", None)
+        if failures is not None:
+            if failures.watch is not None:
+                failures.watch.leave(error)
+            self._let_go(failures.items)
+        if error is not None:
+            let_go((error,), Emission)
+
+    def name_of(self, handler: Any) -> str:
+        """Return how logs and metrics name a handler of this emission; for observers.
+
+        Args:
+            handler: the handler, as `Observer.handling` gets it.
+
+        Returns:
+            The `id` that it was subscribed with, or else the function's dotted name.
+        """
+        return self._plan.name_of(handler)
 
     def __repr__(self) -> str:
         """Name the event and count its outcome; no value of the context is shown (G1)."""
@@ -340,6 +391,9 @@ class Emission(Generic[PayloadT_co]):
             return self._validated_as(models, payload._payload())
         if type(payload) is dict:
             return self._validated_as(models, payload)
+        if self.signal._replaces(models):
+            context: BaseEventContext = payload
+            return context
         expected = " or ".join(type_name(model) for model in models)
         raise ContextTypeError(
             f"a handler of {self.event} takes {expected}, and the emission carries "
@@ -354,7 +408,7 @@ class Emission(Generic[PayloadT_co]):
     ) -> BaseEventContext:
         """Return the values as the signal's own model, or as the first of `models` that fits."""
         own = self.signal.context_model
-        if own is not None and issubclass(own, models):
+        if own is not None and (issubclass(own, models) or self.signal._replaces(models)):
             models = (own,)
         elif BaseEventContext in models:
             models = (GenericEventContext,)
@@ -401,6 +455,23 @@ class Emission(Generic[PayloadT_co]):
         return twin
 
 
+class _AsCause(ContextDecorator):
+    """A block in which an emission is the cause of what is emitted."""
+
+    def __init__(self, emission: Emission[Any]) -> None:
+        self._emission = emission
+
+    def _recreate_cm(self) -> _AsCause:
+        return _AsCause(self._emission)  # for each call of a function that it decorates
+
+    def __enter__(self) -> None:
+        self._frame = self._emission._causing()
+        enter(self._frame, self)
+
+    def __exit__(self, *exc_info: object) -> None:
+        leave(self._frame)
+
+
 def current_event() -> Emission[Any] | None:
     """Return the emission that is being handled, or None outside of any handler."""
     frame = running(CURRENT.get(None))
@@ -410,16 +481,47 @@ def current_event() -> Emission[Any] | None:
 def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
     """Raise what handlers raised; do nothing if there is none.
 
+    Args:
+        event: the name of the event.
+        failures: what they raised.
+
     Raises:
         Exception: the one of a single failure, as it is.
-        HandlerErrors: there are several.
+        HandlerErrors: there are several, or the one cannot be raised to the caller.
         HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
     """
     errors = [_raisable(failure) for failure in failures]
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
+    try:
+        if len(errors) == 1:
+            if place := _place_it_cannot_leave(errors[0]):
+                raise HandlerErrors(
+                    f"handler {handler_name(failures[0].handler)} of {event} raised "
+                    f"{type_name(type(errors[0]))}, which cannot leave {place}, and so comes in "
+                    "this group",
+                    errors,
+                    event=event,
+                )
+            raise errors[0]
+        if errors:
+            raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
+    finally:
+        del errors, failures  # for this frame is part of the traceback
+
+
+def _place_it_cannot_leave(error: Exception) -> str:
+    """Return what would replace an exception that passes through it; empty if nothing does."""
+    if not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return ""
+    frame = sys._getframe(1)
+    while True:
+        flags = frame.f_code.co_flags
+        if flags & CO_ASYNC_GENERATOR:
+            return "an async generator"
+        if isinstance(error, StopIteration) and flags & (CO_COROUTINE | CO_GENERATOR):
+            return "a coroutine" if flags & CO_COROUTINE else "a generator"
+        if not is_inside(frame) or frame.f_back is None:
+            return ""
+        frame = frame.f_back
 
 
 def _raisable(failure: HandlerFailure) -> Exception:

@@ -76,12 +76,13 @@ def add_failure(
     """Note a failure, and log it."""
     plan, dispatcher = emission._plan, emission.dispatcher
     called = plan.by_priority if dispatcher is None else plan.subscriptions
-    failure = HandlerFailure(called[index].handler, error)
+    subscription = called[index]
+    failure = HandlerFailure(subscription.handler, error)
     failures = failures_of(emission)
     if detached:
         failures.detached.append(failure)
     failures.items.append(failure)
     if logged:
         tracebacks = dispatcher is not None and dispatcher.log_tracebacks
-        log_failure(emission.event, failure.handler, error, tracebacks=tracebacks)
+        log_failure(emission.event, subscription.name, error, tracebacks=tracebacks)
     return failure

@@ -8,16 +8,22 @@ innermost frame.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import weakref
 from contextvars import ContextVar, Token
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
+from typing_extensions import TypeVar
+
+from madcrow_events._interrupts import is_interrupt
+from madcrow_events._logs import tell_frame_by
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from madcrow_events._background.job import Job
-    from madcrow_events.deferrals import Deferral
+    from madcrow_events.deferrals import _Held
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._ids import Trace
 
@@ -25,20 +31,23 @@ __all__ = [
     "CURRENT",
     "NO_FIELDS",
     "Branch",
-    "Entered",
     "Fields",
     "Frame",
     "Surroundings",
+    "await_within",
+    "current",
     "emission_of",
     "enclosing",
     "enter",
     "frames",
     "leave",
+    "run_within",
     "running",
     "surround",
     "surroundings_of",
-    "within",
 ]
+
+ReturnedT = TypeVar("ReturnedT")
 
 Fields: TypeAlias = "Mapping[str, str] | Callable[[], Mapping[str, str]]"
 """What `event_scope` fills in, or what returns it, the same each time."""
@@ -51,6 +60,8 @@ stands around those."""
 
 CURRENT: ContextVar[Frame] = ContextVar("madcrow_events.current")
 """The innermost frame of this context; left empty outside of any."""
+
+tell_frame_by(partial(CURRENT.get, None))
 
 
 class Surroundings:
@@ -69,10 +80,10 @@ class Surroundings:
     _fields: Fields = NO_FIELDS
     """What `event_scope` fills in, or what returns it, the same each time."""
 
-    _deferrals: tuple[Deferral, ...] = ()
+    _deferrals: tuple[_Held, ...] = ()
     """The blocks that may hold emissions back, the innermost last."""
 
-    _flushing: tuple[Deferral, ...] = ()
+    _flushing: tuple[_Held, ...] = ()
     """The blocks that have held back what is emitted in them now."""
 
     _cause: Trace | None = None
@@ -80,6 +91,23 @@ class Surroundings:
 
     _left: tuple[Frame | None] | None = None
     """What it was entered in, alone in a tuple, if it was left before a block that began in it."""
+
+    _before: Frame | None = None
+    """What it was entered in."""
+
+    _token: Token[Frame] | None = None
+    """What undoes the entering; None outside of it."""
+
+    _block: weakref.ref[Any] | None = None
+    """The block that a `with` has entered it by, as long as that has not left it."""
+
+    def is_forsaken(self) -> bool:
+        """Whether the `with` of its block is over, though its `__exit__` was interrupted."""
+        return self._block is not None and self._block() is None
+
+    def forsake(self) -> None:
+        """Clean up where `__exit__` could not."""
+        self._token = self._block = None
 
     def _inherited_fields(self) -> Fields:
         """Return what `event_scope` fills in, for what stands inside; it is not asked for yet."""
@@ -132,7 +160,9 @@ class Branch:
 
         try:
             return asyncio.current_task() is not self.task
-        except RuntimeError:  # in a thread without a loop
+        except RuntimeError as error:  # in a thread without a loop
+            if is_interrupt(error):
+                raise
             return False
 
     def of_others(self) -> Branch:
@@ -213,48 +243,111 @@ def surround(inner: Frame | None, made: Surroundings | None = None) -> Surroundi
     return made
 
 
-Entered: TypeAlias = "tuple[Surroundings, Frame | None, Token[Frame]]"
-"""What `leave` needs to undo an `enter`: the frame, what was innermost before, and the token."""
+def current() -> Frame | None:
+    """Return the innermost frame of this context, past blocks that an interrupt has cut off."""
+    frame = CURRENT.get(None)
+    while isinstance(frame, Surroundings) and frame.is_forsaken():
+        forsaken, frame = frame, _entered(frame._before)
+        CURRENT.set(frame)  # type: ignore[arg-type]  # None is the same as left empty
+        forsaken.forsake()
+    return frame
 
 
-def enter(frame: Surroundings) -> Entered:
-    """Make a frame the innermost one of this context."""
-    before = CURRENT.get(None)
-    return frame, before, CURRENT.set(frame)
+def _entered(frame: Frame | None) -> Frame | None:
+    """Return the frame, or the one that came back when it was left before those in it."""
+    while isinstance(frame, Surroundings) and frame._left is not None:
+        (frame,) = frame._left
+    return frame
 
 
-def leave(entered: Entered) -> None:
+def enter(frame: Surroundings, block: object) -> None:
+    """Make a frame the innermost one of this context.
+
+    Args:
+        frame: the frame.
+        block: what a `with` holds as long as it goes on.
+    """
+    frame._before = before = CURRENT.get(None)
+    frame._block = weakref.ref(block)
+    try:
+        frame._token = CURRENT.set(frame)
+    except BaseException:  # interrupted as it was entered
+        CURRENT.set(before)  # type: ignore[arg-type]  # as above
+        frame.forsake()
+        raise
+
+
+def leave(frame: Surroundings) -> None:
     """Undo an `enter`, in whatever order, and as far as possible in another context.
 
     A generator runs in the context of whoever asks it for its next value, so that its blocks
     may end in another context than they began in, or before a block that began later.
     """
-    frame, back, token = entered
+    try:
+        _leave(frame)
+    except BaseException:
+        _leave(frame)  # once more, for that was interrupted
+        raise
+
+
+def _leave(frame: Surroundings) -> None:
+    back, token = frame._before, frame._token
+    if token is None:
+        return
     current = CURRENT.get(None)
     try:
         CURRENT.reset(token)
     except ValueError:  # it is another context
         pass
+    except RuntimeError as error:  # that was done, and what came after it was interrupted
+        if is_interrupt(error):
+            raise
+        frame._token = frame._block = None
+        return
     else:
         if current is frame and not (isinstance(back, Surroundings) and back._left):
+            frame._token = frame._block = None
             return  # the last to begin is the first to end, as nearly always
-    while isinstance(back, Surroundings) and back._left is not None:
-        (back,) = back._left
+    back = _entered(back)
     if current is not frame:
         # A block that began in it goes on, and must not come back to it.
         frame._left = (back,)
-        back = current
-    while isinstance(back, Surroundings) and back._left is not None:
-        (back,) = back._left
+        back = _entered(current)
     if back is not CURRENT.get(None):
-        CURRENT.set(back)  # type: ignore[arg-type]  # None is the same as left empty
+        CURRENT.set(back)  # type: ignore[arg-type]  # as above
+    frame._token = frame._block = None
 
 
-@contextmanager
-def within(frame: Surroundings) -> Iterator[None]:
-    """Let the block run in a frame."""
-    entered = enter(frame)
+def run_within(
+    frame: Surroundings, function: Callable[..., ReturnedT], *arguments: Any
+) -> ReturnedT:
+    """Return what a function returns that is called in a frame."""
+    before, token = CURRENT.get(None), None
     try:
-        yield
+        token = CURRENT.set(frame)
+        return function(*arguments)
     finally:
-        leave(entered)
+        if token is None:  # interrupted as it was entered
+            CURRENT.set(before)  # type: ignore[arg-type]  # as above
+        else:
+            CURRENT.reset(token)
+        del arguments  # which the traceback of a failure would keep
+
+
+async def await_within(
+    frame: Surroundings, function: Callable[..., Awaitable[ReturnedT]], *arguments: Any
+) -> ReturnedT:
+    """Await what a function returns that is called in a frame."""
+    before, token = CURRENT.get(None), None
+    try:
+        token = CURRENT.set(frame)
+        return await function(*arguments)
+    finally:
+        try:
+            if token is None:
+                CURRENT.set(before)  # type: ignore[arg-type]  # as above
+            else:
+                CURRENT.reset(token)
+        except ValueError:  # it is closed in another context, with its loop
+            pass
+        del arguments  # as above

@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-from typing import TYPE_CHECKING
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from madcrow_events._locks import Lock
+from madcrow_events._other_loops import greenlets, is_of_another_greenlet
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Coroutine
     from types import ModuleType
 
-__all__ = ["load_async_loop", "new_event_loop", "running_loop"]
+__all__ = [
+    "applications_loop",
+    "load_async_loop",
+    "new_event_loop",
+    "run_to_the_end",
+    "running_loop",
+]
 
 # Re-entrant, for a finalizer that runs during the import may emit, or fork.
-_importing = threading.RLock()
+_importing = Lock()
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
     os.register_at_fork(
@@ -41,22 +52,39 @@ def load_async_loop() -> ModuleType:
     return _loaded[0]
 
 
+_ours: WeakSet[AbstractEventLoop] = WeakSet()
+"""The loops that were made here, in which no client or pool of the application's is."""
+
+
 def new_event_loop() -> AbstractEventLoop:
-    """Return a new event loop."""
+    """Return a new event loop, which is not the application's."""
     asyncio = load_async_loop().asyncio
     with _importing:
-        loop: AbstractEventLoop = asyncio.new_event_loop()
+        if greenlets():
+            # Of greenlets' own selector nobody lets the loop's thread go on.
+            selector = sys.modules["gevent.monkey"].get_original("selectors", "DefaultSelector")
+            loop: AbstractEventLoop = asyncio.SelectorEventLoop(selector())
+        else:
+            loop = asyncio.new_event_loop()
+    _ours.add(loop)
     return loop
+
+
+def run_to_the_end(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Await something here and now, where no loop runs."""
+    with load_async_loop().asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(coroutine, context=copy_context())
+
+
+def applications_loop() -> AbstractEventLoop | None:
+    """Return the event loop that runs in this thread, if that is the application's."""
+    loop = running_loop()
+    return None if loop in _ours else loop
 
 
 def running_loop() -> AbstractEventLoop | None:
     """Return the event loop that runs in this thread, if one does."""
     # Looked up, not imported: who has not loaded asyncio, or not to the end, runs no loop.
-    get_running_loop = getattr(sys.modules.get("asyncio"), "get_running_loop", None)
-    if get_running_loop is None:
-        return None
-    try:
-        loop: AbstractEventLoop = get_running_loop()
-    except RuntimeError:
-        return None
-    return loop
+    get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
+    loop: AbstractEventLoop | None = None if get_running_loop is None else get_running_loop()
+    return None if loop is None or is_of_another_greenlet(loop) else loop

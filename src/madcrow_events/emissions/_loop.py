@@ -13,15 +13,16 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._other_loops import check_for_awaiting
+from madcrow_events._validation import check_complete
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
-from madcrow_events.emissions._frames import CURRENT, Branch, Frame, surroundings_of
+from madcrow_events.emissions._frames import CURRENT, Branch, Frame, current, surroundings_of
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
-    Watch,
     is_debugging,
     log_skipped,
-    stop_watching,
+    watch,
     watching_handler,
 )
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
@@ -85,6 +86,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         Whether it is held back; then another thread may have begun with the rest by now.
 
     Raises:
+        EventLoopError: its async handlers cannot be called here; none has been called.
         EmissionDepthError: it, or one below it, is nested too deep (F5).
         QueueFullError: other handlers find no place to wait in; none has been called.
         DispatcherClosedError: likewise, for nobody would call them.
@@ -114,24 +116,26 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     values: list[Any]
     if plan.later:
         if awaiting and not plan.queued:
-            values = Outcomes()
+            if plan.inline:  # else nothing has been called when that turns out
+                check_for_awaiting(signal.name)
+            values = emission._values = Outcomes()
         else:
             values = dispatcher._workers.outcomes_for(emission, awaiting)
             # Made now, for several threads may have failures to note.
             failures_of(emission)
-        emission._values = values
     elif segments:
         emission._values = values = []
     else:
         emission._values = values = _NO_VALUES
     if dispatcher._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
-        failures_of(emission).watch = Watch(emission)
+        watch(emission)
         segments = planned = _watched(plan)
     if not segments:
         return False
-    emission._running = True
-    token = _enter(emission)
+    call = token = None
     try:
+        token = _enter(emission)
+        emission._running = True
         while True:
             # One try around the loops, not one in each: only a failure pays for its isolation.
             try:
@@ -151,12 +155,17 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                         for call in calls:
                             values.append(call(emission))
                 break
-            except BaseException as error:  # noqa: BLE001  # _record lets through what is not a failure
+            except BaseException as error:  # _record lets through what is not a failure
+                if not _came_from(call, _after(planned, len(values)), keywords):
+                    raise  # between two handlers: a signal handler has raised it
                 _record(emission, error)
                 segments = _after(planned, len(values))
     finally:
-        _leave(token)
         emission._running = False
+        if token is None:  # interrupted as it was entered
+            _enter(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+        else:
+            _leave(token)
     if inherited is not None:
         pass_on_broken_chain(emission)
     return False
@@ -169,6 +178,11 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
         EmissionDepthError: it is nested too deep (F5).
     """
     around = surroundings_of(inherited)
+    if around is not None and around is inherited and around.is_forsaken():
+        innermost = current()
+        if innermost is None:
+            return False
+        inherited, around = innermost, surroundings_of(innermost)
     if around is not None and (fields := around._known_fields()):
         _fill(emission, fields)
     nest(emission, inherited)
@@ -185,8 +199,20 @@ def _fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
     payload = emission._payload
     if type(payload) is dict:
         fill_loose(emission.signal.context_model, payload, fields)
-    else:
+        return
+    try:
         emission._payload = payload._filled(fields)
+    except AttributeError:
+        check_complete(emission.event, payload)
+        raise
+
+
+def _came_from(call: Any, left: Segments, keywords: dict[str, Any] | None) -> bool:
+    """Whether an exception came out of the first of the calls that are left, or its arguments."""
+    if not left:
+        return False
+    style, calls = left[0]
+    return calls[0] is call or (style == BY_KEYWORDS and keywords is None)
 
 
 def _after(segments: Segments, number: int) -> Segments:
@@ -201,9 +227,9 @@ def _after(segments: Segments, number: int) -> Segments:
 def _record(emission: Emission[Any], error: BaseException) -> None:
     """Note what the inline handler at hand raised, or let it through (F1, F3)."""
     if not is_failure(error):
-        emission._abandon()
-        stop_watching(emission, error)
         raise error
+    if type(emission._payload) is not dict:
+        check_complete(emission.event, emission._payload)
     failures_of(emission).has_failed = True
     # The end of a broken chain has been recorded already, by the outermost emission.
     is_new = not (isinstance(error, EmissionDepthError) and is_broken(outermost(emission)))

@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._logs import LOGGER, log_observer_failure
-from madcrow_events._text import handler_name, type_name
-from madcrow_events.emissions._failures import is_failure
+from madcrow_events._logs import LOGGER, is_debugging, log, log_observer_failure
+from madcrow_events._text import type_name
+from madcrow_events.emissions._failures import failures_of, is_failure
+from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
-    from typing import Self
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
@@ -32,6 +32,7 @@ __all__ = [
     "is_watched",
     "log_skipped",
     "stop_watching",
+    "watch",
     "watching_handler",
 ]
 
@@ -40,11 +41,6 @@ KNOWN_LEVELS: dict[int, bool] = getattr(LOGGER, "_cache", {})
 
 One look-up instead of a call; where a Python has no such memory, the logger is asked each time.
 """
-
-
-def is_debugging() -> bool:
-    """Tell whether emissions and calls are to be logged."""
-    return LOGGER.isEnabledFor(logging.DEBUG)
 
 
 def is_watched(dispatcher: EventDispatcher) -> bool:
@@ -57,52 +53,51 @@ _observing: ContextVar[bool] = ContextVar("madcrow_events.observing", default=Fa
 
 
 class Watch:
-    """The observers of one emission, or of one call of a handler; a context manager.
+    """The observers of one emission, or of one call of a handler.
 
     Whatever they raise or swallow, what is observed goes on as if they were not there.
 
     Args:
-        emission: what is emitted.
-        handler: the handler that is called; left out around the emission itself.
+        dispatcher: whose observers they are.
     """
 
+    # Without the emission, which holds it.
     __slots__ = ("_dispatcher", "_entered")
 
-    def __init__(self, emission: Emission[Any], *handler: Any) -> None:
+    def __init__(self, dispatcher: EventDispatcher) -> None:
+        self._dispatcher = dispatcher
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
-        dispatcher: Any = emission.dispatcher
-        self._dispatcher: Any = dispatcher
-        observers: tuple[Observer, ...] = ()
-        if not _observing.get():
-            observers = tuple(dispatcher._observers)
+
+    def enter(self, emission: Emission[Any], *handler: Any) -> None:
+        """Enter the observers, the first first.
+
+        Args:
+            emission: what is emitted.
+            handler: the handler that is called; left out around the emission itself.
+        """
+        observing = _observing.get()
+        observers: tuple[Observer, ...] = () if observing else tuple(self._dispatcher._observers)
         if is_debugging():
             observers = (*observers, _debug_log)
-        token = _observing.set(True)
         try:
-            self._enter(observers, emission, handler)
+            _observing.set(True)
+            for observer in observers:
+                self._enter(observer, emission, handler)
         finally:
-            _observing.reset(token)
+            _observing.set(observing)
 
-    def _enter(
-        self, observers: tuple[Observer, ...], emission: Emission[Any], handler: tuple[Any, ...]
-    ) -> None:
-        for observer in observers:
-            try:
-                around = (
-                    observer.handling(emission, *handler)
-                    if handler
-                    else observer.emission(emission)
-                )
-                around.__enter__()
-            except BaseException as error:
-                if not is_failure(error):
-                    self.leave(error)
-                    if not handler and emission._plan.subscriptions:
-                        emission._abandon()  # for the places in the queue that are set aside
-                    raise
-                self._log_failure(observer, error)
-            else:
-                self._entered.append((observer, around))
+    def _enter(self, observer: Observer, emission: Emission[Any], handler: tuple[Any, ...]) -> None:
+        try:
+            around = (
+                observer.handling(emission, *handler) if handler else observer.emission(emission)
+            )
+            around.__enter__()
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            self._log_failure(observer, error)
+        else:
+            self._entered.append((observer, around))
 
     def leave(self, error: BaseException | None = None) -> None:
         """Let the observers go, the last first; doing so again is no error.
@@ -110,11 +105,12 @@ class Watch:
         Args:
             error: what ended what they observed, if anything did.
         """
-        token = _observing.set(True)
+        observing = _observing.get()
         try:
+            _observing.set(True)
             self._leave(error)
         finally:
-            _observing.reset(token)
+            _observing.set(observing)
 
     def _leave(self, error: BaseException | None) -> None:
         told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
@@ -133,9 +129,24 @@ class Watch:
     def _log_failure(self, observer: Observer, error: BaseException) -> None:
         log_observer_failure(observer, error, tracebacks=self._dispatcher.log_tracebacks)
 
-    def __enter__(self) -> Self:
-        """Return it; the observers have been entered."""
-        return self
+
+class _HandlerWatch(Watch):
+    """The observers of one call of a handler, for a `with` block."""
+
+    __slots__ = ("_emission", "_handler")
+
+    def __init__(self, emission: Emission[Any], handler: Any) -> None:
+        dispatcher: Any = emission.dispatcher
+        super().__init__(dispatcher)
+        self._emission = emission
+        self._handler = handler
+
+    def __enter__(self) -> None:
+        try:
+            self.enter(self._emission, self._handler)
+        except BaseException as error:
+            self.leave(error)
+            raise
 
     def __exit__(
         self,
@@ -147,11 +158,18 @@ class Watch:
         self.leave(error)
 
 
+def watch(emission: Emission[Any]) -> None:
+    """Enter what watches an emission, until `stop_watching`."""
+    dispatcher: Any = emission.dispatcher
+    failures_of(emission).watch = made = Watch(dispatcher)
+    made.enter(emission)
+
+
 def watching_handler(emission: Emission[Any], handler: Any) -> AbstractContextManager[object]:
-    """Return what is entered around a call of a handler: a `Watch`, if anybody watches."""
+    """Return what is entered around a call of a handler: its observers, if anybody watches."""
     dispatcher = emission.dispatcher
     if dispatcher is not None and is_watched(dispatcher):
-        return Watch(emission, handler)
+        return _HandlerWatch(emission, handler)
     return nullcontext()
 
 
@@ -172,12 +190,22 @@ class _DebugLog:
 
     def emission(self, emission: Emission[Any], /) -> AbstractContextManager[object]:
         """Write that an event is emitted."""
-        LOGGER.debug(
+        log(
+            logging.DEBUG,
             "%s emitted by %s to %d handlers",
             emission.event,
             type_name(type(emission.sender)),
             len(emission._plan.subscriptions),
         )
+        payload = emission._payload
+        if type(payload) is dict and isinstance(payload.get("context"), BaseEventContext):
+            log(
+                logging.DEBUG,
+                "%s was emitted with a model as the keyword 'context': if that is what the event "
+                "carries, write emit_typed('%s', context)",
+                emission.event,
+                emission.event,
+            )
         return nullcontext()
 
     @contextmanager
@@ -190,9 +218,14 @@ class _DebugLog:
             outcome = "returned"
         finally:
             elapsed = (time.perf_counter() - started) * 1000
-            name = handler_name(handler)
-            LOGGER.debug(
-                "handler %s of %s %s after %.3f ms", name, emission.event, outcome, elapsed
+            name = emission.name_of(handler)
+            log(
+                logging.DEBUG,
+                "handler %s of %s %s after %.3f ms",
+                name,
+                emission.event,
+                outcome,
+                elapsed,
             )
 
 
@@ -202,4 +235,4 @@ _debug_log = _DebugLog()
 def log_skipped(emission: Emission[Any], handler: Any) -> None:
     """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
     if is_debugging():
-        LOGGER.debug("handler %s of %s skipped", handler_name(handler), emission.event)
+        log(logging.DEBUG, "handler %s of %s skipped", emission.name_of(handler), emission.event)

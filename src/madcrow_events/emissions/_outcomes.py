@@ -9,6 +9,7 @@ from madcrow_events._waiters import LOOK_EVERY, Listeners
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Sequence
 
     from madcrow_events.emissions._frames import Surroundings
 
@@ -35,12 +36,12 @@ class Outcomes(list[Any]):
     Attributes:
         loop: the event loop in which an emitter awaits some of them.
         exit: what a handler raised that no emission may swallow, or the emitter's cancellation.
-        places: how many places in the queue are set aside for them.
+        places: the places in the queue that are set aside for them.
     """
 
     loop: AbstractEventLoop | None = None
     exit: BaseException | None = None
-    places: int = 0
+    places: Sequence[None] = ()
     _listeners: Listeners | None = None
 
     @property

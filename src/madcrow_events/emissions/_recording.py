@@ -5,21 +5,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import log_failure
+from madcrow_events._validation import check_complete
 from madcrow_events.emissions._chains import is_broken, outermost
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
-from madcrow_events.exceptions import EmissionDepthError
+from madcrow_events.exceptions import ContextValidationError, EmissionDepthError
 
 if TYPE_CHECKING:
+    from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._frames import Branch
     from madcrow_events.subscriptions import Subscription
 
-__all__ = ["keep_value", "record_in_batch", "record_in_branch"]
+__all__ = ["is_recorded", "keep_value", "record_in_batch", "record_in_branch"]
 
 
 def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
     """Return what an emission's values hold for what a handler returned."""
     return Called(handler, value) if subscription.weak and value is not NO_RESULT else value
+
+
+def is_recorded(emission: Emission[Any], error: BaseException) -> bool:
+    """Whether an exception is among what went wrong with an emission."""
+    return any(failure.exception is error for failure in failures_of(emission).items)
 
 
 def record_in_batch(
@@ -37,7 +44,7 @@ def record_in_batch(
         emission._values[branch.index] = NO_RESULT
     log_failure(
         (subscription._owner or subscription).event,
-        failures[-1].handler,
+        subscription.name,
         error,
         # What one of them must not show may be in it.
         tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),
@@ -47,8 +54,19 @@ def record_in_batch(
 
 
 def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | None:
-    """Note what a handler raised in its branch; return the failure, unless it is told already."""
+    """Note what a handler raised in its branch; return the failure, unless it is told already.
+
+    Raises:
+        ContextValidationError: the emitter, which waits for the branch, gave an incomplete context.
+    """
     emission: Any = branch.emission
+    if type(emission._payload) is not dict:
+        try:
+            check_complete(emission.event, emission._payload)
+        except ContextValidationError as misfit:
+            if not branch.detached:
+                raise
+            error = misfit  # there is no emitter to tell
     failures_of(emission).has_failed = True  # also if it is not told again
     failure = None
     if not (isinstance(error, EmissionDepthError) and is_broken(outermost(branch))):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
 from madcrow_events._text import printable, type_name
-from madcrow_events.emissions._frames import CURRENT, Entered, enter, leave, surround
+from madcrow_events.emissions._frames import Surroundings, current, enter, leave, surround
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS
 
@@ -86,12 +86,12 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
 
     # A class and no generator, for a server enters one for each of its requests.
 
-    __slots__ = ("_entered", "_fields")
+    __slots__ = ("__weakref__", "_fields", "_frame")
 
     def __init__(self, **fields: Unpack[ScopeFields]) -> None:
         merge_scopes({}, fields)  # which refuses what does not fit
         self._fields = fields
-        self._entered: Entered | None = None
+        self._frame: Surroundings | None = None
 
     def __enter__(self) -> None:
         """Fill the fields in from now on.
@@ -99,11 +99,12 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         Raises:
             RuntimeError: it has been entered before.
         """
-        if self._entered is not None:
+        if self._frame is not None:
             raise RuntimeError("an event_scope is good for one block: call event_scope() again")
-        surroundings = surround(CURRENT.get(None))
+        surroundings = surround(current())
         surroundings._fields = merge_scopes(surroundings._known_fields(), self._fields)
-        self._entered = enter(surroundings)
+        self._frame = surroundings
+        enter(surroundings, self)
 
     def __exit__(
         self,
@@ -112,8 +113,8 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         traceback: TracebackType | None,
     ) -> None:
         """Fill them in no longer."""
-        assert self._entered is not None  # noqa: S101  # it has been entered
-        leave(self._entered)
+        assert self._frame is not None  # noqa: S101  # it has been entered
+        leave(self._frame)
 
     def __call__(
         self, function: Callable[ParametersP, ReturnedT]

@@ -1,14 +1,15 @@
 """What every store is made of: a bounded mapping, and a lock around some state.
 
 A store remembers a bounded number of subjects; the least recently used makes
-room for a new one. Its lock is never held while user code runs on purpose, and
-is re-entrant for what a finalizer or a signal handler does all the same.
+room for a new one. Of each text it keeps a bounded length, so a store has a bound
+in bytes, which its docstring states. Its lock is never held while user code runs
+on purpose, and is re-entrant for what a finalizer or a signal handler does all
+the same.
 """
 
 from __future__ import annotations
 
 import copy
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -16,11 +17,24 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._locks import Lock
 
-__all__ = ["MAX_SUBJECTS", "Bounded", "Store", "count_one", "moment"]
+__all__ = [
+    "MAX_KEY_LENGTH",
+    "MAX_SUBJECTS",
+    "Bounded",
+    "Store",
+    "account_key",
+    "count_one",
+    "cut",
+    "moment",
+]
 
 MAX_SUBJECTS = 10_000
 """How many users, e-mails or addresses a store remembers."""
+
+MAX_KEY_LENGTH = 320
+"""How many characters of a text are kept; an e-mail has 320 at most."""
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
@@ -32,13 +46,40 @@ def moment(timestamp: object) -> float:
 
     Args:
         timestamp: a datetime, a naive one being local time, or seconds since
-            1970; anything else stands for now.
+            1970; anything else stands for now, as does what no float can hold.
     """
-    if isinstance(timestamp, datetime):
-        return timestamp.timestamp()
-    if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
-        return float(timestamp)
+    try:
+        if isinstance(timestamp, datetime):
+            return timestamp.timestamp()
+        if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
+            return float(timestamp)
+    except (OverflowError, ValueError):  # 10**400, or the year 1 without a time zone
+        pass
     return time.time()
+
+
+def cut(text: object) -> str:
+    """Return the first characters of a text, as many as are kept."""
+    return str(text)[:MAX_KEY_LENGTH]
+
+
+def account_key(user_id: object) -> str:
+    """Return the text for an account; two accounts never have the same, however long their ids.
+
+    Args:
+        user_id: a UUID, a number or text; a long one is cut, and a digest of the whole added.
+    """
+    if isinstance(user_id, int):
+        text = str(user_id) if user_id.bit_length() < MAX_KEY_LENGTH else hex(user_id)
+    else:
+        text = str(user_id)
+    if len(text) <= MAX_KEY_LENGTH:
+        return text
+    from hashlib import blake2b  # noqa: PLC0415  # few ids are so long
+
+    digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    # Longer than any text that is kept as it is, so that no account can have it as its id.
+    return f"{text[:MAX_KEY_LENGTH]}...{digest}"
 
 
 class Bounded(Generic[KeyT, ValueT]):
@@ -99,7 +140,7 @@ class Store(Generic[StateT]):
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
         # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     def clear(self) -> None:
         """Forget everything."""

@@ -6,15 +6,15 @@ later than a whole window after it happened no longer counts.
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, insort
-from collections.abc import Callable  # noqa: TC003  # read at run time
+from collections.abc import Callable, Sequence  # noqa: TC003  # read at run time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from madcrow_events.event_handlers._bounded import Bounded, Store, count_one
 
 __all__ = [
-    "MAX_KEY_LENGTH",
     "MAX_TIMES",
     "FailureAnalytics",
     "FailureStore",
@@ -24,9 +24,6 @@ __all__ = [
 
 MAX_TIMES = 100
 """How many failures of one subject are counted within a window; its count ends there."""
-
-MAX_KEY_LENGTH = 320
-"""How many characters of an e-mail, an address or a reason are kept; an e-mail has 320 at most."""
 
 
 class FailureAnalytics(NamedTuple):
@@ -56,28 +53,38 @@ class Suspicion:
 
 
 class _Window:
-    """The failures of one subject within the window before the newest of them."""
+    """The failures of one subject within the window before the newest of them.
+
+    Arrays, and hashes of e-mails in the place of e-mails, for there may be many windows.
+    """
+
+    __slots__ = ("alerted", "emails", "latest", "times")
 
     def __init__(self) -> None:
-        self.times: list[float] = []
-        self.latest_by_email: dict[str, float] = {}
+        self.times = array("d")
+        self.emails = array("q")
+        self.latest = array("d")  # when each of the e-mails was tried last
         self.alerted: dict[str, float] = {}
 
     def is_too_late(self, at: float, seconds: float) -> bool:
         return bool(self.times) and at < self.times[-1] - seconds
 
-    def add(self, at: float, email: str, seconds: float) -> None:
+    def add(self, at: float, seconds: float) -> None:
         insort(self.times, at)
         oldest = self.times[-1] - seconds
         del self.times[: max(bisect_left(self.times, oldest), len(self.times) - MAX_TIMES)]
-        self.latest_by_email[email] = max(at, self.latest_by_email.pop(email, at))
-        if len(self.latest_by_email) > MAX_TIMES:
-            del self.latest_by_email[
-                min(self.latest_by_email, key=self.latest_by_email.__getitem__)
-            ]
-        for known, latest in list(self.latest_by_email.items()):
-            if latest < oldest:
-                del self.latest_by_email[known]
+
+    def add_email(self, at: float, email: str, seconds: float) -> None:
+        """Note the e-mail of a failure that was added."""
+        latest = dict(zip(self.emails, self.latest, strict=True))
+        key = hash(email)  # which nobody outside of the process can predict
+        latest[key] = max(at, latest.get(key, at))
+        oldest = self.times[-1] - seconds
+        kept = [known for known, last in latest.items() if last >= oldest]
+        if len(kept) > MAX_TIMES:
+            kept.remove(min(kept, key=latest.__getitem__))
+        self.emails = array("q", kept)
+        self.latest = array("d", [latest[known] for known in kept])
 
     def raises(self, kind: str, at: float, seconds: float) -> bool:
         """Tell whether an alert is due, which it is once a window; and note it."""
@@ -102,6 +109,9 @@ class FailureStore(Store[_Failures]):
 
     A window ends at the newest failure of its subject. A failure that is told
     later than a whole window after it happened no longer counts.
+
+    It takes 96 MiB at most: 10,000 e-mails, 10,000 reasons and twice 10,000 addresses, of 320
+    characters each. A window holds 100 times; one of an address 100 e-mails besides, as hashes.
     """
 
     def __init__(self) -> None:
@@ -140,24 +150,30 @@ class FailureStore(Store[_Failures]):
 
     def failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
         """Add a failure, at a time in seconds since 1970; return what became suspicious by it."""
+        with self._lock:
+            return self._failed(email, address, at)
+
+    def _failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
         limits = self.limits
         seconds = limits.window_seconds
         found: list[Suspicion] = []
-        with self._lock:
-            for kind, subject, limit, windows in (
-                ("brute_force", email, limits.brute_force, self._state.emails),
-                ("many_accounts", address, limits.many_accounts, self._state.addresses),
-            ):
-                if subject is None:
-                    continue
-                window = windows.touch(subject)
-                if window.is_too_late(at, seconds):
-                    continue
-                window.add(at, email, seconds)
-                # An e-mail is attacked by attempts, an address attacks e-mails.
-                attempts = window.times if kind == "brute_force" else window.latest_by_email
-                if len(attempts) >= limit and window.raises(kind, window.times[-1], seconds):
-                    found.append(Suspicion(kind, subject, len(attempts)))
+        for kind, subject, limit, windows in (
+            ("brute_force", email, limits.brute_force, self._state.emails),
+            ("many_accounts", address, limits.many_accounts, self._state.addresses),
+        ):
+            if subject is None:
+                continue
+            window = windows.touch(subject)
+            if window.is_too_late(at, seconds):
+                continue
+            window.add(at, seconds)
+            # An e-mail is attacked by attempts, an address attacks e-mails.
+            attempts: Sequence[float] = window.times
+            if kind == "many_accounts":
+                window.add_email(at, email, seconds)
+                attempts = window.emails
+            if len(attempts) >= limit and window.raises(kind, window.times[-1], seconds):
+                found.append(Suspicion(kind, subject, len(attempts)))
         return found
 
     def succeeded(self, email: str, at: float) -> list[Suspicion]:

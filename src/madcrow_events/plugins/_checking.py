@@ -6,12 +6,12 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from madcrow_events._text import printable
+from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
-from madcrow_events.plugins._discovery import Plugin, discover_plugins
+from madcrow_events.plugins._discovery import Plugin, discover_plugins, search_path
 from madcrow_events.plugins._loading import load, refused
 from madcrow_events.plugins._policy import why_unwanted
-from madcrow_events.plugins._reports import PluginReport
+from madcrow_events.plugins._reports import PluginReport, PluginReports
 from madcrow_events.signals import madcrow_signals
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ __all__ = ["check_here", "check_plugins"]
 
 
 _CHECK: Final = """\
-import json, os, sys
-sys.path[:] = json.loads(sys.argv[1])
+import json, os, pathlib, sys
+sys.path[:] = [it if isinstance(it, str) else pathlib.Path(*it) for it in json.loads(sys.argv[1])]
 from madcrow_events import madcrow_signals
 from madcrow_events.plugins._checking import check_here
 madcrow_signals.strict = False
@@ -37,12 +37,13 @@ def check_plugins(
     allow: Iterable[str] | None = None,
     deny: Iterable[str] | None = None,
     timeout: float = 10.0,
-) -> list[PluginReport]:
+) -> PluginReports:
     """Load every plugin that is wanted in a process of its own, one after the other.
 
     Nothing is loaded into this process; so one that hangs, or ends its process, is named, too.
     That process knows no event of the application: each name that a plugin listens to counts as
-    declared there, without a model.
+    declared there, without a model. Where no such process can be started, as in a program that is
+    frozen into one file, every plugin is refused with that reason.
 
     Args:
         allow: see `load_plugins`.
@@ -51,15 +52,34 @@ def check_plugins(
 
     Returns:
         A report for each plugin that is installed, by name. `milliseconds` are those of the
-        load, without the start of the process; reports have no `exception`.
+        load, without the start of the process; reports have no `exception`. The `warnings` are
+        those of `load_plugins`.
 
     Raises:
         InvalidOptionError: a list is no list of names, or the timeout no positive number.
     """
     check_seconds("timeout", timeout)
     plugins = discover_plugins()
-    unwanted = why_unwanted(plugins, allow, deny)
-    return [refused(plugin, plugins, unwanted) or _check(plugin, timeout) for plugin in plugins]
+    unwanted, warnings = why_unwanted(plugins, allow, deny)
+    wanted = [plugin for plugin in plugins if plugin not in unwanted]
+    return PluginReports(
+        (refused(plugin, wanted, unwanted) or _check(plugin, timeout) for plugin in plugins),
+        warnings,
+    )
+
+
+def _why_not_apart() -> str:
+    """Return why no other Python can be started, or an empty string."""
+    if getattr(sys, "frozen", False):
+        return "this program is frozen, and would start itself again"
+    return "" if sys.executable else "sys.executable names no Python"
+
+
+def _not_apart(plugin: Plugin, why: str) -> PluginReport:
+    reason = (
+        f"it cannot be checked in a process of its own, for {why}: see what load_plugins() says"
+    )
+    return PluginReport(plugin, "refused", reason)
 
 
 def _check(plugin: Plugin, timeout: float) -> PluginReport:
@@ -67,10 +87,13 @@ def _check(plugin: Plugin, timeout: float) -> PluginReport:
     import subprocess  # noqa: PLC0415  # likewise
     import tempfile  # noqa: PLC0415  # likewise
 
+    if why := _why_not_apart():
+        return _not_apart(plugin, why)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         # Not its output, to which the plugin may print.
         answer = os.path.join(folder, "report.json")  # noqa: PTH118  # pathlib would be imported for it
-        command = [sys.executable, "-c", _CHECK, json.dumps(sys.path), plugin.name, answer]
+        path = [it if isinstance(it, str) else [os.fsdecode(it)] for it in search_path()]
+        command = [sys.executable, "-c", _CHECK, json.dumps(path), plugin.name, answer]
         try:
             done = subprocess.run(  # noqa: S603  # this very Python
                 command,
@@ -86,6 +109,10 @@ def _check(plugin: Plugin, timeout: float) -> PluginReport:
                 "failed",
                 f"it was not loaded within {timeout} s: it may hang; see what it does at import",
                 timeout * 1000,
+            )
+        except OSError as error:
+            return _not_apart(
+                plugin, f"sys.executable cannot be started ({type_name(type(error))})"
             )
         try:
             with open(answer, encoding="utf-8") as file:  # noqa: PTH123  # as above

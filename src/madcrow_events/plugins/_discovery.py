@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+import sys
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from importlib.metadata import Distribution
 
-__all__ = ["ENTRY_POINT_GROUP", "LOGGER", "Plugin", "discover_plugins", "is_called"]
+__all__ = [
+    "ENTRY_POINT_GROUP",
+    "LOGGER",
+    "Plugin",
+    "discover_plugins",
+    "is_called",
+    "is_installed",
+    "search_path",
+]
 
 ENTRY_POINT_GROUP: Final = "madcrow_events.handlers"
 """The entry-point group of plugins."""
@@ -40,6 +51,10 @@ class Plugin(NamedTuple):
     requires: tuple[str, ...] = ()
 
     @property
+    def _key(self) -> str:
+        return _normal(self.entry_point)
+
+    @property
     def _module(self) -> str:
         return self.target.partition(":")[0].strip()
 
@@ -58,13 +73,15 @@ def discover_plugins() -> list[Plugin]:
     from importlib.metadata import distributions  # noqa: PLC0415  # loaded when first needed
 
     found: dict[str, Plugin] = {}
-    for distribution in distributions():
+    for distribution in distributions(path=search_path()):
         try:
             text = distribution.read_text("entry_points.txt") or ""
             if ENTRY_POINT_GROUP in text:
                 for plugin in _plugins_of(distribution, text):
                     found.setdefault(plugin.name, plugin)
-        except Exception as error:  # noqa: BLE001  # they are that distribution's problem
+        except Exception as error:  # they are that distribution's problem
+            if is_interrupt(error):
+                raise
             LOGGER.warning(
                 "the metadata of %s cannot be read, and its plugins are left out: install it again "
                 "(%s)",
@@ -74,13 +91,29 @@ def discover_plugins() -> list[Plugin]:
     return sorted(found.values(), key=lambda plugin: plugin.name)
 
 
-def _plugins_of(distribution: Distribution, entry_points: str) -> list[Plugin]:
-    from importlib.metadata import distribution as first_of_name  # noqa: PLC0415  # as above
+def search_path() -> list[Any]:
+    """Return what of `sys.path` can be searched: whatever else is in it, imports pass over, too."""
+    entries: list[Any] = list(sys.path)
+    return [entry for entry in entries if isinstance(entry, str | os.PathLike)]
 
+
+def is_installed(name: str) -> bool:
+    """Tell whether there is a distribution of a name."""
+    return any(True for _ in _of_name(name))
+
+
+def _of_name(name: str) -> Iterable[Distribution]:
+    from importlib.metadata import distributions  # noqa: PLC0415  # as above
+
+    return distributions(name=name, path=search_path())
+
+
+def _plugins_of(distribution: Distribution, entry_points: str) -> list[Plugin]:
     metadata = distribution.metadata
-    if first_of_name(metadata["Name"]).read_text("entry_points.txt") != entry_points:
-        return []  # another one comes first
     name = _normal(metadata["Name"])
+    named = (it for it in _of_name(metadata["Name"]) if _normal(it.metadata["Name"]) == name)
+    if next(named).read_text("entry_points.txt") != entry_points:
+        return []  # another one comes first
     return [
         Plugin(
             name=f"{name}:{entry_point}",
@@ -110,16 +143,21 @@ def _entries(entry_points: str) -> Iterator[tuple[str, str]]:
 
 
 def _normal(name: str) -> str:
-    """Return the one spelling of a distribution's name."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+    """Return the one spelling of a name, as PyPI has it (PEP 503)."""
+    spelling = re.sub(r"[-_.]+", "-", name)
+    # Some letters of other scripts, such as the sign for kelvin, become one of ASCII.
+    return spelling.lower() if spelling.isascii() else spelling
 
 
-def is_called(plugin: Plugin, name: str) -> bool:
-    """Tell whether this is a name of a plugin: `distribution:entry_point`, or either of them."""
-    if name in (plugin.name, plugin.entry_point):
-        return True
-    distribution, _, entry_point = name.partition(":")
-    return _normal(distribution) == plugin.distribution and entry_point.strip() in (
-        plugin.entry_point,
-        *([""] if ":" not in name else []),
-    )
+def is_called(plugin: Plugin, name: str, *, by_entry_point: bool = True) -> bool:
+    """Tell whether an entry of a list means a plugin (P5).
+
+    Args:
+        plugin: the plugin.
+        name: the entry: `distribution:entry-point`, a distribution, or an entry point.
+        by_entry_point: whether an entry point alone is enough.
+    """
+    distribution, colon, entry_point = (_normal(part.strip()) for part in name.partition(":"))
+    if colon:
+        return (distribution, entry_point) == (plugin.distribution, plugin._key)
+    return distribution == plugin.distribution or (by_entry_point and distribution == plugin._key)

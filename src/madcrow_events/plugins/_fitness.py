@@ -7,8 +7,10 @@ import re
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable
 from madcrow_events.handlers import API_VERSION
+from madcrow_events.plugins._discovery import is_installed
 
 if TYPE_CHECKING:
     from madcrow_events.plugins._discovery import Plugin
@@ -16,13 +18,30 @@ if TYPE_CHECKING:
 __all__ = ["why_unfit"]
 
 
-def why_unfit(plugin: Plugin, plugins: list[Plugin]) -> str:
-    """Return why a plugin cannot be loaded here, or an empty string."""
-    rivals = [it.name for it in plugins if it.entry_point == plugin.entry_point]
+_WELL_FORMED = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*:[A-Za-z0-9._-]+")
+
+
+def why_unfit(plugin: Plugin, wanted: list[Plugin]) -> str:
+    """Return why a plugin cannot be loaded here, or an empty string.
+
+    Args:
+        plugin: the plugin.
+        wanted: all plugins that are to be loaded.
+    """
+    if not _WELL_FORMED.fullmatch(plugin.name):
+        # With its escapes, for a letter may look like another one.
+        return (
+            f"{printable(ascii(plugin.name))} is no name of a plugin: name the distribution and "
+            "the entry point with letters from a to z, digits, '-', '_' and '.', and install it "
+            "again"
+        )
+    rivals = [
+        it.name for it in wanted if it._key == plugin._key and _WELL_FORMED.fullmatch(it.name)
+    ]
     if len(rivals) > 1:
         return (
-            f"{' and '.join(printable(name) for name in rivals)} offer one name: "
-            "uninstall all but one of them"
+            f"{' and '.join(printable(name) for name in rivals)} offer one name: allow one of "
+            f"them, as in allow=['{rivals[0]}'], or uninstall all but one"
         )
     absent = _absent_requirements(plugin)
     if absent:
@@ -46,16 +65,12 @@ def _absent_requirements(plugin: Plugin) -> list[str]:
     A requirement with a marker (`; python_version < "3.12"`, `; extra == "dev"`) is left to the
     import, which fails if it matters.
     """
-    from importlib.metadata import PackageNotFoundError, distribution  # noqa: PLC0415  # as above
-
     absent = []
     for requirement in plugin.requires:
         found = _REQUIRED_NAME.match(requirement)
         if ";" in requirement or found is None:
             continue
-        try:
-            distribution(found[1])
-        except PackageNotFoundError:
+        if not is_installed(found[1]):
             absent.append(printable(requirement.strip()))
     return absent
 
@@ -70,7 +85,9 @@ def _declared_api_version(plugin: Plugin) -> int:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of its syntax come with the import
             tree = ast.parse(_source_of(plugin._module))
-    except Exception:  # noqa: BLE001  # whatever is wrong with it, the import will tell
+    except Exception as error:  # whatever is wrong with it, the import will tell
+        if is_interrupt(error):
+            raise
         return 1
     for node in tree.body:
         if isinstance(node, ast.Assign):
@@ -89,8 +106,8 @@ def _declared_api_version(plugin: Plugin) -> int:
 
 
 def _source_of(module: str) -> str:
-    from importlib.machinery import PathFinder  # noqa: PLC0415  # as above
-    from importlib.util import find_spec  # noqa: PLC0415  # as above
+    from importlib.machinery import PathFinder  # noqa: PLC0415  # loaded when first needed
+    from importlib.util import find_spec  # noqa: PLC0415  # likewise
 
     name, *rest = module.split(".")
     spec = find_spec(name)  # imports nothing, for it has no parent

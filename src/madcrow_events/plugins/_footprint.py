@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import sys
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._interrupts import is_interrupt, suppress_but_interrupts
 from madcrow_events._text import handler_name
 from madcrow_events.exceptions import PluginError
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
@@ -27,7 +29,8 @@ class Footprint:
     """What is new in a registry since a plugin began to be loaded, and is the plugin's.
 
     Its modules are those of its package; or, where the application has imported something of
-    that already, no more than the module that the entry point names.
+    that already, no more than the module that the entry point names. A namespace package is
+    shared by several distributions: then the plugin's own is the one below it.
 
     Args:
         plugin: the plugin, which is not imported yet.
@@ -35,8 +38,8 @@ class Footprint:
     """
 
     def __init__(self, plugin: Plugin, signals: SignalRegistry) -> None:
-        package = plugin._module.partition(".")[0]
-        self._own = plugin._module if package in sys.modules else package
+        self._packages = list(accumulate(plugin._module.split("."), "{}.{}".format))
+        self._imported = sys.modules.keys() & set(self._packages)
         self._plugin = plugin
         self._signals = signals
         self._declared = set(signals)
@@ -66,9 +69,10 @@ class Footprint:
         What the modules declared is remembered for the next time.
         """
         new = [it for it in self._signals._declared() if it.name not in self._declared]
+        own = self._own()
         by_modules = {
             *self._remembered(),
-            *(it for it in new if is_of(self._own, it.context_model)),
+            *(it for it in new if is_of(own, it.context_model)),
         }
         self._signals._plugin_events[self._plugin.name] = tuple(
             (_module_of(signal), signal) for signal in by_modules
@@ -93,13 +97,34 @@ class Footprint:
 
     def _subscribed(self) -> list[Subscription]:
         # Decorators act on the default registry, whichever the plugin is loaded into.
+        own = self._own()
         registries = {id(registry): registry for registry in (self._signals, madcrow_signals)}
         return [
             subscription
             for registry in registries.values()
             for subscription in registry.subscriptions
-            if subscription._order > self._start and is_of(self._own, subscription.handler)
+            if subscription._order > self._start and is_of(own, subscription.handler)
         ]
+
+    def _own(self) -> str:
+        """Return the package, or the module, whose handlers and models are the plugin's."""
+        # What could be imported of the way to the module tells which packages are shared.
+        own = next((it for it in self._packages if not _is_shared(it)), self._plugin._module)
+        return self._plugin._module if own in self._imported else own
+
+
+def _is_shared(package: str) -> bool:
+    """Tell whether an imported package is a namespace, in which each distribution has its own."""
+    module: Any = sys.modules.get(package)
+    if not hasattr(module, "__path__"):
+        return False
+    if getattr(module, "__file__", None) is None:
+        return True
+    called: tuple[str, ...] = ()
+    with suppress_but_interrupts(Exception):  # a loader may raise anything
+        called = module.__spec__.loader.get_code(package).co_names
+    # The two ways from before namespaces needed no code.
+    return not {"extend_path", "declare_namespace"}.isdisjoint(called)
 
 
 def _module_of(signal: EventSignal[Any]) -> Any:
@@ -112,7 +137,9 @@ def is_of(own: str, thing: object) -> bool:
         thing = thing.func
     try:
         module = str(thing.__module__)
-    except Exception:  # noqa: BLE001  # a proxy may raise anything
+    except Exception as error:  # a proxy may raise anything
+        if is_interrupt(error):
+            raise
         return False
     return f"{module}.".startswith(f"{own}.")
 

@@ -7,14 +7,16 @@ An async handler is inside until its first step is done; then it has started.
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER
+from madcrow_events._logs import log
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -63,6 +65,7 @@ class Gate:
             item=shape.item,
             invoke_batch=partial(call, shape.invoke_batch),
             ask=self._ask,
+            fit=shape.fit,
         )
 
     def _enters(self, handler: Any) -> object:
@@ -74,7 +77,8 @@ class Gate:
         self._leave(token)
         if not self._has_told and isinstance(CURRENT.get(None), Branch):
             self._has_told = True
-            LOGGER.warning(
+            log(
+                logging.WARNING,
                 "%s is not called any more, for its plugin is unloaded; what waited for it in the "
                 "background is dropped: drain the dispatcher before unloading",
                 handler_name(handler),
@@ -112,10 +116,10 @@ class Gate:
             How many of them did not end in time.
         """
         own = threading.get_ident()
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        deadline = math.inf if timeout is None else monotonic() + timeout
         while True:
             inside = sum(thread != own for thread in list(self._inside.values()))
-            if not inside or time.monotonic() >= deadline:
+            if not inside or monotonic() >= deadline:
                 return inside
             time.sleep(_LOOKS_EVERY)
 
@@ -138,10 +142,12 @@ class _Steps:
         if token is None:
             return NO_RESULT
         try:
+            # Apart, for what it raises may be a StopIteration, and is no value that it returns.
             steps = self._invoke(self._handler, self._argument).__await__()
-            waits_for = next(steps)
-        except StopIteration as end:
-            return end.value
+            try:
+                waits_for = next(steps)
+            except StopIteration as end:
+                return end.value
         finally:
             self._gate._leave(token)
         while True:

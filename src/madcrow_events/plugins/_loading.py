@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
@@ -19,7 +19,12 @@ from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._policy import why_unwanted
-from madcrow_events.plugins._reports import PluginReport, log_report, reason_of
+from madcrow_events.plugins._reports import (
+    PluginReport,
+    PluginReports,
+    log_report,
+    reason_of,
+)
 from madcrow_events.signals import SignalRegistry, madcrow_signals
 
 if TYPE_CHECKING:
@@ -54,7 +59,7 @@ def load_plugins(
     allow: Iterable[str] | None = None,
     deny: Iterable[str] | None = None,
     signals: SignalRegistry = madcrow_signals,
-) -> list[PluginReport]:
+) -> PluginReports:
     """Import every plugin that is wanted, and register its group: all of it, or nothing (P1-P3).
 
     The environment has its say, too: `MADCROW_EVENTS_DISABLE_PLUGINS=1` refuses them all,
@@ -63,26 +68,32 @@ def load_plugins(
     so is what an allow list, where there is one, does not name.
 
     Before each import the audit event `madcrow_events.load_plugin` is raised with the plugin's
-    name and target. What is loaded already is left as it is, and reported as loaded. One that
-    needs an event that another one declares is loaded after it.
+    name and target. What is loaded already is left as it is, and reported as loaded; where all
+    of its handlers were removed since, as by `clear_all_handlers`, they are subscribed again. One
+    that needs an event that another one declares is loaded after it.
+
+    Lists keep out what is not meant to be loaded. They are no authentication: a distribution is
+    called what whoever built it has called it.
 
     Args:
-        allow: names of plugins, such as `acme-alerts:alerts`, of entry points (`alerts`) or of
-            distributions (`acme-alerts`): only these are loaded.
-        deny: likewise: these are not.
+        allow: names of distributions, such as `acme-alerts`, or of plugins, such as
+            `acme-alerts:alerts`: only these are loaded.
+        deny: likewise, or names of entry points, such as `alerts`: these are not.
         signals: the registry in which they are registered.
 
     Returns:
-        A report for each plugin that is installed, by name.
+        A report for each plugin that is installed, by name; its `warnings` tell of names on the
+        lists that mean none.
 
     Raises:
         InvalidOptionError: a list is no list of names.
     """
     plugins = discover_plugins()
-    unwanted = why_unwanted(plugins, allow, deny)
+    unwanted, warnings = why_unwanted(plugins, allow, deny)
+    wanted = [plugin for plugin in plugins if plugin not in unwanted]
     before = [held.report for held in list(signals._plugins.values())]
     reports = {
-        plugin.name: refused(plugin, plugins, unwanted) or load(plugin, signals)
+        plugin.name: refused(plugin, wanted, unwanted) or load(plugin, signals)
         for plugin in plugins
     }
     while waiting := [it for it in reports.values() if isinstance(it.exception, UnknownEventError)]:
@@ -93,13 +104,13 @@ def load_plugins(
     for report in reports.values():
         if not any(report is earlier for earlier in before):
             log_report(report, is_wanted=report.plugin not in unwanted)
-    return list(reports.values())
+    return PluginReports(reports.values(), warnings)
 
 
 def refused(
-    plugin: Plugin, plugins: list[Plugin], unwanted: dict[Plugin, str]
+    plugin: Plugin, wanted: list[Plugin], unwanted: dict[Plugin, str]
 ) -> PluginReport | None:
-    reason = unwanted.get(plugin) or why_unfit(plugin, plugins)
+    reason = unwanted.get(plugin) or why_unfit(plugin, wanted)
     return PluginReport(plugin, "refused", reason) if reason else None
 
 
@@ -109,12 +120,9 @@ def load(
     import_group: Callable[[Plugin], HandlerGroup] | None = None,
 ) -> PluginReport:
     plugins, held = signals._plugins, _Held()
-    present = plugins.setdefault(plugin.entry_point, held)
+    present = plugins.setdefault(plugin._key, held)
     if present is not held:
-        if present.ticket:
-            return cast("PluginReport", present.report)
-        reason = "it is being loaded or unloaded already, by another thread or by itself"
-        return PluginReport(plugin, "refused", reason)
+        return _load_again(plugin, present, signals)
     footprint, began = Footprint(plugin, signals), time.perf_counter()
     try:
         group = (import_group or _imported)(plugin)
@@ -138,7 +146,36 @@ def load(
     finally:
         if held.report is None:
             footprint.erase()
-            del plugins[plugin.entry_point]
+            del plugins[plugin._key]
+    return report
+
+
+def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginReport:
+    """Leave a plugin that is loaded as it is, unless all of its handlers were removed."""
+    report: PluginReport = held.report
+    reason = "it is being loaded or unloaded already, by another thread or by itself"
+    if not held.ticket:
+        return PluginReport(plugin, "refused", reason)
+    name = printable(report.plugin.name)
+    if report.plugin.name != plugin.name:
+        other = f"{name} offers the same name, and is loaded: unload_plugin('{name}') first"
+        return PluginReport(plugin, "refused", other)
+    # A `once` may have ended by itself.
+    lasts = any(not entry.options.get("once") for entry in held.group._handlers)
+    if not lasts or any(it.origin is held.group for it in signals.subscriptions):
+        return report
+    try:
+        held.ticket.pop()
+    except IndexError:  # pragma: no cover  # another thread was faster, at this very moment
+        return PluginReport(plugin, "refused", reason)
+    try:
+        Footprint(plugin, signals).declare_again()
+        held.group._register(signals, held.gate)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  # it is the plugin's failure (P3)
+        return PluginReport(plugin, "failed", reason_of(error), exception=error)
+    finally:
+        held.ticket.append(True)
+    LOGGER.info("plugin %s: its handlers had been removed, and are subscribed again", name)
     return report
 
 
@@ -222,6 +259,23 @@ def unload_plugin(
     return any(outcomes)
 
 
+def _forget_signals(report: PluginReport, plugins: dict[str, Any], signals: SignalRegistry) -> None:
+    """Forget the events that only an unloaded plugin has declared, and nobody listens to."""
+    others = {
+        entry.name
+        for other in list(plugins.values())
+        if other.ticket
+        for entry in other.group._signals
+    }
+    for event in report.signals:
+        signal = signals.get(event)
+        # A part of somebody's pattern comes back with the signal.
+        if signal is None or any(it._owner is None for it in signal.subscriptions):
+            continue
+        if event not in others:
+            signals._forget(signal)
+
+
 def _unload(
     held: Any, plugins: dict[str, Any], timeout: float | None, signals: SignalRegistry
 ) -> bool:
@@ -235,21 +289,9 @@ def _unload(
         held.gate.close()
         held.group.unregister(signals)
         unfinished = held.gate.wait(timeout)
-        others = {
-            entry.name
-            for other in list(plugins.values())
-            if other.ticket
-            for entry in other.group._signals
-        }
-        for event in report.signals:
-            signal = signals.get(event)
-            # A part of somebody's pattern comes back with the signal.
-            if signal is None or any(it._owner is None for it in signal.subscriptions):
-                continue
-            if event not in others:
-                signals._forget(signal)
+        _forget_signals(report, plugins, signals)
     finally:
-        del plugins[report.plugin.entry_point]
+        del plugins[report.plugin._key]
     if unfinished:
         LOGGER.warning(
             "plugin %s: %d calls of its handlers did not end within %s s, and still run",

@@ -17,35 +17,48 @@ __all__ = ["why_unwanted"]
 class _NameList(NamedTuple):
     source: str  # who says so
     names: tuple[str, ...]
+    by_entry_point: bool  # whether an entry point is named without its distribution, too
 
     def has(self, plugin: Plugin) -> bool:
-        return any(is_called(plugin, name) for name in self.names)
+        return any(self._means(plugin, name) for name in self.names)
+
+    def _means(self, plugin: Plugin, name: str) -> bool:
+        return is_called(plugin, name, by_entry_point=self.by_entry_point)
+
+    def unknown(self, plugins: list[Plugin]) -> list[str]:
+        """Return the names that mean none of the plugins."""
+        return [name for name in self.names if not any(self._means(it, name) for it in plugins)]
 
 
 def why_unwanted(
     plugins: list[Plugin], allow: Iterable[str] | None, deny: Iterable[str] | None
-) -> dict[Plugin, str]:
-    """Return the plugins that are not to be loaded, each with the reason (P2).
+) -> tuple[dict[Plugin, str], list[str]]:
+    """Return the plugins that are not to be loaded, each with the reason (P2, P5).
 
-    Warns of names on a list which no plugin has.
+    Returns:
+        The reasons, and a warning for each name on a list that means no plugin, logged already.
 
     Raises:
         InvalidOptionError: a list is no list of names.
     """
     denied, allowed = _lists("deny", deny), _lists("allow", allow)
-    for names in (*denied, *allowed):
-        _warn_of_unknown(names, plugins)
+    unknown = [(it, name) for it in (*denied, *allowed) for name in it.unknown(plugins)]
     reasons = {}
     for plugin in plugins:
         denying = [names.source for names in denied if names.has(plugin)]
-        missing = [names.source for names in allowed if not names.has(plugin)]
+        missing = [names for names in allowed if not names.has(plugin)]
         if _is_switched_off():
             reasons[plugin] = "plugins are switched off by MADCROW_EVENTS_DISABLE_PLUGINS"
         elif denying:
             reasons[plugin] = f"it is on the deny list, {denying[0]}"
         elif missing:
-            reasons[plugin] = f"it is not on the allow list, {missing[0]}"
-    return reasons
+            reasons[plugin] = f"it is not on the allow list, {missing[0].source}"
+            if any(names is missing[0] and is_called(plugin, name) for names, name in unknown):
+                reasons[plugin] += f", with its distribution: write '{printable(plugin.name)}'"
+    warnings = [_why_unknown(names, name, plugins) for names, name in unknown]
+    for warning in warnings:
+        LOGGER.warning("%s", warning)
+    return reasons, warnings
 
 
 def _is_switched_off() -> bool:
@@ -55,6 +68,7 @@ def _is_switched_off() -> bool:
 
 def _lists(option: str, given: Iterable[str] | None) -> list[_NameList]:
     """Return the lists of one kind: the argument, and the environment's, if there are any."""
+    by_entry_point = option == "deny"  # anybody can offer one of a name that is allowed
     lists = []
     if given is not None:
         if isinstance(given, str) or not isinstance(given, Iterable):
@@ -69,20 +83,20 @@ def _lists(option: str, given: Iterable[str] | None) -> list[_NameList]:
                     f"{type_name(type(name))}",
                     option=option,
                 )
-        lists.append(_NameList(f"the argument {option}", tuple(name.strip() for name in names)))
+        lists.append(_NameList(f"the argument {option}", names, by_entry_point))
     variable = f"MADCROW_EVENTS_PLUGINS_{option.upper()}"
     parts = (part.strip() for part in os.environ.get(variable, "").split(","))
     listed = tuple(part for part in parts if part)
-    return [*lists, _NameList(variable, listed)] if listed else lists
+    return [*lists, _NameList(variable, listed, by_entry_point)] if listed else lists
 
 
-def _warn_of_unknown(names: _NameList, plugins: list[Plugin]) -> None:
-    for name in names.names:
-        if not any(is_called(plugin, name) for plugin in plugins):
-            near = get_close_matches(name, [plugin.name for plugin in plugins], 1, cutoff=0.4)
-            LOGGER.warning(
-                "%s names %s, and no installed plugin is called so%s",
-                names.source,
-                printable(name),
-                f": did you mean {printable(near[0])}?" if near else "",
-            )
+def _why_unknown(names: _NameList, name: str, plugins: list[Plugin]) -> str:
+    """Return what is wrong with a name that means no plugin."""
+    meant = [f"'{printable(plugin.name)}'" for plugin in plugins if is_called(plugin, name)]
+    if meant:
+        fault = f"an entry point without its distribution: write {' or '.join(meant)}"
+    else:
+        fault = "and no installed plugin is called so"
+        near = get_close_matches(name, [plugin.name for plugin in plugins], 1, cutoff=0.4)
+        fault += f": did you mean {printable(near[0])}?" if near else ""
+    return f"{names.source} names {printable(name)}, {fault}"

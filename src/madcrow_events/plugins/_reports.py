@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import MadcrowEventsError
 from madcrow_events.plugins._discovery import LOGGER, Plugin
 
-__all__ = ["PluginReport", "PluginStatus", "log_report", "reason_of"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["PluginReport", "PluginReports", "PluginStatus", "log_report", "reason_of"]
 
 
 PluginStatus: TypeAlias = Literal["loaded", "refused", "failed"]
@@ -76,11 +80,29 @@ class PluginReport(NamedTuple):
         )
 
 
+class PluginReports(list[PluginReport]):
+    """The reports of one load or check, for each plugin that is installed, by name (P1).
+
+    Args:
+        reports: as in a list.
+        warnings: as below.
+
+    Attributes:
+        warnings: what is wrong with the lists: each name on them that means no installed plugin.
+    """
+
+    def __init__(self, reports: Iterable[PluginReport] = (), warnings: Iterable[str] = ()) -> None:
+        super().__init__(reports)
+        self.warnings: tuple[str, ...] = tuple(warnings)
+
+
 def reason_of(error: BaseException) -> str:
     kind = type_name(type(error))
     try:
         text = printable(error)
-    except Exception:  # noqa: BLE001  # an exception can be made so that it cannot be shown
+    except Exception as raised:  # an exception can be made so that it cannot be shown
+        if is_interrupt(raised):
+            raise
         text = ""
     return f"{f'{kind}: {text}' if text else kind}{_place(error)}"
 

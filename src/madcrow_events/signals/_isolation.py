@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from itertools import repeat
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from madcrow_events.signals._registry import SignalRegistry
-    from madcrow_events.subscriptions._table import Recording
 
 __all__ = ["isolated"]
 
@@ -25,44 +25,75 @@ def isolated(registry: SignalRegistry, *, empty: bool) -> Iterator[None]:
     Raises:
         RuntimeError: blocks end in another order than they were nested in.
     """
-    mark = object()
-    signals, set_aside = {s.name: s for s in registry._declared()}, registry._set_aside
-    plugins, recordings = registry._plugins, registry._recordings
-    patterns = registry._patterns.live()
-    handlers = [(signal._table, signal._table.live()) for signal in registry._declared()]
-    restore_others = [save(empty) for save in registry._other_states]
-    registry._isolations.append(mark)
-    registry._plugins = {} if empty else {**plugins}
-    if empty:
-        registry._set_aside = {**set_aside, **signals}
-        registry.clear_handlers()
-        for name in signals.keys() - set(registry._built_in):
-            del registry[name]
+    before = _Before(registry)
     try:
+        before.set_aside(empty=empty)
         yield
     finally:
-        in_order = registry._isolations.pop() is mark
-        registry._set_aside, registry._plugins = set_aside, plugins
-        _undo(registry, plugins, recordings)
-        registry._patterns.restore(patterns)
-        for signal in registry._declared():
-            if signals.get(signal.name) is not signal:
-                signal._table.restore(())
-                del registry[signal.name]
-        dict.update(registry, signals)
-        for table, subscriptions in handlers:
-            table.restore(subscriptions)
-        for restore in restore_others:
-            restore()
+        in_order = registry._isolations[-1:] == [before]
+        try:
+            before.restore()
+        except BaseException:
+            before.restore()  # once more, for that was interrupted
+            raise
         if not in_order:
             raise RuntimeError("isolated() blocks must end in the reverse order of their start")
 
 
-def _undo(
-    registry: SignalRegistry, plugins: dict[str, Any], recordings: tuple[Recording, ...]
-) -> None:
-    for held in plugins.values():
-        held.reinstate()
-    for block in registry._recordings:
-        if block not in recordings:
-            block.close()
+class _Before:
+    """What a registry held when a block began."""
+
+    def __init__(self, registry: SignalRegistry) -> None:
+        self._registry = registry
+        self._signals = {signal.name: signal for signal in registry._declared()}
+        self._set_aside = registry._set_aside
+        self._plugins, self._recordings = registry._plugins, list(registry._recordings)
+        self._patterns = registry._patterns.live()
+        self._models = [
+            (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
+        ]
+        self._handlers = [(it._table, it._table.live()) for it in registry._declared()]
+        self._restore_others: list[Callable[[], None]] = []
+
+    def set_aside(self, *, empty: bool) -> None:
+        """Let the block begin with copies, or with nothing."""
+        registry = self._registry
+        registry._isolations.append(self)
+        # Each is noted in the step that saves it.
+        self._restore_others.extend(map(_saved, registry._other_states, repeat(empty)))
+        registry._plugins = {} if empty else {**self._plugins}
+        if empty:
+            registry._set_aside = {**self._set_aside, **self._signals}
+            registry.clear_handlers()
+            for name in self._signals.keys() - set(registry._built_in):
+                del registry[name]
+
+    def restore(self) -> None:
+        """Let it hold that again, and nothing else; doing so again is no error."""
+        registry = self._registry
+        registry._set_aside, registry._plugins = self._set_aside, self._plugins
+        for held in self._plugins.values():
+            held.reinstate()
+        for block in list(registry._recordings):
+            if block not in self._recordings:
+                block.close()
+        registry._patterns.restore(self._patterns)
+        for signal in registry._declared():
+            if self._signals.get(signal.name) is not signal:
+                signal._table.restore(())
+                del registry[signal.name]
+        dict.update(registry, self._signals)
+        for signal, model, execution, replaced in self._models:
+            if signal.context_model is not model:
+                signal._replaced = replaced
+                signal._carry(model, execution)
+        for table, subscriptions in self._handlers:
+            table.restore(subscriptions)
+        for restore in self._restore_others:
+            restore()
+        with suppress(ValueError):  # with all that began in it, and has not ended
+            del registry._isolations[registry._isolations.index(self) :]
+
+
+def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[[], None]:  # noqa: FBT001  # mapped
+    return save(empty)

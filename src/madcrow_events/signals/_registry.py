@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import threading
+import logging
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast, overload
+from weakref import WeakSet
 
 import blinker
 from typing_extensions import Unpack
 
+from madcrow_events._copies import Unique
+from madcrow_events._executions import execution_of
 from madcrow_events._forks import renew_after_fork
-from madcrow_events._logs import LOGGER
+from madcrow_events._locks import Lock
+from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import ContextModelError, SignalConflictError
-from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
+from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
+from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
 from madcrow_events.signals._isolation import isolated
-from madcrow_events.signals._signal import EventSignal, translated
+from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
+from madcrow_events.subscriptions._redefinition import (
+    defined_earlier,
+    end_replaced,
+    find_replaced,
+)
 from madcrow_events.subscriptions._signatures import read_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from madcrow_events.plugins._gate import Gate
     from madcrow_events.subscriptions._handler_types import ContextT
@@ -34,13 +44,15 @@ if TYPE_CHECKING:
 __all__ = ["SignalRegistry"]
 
 
-class SignalRegistry(blinker.Namespace):
+class SignalRegistry(Unique, blinker.Namespace):
     """The events of an application, by name.
 
     Args:
         strict: whether a name must be declared with `signal` before it is
             emitted or subscribed to; if not, its first use declares it.
     """
+
+    _instead_of_pickling = "import it there, with the modules that declare its events"
 
     def __init__(self, *, strict: bool = True) -> None:
         super().__init__()
@@ -53,7 +65,7 @@ class SignalRegistry(blinker.Namespace):
         # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
-        self._recordings: tuple[Recording, ...] = ()
+        self._recordings: WeakSet[Recording] = WeakSet()
         # By entry point, what the plugins wing has loaded.
         self._plugins: dict[str, Any] = {}
         # By plugin, the events that its modules declared, each with the module.
@@ -61,7 +73,7 @@ class SignalRegistry(blinker.Namespace):
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
-        self._lock = threading.RLock()
+        self._lock = Lock()
 
     @overload
     def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...
@@ -85,7 +97,8 @@ class SignalRegistry(blinker.Namespace):
             InvalidEventNameError: the name is malformed.
             ContextModelError: the model is no `BaseEventContext`, has a field
                 called `sender` or `self`, or stands in the place of `doc`.
-            SignalConflictError: it is declared with another model, or none.
+            SignalConflictError: it is declared with another model, or none. A class that
+                takes the place of the model, as its module runs again, is no other one.
         """
         name = canonical_name(name)
         if not isinstance(doc, str | None):
@@ -95,6 +108,13 @@ class SignalRegistry(blinker.Namespace):
                 event=name,
                 model=doc,
             )
+        if context is not None:
+            check_model(name, context)
+            prepare(context)  # not under the lock, for it may run code of the model's author
+        execution = None
+        known = self._find(name)
+        if isinstance(context, type) and (known is None or known.context_model is not context):
+            execution = execution_of(context, context.__module__)
         with self._lock:
             signal = self._find(name)
             if signal is None:
@@ -102,13 +122,17 @@ class SignalRegistry(blinker.Namespace):
                 signal = self._set_aside.get(name)
                 if signal is None or (model is not None and signal.context_model is not model):
                     signal = EventSignal(name, doc, context=model)
+                    signal._registry = self
+                    signal._execution = execution
                 for pattern in self._patterns.live_and_recording():
                     self._extend(pattern, signal)
-                for block in self._recordings:
-                    if block._is_faked(name):
-                        signal._table.fake(block)
+                self._fake(signal)
                 super().__setitem__(name, signal)
-        if context is not None and signal.context_model is not context:
+        if (
+            context is not None
+            and signal.context_model is not context
+            and not signal._take_model(context, execution)
+        ):
             declared = signal.context_model
             raise SignalConflictError(
                 f"{name} is declared already, with "
@@ -128,10 +152,18 @@ class SignalRegistry(blinker.Namespace):
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: no such event is declared, and the registry is strict.
+            UnknownEventError: no such event is declared, and the registry is strict; or the
+                signal is of another registry (N9).
         """
         if isinstance(name, EventSignal):
-            return name
+            if name._registry is None or name._registry is self:
+                return name
+            raise UnknownEventError(
+                f"the signal {name.name} is of {name._registry._described()}, and was given to "
+                f"what belongs to {self._described()}: use what belongs to its own registry, or "
+                f"give the name '{name.name}' of an event that is declared here",
+                event=name.name,
+            )
         canonical = canonical_name(name)
         signal = self._find(canonical)
         if signal is not None:
@@ -176,10 +208,11 @@ class SignalRegistry(blinker.Namespace):
         options: SubscriptionOptions,
         origin: object = None,
         gate: Gate | None = None,
+        replaced: list[Subscription] | None = None,
     ) -> Subscription:
         # A recorder's names are patterns, too: it also hears an event that is declared anew.
         if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
-            return self.resolve(name)._subscribe(handler, options, origin, gate)
+            return self.resolve(name)._subscribe(handler, options, origin, gate, replaced)
         pattern = canonical_name(name, pattern="*" in name)
         check_options(options)
         is_batch = options.get("batch") is not None
@@ -190,14 +223,19 @@ class SignalRegistry(blinker.Namespace):
             self._patterns, pattern, handler, shape, translated(options)
         )
         requested.origin = origin
+        earlier = find_replaced(requested, partial(self._patterns.live, pattern))
         with self._lock:
-            subscription = self._patterns.add(requested)
+            subscription = self._patterns.add(requested, earlier)
             present = self._declared()
+        if replaced is None:
+            end_replaced(earlier)
+        else:
+            replaced += earlier
         if subscription is requested:
             # Not under the lock: no thread may wait for a signal's lock while it holds this one.
             for signal in present:
                 self._extend(subscription, signal)
-        LOGGER.debug("%s subscribed to %s", handler_name(handler), pattern)
+        log(logging.DEBUG, "%s subscribed to %s", subscription.name, pattern)
         return subscription
 
     def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
@@ -213,11 +251,9 @@ class SignalRegistry(blinker.Namespace):
         if not isinstance(name, str) or "*" not in name:
             return self.resolve(name).unsubscribe(handler)
         pattern = canonical_name(name, pattern=True)
-        found = [
-            entry
-            for entry in self._patterns.live()
-            if entry.event == pattern and entry._handles(handler)
-        ]
+        present = self._patterns.live(pattern)
+        found: Collection[Subscription] = [it for it in present if it._handles(handler)]
+        found = found or defined_earlier(handler, lambda: present)
         for entry in found:
             entry.cancel()
         return bool(found)
@@ -280,11 +316,20 @@ class SignalRegistry(blinker.Namespace):
             finally:
                 self._set_aside = before
 
+    def _fake(self, signal: EventSignal[Any]) -> None:
+        """Let the blocks that record have a new signal, too."""
+        # No loop in the `with` block of a lock, as in `dispatcher._without`.
+        for block in list(self._recordings):
+            if block._is_faked(signal.name):
+                signal._table.fake(block)
+
     def _record(self, block: Recording) -> None:
         """Take note of a block that records; to be said again when it has ended."""
         with self._lock:
-            others = tuple(other for other in self._recordings if other is not block)
-            self._recordings = (*others, block) if block.is_open else others
+            if block.is_open:
+                self._recordings.add(block)
+            else:
+                self._recordings.discard(block)
             present = self._declared()
         for signal in present:
             if block._is_faked(signal.name):
@@ -344,6 +389,10 @@ class SignalRegistry(blinker.Namespace):
     __ior__: Any = _refuse_assignment
     setdefault: Any = _refuse_assignment
     update: Any = _refuse_assignment
+
+    def _described(self) -> str:
+        """Return what tells it from other registries; the default one has the built-in events."""
+        return "madcrow_signals" if self._built_in else f"{self!r} at {id(self):#x}"
 
     def __repr__(self) -> str:
         """Count the events."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Generic, Never, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, Never, overload
 
 import blinker
 from typing_extensions import TypeVar, Unpack
 
-from madcrow_events._logs import LOGGER
+from madcrow_events._copies import Unique
+from madcrow_events._executions import definition_of
+from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import printable, type_name
+from madcrow_events._validation import validate_keywords
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import ContextModelError, HandlerSignatureError
+from madcrow_events.exceptions import (
+    ContextModelError,
+    ContextValidationError,
+    HandlerSignatureError,
+)
 from madcrow_events.models import RESERVED_FIELDS, BaseEventContext, GenericEventContext
 from madcrow_events.subscriptions import (
     ANY,
@@ -28,22 +37,32 @@ from madcrow_events.subscriptions import (
 from madcrow_events.subscriptions._call_specs import ASYNC_RECEIVER, RECEIVER
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
+from madcrow_events.subscriptions._redefinition import (
+    defined_earlier,
+    end_replaced,
+    find_replaced,
+)
 from madcrow_events.subscriptions._signatures import is_async, read_shape
-from madcrow_events.subscriptions._table import SubscriptionTable
+from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from madcrow_events._executions import Execution
     from madcrow_events.batches import Batch
     from madcrow_events.plugins._gate import Gate
+    from madcrow_events.signals._registry import SignalRegistry
 
 __all__ = ["EventSignal", "check_model", "translated", "translated_sender"]
 
 ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
 
+_MOST_REPLACED: Final = 15
+"""How many classes of before, besides the last one, are known for contexts still to come."""
 
-class EventSignal(blinker.NamedSignal, Generic[ContextT]):
+
+class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     """The object for one event: handlers subscribe to it, dispatchers emit it.
 
     Declare one with `SignalRegistry.signal`, which checks the name and keeps it.
@@ -64,6 +83,8 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             called `sender` or `self`.
     """
 
+    _instead_of_pickling = "send its name, and look it up there with signals[name]"
+
     def __init__(
         self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
     ) -> None:
@@ -75,7 +96,13 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
+        # The classes in whose place the model came, as its module ran again, and its execution.
+        self._replaced: tuple[weakref.ref[type[BaseEventContext]], ...] = ()
+        self._execution: Execution | None = None
+        self._has_warned = False
         self._table = SubscriptionTable()
+        # Which has declared it; None if it was made by hand.
+        self._registry: SignalRegistry | None = None
         self._connected: blinker.Signal | None = None
         self._disconnected: blinker.Signal | None = None
 
@@ -123,16 +150,28 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
         options: SubscriptionOptions,
         origin: object = None,
         gate: Gate | None = None,
+        replaced: list[Subscription] | None = None,
     ) -> Subscription:
         check_options(options)
         is_batch = options.get("batch") is not None
-        shape = read_shape(handler, self.name, self.context_model, batch=is_batch)
+        shape = read_shape(
+            handler,
+            self.name,
+            self.context_model,
+            batch=is_batch,
+            replaced=self._replaced_models(),
+        )
         if gate is not None:
             shape = gate.around(shape)
         requested = Subscription(self._table, self.name, handler, shape, translated(options))
         requested.origin = origin
-        subscription = self._table.add(requested)
-        LOGGER.debug("%s subscribed to %s", handler_name(handler), self.name)
+        earlier = find_replaced(requested, self._table.live)
+        subscription = self._table.add(requested, earlier)
+        log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
+        if replaced is None:
+            end_replaced(earlier)
+        else:
+            replaced += earlier
         if subscription is requested:
             self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
@@ -140,10 +179,12 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to this event.
 
+        After its module ran again, those of what the handler was before are meant, too.
+
         Returns:
             Whether there was one.
         """
-        found = self._table.of_handler(handler)
+        found = self._table.of_handler(handler) or defined_earlier(handler, self._table.live)
         for subscription in found:
             subscription.cancel()
         return bool(found)
@@ -183,6 +224,88 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             return handler
 
         return decorate
+
+    # A model whose module runs again
+
+    def _replaced_models(self) -> tuple[type[BaseEventContext], ...]:
+        alive = (reference() for reference in self._replaced)
+        return tuple(model for model in alive if model is not None)
+
+    def _replaces(self, models: tuple[type[Any], ...]) -> bool:
+        """Whether the model came in the place of one of these, or of one derived from them."""
+        return any(issubclass(former, models) for former in self._replaced_models())
+
+    def _take_model(self, model: type[Any], execution: Execution | None) -> bool:
+        """Carry another model from now on, if it is what the module of the present one now has.
+
+        Returns:
+            Whether it does, or did already.
+        """
+        if model in self._replaced_models():
+            self._warn(model)
+            return True
+        before, there = self.context_model, definition_of(model)
+        if (
+            before is None
+            or there is None
+            or execution is None
+            or self._execution is None
+            or (before.__module__, before.__qualname__) != there[:2]
+            or execution.is_same(self._execution)
+        ):
+            return False
+        check_model(self.name, model)
+        self._replaced = (
+            *map(weakref.ref, self._replaced_models()[-_MOST_REPLACED:]),
+            weakref.ref(before),
+        )
+        self._carry(model, execution)
+        return True
+
+    def _carry(self, model: type[Any] | None, execution: Execution | None) -> None:
+        self.context_model = model
+        self._models = () if model is None else (model,)
+        self._execution = execution
+        self._has_warned = False
+
+    def _warn(self, model: type[Any]) -> None:
+        """Tell once that somebody has a class of before."""
+        if not self._has_warned:
+            self._has_warned = True
+            log(
+                logging.WARNING,
+                "%s is given %s.%s as it was before its module ran again: import it again",
+                self.name,
+                printable(model.__module__),
+                type_name(model),
+            )
+
+    def _renewed(self, context: BaseEventContext) -> BaseEventContext | None:
+        """Return a context of a class that the model has replaced as one of the model.
+
+        Returns:
+            The new one, without what a derived class has added; None for any other context.
+
+        Raises:
+            ContextValidationError: it does not fit.
+        """
+        former = next((it for it in self._replaced_models() if isinstance(context, it)), None)
+        if former is None:
+            return None
+        model: Any = self.context_model
+        self._warn(former)
+        keywords = context._keywords()
+        if type(context) is not former:
+            keywords = {name: keywords[name] for name in former.model_fields}
+        try:
+            return validate_keywords(self.name, model, keywords)
+        except ContextValidationError as error:
+            # Models within it are of classes of before, too.
+            dumped = context.model_dump(round_trip=True, include=set(keywords))
+            try:
+                return validate_keywords(self.name, model, dumped)
+            except ContextValidationError:
+                raise error from None
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -267,7 +390,7 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
         """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
-        return self._table.muted()
+        return Mute(self._table)
 
     @property
     def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker
@@ -358,6 +481,11 @@ class EventSignal(blinker.NamedSignal, Generic[ContextT]):
             subscription.cancel()
         self._tell_disconnected(receiver, sender)
 
+    def _clear_state(self) -> None:
+        """Cancel every subscription; what tests of blinker's signals call after each test."""
+        for subscription in self.subscriptions:
+            subscription.cancel()
+
     def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
         present = self._table.find(receiver, translated_sender(sender))
         return present if present is not None and present._connected else None
@@ -404,6 +532,7 @@ def check_model(event: str, model: Any) -> None:
             event=event,
             model=model,
         )
+    model._note_fields()
     taken = sorted(RESERVED_FIELDS.intersection(model.model_fields))
     if taken:
         raise ContextModelError(

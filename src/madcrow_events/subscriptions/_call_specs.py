@@ -36,13 +36,14 @@ class Shape:
     Attributes:
         style: which of the call loop's three ways fits.
         invoke: `invoke(handler, emission)`, the general way.
+        fit: the same without what a plugin's gate adds: makes the arguments for what stands in.
         is_async: whether a call gives a coroutine.
         item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
         invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
         ask: `ask(when, context)`, for subscriptions with a predicate.
     """
 
-    __slots__ = ("ask", "invoke", "invoke_batch", "is_async", "item", "style")
+    __slots__ = ("ask", "fit", "invoke", "invoke_batch", "is_async", "item", "style")
 
     def __init__(
         self,
@@ -53,9 +54,11 @@ class Shape:
         item: Callable[[Emission[Any]], Any] | None = None,
         invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
         ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
+        fit: Callable[[Any, Emission[Any]], Any] | None = None,
     ) -> None:
         self.style: int = style
         self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
+        self.fit: Callable[[Any, Emission[Any]], Any] = fit or invoke
         self.is_async: bool = is_async
         self.item: Callable[[Emission[Any]], Any] | None = item
         self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
@@ -119,13 +122,17 @@ def invoke_by_parameters(
     injected: tuple[tuple[str, Callable[[Emission[Any]], Any]], ...],
     by_name: tuple[tuple[str, bool], ...],
     takes_rest: bool,  # noqa: FBT001  # bound once, positionally, by partial
+    withheld: frozenset[str],
     handler: Any,
     emission: Emission[Any],
 ) -> Any:
     arguments = [get(emission) for get in positional]
     keywords = {name: get(emission) for name, get in injected}
     if takes_rest:
-        return handler(*arguments, **{**emission._keywords(), **keywords})
+        context = emission._keywords()
+        if not withheld.isdisjoint(context):  # its wrapper fills these in
+            context = {name: context[name] for name in context.keys() - withheld}
+        return handler(*arguments, **{**context, **keywords})
     if by_name:
         context = emission._keywords()
         for name, required in by_name:

@@ -4,25 +4,150 @@ from __future__ import annotations
 
 import types
 import uuid
-from typing import TYPE_CHECKING
+from functools import partial, singledispatchmethod
+from inspect import getclosurevars
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from madcrow_events._text import module_of, type_name
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Callable, Hashable
 
-
-__all__ = ["identity_key", "sender_key"]
+__all__ = ["Binding", "binding_of", "identity_key", "sender_key", "undispatched"]
 
 
 _PLAIN_TYPES = frozenset({str, bytes, int, float, complex, bool, types.NoneType, uuid.UUID})
 
+_BUILTIN_METHODS = frozenset({types.BuiltinMethodType, types.MethodWrapperType})
 
-def identity_key(thing: object) -> Hashable:
-    """Return what tells `thing` from every other living object; equal for one method's objects."""
-    if isinstance(thing, types.MethodType):
+_NO_OWNERS = frozenset({types.ModuleType, types.NoneType})
+
+
+class Binding(NamedTuple):
+    """How a handler is bound to an object, where each access makes the handler anew.
+
+    Attributes:
+        owner: the object, or the class, that it is bound to; the source if it is bound to nothing.
+        source: what it is made of: a function, a descriptor, or several parts.
+        key: what tells the source from every other living one.
+        bind: `bind(source, owner)` makes the handler once more.
+    """
+
+    owner: Any
+    source: Any
+    key: Hashable
+    bind: Callable[[Any, Any], Any]
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it is bound at all; static methods are not."""
+        return self.owner is not self.source
+
+    @property
+    def is_of_instance(self) -> bool:
+        """Whether it goes away with its object; a class goes away with nothing (L1)."""
+        return self.is_bound and not isinstance(self.owner, type)
+
+
+def binding_of(handler: Any) -> Binding | None:
+    """Return how a handler is bound, or None if it is what it is: a function, an object, a partial.
+
+    Besides methods these are what gives a `partialmethod`, a `singledispatchmethod`, and a method
+    under a decorator of wrapt.
+    """
+    kind = type(handler)
+    if kind is types.MethodType:
+        function = handler.__func__
+        return Binding(handler.__self__, function, id(function), types.MethodType)
+    if kind is partial:
+        return _partially_bound(handler) if "__self__" in handler.__dict__ else None
+    if kind is types.FunctionType:
+        return _dispatched(handler) if handler.__dict__ else None
+    if module_of(kind) == "functools":
+        return _dispatched(handler)
+    if _is_of_wrapt(kind):
+        owner = handler.__self__ if handler._self_binding == "classmethod" else None
+        descriptor = handler._self_parent
+        return _accessed(descriptor, descriptor.__wrapped__, handler._self_instance, owner)
+    return None
+
+
+def _is_of_wrapt(kind: type) -> bool:
+    """Tell whether objects of a class are decorated methods; packages have wrapt in them, too."""
+    return any(type_name(base) == "BoundFunctionWrapper" for base in kind.__mro__)
+
+
+def _dispatched(handler: Any) -> Binding | None:
+    """Return how a `singledispatchmethod` is bound; None for other wrappers of functions."""
+    register = getattr(handler, "register", None)
+    descriptor: Any = register.__self__ if type(register) is types.MethodType else None
+    if not issubclass(type(descriptor), singledispatchmethod):
+        return None
+    # A closure until Python 3.13, and then an object.
+    is_closure = type(handler) is types.FunctionType
+    bound = getclosurevars(handler).nonlocals if is_closure else vars(handler)
+    owner, kind = (bound.get(name, bound.get(f"_{name}")) for name in ("obj", "cls"))
+    return _accessed(descriptor, descriptor.func, owner, kind)
+
+
+def _accessed(descriptor: Any, decorated: Any, owner: Any, kind: Any) -> Binding:
+    """Return how a method is bound that a descriptor around a decorated function has made."""
+    decorator = decorated.__class__
+    if issubclass(decorator, classmethod):
+        owner = kind
+    elif issubclass(decorator, staticmethod):
+        owner = None
+    return Binding(descriptor if owner is None else owner, descriptor, id(descriptor), _access)
+
+
+def _access(descriptor: Any, owner: Any) -> Any:
+    if owner is descriptor:
+        return descriptor.__get__(None, object)
+    if isinstance(owner, type):
+        return descriptor.__get__(None, owner)
+    return descriptor.__get__(owner, type(owner))
+
+
+def undispatched(handler: Any) -> Any:
+    """Return the method for all types of what a `singledispatchmethod` gives; else `handler`."""
+    binding = binding_of(handler)
+    if binding is None or not issubclass(type(binding.source), singledispatchmethod):
+        return handler
+    method = binding.source.func
+    return _access(method, binding.owner if binding.is_bound else method)
+
+
+def _partially_bound(handler: partial[Any]) -> Binding | None:
+    """Return how a `partialmethod` is bound; None for a partial of something else."""
+    inner = binding_of(handler.func)
+    if inner is None:
+        return None
+    source = (inner.bind, inner.source, handler.args, handler.keywords)
+    arguments = (*handler.args, *handler.keywords.values())
+    key = (inner.key, *handler.keywords, *map(id, arguments))
+    return Binding(inner.owner, source, key, _bind_partial)
+
+
+def _bind_partial(source: Any, owner: Any) -> Any:
+    bind, inner, arguments, keywords = source
+    bound = partial(bind(inner, owner), *arguments, **keywords)
+    bound.__self__ = owner  # type: ignore[attr-defined]  # as partialmethod does
+    return bound
+
+
+def identity_key(handler: Any) -> Hashable:
+    """Return what tells `handler` from all other living objects; equal for one method's objects."""
+    if issubclass(type(handler), staticmethod):
+        handler = handler.__func__  # which is what its class gives
+    binding = binding_of(handler)
+    return _own_key(handler) if binding is None else (id(binding.owner), binding.key)
+
+
+def _own_key(thing: Any) -> Hashable:
+    kind = type(thing)
+    if kind is types.MethodType:
         return (id(thing.__self__), id(thing.__func__))
-    if isinstance(thing, types.BuiltinMethodType) and not isinstance(
-        thing.__self__, types.ModuleType | types.NoneType
-    ):
+    if kind in _BUILTIN_METHODS and type(thing.__self__) not in _NO_OWNERS:
         return (id(thing.__self__), thing.__name__)
     return id(thing)
 
@@ -34,4 +159,4 @@ def sender_key(sender: object) -> Hashable:
         return (kind, sender)
     if kind is tuple:
         return (tuple, *map(sender_key, sender))  # type: ignore[call-overload]  # it is a tuple
-    return identity_key(sender)
+    return _own_key(sender)

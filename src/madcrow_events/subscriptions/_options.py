@@ -16,6 +16,9 @@ from madcrow_events.subscriptions._signatures import is_async
 __all__ = ["ANY", "AnySender", "SingleOptions", "SubscriptionOptions", "check_options"]
 
 
+_LONGEST_ID: Final = 128
+
+
 class AnySender(Enum):
     """The type of `ANY`."""
 
@@ -40,6 +43,7 @@ class SingleOptions(TypedDict, total=False):
     weak: bool | None
     timeout: float | None
     background: bool
+    id: str | None
 
 
 class SubscriptionOptions(SingleOptions, total=False):
@@ -54,6 +58,8 @@ class SubscriptionOptions(SingleOptions, total=False):
             bound methods only (L1).
         timeout: for an async handler, after how many seconds it is cancelled (A5).
         background: whether it runs later, out of the emitter's way (B1).
+        id: a name of its own within its event or pattern, such as `welcome-mail`, by which logs
+            and metrics know the handler; None, the default, leaves that to the function's (H7).
         batch: limits of the batches that it takes, in the background; None, the default, calls
             it for each emission (B3).
     """
@@ -89,6 +95,15 @@ def check_options(options: SubscriptionOptions) -> None:
         if not isinstance(options.get(name, False), bool):
             raise InvalidOptionError(f"{name} must be True or False", option=name)
     check_seconds("timeout", options.get("timeout"))
+    given: object = options.get("id")
+    if given is not None and not (
+        isinstance(given, str) and 0 < len(given) <= _LONGEST_ID and given.isprintable()
+    ):
+        raise InvalidOptionError(
+            f"id must be a text of 1 to {_LONGEST_ID} printable characters, such as "
+            "'welcome-mail', or None",
+            option="id",
+        )
     batch: object = options.get("batch")
     if not isinstance(batch, Batch | None):
         raise InvalidOptionError(

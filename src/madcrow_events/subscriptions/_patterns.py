@@ -9,14 +9,17 @@ from weakref import WeakValueDictionary
 
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.subscriptions._identity import identity_key
-from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
+from madcrow_events.subscriptions._options import ANY
+from madcrow_events.subscriptions._plan import STALE, Plans
 from madcrow_events.subscriptions._subscription import Subscription, next_order
-from madcrow_events.subscriptions._table import SubscriptionTable, check_same_options
+from madcrow_events.subscriptions._table import check_same_handler, check_same_options, forget_id
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Collection, Hashable, Iterable
 
     from madcrow_events.subscriptions._call_specs import Shape
+    from madcrow_events.subscriptions._options import SubscriptionOptions
+    from madcrow_events.subscriptions._table import SubscriptionTable
 
 __all__ = ["PatternSubscription", "PatternTable"]
 
@@ -27,22 +30,36 @@ class PatternTable:
     def __init__(self) -> None:
         self._by_order: dict[int, PatternSubscription] = {}
         self._by_key: dict[Hashable, PatternSubscription] = {}
+        self._ids: dict[tuple[str, str | None], Subscription] = {}
+        self.plans: Plans = STALE  # never others: each event's table has its own
 
-    def add(self, pattern: PatternSubscription) -> PatternSubscription:
+    def add(
+        self, pattern: PatternSubscription, replaced: Collection[Subscription] = ()
+    ) -> PatternSubscription:
         """Enter a pattern, or return the equal one that is here already (H6).
 
+        Args:
+            pattern: the new one.
+            replaced: those in whose place it comes, and whose id it may have.
+
         Raises:
-            SubscriptionConflictError: the handler is here with other options.
+            SubscriptionConflictError: the handler is here with other options, or another has
+                its id.
         """
         present = self._by_key.get(pattern._key)
         if present is not None and present.active:
             check_same_options(present, pattern)
             return present
+        holder = self._ids.get((pattern.event, pattern.id))
+        if holder is not None and holder.active and holder not in replaced:
+            check_same_handler(holder, pattern)
         self._enter(pattern)
         return pattern
 
     def _enter(self, pattern: PatternSubscription) -> None:
         self._by_order[pattern._order] = self._by_key[pattern._key] = pattern
+        if pattern.id is not None:
+            self._ids[pattern.event, pattern.id] = pattern
         pattern._activate()
 
     def leave_note(self, pattern: PatternSubscription) -> None:
@@ -50,10 +67,15 @@ class PatternTable:
         self._by_order.pop(pattern._order, None)
         if self._by_key.get(pattern._key) is pattern:
             self._by_key.pop(pattern._key, None)
+        forget_id(self._ids, (pattern.event, pattern.id), pattern)
 
-    def live(self) -> list[PatternSubscription]:
-        """Return the active patterns in the order in which they came, without recorders."""
-        return [entry for entry in self.live_and_recording() if entry.origin is not RECORDER]
+    def live(self, pattern: str | None = None) -> list[PatternSubscription]:
+        """Return the active subscriptions, or those to one pattern, without recorders, in order."""
+        return [
+            entry
+            for entry in self.live_and_recording()
+            if entry.origin is not RECORDER and pattern in (None, entry.event)
+        ]
 
     def live_and_recording(self) -> list[PatternSubscription]:
         """Return the active patterns, and those of recorders."""
@@ -118,6 +140,13 @@ class PatternSubscription(Subscription):
 
     def cancel(self) -> None:
         """End it for every event; doing so again is no error."""
+        try:
+            self._cancel()
+        except BaseException:
+            self._cancel()  # once more, for that was interrupted
+            raise
+
+    def _cancel(self) -> None:
         super().cancel()
         for reference in self._children.valuerefs():  # a copy, while others may extend it
             child = reference()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from itertools import groupby
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import PENDING
+from madcrow_events.subscriptions._identity import identity_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from madcrow_events.subscriptions._subscription import Subscription
 
 
-__all__ = ["NOBODY", "Plan", "Plans", "Segments"]
+__all__ = ["NOBODY", "STALE", "Plan", "Plans", "Segments"]
 
 
 Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
@@ -34,6 +37,7 @@ class Plan:
         pending: what an emission's values hold for those two until they have finished.
         later: whether there are any.
         bound_to: a subscription that holds this plan's sender weakly, or None.
+        named: those that have an id.
     """
 
     __slots__ = (
@@ -42,6 +46,7 @@ class Plan:
         "by_priority",
         "inline",
         "later",
+        "named",
         "pending",
         "queued",
         "segments",
@@ -51,19 +56,28 @@ class Plan:
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
         ordered = sorted(subscriptions, key=lambda entry: (-entry.priority, entry._order))
-        self.by_priority = tuple(ordered)
+        self.by_priority: tuple[Subscription, ...] = tuple(ordered)
         inline = [entry for entry in ordered if entry._runs_inline]
         awaited = [entry for entry in ordered if not (entry._runs_inline or entry.background)]
         queued = [entry for entry in ordered if entry.background]
-        self.subscriptions = (*inline, *awaited, *queued)
-        self.inline = len(inline)
-        self.awaited = len(awaited)
-        self.to_await = _runs(entry._prepared_to_await() for entry in awaited)
-        self.queued = len(queued)
-        self.pending = (PENDING,) * (len(awaited) + len(queued))
-        self.later = bool(self.pending)
-        self.segments = _runs(entry._prepared() for entry in inline)
-        self.bound_to = next((entry for entry in ordered if entry._sender_is_weak), None)
+        self.subscriptions: tuple[Subscription, ...] = (*inline, *awaited, *queued)
+        self.inline: int = len(inline)
+        self.awaited: int = len(awaited)
+        self.to_await: Segments = _runs(entry._prepared_to_await() for entry in awaited)
+        self.queued: int = len(queued)
+        self.pending: tuple[Any, ...] = (PENDING,) * (len(awaited) + len(queued))
+        self.later: bool = bool(self.pending)
+        self.segments: Segments = _runs(entry._prepared() for entry in inline)
+        self.bound_to: Subscription | None = next(
+            (entry for entry in ordered if entry._sender_is_weak), None
+        )
+        self.named: dict[Any, str] = {
+            identity_key(entry.handler): entry.id for entry in ordered if entry.id is not None
+        }
+
+    def name_of(self, handler: Any) -> str:
+        """Return the id of a handler's subscription, or else the function's dotted name."""
+        return self.named.get(identity_key(handler)) or handler_name(handler)
 
 
 def _runs(calls: Iterable[tuple[int, Any]]) -> Segments:
@@ -84,6 +98,14 @@ class Plans:
     def __init__(self) -> None:
         self.everyone: Plan | None = None
         self.by_sender: dict[Hashable, Plan] = {}
+
+
+STALE = Plans()
+STALE.by_sender = MappingProxyType({})  # type: ignore[assignment]  # nobody may put a plan there
+"""Stands for plans that a change has made stale; always empty.
+
+It is one object, so that a change is followed by a plain store, which nothing interrupts.
+"""
 
 
 NOBODY = Plan(())

@@ -9,19 +9,22 @@ say what to write instead.
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
-from collections import ChainMap
-from collections.abc import Callable, Collection, Iterable, Sequence
+import weakref
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, Union
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext
+from madcrow_events.subscriptions._annotations import Annotations, is_list, is_model, is_unknown
 from madcrow_events.subscriptions._call_specs import (
     ASYNC_RECEIVER,
     RECEIVER,
@@ -35,23 +38,32 @@ from madcrow_events.subscriptions._call_specs import (
     typed_emission,
     whole_context,
 )
+from madcrow_events.subscriptions._identity import undispatched
+from madcrow_events.subscriptions._injection import (
+    injecting_package,
+    is_injection_used,
+    is_left_to_wrapper,
+)
+from madcrow_events.subscriptions._kinds import is_async, is_bare_classmethod, is_generator, is_mock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["is_async", "read_shape"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
+_BY_PLACE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
-def is_async(handler: object) -> bool:
-    """Tell whether calling `handler` gives a coroutine, also for objects with async `__call__`."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    called = getattr(type(handler), "__call__", None)  # noqa: B004  # the function itself is wanted
-    try:
-        return any(map(inspect.iscoroutinefunction, (called, handler)))
-    except Exception:  # noqa: BLE001  # a proxy without a target raises anything for any name
-        return False
+_LENIENTLY: dict[str, Any] = (
+    {"annotation_format": import_module("annotationlib").Format.FORWARDREF}
+    if sys.version_info >= (3, 14)
+    else {}
+)
+"""How annotations are read that may name what is imported for type checkers only."""
 
 
 def read_shape(
@@ -61,6 +73,7 @@ def read_shape(
     *,
     pattern: bool = False,
     batch: bool = False,
+    replaced: tuple[type[BaseEventContext], ...] = (),
 ) -> Shape:
     """Read how `handler` wants to be called.
 
@@ -70,23 +83,33 @@ def read_shape(
         model: the context model of the signal, if it has one.
         pattern: whether the handler is for a pattern, and so takes no field by name.
         batch: whether the handler takes a list of contexts.
+        replaced: classes in whose place the model came; a handler may still name them.
 
     Raises:
         HandlerSignatureError: it cannot be called with what the event carries (H1).
     """
-    reader = _Reader(handler, event, model, pattern=pattern)
+    reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
     return reader.read_for_batches() if batch else reader.read()
 
 
 class _Reader:
     def __init__(
-        self, handler: Any, event: str, model: type[BaseEventContext] | None, *, pattern: bool
+        self,
+        handler: Any,
+        event: str,
+        model: type[BaseEventContext] | None,
+        *,
+        pattern: bool,
+        replaced: tuple[type[BaseEventContext], ...],
     ) -> None:
         self.handler = handler
         self.event = event
         self.model = model
         self.pattern = pattern
+        self.replaced = replaced
         self.batch = False
+        self.annotations = Annotations(handler, model)
+        self.withheld: frozenset[str] = frozenset()
 
     def read(self) -> Shape:  # noqa: C901, PLR0912  # a branch for each kind of parameter
         parameters = self._parameters()
@@ -136,7 +159,7 @@ class _Reader:
                 injected[parameter.name] = get
 
         awaited = is_async(self.handler)
-        if takes_rest and positional == [sender_of] and not injected:
+        if takes_rest and positional == [sender_of] and not (injected or self.withheld):
             return ASYNC_RECEIVER if awaited else RECEIVER
         if accepted and positional and len(parameters) == 1:
             direct = self.model is not None and issubclass(self.model, accepted)
@@ -157,6 +180,7 @@ class _Reader:
                     if item.kind is not inspect.Parameter.POSITIONAL_ONLY
                 ),
                 takes_rest,
+                self.withheld,
             ),
             is_async=awaited,
         )
@@ -172,19 +196,19 @@ class _Reader:
         if not takes or any(parameter is not takes[0] for parameter in required):
             raise self._takes_no_list()
         parameter = takes[0]
-        members = _members(self._resolved(parameter.annotation))
-        if not any(map(_is_list, members)) and (
+        members = self.annotations.members(parameter.annotation)
+        if not any(map(is_list, members)) and (
             parameter.name == "sender"
             or (self.model is not None and parameter.name in self.model.model_fields)
         ):
             raise self._takes_no_list()  # it is written for single contexts
         item: Callable[[Emission[Any]], Any] = whole_context
         for member in members:
-            if _is_list(member):
+            if is_list(member):
                 listed = typing.get_args(member)[0]
                 source = self._annotated_source(parameter.replace(annotation=listed))
                 item = whole_context if source is None else source[0]
-            elif _is_model(member) or (typing.get_origin(member) or member) is Emission:
+            elif is_model(member) or (typing.get_origin(member) or member) is Emission:
                 raise self._refused(
                     f"takes one {type_name(member)} in '{parameter.name}', and has a batch: "
                     f"annotate it with list[{type_name(member)}]"
@@ -207,62 +231,92 @@ class _Reader:
 
     def _parameters(self) -> list[inspect.Parameter]:
         if not callable(self.handler):
-            raise self._refused(
-                f"is of type {type_name(type(self.handler))} and cannot be called: give a function"
-            )
+            raise self._not_callable(type(self.handler))
         try:
-            called = _function_behind(self.handler)
-            parameters = list(inspect.signature(self.handler).parameters.values())
-        except Exception:  # noqa: BLE001  # a wrapper loop, a property that raises: any of it
+            is_bare, is_lazy = is_bare_classmethod(self.handler), is_generator(self.handler)
+            parameters = list(_signature(self.handler).parameters.values())
+        except Exception as error:  # a wrapper loop, a property that raises: any of it
+            if is_interrupt(error):
+                raise
             raise self._refused("has no readable signature: wrap it in a function") from None
-        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        if is_bare:
+            raise self._not_callable(classmethod)
+        if is_lazy:
             raise self._refused("is a generator, which does nothing when called: return, not yield")
         if parameters and parameters[0].name == "self" and parameters[0].kind in _POSITIONAL:
             raise self._refused(
                 "takes 'self' first, so it is a method without its object: "
                 "subscribe the bound method, as in service.method"
             )
-        return parameters
+        return self._without_injected(parameters) if is_injection_used() else parameters
+
+    def _not_callable(self, kind: type) -> HandlerSignatureError:
+        if issubclass(kind, classmethod):
+            return self._refused(
+                "is a classmethod without its class: subscribe Class.method after the class"
+            )
+        if hasattr(kind, "__get__"):
+            return self._refused(
+                f"is a {type_name(kind)} without its object: subscribe the bound method, as in "
+                "service.method"
+            )
+        return self._refused(f"is of type {type_name(kind)} and cannot be called: give a function")
+
+    def _without_injected(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
+        """Return the parameters that a wrapper does not fill in; those behind one go by name."""
+        left: list[inspect.Parameter] = []
+        withheld: set[str] = set()
+        for parameter in parameters:
+            marks = (parameter.default, *self.annotations.metadata(parameter.annotation))
+            found = injecting_package(marks)
+            if found is not None:
+                self._check_injected(parameter, *found)
+                withheld.add(parameter.name)
+            elif not withheld or parameter.kind not in _BY_PLACE:
+                left.append(parameter)
+            elif parameter.kind is not inspect.Parameter.VAR_POSITIONAL:
+                left.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+        self.withheld = frozenset(withheld)
+        return left
+
+    def _check_injected(self, parameter: inspect.Parameter, package: str, marker: Any) -> None:
+        if is_left_to_wrapper(self.handler, package, marker):
+            return
+        if package == "fastapi":
+            raise self._refused(
+                f"takes '{parameter.name}' from fastapi.Depends, which only FastAPI resolves, and "
+                "for its endpoints: call what it depends on in the handler, or decorate the "
+                "handler with inject of fast_depends, and use Depends of that"
+            )
+        raise self._refused(
+            f"takes '{parameter.name}' from {package}, which does not wrap it: decorate the "
+            f"handler with inject of {package}, below what subscribes it"
+        )
 
     def _annotated_source(
         self, parameter: inspect.Parameter
     ) -> tuple[Callable[[Emission[Any]], Any], tuple[type[BaseEventContext], ...]] | None:
-        members = _members(self._resolved(parameter.annotation))
+        members = self.annotations.members(parameter.annotation)
         if members and all((typing.get_origin(m) or m) is Emission for m in members):
-            models = tuple(
-                model
-                for member in members
-                for argument in typing.get_args(member)
-                for model in _members(argument)
-                if _is_model(model)
-            )
+            named = [it for member in members for it in self.annotations.arguments(member)]
+            self._check_known(parameter, named)
+            models = tuple(filter(is_model, named))
             if not models:
                 return itself, ()
             self._check_models(parameter, models)
             return partial(typed_emission, models), ()
-        if members and all(map(_is_model, members)):
+        if members and all(map(is_model, members)):
             self._check_models(parameter, members)
             return partial(context_as, members), members
         return None
 
-    def _resolved(self, annotation: Any) -> Any:
-        if not isinstance(annotation, str):
-            return annotation
-        # Names mean what they mean where the handler was written. A model that is defined
-        # inside a function is no global there, so the signal's own is offered besides.
-        scope = getattr(_function_behind(self.handler), "__globals__", {})
-        # Nor are names that are imported for type checkers only; ours are offered too.
-        own: dict[str, Any] = {
-            "Emission": Emission,
-            "BaseEventContext": BaseEventContext,
-            **{sequence.__name__: sequence for sequence in (Sequence, Collection, Iterable)},
-        }
-        if self.model is not None:
-            own[self.model.__name__] = self.model
-        try:
-            return eval(annotation, {}, ChainMap(scope, own))  # noqa: S307  # the author's own annotation, as typing.get_type_hints evaluates it
-        except Exception:  # noqa: BLE001  # any name may be missing; then it is no annotation of ours
-            return annotation
+    def _check_known(self, parameter: inspect.Parameter, named: list[Any]) -> None:
+        if any(map(is_unknown, named)):
+            model = "BaseEventContext" if self.model is None else type_name(self.model)
+            raise self._refused(
+                f"takes an Emission in '{parameter.name}' of a model that cannot be found: import "
+                f"it where the handler is, not for type checkers only, or write Emission[{model}]"
+            )
 
     def _check_models(
         self, parameter: inspect.Parameter, models: tuple[type[BaseEventContext], ...]
@@ -273,7 +327,9 @@ class _Reader:
                     f"takes one model in '{parameter.name}', but is for many events: annotate it "
                     f"with {self._written('BaseEventContext')} or {self._written('Emission')}"
                 )
-        elif self.model is not None and not issubclass(self.model, models):
+        elif self.model is not None and not any(
+            issubclass(known, models) for known in (self.model, *self.replaced)
+        ):
             wanted = " or ".join(type_name(model) for model in models)
             raise self._refused(
                 f"takes {wanted} in '{parameter.name}', but {self.event} carries "
@@ -311,7 +367,7 @@ class _Reader:
         fields = list(self.model.model_fields)
         near = get_close_matches(parameter.name, fields, 1)
         name = type_name(self.model)
-        if any(map(_is_list, _members(self._resolved(parameter.annotation)))):
+        if any(map(is_list, self.annotations.members(parameter.annotation))):
             fix = f"to take lists, give the option batch=Batch(); for single ones write {name}"
         elif near:
             fix = f"did you mean '{near[0]}'?"
@@ -336,35 +392,28 @@ class _Reader:
         )
 
 
-def _function_behind(handler: Any) -> Any:
-    """Return the function that runs when `handler` is called, through partials and wrappers."""
-    while isinstance(handler, partial):
-        handler = handler.func
-    if inspect.isclass(handler):
-        return handler.__init__
-    if not inspect.isroutine(handler):
-        handler = type(handler).__call__
-    return inspect.unwrap(getattr(handler, "__func__", handler))
+def _signature(handler: Any) -> inspect.Signature:
+    """Return the signature of a handler, whose annotations may name what does not exist."""
+    if type(handler) not in (types.FunctionType, types.MethodType):
+        handler = _called(handler)
+    try:
+        return inspect.signature(undispatched(handler), **_LENIENTLY)
+    except (TypeError, ValueError):
+        # Newer Pythons read some signature of a proxy.
+        if type(handler) is weakref.CallableProxyType:  # pragma: no branch
+            return inspect.signature(handler.__call__)  # pragma: no cover
+        if not is_mock(handler):
+            raise
+        kind: Any = type(handler)
+        return inspect.signature(kind.__call__.__get__(handler))
 
 
-def _members(annotation: Any) -> tuple[Any, ...]:
-    """Return what an annotation allows, without None: the members of a union, or itself."""
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _members(typing.get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        return tuple(m for part in typing.get_args(annotation) for m in _members(part))
-    if isinstance(annotation, typing.TypeVar):
-        return _members(annotation.__bound__)
-    if hasattr(annotation, "__value__"):  # an alias made by the `type` statement
-        return _members(annotation.__value__)
-    return () if annotation in (None, types.NoneType) else (annotation,)
-
-
-def _is_list(annotation: Any) -> bool:
-    """Tell whether an annotation is `list[...]`, or `Sequence[...]` and the like."""
-    origin = typing.get_origin(annotation)
-    return isinstance(origin, type) and issubclass(list, origin)
+def _called(handler: Any) -> Any:
+    """Return what is called in the place of an object whose `__call__` is no plain method."""
+    call = inspect.getattr_static(type(handler), "__call__", None)
+    if type(call) in (types.FunctionType, types.WrapperDescriptorType):
+        return handler
+    return call.__get__(handler, type(handler)) if hasattr(call, "__get__") else call
 
 
 def _may_be_list(annotation: Any) -> bool:
@@ -376,7 +425,3 @@ def _may_be_list(annotation: Any) -> bool:
         return issubclass(list, kind)
     except TypeError:  # a protocol that cannot be asked
         return True
-
-
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseEventContext)

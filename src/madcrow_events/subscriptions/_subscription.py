@@ -13,17 +13,20 @@ from itertools import count
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.subscriptions._identity import identity_key, sender_key
+from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
+from madcrow_events.subscriptions._plan import STALE, Plans
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from typing import Self
 
+    from madcrow_events._executions import Execution
     from madcrow_events.batches import Batch
     from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions._call_specs import Shape
@@ -38,24 +41,35 @@ class _WeakMethod:
     reference to watch, and not two that may die in either order.
     """
 
-    __slots__ = ("_function", "_owner")
+    __slots__ = ("_bind", "_owner", "_source")
 
-    def __init__(self, method: types.MethodType, callback: Callable[[Any], None]) -> None:
-        self._owner = weakref.ref(method.__self__, callback)
-        self._function = method.__func__
+    def __init__(self, binding: Binding, callback: Callable[[Any], None]) -> None:
+        self._owner = weakref.ref(binding.owner, callback)
+        self._source = binding.source
+        self._bind = binding.bind
 
-    def __call__(self) -> types.MethodType | None:
+    def __call__(self) -> Any:
         owner = self._owner()
-        return None if owner is None else types.MethodType(self._function, owner)
+        return None if owner is None else self._bind(self._source, owner)
 
 
-def _weak_reference(thing: Any, callback: Callable[[Any], None]) -> Any:
+def _weak_reference(thing: Any, binding: Binding | None, callback: Callable[[Any], None]) -> Any:
     """Return a weak reference, or None where `thing` does not allow one."""
-    make: Any = _WeakMethod if isinstance(thing, types.MethodType) else weakref.ref
     try:
-        return make(thing, callback)
+        if binding is None:
+            return weakref.ref(thing, callback)
+        return _WeakMethod(binding, callback)
     except TypeError:
         return None
+
+
+class _NotCalled(partial[Any]):
+    """Stands for a handler, so that its arguments are made, and it is not called."""
+
+    __slots__ = ()
+
+    def __call__(self, /, *_arguments: Any, **_keywords: Any) -> None:
+        """Do nothing."""
 
 
 _order = count()
@@ -69,11 +83,13 @@ def next_order() -> int:
 class SubscriptionHolder(Protocol):
     """What a subscription was entered in."""
 
+    plans: Plans
+
     def leave_note(self, subscription: Any, /) -> None:
         """Take note, without waiting, that a subscription has ended."""
 
 
-class Subscription:
+class Subscription(Unique):
     """One handler's connection to one signal (H3).
 
     Cancel it, or use it in a `with` block, which cancels it at the end.
@@ -85,6 +101,7 @@ class Subscription:
         when: the predicate that decides on each emission, or None.
         timeout: after how many seconds an async handler is cancelled, or None.
         background: whether the handler runs later, out of the emitter's way.
+        id: its own name within its event or pattern, or None.
         batch: the limits of the batches that the handler takes, or None.
     """
 
@@ -92,6 +109,7 @@ class Subscription:
         "__weakref__",
         "_active",
         "_connected",
+        "_execution",
         "_handler",
         "_handler_is_weak",
         "_handler_key",
@@ -107,11 +125,14 @@ class Subscription:
         "background",
         "batch",
         "event",
+        "id",
         "once",
         "priority",
         "timeout",
         "when",
     )
+
+    _instead_of_pickling = "subscribe its handler there"
 
     def __init__(
         self,
@@ -133,6 +154,8 @@ class Subscription:
         self._shape = shape
         self._connected = connected
         self._origin: object = None
+        self._execution: Execution | None = None
+        self.id: str | None = options.get("id")
         self.priority: int = options.get("priority", 0)
         self.once: bool = options.get("once", False)
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
@@ -153,8 +176,9 @@ class Subscription:
 
     def _hold_handler(self, handler: Any, *, weak: bool | None) -> None:
         reference = None
-        if weak or (weak is None and isinstance(handler, types.MethodType)):
-            reference = _weak_reference(handler, _leave_note(self))
+        binding = None if weak is False else binding_of(handler)
+        if weak or (binding is not None and binding.is_of_instance):
+            reference = _weak_reference(handler, binding, _leave_note(self))
             if reference is None and weak:
                 raise InvalidOptionError(
                     f"{handler_name(handler)} cannot be held weakly: leave out weak=True",
@@ -169,8 +193,9 @@ class Subscription:
             self._sender_key: Hashable = ANY
         else:
             self._sender_key = sender_key(sender)
-            if not isinstance(self._sender_key, tuple) or isinstance(sender, types.MethodType):
-                reference = _weak_reference(sender, _leave_note(self))
+            binding = binding_of(sender) if type(sender) is types.MethodType else None
+            if binding is not None or not isinstance(self._sender_key, tuple):
+                reference = _weak_reference(sender, binding, _leave_note(self))
         self._sender_is_weak = reference is not None
         self._sender: Any = sender if reference is None else reference
 
@@ -215,7 +240,9 @@ class Subscription:
 
     def cancel(self) -> None:
         """End it; doing so again is no error. Never waits, so finalizers may call it."""
+        # Two plain stores, between which nothing interrupts: no plan has an ended subscription.
         self._active = False
+        self._holder.plans = STALE
         self._holder.leave_note(self)
 
     def __enter__(self) -> Self:
@@ -226,10 +253,15 @@ class Subscription:
         """Cancel it."""
         self.cancel()
 
+    @property
+    def name(self) -> str:
+        """How logs and metrics name the handler: by its `id`, or by the function's dotted name."""
+        return self.id or handler_name(self.handler)
+
     def __repr__(self) -> str:
         """Name the handler and the event."""
         state = "" if self.active else " (ended)"
-        return f"<Subscription {handler_name(self.handler)} on {self.event}{state}>"
+        return f"<Subscription {self.name} on {self.event}{state}>"
 
     @property
     def _runs_inline(self) -> bool:
@@ -258,7 +290,20 @@ class Subscription:
     def _admit(self, emission: Emission[Any]) -> Any:
         """Return the handler if this emission is for it, else None; claims a `once`."""
         handler = self._match(emission)
-        return handler if handler is not None and self._is_claimed() else None
+        if handler is None or self._ticket is None:
+            return handler
+        self._check_arguments(handler, emission)
+        return handler if self._is_claimed() else None
+
+    def _check_arguments(self, handler: Any, emission: Emission[Any]) -> None:
+        """Raise what the making of the arguments of a `once` does, which does not use it up.
+
+        Raises:
+            ContextTypeError: the emission carries another model.
+            ContextValidationError: the emission does not fit.
+        """
+        if (self._owner or self)._ticket:
+            self._shape.fit(_NotCalled(handler), emission)
 
     def _match(self, emission: Emission[Any]) -> Any:
         """Return the handler if it lives and its `when` agrees, else None."""
@@ -298,6 +343,7 @@ class Subscription:
             and self.timeout == other.timeout
             and self.background == other.background
             and self.batch == other.batch
+            and self.id == other.id
             and self._connected == other._connected
         )
 

@@ -9,31 +9,75 @@ finalizer is user code (F6).
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ContextDecorator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from typing_extensions import TypeVar
 
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._locks import Lock
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
-from madcrow_events.subscriptions._plan import NOBODY, Plan, Plans
+from madcrow_events.subscriptions._plan import NOBODY, STALE, Plan, Plans
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Hashable, Iterable
 
     from madcrow_events.subscriptions._subscription import Subscription
 
 
-__all__ = ["Recording", "SubscriptionTable", "check_same_options"]
+__all__ = [
+    "Mute",
+    "Recording",
+    "SubscriptionTable",
+    "check_same_handler",
+    "check_same_options",
+    "forget_id",
+]
 
 
-_muted: ContextVar[frozenset[object]] = ContextVar("madcrow_events.muted", default=frozenset())
-"""A token for each `muted` block of this context, and of those that it was copied from."""
+ReturnedT = TypeVar("ReturnedT")
+IdT = TypeVar("IdT")
+
+Muting: TypeAlias = "weakref.ref[Mute]"
+"""A `muted` block, held weakly: it is alive as long as its `with` goes on."""
+
+_muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", default=frozenset())
+"""The `muted` blocks of this context, and of those that it was copied from."""
+
+
+class Mute(ContextDecorator):
+    """A block in which the handlers of one signal are not called from its context."""
+
+    def __init__(self, table: SubscriptionTable) -> None:
+        self._table = table
+        self._muting: Muting = weakref.ref(self)
+
+    def _recreate_cm(self) -> Mute:
+        return Mute(self._table)  # for each call of a function that it decorates
+
+    def __enter__(self) -> None:
+        """Call nobody from now on."""
+        try:
+            self._table.mute(self._muting)
+        except BaseException:
+            self._table.unmute(self._muting)
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Call handlers again."""
+        try:
+            self._table.unmute(self._muting)
+        except BaseException:
+            self._table.unmute(self._muting)  # once more, for that was interrupted
+            raise
 
 
 class Recording(Protocol):
@@ -57,6 +101,7 @@ class SubscriptionTable:
         "_busy",
         "_by_sender",
         "_fakes",
+        "_ids",
         "_lock",
         "_mutes",
         "_notes",
@@ -67,90 +112,123 @@ class SubscriptionTable:
         self._renew_after_fork()
         renew_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
+        self._ids: dict[str, Subscription] = {}
         self._notes: deque[Subscription] = deque()
-        self._mutes: set[object] = set()
-        self._fakes: set[Recording] = set()
-        self.plans = Plans()
+        self._mutes: set[Muting] = set()
+        self._fakes: set[weakref.ref[Recording]] = set()
+        self.plans: Plans = STALE
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock."""
         # Re-entrant: a garbage collection under the lock may run a finalizer that subscribes.
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._busy = False
 
     # Changing
 
-    def add(self, subscription: Subscription) -> Subscription:
+    def add(
+        self, subscription: Subscription, replaced: Collection[Subscription] = ()
+    ) -> Subscription:
         """Enter a subscription, or return the equal one that is here already (H6).
 
+        Args:
+            subscription: the new one.
+            replaced: those in whose place it comes, and whose id it may have.
+
         Raises:
-            SubscriptionConflictError: the handler is here with other options.
+            SubscriptionConflictError: the handler is here with other options, or another has
+                its id.
         """
-        with self._exclusive() as dropped:
-            present = self._bucket(subscription).get(subscription._handler_key)
-            if present is None or not present.active:
-                dropped.append(present)
-                self._enter(subscription)
-                return subscription
-        check_same_options(present, subscription)
+        present = self._exclusively(self._add, subscription, replaced)
+        if present is not subscription:
+            check_same_handler(present, subscription)
+            check_same_options(present, subscription)
         return present
+
+    def _add(
+        self, dropped: list[Any], subscription: Subscription, replaced: Collection[Subscription]
+    ) -> Subscription:
+        present = self._present(subscription)
+        if present is not None and present.active:
+            return present
+        # A pattern's part has an id among patterns.
+        if subscription.id is not None and subscription._owner is None:
+            holder = self._ids.get(subscription.id)
+            if holder is not None and holder.active and holder not in replaced:
+                return holder
+        dropped.append(present)
+        self._enter(subscription)
+        return subscription
 
     def replace(self, subscription: Subscription) -> None:
         """Enter a subscription, in the place of one of the same handler and sender."""
-        with self._exclusive() as dropped:
-            replaced = self._bucket(subscription).get(subscription._handler_key)
-            if replaced is not None and replaced is not subscription:
-                replaced._active = False
-                dropped.append(replaced)
-            self._enter(subscription)
+        self._exclusively(self._replace, subscription)
+
+    def _replace(self, dropped: list[Any], subscription: Subscription) -> None:
+        replaced = self._present(subscription)
+        if replaced is not None and replaced is not subscription:
+            dropped.append(replaced)
+            replaced._active = False
+        self._enter(subscription)
 
     def leave_note(self, subscription: Subscription) -> None:
         """Take a subscription out: now if the lock is free, else with the next change."""
         self._notes.append(subscription)
-        self.plans = Plans()
         self._settle()
 
-    def _bucket(self, subscription: Subscription) -> dict[Hashable, Subscription]:
-        return self._by_sender.setdefault(subscription._sender_key, {})
+    def _present(self, subscription: Subscription) -> Subscription | None:
+        bucket = self._by_sender.get(subscription._sender_key)
+        return None if bucket is None else bucket.get(subscription._handler_key)
 
     def _enter(self, subscription: Subscription) -> None:
-        self._bucket(subscription)[subscription._handler_key] = subscription
+        bucket = self._by_sender.get(subscription._sender_key)
         subscription._activate()
-        self.plans = Plans()
+        if subscription.id is not None and subscription._owner is None:
+            self._ids[subscription.id] = subscription
+        # Nothing interrupts between an entry and the plain store that makes the plans stale.
+        if bucket is None:
+            self._by_sender[subscription._sender_key] = {subscription._handler_key: subscription}
+        else:
+            bucket[subscription._handler_key] = subscription
+        self.plans = STALE
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[list[Any]]:
-        """Hold the lock; yield a list of what is to be dropped after it."""
+    def _exclusively(self, change: Callable[..., ReturnedT], *arguments: Any) -> ReturnedT:
+        """Call `change(dropped, *arguments)` under the lock, and return what it returns.
+
+        What is put into `dropped` goes away after the lock was let go of.
+        """
         dropped: list[Any] = []
         with self._lock:
             nested, self._busy = self._busy, True
             try:
                 if not nested:
                     self._sweep(dropped)
-                yield dropped
+                returned = change(dropped, *arguments)
             finally:
                 self._busy = nested
         if not nested:
             self._settle()
+        return returned
 
     def _settle(self) -> None:
         """Act on notes that nobody else will act on."""
-        while self._notes and self._lock.acquire(blocking=False):
-            dropped: list[Any] = []
+        dropped: list[Any] = []
+        while self._notes and self._lock.run_if_free(partial(self._sweep_alone, dropped)):
+            if self._busy:
+                return
+            dropped.clear()
+
+    def _sweep_alone(self, dropped: list[Any]) -> None:
+        if not self._busy:
+            self._busy = True
             try:
-                if self._busy:
-                    return
-                self._busy = True
-                try:
-                    self._sweep(dropped)
-                finally:
-                    self._busy = False
+                self._sweep(dropped)
             finally:
-                self._lock.release()
+                self._busy = False
 
     def _sweep(self, dropped: list[Any]) -> None:
         while self._notes:
-            subscription = self._notes.popleft()
+            subscription = self._notes[0]
             dropped.append(subscription)
             bucket = self._by_sender.get(subscription._sender_key, {})
             # One that an isolated() block cancelled is active again after the block.
@@ -158,30 +236,34 @@ class SubscriptionTable:
                 del bucket[subscription._handler_key]
                 if not bucket:
                     del self._by_sender[subscription._sender_key]
+            if subscription.id is not None and not subscription.active:
+                forget_id(self._ids, subscription.id, subscription)
+            self._notes.popleft()  # last, for whoever is interrupted leaves it to the next
 
     # Reading. Copies are made by list(), during which nothing else can run.
 
     def live(self) -> list[Subscription]:
         """Return the active subscriptions in the order in which they came, without recorders."""
-        with self._exclusive():
-            found = [
-                entry
-                for bucket in list(self._by_sender.values())
-                for entry in list(bucket.values())
-            ]
+        found = self._exclusively(self._entries)
         active = (entry for entry in found if entry.active and entry.origin is not RECORDER)
         return sorted(active, key=lambda entry: entry._order)
 
+    def _entries(self, _dropped: list[Any]) -> list[Subscription]:
+        return [
+            entry for bucket in list(self._by_sender.values()) for entry in list(bucket.values())
+        ]
+
     def of_handler(self, handler: Any, sender: Any = ANY) -> list[Subscription]:
         """Return the active subscriptions of a handler; with `ANY`, those to all senders."""
-        key = identity_key(handler)
-        with self._exclusive():
-            if sender is ANY:
-                buckets = list(self._by_sender.values())
-            else:
-                buckets = [self._by_sender.get(sender_key(sender), {})]
-            found = [bucket[key] for bucket in buckets if key in bucket]
+        found = self._exclusively(self._of_handler, identity_key(handler), sender)
         return [entry for entry in found if entry.active]
+
+    def _of_handler(self, _dropped: list[Any], key: Hashable, sender: Any) -> list[Subscription]:
+        if sender is ANY:
+            buckets = list(self._by_sender.values())
+        else:
+            buckets = [self._by_sender.get(sender_key(sender), {})]
+        return [bucket[key] for bucket in buckets if key in bucket]
 
     def find(self, handler: Any, sender: Any) -> Subscription | None:
         """Return the active subscription of a handler to exactly this sender, or to `ANY`."""
@@ -211,64 +293,80 @@ class SubscriptionTable:
                 key = own
         plan = self.plans.by_sender.get(key)
         if plan is None:
-            plan = self._build(key)
+            plan = self._exclusively(self._build, key)
         if plan.bound_to is not None and not plan.bound_to._sender_is_alive:
             # That sender is gone, and this one has its id now (L2).
-            plan = self._build(ANY)
+            plan = self._exclusively(self._build, ANY)
         return plan
 
-    def _build(self, key: Hashable) -> Plan:
-        with self._exclusive():
-            # Taken before reading: a change that comes later replaces it.
-            plans = self.plans
-            entries = list(self._by_sender.get(ANY, {}).values())
-            if key is not ANY:
-                connected = {entry._handler_key for entry in entries if entry._connected}
-                entries += [
-                    entry
-                    for entry in list(self._by_sender.get(key, {}).values())
-                    if not (entry._connected and entry._handler_key in connected)
-                ]
-            if any(block.is_open for block in self._fakes):
-                entries = [entry for entry in entries if entry.origin is RECORDER]
-            plan = Plan(entry for entry in entries if entry.active)
-            plans.by_sender[key] = plan
-            if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
-                plans.everyone = plan
+    def _build(self, _dropped: list[Any], key: Hashable) -> Plan:
+        # Taken before reading: a change that comes later replaces it.
+        plans = self.plans
+        if plans is STALE:
+            plans = self.plans = Plans()
+        entries = list(self._by_sender.get(ANY, {}).values())
+        if key is not ANY:
+            connected = {entry._handler_key for entry in entries if entry._connected}
+            entries += [
+                entry
+                for entry in list(self._by_sender.get(key, {}).values())
+                if not (entry._connected and entry._handler_key in connected)
+            ]
+        # The block of one whose `with` was left by an interrupt, without its `__exit__`, is gone.
+        self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
+        if self._fakes:
+            entries = [entry for entry in entries if entry.origin is RECORDER]
+        plan = Plan(entry for entry in entries if entry.active)
+        plans.by_sender[key] = plan
+        if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
+            plans.everyone = plan
         return plan
 
     # Muting, faking and isolating
 
     def fake(self, block: Recording) -> None:
         """Call only recorders while a block is open; to be said again when it has ended."""
-        with self._exclusive():
+        self._exclusively(self._fake, block)
+
+    def _fake(self, _dropped: list[Any], block: Recording) -> None:
+        try:
             if block.is_open:
-                self._fakes.add(block)
+                self._fakes.add(weakref.ref(block, self._make_stale))
             else:
-                self._fakes.discard(block)
-            self.plans = Plans()
+                self._fakes.discard(weakref.ref(block))
+        finally:
+            self.plans = STALE
+
+    def _make_stale(self, _: object) -> None:
+        self.plans = STALE
 
     @property
     def is_muted(self) -> bool:
         """Whether the present context muted it, in a block that has not ended."""
-        return bool(self._mutes) and not self._mutes.isdisjoint(_muted.get())
+        return bool(self._mutes) and self._is_muted_here()
 
-    @contextmanager
-    def muted(self) -> Iterator[None]:
-        """Call nobody from this context until the block ends."""
-        token = object()
-        with self._exclusive():
-            self._mutes = {*self._mutes, token}
-            self.plans = Plans()
-        _muted.set(_muted.get() | {token})
+    def _is_muted_here(self) -> bool:
+        for mute in list(self._mutes):
+            if mute() is None:  # its `with` was left by an interrupt, without its `__exit__`
+                self.unmute(mute)
+        return not self._mutes.isdisjoint(_muted.get())
+
+    def mute(self, mute: Muting) -> None:
+        """Call nobody from this context from now on."""
         try:
-            yield
+            self._mutes.add(mute)
         finally:
-            # Set, not reset: a test fixture may end in another context than it began in.
-            _muted.set(_muted.get() - {token})
-            with self._exclusive():
-                self._mutes = self._mutes - {token}
-                self.plans = Plans()
+            self.plans = STALE
+        _muted.set(frozenset(it for it in _muted.get() if it() is not None) | {mute})
+
+    def unmute(self, mute: Muting) -> None:
+        """Call handlers again, unless another block mutes; doing so again is no error."""
+        try:
+            self._mutes.discard(mute)
+        finally:
+            self.plans = STALE
+        # Set, not reset: a test fixture may end in another context than it began in.
+        _muted.set(_muted.get() - {mute})
 
     def restore(self, subscriptions: Iterable[Subscription]) -> None:
         """Hold what `live` returned once, as far as it is alive, and nothing else."""
@@ -277,6 +375,31 @@ class SubscriptionTable:
         for subscription in subscriptions:
             if subscription._alive:
                 self.replace(subscription)
+
+
+def forget_id(ids: dict[IdT, Subscription], key: IdT, subscription: Subscription) -> None:
+    """Let others have the id of a subscription that has ended."""
+    if ids.get(key) is subscription:
+        del ids[key]
+
+
+def check_same_handler(present: Subscription, requested: Subscription) -> None:
+    """Refuse to give the id of one handler to another (H7).
+
+    Raises:
+        SubscriptionConflictError: the handlers or senders differ.
+    """
+    if (present._handler_key, present._sender_key) != (
+        requested._handler_key,
+        requested._sender_key,
+    ):
+        raise SubscriptionConflictError(
+            f"id '{requested.id}' of {present.event} is that of "
+            f"{handler_name(present.handler)}: give {handler_name(requested.handler)} another, "
+            "or cancel that subscription first",
+            event=present.event,
+            handler=present.handler,
+        )
 
 
 def check_same_options(present: Subscription, requested: Subscription) -> None:

@@ -70,13 +70,18 @@ def assert_plugin_works(
     by_event = _checked(examples if examples is not None else {})
     with madcrow_signals.isolated(empty=True) as signals:
         signals.signal(HANDLER_FAILED)  # which the recorder would leave behind
-        brought = {declared.name for declared in group._signals}
-        for event, example in by_event.items():
-            if event not in brought | set(signals):
-                model = type(example) if isinstance(example, BaseEventContext) else None
-                signals.signal(event, context=model)  # type: ignore[arg-type]  # None is the same as left out
+        _declare(group, by_event, signals)
         for _ in range(_TIMES):
             _try(group, by_event, signals)
+
+
+def _declare(group: HandlerGroup, by_event: dict[str, Example], signals: SignalRegistry) -> None:
+    """Declare the events of the examples that the group does not bring."""
+    brought = {declared.name for declared in group._signals}
+    for event, example in by_event.items():
+        if event not in brought | set(signals):
+            model = type(example) if isinstance(example, BaseEventContext) else None
+            signals.signal(event, context=model)  # type: ignore[arg-type]  # None is the same as left out
 
 
 def _refuse_others(group: HandlerGroup) -> None:

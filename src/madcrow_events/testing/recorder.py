@@ -33,6 +33,10 @@ __all__ = ["Recorder", "fake_events", "record_events"]
 
 _FIRST = sys.maxsize  # priority
 
+# How many emissions the message of a failed assertion lists, and characters of each value.
+_SHOWN = 100
+_SHOWN_LENGTH = 1000
+
 
 class Recorder(AbstractContextManager["Recorder"]):
     """The emissions of a registry, from every thread, task and dispatcher, while it is open.
@@ -73,15 +77,20 @@ class Recorder(AbstractContextManager["Recorder"]):
         for pattern in self._patterns:
             if "*" not in pattern:
                 self._signals.resolve(pattern)
+        try:
+            self._begin()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def _begin(self) -> None:
         self._has_begun = self.is_open = True
         for pattern in self._patterns:
             self._subscriptions.append(
-                self._signals._subscribe(
-                    pattern, self._record, {"priority": _FIRST, "weak": False}, RECORDER
-                )
+                self._signals._subscribe(pattern, self._record, {"priority": _FIRST}, RECORDER)
             )
         self._signals._record(self)
-        return self
 
     async def __aenter__(self) -> Self:
         """Begin to record."""
@@ -98,9 +107,17 @@ class Recorder(AbstractContextManager["Recorder"]):
     def close(self) -> None:
         """Stop recording; doing so again is no error."""
         self.is_open = False
+        try:
+            self._end()
+        except BaseException:
+            self._end()  # once more, for that was interrupted
+            raise
+
+    def _end(self) -> None:
         self._signals._record(self)
-        while self._subscriptions:
-            self._subscriptions.pop().cancel()
+        for subscription in self._subscriptions:
+            subscription.cancel()
+        self._subscriptions.clear()
 
     def _is_faked(self, event: str, /) -> bool:
         return not self._calls_handlers and self._matches(event)
@@ -149,7 +166,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         Raises:
             AssertionError: it was not; the message shows what was emitted instead. Or it is
                 none of the events that are recorded.
-            UnknownEventError: no such event is declared.
+            UnknownEventError: no such event is declared, or the signal is of another registry.
             InvalidOptionError: `times` is no positive number.
         """
         if times is not None and (type(times) is not int or times < 1):
@@ -292,6 +309,8 @@ class Recorder(AbstractContextManager["Recorder"]):
                 "where is a predicate over the context, such as lambda order: order['total'] > 3",
                 option="where",
             )
+        if isinstance(event, EventSignal):
+            self._signals.resolve(event)
         name = _name_of(event)
         found = [emission for emission in self.emissions if emission.event == name]
         self._refuse_what_always_holds(name, found, fields)
@@ -324,7 +343,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         emissions = self.emissions
         if not emissions:
             return "Nothing was emitted."
-        return "\n  ".join(["Emitted, in this order:", *map(shown, emissions)])
+        lines = [shown(emission) for emission in emissions[:_SHOWN]]
+        if len(emissions) > _SHOWN:
+            lines.append(f"... and {len(emissions) - _SHOWN} more")
+        return "\n  ".join(["Emitted, in this order:", *lines])
 
 
 def _name_of(event: str | EventSignal[Any]) -> str:
@@ -369,9 +391,10 @@ def shown(emission: Emission[Any]) -> str:
 
 def _shown_value(name: str, value: object) -> str:
     try:
-        return f"{name}={value!r}"
+        text = repr(value)
     except Exception:  # noqa: BLE001  # what cannot be shown must not hide what failed
         return f"{name}=<{type_name(type(value))} without a repr>"
+    return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 
 
 def record_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from madcrow_events import (
-    Deferral,
     Emission,
     EventDispatcher,
     EventSignal,
@@ -22,7 +21,7 @@ from madcrow_events import (
     event_scope,
 )
 from support.blocks import LONG
-from support.inside import current_frame
+from support.inside import Held, current_frame
 from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -245,17 +244,17 @@ async def test_an_emission_that_another_thread_flushes_at_once_is_not_begun_twic
     signals.subscribe(
         signal, handler_async if kind == "async" else handler, background=kind == "background"
     )
-    hold = Deferral._hold
+    hold = Held._hold
 
-    def hold_then_flush(deferral: Deferral, *arguments: Any, **options: Any) -> bool:
-        held = hold(deferral, *arguments, **options)
-        thread = threading.Thread(target=deferral.flush)
+    def hold_then_flush(frame: Any, *arguments: Any, **options: Any) -> bool:
+        held = hold(frame, *arguments, **options)
+        thread = threading.Thread(target=frame.flush)
         thread.start()
         thread.join()
         return held
 
     with dispatcher.deferred():
-        monkeypatch.setattr(Deferral, "_hold", hold_then_flush)
+        monkeypatch.setattr(Held, "_hold", hold_then_flush)
         if awaits:
             await dispatcher.emit_async(signal)
         else:

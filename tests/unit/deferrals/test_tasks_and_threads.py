@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from madcrow_events import Deferral, Emission, EventDispatcher
+from madcrow_events import Emission, EventDispatcher
 from support.blocks import LONG, Failed, Way, in_every_way
+from support.inside import Held
 from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -174,14 +175,14 @@ async def test_a_block_that_closes_while_a_nested_one_hands_over_loses_nothing(
     await inner.__aenter__()
     for number in range(3):
         await way.emit(dispatcher, "thing_happened", number=number)
-    take = Deferral._next
+    take = Held._take
 
-    def close_then_take(self: Deferral) -> Emission[Any] | None:
-        if self is inner.deferral and len(self._held) == 2:
+    def close_then_take(self: Any, taken: Any) -> bool:
+        if self is inner.deferral._frame and len(self.held) == 2:
             outer.deferral.__exit__(None, None, None)
-        return take(self)
+        return take(self, taken)
 
-    monkeypatch.setattr(Deferral, "_next", close_then_take)
+    monkeypatch.setattr(Held, "_take", close_then_take)
     await inner.__aexit__(None, None, None)
     assert heard == []
     assert outermost.deferral.pending == 3
@@ -204,11 +205,11 @@ def test_an_emission_that_comes_while_the_block_closes_goes_out_once(
 
         def append(self, emission: Emission[Any]) -> None:
             super().append(emission)
-            deferral._open = False
+            deferral._frame.is_open = False
             if taken_along:
                 deferral.flush()
 
-    deferral._held = Closing()
+    deferral._frame.held = Closing()
     with deferral:
         emission = dispatcher.emit("thing_happened", number=1)
         assert heard == [1]

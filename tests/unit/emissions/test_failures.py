@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from madcrow_events import (
     Emission,
     EventDispatcher,
+    GenericEventContext,
     HandlerCancelledError,
     HandlerErrors,
     LoginEventContext,
@@ -139,6 +141,94 @@ async def test_a_raising_dispatcher_raises_after_all_ran(way: Way) -> None:
     assert calls == ["ran", "ran"]
     assert way.dispatcher.on_error == "log"
     assert current_event() is None
+
+
+def runs_out() -> None:
+    next(iter(()))
+
+
+async def runs_out_later() -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.mark.guarantee("F2")
+def test_emit_raises_a_stop_iteration_as_it_is(dispatcher: EventDispatcher) -> None:
+    dispatcher.signals.signal("thing_happened").subscribe(runs_out)
+    with pytest.raises(StopIteration):
+        dispatcher.with_options(on_error="raise").emit("thing_happened")
+    with pytest.raises(StopIteration):
+        dispatcher.emit("thing_happened").raise_for_failures()
+
+
+@pytest.mark.guarantee("F2")
+@pytest.mark.parametrize("typed", [False, True])
+@pytest.mark.parametrize("handlers", [[runs_out], [runs_out, runs_out_later]])
+async def test_where_none_can_be_raised_it_comes_in_a_group_that_names_its_handler(
+    dispatcher: EventDispatcher, handlers: list[Any], typed: bool
+) -> None:
+    signal = dispatcher.signals.signal("user_logged_in", context=LoginEventContext)
+    for handler in handlers:
+        signal.subscribe(handler)
+    raising = dispatcher.with_options(on_error="raise")
+    context = LoginEventContext(user_id=1, email="e")
+    with pytest.raises(HandlerErrors, match=r"runs_out .*StopIteration.* a coroutine") as caught:
+        if typed:
+            await raising.emit_typed_async(signal, context)
+        else:
+            await raising.emit_async(signal, user_id=1, email="e")
+    assert [type(error) for error in caught.value.exceptions] == [StopIteration]
+    assert caught.value.event == "user_logged_in"
+
+
+@pytest.mark.guarantee("F2")
+@pytest.mark.parametrize("way", ["raise_for_failures", "emit", "emit_typed"])
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+async def test_what_is_raised_of_an_emission_passes_through_its_caller(
+    dispatcher: EventDispatcher, error: type[Exception], way: str
+) -> None:
+    """Each of these would replace the one or the other by a `RuntimeError` that tells nothing."""
+
+    def failing() -> None:
+        raise error
+
+    async def coroutine() -> None:
+        raises()
+
+    def generator() -> Any:
+        yield raises()
+
+    async def async_generator() -> Any:
+        yield raises()
+
+    dispatcher.signals.signal("thing_happened").subscribe(failing)
+    raising = dispatcher.with_options(on_error="raise")
+    raises: Any = {
+        "raise_for_failures": dispatcher.emit("thing_happened").raise_for_failures,
+        "emit": partial(raising.emit, "thing_happened"),
+        "emit_typed": partial(
+            raising.emit_typed, "thing_happened", GenericEventContext(event_type="thing_happened")
+        ),
+    }[way]
+    expected = HandlerErrors if error is StopIteration else StopAsyncIteration
+    with pytest.raises(expected):
+        await coroutine()
+    with pytest.raises(expected):
+        list(generator())
+    with pytest.raises(HandlerErrors, match="async generator"):
+        await anext(async_generator())
+
+
+@pytest.mark.guarantee("F2")
+def test_so_it_is_at_the_end_of_a_block(dispatcher: EventDispatcher) -> None:
+    def generator() -> Any:
+        with raising.deferred():
+            raising.emit("thing_happened")
+            yield
+
+    dispatcher.signals.signal("thing_happened").subscribe(runs_out)
+    raising = dispatcher.with_options(on_error="raise")
+    with pytest.raises(HandlerErrors, match="a generator"):
+        list(generator())
 
 
 @pytest.mark.guarantee("F3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -157,3 +158,56 @@ def test_the_least_recently_used_user_is_forgotten_first() -> None:
     assert len(sessions) == MAX_SUBJECTS
     assert session_of(0) is not None
     assert session_of(1) is None
+
+
+LONG = "\U0001f600" * 10_000
+
+
+@pytest.mark.guarantee("G2")
+def test_two_accounts_with_long_ids_are_two_and_are_kept_short() -> None:
+    handle_user_login(None, user_id=LONG + "a", email="a" + LONG)
+    handle_user_login(None, user_id=LONG + "b", email="b" + LONG)
+    handle_user_logout(None, user_id=LONG + "b", logout_reason=LONG)
+    first, second = session_of(LONG + "a"), session_of(LONG + "b")
+    assert first is not None
+    assert second is not None
+    assert first.is_open
+    assert not second.is_open
+    assert second.email == "b" + LONG[:319]
+    assert second.reason == LONG[:320]
+    kept_id = first.user_id
+    assert len(kept_id) < 400
+    assert session_of(kept_id) is None, "nobody can call himself by what is kept of another's id"
+    assert set(activity_snapshot().by_user) == set()
+    update_user_activity_metrics("seen", user_id=LONG + "a")
+    assert list(activity_snapshot().by_user) == [kept_id]
+    assert cleanup_user_session_data(None, user_id=LONG + "a") == first
+
+
+def test_an_account_whose_number_has_thousands_of_digits_has_a_session() -> None:
+    for user_id in (10**5000, -(10**5000), 10**5000 + 1):
+        assert handle_user_login(None, user_id=user_id).is_open
+    assert len(sessions) == 3
+    assert session_of(2**200) is None
+
+
+@pytest.mark.guarantee("G2")
+def test_of_one_user_twenty_events_are_counted() -> None:
+    for number in range(30):
+        for _ in range(2):
+            update_user_activity_metrics(f"event_{number}", user_id=1)
+    snapshot = activity_snapshot()
+    assert len(snapshot.by_event) == 30
+    assert snapshot.by_user["1"] == {f"event_{number}": 2 for number in range(20)}
+
+
+@pytest.mark.parametrize(
+    "timestamp",
+    [datetime(1, 1, 1), 10**400, -(10**400)],  # noqa: DTZ001  # on purpose
+    ids=["the year 1", "400 digits", "400 digits before"],
+)
+def test_a_time_that_no_clock_shows_stands_for_now(timestamp: Any) -> None:
+    before = time.time()
+    opened = handle_user_login(None, user_id=1, timestamp=timestamp).opened_at
+    assert opened is not None
+    assert opened >= before

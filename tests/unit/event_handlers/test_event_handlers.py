@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import threading
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -188,3 +189,31 @@ def test_the_stores_of_a_forked_child_have_free_locks() -> None:
     finally:
         finish.set()
         thread.join()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        datetime(1, 1, 1),  # noqa: DTZ001  # nobody checks a loose emission
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))),
+        datetime(9999, 12, 31, tzinfo=timezone(-timedelta(hours=14))),
+        10**400,
+        -(10**400),
+    ],
+    ids=repr,
+)
+def test_a_moment_that_no_clock_shows_makes_no_handler_fail(moment: object) -> None:
+    """Nor does a number that no float can hold."""
+    signals = SignalRegistry()
+    for name, signal in madcrow_signals.items():
+        signals.signal(name, context=signal.context_model)  # type: ignore[arg-type]
+    for group in ALL_GROUPS:
+        group.register(signals)
+    dispatcher = EventDispatcher(signals)
+    account = {"user_id": 10**400, "email": "a@b.c", "timestamp": moment}
+    for event in ("user_logged_in", "user_logged_out", "session_expired", "user_registered"):
+        assert dispatcher.emit(event, session_duration=10**400, **account).ok
+    assert dispatcher.emit("login_failed", failure_reason="x", **account).ok
+    assert dispatcher.emit("system_startup", process_id=10**400, timestamp=moment).ok
+    assert dispatcher.emit("system_shutdown", uptime=10**400, timestamp=moment).ok

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from madcrow_events import madcrow_signals
-from madcrow_events.plugins import check_plugins
+from madcrow_events.plugins import check_plugins, load_plugins
 from support.inside import check_here
 from support.plugins import GOOD, Install
 
@@ -67,3 +67,59 @@ def test_a_check_knows_no_event_of_the_application(install: Install) -> None:
     install("ours", f"{listens}group.on('order_placed')(lambda total: None)")
     (report,) = check_plugins()
     assert report.ok, report
+
+
+@pytest.mark.guarantee("P3")
+def test_a_check_finds_what_a_load_finds(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whatever else `sys.path` holds: folders as objects, which imports pass over, say."""
+    install("ours", GOOD)
+    elsewhere = tmp_path / "elsewhere"
+    folder = elsewhere / "theirs-1.0.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_text("[madcrow_events.handlers]\nx = theirs:group\n")
+    monkeypatch.setattr(sys, "path", [elsewhere, b"nowhere", *sys.path])
+    reports = {report.name: report.status for report in check_plugins(timeout=60)}
+    assert reports == {"ours:ours": "loaded", "theirs:x": "failed"}
+    with madcrow_signals.isolated():
+        assert reports == {report.name: report.status for report in load_plugins()}
+
+
+@pytest.mark.guarantee("P3")
+@pytest.mark.parametrize(
+    ("attribute", "value", "reason"),
+    [
+        ("frozen", True, "this program is frozen, and would start itself again"),
+        ("frozen", "macosx_app", "this program is frozen, and would start itself again"),
+        ("executable", None, "sys.executable names no Python"),
+        ("executable", "", "sys.executable names no Python"),
+        ("executable", "/nowhere/python", "sys.executable cannot be started (FileNotFoundError)"),
+    ],
+)
+def test_no_other_program_is_started_where_there_is_no_python(
+    install: Install,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    attribute: str,
+    value: object,
+    reason: str,
+) -> None:
+    """As in a frozen program, whose `sys.executable` is itself: each plugin is refused with why."""
+    install("fails", "1 / 0")
+    install("lacks", GOOD, requires="absent-thing")
+    application = tmp_path / "application"
+    application.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    application.chmod(0o755)
+    if attribute == "frozen":
+        monkeypatch.setattr(sys, "executable", str(application))
+    monkeypatch.setattr(sys, attribute, value, raising=False)
+    fails, lacks = check_plugins()
+    assert not (tmp_path / "started").exists()
+    assert fails.status == lacks.status == "refused"
+    assert fails.reason == (
+        f"it cannot be checked in a process of its own, for {reason}: see what load_plugins() says"
+    )
+    assert "it requires what is not installed" in lacks.reason
+    assert not sys.modules.keys() & {"fails", "lacks"}

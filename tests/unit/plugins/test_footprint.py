@@ -304,3 +304,103 @@ def test_an_event_that_another_plugin_declares_too_stays(
     signals.unsubscribe("good.happened", sys.modules["theirs"].note)
     assert unload_plugin("ours", signals=signals)
     assert "good.happened" in signals
+
+
+SHARED = {
+    "a folder": None,
+    "pkgutil": "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n",
+    "pkg_resources": """
+        try:
+            __import__("pkg_resources").declare_namespace(__name__)
+        except ImportError:
+            from pkgutil import extend_path
+            __path__ = extend_path(__path__, __name__)
+        """,
+}
+
+
+@pytest.mark.guarantee("P3")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("shared", SHARED)
+@pytest.mark.parametrize(
+    "module", ["bigcorp.alerts", "bigcorp.alerts.plugin", "bigcorp.apps.alerts", "bigcorp.apps.a.b"]
+)
+@pytest.mark.parametrize("imported", ["", "bigcorp", "bigcorp.core"])
+def test_what_others_in_a_namespace_do_is_not_the_plugins(
+    install: Install, tmp_path: Path, shared: str, module: str, imported: str
+) -> None:
+    """Neither what fails with the plugin, nor what is unloaded with it."""
+    library = """
+        from madcrow_events import LoginEventContext, madcrow_signals, on_event
+        class Kept(LoginEventContext): pass
+        kept = madcrow_signals.signal("books.kept", context=Kept)
+        @on_event("user_logged_in")
+        def keep_books(sender, **context): pass
+        """
+    plugin = """
+        from madcrow_events import HandlerGroup
+        import bigcorp.core
+        group = HandlerGroup("alerts")
+        @group.on("user_logged_in")
+        def alert(): pass
+        FAILURE
+        """
+    folder = tmp_path.joinpath(*module.split("."))
+    folder.mkdir(parents=True)
+    (tmp_path / "bigcorp" / "core.py").write_text(textwrap.dedent(library))
+    for package in [it for it in folder.relative_to(tmp_path).parents if it.parts]:
+        if package.name in ("bigcorp", "apps") and SHARED[shared] is not None:
+            (tmp_path / package / "__init__.py").write_text(textwrap.dedent(SHARED[shared] or ""))
+        elif package.name not in ("bigcorp", "apps"):
+            (tmp_path / package / "__init__.py").touch()
+    source = textwrap.dedent(plugin)
+    (folder / "__init__.py").write_text(source.replace("FAILURE", "1 / 0"))
+    install("bigcorp-alerts", "", value=f"{module}:group")
+    if imported:
+        importlib.import_module(imported)
+    assert load_plugins()[0].status == "failed"
+    assert [it.handler.__name__ for it in madcrow_signals.subscriptions] == ["keep_books"]
+    assert "books.kept" in madcrow_signals
+    (folder / "__init__.py").write_text(source.replace("FAILURE", ""))
+    (report,) = load_plugins()
+    assert report.ok, report
+    assert report.signals == ()
+    assert unload_plugin("bigcorp-alerts")
+    assert [it.handler.__name__ for it in madcrow_signals.subscriptions] == ["keep_books"]
+    assert "books.kept" in madcrow_signals
+
+
+@pytest.mark.parametrize("shared", SHARED)
+def test_what_a_plugin_does_beside_its_group_in_a_namespace_is_its_own(
+    install: Install, tmp_path: Path, shared: str
+) -> None:
+    """In the modules of the package below the namespace."""
+    folder = tmp_path / "bigcorp" / "alerts"
+    folder.mkdir(parents=True)
+    if SHARED[shared] is not None:
+        (tmp_path / "bigcorp" / "__init__.py").write_text(textwrap.dedent(SHARED[shared] or ""))
+    (folder / "__init__.py").touch()
+    (folder / "extra.py").write_text(
+        "from madcrow_events import on_event\non_event('user_logged_in')(lambda: None)\n"
+    )
+    (folder / "plugin.py").write_text(f"import bigcorp.alerts.extra\n{textwrap.dedent(GOOD)}")
+    install("bigcorp-alerts", "", value="bigcorp.alerts.plugin:group")
+    (report,) = load_plugins()
+    assert report.status == "failed"
+    assert "is subscribed to user_logged_in outside of the plugin's group" in report.reason
+    assert not madcrow_signals.subscriptions
+
+
+def test_a_package_whose_code_cannot_be_read_is_the_plugins(
+    install: Install, tmp_path: Path
+) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "__init__.py").write_text(
+        "from madcrow_events import on_event\non_event('user_logged_in')(lambda: None)\n"
+    )
+    unreadable = "import odd\nodd.__spec__.loader = None\n"
+    (tmp_path / "odd" / "plugin.py").write_text(f"{unreadable}{textwrap.dedent(GOOD)}")
+    install("odd-one", "", value="odd.plugin:group")
+    (report,) = load_plugins()
+    assert report.status == "failed"
+    assert "is subscribed to user_logged_in outside of the plugin's group" in report.reason

@@ -8,10 +8,17 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 
-from madcrow_events import EventDispatcher, HandlerGroup, SignalRegistry
+from madcrow_events import (
+    EventDispatcher,
+    HandlerGroup,
+    LogoutEventContext,
+    SignalRegistry,
+)
 from madcrow_events.exceptions import InvalidOptionError, PluginError
 from madcrow_events.plugins import discover_plugins, load_plugins, unload_plugin
 from support.plugins import GOOD, Install
@@ -369,3 +376,80 @@ def test_text_in_an_error_of_this_packages_kinds_is_not_logged(
     assert "hunter2" in ours.reason
     assert "hunter2" not in caplog.text
     assert "madcrow_events_acme.py, line 1)" in acme.reason
+
+
+CLEARINGS: dict[str, Callable[[SignalRegistry], object]] = {
+    "clear_handlers": SignalRegistry.clear_handlers,
+    "cancel": lambda signals: [it.cancel() for it in signals.subscriptions],
+    "unregister": lambda signals: sys.modules["ours"].group.unregister(signals),
+    "forget": lambda signals: (signals.clear_handlers(), signals.clear()),
+}
+
+
+@pytest.mark.guarantee("P1")
+@pytest.mark.parametrize("how", CLEARINGS)
+@pytest.mark.parametrize("isolates", [False, True])
+def test_a_plugin_whose_handlers_were_all_removed_is_loaded_again(
+    install: Install,
+    signals: SignalRegistry,
+    dispatcher: EventDispatcher,
+    caplog: pytest.LogCaptureFixture,
+    how: str,
+    isolates: bool,
+) -> None:
+    """As a fixture of somebody's tests removes them; unloading takes them out as ever."""
+    install("ours", GOOD)
+    caplog.set_level("INFO")
+    reports = load_plugins(signals=signals)
+    for emitted in range(1, 4):
+        with signals.isolated() if isolates else nullcontext():
+            CLEARINGS[how](signals)
+            assert load_plugins(signals=signals) == reports
+            assert "its handlers had been removed, and are subscribed again" in caplog.text
+            dispatcher.emit("good.happened", n=1)
+            assert len(sys.modules["ours"].seen) == emitted
+    caplog.clear()
+    assert load_plugins(signals=signals) == reports
+    assert not caplog.records
+    assert len(signals.subscriptions) == 1
+    assert unload_plugin("ours", signals=signals)
+    assert not signals.subscriptions
+    assert "good.happened" not in signals
+
+
+def test_what_the_application_has_removed_of_a_plugin_stays_away(
+    install: Install, signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """One of several handlers, or one that was for one call."""
+    several = f"{textwrap.dedent(GOOD)}\n@group.on('good.happened')\ndef noisy(): 1 / 0\n"
+    install("several", several)
+    install(
+        "single",
+        GOOD.replace("good", "single").replace('ed")\n    def', 'ed", once=True)\n    def'),
+    )
+    load_plugins(signals=signals)
+    signals.unsubscribe("good.happened", sys.modules["several"].noisy)
+    for _ in range(2):
+        assert dispatcher.emit("good.happened").ok
+        dispatcher.emit("single.happened")
+        assert all(report.ok for report in load_plugins(signals=signals))
+    assert len(sys.modules["several"].seen) == 2
+    assert len(sys.modules["single"].seen) == 1
+
+
+def test_a_plugin_that_no_longer_fits_when_it_is_loaded_again_has_failed(
+    install: Install, signals: SignalRegistry
+) -> None:
+    """Until it fits."""
+    install("ours", f"{textwrap.dedent(CLASHING)}\ngroup.on('taken')(lambda: None)")
+    assert load_plugins(signals=signals)[0].ok
+    signals.clear_handlers()
+    signals.clear()
+    signals.signal("taken", context=LogoutEventContext)
+    (report,) = load_plugins(signals=signals)
+    assert report.status == "failed"
+    assert "SignalConflictError" in report.reason
+    assert not signals.subscriptions
+    signals.clear()
+    assert load_plugins(signals=signals)[0].ok
+    assert unload_plugin("ours", signals=signals)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import blinker
@@ -11,10 +12,17 @@ from madcrow_events import (
     BaseEventContext,
     EventDispatcher,
     EventSignal,
+    HandlerGroup,
     LogoutEventContext,
     SignalConflictError,
     SignalRegistry,
+    UnknownEventError,
+    madcrow_signals,
+    on_event,
+    register_handler,
+    unregister_handler,
 )
+from madcrow_events.testing import record_events
 from support.subscribers import OrderPlaced
 
 
@@ -86,3 +94,72 @@ def test_signals_and_registries_are_blinkers(
     assert signal.name == "thing_happened"
     assert "thing_happened" in repr(signal)
     assert not hasattr(signal, "_by_sender")
+
+
+class SpecialSignal(EventSignal[Any]):
+    pass
+
+
+@pytest.mark.guarantee("N9")
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda signals, foreign: EventDispatcher(signals).emit(foreign, order_id=1),
+        lambda signals, foreign: EventDispatcher(signals).emit_typed(foreign, PLACED),
+        lambda signals, foreign: asyncio.run(EventDispatcher(signals).emit_async(foreign)),
+        lambda signals, foreign: asyncio.run(
+            EventDispatcher(signals).emit_typed_async(foreign, PLACED)
+        ),
+        lambda signals, foreign: signals.subscribe(foreign, print),
+        lambda signals, foreign: signals.unsubscribe(foreign, print),
+        lambda signals, foreign: signals[foreign],
+        lambda signals, foreign: on_event(foreign, signals=signals),
+        lambda signals, foreign: register_handler(foreign, print, signals=signals),
+        lambda signals, foreign: unregister_handler(foreign, print, signals=signals),
+        lambda signals, foreign: recorded(signals, "assert_emitted", foreign),
+        lambda signals, foreign: recorded(signals, "assert_not_emitted", foreign),
+        lambda signals, foreign: recorded(signals, "assert_handled_by", foreign, print),
+        lambda signals, foreign: recorded(signals, "wait_for", foreign, 0.01),
+    ],
+)
+def test_a_signal_of_another_registry_is_an_error_that_names_both(use: Any) -> None:
+    """Its handlers are not those of the registry, though the name may be the same."""
+    own, other = SignalRegistry(), SignalRegistry()
+    for signals in (own, other):
+        signals.signal("order_placed", context=OrderPlaced)
+    with pytest.raises(UnknownEventError, match="order_placed") as caught:
+        use(own, other["order_placed"])
+    for signals in (own, other):
+        assert f"at {id(signals):#x}" in str(caught.value)
+    with pytest.raises(UnknownEventError, match="madcrow_signals"):
+        use(own, madcrow_signals["user_logged_in"])
+    assert not other["order_placed"].subscriptions
+
+
+PLACED = OrderPlaced(order_id=1)
+
+
+def recorded(signals: SignalRegistry, method: str, *arguments: Any) -> None:
+    with record_events(signals=signals) as recorder:
+        getattr(recorder, method)(*arguments)
+
+
+@pytest.mark.guarantee("N9")
+def test_a_group_takes_name_and_model_of_any_signal_and_a_signal_made_by_hand_belongs_to_all() -> (
+    None
+):
+    """A group may be registered in any registry, and a signal by hand belongs to none."""
+    own, other = SignalRegistry(), SignalRegistry()
+    foreign = other.signal("order_placed", context=OrderPlaced)
+    group = HandlerGroup("orders")
+    seen: list[str] = []
+    group.on(foreign)(lambda sender: seen.append("group"))
+    group.register(own)
+    dispatcher = EventDispatcher(own)
+    assert dispatcher.emit("order_placed", order_id=1).ok
+    by_hand: EventSignal[Any]
+    for by_hand in (EventSignal("by_hand"), SpecialSignal("by_hand")):
+        by_hand.subscribe(lambda: seen.append("by hand"))
+        own.subscribe(by_hand, lambda sender: seen.append(str(sender)))
+        assert dispatcher.emit(by_hand).ok
+    assert seen == ["group", *["by hand", "by_hand"] * 2]

@@ -280,6 +280,19 @@ def test_connected_to_leaves_an_earlier_connection_alone(signal: EventSignal[Any
 
 
 @pytest.mark.guarantee("N5")
+def test_muted_decorates_a_function_that_is_called_again_and_again(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    @signal.muted()
+    def emit_in_silence() -> tuple[Any, ...]:
+        return dispatcher.emit(signal).results
+
+    signal.subscribe(lambda: "heard")
+    assert [emit_in_silence(), emit_in_silence()] == [(), ()]
+    assert not signal.is_muted
+
+
+@pytest.mark.guarantee("N5")
 def test_muted_nests_and_mutes_send_and_emit(
     signal: EventSignal[Any], dispatcher: EventDispatcher
 ) -> None:
@@ -368,3 +381,20 @@ def test_a_send_async_that_is_never_finished_leaves_no_error(signal: EventSignal
     coroutine.close()
     assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CLOSED
     assert current_event() is None
+
+
+@pytest.mark.guarantee("N5")
+def test_tests_that_clear_a_signal_as_blinkers_do_leave_it_without_handlers(
+    signals: SignalRegistry, signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    signal.connect(lambda sender: "connected", weak=False)
+    signal.connect(lambda sender: "for one", sender=signal, weak=False)
+    signal.subscribe(lambda: "subscribed")
+    signals.subscribe("*", lambda: "by pattern")
+    signal._clear_state()
+    signal._clear_state()
+    assert not signal.receivers
+    assert signal.send(signal) == []
+    assert dispatcher.emit(signal).results == ()
+    signal.subscribe(lambda: "anew")
+    assert [value for _, value in signal.send()] == ["anew"]

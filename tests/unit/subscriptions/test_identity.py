@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import gc
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +18,7 @@ from madcrow_events import (
     register_handler,
 )
 from support.inside import senders_of, table_of
+from support.proxies import Unreadable, dead_proxy, decorator
 from support.subscribers import Collector, Sender, emitted
 
 
@@ -89,6 +93,125 @@ def test_bound_and_builtin_methods_are_recognised_again(signal: Any) -> None:
     assert signal.subscribe(senders.append) is not signal.subscribe([].append)
     assert signal.unsubscribe(collector.handle)
     assert signal.unsubscribe(senders.append)
+
+
+@decorator
+def passing_on(wrapped: Any, *arguments: Any, **keywords: Any) -> Any:
+    return wrapped(*arguments, **keywords)
+
+
+class Service:
+    def _on(self, kind: str, sender: Any) -> Any:
+        return self, kind
+
+    async def _on_awaited(self, sender: Any, kind: str) -> Any:
+        return self, kind
+
+    partial = functools.partialmethod(_on, "partial")
+    partial_awaited = functools.partialmethod(_on_awaited, kind="partial")
+
+    @functools.singledispatchmethod
+    def dispatched(self, sender: Any) -> Any:
+        return self, "dispatched"
+
+    @functools.singledispatchmethod
+    @classmethod
+    def dispatched_by_class(cls, sender: Any) -> Any:
+        return cls, "dispatched"
+
+    @functools.singledispatchmethod
+    @staticmethod
+    def dispatched_static(sender: Any) -> Any:
+        return "static", "dispatched"
+
+    @passing_on
+    @passing_on
+    def decorated(self, sender: Any) -> Any:
+        return self, "decorated"
+
+    @passing_on
+    @classmethod
+    def decorated_by_class(cls, sender: Any) -> Any:
+        return cls, "decorated"
+
+    @passing_on
+    @staticmethod
+    def decorated_static(sender: Any) -> Any:
+        return "static", "decorated"
+
+
+def in_a_loop(handler: Any) -> Callable[..., Any]:
+    return lambda sender: asyncio.run(handler(sender))
+
+
+MADE_ANEW: list[Callable[[Any], Any]] = [
+    lambda service: service.partial,
+    lambda service: service.partial_awaited,
+    lambda service: service.dispatched,
+    lambda service: service.dispatched_by_class,
+    lambda service: service.dispatched_static,
+    lambda service: service.decorated,
+    lambda service: service.decorated_by_class,
+    lambda service: service.decorated_static,
+]
+
+
+@pytest.mark.guarantee("H6")
+@pytest.mark.parametrize("access", MADE_ANEW)
+def test_a_method_that_each_access_makes_anew_is_recognised_again(
+    signal: Any, dispatcher: EventDispatcher, access: Any
+) -> None:
+    service = Service()
+    subscription = signal.subscribe(access(service))
+    assert signal.subscribe(access(service)) is subscription
+    emission = asyncio.run(dispatcher.emit_async("thing_happened"))
+    emission.raise_for_failures()
+    assert len(emission.results) == 1
+    assert signal.unsubscribe(access(service))
+    assert not subscription.active
+
+
+@pytest.mark.guarantee("L1")
+@pytest.mark.parametrize("access", MADE_ANEW)
+def test_a_connected_method_that_each_access_makes_anew_is_not_lost(
+    signal: Any, access: Any
+) -> None:
+    service = Service()
+    signal.connect(access(service))
+    gc.collect()
+    ((handler, _),) = signal.send("me", _async_wrapper=in_a_loop)
+    assert signal.subscriptions
+    signal.disconnect(handler)
+    assert not signal.subscriptions
+
+
+@pytest.mark.guarantee("H6")
+def test_a_static_method_is_the_function_that_its_class_gives(
+    signals: SignalRegistry, signal: Any
+) -> None:
+    class Handlers:
+        @signal.on()
+        @staticmethod
+        def handle(sender: Any, **context: Any) -> None: ...
+
+    assert signal.unsubscribe(Handlers.handle)
+    assert not signal.subscriptions
+
+
+@pytest.mark.guarantee("L2")
+@pytest.mark.parametrize("make", [dead_proxy, Unreadable])
+def test_a_sender_of_which_nothing_can_be_asked_stops_no_emission(
+    signal: Any, dispatcher: EventDispatcher, make: Any
+) -> None:
+    sender = make()
+    signal.subscribe(lambda: "all")
+    signal.subscribe(lambda: "another's", sender="another")
+    assert len(dispatcher.emit("thing_happened", sender).results) == 1
+    signal.subscribe(lambda: "mine", sender=sender)
+    assert emitted(dispatcher, sender) == ["all", "mine"]
+    assert signal.has_receivers_for(sender)
+    assert [value for _, value in signal.send(sender)] == ["all", "mine"]
+    assert emitted(dispatcher, make()) == ["all"]
 
 
 @pytest.mark.guarantee("L2")
@@ -185,6 +308,7 @@ def test_a_plan_of_a_dead_sender_is_not_followed(signal: Any) -> None:
     buckets = {key: dict(senders_of(signal)[key])}
     del sender
     senders_of(signal).update(buckets)
+    table_of(signal).plan_for(None)  # so that there are plans
     table_of(signal).plans.by_sender[key] = stale
 
     class Impostor:

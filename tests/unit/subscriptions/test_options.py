@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import threading
+from types import MethodType
 from typing import Any
 
 import pytest
 
-from madcrow_events import Emission, EventDispatcher, InvalidOptionError, user_logged_in
+from madcrow_events import (
+    BaseEventContext,
+    ContextValidationError,
+    Emission,
+    EventDispatcher,
+    InvalidOptionError,
+    SignalRegistry,
+    user_logged_in,
+)
 from support.outcomes import logged, values
 from support.ways import Way, in_every_way
 
@@ -112,6 +122,17 @@ async def test_a_method_goes_with_its_object_unless_it_is_held(way: Way) -> None
 
 @pytest.mark.guarantee("L1")
 @in_every_way
+async def test_a_method_of_a_class_does_not_go_with_the_class(way: Way) -> None:
+    """Nothing else may hold a class that a function made."""
+    owner = type(way.owner("kept"))
+    way.signal.subscribe(MethodType(owner.handle, owner))
+    del owner
+    gc.collect()
+    assert values(await way.emit()) == ["kept"]
+
+
+@pytest.mark.guarantee("L1")
+@in_every_way
 async def test_a_function_is_held_unless_it_is_not_to_be(way: Way) -> None:
     way.signal.subscribe(way.returning("held"))
     let_go = way.returning("let go")
@@ -192,7 +213,7 @@ def test_an_emission_that_began_before_the_claim_finds_once_claimed(
         ({"weak": "yes"}, "weak must be True, False or None"),
         (
             {"prority": 1},
-            "'prority': did you mean 'priority'. The options are background, batch, once",
+            "'prority': did you mean 'priority'. The options are background, batch, id, once",
         ),
     ],
 )
@@ -209,3 +230,82 @@ def test_an_async_when_is_refused(signal: Any) -> None:
 
     with pytest.raises(InvalidOptionError, match="plain function"):
         signal.subscribe(lambda: None, when=when)
+
+
+class Numbered(BaseEventContext):
+    number: int
+
+
+def by_model(context: Numbered) -> None:
+    """Take the context."""
+
+
+def by_any_model(context: BaseEventContext) -> None:
+    """Take the context of any event."""
+
+
+def by_emission(emission: Emission[Numbered]) -> None:
+    """Take the emission with the context."""
+
+
+def by_field(number: int, other: str) -> None:
+    """Take two fields."""
+
+
+async def awaited(context: Numbered) -> None:
+    """Take the context, and be awaited."""
+
+
+@pytest.mark.guarantee("H5")
+@pytest.mark.parametrize(
+    ("name", "handler"),
+    [
+        ("numbered", by_model),
+        ("numbered", by_emission),
+        ("numbered", by_field),
+        ("numbered", awaited),
+        ("num*", by_any_model),
+    ],
+)
+@pytest.mark.parametrize("how", ["inline", "background", "send"])
+def test_an_emission_that_does_not_fit_uses_no_once_up(
+    signals: SignalRegistry, dispatcher: EventDispatcher, name: str, handler: Any, how: str
+) -> None:
+    """It is the handler's failure, which names the handler; the next emission is its one."""
+    signal = signals.signal("numbered", context=None if handler is by_field else Numbered)
+    subscription = signals.subscribe(name, handler, once=True, background=how == "background")
+    misfit: dict[str, Any] = {"number": "none"} if handler is not by_field else {"number": 1}
+
+    def emit(**context: Any) -> Emission[Any]:
+        emission = asyncio.run(dispatcher.emit_async(signal, **context))
+        assert dispatcher.drain(5)
+        return emission
+
+    if how == "send":
+        with pytest.raises(ContextValidationError):
+            signal.send(_async_wrapper=lambda call: call, **misfit)
+    else:
+        (failure,) = emit(**misfit).failures
+        assert failure.handler is handler
+        assert isinstance(failure.exception, ContextValidationError)
+        if handler is by_field:
+            assert "by_field takes by name" in str(failure.exception)
+    assert subscription.active
+    assert emit(number=2, **({"other": "x"} if handler is by_field else {})).ok
+    assert not subscription.active
+
+
+@pytest.mark.guarantee("H5")
+def test_a_once_that_is_used_up_does_not_fail_for_what_does_not_fit(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """An emission that began before finds it claimed, and makes no arguments."""
+    signal = signals.signal("numbered", context=Numbered)
+
+    def first(number: Any) -> None:
+        if number == "none":
+            assert dispatcher.emit(signal, number=1).ok
+
+    signal.subscribe(first)
+    signal.subscribe(by_model, once=True)
+    assert dispatcher.emit(signal, number="none").ok

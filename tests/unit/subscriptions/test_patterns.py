@@ -210,7 +210,7 @@ def test_a_pattern_is_not_extended_under_the_registrys_lock(shop: SignalRegistry
         shop.signal("declared_meanwhile")
         reached.append(True)
 
-    with table._exclusive():
+    with table._lock:
         subscribing = threading.Thread(target=lambda: shop.subscribe("*", lambda: None))
         subscribing.start()
         subscribing.join(timeout=0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import sys
 import threading
 import weakref
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from madcrow_events import ANY, EventDispatcher, InvalidOptionError, SignalRegistry, Subscription
 from support.inside import leave_note, notes_of, renew_after_fork, senders_of, table_of
+from support.proxies import FunctionWrapper
 from support.subscribers import Collector, Sender, emitted
 
 
@@ -63,6 +65,63 @@ def test_a_method_goes_away_with_its_object(signal: Any, dispatcher: EventDispat
     assert not subscription.active
     assert subscription.handler is None
     assert not signal.subscriptions
+
+
+@pytest.mark.guarantee("L1")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "partial",
+        pytest.param(
+            "dispatched",
+            marks=pytest.mark.skipif(
+                sys.version_info[:2] == (3, 13), reason="Python 3.13 itself holds that object"
+            ),
+        ),
+        "decorated",
+    ],
+)
+def test_a_method_that_is_made_anew_goes_away_with_its_object(
+    signal: Any, dispatcher: EventDispatcher, name: str
+) -> None:
+    class Service:
+        def handle(self, kind: str = "none", sender: Any = None) -> Any:
+            return "called"
+
+        partial = functools.partialmethod(handle, "partial")
+        dispatched = functools.singledispatchmethod(lambda self, sender: "called")
+        decorated = FunctionWrapper(handle, lambda wrapped, **named: wrapped(**named))
+
+    service, other = Service(), Service()
+    subscription = signal.subscribe(getattr(service, name))
+    assert subscription.weak
+    assert signal.subscribe(getattr(other, name)) is not subscription
+    assert emitted(dispatcher) == ["called", "called"]
+    del service
+    gc.collect()
+    assert not subscription.active
+    assert emitted(dispatcher) == ["called"]
+
+
+@pytest.mark.guarantee("L1")
+def test_a_partialmethod_of_what_is_no_method_is_held(
+    signal: Any, dispatcher: EventDispatcher
+) -> None:
+    class Appender:
+        def __get__(self, instance: Any, owner: Any = None) -> Any:
+            return instance.seen.append
+
+    class Service:
+        def __init__(self) -> None:
+            self.seen: list[Any] = []
+
+        append = functools.partialmethod(Appender())
+
+    service = Service()
+    subscription = signal.subscribe(service.append)
+    assert not subscription.weak
+    emitted(dispatcher, "sender")
+    assert service.seen == ["sender"]
 
 
 @pytest.mark.guarantee("L1")
@@ -198,20 +257,25 @@ def test_no_lock_is_held_while_a_finalizer_runs(signal: Any) -> None:
 
 @pytest.mark.guarantee("N6")
 def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: Any) -> None:
-    subscription = signal.subscribe(lambda: None)
-    with table_of(signal)._exclusive():
+    def cancel_elsewhere(_dropped: object) -> None:
         thread = threading.Thread(target=subscription.cancel)
         thread.start()
         thread.join(timeout=5)
         assert not thread.is_alive()
         assert notes_of(signal)
-    assert not notes_of(signal)
-    assert not senders_of(signal)
-    again = signal.subscribe(lambda: None)
-    with table_of(signal)._exclusive():
+
+    def cancel_and_subscribe(_dropped: object) -> Subscription:
         again.cancel()
         nested = signal.subscribe(lambda: None)
         assert notes_of(signal)
+        return nested
+
+    subscription = signal.subscribe(lambda: None)
+    table_of(signal)._exclusively(cancel_elsewhere)
+    assert not notes_of(signal)
+    assert not senders_of(signal)
+    again = signal.subscribe(lambda: None)
+    nested = table_of(signal)._exclusively(cancel_and_subscribe)
     assert signal.subscriptions == (nested,)
     assert not notes_of(signal)
 
@@ -222,7 +286,7 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
     held, finish = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with signals._lock, table_of(signal)._exclusive():
+        with signals._lock, table_of(signal)._lock:
             held.set()
             finish.wait(5)
 

@@ -459,3 +459,20 @@ def test_failures_can_be_recorded_by_name(
     with record_events("handler_failed", "*", signals=signals) as events:
         dispatcher.emit("paid")
     assert [it.event for it in events.emissions] == ["paid", "handler_failed"]
+
+
+def test_a_failed_assertion_lists_the_first_hundred_emissions_and_the_beginning_of_long_values(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    signals.signal("paid")
+    signals.signal("refunded")
+    with record_events(signals=signals) as recorder:
+        for number in range(103):
+            dispatcher.emit("paid", number=number, note="n" * 100_000)
+    with pytest.raises(AssertionError) as caught:
+        recorder.assert_emitted("refunded")
+    lines = str(caught.value).splitlines()
+    assert lines[2].startswith("  paid(number=0, note='nnn")
+    assert lines[-2].startswith("  paid(number=99, note='nnn")
+    assert lines[-1] == "  ... and 3 more"
+    assert max(map(len, lines)) < 1100

@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple, TypeVar
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 from pydantic import BaseModel, ConfigDict, EmailStr, StringConstraints, ValidationError
-from sqlalchemy import delete, select, tuple_
+from sqlalchemy import delete, select, tuple_, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
@@ -326,17 +326,22 @@ class Accounts:
             address: where the visitor comes from.
 
         Raises:
-            Refused: the present password is wrong or was tried too often, or the next one does
-                not fit.
+            Refused: the present password is wrong, was tried too often or has just been replaced,
+                or the next one does not fit.
         """
         form = _checked(_NewPassword, password=new)
         with self._begin() as database:
             row = database.get_one(AccountRow, account.id)
         self._verify(row, row.email, current, address)
+        # The password may have been changed since it was compared: only that one is replaced.
+        change = (
+            update(AccountRow)
+            .where(AccountRow.id == account.id, AccountRow.password_hash == row.password_hash)
+            .values(password_hash=self._hasher.hash(form.password))
+        )
         with self._begin() as database:
-            database.get_one(AccountRow, account.id).password_hash = self._hasher.hash(
-                form.password
-            )
+            if not database.connection().execute(change).rowcount:
+                raise Refused(WRONG, 401)
             database.execute(delete(SessionRow).where(SessionRow.account_id == account.id))
         self._dispatcher.emit_typed(
             password_changed, PasswordChangedEventContext(user_id=account.id, email=account.email)

@@ -154,7 +154,9 @@ class EventsMiddleware:
                     await self.dispatcher.drain_async()
             await send(message)
 
-        await self.app(scope, receive_after_events, send_after_events)
+        # For async handlers of what is emitted in a thread: the application's loop is this one.
+        with self.dispatcher.bind_loop():
+            await self.app(scope, receive_after_events, send_after_events)
 
 
 def _who_asks(scope: Scope) -> ScopeFields:

@@ -22,7 +22,7 @@ from madcrow_events import (
     HandlerCancelledError,
 )
 from support.batches import HOUR, Kept, emit_numbers, handler_of, values_of
-from support.inside import backlog_of, calling_batches, keep_time
+from support.inside import backlog_of, calling_batches, keep_time, turn_of
 from support.waiting import LIMIT
 from support.ways import plain_and_async
 
@@ -77,16 +77,15 @@ def test_a_batch_whose_task_is_broken_off_has_failed_once(
     emissions = emit_numbers(dispatcher, 1, 2)
     backlog = backlog_of(dispatcher)
     (gathering,) = backlog.gatherings.values()
-    gathering._token.pop()
-    jobs = gathering._take()
+    turn = turn_of(gathering)
+    assert len(turn.take()) == 2
     broken: Any = Broken(OSError("broken"))
-    gathering._task_is_done(jobs, broken)
+    turn._task_is_done(broken)
     for emission in emissions:
         (failure,) = emission.failures
         assert isinstance(failure.exception, HandlerCancelledError)
         assert isinstance(failure.exception.__cause__, OSError)
-    gathering._token.pop()
-    gathering._task_is_done(jobs, broken)
+    turn._task_is_done(broken)
     assert len(emissions[0].failures) == 1
     assert dispatcher.drain(0)
     assert len(backlog.places) == 1000
@@ -108,15 +107,14 @@ def test_a_batch_that_is_closed_by_force_is_not_gone_on_with(
     signal.subscribe(handle, batch=Batch(3, HOUR))
     (emission,) = emit_numbers(dispatcher, 1)
     (gathering,) = backlog_of(dispatcher).gatherings.values()
-    gathering._token.pop()
-    jobs = gathering._take()
-    coroutine = calling_batches._call_async(jobs)
+    turn = turn_of(gathering)
+    coroutine = calling_batches._call_async(turn.take())
     contextvars.copy_context().run(coroutine.send, None)
     coroutine.close()
     assert emission.pending == 1
     assert emission.ok
     broken: Any = Broken(GeneratorExit())
-    gathering._task_is_done(jobs, broken)
+    turn._task_is_done(broken)
     assert not emission.ok
     assert dispatcher.drain(0)
 
@@ -124,9 +122,9 @@ def test_a_batch_that_is_closed_by_force_is_not_gone_on_with(
 def has_its_token(gathering: Any) -> bool:
     """Soon, that is: a drain waits for the contexts, and the token comes back a moment later."""
     deadline = time.monotonic() + LIMIT
-    while gathering._token != [None] and time.monotonic() < deadline:
+    while gathering.token != [None] and time.monotonic() < deadline:
         time.sleep(0.001)
-    return gathering._token == [None]
+    return gathering.token == [None]
 
 
 @pytest.mark.guarantee("F3")
@@ -214,11 +212,12 @@ def test_a_batch_of_nothing_but_lost_contexts_calls_nobody(
     (job,) = backlog.jobs.values()
     job.lose("its emitter was interrupted")
     (gathering,) = backlog.gatherings.values()
-    with backlog.hurrying():
-        deadline = time.monotonic() + LIMIT
-        while gathering._token != [None] or gathering._waiting:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+    backlog.hurry()
+    deadline = time.monotonic() + LIMIT
+    while gathering.token != [None] or gathering.waiting:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    backlog.hurried.clear()
     assert kept.batches == []
     emit_numbers(dispatcher, 2)
     assert dispatcher.drain(LIMIT)
@@ -230,11 +229,14 @@ def test_the_timer_forgets_the_alarms_of_subscriptions_that_are_gone() -> None:
         def ring(self) -> None:
             rung.append(sum(reference() is not None for reference in references))
             backlog.alarms.put(None)
+            backlog.bell.release()
 
     class Reference(weakref.ref[Any]):
         """One that can be referred to weakly itself."""
 
-    backlog: Any = SimpleNamespace(forked=False, alarms=queue.SimpleQueue(), gatherings={})
+    backlog: Any = SimpleNamespace(
+        forked=False, alarms=queue.SimpleQueue(), bell=threading.Lock(), gatherings={}
+    )
     rung: list[int] = []
     live, now = Alarmed(), time.monotonic()
     gone = [Reference(Alarmed()) for _ in range(150)]

@@ -18,13 +18,12 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     EventSignal,
-    HandlerCancelledError,
     SignalRegistry,
     WouldDeadlockError,
     current_event,
 )
 from support.batches import HOUR, Kept, emit_numbers, handler_of, numbers, run_python, values_of
-from support.inside import Gathering, backlog_of
+from support.inside import Job, backlog_of
 from support.waiting import LIMIT
 from support.ways import plain_and_async
 
@@ -193,20 +192,14 @@ def test_where_no_thread_can_start_what_a_handler_emits_to_itself_is_the_next_ba
 
 @pytest.mark.guarantee("B2")
 @pytest.mark.usefixtures("no_threads")
-async def test_where_then_nobody_can_await_the_batch_that_is_reported(
-    signal: EventSignal[Any], dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+async def test_an_async_batch_needs_no_thread_in_a_running_loop(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, kept: Kept
 ) -> None:
-    """As for any async handler in the background; nothing stays pending."""
-
-    async def handle(batch: Any) -> None: ...
-
-    signal.subscribe(handle, batch=Batch(3, HOUR))
-    for emission in emit_numbers(dispatcher, 1, 2):
-        (failure,) = emission.failures
-        assert isinstance(failure.exception, HandlerCancelledError)
-        assert str(failure.exception) == "no thread can be started for it"
+    signal.subscribe(handler_of(kept, is_async=True), batch=Batch(3, HOUR))
+    emit_numbers(dispatcher, 1, 2)
+    assert kept.batches == []
     assert await dispatcher.drain_async(LIMIT)
-    assert len(caplog.records) == 2
+    assert kept.numbers == [1, 2]
     assert len(backlog_of(dispatcher).places) == 1000
 
 
@@ -291,15 +284,15 @@ def test_a_finalizer_may_emit_for_a_batch_in_the_middle_of_another(
 ) -> None:
     """While a batch is being taken, say; whoever takes it looks again."""
 
-    def take(gathering: Gathering) -> Any:
+    def claim(job: Any) -> bool:
         if not finalized:
             finalized.append(1)
             emit_numbers(dispatcher, 3, 4, 5)
-        return original(gathering)
+        return original(job)
 
     finalized: list[int] = []
-    original = Gathering._take
-    monkeypatch.setattr(Gathering, "_take", take)
+    original = Job.claim
+    monkeypatch.setattr(Job, "claim", claim)
     signal.subscribe(handler_of(kept, is_async), batch=Batch(2, HOUR))
     emit_numbers(dispatcher, 1, 2)
     assert dispatcher.drain(LIMIT)

@@ -51,7 +51,7 @@ async def test_a_loop_may_wait_for_what_runs_elsewhere(
 
     signal.subscribe(lambda: "plain", background=True)
     signal.subscribe(awaiting, background=True)
-    emission = dispatcher.emit(signal)
+    emission = await asyncio.to_thread(dispatcher.emit, signal)
     assert emission.wait(timeout=10)
     assert values(emission) == ["plain", "async"]
 

@@ -104,7 +104,12 @@ def emitting(dispatcher: EventDispatcher, signal: EventSignal[Any]) -> Emission[
 
 
 def emitting_async(dispatcher: EventDispatcher, signal: EventSignal[Any]) -> Emission[Any]:
-    return asyncio.run(dispatcher.emit_async(signal))
+    async def main() -> Emission[Any]:
+        emission = await dispatcher.emit_async(signal)
+        await dispatcher.drain_async(LIMIT)
+        return emission
+
+    return asyncio.run(main())
 
 
 def emitting_in_a_loop(dispatcher: EventDispatcher, signal: EventSignal[Any]) -> Emission[Any]:

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Annotated, Any, Optional
 
 import pytest
-from pydantic import Field
+from pydantic import AliasPath, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 from madcrow_events import (
     BaseEventContext,
@@ -340,3 +341,47 @@ def test_predicates_see_what_was_filled_in(
             loose(dispatcher)
     assert dispatcher.drain(LIMIT)
     assert sorted(seen) == ["async"] * 2 + ["background"] * 2 + ["inline"] * 2
+
+
+class Camel(BaseEventContext):
+    model_config = ConfigDict(alias_generator=to_camel)
+
+
+class CamelOnly(BaseEventContext):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=False)
+
+
+class NestedOnly(BaseEventContext, populate_by_name=False):
+    request_id: str | None = Field(default=None, validation_alias=AliasPath("request", "id"))
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "request_id"),
+    [
+        (Camel, {}, "1"),
+        (Camel, {"requestId": "own"}, "own"),
+        (Camel, {"request_id": "own"}, "own"),
+        (CamelOnly, {}, "1"),
+        (CamelOnly, {"requestId": "own"}, "own"),
+        (NestedOnly, {"request": {"id": "own"}}, "own"),
+        (NestedOnly, {}, None),
+    ],
+)
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_field_that_is_given_by_its_alias_is_given(
+    signals: SignalRegistry, model: Any, given: dict[str, Any], request_id: Any, validate: bool
+) -> None:
+    """And one that is filled in stands under a name that the model takes, if it has one."""
+    seen: list[Any] = []
+
+    def handler(context: BaseEventContext) -> None:
+        seen.append(context.request_id)
+
+    signal = signals.signal("special_thing", context=model)
+    signal.subscribe(handler)
+    dispatcher = EventDispatcher(signals, validate=validate, on_error="raise")
+    with event_scope(request_id="1"):
+        dispatcher.emit(signal, **given)
+        if model is not NestedOnly:
+            dispatcher.emit_typed(signal, model(**given))
+    assert set(seen) == {request_id}

@@ -1,0 +1,100 @@
+"""Telling what a signal handler raises from what else goes wrong (F3)."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+__all__ = ["interrupt_behind", "is_exit", "is_interrupt", "suppress_but_interrupts"]
+
+_VARARGS = 0x04  # as in `inspect`, which takes long to import
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Tell whether the handler of a signal has raised an exception, such as a time limit.
+
+    For where anything may go wrong, and is made the best of: an interrupt goes through.
+    """
+    if isinstance(error, KeyboardInterrupt):  # Python's own handler leaves no frame
+        return threading.current_thread() is threading.main_thread()
+    traceback = error.__traceback__
+    if traceback is None or traceback.tb_next is None:  # it came out of a built-in function
+        return False
+    # Looked up, not imported: who never loaded it has set no handler.
+    signal: Any = sys.modules.get("signal")
+    if signal is None or threading.current_thread() is not threading.main_thread():
+        return False
+    codes = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    interrupted = traceback.tb_frame
+    left: TracebackType | None = traceback.tb_next
+    while left is not None:
+        if left.tb_frame.f_code in codes or _is_given(left.tb_frame, interrupted):
+            return True
+        interrupted, left = left.tb_frame, left.tb_next
+    return False
+
+
+def interrupt_behind(error: BaseException, handled: BaseException | None) -> BaseException | None:
+    """Return what the handler of a signal has raised, if that led to this exception.
+
+    Args:
+        error: the exception, perhaps of what an interrupt has left in disorder.
+        handled: what was being handled before, which has not led to it.
+    """
+    found: BaseException | None = error
+    while found is not None and found is not handled:
+        if is_interrupt(found):
+            return found
+        found = found.__context__
+    return None
+
+
+def is_exit(error: BaseException) -> bool:
+    """Tell whether a handler of a signal has raised an exit, such as that of Ctrl-C.
+
+    Where it came up in a handler that nobody waits for, it is recorded as the failure of that,
+    and is for the program, too. asyncio lets only `KeyboardInterrupt` and `SystemExit` out of
+    its loop.
+    """
+    return not isinstance(error, Exception) and is_interrupt(error)
+
+
+class suppress_but_interrupts(suppress):  # noqa: N801  # as the class that it derives from
+    """Suppress exceptions as `contextlib.suppress` does, unless the handler of a signal raised."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """Return whether the exception is suppressed."""
+        is_named = super().__exit__(kind, error, traceback)
+        return is_named and error is not None and not is_interrupt(error)
+
+
+def _code_of(handler: Any) -> object:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+
+
+def _is_given(frame: FrameType, interrupted: FrameType) -> bool:
+    """Tell whether a function was called with its caller's frame, as handlers of signals are.
+
+    For one that is no handler any more, since it lets itself be called only once.
+    """
+    code = frame.f_code
+    if code.co_argcount < 2 and not code.co_flags & _VARARGS:  # noqa: PLR2004  # number and frame
+        return False
+    values = frame.f_locals.values()
+    return any(
+        value is interrupted or (type(value) is tuple and any(it is interrupted for it in value))
+        for value in values
+    )

@@ -1,0 +1,270 @@
+"""What is said of keywords and contexts that do not fit a model (C4)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import AliasChoices, AliasPath, Field, model_validator
+
+from madcrow_events import (
+    BaseEventContext,
+    ContextTypeError,
+    ContextValidationError,
+    EventDispatcher,
+    GenericEventContext,
+    SignalRegistry,
+    event_scope,
+)
+
+pytestmark = pytest.mark.guarantee("C4")
+
+
+class Aliased(BaseEventContext):
+    order_id: int = Field(alias="orderId")
+
+
+class ByAliasOnly(BaseEventContext, populate_by_name=False):
+    order_id: int = Field(alias="orderId")
+
+
+class Choices(BaseEventContext):
+    order_id: int = Field(validation_alias=AliasChoices("orderId", "id"))
+
+
+class ChoicesOnly(BaseEventContext, populate_by_name=False):
+    order_id: int = Field(validation_alias=AliasChoices(AliasPath("order", "id"), "id"))
+
+
+class NameOnly(BaseEventContext):
+    model_config: ClassVar[Any] = {"validate_by_alias": False}  # unknown before pydantic 2.11
+    order_id: int = Field(alias="orderId")
+
+
+class PathOnly(BaseEventContext, populate_by_name=False):
+    order_id: int = Field(validation_alias=AliasPath("order", "id"))
+
+
+def advice(signals: SignalRegistry, model: type[BaseEventContext], **keywords: Any) -> str:
+    signals.signal("order_placed", context=model)
+    dispatcher = EventDispatcher(signals, validate=True)
+    with pytest.raises(ContextValidationError) as caught:
+        dispatcher.emit("order_placed", **keywords)
+    return str(caught.value).partition(": ")[2]
+
+
+@pytest.mark.parametrize(
+    ("model", "keyword", "value"),
+    [
+        (Aliased, "order_id", 7),
+        (ByAliasOnly, "orderId", 7),
+        (NameOnly, "order_id", 7),
+        (Choices, "order_id", 7),
+        (ChoicesOnly, "id", 7),
+        (PathOnly, "order", {"id": 7}),
+    ],
+)
+def test_who_follows_the_advice_about_a_missing_field_can_emit(
+    signals: SignalRegistry, model: Any, keyword: str, value: Any
+) -> None:
+    """The name is told where the model takes it, for handlers take it by name, too."""
+    assert advice(signals, model) == f"order_id: missing, emit it with {keyword}=...".replace(
+        "order_id:", f"{keyword}:"
+    )
+    seen: list[Any] = []
+
+    def handler(context: BaseEventContext) -> None:
+        seen.append(context)
+
+    signals["order_placed"].subscribe(handler)
+    EventDispatcher(signals, validate=True).emit("order_placed", **{keyword: value})
+    assert [context.order_id for context in seen] == [7]
+
+
+@pytest.mark.parametrize(
+    ("model", "keywords", "told"),
+    [
+        (Aliased, {"orderId": 1, "order_id": 2}, "given twice, leave out either this or orderId"),
+        (ByAliasOnly, {"order_id": 2, "orderId": 1}, "is given by its alias, write orderId=..."),
+        (Aliased, {"orderId": "x"}, "order_id: must be int, got str"),
+        (Aliased, {"orderId": 1, "number": 2}, "number: not a field, leave it out"),
+    ],
+)
+def test_what_does_not_fit_an_aliased_field_is_told_by_what_to_write(
+    signals: SignalRegistry, model: Any, keywords: dict[str, Any], told: str
+) -> None:
+    """Whichever of its names was used."""
+    assert told in advice(signals, model, **keywords)
+
+
+@pytest.mark.guarantee("E5")
+def test_a_dispatcher_that_validates_says_that_a_model_is_no_keyword(
+    signals: SignalRegistry,
+) -> None:
+    """The failure that follows anyway says what to write."""
+    told = advice(signals, Aliased, context=Aliased(order_id=1))
+    assert "context: a context, which emit takes no keyword for: write emit_typed(" in told
+
+
+class Forgetful(BaseEventContext):
+    number: int = 0
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _forget(cls, values: Any, validate: Any) -> Any:
+        validate(values)
+
+
+class OfNoField(BaseEventContext):
+    @model_validator(mode="after")
+    def _refuse(self) -> Any:
+        raise ValueError("canary")
+
+
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [(Forgetful, "Forgetful: a validator made NoneType"), (OfNoField, "OfNoField: must be valid")],
+)
+def test_a_models_own_validator_is_named_when_it_makes_no_context(
+    signals: SignalRegistry, model: Any, told: str
+) -> None:
+    """One that forgets to return hands no None to handlers."""
+    shown = advice(signals, model)
+    assert told in shown
+    assert "canary" not in shown
+
+
+class OrderPlaced(BaseEventContext):
+    order_id: int
+
+
+class WithoutSuper(BaseEventContext):
+    order_id: int
+
+    def __init__(self, order_id: int) -> None:
+        """Forget the base."""
+
+
+class Open(BaseEventContext, extra="allow"):
+    pass
+
+
+def handlers_of(signals: SignalRegistry, model: Any, form: str) -> Any:
+    def by_context(context: Any) -> None:
+        print(context.order_id)
+
+    by_context.__annotations__["context"] = model
+
+    async def awaited(context: Any) -> None:
+        print(context.order_id)
+
+    awaited.__annotations__["context"] = model
+
+    def by_keywords(sender: Any, **context: Any) -> None:
+        pass
+
+    async def awaited_keywords(sender: Any, **context: Any) -> None:
+        pass
+
+    handler = locals()[form]
+    signals.signal("order_placed", context=model).subscribe(handler)
+
+
+@pytest.mark.parametrize("form", ["by_context", "by_keywords", "awaited", "awaited_keywords"])
+@pytest.mark.parametrize(
+    "context",
+    [OrderPlaced.model_construct(), WithoutSuper(order_id=1)],
+    ids=["model_construct", "init without super"],
+)
+def test_a_context_that_lacks_a_field_is_one_error_of_the_emitter(
+    signals: SignalRegistry, dispatcher: EventDispatcher, context: Any, form: str
+) -> None:
+    """It names the field, and blames no handler."""
+    handlers_of(signals, type(context), form)
+    with pytest.raises(ValueError, match=r"order_id|timestamp"):
+        asyncio.run(dispatcher.emit_typed_async("order_placed", context))
+    if not form.startswith("awaited"):
+        with pytest.raises(ContextValidationError, match="order_id: has no value"):
+            dispatcher.emit_typed("order_placed", context)
+
+
+def test_a_context_that_lacks_fields_is_told_so_in_the_background_and_in_a_scope(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Where nobody can be told, the failure says it."""
+    signal = signals.signal("order_placed", context=OrderPlaced)
+    signal.subscribe(lambda order_id: None, background=True)
+    emission = dispatcher.emit_typed(signal, OrderPlaced.model_construct())
+    assert emission.wait(5)
+    (failure,) = emission.failures
+    assert isinstance(failure.exception, ContextValidationError)
+    assert "order_id: has no value" in str(failure.exception)
+
+    signals.signal("other", context=WithoutSuper)
+    with event_scope(request_id="1"), pytest.raises(ContextValidationError, match="order_id"):
+        dispatcher.emit_typed("other", WithoutSuper(order_id=1))
+
+
+class Broken(BaseEventContext):
+    @property
+    def model_fields_set(self) -> set[str]:
+        """Fail."""
+        raise AttributeError("mine")
+
+
+def test_what_else_a_model_raises_goes_through(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """An `AttributeError` of a complete context is its author's."""
+    signals.signal("order_placed", context=Broken)
+    with event_scope(request_id="1"), pytest.raises(AttributeError, match="mine"):
+        dispatcher.emit_typed("order_placed", Broken())
+
+
+@pytest.mark.parametrize("name", ["sender", "self"])
+def test_an_extra_field_may_not_be_called_as_the_call_needs(
+    signals: SignalRegistry, dispatcher: EventDispatcher, name: str
+) -> None:
+    """A model that allows extra fields cannot be checked before."""
+
+    def handler(sender: Any, **context: Any) -> None:
+        raise ValueError
+
+    signals.signal("order_placed", context=Open).subscribe(handler)
+    with pytest.raises(ContextValidationError, match=f"{name}: belongs to the call, rename it"):
+        dispatcher.emit_typed("order_placed", Open(**{name: 1}))
+
+
+@pytest.mark.guarantee("E5")
+@pytest.mark.parametrize("is_async", [False, True])
+def test_emit_event_refuses_a_model_as_a_keyword(is_async: bool) -> None:
+    """Unless the event has such a field."""
+    from madcrow_events import emit_event, emit_event_async, madcrow_signals
+
+    class Wrapped(BaseEventContext):
+        context: BaseEventContext
+
+    def emit(event: str, **keywords: Any) -> Any:
+        if is_async:
+            return asyncio.run(emit_event_async(event, **keywords))
+        return emit_event(event, **keywords)
+
+    with madcrow_signals.isolated():
+        madcrow_signals.signal("wrapped", context=Wrapped)
+        assert emit("wrapped", context=BaseEventContext()).ok
+        assert emit("wrapped", context=1).ok
+        madcrow_signals.signal("order_placed")
+        with pytest.raises(ContextTypeError, match=r"write get_event_dispatcher\(\)\.emit_typed"):
+            emit("order_placed", context=GenericEventContext(event_type="order_placed"))
+
+
+@pytest.mark.guarantee("E5")
+def test_a_dispatcher_says_at_debug_that_a_model_came_as_a_keyword(
+    signals: SignalRegistry, dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A check would cost each emission."""
+    signals.signal("order_placed")
+    caplog.set_level("DEBUG", logger="madcrow_events")
+    dispatcher.emit("order_placed", context=OrderPlaced(order_id=1))
+    assert "write emit_typed('order_placed', context)" in caplog.text
