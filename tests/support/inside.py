@@ -33,6 +33,7 @@ from madcrow_events.emissions import _ids as making_ids
 from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._frames import CURRENT
 from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.models import _building as building
 from madcrow_events.plugins._checking import check_here
@@ -57,6 +58,7 @@ __all__ = [
     "awaiting",
     "backlog_of",
     "building",
+    "call_all",
     "calling_batches",
     "calling_later",
     "check_here",

@@ -46,6 +46,7 @@ from support.inside import (
     Turn,
     awaiting,
     backlog_of,
+    call_all,
     calling_batches,
     declared_api_version,
     deferring,
@@ -640,15 +641,39 @@ async def test_a_block_that_is_flushed_is_left_if_that_cannot_begin(
     assert await shop.dispatcher.drain_async(LIMIT)
 
 
+@pytest.mark.parametrize("is_async", [False, True])
 async def test_a_send_that_cannot_begin_leaves_nothing_behind(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, is_async: bool
 ) -> None:
     shop = Shop()
     monkeypatch.setattr(sending, "CURRENT", Refusing(sending.CURRENT))
     with pytest.raises(Interrupt):
-        await shop.other.send_async()
+        await shop.other.send_async() if is_async else shop.other.send()
     assert current_event() is None
     assert await shop.other.send_async() == []
+
+
+def test_what_comes_up_after_the_last_handler_is_no_failure_of_it() -> None:
+    def interrupt(frame: Any, event: str, _: object) -> None:
+        if event == "c_return" and frame.f_code is call_all.__code__:
+            raise Interrupt
+
+    shop = Shop()
+    emissions: list[Any] = []
+    shop.other.subscribe(lambda **_: emissions.append(current_event()))
+    last = shop.other.subscribe(lambda: sys.setprofile(interrupt), priority=-1)
+    with last, pytest.raises(Interrupt):
+        shop.dispatcher.emit("other")
+    assert [emission.failures for emission in emissions] == [()]
+    shop.assert_all_is_well()
+
+
+def test_a_muted_block_whose_with_was_cut_off_mutes_nobody() -> None:
+    shop = Shop()
+    block = shop.signal.muted()
+    block.__enter__()
+    del block
+    shop.assert_all_is_well()
 
 
 def test_a_scope_whose_with_was_cut_off_fills_nothing_in() -> None:

@@ -175,10 +175,11 @@ QUICK = [
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
 @pytest.mark.parametrize("way", QUICK)
 def test_all_is_well_after_an_interrupt_at_any_place(way: Way, told: set[int]) -> None:
-    interrupt_at_each_place(way, KINDS, 1, told)
+    interrupt_at_each_place(way, KINDS, 5, told)
 
 
 @pytest.mark.soak
+@pytest.mark.once
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("way", WAYS)

@@ -25,7 +25,14 @@ class Aliased(BaseEventContext):
     order_id: int = Field(alias="orderId")
 
 
-class ByAliasOnly(BaseEventContext, populate_by_name=False):
+BY_ALIAS = {
+    "populate_by_name": False,
+    "validate_by_name": False,  # pydantic 2.11 and 2.12 set it in a base that was used before
+}
+
+
+class ByAliasOnly(BaseEventContext):
+    model_config: ClassVar[Any] = BY_ALIAS
     order_id: int = Field(alias="orderId")
 
 
@@ -33,7 +40,8 @@ class Choices(BaseEventContext):
     order_id: int = Field(validation_alias=AliasChoices("orderId", "id"))
 
 
-class ChoicesOnly(BaseEventContext, populate_by_name=False):
+class ChoicesOnly(BaseEventContext):
+    model_config: ClassVar[Any] = BY_ALIAS
     order_id: int = Field(validation_alias=AliasChoices(AliasPath("order", "id"), "id"))
 
 
@@ -42,7 +50,8 @@ class NameOnly(BaseEventContext):
     order_id: int = Field(alias="orderId")
 
 
-class PathOnly(BaseEventContext, populate_by_name=False):
+class PathOnly(BaseEventContext):
+    model_config: ClassVar[Any] = BY_ALIAS
     order_id: int = Field(validation_alias=AliasPath("order", "id"))
 
 

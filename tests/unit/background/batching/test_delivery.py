@@ -302,8 +302,8 @@ def test_a_weakly_held_method_gets_what_was_emitted_while_its_object_lived(
     assert result.value == 2
     assert result.handler.__name__ == method
     del result, emissions
-    gc.collect()
-    assert eventually(lambda: reference() is None), "the loop has let go of it by then"
+    # Without the GIL, what another thread lets go of may wait for a collection.
+    assert eventually(lambda: gc.collect() >= 0 and reference() is None), "the loop holds it"
     assert not subscription.active
     assert values_of(dispatcher.emit(signal, number=3)) == []
     assert got == [[1, 2]]
