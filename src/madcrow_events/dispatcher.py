@@ -781,7 +781,7 @@ def _payload_again(
 
 def _let_go(emission: Emission[Any], held: HeldBack) -> None:
     """Let those look again who wait for an emission that was held back."""
-    if emission._values is held:  # nobody was called, for it is nested too deep, say
+    if emission._values is held:  # it was never called: nested too deep, for example
         emission._plan = NOBODY
         held.drop()
     if held.places and emission.dispatcher is not None:  # for handlers that are gone by now

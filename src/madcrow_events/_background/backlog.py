@@ -83,7 +83,7 @@ class Backlog:
         self.loop: list[AbstractEventLoop] = []
         self.loop_thread: threading.Thread | None = None
         self.gatherings: dict[tuple[int, int], Gathering] = {}  # by ids: subscription, loop
-        self.hurried: list[object] = []  # one for each who waits until nothing is pending
+        self.hurried: list[object] = []  # a token for each open `drain`
         self.alarms: SimpleQueue[Alarm | None] = SimpleQueue()
         self.bell = threading.Lock()  # free when the timer is to look at the alarms
         self.bell.acquire()
