@@ -32,8 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Run in one process what others would disturb, stress tests; and some files, to begin soon."""
-    is_whole = config.args_source is not pytest.Config.ArgsSource.ARGS
-    return None if is_whole and "not soak and not once" in config.option.markexpr else 0
+    are_many = all(Path(argument).is_dir() for argument in config.args)
+    return None if are_many and "not soak and not once" in config.option.markexpr else 0
 
 
 def pytest_collection_finish() -> None:
