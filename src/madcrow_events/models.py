@@ -8,7 +8,7 @@ its first use, which keeps the import fast.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -89,7 +89,13 @@ AccountId = Annotated[UUID | int | str, WrapValidator(_as_given)]
 
 
 class _Building:
-    """The lock under which models are built, for pydantic lets several threads do so at once."""
+    """The lock under which models are built, for pydantic lets several threads do so at once.
+
+    To build one runs code of its author, which may wait for another thread, as an import does. So
+    no thread waits for the lock without end (F6).
+    """
+
+    wait: float = 5.0  # seconds
 
     def __init__(self) -> None:
         self._renew_after_fork()
@@ -100,6 +106,9 @@ class _Building:
 
 
 _building = _Building()
+
+_FRAMES = 3
+"""How many frames stand between the caller of `model_rebuild` and pydantic's own."""
 
 
 class BaseEventContext(BaseModel):
@@ -184,13 +193,19 @@ class BaseEventContext(BaseModel):
             force: see `pydantic.BaseModel.model_rebuild`, as for the others.
             raise_errors: likewise.
         """
-        with _building.lock:
-            return super().model_rebuild(
+        rebuild, built = super().model_rebuild, []
+
+        def build() -> None:
+            is_built = rebuild(
                 force=force,
                 raise_errors=raise_errors,
-                _parent_namespace_depth=_parent_namespace_depth + 1,
+                _parent_namespace_depth=_parent_namespace_depth + _FRAMES,
                 _types_namespace=_types_namespace,
             )
+            built.append(is_built)
+
+        _building.lock.run_if_free(build, wait=_building.wait, anyway=True)
+        return built[0]
 
     def _filled(self, fields: Mapping[str, str]) -> BaseEventContext:
         """Return a copy with those of the fields that were left out, or itself if none was."""
@@ -271,10 +286,11 @@ def prepare(model: type[BaseEventContext]) -> None:
     """Build a model that is an event's, unless it is one of this module or not yet complete.
 
     Threads that need it first then find it built. To build those of this module would cost each
-    import; they are left to the lock.
+    import; they are left to the lock. So is what is declared while another thread builds a model,
+    which may wait for the very import that declares this one.
     """
     if model.__module__ != __name__:
-        model.model_rebuild(raise_errors=False)
+        _building.lock.run_if_free(partial(model.model_rebuild, raise_errors=False))
 
 
 def fill_loose(

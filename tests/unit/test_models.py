@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 from uuid import UUID
 
+import pydantic.main
 import pytest
 from pydantic import ValidationError, create_model
 from pydantic_core.core_schema import any_schema
@@ -538,6 +539,54 @@ def test_models_are_built_by_one_thread_at_a_time() -> None:
         thread.join()
     assert made == [1] * 32
     assert Slow.most == 1
+
+
+class Order(BaseEventContext):
+    order_id: int = 0
+
+
+@pytest.mark.guarantee("F6")
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda signals: signals.signal("order_placed", context=Order),
+        pytest.param(
+            lambda signals: create_model("Other", __base__=Order)(),
+            marks=pytest.mark.skipif(
+                hasattr(pydantic.main, "_rebuild_lock"), reason="pydantic has such a lock itself"
+            ),
+        ),
+    ],
+    ids=["declares an event", "makes a first context"],
+)
+def test_a_model_may_be_built_while_it_waits_for_a_thread_that(
+    act: Any, signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To build it may import a module, which another thread is importing at this moment."""
+    monkeypatch.setattr(building, "wait", 0.01)
+    thread = threading.Thread(target=act, args=(signals,), daemon=True)
+
+    class Waiting:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            thread.start()
+            thread.join(10)
+            return any_schema()
+
+    create_model("Lazy", __base__=BaseEventContext, waiting=(Waiting, None))()
+    assert not thread.is_alive()
+
+
+@pytest.mark.guarantee("C1")
+def test_a_model_can_be_rebuilt_with_the_names_of_a_function() -> None:
+    """As any model of pydantic can."""
+
+    class Local(BaseEventContext):
+        number: "Tally"  # noqa: UP037
+
+    Tally = int  # noqa: N806
+    assert Local.model_rebuild()
+    assert Local(number=1).number == 1
 
 
 @pytest.mark.guarantee("C1")
