@@ -46,6 +46,7 @@ from madcrow_events.models import (
     PasswordChangedEventContext,
     RegistrationEventContext,
     fill_loose,
+    is_parametrised_as,
 )
 from madcrow_events.signals import (
     EventSignal,
@@ -811,7 +812,7 @@ def _fitting(
             expected=(expected,),
             received=GenericEventContext,
         )
-    if isinstance(context, expected):
+    if isinstance(context, expected) or is_parametrised_as(type(context), (expected,)):
         fitting: BaseEventContext = context
         check_model(signal.name, type(context))
         return fitting, fitting

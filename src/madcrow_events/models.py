@@ -293,6 +293,21 @@ def prepare(model: type[BaseEventContext]) -> None:
         _building.lock.run_if_free(partial(model.model_rebuild, raise_errors=False))
 
 
+def is_parametrised_as(class_: type, models: tuple[type, ...]) -> bool:
+    """Tell whether a class has or derives from the parameters that one of the models has.
+
+    Of a generic model pydantic keeps `Changed[int]` for each thread, or lets two threads make it
+    at once; so there may be several such classes, which mean the same.
+    """
+    wanted = [parameters for parameters in map(_parameters_of, models) if parameters]
+    return bool(wanted) and any(_parameters_of(base) in wanted for base in class_.__mro__)
+
+
+def _parameters_of(model: type) -> tuple[Any, ...] | None:
+    metadata = vars(model).get("__pydantic_generic_metadata__")
+    return (metadata["origin"], metadata["args"]) if metadata and metadata["origin"] else None
+
+
 def fill_loose(
     model: type[BaseEventContext] | None, keywords: dict[str, Any], fields: Mapping[str, str]
 ) -> None:

@@ -12,7 +12,7 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 import pydantic.main
@@ -575,6 +575,43 @@ def test_a_model_may_be_built_while_it_waits_for_a_thread_that(
 
     create_model("Lazy", __base__=BaseEventContext, waiting=(Waiting, None))()
     assert not thread.is_alive()
+
+
+ValueT = TypeVar("ValueT")
+
+
+class Changed(BaseEventContext, Generic[ValueT]):
+    value: ValueT
+
+
+@pytest.mark.guarantee("C4")
+def test_a_generic_model_with_the_same_parameters_is_the_same_in_every_thread(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Pydantic keeps a class for each thread, or lets two threads make one each at once."""
+    changed = signals.signal("number_changed", context=Changed[int])
+    heard: list[Any] = []
+
+    @changed.on()
+    def hear(context: Changed[int]) -> None:
+        heard.append(context)
+
+    of_another_thread: Any = create_model("Changed[int]", __base__=Changed, value=(int, ...))
+    of_another_thread.__pydantic_generic_metadata__ = Changed[int].__pydantic_generic_metadata__
+    derived: Any = create_model("Derived", __base__=of_another_thread)
+    assert not issubclass(derived, Changed[int])
+    for model in (of_another_thread, derived):
+        context = model(value=1)
+        assert not dispatcher.emit_typed(changed, context).failures
+        assert heard.pop() is context
+    assert signals.signal("number_changed", context=of_another_thread) is changed
+    with pytest.raises(ContextTypeError):
+        dispatcher.emit_typed(changed, Changed[str](value="1"))  # type: ignore[arg-type]
+    with pytest.raises(SignalConflictError):
+        signals.signal("number_changed", context=Changed[str])
+    free = signals.signal("anything_changed")
+    free.subscribe(hear)
+    assert not dispatcher.emit_typed(free, of_another_thread(value=2)).failures
 
 
 @pytest.mark.guarantee("C1")

@@ -45,7 +45,7 @@ from madcrow_events.exceptions import (
     HandlerErrors,
     WouldDeadlockError,
 )
-from madcrow_events.models import BaseEventContext, GenericEventContext
+from madcrow_events.models import BaseEventContext, GenericEventContext, is_parametrised_as
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -391,7 +391,7 @@ class Emission(Unique, Generic[PayloadT_co]):
             return self._validated_as(models, payload._payload())
         if type(payload) is dict:
             return self._validated_as(models, payload)
-        if self.signal._replaces(models):
+        if self.signal._replaces(models) or is_parametrised_as(type(payload), models):
             context: BaseEventContext = payload
             return context
         expected = " or ".join(type_name(model) for model in models)

@@ -23,7 +23,12 @@ from madcrow_events.exceptions import (
     ContextValidationError,
     HandlerSignatureError,
 )
-from madcrow_events.models import RESERVED_FIELDS, BaseEventContext, GenericEventContext
+from madcrow_events.models import (
+    RESERVED_FIELDS,
+    BaseEventContext,
+    GenericEventContext,
+    is_parametrised_as,
+)
 from madcrow_events.subscriptions import (
     ANY,
     BatchHandler,
@@ -233,7 +238,10 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     def _replaces(self, models: tuple[type[Any], ...]) -> bool:
         """Whether the model came in the place of one of these, or of one derived from them."""
-        return any(issubclass(former, models) for former in self._replaced_models())
+        own = self.context_model
+        return any(issubclass(former, models) for former in self._replaced_models()) or (
+            own is not None and is_parametrised_as(own, models)
+        )
 
     def _take_model(self, model: type[Any], execution: Execution | None) -> bool:
         """Carry another model from now on, if it is what the module of the present one now has.
@@ -241,6 +249,9 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         Returns:
             Whether it does, or did already.
         """
+        own = self.context_model
+        if own is not None and is_parametrised_as(own, (model,)):
+            return True
         if model in self._replaced_models():
             self._warn(model)
             return True
