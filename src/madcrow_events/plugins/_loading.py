@@ -124,6 +124,7 @@ def load(
     if present is not held:
         return _load_again(plugin, present, signals)
     footprint, began = Footprint(plugin, signals), time.perf_counter()
+    group = None
     try:
         group = (import_group or _imported)(plugin)
         _refuse_twice(group, plugins)
@@ -146,6 +147,8 @@ def load(
     finally:
         if held.report is None:
             footprint.erase()
+            if group is None:
+                footprint.forget_modules()
             del plugins[plugin._key]
     return report
 
