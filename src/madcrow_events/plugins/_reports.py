@@ -99,7 +99,7 @@ class PluginReports(list[PluginReport]):
 def reason_of(error: BaseException) -> str:
     kind = type_name(type(error))
     try:
-        text = printable(error)
+        text = printable(str(error))
     except Exception as raised:  # an exception can be made so that it cannot be shown
         if is_interrupt(raised):
             raise
