@@ -7,6 +7,7 @@ its first use, which keeps the import fast.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping  # noqa: TC003  # read at run time
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -28,9 +29,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import type_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 __all__ = [
     "AccountActivatedEventContext",

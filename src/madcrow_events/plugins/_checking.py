@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable  # noqa: TC003  # read at run time
+from typing import Final
 
 from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
@@ -13,10 +14,6 @@ from madcrow_events.plugins._loading import load, refused
 from madcrow_events.plugins._policy import why_unwanted
 from madcrow_events.plugins._reports import PluginReport, PluginReports
 from madcrow_events.signals import madcrow_signals
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 
 __all__ = ["check_here", "check_plugins"]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable  # noqa: TC003  # read at run time
+from typing import Any
 
 from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
@@ -26,10 +27,6 @@ from madcrow_events.plugins._reports import (
     reason_of,
 )
 from madcrow_events.signals import SignalRegistry, madcrow_signals
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
 
 __all__ = ["load", "load_plugins", "refused", "unload_plugin"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection, Iterator  # noqa: TC003  # read at run time
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast, overload
@@ -24,6 +25,7 @@ from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, p
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
+from madcrow_events.subscriptions._handler_types import ContextT  # noqa: TC001  # read at run time
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
 from madcrow_events.subscriptions._redefinition import (
@@ -34,10 +36,7 @@ from madcrow_events.subscriptions._redefinition import (
 from madcrow_events.subscriptions._signatures import read_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-
     from madcrow_events.plugins._gate import Gate
-    from madcrow_events.subscriptions._handler_types import ContextT
     from madcrow_events.subscriptions._table import Recording
 
 

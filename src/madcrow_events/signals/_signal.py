@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import weakref
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping  # noqa: TC003  # read at run time
+from contextlib import (
+    AbstractContextManager,  # read at run time
+    contextmanager,
+)
 from typing import TYPE_CHECKING, Any, Final, Generic, Never, overload
 
 import blinker
@@ -16,6 +20,7 @@ from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable, type_name
 from madcrow_events._validation import validate_keywords
+from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
@@ -51,11 +56,7 @@ from madcrow_events.subscriptions._signatures import is_async, read_shape
 from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
-
     from madcrow_events._executions import Execution
-    from madcrow_events.batches import Batch
     from madcrow_events.plugins._gate import Gate
     from madcrow_events.signals._registry import SignalRegistry
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import sys
+from collections.abc import Callable, Mapping  # read at run time
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
@@ -20,14 +21,9 @@ from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.subscriptions import Subscription  # noqa: TC001  # read at run time
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Self, TypeAlias
-
-    from madcrow_events.subscriptions import Subscription
-
-    Where: TypeAlias = Callable[[Mapping[str, Any]], object]
+Where: TypeAlias = Callable[[Mapping[str, Any]], object]
 
 __all__ = ["Recorder", "fake_events", "record_events"]
 
