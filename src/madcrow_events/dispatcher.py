@@ -303,7 +303,11 @@ class EventDispatcher(Unique):
         return emission
 
     def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
-        if sender is not None and _CONTEXTS.intersection(type(sender).__mro__):
+        try:
+            is_sender = sender is None or _CONTEXTS.isdisjoint(type(sender).__mro__)
+        except TypeError:  # a metaclass gives one of these classes no hash
+            is_sender = not any(it is BaseEventContext or it is dict for it in type(sender).__mro__)
+        if not is_sender:
             raise ContextTypeError(
                 f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
                 f"context) for a model, or emit('{signal.name}', **context) for keywords",
