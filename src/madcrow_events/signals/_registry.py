@@ -359,22 +359,33 @@ class SignalRegistry(Unique, blinker.Namespace):
     def _declared(self) -> list[EventSignal[Any]]:
         return cast("list[EventSignal[Any]]", list(self.values()))
 
+    def _key(self, name: Any) -> Any:
+        """Return under which key a name, in any spelling, or a signal stands.
+
+        Raises:
+            UnknownEventError: the signal is of another registry (N9).
+        """
+        if isinstance(name, EventSignal):
+            return self.resolve(name).name
+        return name.replace("-", "_") if isinstance(name, str) else name
+
     def __contains__(self, name: object) -> bool:
-        """Tell whether an event of this name is declared."""
-        return isinstance(name, str) and super().__contains__(name.replace("-", "_"))
+        """Tell whether an event of this name, or this very signal, is declared."""
+        if isinstance(name, EventSignal):
+            return self._find(name.name) is name
+        return isinstance(name, str) and super().__contains__(self._key(name))
 
-    def get(self, name: str, default: Any = None, /) -> Any:
+    def get(self, name: str | EventSignal[Any], default: Any = None, /) -> Any:
         """Return a declared signal, or a default."""
-        signal = self._find(name.replace("-", "_"))
-        return default if signal is None else signal
+        return super().get(self._key(name), default)
 
-    def __delitem__(self, name: str) -> None:
+    def __delitem__(self, name: str | EventSignal[Any]) -> None:
         """Forget an event; its signal object works on, but nobody finds it by name."""
-        super().__delitem__(name.replace("-", "_"))
+        super().__delitem__(self._key(name))
 
-    def pop(self, name: str, *default: Any) -> Any:
+    def pop(self, name: str | EventSignal[Any], *default: Any) -> Any:
         """Forget an event and return its signal, or a default."""
-        return super().pop(name.replace("-", "_"), *default)
+        return super().pop(self._key(name), *default)
 
     def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:
         """Refuse: signals are made by `signal`, which checks their names.

@@ -46,10 +46,16 @@ class Recorder(AbstractContextManager["Recorder"]):
     """
 
     def __init__(
-        self, patterns: tuple[str, ...], signals: SignalRegistry, *, calls_handlers: bool = True
+        self,
+        patterns: tuple[str | EventSignal[Any], ...],
+        signals: SignalRegistry,
+        *,
+        calls_handlers: bool = True,
     ) -> None:
         self._patterns = [
-            canonical_name(pattern, pattern="*" in str(pattern))
+            signals.resolve(pattern).name
+            if isinstance(pattern, EventSignal)
+            else canonical_name(pattern, pattern="*" in str(pattern))
             for pattern in patterns or ("*", HANDLER_FAILED)
         ]
         self._signals = signals
@@ -393,21 +399,26 @@ def _shown_value(name: str, value: object) -> str:
     return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 
 
-def record_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:
+def record_events(
+    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
+) -> Recorder:
     """Record emissions in a `with` or `async with` block.
 
     Args:
-        *patterns: names or patterns of events; all of them unless given. A pattern never means
-            `handler_failed`, which can be named.
+        *patterns: names or patterns of events, or signals; all events unless given. A pattern
+            never means `handler_failed`, which can be named.
         signals: the registry.
 
     Raises:
         InvalidEventNameError: a name or pattern is malformed.
+        UnknownEventError: a signal is of another registry.
     """
     return Recorder(patterns, signals)
 
 
-def fake_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:
+def fake_events(
+    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
+) -> Recorder:
     """Record emissions in a `with` or `async with` block, and call none of their handlers.
 
     It holds for the whole process. A handler that is subscribed in the block is not called
