@@ -16,6 +16,7 @@ from time import perf_counter
 from types import TracebackType  # noqa: TC003  # read at run time
 from typing import Any, NamedTuple, Protocol
 
+from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import handler_name
@@ -133,7 +134,7 @@ class _Record:
         self.latency = [0] * len(LATENCY_BOUNDS)
 
 
-class TimingObserver:
+class TimingObserver(Unique):
     """Counts and times emissions and handlers, in the memory of the process.
 
     A handler has failed if it lets out any exception but `asyncio.CancelledError`:
@@ -145,6 +146,8 @@ class TimingObserver:
     """
 
     __slots__ = ("__weakref__", "_lock", "_records")
+
+    _instead_of_pickling = "send its snapshot()"
 
     def __init__(self) -> None:
         # By event and handler; with None for the handler, it is of the emissions.

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator  # noqa: TC003  # read at run time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Never, cast, overload
 from weakref import WeakSet
 
 import blinker
@@ -53,7 +53,17 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     _instead_of_pickling = "import it there, with the modules that declare its events"
 
-    def __init__(self, *, strict: bool = True) -> None:
+    def __init__(self, *misplaced: Never, strict: bool = True) -> None:
+        """Make an empty registry.
+
+        Raises:
+            TypeError: it is given what it should hold, as by `dataclasses.asdict`.
+        """
+        if misplaced:
+            raise TypeError(
+                "a SignalRegistry is made empty, and its events are declared with signal(): "
+                "dataclasses.asdict makes no copy of an object that holds one, copy.copy does"
+            )
         super().__init__()
         self.strict = strict
         self._renew_after_fork()
