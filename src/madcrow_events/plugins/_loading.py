@@ -83,8 +83,9 @@ def load_plugins(
         lists that mean none.
 
     Raises:
-        InvalidOptionError: a list is no list of names.
+        InvalidOptionError: a list is no list of names, or `signals` is no registry.
     """
+    _check_registry(signals)
     plugins = discover_plugins()
     unwanted, warnings = why_unwanted(plugins, allow, deny)
     wanted = [plugin for plugin in plugins if plugin not in unwanted]
@@ -102,6 +103,11 @@ def load_plugins(
         if not any(report is earlier for earlier in before):
             log_report(report, is_wanted=report.plugin not in unwanted)
     return PluginReports(reports.values(), warnings)
+
+
+def _check_registry(signals: object) -> None:
+    if not isinstance(signals, SignalRegistry):
+        raise InvalidOptionError("signals must be a SignalRegistry", option="signals")
 
 
 def refused(
@@ -241,8 +247,10 @@ def unload_plugin(
         Whether it was loaded.
 
     Raises:
-        InvalidOptionError: the name is no string, or the timeout no number of seconds.
+        InvalidOptionError: the name is no string, the timeout no number of seconds, or `signals`
+            no registry.
     """
+    _check_registry(signals)
     check_seconds("timeout", timeout, allow_zero=True)
     if not isinstance(name, str):
         raise InvalidOptionError(
