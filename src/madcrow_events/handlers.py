@@ -162,6 +162,9 @@ def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
 
     Args:
         signals: the registry that declares the events.
+
+    Raises:
+        PluginError: a plugin does so as it is imported.
     """
     signals.clear_handlers()
 

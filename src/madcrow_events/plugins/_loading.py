@@ -27,6 +27,7 @@ from madcrow_events.plugins._reports import (
     reason_of,
 )
 from madcrow_events.signals import SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import IMPORTING
 
 __all__ = ["load", "load_plugins", "refused", "unload_plugin"]
 
@@ -193,13 +194,17 @@ def _imported(plugin: Plugin) -> HandlerGroup:
     fix = "correct it in its pyproject.toml, and install it again"
     if not plugin._module or not plugin._attribute:
         raise PluginError(f"{where} is not of the form module:object: {fix}", plugin=plugin.name)
+    outer = IMPORTING.get()
     try:
+        IMPORTING.set(plugin.name)
         thing: Any = import_module(plugin._module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{plugin._module}.".startswith(f"{error.name}."):
             raise
         message = f"{where} names a module that there is not: {fix}"
         raise PluginError(message, plugin=plugin.name) from error
+    finally:
+        IMPORTING.set(outer)
     for name in plugin._attribute.split("."):
         try:
             thing = getattr(thing, name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator  # noqa: TC003  # read at run time
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Never, cast, overload
 from weakref import WeakSet
@@ -20,7 +21,12 @@ from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
+from madcrow_events.exceptions import (
+    ContextModelError,
+    PluginError,
+    SignalConflictError,
+    UnknownEventError,
+)
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, check_model, translated
@@ -40,7 +46,10 @@ if TYPE_CHECKING:
     from madcrow_events.subscriptions._table import Recording
 
 
-__all__ = ["SignalRegistry"]
+__all__ = ["IMPORTING", "SignalRegistry"]
+
+IMPORTING: ContextVar[str | None] = ContextVar("madcrow_events.importing", default=None)
+"""The name of the plugin that is being imported in this context."""
 
 
 class SignalRegistry(Unique, blinker.Namespace):
@@ -274,7 +283,21 @@ class SignalRegistry(Unique, blinker.Namespace):
         return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
 
     def clear_handlers(self) -> None:
-        """Cancel every subscription to every event and pattern; the events stay declared."""
+        """Cancel every subscription to every event and pattern; the events stay declared.
+
+        Raises:
+            PluginError: a plugin does so as it is imported.
+        """
+        plugin = IMPORTING.get()
+        if plugin is not None:
+            raise PluginError(
+                "it clears all handlers as it is imported, those of the application, too: leave "
+                "that to its tests",
+                plugin=plugin,
+            )
+        self._clear_handlers()
+
+    def _clear_handlers(self) -> None:
         for subscription in self.subscriptions:
             subscription.cancel()
 

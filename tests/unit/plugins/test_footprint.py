@@ -42,6 +42,22 @@ def test_a_plugin_whose_import_failed_is_loaded_as_if_for_the_first_time(
 
 
 @pytest.mark.guarantee("P3")
+@pytest.mark.parametrize("after", ["", "\n1 / 0"])
+def test_a_plugin_that_clears_all_handlers_as_it_is_imported_has_failed(
+    install: Install, signals: SignalRegistry, dispatcher: EventDispatcher, after: str
+) -> None:
+    """A line left over from its tests took the handlers of the application away."""
+    install("ours", f"import madcrow_events\nmadcrow_events.clear_all_handlers(){after}")
+    heard = madcrow_signals.signal("order_placed").subscribe(lambda: None)
+    (report,) = load_plugins(signals=signals)
+    assert report.status == "failed"
+    assert "it clears all handlers as it is imported" in report.reason
+    assert heard.active
+    madcrow_signals.clear_handlers()
+    assert not heard.active
+
+
+@pytest.mark.guarantee("P3")
 def test_loading_and_unloading_100_times_leaves_nothing_behind(
     install: Install, signals: SignalRegistry, dispatcher: EventDispatcher
 ) -> None:
