@@ -169,7 +169,7 @@ def test_a_check_has_the_options_of_this_python(
     (elsewhere / "json.py").write_text("1 / 0")
     program = tmp_path / "program.py"
     program.write_text(
-        f"import sys\nsys.path += {sys.path!r}\n"
+        f"import sys\nsys.path[:0] = {[it for it in sys.path if it]!r}\n"
         "from madcrow_events.plugins import *\n"
         "print(*check_plugins(timeout=60), *load_plugins(), sep='\\n')"
     )
