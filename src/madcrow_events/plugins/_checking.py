@@ -94,9 +94,8 @@ def _options() -> list[str]:
     for name, option in _OPTIONS.items():
         options += [option] * getattr(sys.flags, name)
     options += [f"-W{it}" for it in sys.warnoptions]
-    for name, value in sys._xoptions.items():
-        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
-    return options
+    given = sys._xoptions.items()
+    return options + [f"-X{it}" if value is True else f"-X{it}={value}" for it, value in given]
 
 
 def _not_apart(plugin: Plugin, why: str) -> PluginReport:
