@@ -251,7 +251,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             or execution is None
             or self._execution is None
             or (before.__module__, before.__qualname__) != there[:2]
-            or execution.is_same(self._execution)
+            or not execution.is_again(self._execution)
         ):
             return False
         check_model(self.name, model)
