@@ -38,13 +38,19 @@ from madcrow_events.subscriptions._call_specs import (
     typed_emission,
     whole_context,
 )
-from madcrow_events.subscriptions._identity import undispatched
+from madcrow_events.subscriptions._identity import access, binding_of, undispatched
 from madcrow_events.subscriptions._injection import (
     injecting_package,
     is_injection_used,
     is_left_to_wrapper,
 )
-from madcrow_events.subscriptions._kinds import is_async, is_bare_classmethod, is_generator, is_mock
+from madcrow_events.subscriptions._kinds import (
+    function_behind,
+    is_async,
+    is_bare_classmethod,
+    is_generator,
+    is_mock,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -394,6 +400,12 @@ class _Reader:
 
 def _signature(handler: Any) -> inspect.Signature:
     """Return the signature of a handler, whose annotations may name what does not exist."""
+    handler = _with_bound_arguments(_current(handler))
+    said = (
+        inspect.getattr_static(type(handler), "__signature__", None) if is_mock(handler) else None
+    )
+    if type(said) is inspect.Signature:
+        return said  # what it checks its calls against, whatever its class claims to be
     if type(handler) not in (types.FunctionType, types.MethodType):
         handler = _called(handler)
     try:
@@ -406,6 +418,35 @@ def _signature(handler: Any) -> inspect.Signature:
             raise
         kind: Any = type(handler)
         return inspect.signature(kind.__call__.__get__(handler))
+
+
+def _current(handler: Any) -> Any:
+    """Return what a proxy like those of werkzeug stands for now; else `handler`."""
+    if inspect.getattr_static(type(handler), "_get_current_object", None) is None:
+        return handler
+    return handler._get_current_object()
+
+
+def _with_bound_arguments(handler: Any) -> Any:
+    """Return a partial without the name of a function that `update_wrapper` has given it.
+
+    For `inspect` follows that name, and then takes the bound arguments for parameters.
+    """
+    named = inspect.unwrap(handler, stop=_is_followed_no_further)
+    if not issubclass(type(named), partial):
+        return handler
+    function = named.func
+    if "__wrapped__" in named.__dict__:
+        binding = binding_of(named)
+        if binding is not None and binding.bind is access:
+            function = named.__wrapped__  # the method
+        elif function_behind(function) is not function_behind(named.__wrapped__):
+            return handler  # it calls something else around what it wraps
+    return partial(_with_bound_arguments(function), *named.args, **named.keywords)
+
+
+def _is_followed_no_further(layer: Any) -> bool:
+    return issubclass(type(layer), partial | types.MethodType) or hasattr(layer, "__signature__")
 
 
 def _called(handler: Any) -> Any:

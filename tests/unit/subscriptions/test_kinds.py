@@ -16,7 +16,14 @@ import pytest
 
 from madcrow_events import BaseEventContext, EventDispatcher, HandlerSignatureError, SignalRegistry
 from support.inside import handler_name
-from support.proxies import ObjectProxy, Unreadable, dead_proxy, decorator
+from support.proxies import (
+    InThread,
+    LocalProxy,
+    ObjectProxy,
+    Unreadable,
+    dead_proxy,
+    decorator,
+)
 
 RAN: list[Any] = []
 
@@ -313,13 +320,47 @@ def test_the_parameters_are_those_of_what_is_wrapped(
         def by_name(self, number: int) -> int:
             return number
 
+        @InThread
+        def in_thread(self, context: Order) -> int:
+            return context.number
+
     keeper = Keeper()
     signals.signal("order", context=Order)
-    for handler in (keeper.by_model, keeper.by_name):
+    current = LocalProxy(lambda: keeper.by_model)
+    for handler in (keeper.by_model, keeper.by_name, keeper.in_thread, current):
         signals.subscribe("order", handler)
-    emission = dispatcher.emit("order", number=3)
+    emission = asyncio.run(dispatcher.emit_async("order", number=3))
     emission.raise_for_failures()
-    assert [result.value for result in emission.results] == [3, 3]
+    assert [result.value for result in emission.results] == [3, 3, 3, 3]
+    with pytest.raises(HandlerSignatureError, match="takes 'self' first"):
+        signals.subscribe("order", Keeper.in_thread)
+
+
+@pytest.mark.guarantee("H9")
+@pytest.mark.parametrize("name", ["plain", "awaited", "of_class", "static"])
+def test_the_method_of_an_autospecced_object_is_called_as_the_method_is(
+    signals: SignalRegistry, dispatcher: EventDispatcher, name: str
+) -> None:
+    class Order(BaseEventContext):
+        number: int
+
+    class Keeper:
+        def plain(self, context: Order) -> None: ...
+
+        async def awaited(self, context: Order) -> None: ...
+
+        @classmethod
+        def of_class(cls, context: Order) -> None: ...
+
+        @staticmethod
+        def static(context: Order) -> None: ...
+
+    mock = getattr(create_autospec(Keeper()), name)
+    signals.signal("order", context=Order).subscribe(mock)
+    emission = asyncio.run(dispatcher.emit_async("order", number=3))
+    emission.raise_for_failures()
+    (given,) = mock.call_args.args
+    assert given == Order(number=3, timestamp=given.timestamp)
 
 
 @pytest.mark.guarantee("H9")
