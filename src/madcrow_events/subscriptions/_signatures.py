@@ -34,6 +34,7 @@ from madcrow_events.subscriptions._call_specs import (
     invoke_with_context,
     invoke_with_list,
     itself,
+    perhaps_awaited,
     sender_of,
     typed_emission,
     whole_context,
@@ -50,12 +51,13 @@ from madcrow_events.subscriptions._kinds import (
     is_bare_classmethod,
     is_generator,
     is_mock,
+    is_perhaps_awaited,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["is_async", "read_shape"]
+__all__ = ["is_async", "read_shape", "shape_of_receiver"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -95,7 +97,16 @@ def read_shape(
         HandlerSignatureError: it cannot be called with what the event carries (H1).
     """
     reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
-    return reader.read_for_batches() if batch else reader.read()
+    return _awaited(handler, reader.read_for_batches() if batch else reader.read())
+
+
+def shape_of_receiver(receiver: Any) -> Shape:
+    """Return how `receiver` is called if it is connected, whatever its signature (N5)."""
+    return _awaited(receiver, ASYNC_RECEIVER) if is_async(receiver) else RECEIVER
+
+
+def _awaited(handler: Any, shape: Shape) -> Shape:
+    return perhaps_awaited(shape) if shape.is_async and is_perhaps_awaited(handler) else shape
 
 
 class _Reader:

@@ -77,6 +77,16 @@ def running_all(wrapped: Any, *arguments: Any, **keywords: Any) -> Any:
     return list(wrapped(*arguments, **keywords))
 
 
+@decorator
+async def in_thread(wrapped: Any, *arguments: Any, **keywords: Any) -> Any:
+    return await asyncio.to_thread(wrapped, *arguments, **keywords)
+
+
+@decorator
+def running_to_its_end(wrapped: Any, *arguments: Any, **keywords: Any) -> Any:
+    return stepping(wrapped)(*arguments, **keywords)
+
+
 @contextlib.contextmanager
 def around() -> Any:
     yield
@@ -93,7 +103,7 @@ class Service:
     def base(self, kind: str, sender: Any, **context: Any) -> None:
         RAN.append(kind)
 
-    async def awaited(self, kind: str, sender: Any, **context: Any) -> None:
+    async def awaited(self, sender: Any, kind: str, **context: Any) -> None:
         RAN.append(kind)
 
     partial = functools.partialmethod(base, "partial")
@@ -143,6 +153,10 @@ class Service:
     @staticmethod
     async def decorated_static(sender: Any, **context: Any) -> None:
         RAN.append(sender)
+
+    @in_thread
+    def threaded(self, sender: Any, **context: Any) -> None:
+        RAN.append(self)
 
     @running_all
     def run(self, sender: Any, **context: Any) -> Any:
@@ -209,6 +223,11 @@ RUN = {
     "wrapt, static": Service.decorated_static,
     "wrapt, static, in the class body": vars(Service)["decorated_static"],
     "wrapt, generator that is run": SERVICE.run,
+    "wrapt, async around a plain function": in_thread(plain),
+    "wrapt, async around a method": SERVICE.threaded,
+    "wrapt, partial of an async one": functools.partial(transparent(in_thread(plain))),
+    "wrapt, coroutine that is run": running_to_its_end(coroutine),
+    "wrapt, coroutine in a thread, run": transparent(running_to_its_end(coroutine)),
     "proxy of a coroutine": ObjectProxy(coroutine),
     "weak proxy of a coroutine": weakref.proxy(coroutine),
     "weak proxy of an async callable": weakref.proxy(ASYNC_CALLABLE),
@@ -226,10 +245,11 @@ if sys.version_info >= (3, 12):
 
 @pytest.mark.guarantee("H9")
 @pytest.mark.parametrize("kind", RUN)
+@pytest.mark.parametrize("way", ["subscribe", "connect"])
 def test_a_handler_runs_whatever_it_is_wrapped_in(
-    signal: Any, dispatcher: EventDispatcher, kind: str
+    signal: Any, dispatcher: EventDispatcher, kind: str, way: str
 ) -> None:
-    signal.subscribe(RUN[kind])
+    getattr(signal, way)(RUN[kind], weak=False)
     emission = asyncio.run(dispatcher.emit_async("thing_happened", number=1))
     emission.raise_for_failures()
     assert len(RAN) == 1
