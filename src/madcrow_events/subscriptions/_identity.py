@@ -13,7 +13,7 @@ from madcrow_events._text import module_of, type_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["Binding", "access", "binding_of", "identity_key", "sender_key", "undispatched"]
+__all__ = ["Binding", "binding_of", "identity_key", "sender_key", "undispatched"]
 
 
 _PLAIN_TYPES = frozenset({str, bytes, int, float, complex, bool, types.NoneType, uuid.UUID})
@@ -98,11 +98,10 @@ def _accessed(descriptor: Any, decorated: Any, owner: Any, kind: Any) -> Binding
         owner = kind
     elif issubclass(decorator, staticmethod):
         owner = None
-    return Binding(descriptor if owner is None else owner, descriptor, id(descriptor), access)
+    return Binding(descriptor if owner is None else owner, descriptor, id(descriptor), _access)
 
 
-def access(descriptor: Any, owner: Any) -> Any:
-    """Return what a descriptor gives for an object or a class; for nothing if it is the owner."""
+def _access(descriptor: Any, owner: Any) -> Any:
     if owner is descriptor:
         return descriptor.__get__(None, object)
     if isinstance(owner, type):
@@ -116,7 +115,7 @@ def undispatched(handler: Any) -> Any:
     if binding is None or not issubclass(type(binding.source), singledispatchmethod):
         return handler
     method = binding.source.func
-    return access(method, binding.owner if binding.is_bound else method)
+    return _access(method, binding.owner if binding.is_bound else method)
 
 
 def _partially_bound(handler: partial[Any]) -> Binding | None:
@@ -141,7 +140,7 @@ def _bound_by_descriptor(handler: partial[Any]) -> Binding | None:
         descriptor is it for class_ in type(owner).__mro__ for it in vars(class_).values()
     ):
         return None
-    return Binding(owner, descriptor, id(descriptor), access)
+    return Binding(owner, descriptor, id(descriptor), _access)
 
 
 def _bind_partial(source: Any, owner: Any) -> Any:

@@ -39,7 +39,7 @@ from madcrow_events.subscriptions._call_specs import (
     typed_emission,
     whole_context,
 )
-from madcrow_events.subscriptions._identity import access, binding_of, undispatched
+from madcrow_events.subscriptions._identity import undispatched
 from madcrow_events.subscriptions._injection import (
     injecting_package,
     is_injection_used,
@@ -411,13 +411,13 @@ class _Reader:
 
 def _signature(handler: Any) -> inspect.Signature:
     """Return the signature of a handler, whose annotations may name what does not exist."""
-    handler = _with_bound_arguments(_current(handler))
-    said = (
-        inspect.getattr_static(type(handler), "__signature__", None) if is_mock(handler) else None
-    )
-    if type(said) is inspect.Signature:
-        return said  # what it checks its calls against, whatever its class claims to be
-    if type(handler) not in (types.FunctionType, types.MethodType):
+    if type(handler) in (types.FunctionType, types.MethodType):
+        handler = _with_bound_arguments(handler)
+    else:
+        handler = _with_bound_arguments(_current(handler))
+        said = inspect.getattr_static(type(handler), "__signature__", None)
+        if is_mock(handler) and type(said) is inspect.Signature:
+            return said  # what it checks its calls against, whatever it claims to be
         handler = _called(handler)
     try:
         return inspect.signature(undispatched(handler), **_LENIENTLY)
@@ -448,12 +448,22 @@ def _with_bound_arguments(handler: Any) -> Any:
         return handler
     function = named.func
     if "__wrapped__" in named.__dict__:
-        binding = binding_of(named)
-        if binding is not None and binding.bind is access:
-            function = named.__wrapped__  # the method
+        if _is_method(named):
+            function = named.__wrapped__
         elif function_behind(function) is not function_behind(named.__wrapped__):
             return handler  # it calls something else around what it wraps
     return partial(_with_bound_arguments(function), *named.args, **named.keywords)
+
+
+def _is_method(named: partial[Any]) -> bool:
+    """Tell whether a decorator that is a class has passed the object of a method to itself."""
+    call: Any = named.func
+    return (
+        type(call) is types.MethodType
+        and hasattr(type(call.__self__), "__get__")
+        and len(named.args) == 1
+        and named.args[0] is not None
+    )
 
 
 def _is_followed_no_further(layer: Any) -> bool:

@@ -344,14 +344,20 @@ def test_the_parameters_are_those_of_what_is_wrapped(
         def in_thread(self, context: Order) -> int:
             return context.number
 
+        @transparent
+        @InThread
+        def in_thread_below(self, context: Order) -> int:
+            return context.number
+
     keeper = Keeper()
     signals.signal("order", context=Order)
     current = LocalProxy(lambda: keeper.by_model)
     for handler in (keeper.by_model, keeper.by_name, keeper.in_thread, current):
         signals.subscribe("order", handler)
+    signals.subscribe("order", keeper.in_thread_below)
     emission = asyncio.run(dispatcher.emit_async("order", number=3))
     emission.raise_for_failures()
-    assert [result.value for result in emission.results] == [3, 3, 3, 3]
+    assert [result.value for result in emission.results] == [3] * 5
     with pytest.raises(HandlerSignatureError, match="takes 'self' first"):
         signals.subscribe("order", Keeper.in_thread)
 
