@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import logging
+import runpy
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,14 @@ class A:
 class B(A): pass
 placed.subscribe(A.greet), placed.subscribe(B.greet)
 """,
+        """
+from threading import Thread
+@placed.on()
+def greet(**context): return 1
+def greet(**context): return 1
+thread = Thread(target=placed.subscribe, args=(greet,))
+thread.start(), thread.join()
+""",
     ],
 )
 def test_two_of_one_execution_never_replace_each_other(run: Run, source: str) -> None:
@@ -172,11 +183,56 @@ def test_what_is_subscribed_once_more_is_not_defined_again(run: Run) -> None:
 def test_the_function_of_now_unsubscribes_that_of_before(run: Run) -> None:
     define = "def greet(**context): return 1\n"
     run(FIRST + define + "placed.subscribe(greet); on_event('order_*')(greet)")
-    greet = run(FIRST + define)["greet"]
-    assert madcrow_signals.unsubscribe("order_placed", greet)
-    assert madcrow_signals.unsubscribe("order_*", greet)
-    assert not madcrow_signals.unsubscribe("order_placed", greet)
+    names = ["order_placed", "order_*", "order_placed"]
+    end = f"ended = [madcrow_signals.unsubscribe(name, greet) for name in {names}]"
+    assert run(FIRST + define + end)["ended"] == [True, True, False]
     assert values() == []
+
+
+@pytest.mark.guarantee("H7")
+def test_the_function_of_before_that_is_in_use_elsewhere_does_not_run_beside_that_of_now(
+    run: Run,
+) -> None:
+    before = run(FIRST + HANDLERS["a function"])["greet"]
+    run(FIRST + HANDLERS["a function"].replace("1", "2"))
+    madcrow_signals.subscribe("order_placed", before)
+    assert values() == [1]
+
+
+def by_spec(path: Path) -> Any:
+    spec: Any = importlib.util.spec_from_file_location("plugin", path)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def as_page(path: Path) -> Any:
+    exec(path.read_text(), {"__name__": "__main__", "__file__": path})  # noqa: S102  # as tools do
+
+
+def as_code(path: Path) -> Any:
+    code = compile(path.read_text(), path, "exec", dont_inherit=True)
+    exec(code, {"__name__": "plugin"})  # noqa: S102  # as tools do
+
+
+def without_name(path: Path) -> Any:
+    exec(path.read_text(), {})  # noqa: S102  # as tools do
+
+
+@pytest.mark.guarantee("H7")
+@pytest.mark.guarantee("N7")
+@pytest.mark.parametrize("load", [by_spec, runpy.run_path, as_page, as_code, without_name])
+def test_what_two_files_of_one_name_define_stays_two(
+    tmp_path: Path, load: Callable[[Any], Any]
+) -> None:
+    for number in (1, 2):
+        path = tmp_path / f"{number}.py"
+        path.write_text(FIRST + HANDLERS["a function"].replace("1", str(number)))
+        load(path)
+    assert values() == [1, 2]
+    path.write_text(MODEL.replace("order_placed", "order_sent"))
+    load(path)
+    other = path.rename(tmp_path / "other.py")
+    with pytest.raises(SignalConflictError, match="declare it once"):
+        load(other)
 
 
 @pytest.mark.guarantee("H7")
@@ -289,7 +345,7 @@ def test_an_isolated_block_gives_the_model_back(run: Run) -> None:
     "define",
     [
         "class Order(BaseEventContext): order_id: int\n",
-        "Order = create_model('Order', __base__=BaseEventContext)\n",
+        "Order = create_model('Order', __base__=BaseEventContext, __module__=__name__)\n",
         "def make():\n    class Order(BaseEventContext): pass\n    return Order\nOrder = make()\n",
     ],
     ids=["a class", "create_model", "a class factory"],

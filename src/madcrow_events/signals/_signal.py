@@ -34,7 +34,6 @@ from madcrow_events.subscriptions import (
     Subscription,
     SubscriptionOptions,
 )
-from madcrow_events.subscriptions._call_specs import ASYNC_RECEIVER, RECEIVER
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import (
@@ -42,7 +41,7 @@ from madcrow_events.subscriptions._redefinition import (
     end_replaced,
     find_replaced,
 )
-from madcrow_events.subscriptions._signatures import is_async, read_shape
+from madcrow_events.subscriptions._signatures import read_shape, shape_of_receiver
 from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
@@ -251,7 +250,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             or execution is None
             or self._execution is None
             or (before.__module__, before.__qualname__) != there[:2]
-            or execution.is_same(self._execution)
+            or not execution.is_again(self._execution)
         ):
             return False
         check_model(self.name, model)
@@ -355,7 +354,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
                 event=self.name,
                 handler=receiver,
             )
-        shape = ASYNC_RECEIVER if is_async(receiver) else RECEIVER
+        shape = shape_of_receiver(receiver)
         options = translated({"sender": sender, "weak": weak})
         requested = Subscription(self._table, self.name, receiver, shape, options, connected=True)
         present = self._connection(receiver, sender)

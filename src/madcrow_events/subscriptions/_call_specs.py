@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import handler_name
-from madcrow_events.emissions._styles import BY_KEYWORDS
+from madcrow_events.emissions._styles import BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ __all__ = [
     "invoke_with_context",
     "invoke_with_list",
     "itself",
+    "perhaps_awaited",
     "sender_of",
     "typed_emission",
     "whole_context",
@@ -63,6 +66,23 @@ class Shape:
         self.item: Callable[[Emission[Any]], Any] | None = item
         self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
         self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
+
+
+async def _await_what_can_be(invoke: Callable[[Any, Any], Any], handler: Any, argument: Any) -> Any:
+    value = invoke(handler, argument)
+    return await value if isawaitable(value) else value
+
+
+def perhaps_awaited(shape: Shape) -> Shape:
+    """Return the shape of an async handler that may also return what it would give awaited."""
+    return Shape(
+        BY_EMISSION,
+        partial(_await_what_can_be, shape.invoke),
+        is_async=True,
+        item=shape.item,
+        invoke_batch=partial(_await_what_can_be, shape.invoke_batch),
+        fit=shape.fit,
+    )
 
 
 def call_with(function: Any, argument: Any) -> Any:

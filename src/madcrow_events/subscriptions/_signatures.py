@@ -34,6 +34,7 @@ from madcrow_events.subscriptions._call_specs import (
     invoke_with_context,
     invoke_with_list,
     itself,
+    perhaps_awaited,
     sender_of,
     typed_emission,
     whole_context,
@@ -44,12 +45,19 @@ from madcrow_events.subscriptions._injection import (
     is_injection_used,
     is_left_to_wrapper,
 )
-from madcrow_events.subscriptions._kinds import is_async, is_bare_classmethod, is_generator, is_mock
+from madcrow_events.subscriptions._kinds import (
+    function_behind,
+    is_async,
+    is_bare_classmethod,
+    is_generator,
+    is_mock,
+    is_perhaps_awaited,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["is_async", "read_shape"]
+__all__ = ["is_async", "read_shape", "shape_of_receiver"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -89,7 +97,16 @@ def read_shape(
         HandlerSignatureError: it cannot be called with what the event carries (H1).
     """
     reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
-    return reader.read_for_batches() if batch else reader.read()
+    return _awaited(handler, reader.read_for_batches() if batch else reader.read())
+
+
+def shape_of_receiver(receiver: Any) -> Shape:
+    """Return how `receiver` is called if it is connected, whatever its signature (N5)."""
+    return _awaited(receiver, ASYNC_RECEIVER) if is_async(receiver) else RECEIVER
+
+
+def _awaited(handler: Any, shape: Shape) -> Shape:
+    return perhaps_awaited(shape) if shape.is_async and is_perhaps_awaited(handler) else shape
 
 
 class _Reader:
@@ -394,7 +411,13 @@ class _Reader:
 
 def _signature(handler: Any) -> inspect.Signature:
     """Return the signature of a handler, whose annotations may name what does not exist."""
-    if type(handler) not in (types.FunctionType, types.MethodType):
+    if type(handler) in (types.FunctionType, types.MethodType):
+        handler = _with_bound_arguments(handler)
+    else:
+        handler = _with_bound_arguments(_current(handler))
+        said = inspect.getattr_static(type(handler), "__signature__", None)
+        if is_mock(handler) and type(said) is inspect.Signature:
+            return said  # what it checks its calls against, whatever it claims to be
         handler = _called(handler)
     try:
         return inspect.signature(undispatched(handler), **_LENIENTLY)
@@ -406,6 +429,45 @@ def _signature(handler: Any) -> inspect.Signature:
             raise
         kind: Any = type(handler)
         return inspect.signature(kind.__call__.__get__(handler))
+
+
+def _current(handler: Any) -> Any:
+    """Return what a proxy like those of werkzeug stands for now; else `handler`."""
+    if inspect.getattr_static(type(handler), "_get_current_object", None) is None:
+        return handler
+    return handler._get_current_object()
+
+
+def _with_bound_arguments(handler: Any) -> Any:
+    """Return a partial without the name of a function that `update_wrapper` has given it.
+
+    For `inspect` follows that name, and then takes the bound arguments for parameters.
+    """
+    named = inspect.unwrap(handler, stop=_is_followed_no_further)
+    if not issubclass(type(named), partial):
+        return handler
+    function = named.func
+    if "__wrapped__" in named.__dict__:
+        if _is_method(named):
+            function = named.__wrapped__
+        elif function_behind(function) is not function_behind(named.__wrapped__):
+            return handler  # it calls something else around what it wraps
+    return partial(_with_bound_arguments(function), *named.args, **named.keywords)
+
+
+def _is_method(named: partial[Any]) -> bool:
+    """Tell whether a decorator that is a class has passed the object of a method to itself."""
+    call: Any = named.func
+    return (
+        type(call) is types.MethodType
+        and hasattr(type(call.__self__), "__get__")
+        and len(named.args) == 1
+        and named.args[0] is not None
+    )
+
+
+def _is_followed_no_further(layer: Any) -> bool:
+    return issubclass(type(layer), partial | types.MethodType) or hasattr(layer, "__signature__")
 
 
 def _called(handler: Any) -> Any:

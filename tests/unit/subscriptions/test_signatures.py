@@ -273,6 +273,31 @@ def test_partials_methods_builtins_classes_mocks_and_callable_objects_are_handle
     mock.assert_called_once_with(user_logged_in, **CONTEXT._keywords())
 
 
+def greeted(greeting: str, context: LoginEventContext) -> Any:
+    return greeting + context.email
+
+
+def called_with(function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
+    return "hello " + function(*arguments, **keywords).email
+
+
+NAMED = functools.update_wrapper(functools.partial(greeted, "hello "), greeted)
+
+
+@pytest.mark.guarantee("H9")
+@pytest.mark.parametrize(
+    "handler",
+    [
+        NAMED,
+        functools.partial(NAMED),
+        functools.wraps(NAMED)(lambda *given, **context: NAMED(*given, **context)),
+        functools.wraps(takes_context)(functools.partial(called_with, takes_context)),
+    ],
+)
+def test_a_partial_keeps_its_arguments_if_it_has_a_name(handler: Callable[..., Any]) -> None:
+    assert returned(handler) == "hello a@b.c"
+
+
 @pytest.mark.guarantee("H1")
 def test_a_model_of_the_test_function_itself_is_found_behind_a_string_annotation(
     signals: SignalRegistry, dispatcher: EventDispatcher
