@@ -39,7 +39,8 @@ def validate_keywords(
             **{name: value for name, value in keywords.items() if name in base},
         }
     try:
-        context: object = model.model_validate(keywords)
+        # A copy, for a validator of mode "before" may change it.
+        context: object = model.model_validate(dict(keywords))
     except ValidationError as error:
         problems = _problems(model, error)
     else:

@@ -116,6 +116,35 @@ def test_a_dispatcher_that_validates_says_that_a_model_is_no_keyword(
     assert "context: a context, which emit takes no keyword for: write emit_typed(" in told
 
 
+class Renaming(BaseEventContext):
+    total: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_old_name(cls, values: Any) -> Any:
+        if "amount" in values:
+            values["total"] = values.pop("amount")
+        return values
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_a_validator_that_changes_what_it_is_given_changes_no_emission(
+    signals: SignalRegistry, validate: bool
+) -> None:
+    """The keywords are those of all handlers, whichever comes first."""
+    seen: list[Any] = []
+
+    def typed(context: Renaming) -> None:
+        seen.append(context.total)
+
+    signal = signals.signal("order_placed", context=Renaming)
+    signal.subscribe(typed)
+    signal.subscribe(lambda sender, **context: seen.append(context))
+    emission = EventDispatcher(signals, validate=validate).emit(signal, amount=3)
+    assert seen == [3, {"amount": 3}]
+    assert emission.context == {"amount": 3}
+
+
 class Forgetful(BaseEventContext):
     number: int = 0
 
