@@ -54,6 +54,8 @@ __all__ = [
 RESERVED_FIELDS = frozenset({"self", "sender"})
 """Names that the call of a handler needs for itself (C1)."""
 
+_READS_BY_NAME = "validate_by_name" in ConfigDict.__optional_keys__  # since pydantic 2.11
+
 SCOPE_FIELDS = ("request_id", "user_agent", "ip_address")
 """What `event_scope` can fill in (B5)."""
 
@@ -240,9 +242,13 @@ class BaseEventContext(BaseModel):
 def spellings_of(model: type[BaseEventContext], name: str) -> tuple[str, ...]:
     """Return by which keywords a field can be given, the one to recommend first."""
     config: Mapping[str, Any] = model.model_config
-    by_name = config.get("populate_by_name") or config.get("validate_by_name")
-    spelled = [name] if by_name else []
-    if config.get("validate_by_alias", True) or not by_name:
+    by_name = config.get("validate_by_name") if _READS_BY_NAME else None
+    by_alias = config.get("validate_by_alias", True)
+    if by_name is None:  # then the older option decides, and allows aliases
+        by_name = config.get("populate_by_name")
+        by_alias = by_alias or by_name is not None
+    spelled = [name] if by_name or not by_alias else []
+    if by_alias:
         spelled += [path[0] for path in alias_paths(model, name) if len(path) == 1]
     return tuple(dict.fromkeys(spelled))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import product
 from typing import Any, ClassVar
 
 import pytest
@@ -89,6 +90,44 @@ def test_who_follows_the_advice_about_a_missing_field_can_emit(
     signals["order_placed"].subscribe(handler)
     EventDispatcher(signals, validate=True).emit("order_placed", **{keyword: value})
     assert [context.order_id for context in seen] == [7]
+
+
+BY_NAME_OR_ALIAS = ("populate_by_name", "validate_by_name", "validate_by_alias")
+
+
+@pytest.mark.guarantee("B5")
+@pytest.mark.parametrize(
+    "chosen",
+    [it for it in product((None, True, False), repeat=3) if it[1:] != (False, False)],
+    ids=lambda it: "-".join(map(str, it)),
+)
+def test_a_model_may_choose_between_name_and_alias_in_every_way_that_pydantic_knows(
+    signals: SignalRegistry, chosen: tuple[bool | None, ...]
+) -> None:
+    """Both the advice and a scope write what it takes."""
+    options = zip(BY_NAME_OR_ALIAS, chosen, strict=True)
+
+    class Chosen(BaseEventContext):
+        model_config: ClassVar[Any] = {
+            "frozen": True,
+            **{key: it for key, it in options if it is not None},
+        }
+        order_id: int = Field(alias="orderId")
+        request_id: str | None = Field(default=None, alias="requestId")
+
+    keyword = advice(signals, Chosen).partition("emit it with ")[2].partition("=")[0]
+    signals["order_placed"].subscribe(_request_id_of(Chosen))
+    with event_scope(request_id="r"):
+        emission = EventDispatcher(signals, validate=True).emit("order_placed", **{keyword: 7})
+    assert [result.value for result in emission.results] == ["r"]
+
+
+def _request_id_of(model: Any) -> Any:
+    def handler(context: Any) -> Any:
+        return context.request_id
+
+    handler.__annotations__["context"] = model
+    return handler
 
 
 @pytest.mark.parametrize(
