@@ -19,7 +19,7 @@ from madcrow_events.models import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_complete", "validate_keywords"]
+__all__ = ["check_complete", "misfit_behind", "validate_keywords"]
 
 
 def validate_keywords(
@@ -65,12 +65,41 @@ def check_complete(event: str, context: BaseEventContext) -> None:
         (name, "has no value, make the context with all fields, not by model_construct")
         for name in model.model_fields
         if name not in vars(context)
-    ] + [
-        (name, "belongs to the call, rename it")
-        for name in RESERVED_FIELDS.intersection(getattr(context, "__pydantic_extra__", None) or ())
-    ]
+    ] + [(name, "belongs to the call, rename it") for name in _reserved(context)]
     if problems:
         raise _misfit(event, model, problems)
+
+
+def misfit_behind(
+    event: str, context: object, error: BaseException
+) -> ContextValidationError | None:
+    """Return what `check_complete` says of a context, if that is why a handler could not go on.
+
+    Args:
+        event: the event.
+        context: what it was emitted with.
+        error: what was raised. Only what Python itself says of the context is taken for a
+            matter of the emitter; all else is the handler's.
+    """
+    if not isinstance(context, BaseEventContext):
+        return None
+    if isinstance(error, AttributeError):
+        is_of_context = error.obj is context
+    elif isinstance(error, TypeError):  # an extra field came in the place of the sender
+        is_of_context = bool(_reserved(context))
+    else:
+        is_of_context = isinstance(error, ContextValidationError) and error.event == event
+    if is_of_context:
+        try:
+            check_complete(event, context)
+        except ContextValidationError as misfit:
+            return misfit
+    return None
+
+
+def _reserved(context: BaseEventContext) -> frozenset[str]:
+    """Return the names of extra fields that the call of a handler needs."""
+    return RESERVED_FIELDS.intersection(getattr(context, "__pydantic_extra__", None) or ())
 
 
 def _misfit(

@@ -802,8 +802,11 @@ def _fitting(
     expected = BaseEventContext if model is None else model
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
         type(context)._note_fields()
-        if context.event_type.replace("-", "_") == signal.name:
-            return context, None
+        try:
+            if context.event_type.replace("-", "_") == signal.name:
+                return context, None
+        except AttributeError:  # it has none: made by model_construct, say
+            pass
         raise ContextTypeError(
             f"a GenericEventContext for another event was emitted as {signal.name}: "
             f"give it event_type='{signal.name}'",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
+from madcrow_events._validation import check_complete
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
@@ -312,6 +313,8 @@ class Subscription(Unique):
             ContextValidationError: the emission does not fit.
         """
         if (self._owner or self)._ticket:
+            if type(emission._payload) is not dict:
+                check_complete(emission.event, emission._payload)
             self._shape.fit(_NotCalled(handler), emission)
 
     def _explained(self, error: Exception, emission: Emission[Any]) -> Exception:
