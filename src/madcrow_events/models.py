@@ -284,16 +284,21 @@ def _is_given_by_alias(
     model: type[BaseEventContext], name: str, keywords: Mapping[str, Any]
 ) -> bool:
     """Tell whether keywords have something where validation looks for a field but by its name."""
-    return any(_has(keywords, path) for path in alias_paths(model, name) if path != (name,))
+    paths = alias_paths(model, name)
+    return any(value_at(keywords, path) is not NOTHING for path in paths if path != (name,))
 
 
-def _has(value: Any, path: tuple[Any, ...]) -> bool:
+NOTHING: Any = object()
+
+
+def value_at(value: Any, path: tuple[Any, ...]) -> Any:
+    """Return what stands where an alias says, or `NOTHING`."""
     try:
         for step in path:
             value = value[step]
     except (LookupError, TypeError):
-        return False
-    return True
+        return NOTHING
+    return value
 
 
 def alias_paths(model: type[BaseModel], name: str) -> list[tuple[Any, ...]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from itertools import product
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
-from pydantic import AliasChoices, AliasPath, Field, model_validator
+from pydantic import AliasChoices, AliasPath, BaseModel, ConfigDict, Field, model_validator
 
 from madcrow_events import (
     BaseEventContext,
@@ -92,6 +93,51 @@ def test_who_follows_the_advice_about_a_missing_field_can_emit(
     signals["order_placed"].subscribe(handler)
     EventDispatcher(signals, validate=True).emit("order_placed", **{keyword: value})
     assert [context.order_id for context in seen] == [7]
+
+
+class Address(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    city: str
+
+
+class Detailed(BaseEventContext):
+    address: Address | None = None
+    stops: list[Address] = Field(default=[])
+    by_email: dict[str, int] = Field(default={})
+    amount: int | None = Field(default=None, gt=0)
+    choice: Literal["a"] | int = 1
+    at: int = Field(default=0, validation_alias=AliasPath("place", "at"))
+
+
+@pytest.mark.guarantee("G1")
+@pytest.mark.parametrize(
+    ("keywords", "told"),
+    [
+        ({"address": {}}, "address: lacks 'city' in it"),
+        ({"stops": [{"city": "x"}, {}]}, "stops: lacks 'city' in it"),
+        (
+            {"address": {"city": "x", "zip": 1}},
+            "address: has 'zip' in it, which is not a field there, leave it out",
+        ),
+        ({"address": {"city": 1}}, r"address: must be .*, and something in it is int \(.*"),
+        ({"address": 7}, r"address: must be .*, got int \(.*"),
+        (
+            {"by_email": {"ada@x.y": "canary"}},
+            r"by_email: must be dict.*, and something in it is str \(int_parsing\)",
+        ),
+        ({"amount": -1}, r"amount: is of the right type, and its value is refused \(greater_.*"),
+        ({"choice": "b"}, r"choice: must be .*, got str \(literal_error\)"),
+        ({"at": 1, "place": {"at": 2}}, "at: given twice, leave out either this or place"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_within_a_value_is_told_of_that(
+    signals: SignalRegistry, keywords: dict[str, Any], told: str
+) -> None:
+    """A field that was given is not missing, and no key that may be a value is shown."""
+    shown = advice(signals, Detailed, **keywords)
+    assert re.fullmatch(told, shown)
+    assert "ada" not in shown
 
 
 BY_NAME_OR_ALIAS = ("populate_by_name", "validate_by_name", "validate_by_alias")
@@ -277,17 +323,20 @@ def test_what_a_handler_raises_for_another_reason_is_its_own_failure(
     async def broken(context: OrderPlaced) -> None:
         raise TypeError
 
+    def misspelt(context: OrderPlaced) -> None:
+        context.order_no  # type: ignore[attr-defined]  # noqa: B018
+
     def nested() -> None:
         EventDispatcher(signals, validate=True).emit("other")
 
     signal = signals.signal("order_placed", context=OrderPlaced)
     signals.signal("other", context=OrderPlaced)
-    for handler in (nested, broken, lambda: 1 / 0, lambda: 1):
+    for handler in (nested, broken, lambda: 1 / 0, lambda: 1, misspelt):
         signal.subscribe(handler)
     context = OrderPlaced.model_construct(request_id="r")
     emission = asyncio.run(dispatcher.emit_typed_async(signal, context))
     told = [type(failure.exception) for failure in emission.failures]
-    assert told == [ContextValidationError, ZeroDivisionError, TypeError]
+    assert told == [ContextValidationError, ZeroDivisionError, AttributeError, TypeError]
     assert [result.value for result in emission.results] == [1]
 
 
