@@ -324,7 +324,7 @@ def test_what_a_handler_raises_for_another_reason_is_its_own_failure(
         raise TypeError
 
     def misspelt(context: OrderPlaced) -> None:
-        context.order_no  # type: ignore[attr-defined]  # noqa: B018
+        context.order_no  # type: ignore[attr-defined]
 
     def nested() -> None:
         EventDispatcher(signals, validate=True).emit("other")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, 
 from typing_extensions import TypeVar
 
 from madcrow_events._copies import Unique
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import handler_name, names_apart, type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events._waiters import Listeners, check_seconds
 from madcrow_events.emissions._causes import cause_of, trace_of
@@ -392,10 +392,10 @@ class Emission(Unique, Generic[PayloadT_co]):
         if self.signal._replaces(models):
             context: BaseEventContext = payload
             return context
-        expected = " or ".join(type_name(model) for model in models)
+        *expected, carried = names_apart(*models, type(payload))
         raise ContextTypeError(
-            f"a handler of {self.event} takes {expected}, and the emission carries "
-            f"{type_name(type(payload))}: emit the former, or annotate the handler with the latter",
+            f"a handler of {self.event} takes {' or '.join(expected)}, and the emission carries "
+            f"{carried}: emit the former, or annotate the handler with the latter",
             event=self.event,
             expected=models,
             received=type(payload),

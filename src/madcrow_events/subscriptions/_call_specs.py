@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._styles import BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError
+from madcrow_events.models import spellings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -149,9 +150,12 @@ def fit_keywords(
 
 
 def _missing(name: str, handler: Any, emission: Emission[Any]) -> ContextValidationError:
+    model = emission.signal.context_model
+    is_refused = model and name in model.model_fields and name not in spellings_of(model, name)
     return ContextValidationError(
         f"{emission.event} was emitted without '{name}', which "
-        f"{handler_name(handler)} takes by name: emit it with {name}=..., "
+        f"{handler_name(handler)} takes by name: emit "
+        f"{'a context, by emit_typed' if is_refused else f'it with {name}=...'}, "
         "give the parameter a default, or annotate it with a context model",
         event=emission.event,
         problems=((name, "missing"),),

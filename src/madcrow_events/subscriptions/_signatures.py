@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
-from madcrow_events._text import handler_name, printable, type_name
+from madcrow_events._text import handler_name, names_apart, printable, type_name
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import HandlerSignatureError
@@ -338,10 +338,10 @@ class _Reader:
         elif self.model is not None and not any(
             issubclass(known, models) for known in (self.model, *self.replaced)
         ):
-            wanted = " or ".join(type_name(model) for model in models)
+            *wanted, carried = names_apart(*models, self.model)
             raise self._refused(
-                f"takes {wanted} in '{parameter.name}', but {self.event} carries "
-                f"{type_name(self.model)}: annotate it with {self._written(type_name(self.model))}"
+                f"takes {' or '.join(wanted)} in '{parameter.name}', but {self.event} carries "
+                f"{carried}: annotate it with {self._written(carried)}"
             )
 
     def _written(self, name: str) -> str:
