@@ -231,13 +231,12 @@ class BaseEventContext(BaseModel):
         # A cached_property of a subclass lives in __dict__ too, and is no field.
         try:
             fields = {name: values[name] for name in self._field_names}
-            extra = self.__pydantic_extra__
+            return {**(self.__pydantic_extra__ or {}), **fields}  # noqa: TRY300  # for speed
         except KeyError as error:  # made by model_construct, say
             message = f"a context has no value for {error.args[0]}: make it with all fields"
             raise AttributeError(message, name=error.args[0], obj=self) from None
         except AttributeError:  # an `__init__` that does not call that of its base has made none
-            extra = None
-        return {**(extra or {}), **fields}
+            return fields
 
 
 def spellings_of(model: type[BaseModel], name: str) -> tuple[str, ...]:
@@ -338,8 +337,9 @@ def fill_loose(
     model = model or BaseEventContext
     if model._scope_spellings:
         for name, spelled in model._scope_spellings.items():
-            is_given = name in keywords or _is_given_by_alias(model, name, keywords)
-            if spelled and name in fields and not is_given:
+            if not spelled or name not in fields or name in keywords:
+                continue
+            if not _is_given_by_alias(model, name, keywords):
                 keywords[spelled[0]] = fields[name]
         return
     for name in model._scope_fields:
