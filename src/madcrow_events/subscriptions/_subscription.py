@@ -325,6 +325,7 @@ class Subscription(Unique):
         try:
             self._shape.fit(_NotCalled(handler), emission)
         except ContextValidationError as misfit:
+            misfit.__suppress_context__ = True  # it says less
             return misfit.with_traceback(None)
         return error
 
