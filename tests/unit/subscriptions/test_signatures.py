@@ -6,7 +6,7 @@ import functools
 import sys
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 from unittest.mock import MagicMock
 
 import pytest
@@ -429,7 +429,8 @@ def test_a_keyword_that_the_model_refuses_is_recommended_to_nobody(
 ) -> None:
     """Where a field goes by its alias only, a context has it under its name."""
 
-    class Order(BaseEventContext, populate_by_name=False):
+    class Order(BaseEventContext):
+        model_config: ClassVar[Any] = {"populate_by_name": False, "validate_by_name": False}
         order_id: int = Field(alias="orderId")
 
     signals.signal("order_placed", context=Order)
