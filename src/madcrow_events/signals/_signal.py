@@ -15,7 +15,7 @@ from madcrow_events._executions import definition_of
 from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable, type_name
-from madcrow_events._validation import validate_keywords
+from madcrow_events._validation import check_complete, validate_keywords
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
@@ -23,7 +23,12 @@ from madcrow_events.exceptions import (
     ContextValidationError,
     HandlerSignatureError,
 )
-from madcrow_events.models import RESERVED_FIELDS, BaseEventContext, GenericEventContext
+from madcrow_events.models import (
+    RESERVED_FIELDS,
+    BaseEventContext,
+    GenericEventContext,
+    spelled_for,
+)
 from madcrow_events.subscriptions import (
     ANY,
     BatchHandler,
@@ -286,23 +291,24 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             The new one, without what a derived class has added; None for any other context.
 
         Raises:
-            ContextValidationError: it does not fit.
+            ContextValidationError: it lacks fields, or does not fit.
         """
         former = next((it for it in self._replaced_models() if isinstance(context, it)), None)
         if former is None:
             return None
         model: Any = self.context_model
         self._warn(former)
+        check_complete(self.name, context)
         keywords = context._keywords()
         if type(context) is not former:
             keywords = {name: keywords[name] for name in former.model_fields}
         try:
-            return validate_keywords(self.name, model, keywords)
+            return validate_keywords(self.name, model, spelled_for(model, keywords))
         except ContextValidationError as error:
             # Models within it are of classes of before, too.
-            dumped = context.model_dump(round_trip=True, include=set(keywords))
+            dumped = context.model_dump(round_trip=True, by_alias=False, include=set(keywords))
             try:
-                return validate_keywords(self.name, model, dumped)
+                return validate_keywords(self.name, model, spelled_for(model, dumped))
             except ContextValidationError:
                 raise error from None
 

@@ -19,9 +19,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
-from madcrow_events._text import handler_name, printable, type_name
+from madcrow_events._text import handler_name, names_apart, printable, type_name
 from madcrow_events.emissions import Emission
-from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.subscriptions._annotations import Annotations, is_list, is_model, is_unknown
@@ -30,8 +30,10 @@ from madcrow_events.subscriptions._call_specs import (
     RECEIVER,
     Shape,
     context_as,
+    fit_keywords,
     invoke_by_parameters,
     invoke_with_context,
+    invoke_with_keywords,
     invoke_with_list,
     itself,
     perhaps_awaited,
@@ -136,6 +138,7 @@ class _Reader:
         by_name: list[inspect.Parameter] = []
         injected: dict[str, Callable[[Emission[Any]], Any]] = {}
         accepted: tuple[type[BaseEventContext], ...] = ()
+        by_place: list[str] = []
         sender_is_free = not any(
             parameter.name == "sender" and parameter.kind not in _VARIADIC
             for parameter in parameters
@@ -172,11 +175,16 @@ class _Reader:
                 self._check_field(parameter, "context")
             if parameter.kind in _POSITIONAL and not by_name:
                 positional.append(get)
+                if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+                    by_place.append(parameter.name)
             else:
                 injected[parameter.name] = get
 
         awaited = is_async(self.handler)
-        if takes_rest and positional == [sender_of] and not (injected or self.withheld):
+        named = [item for item in by_name if item.kind is not inspect.Parameter.POSITIONAL_ONLY]
+        required = tuple(item.name for item in named if item.default is item.empty)
+        receives = takes_rest and positional == [sender_of] and not (injected or self.withheld)
+        if receives and not required and by_place in ([], ["sender"]):
             return ASYNC_RECEIVER if awaited else RECEIVER
         if accepted and positional and len(parameters) == 1:
             direct = self.model is not None and issubclass(self.model, accepted)
@@ -185,21 +193,21 @@ class _Reader:
                 partial(invoke_with_context, accepted),
                 is_async=awaited,
             )
-        return Shape(
-            BY_EMISSION,
-            partial(
+        invoke: Callable[[Any, Emission[Any]], Any] = invoke_with_keywords
+        if not receives:
+            invoke = partial(
                 invoke_by_parameters,
                 tuple(positional),
                 tuple(injected.items()),
-                tuple(
-                    (item.name, item.default is item.empty)
-                    for item in by_name
-                    if item.kind is not inspect.Parameter.POSITIONAL_ONLY
-                ),
+                tuple((item.name, item.name in required) for item in named),
                 takes_rest,
                 self.withheld,
-            ),
+            )
+        return Shape(
+            BY_KEYWORDS if receives else BY_EMISSION,
+            invoke,
             is_async=awaited,
+            fit=partial(fit_keywords, invoke, required, tuple(by_place)) if takes_rest else None,
         )
 
     def read_for_batches(self) -> Shape:
@@ -347,10 +355,10 @@ class _Reader:
         elif self.model is not None and not any(
             issubclass(known, models) for known in (self.model, *self.replaced)
         ):
-            wanted = " or ".join(type_name(model) for model in models)
+            *wanted, carried = names_apart(*models, self.model)
             raise self._refused(
-                f"takes {wanted} in '{parameter.name}', but {self.event} carries "
-                f"{type_name(self.model)}: annotate it with {self._written(type_name(self.model))}"
+                f"takes {' or '.join(wanted)} in '{parameter.name}', but {self.event} carries "
+                f"{carried}: annotate it with {self._written(carried)}"
             )
 
     def _written(self, name: str) -> str:

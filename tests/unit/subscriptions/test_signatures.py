@@ -6,10 +6,11 @@ import functools
 import sys
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 from unittest.mock import MagicMock
 
 import pytest
+from pydantic import Field
 
 from madcrow_events import (
     BaseEventContext,
@@ -445,6 +446,24 @@ def test_a_handler_that_cannot_be_called_is_refused_with_what_to_write(
         assert caught.value.handler is handler
         assert caught.value.event == "user_logged_in"
     assert not user_logged_in.subscriptions
+
+
+@pytest.mark.guarantee("H1")
+def test_a_keyword_that_the_model_refuses_is_recommended_to_nobody(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Where a field goes by its alias only, a context has it under its name."""
+
+    class Order(BaseEventContext):
+        model_config: ClassVar[Any] = {"populate_by_name": False, "validate_by_name": False}
+        order_id: int = Field(alias="orderId")
+
+    signals.signal("order_placed", context=Order)
+    signals.subscribe("order_placed", lambda order_id: order_id)
+    (failure,) = dispatcher.emit("order_placed", orderId=1).failures
+    assert "takes by name: emit a context, by emit_typed, give" in str(failure.exception)
+    (result,) = dispatcher.emit_typed("order_placed", Order(orderId=1)).results
+    assert result.value == 1
 
 
 @pytest.mark.guarantee("H1")
