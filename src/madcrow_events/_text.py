@@ -14,7 +14,15 @@ from madcrow_events._interrupts import is_interrupt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["handler_name", "listed", "module_of", "printable", "text_of", "type_name"]
+__all__ = [
+    "handler_name",
+    "listed",
+    "module_of",
+    "names_apart",
+    "printable",
+    "text_of",
+    "type_name",
+]
 
 # Past the metaclass, whose own `__name__` may raise.
 _name_of_class = type.__dict__["__name__"].__get__
@@ -79,3 +87,16 @@ def type_name(annotation: Any) -> str:
     if issubclass(type(annotation), type):
         return printable(_name_of_class(annotation))
     return printable(annotation).replace("typing.", "")
+
+
+def names_apart(*classes: type) -> list[str]:
+    """Return the names of classes for one message, with their modules if two have one name."""
+    names = [type_name(it) for it in classes]
+    if len(set(names)) == len(set(map(id, classes))):
+        return names
+    names = [printable(f"{module_of(it)}.{_path_of_class(it)}") for it in classes]
+    # As after its module ran again, or of a function that makes them.
+    return [
+        f"{name} (another class)" if name in names[:place] else name
+        for place, name in enumerate(names)
+    ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -14,12 +15,13 @@ from madcrow_events.models import (
     GenericEventContext,
     alias_paths,
     spellings_of,
+    value_at,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_complete", "validate_keywords"]
+__all__ = ["check_complete", "misfit_behind", "validate_keywords"]
 
 
 def validate_keywords(
@@ -39,9 +41,10 @@ def validate_keywords(
             **{name: value for name, value in keywords.items() if name in base},
         }
     try:
-        context: object = model.model_validate(keywords)
+        # A copy, for a validator of mode "before" may change it.
+        context: object = model.model_validate(dict(keywords))
     except ValidationError as error:
-        problems = _problems(model, error)
+        problems = _problems(model, keywords, error)
     else:
         if isinstance(context, model):
             return context
@@ -64,12 +67,44 @@ def check_complete(event: str, context: BaseEventContext) -> None:
         (name, "has no value, make the context with all fields, not by model_construct")
         for name in model.model_fields
         if name not in vars(context)
-    ] + [
-        (name, "belongs to the call, rename it")
-        for name in RESERVED_FIELDS.intersection(getattr(context, "__pydantic_extra__", None) or ())
-    ]
+    ] + [(name, "belongs to the call, rename it") for name in _reserved(context)]
     if problems:
         raise _misfit(event, model, problems)
+
+
+def misfit_behind(
+    event: str, context: object, error: BaseException
+) -> ContextValidationError | None:
+    """Return what `check_complete` says of a context, if that is why a handler could not go on.
+
+    Args:
+        event: the event.
+        context: what it was emitted with.
+        error: what was raised. Only what Python itself says of the context is taken for a
+            matter of the emitter; all else is the handler's.
+    """
+    if not isinstance(context, BaseEventContext):
+        return None
+    if isinstance(error, AttributeError):
+        is_known = error.name in type(context).model_fields or str(error.name).startswith(
+            "__pydantic"
+        )
+        is_of_context = error.obj is context and is_known
+    elif isinstance(error, TypeError):  # an extra field came in the place of the sender
+        is_of_context = bool(_reserved(context))
+    else:
+        is_of_context = isinstance(error, ContextValidationError) and error.event == event
+    if is_of_context:
+        try:
+            check_complete(event, context)
+        except ContextValidationError as misfit:
+            return misfit
+    return None
+
+
+def _reserved(context: BaseEventContext) -> frozenset[str]:
+    """Return the names of extra fields that the call of a handler needs."""
+    return RESERVED_FIELDS.intersection(getattr(context, "__pydantic_extra__", None) or ())
 
 
 def _misfit(
@@ -80,37 +115,59 @@ def _misfit(
     return ContextValidationError(message, event=event, problems=tuple(problems))
 
 
-def _problems(model: type[BaseEventContext], error: ValidationError) -> list[tuple[str, str]]:
+def _problems(
+    model: type[BaseEventContext], keywords: Mapping[str, Any], error: ValidationError
+) -> list[tuple[str, str]]:
     problems: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         location = detail["loc"]
-        name, field = _field_at(model, location)
-        kind = detail["type"]
+        name, field, path = _field_at(model, location)
+        kind, value = printable(detail["type"]), detail["input"]
+        given = type_name(type(value))
+        declared = model.model_fields.get(name)
+        wanted = type_name(declared.annotation) if declared is not None else "valid"
+        # The keys on the way may be values of the context; the last one is none in these cases.
+        inside = printable(location[-1], limit=60) if len(location) > len(path) else ""
         if kind == "missing":
-            fix = f"missing, emit it with {field}=..."
+            fix = f"lacks '{inside}' in it" if inside else f"missing, emit it with {field}=..."
+        elif kind == "extra_forbidden" and inside:
+            fix = f"has '{inside}' in it, which is not a field there, leave it out"
         elif kind == "extra_forbidden":
-            fix = _fix_for_extra(model, str(location[0]), detail["input"])
+            fix = _fix_for_extra(model, str(location[0]), value)
         elif kind == "timezone_naive":
             fix = "has no time zone, give an aware one such as datetime.now(UTC)"
+        elif inside and value is not value_at(keywords, path):
+            fix = f"must be {wanted}, and something in it is {given} ({kind})"
+        elif declared is not None and _is_of(value, declared.annotation):
+            fix = f"is of the right type, and its value is refused ({kind})"
         else:
-            declared = model.model_fields.get(name)
-            wanted = type_name(declared.annotation) if declared is not None else "valid"
-            fix = f"must be {wanted}, got {type_name(type(detail['input']))} ({printable(kind)})"
+            fix = f"must be {wanted}, got {given} ({kind})"
         problems.setdefault(field, fix)
     return list(problems.items())
 
 
-def _field_at(model: type[BaseEventContext], location: tuple[int | str, ...]) -> tuple[str, str]:
-    """Return a field's name, empty if it is none, and the keyword to give it by."""
+def _is_of(value: object, annotation: Any) -> bool:
+    """Tell whether a value is of a plain class that an annotation allows."""
+    is_union = get_origin(annotation) in (Union, UnionType)
+    allowed = get_args(annotation) if is_union else (annotation,)
+    return any(type(value) is (get_origin(it) or it) for it in allowed)
+
+
+def _field_at(
+    model: type[BaseEventContext], location: tuple[int | str, ...]
+) -> tuple[str, str, tuple[Any, ...]]:
+    """Return a field's name, empty if it is none, the keyword to give it by, and where it is."""
     if not location:
-        return "", type_name(model)
+        return "", type_name(model), ()
     # pydantic names a field by the alias under which it looked for it.
     for name in model.model_fields:
-        if any(location[: len(path)] == path for path in alias_paths(model, name)):
-            spelled = spellings_of(model, name)
-            return name, printable(spelled[0] if spelled else location[0], limit=60)
+        for path in alias_paths(model, name):
+            if location[: len(path)] == path:
+                spelled = spellings_of(model, name)
+                keyword = printable(spelled[0] if spelled else location[0], limit=60)
+                return name, keyword, path
     name = str(location[0])
-    return name, printable(name, limit=60)
+    return name, printable(name, limit=60), location[:1]
 
 
 def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> str:
@@ -119,7 +176,8 @@ def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> s
     for field in model.model_fields:
         spelled = spellings_of(model, field)
         if name in spelled:
-            others = " and ".join(it for it in spelled if it != name)
+            places = (path[0] for path in alias_paths(model, field))
+            others = " and ".join(it for it in dict.fromkeys((*spelled, *places)) if it != name)
             return f"given twice, leave out either this or {others}"
         if name == field and spelled:
             return f"is given by its alias, write {spelled[0]}=..."

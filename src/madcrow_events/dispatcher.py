@@ -19,7 +19,7 @@ from madcrow_events._background.admission import Overflow, Workers
 from madcrow_events._copies import Unique
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events._text import type_name
+from madcrow_events._text import names_apart, type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
@@ -814,8 +814,11 @@ def _fitting(
     expected = BaseEventContext if model is None else model
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
         type(context)._note_fields()
-        if context.event_type.replace("-", "_") == signal.name:
-            return context, None
+        try:
+            if context.event_type.replace("-", "_") == signal.name:
+                return context, None
+        except AttributeError:  # it has none: made by model_construct, say
+            pass
         raise ContextTypeError(
             f"a GenericEventContext for another event was emitted as {signal.name}: "
             f"give it event_type='{signal.name}'",
@@ -830,10 +833,12 @@ def _fitting(
     renewed = signal._renewed(context)
     if renewed is not None:
         return renewed, renewed
-    wanted = type_name(expected) if model is not None else "a context derived from BaseEventContext"
-    given = (
-        f"the class {type_name(context)}" if isinstance(context, type) else type_name(type(context))
-    )
+    is_class = isinstance(context, type)
+    given, wanted = names_apart(context if is_class else type(context), expected)
+    if is_class:
+        given = f"the class {given}"
+    if model is None:
+        wanted = "a context derived from BaseEventContext"
     raise ContextTypeError(
         f"{signal.name} carries {wanted}, not {given}: emit_typed('{signal.name}', "
         f"{type_name(expected)}(...)), or emit('{signal.name}', field=...) for plain keywords",

@@ -52,6 +52,8 @@ __all__ = [
 RESERVED_FIELDS = frozenset({"self", "sender"})
 """Names that the call of a handler needs for itself (C1)."""
 
+_READS_BY_NAME = "validate_by_name" in ConfigDict.__optional_keys__  # since pydantic 2.11
+
 SCOPE_FIELDS = ("request_id", "user_agent", "ip_address")
 """What `event_scope` can fill in (B5)."""
 
@@ -145,7 +147,7 @@ class BaseEventContext(BaseModel):
     # How many attributes one has of which all are fields; -1 where there may be extra ones.
     _plain_size: ClassVar[int] = -1
     _scope_fields: ClassVar[tuple[str, ...]] = SCOPE_FIELDS
-    # How a loose emission may spell these; empty where each has its name only.
+    # By which keywords a loose emission gives these; empty where each has its name only.
     _scope_spellings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @classmethod
@@ -165,15 +167,13 @@ class BaseEventContext(BaseModel):
             return
         cls._field_names = tuple(cls.model_fields)
         cls._plain_size = -1 if cls.model_config.get("extra") == "allow" else len(cls._field_names)
-        # A field that was declared anew may forbid what a scope would fill in unchecked.
-        cls._scope_fields = tuple(
-            name
-            for name in SCOPE_FIELDS
-            if (field := cls.model_fields[name]).annotation in (str, str | None)
-            and not field.metadata
-        )
+        # A model may forbid what a scope would fill in unchecked.
+        cls._scope_fields = tuple(name for name in SCOPE_FIELDS if _is_plain_text(cls, name))
         spellings = {name: spellings_of(cls, name) for name in cls._scope_fields}
-        has_others = any(spelled != (name,) for name, spelled in spellings.items())
+        has_others = any(
+            spelled != (name,) or alias_paths(cls, name) != [(name,)]
+            for name, spelled in spellings.items()
+        )
         cls._scope_spellings = spellings if has_others else {}
 
     @classmethod
@@ -244,23 +244,76 @@ class BaseEventContext(BaseModel):
         # A cached_property of a subclass lives in __dict__ too, and is no field.
         try:
             fields = {name: values[name] for name in self._field_names}
+            return {**(self.__pydantic_extra__ or {}), **fields}  # noqa: TRY300  # for speed
         except KeyError as error:  # made by model_construct, say
-            message = "a context has no value for {field}: make it with all fields"
-            raise PydanticCustomError("incomplete", message, {"field": error.args[0]}) from None
-        return {**(self.__pydantic_extra__ or {}), **fields}
+            message = f"a context has no value for {error.args[0]}: make it with all fields"
+            raise AttributeError(message, name=error.args[0], obj=self) from None
+        except AttributeError:  # an `__init__` that does not call that of its base has made none
+            return fields
 
 
-def spellings_of(model: type[BaseEventContext], name: str) -> tuple[str, ...]:
+def spellings_of(model: type[BaseModel], name: str) -> tuple[str, ...]:
     """Return by which keywords a field can be given, the one to recommend first."""
     config: Mapping[str, Any] = model.model_config
-    by_name = config.get("populate_by_name") or config.get("validate_by_name")
-    spelled = [name] if by_name else []
-    if config.get("validate_by_alias", True) or not by_name:
+    by_name = config.get("validate_by_name") if _READS_BY_NAME else None
+    by_alias = config.get("validate_by_alias", True)
+    if by_name is None:  # then the older option decides, and allows aliases
+        by_name = config.get("populate_by_name")
+        by_alias = by_alias or by_name is not None
+    spelled = [name] if by_name or not by_alias else []
+    if by_alias:
         spelled += [path[0] for path in alias_paths(model, name) if len(path) == 1]
     return tuple(dict.fromkeys(spelled))
 
 
-def alias_paths(model: type[BaseEventContext], name: str) -> list[tuple[Any, ...]]:
+def spelled_for(model: type[BaseEventContext], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of fields, by name, under the keywords by which a model takes them."""
+    keywords: dict[str, Any] = {}
+    for name, value in fields.items():
+        spelled = spellings_of(model, name) if name in model.model_fields else ()
+        keywords[spelled[0] if spelled else name] = value
+    return keywords
+
+
+def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
+    """Tell whether a field takes any text, and nothing of the model checks or changes that."""
+    field, decorators = model.model_fields[name], model.__pydantic_decorators__
+    checked = {
+        it
+        for validators in (decorators.field_validators, decorators.validators)
+        for validator in validators.values()
+        for it in validator.info.fields
+    }
+    return (
+        field.annotation in (str, str | None)
+        and not field.metadata
+        and checked.isdisjoint({name, "*"})
+        and not any(map(model.model_config.get, ("str_min_length", "str_max_length")))
+    )
+
+
+def _is_given_by_alias(
+    model: type[BaseEventContext], name: str, keywords: Mapping[str, Any]
+) -> bool:
+    """Tell whether keywords have something where validation looks for a field but by its name."""
+    paths = alias_paths(model, name)
+    return any(value_at(keywords, path) is not NOTHING for path in paths if path != (name,))
+
+
+NOTHING: Any = object()
+
+
+def value_at(value: Any, path: tuple[Any, ...]) -> Any:
+    """Return what stands where an alias says, or `NOTHING`."""
+    try:
+        for step in path:
+            value = value[step]
+    except (LookupError, TypeError):
+        return NOTHING
+    return value
+
+
+def alias_paths(model: type[BaseModel], name: str) -> list[tuple[Any, ...]]:
     """Return where validation looks for a field, its name aside unless it has no alias."""
     alias = model.model_fields[name].validation_alias
     generate: Any = model.model_config.get("alias_generator")
@@ -313,12 +366,27 @@ def fill_loose(
     model = model or BaseEventContext
     if model._scope_spellings:
         for name, spelled in model._scope_spellings.items():
-            if spelled and name in fields and keywords.keys().isdisjoint({name, *spelled}):
+            if not spelled or name not in fields or name in keywords:
+                continue
+            if not _is_given_by_alias(model, name, keywords):
                 keywords[spelled[0]] = fields[name]
         return
     for name in model._scope_fields:
         if name in fields:
             keywords.setdefault(name, fields[name])
+
+
+def filled_for(
+    model: type[BaseEventContext], keywords: Mapping[str, Any], fields: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return keywords as `fill_loose` would have filled them in, had it known the model."""
+    given = {
+        name: value
+        for name, value in keywords.items()
+        if name not in fields or value is not fields[name]
+    }
+    fill_loose(model, given, fields)
+    return given
 
 
 class LoginEventContext(BaseEventContext):
@@ -458,7 +526,17 @@ class GenericEventContext(BaseEventContext):
     def _keywords(self) -> dict[str, Any]:
         return {**self.data, **super()._keywords()}
 
-    def _payload(self) -> dict[str, Any]:
-        """Return `data` with the base fields, as another model is validated from it."""
-        own = super()._keywords()
-        return {**self.data, **{name: own[name] for name in BaseEventContext._field_names}}
+    def _payload(self, model: type[BaseEventContext]) -> dict[str, Any]:
+        """Return `data` with the base fields, as another model is validated from it.
+
+        A base field that was left out here may stand in `data`, by an alias of the model.
+        """
+        own, payload = super()._keywords(), dict(self.data)
+        for name in BaseEventContext._field_names:
+            spelled = spellings_of(model, name)
+            is_ours = name in self.model_fields_set or not _is_given_by_alias(model, name, payload)
+            if spelled and is_ours:
+                for it in (name, *spelled):
+                    payload.pop(it, None)
+                payload[spelled[0]] = own[name]
+        return payload

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -81,22 +81,37 @@ class Script(Run):
 class Cell(Run):
     """A cell of a notebook, or what is typed at a prompt."""
 
+    known: ClassVar[dict[str, Any]] = {"__name__": "__main__"}
+
     def start(self) -> None:
-        self.namespace: dict[str, Any] = {"__name__": "__main__"}
+        self.namespace = dict(self.known)
 
     def __call__(self, source: str) -> dict[str, Any]:
-        code = compile(source, "cell", "exec", dont_inherit=True)
+        code = compile(source, "<cell>", "exec", dont_inherit=True)
         exec(code, self.namespace)  # noqa: S102  # as a prompt does
         return dict(self.namespace)
 
 
-class Counted(Cell):
-    """A cell in IPython, which runs it statement by statement."""
+class Again(Cell):
+    """A script that Spyder, or IPython's `%run`, runs in the `__main__` of before."""
+
+    known: ClassVar[dict[str, Any]] = {"__name__": "__main__", "__file__": "app.py"}
+
+
+class Console(Cell):
+    """A line in a console of `code`, whose globals an application chooses."""
+
+    known: ClassVar[dict[str, Any]] = {"application": None}
+
+
+class Counted(Again):
+    """A cell in IPython, which runs it statement by statement; an editor may name a file."""
 
     execution_count = 1
 
     def start(self) -> None:
         super().start()
+        self.user_ns = self.namespace
         self.namespace["get_ipython"] = lambda: self
 
     def __call__(self, source: str) -> dict[str, Any]:
@@ -109,4 +124,12 @@ class Counted(Cell):
         return dict(self.namespace)
 
 
-RUNS: tuple[Callable[[Path, pytest.MonkeyPatch], Run], ...] = (Reload, Fresh, Script, Cell, Counted)
+RUNS: tuple[Callable[[Path, pytest.MonkeyPatch], Run], ...] = (
+    Reload,
+    Fresh,
+    Script,
+    Cell,
+    Again,
+    Console,
+    Counted,
+)

@@ -1,7 +1,8 @@
-"""Objects that pass for others: decorated functions as wrapt makes them, and dead proxies."""
+"""Objects that pass for others: functions as decorators of wrapt and asgiref make them; proxies."""
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -61,6 +62,48 @@ class BoundFunctionWrapper(FunctionWrapper):
 def decorator(wrapper: Callable[..., Any]) -> Callable[[Any], Any]:
     """Return a decorator, as `wrapt.decorator` does, whose wrapper gets `(wrapped, ...)`."""
     return lambda function: FunctionWrapper(function, wrapper)
+
+
+class InThread:
+    """A decorator that is a class, and passes the object of a method to itself, as asgiref's."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    async def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        return self.function(*arguments, **keywords)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        bound = functools.partial(self.__call__, instance)
+        return functools.update_wrapper(bound, self.function)
+
+
+class Passing(InThread):
+    """The same in fewer words."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return functools.partial(self, instance)
+
+
+class LocalProxy:
+    """Stands for what a function returns at the time, as werkzeug's does."""
+
+    __slots__ = ("_get_current_object",)
+
+    def __init__(self, look_up: Callable[[], Any]) -> None:
+        self._get_current_object = look_up
+
+    @property
+    def __class__(self) -> Any:
+        return self._get_current_object().__class__
+
+    @property
+    def __call__(self) -> Any:
+        return lambda *arguments, **keywords: self._get_current_object()(*arguments, **keywords)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._get_current_object(), name)
 
 
 def dead_proxy() -> Any:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import logging
+import runpy
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +144,14 @@ class A:
 class B(A): pass
 placed.subscribe(A.greet), placed.subscribe(B.greet)
 """,
+        """
+from threading import Thread
+@placed.on()
+def greet(**context): return 1
+def greet(**context): return 1
+thread = Thread(target=placed.subscribe, args=(greet,))
+thread.start(), thread.join()
+""",
     ],
 )
 def test_two_of_one_execution_never_replace_each_other(run: Run, source: str) -> None:
@@ -172,11 +183,56 @@ def test_what_is_subscribed_once_more_is_not_defined_again(run: Run) -> None:
 def test_the_function_of_now_unsubscribes_that_of_before(run: Run) -> None:
     define = "def greet(**context): return 1\n"
     run(FIRST + define + "placed.subscribe(greet); on_event('order_*')(greet)")
-    greet = run(FIRST + define)["greet"]
-    assert madcrow_signals.unsubscribe("order_placed", greet)
-    assert madcrow_signals.unsubscribe("order_*", greet)
-    assert not madcrow_signals.unsubscribe("order_placed", greet)
+    names = ["order_placed", "order_*", "order_placed"]
+    end = f"ended = [madcrow_signals.unsubscribe(name, greet) for name in {names}]"
+    assert run(FIRST + define + end)["ended"] == [True, True, False]
     assert values() == []
+
+
+@pytest.mark.guarantee("H7")
+def test_the_function_of_before_that_is_in_use_elsewhere_does_not_run_beside_that_of_now(
+    run: Run,
+) -> None:
+    before = run(FIRST + HANDLERS["a function"])["greet"]
+    run(FIRST + HANDLERS["a function"].replace("1", "2"))
+    madcrow_signals.subscribe("order_placed", before)
+    assert values() == [1]
+
+
+def by_spec(path: Path) -> Any:
+    spec: Any = importlib.util.spec_from_file_location("plugin", path)
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def as_page(path: Path) -> Any:
+    exec(path.read_text(), {"__name__": "__main__", "__file__": path})  # noqa: S102  # as tools do
+
+
+def as_code(path: Path) -> Any:
+    code = compile(path.read_text(), path, "exec", dont_inherit=True)
+    exec(code, {"__name__": "plugin"})  # noqa: S102  # as tools do
+
+
+def without_name(path: Path) -> Any:
+    exec(path.read_text(), {})  # noqa: S102  # as tools do
+
+
+@pytest.mark.guarantee("H7")
+@pytest.mark.guarantee("N7")
+@pytest.mark.parametrize("load", [by_spec, runpy.run_path, as_page, as_code, without_name])
+def test_what_two_files_of_one_name_define_stays_two(
+    tmp_path: Path, load: Callable[[Any], Any]
+) -> None:
+    for number in (1, 2):
+        path = tmp_path / f"{number}.py"
+        path.write_text(FIRST + HANDLERS["a function"].replace("1", str(number)))
+        load(path)
+    assert values() == [1, 2]
+    path.write_text(MODEL.replace("order_placed", "order_sent"))
+    load(path)
+    other = path.rename(tmp_path / "other.py")
+    with pytest.raises(SignalConflictError, match="declare it once"):
+        load(other)
 
 
 @pytest.mark.guarantee("H7")
@@ -239,6 +295,30 @@ def test_a_model_that_is_declared_again_takes_the_place_of_the_first(
 
 
 @pytest.mark.guarantee("N7")
+def test_a_context_of_before_is_taken_by_aliases_and_kept_as_it_is(run: Run) -> None:
+    """A model may take those only, and change what its validators are given."""
+    source = """
+from pydantic import model_validator
+from pydantic.alias_generators import to_camel
+from madcrow_events import *
+class Order(BaseEventContext, alias_generator=to_camel, populate_by_name=False):
+    order_id: int
+    old_kind: str = ""
+    @model_validator(mode="before")
+    @classmethod
+    def forget(cls, values):
+        values.pop("oldKind", None)
+        return values
+madcrow_signals.signal("order_placed", context=Order)
+"""
+    old = run(source)["Order"](orderId=1)
+    new = run(source)["Order"]
+    context = get_event_dispatcher().emit_typed("order_placed", old).context
+    assert (type(context), context.order_id, context.timestamp) == (new, 1, old.timestamp)
+    assert old.old_kind == ""
+
+
+@pytest.mark.guarantee("N7")
 async def test_a_context_of_before_that_does_not_fit_is_refused(run: Run) -> None:
     old = run(MODEL)["Order"]
     run(MODEL.replace("order_id: int", "order_id: int; must: str"))
@@ -265,13 +345,15 @@ def test_only_contexts_of_the_class_of_before_are_taken(run: Run) -> None:
     old = run(MODEL)["Order"]
     run(MODEL)
     other = type("Order", (BaseEventContext,), {"__module__": old.__module__})
-    with pytest.raises(ContextTypeError):
+    with pytest.raises(ContextTypeError, match=r"carries (\S+\.Order) \(another class\), not \1: "):
         get_event_dispatcher().emit_typed("order_placed", other())
 
     def handle(context: Any) -> None: ...
 
     handle.__annotations__["context"] = other
-    with pytest.raises(HandlerSignatureError, match="takes Order"):
+    with pytest.raises(
+        HandlerSignatureError, match=r"takes (\S+\.Order) in .*carries \1 \(another"
+    ):
         madcrow_signals.subscribe("order_placed", handle)
 
 
@@ -289,7 +371,7 @@ def test_an_isolated_block_gives_the_model_back(run: Run) -> None:
     "define",
     [
         "class Order(BaseEventContext): order_id: int\n",
-        "Order = create_model('Order', __base__=BaseEventContext)\n",
+        "Order = create_model('Order', __base__=BaseEventContext, __module__=__name__)\n",
         "def make():\n    class Order(BaseEventContext): pass\n    return Order\nOrder = make()\n",
     ],
     ids=["a class", "create_model", "a class factory"],

@@ -17,7 +17,8 @@ from uuid import UUID
 
 import pydantic.main
 import pytest
-from pydantic import ValidationError, create_model
+from pydantic import AliasPath, Field, ValidationError, create_model
+from pydantic.alias_generators import to_camel
 from pydantic_core.core_schema import any_schema
 
 import madcrow_events
@@ -351,6 +352,53 @@ def test_a_typed_handler_gets_its_model_from_a_generic_context(
     assert isinstance(failure.exception, ContextValidationError)
 
 
+class Camel(BaseEventContext, alias_generator=to_camel, populate_by_name=False):
+    order_id: int
+
+
+class InHeaders(BaseEventContext):
+    order_id: int
+    request_id: str | None = Field(None, validation_alias=AliasPath("headers", "id"))
+
+
+class InHeadersOnly(InHeaders, populate_by_name=False):
+    pass
+
+
+@pytest.mark.guarantee("C3")
+@pytest.mark.parametrize(
+    ("model", "data", "request_id"),
+    [
+        (Camel, {"orderId": 7}, "r"),
+        (Camel, {"orderId": 7, "requestId": "data"}, "r"),
+        (Camel, {"orderId": 7, "requestId": "data"}, None),
+        (InHeaders, {"order_id": 7}, "r"),
+        (InHeaders, {"order_id": 7, "headers": {"id": "data"}}, None),
+        (InHeadersOnly, {"order_id": 7, "headers": {"id": "data"}}, "lost"),
+    ],
+)
+def test_a_generic_context_gives_a_model_its_fields_as_that_takes_them(
+    signals: SignalRegistry,
+    dispatcher: EventDispatcher,
+    model: Any,
+    data: dict[str, Any],
+    request_id: str | None,
+) -> None:
+    """What it was not given itself may stand in the data, by an alias."""
+    given = {} if request_id is None else {"request_id": request_id}
+    seen: list[Any] = []
+
+    def handler(context: Any) -> None:
+        seen.append((context.order_id, context.request_id))
+
+    handler.__annotations__["context"] = model
+    signals.signal("order_placed", context=model).subscribe(handler)
+    generic = GenericEventContext(event_type="order_placed", data=data, **given)
+    assert dispatcher.emit_typed("order_placed", generic).ok
+    assert seen == [(7, "r" if request_id == "r" else "data")]
+    assert generic.data == data
+
+
 @pytest.mark.guarantee("C3")
 def test_the_generic_context_is_no_events_own_model(signals: SignalRegistry) -> None:
     with pytest.raises(ContextModelError, match="declare order_placed without context="):
@@ -440,6 +488,19 @@ class Copied(BaseEventContext):
         """Likewise."""
 
 
+class WithoutSuper(BaseEventContext):
+    order_id: int
+
+    def __init__(self, order_id: int) -> None:
+        """Give all fields, without the base."""
+        base = dict.fromkeys(BaseEventContext.model_fields)
+        object.__setattr__(self, "__dict__", {**base, "order_id": order_id})
+
+
+class OpenWithoutSuper(WithoutSuper, extra="allow"):
+    pass
+
+
 @pytest.mark.guarantee("C5")
 @pytest.mark.parametrize("is_declared", [True, False])
 @pytest.mark.parametrize(
@@ -449,8 +510,10 @@ class Copied(BaseEventContext):
         (Paid(order_id=7), "request_id", 0),
         (Report(event_type="paid"), "pages", 3),
         (Copied(), "request_id", "1"),
+        (WithoutSuper(7), "order_id", 7),
+        (OpenWithoutSuper(7), "order_id", 7),
     ],
-    ids=["new field", "field declared anew", "generic", "copied"],
+    ids=["new field", "field declared anew", "generic", "copied", "no super", "open, no super"],
 )
 def test_a_models_own_hooks_lose_no_fields(
     signals: SignalRegistry,

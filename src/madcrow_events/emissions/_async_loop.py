@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import calling_later, is_frozen
 from madcrow_events._other_loops import other_library, refuse
+from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
@@ -193,9 +194,12 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
             break
         if not is_used:
             branch._running = False
-    except BaseException:
+    except BaseException as error:
         if unfinished is not None:
             unfinished.cancel()
+        misfit = misfit_behind(emission.event, emission._payload, error)
+        if misfit is not None:
+            raise misfit from None
         raise
     finally:
         if token is None:  # interrupted as it was entered

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["send", "send_async"]
 
+_IS_ASYNC = "cannot send to the async {}: use send_async, or give _async_wrapper"
+_IS_PLAIN = "cannot await {}, which is not async: use send, or give _sync_wrapper"
+
 
 def _sent(
     signal: EventSignal[Any], plan: Plan, sender: Any, keywords: dict[str, Any]
@@ -66,14 +69,11 @@ def send(
     try:
         token = CURRENT.set(emission)
         for subscription in plan.by_priority:
-            handler = subscription._admit(emission)
+            is_async = subscription._shape.is_async
+            lacking = is_async and async_wrapper is None
+            handler = _admitted(subscription, emission, _IS_ASYNC if lacking else "")
             if handler is not None:
-                if subscription._shape.is_async:
-                    if async_wrapper is None:
-                        raise RuntimeError(
-                            f"{signal.name}: cannot send to the async {handler_name(handler)}: "
-                            "use send_async, or give _async_wrapper"
-                        )
+                if is_async and async_wrapper is not None:
                     receiver = _as_async_receiver(subscription, handler, emission)
                     value = async_wrapper(receiver)(sender, **keywords)
                 else:
@@ -114,19 +114,16 @@ async def send_async(
     try:
         token = CURRENT.set(emission)
         for subscription in plan.by_priority:
-            handler = subscription._admit(emission)
+            is_plain = not (subscription._shape.is_async or subscription.origin is RECORDER)
+            lacking = is_plain and sync_wrapper is None
+            handler = _admitted(subscription, emission, _IS_PLAIN if lacking else "")
             if handler is not None:
                 if subscription._shape.is_async:
                     receiver = _as_async_receiver(subscription, handler, emission)
                     value = await receiver(sender, **keywords)
-                elif subscription.origin is RECORDER:
+                elif sync_wrapper is None or not is_plain:
                     value = subscription._shape.invoke(handler, emission)
                 else:
-                    if sync_wrapper is None:
-                        raise RuntimeError(
-                            f"{signal.name}: cannot await {handler_name(handler)}, which is not "
-                            "async: use send, or give _sync_wrapper"
-                        )
                     receiver = _as_receiver(subscription, handler, emission)
                     value = await sync_wrapper(receiver)(sender, **keywords)
                 if value is not NO_RESULT:
@@ -148,6 +145,20 @@ async def send_async(
             pass
         emission._abandon()
     return results
+
+
+def _admitted(subscription: Subscription, emission: Emission[Any], refusal: str) -> Any:
+    """Return the handler if this emission is for it, else None; claims a `once`.
+
+    Raises:
+        RuntimeError: it is, and there is a refusal; then a `once` is not used up.
+    """
+    handler = subscription._match(emission)
+    if handler is None or subscription._is_used_up:
+        return None
+    if refusal:
+        raise RuntimeError(f"{emission.event}: {refusal.format(handler_name(handler))}")
+    return subscription._take(handler, emission)
 
 
 def _as_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:

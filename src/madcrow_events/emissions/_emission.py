@@ -20,7 +20,7 @@ from uuid import UUID  # noqa: TC003  # read at run time
 from typing_extensions import TypeVar
 
 from madcrow_events._copies import Unique
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import handler_name, names_apart, type_name
 from madcrow_events._validation import validate_keywords
 from madcrow_events._waiters import Listeners, check_seconds
 from madcrow_events.emissions._causes import cause_of, trace_of
@@ -51,7 +51,12 @@ from madcrow_events.exceptions import (
     HandlerErrors,
     WouldDeadlockError,
 )
-from madcrow_events.models import BaseEventContext, GenericEventContext, is_parametrised_as
+from madcrow_events.models import (
+    BaseEventContext,
+    GenericEventContext,
+    filled_for,
+    is_parametrised_as,
+)
 
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher
@@ -388,26 +393,22 @@ class Emission(Unique, Generic[PayloadT_co]):
         payload = self._payload
         if isinstance(payload, models):
             return payload
-        if isinstance(payload, GenericEventContext):
-            return self._validated_as(models, payload._payload())
-        if type(payload) is dict:
-            return self._validated_as(models, payload)
+        if type(payload) is dict or isinstance(payload, GenericEventContext):
+            return self._validated_as(models)
         if self.signal._replaces(models) or is_parametrised_as(type(payload), models):
             context: BaseEventContext = payload
             return context
-        expected = " or ".join(type_name(model) for model in models)
+        *expected, carried = names_apart(*models, type(payload))
         raise ContextTypeError(
-            f"a handler of {self.event} takes {expected}, and the emission carries "
-            f"{type_name(type(payload))}: emit the former, or annotate the handler with the latter",
+            f"a handler of {self.event} takes {' or '.join(expected)}, and the emission carries "
+            f"{carried}: emit the former, or annotate the handler with the latter",
             event=self.event,
             expected=models,
             received=type(payload),
         )
 
-    def _validated_as(
-        self, models: tuple[type[BaseEventContext], ...], values: dict[str, Any]
-    ) -> BaseEventContext:
-        """Return the values as the signal's own model, or as the first of `models` that fits."""
+    def _validated_as(self, models: tuple[type[BaseEventContext], ...]) -> BaseEventContext:
+        """Return the payload as the signal's own model, or as the first of `models` that fits."""
         own = self.signal.context_model
         if own is not None and (issubclass(own, models) or self.signal._replaces(models)):
             models = (own,)
@@ -415,26 +416,43 @@ class Emission(Unique, Generic[PayloadT_co]):
             models = (GenericEventContext,)
         for model in models[:-1]:
             try:
-                return self._validate(model, values)
+                return self._validate(model)
             except ContextValidationError:
                 continue
-        return self._validate(models[-1], values)
+        return self._validate(models[-1])
 
-    def _validate(self, model: type[BaseEventContext], values: dict[str, Any]) -> BaseEventContext:
+    def _validate(self, model: type[BaseEventContext]) -> BaseEventContext:
         try:
             known = self._validated
         except AttributeError:
             known = self._validated = {}
         outcome = known.get(model)
         if outcome is None:
-            try:
-                outcome = validate_keywords(self.event, model, values)
-            except ContextValidationError as error:
-                outcome = error
+            payload = self._payload
+            is_loose = type(payload) is dict
+            outcome = self._outcome(model, payload if is_loose else payload._payload(model))
+            if (
+                isinstance(outcome, Exception)
+                and is_loose
+                and model is not self.signal.context_model
+            ):
+                # An `event_scope` has filled fields in before it was known who takes them.
+                around = surroundings_of(self)
+                if around is not None:
+                    values = filled_for(model, payload, around._known_fields())
+                    outcome = self._outcome(model, values)
             known[model] = outcome
         if isinstance(outcome, ContextValidationError):
             raise outcome.with_traceback(None)
         return outcome
+
+    def _outcome(
+        self, model: type[BaseEventContext], values: dict[str, Any]
+    ) -> BaseEventContext | ContextValidationError:
+        try:
+            return validate_keywords(self.event, model, values)
+        except ContextValidationError as error:
+            return error
 
     def _for_handler_of(self, models: tuple[type[BaseEventContext], ...]) -> Emission[Any]:
         """Return this emission with its context as a model, for `h(emission: Emission[Model])`.

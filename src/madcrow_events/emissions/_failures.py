@@ -77,6 +77,8 @@ def add_failure(
     plan, dispatcher = emission._plan, emission.dispatcher
     called = plan.by_priority if dispatcher is None else plan.subscriptions
     subscription = called[index]
+    if type(error) is TypeError:
+        error = subscription._explained(error, emission)
     failure = HandlerFailure(subscription.handler, error)
     failures = failures_of(emission)
     if detached:

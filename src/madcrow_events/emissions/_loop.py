@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._other_loops import check_for_awaiting
-from madcrow_events._validation import check_complete
+from madcrow_events._validation import check_complete, misfit_behind
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch, Frame, current, surroundings_of
@@ -204,7 +204,9 @@ def _fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
         emission._payload = payload._filled(fields)
     except AttributeError:
         check_complete(emission.event, payload)
-        raise
+        if hasattr(payload, "__pydantic_fields_set__"):
+            raise
+        # Its `__init__` does not call that of its base, and has given all fields.
 
 
 def _came_from(call: Any, left: Segments, keywords: dict[str, Any] | None) -> bool:
@@ -228,8 +230,9 @@ def _record(emission: Emission[Any], error: BaseException) -> None:
     """Note what the inline handler at hand raised, or let it through (F1, F3)."""
     if not is_failure(error):
         raise error
-    if type(emission._payload) is not dict:
-        check_complete(emission.event, emission._payload)
+    misfit = misfit_behind(emission.event, emission._payload, error)
+    if misfit is not None:
+        raise misfit
     failures_of(emission).has_failed = True
     # The end of a broken chain has been recorded already, by the outermost emission.
     is_new = not (isinstance(error, EmissionDepthError) and is_broken(outermost(emission)))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import log_failure
-from madcrow_events._validation import check_complete
+from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import is_broken, outermost
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
-from madcrow_events.exceptions import ContextValidationError, EmissionDepthError
+from madcrow_events.exceptions import EmissionDepthError
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
@@ -39,6 +39,8 @@ def record_in_batch(
     """
     failures: list[HandlerFailure] = []
     emissions: list[Any] = [branch.emission for branch in branches]
+    for emission in emissions:
+        error = misfit_behind(emission.event, emission._payload, error) or error
     for branch, emission in zip(branches, emissions, strict=True):
         failures.append(add_failure(emission, branch.index, error, detached=True, logged=False))
         emission._values[branch.index] = NO_RESULT
@@ -60,13 +62,11 @@ def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | N
         ContextValidationError: the emitter, which waits for the branch, gave an incomplete context.
     """
     emission: Any = branch.emission
-    if type(emission._payload) is not dict:
-        try:
-            check_complete(emission.event, emission._payload)
-        except ContextValidationError as misfit:
-            if not branch.detached:
-                raise
-            error = misfit  # there is no emitter to tell
+    misfit = misfit_behind(emission.event, emission._payload, error)
+    if misfit is not None:
+        if not branch.detached:
+            raise misfit
+        error = misfit  # there is no emitter to tell
     failures_of(emission).has_failed = True  # also if it is not told again
     failure = None
     if not (isinstance(error, EmissionDepthError) and is_broken(outermost(branch))):

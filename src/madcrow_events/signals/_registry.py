@@ -19,7 +19,7 @@ from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events._text import type_name
+from madcrow_events._text import names_apart, type_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
     ContextModelError,
@@ -152,9 +152,11 @@ class SignalRegistry(Unique, blinker.Namespace):
             and not signal._take_model(context, execution)
         ):
             declared = signal.context_model
+            there, here = "no context model", type_name(context)
+            if declared is not None:
+                here, there = names_apart(context, declared)
             raise SignalConflictError(
-                f"{name} is declared already, with "
-                f"{'no context model' if declared is None else type_name(declared)}: "
+                f"{name} is declared already, with {there}, not with {here}: "
                 "declare it once, with its model, and import the signal elsewhere",
                 event=name,
                 declared=declared,

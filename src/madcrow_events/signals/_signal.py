@@ -19,7 +19,7 @@ from madcrow_events._executions import definition_of
 from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable, type_name
-from madcrow_events._validation import validate_keywords
+from madcrow_events._validation import check_complete, validate_keywords
 from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
@@ -33,6 +33,7 @@ from madcrow_events.models import (
     BaseEventContext,
     GenericEventContext,
     is_parametrised_as,
+    spelled_for,
 )
 from madcrow_events.subscriptions import (
     ANY,
@@ -44,7 +45,6 @@ from madcrow_events.subscriptions import (
     Subscription,
     SubscriptionOptions,
 )
-from madcrow_events.subscriptions._call_specs import ASYNC_RECEIVER, RECEIVER
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import (
@@ -52,7 +52,7 @@ from madcrow_events.subscriptions._redefinition import (
     end_replaced,
     find_replaced,
 )
-from madcrow_events.subscriptions._signatures import is_async, read_shape
+from madcrow_events.subscriptions._signatures import read_shape, shape_of_receiver
 from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             or execution is None
             or self._execution is None
             or (before.__module__, before.__qualname__) != there[:2]
-            or execution.is_same(self._execution)
+            or not execution.is_again(self._execution)
         ):
             return False
         check_model(self.name, model)
@@ -299,23 +299,24 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             The new one, without what a derived class has added; None for any other context.
 
         Raises:
-            ContextValidationError: it does not fit.
+            ContextValidationError: it lacks fields, or does not fit.
         """
         former = next((it for it in self._replaced_models() if isinstance(context, it)), None)
         if former is None:
             return None
         model: Any = self.context_model
         self._warn(former)
+        check_complete(self.name, context)
         keywords = context._keywords()
         if type(context) is not former:
             keywords = {name: keywords[name] for name in former.model_fields}
         try:
-            return validate_keywords(self.name, model, keywords)
+            return validate_keywords(self.name, model, spelled_for(model, keywords))
         except ContextValidationError as error:
             # Models within it are of classes of before, too.
-            dumped = context.model_dump(round_trip=True, include=set(keywords))
+            dumped = context.model_dump(round_trip=True, by_alias=False, include=set(keywords))
             try:
-                return validate_keywords(self.name, model, dumped)
+                return validate_keywords(self.name, model, spelled_for(model, dumped))
             except ContextValidationError:
                 raise error from None
 
@@ -367,7 +368,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
                 event=self.name,
                 handler=receiver,
             )
-        shape = ASYNC_RECEIVER if is_async(receiver) else RECEIVER
+        shape = shape_of_receiver(receiver)
         options = translated({"sender": sender, "weak": weak})
         requested = Subscription(self._table, self.name, receiver, shape, options, connected=True)
         present = self._connection(receiver, sender)

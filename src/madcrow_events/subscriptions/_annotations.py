@@ -12,7 +12,7 @@ from typing import Any, ForwardRef, Union
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events.emissions import Emission
 from madcrow_events.models import BaseEventContext
-from madcrow_events.subscriptions._kinds import function_behind
+from madcrow_events.subscriptions._kinds import function_behind, is_mock
 
 __all__ = ["Annotations", "is_list", "is_model", "is_unknown"]
 
@@ -72,6 +72,8 @@ class Annotations:
         # inside a function is no global there, so the signal's own is offered besides.
         # Nor are names that are imported for type checkers only; ours are offered too.
         function = function_behind(self._handler)
+        if is_mock(function):
+            function = None  # for a mock's names are mocks
         own: dict[str, Any] = {
             "Any": Any,
             "Emission": Emission,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import handler_name
-from madcrow_events.emissions._styles import BY_KEYWORDS
+from madcrow_events.emissions._styles import BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError
+from madcrow_events.models import spellings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,10 +23,13 @@ __all__ = [
     "Shape",
     "call_with",
     "context_as",
+    "fit_keywords",
     "invoke_by_parameters",
     "invoke_with_context",
+    "invoke_with_keywords",
     "invoke_with_list",
     "itself",
+    "perhaps_awaited",
     "sender_of",
     "typed_emission",
     "whole_context",
@@ -36,7 +42,8 @@ class Shape:
     Attributes:
         style: which of the call loop's three ways fits.
         invoke: `invoke(handler, emission)`, the general way.
-        fit: the same without what a plugin's gate adds: makes the arguments for what stands in.
+        fit: the same without what a plugin's gate adds, for what stands in for the handler: makes
+            the arguments, and raises a `ContextValidationError` if the call would not take them.
         is_async: whether a call gives a coroutine.
         item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
         invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
@@ -65,19 +72,36 @@ class Shape:
         self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
 
 
+async def _await_what_can_be(invoke: Callable[[Any, Any], Any], handler: Any, argument: Any) -> Any:
+    value = invoke(handler, argument)
+    return await value if isawaitable(value) else value
+
+
+def perhaps_awaited(shape: Shape) -> Shape:
+    """Return the shape of an async handler that may also return what it would give awaited."""
+    return Shape(
+        BY_EMISSION,
+        partial(_await_what_can_be, shape.invoke),
+        is_async=True,
+        item=shape.item,
+        invoke_batch=partial(_await_what_can_be, shape.invoke_batch),
+        fit=shape.fit,
+    )
+
+
 def call_with(function: Any, argument: Any) -> Any:
     return function(argument)
 
 
-def _invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
+def invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
     return handler(emission.sender, **emission._keywords())
 
 
-RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords)
+RECEIVER = Shape(BY_KEYWORDS, invoke_with_keywords)
 """The shape of every receiver that `connect` takes, whatever its signature (N5)."""
 
 
-ASYNC_RECEIVER = Shape(BY_KEYWORDS, _invoke_with_keywords, is_async=True)
+ASYNC_RECEIVER = Shape(BY_KEYWORDS, invoke_with_keywords, is_async=True)
 """The shape of an async receiver."""
 
 
@@ -117,6 +141,47 @@ def invoke_with_context(
     return handler(emission._context_as(models))
 
 
+def fit_keywords(
+    invoke: Callable[[Any, Emission[Any]], Any],
+    required: tuple[str, ...],
+    by_place: tuple[str, ...],
+    handler: Any,
+    emission: Emission[Any],
+) -> Any:
+    """Do as `invoke`, for a handler with `**kwargs`, once its named parameters have been looked at.
+
+    Raises:
+        ContextValidationError: the emission lacks a required one, or has a keyword for one that
+            is given by its place.
+    """
+    context = emission._keywords()
+    for name in required:
+        if name not in context:
+            raise _missing(name, handler, emission)
+    for name in by_place:
+        if name in context:
+            raise ContextValidationError(
+                f"{emission.event} was emitted with '{name}', and {handler_name(handler)} takes "
+                f"something else there: rename the parameter, or write ({name}, /, **context)",
+                event=emission.event,
+                problems=((name, "given twice"),),
+            )
+    return invoke(handler, emission)
+
+
+def _missing(name: str, handler: Any, emission: Emission[Any]) -> ContextValidationError:
+    model = emission.signal.context_model
+    is_refused = model and name in model.model_fields and name not in spellings_of(model, name)
+    return ContextValidationError(
+        f"{emission.event} was emitted without '{name}', which "
+        f"{handler_name(handler)} takes by name: emit "
+        f"{'a context, by emit_typed' if is_refused else f'it with {name}=...'}, "
+        "give the parameter a default, or annotate it with a context model",
+        event=emission.event,
+        problems=((name, "missing"),),
+    )
+
+
 def invoke_by_parameters(
     positional: tuple[Callable[[Emission[Any]], Any], ...],
     injected: tuple[tuple[str, Callable[[Emission[Any]], Any]], ...],
@@ -139,11 +204,5 @@ def invoke_by_parameters(
             if name in context:
                 keywords[name] = context[name]
             elif required:
-                raise ContextValidationError(
-                    f"{emission.event} was emitted without '{name}', which "
-                    f"{handler_name(handler)} takes by name: emit it with {name}=..., "
-                    "give the parameter a default, or annotate it with a context model",
-                    event=emission.event,
-                    problems=((name, "missing"),),
-                )
+                raise _missing(name, handler, emission)
     return handler(*arguments, **keywords)

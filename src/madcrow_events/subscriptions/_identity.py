@@ -53,14 +53,15 @@ def binding_of(handler: Any) -> Binding | None:
     """Return how a handler is bound, or None if it is what it is: a function, an object, a partial.
 
     Besides methods these are what gives a `partialmethod`, a `singledispatchmethod`, and a method
-    under a decorator of wrapt.
+    under a decorator of wrapt, or under one that is a class and gives partials.
     """
     kind = type(handler)
     if kind is types.MethodType:
         function = handler.__func__
         return Binding(handler.__self__, function, id(function), types.MethodType)
     if kind is partial:
-        return _partially_bound(handler) if "__self__" in handler.__dict__ else None
+        is_method = "__self__" in handler.__dict__
+        return _partially_bound(handler) if is_method else _bound_by_descriptor(handler)
     if kind is types.FunctionType:
         return _dispatched(handler) if handler.__dict__ else None
     if module_of(kind) == "functools":
@@ -126,6 +127,20 @@ def _partially_bound(handler: partial[Any]) -> Binding | None:
     arguments = (*handler.args, *handler.keywords.values())
     key = (inner.key, *handler.keywords, *map(id, arguments))
     return Binding(inner.owner, source, key, _bind_partial)
+
+
+def _bound_by_descriptor(handler: partial[Any]) -> Binding | None:
+    """Return how a method is bound whose decorator passes the object to itself, as asgiref's do."""
+    function: Any = handler.func
+    descriptor = function.__self__ if type(function) is types.MethodType else function
+    if len(handler.args) != 1 or handler.keywords or not hasattr(type(descriptor), "__get__"):
+        return None
+    (owner,) = handler.args
+    if type(descriptor) is types.FunctionType or not any(
+        descriptor is it for class_ in type(owner).__mro__ for it in vars(class_).values()
+    ):
+        return None
+    return Binding(owner, descriptor, id(descriptor), _access)
 
 
 def _bind_partial(source: Any, owner: Any) -> Any:

@@ -26,6 +26,7 @@ __all__ = [
     "is_bare_classmethod",
     "is_generator",
     "is_mock",
+    "is_perhaps_awaited",
     "wrapping_packages",
 ]
 
@@ -33,6 +34,9 @@ _PASS_ON = frozenset({"functools", "contextlib", "fast_depends.use", "dependency
 """The modules whose wrappers return whatever the wrapped function returns."""
 
 _MOCKS = frozenset({"unittest.mock", "mock.mock"})
+
+_DECORATED = frozenset({"FunctionWrapper", "BoundFunctionWrapper"})
+"""The classes of wrapt's decorators, under whatever package that has wrapt in it."""
 
 _SLOTS = (types.WrapperDescriptorType, types.MethodWrapperType)
 
@@ -48,6 +52,13 @@ def is_async(handler: object) -> bool:
         if is_interrupt(error):
             raise
         return False
+
+
+def is_perhaps_awaited(handler: object) -> bool:
+    """Tell whether a decorator of wrapt decides in each call if an async handler is awaited."""
+    if _plain_flags(handler) is not None:
+        return False
+    return any(map(_wrapper_of, _layers(handler, _wrapped_if_passed_on)))
 
 
 def is_generator(handler: object) -> bool:
@@ -125,7 +136,15 @@ def _wrapped(handler: Any) -> Any:
     return getattr(handler, "__dict__", {}).get("__wrapped__")
 
 
+def _wrapper_of(layer: Any) -> Any:
+    """Return the function with which a decorator of wrapt takes the place of another, or None."""
+    is_decorated = any(type_name(base) in _DECORATED for base in type(layer).__mro__)
+    return getattr(layer, "_self_wrapper", None) if is_decorated else None
+
+
 def _wrapped_if_passed_on(handler: Any) -> Any:
+    if _wrapper_of(handler) is not None:
+        return handler.__wrapped__  # a call may give what it gives
     if _module_of(handler) not in _PASS_ON or issubclass(type(handler), partial):
         return None
     return _wrapped(handler)
@@ -140,6 +159,9 @@ def _module_of(layer: Any) -> str:
 def _gives_coroutine(layer: Any) -> bool:
     if is_mock(layer):
         return any(type_name(base) == "AsyncMockMixin" for base in type(layer).__mro__)
+    wrapper = _wrapper_of(layer)
+    if wrapper is not None and is_async(wrapper):
+        return True
     # Older than the mark of inspect; only who has imported asyncio has set it.
     mark = getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", layer)
     return inspect.iscoroutinefunction(layer) or getattr(layer, "_is_coroutine", None) is mark

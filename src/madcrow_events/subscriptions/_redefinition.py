@@ -58,7 +58,7 @@ def _earlier(
             continue
         if other.function is function:
             return execution, []  # it is no new one
-        if not execution.is_same(entry._execution):
+        if execution.is_again(entry._execution):
             found.append(entry)
     return execution, found
 

@@ -19,9 +19,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
-from madcrow_events._text import handler_name, printable, type_name
+from madcrow_events._text import handler_name, names_apart, printable, type_name
 from madcrow_events.emissions import Emission
-from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.subscriptions._annotations import Annotations, is_list, is_model, is_unknown
@@ -30,10 +30,13 @@ from madcrow_events.subscriptions._call_specs import (
     RECEIVER,
     Shape,
     context_as,
+    fit_keywords,
     invoke_by_parameters,
     invoke_with_context,
+    invoke_with_keywords,
     invoke_with_list,
     itself,
+    perhaps_awaited,
     sender_of,
     typed_emission,
     whole_context,
@@ -44,12 +47,19 @@ from madcrow_events.subscriptions._injection import (
     is_injection_used,
     is_left_to_wrapper,
 )
-from madcrow_events.subscriptions._kinds import is_async, is_bare_classmethod, is_generator, is_mock
+from madcrow_events.subscriptions._kinds import (
+    function_behind,
+    is_async,
+    is_bare_classmethod,
+    is_generator,
+    is_mock,
+    is_perhaps_awaited,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["is_async", "read_shape"]
+__all__ = ["is_async", "read_shape", "shape_of_receiver"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -89,7 +99,16 @@ def read_shape(
         HandlerSignatureError: it cannot be called with what the event carries (H1).
     """
     reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
-    return reader.read_for_batches() if batch else reader.read()
+    return _awaited(handler, reader.read_for_batches() if batch else reader.read())
+
+
+def shape_of_receiver(receiver: Any) -> Shape:
+    """Return how `receiver` is called if it is connected, whatever its signature (N5)."""
+    return _awaited(receiver, ASYNC_RECEIVER) if is_async(receiver) else RECEIVER
+
+
+def _awaited(handler: Any, shape: Shape) -> Shape:
+    return perhaps_awaited(shape) if shape.is_async and is_perhaps_awaited(handler) else shape
 
 
 class _Reader:
@@ -119,6 +138,7 @@ class _Reader:
         by_name: list[inspect.Parameter] = []
         injected: dict[str, Callable[[Emission[Any]], Any]] = {}
         accepted: tuple[type[BaseEventContext], ...] = ()
+        by_place: list[str] = []
         sender_is_free = not any(
             parameter.name == "sender" and parameter.kind not in _VARIADIC
             for parameter in parameters
@@ -155,11 +175,16 @@ class _Reader:
                 self._check_field(parameter, "context")
             if parameter.kind in _POSITIONAL and not by_name:
                 positional.append(get)
+                if parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+                    by_place.append(parameter.name)
             else:
                 injected[parameter.name] = get
 
         awaited = is_async(self.handler)
-        if takes_rest and positional == [sender_of] and not (injected or self.withheld):
+        named = [item for item in by_name if item.kind is not inspect.Parameter.POSITIONAL_ONLY]
+        required = tuple(item.name for item in named if item.default is item.empty)
+        receives = takes_rest and positional == [sender_of] and not (injected or self.withheld)
+        if receives and not required and by_place in ([], ["sender"]):
             return ASYNC_RECEIVER if awaited else RECEIVER
         if accepted and positional and len(parameters) == 1:
             direct = self.model is not None and issubclass(self.model, accepted)
@@ -168,21 +193,21 @@ class _Reader:
                 partial(invoke_with_context, accepted),
                 is_async=awaited,
             )
-        return Shape(
-            BY_EMISSION,
-            partial(
+        invoke: Callable[[Any, Emission[Any]], Any] = invoke_with_keywords
+        if not receives:
+            invoke = partial(
                 invoke_by_parameters,
                 tuple(positional),
                 tuple(injected.items()),
-                tuple(
-                    (item.name, item.default is item.empty)
-                    for item in by_name
-                    if item.kind is not inspect.Parameter.POSITIONAL_ONLY
-                ),
+                tuple((item.name, item.name in required) for item in named),
                 takes_rest,
                 self.withheld,
-            ),
+            )
+        return Shape(
+            BY_KEYWORDS if receives else BY_EMISSION,
+            invoke,
             is_async=awaited,
+            fit=partial(fit_keywords, invoke, required, tuple(by_place)) if takes_rest else None,
         )
 
     def read_for_batches(self) -> Shape:
@@ -330,10 +355,10 @@ class _Reader:
         elif self.model is not None and not any(
             issubclass(known, models) for known in (self.model, *self.replaced)
         ):
-            wanted = " or ".join(type_name(model) for model in models)
+            *wanted, carried = names_apart(*models, self.model)
             raise self._refused(
-                f"takes {wanted} in '{parameter.name}', but {self.event} carries "
-                f"{type_name(self.model)}: annotate it with {self._written(type_name(self.model))}"
+                f"takes {' or '.join(wanted)} in '{parameter.name}', but {self.event} carries "
+                f"{carried}: annotate it with {self._written(carried)}"
             )
 
     def _written(self, name: str) -> str:
@@ -394,7 +419,13 @@ class _Reader:
 
 def _signature(handler: Any) -> inspect.Signature:
     """Return the signature of a handler, whose annotations may name what does not exist."""
-    if type(handler) not in (types.FunctionType, types.MethodType):
+    if type(handler) in (types.FunctionType, types.MethodType):
+        handler = _with_bound_arguments(handler)
+    else:
+        handler = _with_bound_arguments(_current(handler))
+        said = inspect.getattr_static(type(handler), "__signature__", None)
+        if is_mock(handler) and type(said) is inspect.Signature:
+            return said  # what it checks its calls against, whatever it claims to be
         handler = _called(handler)
     try:
         return inspect.signature(undispatched(handler), **_LENIENTLY)
@@ -406,6 +437,45 @@ def _signature(handler: Any) -> inspect.Signature:
             raise
         kind: Any = type(handler)
         return inspect.signature(kind.__call__.__get__(handler))
+
+
+def _current(handler: Any) -> Any:
+    """Return what a proxy like those of werkzeug stands for now; else `handler`."""
+    if inspect.getattr_static(type(handler), "_get_current_object", None) is None:
+        return handler
+    return handler._get_current_object()
+
+
+def _with_bound_arguments(handler: Any) -> Any:
+    """Return a partial without the name of a function that `update_wrapper` has given it.
+
+    For `inspect` follows that name, and then takes the bound arguments for parameters.
+    """
+    named = inspect.unwrap(handler, stop=_is_followed_no_further)
+    if not issubclass(type(named), partial):
+        return handler
+    function = named.func
+    if "__wrapped__" in named.__dict__:
+        if _is_method(named):
+            function = named.__wrapped__
+        elif function_behind(function) is not function_behind(named.__wrapped__):
+            return handler  # it calls something else around what it wraps
+    return partial(_with_bound_arguments(function), *named.args, **named.keywords)
+
+
+def _is_method(named: partial[Any]) -> bool:
+    """Tell whether a decorator that is a class has passed the object of a method to itself."""
+    call: Any = named.func
+    return (
+        type(call) is types.MethodType
+        and hasattr(type(call.__self__), "__get__")
+        and len(named.args) == 1
+        and named.args[0] is not None
+    )
+
+
+def _is_followed_no_further(layer: Any) -> bool:
+    return issubclass(type(layer), partial | types.MethodType) or hasattr(layer, "__signature__")
 
 
 def _called(handler: Any) -> Any:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
+from madcrow_events._validation import check_complete
 from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
 from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
-from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
 from madcrow_events.subscriptions._call_specs import Shape  # noqa: TC001  # read at run time
 from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
@@ -293,8 +294,17 @@ class Subscription(Unique):
         handler = self._match(emission)
         if handler is None or self._ticket is None:
             return handler
+        return self._take(handler, emission)
+
+    def _take(self, handler: Any, emission: Emission[Any]) -> Any:
+        """Return the handler, which a `once` is only once, and else None."""
         self._check_arguments(handler, emission)
         return handler if self._is_claimed() else None
+
+    @property
+    def _is_used_up(self) -> bool:
+        """Whether it was a `once`, and its one call has been taken."""
+        return self._ticket is not None and not (self._owner or self)._ticket
 
     def _check_arguments(self, handler: Any, emission: Emission[Any]) -> None:
         """Raise what the making of the arguments of a `once` does, which does not use it up.
@@ -304,7 +314,21 @@ class Subscription(Unique):
             ContextValidationError: the emission does not fit.
         """
         if (self._owner or self)._ticket:
+            if type(emission._payload) is not dict:
+                check_complete(emission.event, emission._payload)
             self._shape.fit(_NotCalled(handler), emission)
+
+    def _explained(self, error: Exception, emission: Emission[Any]) -> Exception:
+        """Return what the handler raised, or what tells better that the call did not reach it."""
+        handler = self.handler
+        if handler is None or self._shape.fit is self._shape.invoke:
+            return error
+        try:
+            self._shape.fit(_NotCalled(handler), emission)
+        except ContextValidationError as misfit:
+            misfit.__suppress_context__ = True  # it says less
+            return misfit.with_traceback(None)
+        return error
 
     def _match(self, emission: Emission[Any]) -> Any:
         """Return the handler if it lives and its `when` agrees, else None."""

@@ -27,7 +27,7 @@ from typing_extensions import TypeAliasType
 
 from madcrow_events._text import type_name
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.models import BaseEventContext
+from madcrow_events.models import BaseEventContext, spellings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -121,7 +121,7 @@ def _instances(
             except HypothesisException as error:
                 raise InvalidOptionError(_needs_strategy(model, name), option=name) from error
         is_needed = field.is_required() or name in fields
-        (required if is_needed else optional)[field.alias or name] = strategy
+        (required if is_needed else optional)[(*spellings_of(model, name), name)[0]] = strategy
     refused: Counter[str] = Counter()  # the fields of contexts that were
     tried = Counter(valid=0, invalid=0)
 

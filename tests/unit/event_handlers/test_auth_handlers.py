@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from madcrow_events import (
+    ContextValidationError,
     LoginEventContext,
     LogoutEventContext,
     emit_event,
@@ -147,7 +148,7 @@ def test_a_loose_event_without_an_account_fails_its_handlers_only() -> None:
     auth_group.register()
     emission = emit_event("user_logged_in", email="a@b.c")
     assert [failure.handler for failure in emission.failures] == [handle_user_login]
-    assert isinstance(emission.failures[0].exception, TypeError)
+    assert isinstance(emission.failures[0].exception, ContextValidationError)
     assert "user_id" in str(emission.failures[0].exception)
     assert activity_snapshot().by_event == {"user_logged_in": 1}
 

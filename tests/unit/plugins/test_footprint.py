@@ -95,10 +95,11 @@ def test_loading_and_unloading_100_times_leaves_nothing_behind(
         assert set(signals) == {"mine"}
         assert len(signals.subscriptions) == 2  # the pattern, and its part
         assert len(declared.subscriptions) == 1
-        if time_around in (19, 99):
+        if time_around in (19, 59, 99):
             gc.collect()
             sizes.append(len(gc.get_objects()))
-    assert sizes[1] - sizes[0] < 50
+    # Less than one for each time; what earlier tests have left behind may go or come once.
+    assert min(sizes[1] - sizes[0], sizes[2] - sizes[1]) < 40
 
 
 def test_a_signal_that_a_plugin_holds_works_after_it_was_loaded_again(

@@ -15,6 +15,7 @@ from madcrow_events import (
     HandlerGroup,
     InvalidEventNameError,
     LogoutEventContext,
+    MadcrowEventsError,
     SignalConflictError,
     SignalRegistry,
     UnknownEventError,
@@ -51,6 +52,39 @@ def test_declaring_again_with_another_model_is_a_conflict(
     assert caught.value.declared is first
     assert caught.value.requested is LogoutEventContext
     assert signal.context_model is first
+
+
+@pytest.mark.guarantee("N2")
+@pytest.mark.guarantee("H1")
+@pytest.mark.guarantee("C4")
+def test_two_models_of_one_name_are_told_apart_by_their_modules(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """As where a module was imported under two names."""
+    of_shop, of_app = (
+        type("Order", (BaseEventContext,), {"__module__": module})
+        for module in ("shop.events", "app.shop.events")
+    )
+
+    def handler(context: Any) -> None: ...
+
+    handler.__annotations__["context"] = of_app
+    signals.signal("bare").subscribe(handler)
+    (failure,) = dispatcher.emit_typed("bare", of_shop()).failures
+    told = [str(failure.exception)]
+    signal = signals.signal("order_placed", context=of_shop)
+    for mistake in (
+        lambda: signals.signal("order_placed", context=of_app),
+        lambda: dispatcher.emit_typed(signal, of_app()),
+        lambda: dispatcher.emit_typed(signal, of_app),  # type: ignore[arg-type]  # the mistake
+        lambda: signal.subscribe(handler),
+    ):
+        with pytest.raises(MadcrowEventsError) as caught:
+            mistake()
+        told.append(str(caught.value))
+    for text in told:
+        assert " shop.events.Order" in text
+        assert " app.shop.events.Order" in text
 
 
 @pytest.mark.guarantee("N2")

@@ -19,7 +19,7 @@ from madcrow_events import (
     register_handler,
 )
 from support.inside import senders_of, table_of
-from support.proxies import Unreadable, dead_proxy, decorator
+from support.proxies import InThread, Passing, Unreadable, dead_proxy, decorator
 from support.subscribers import Collector, Sender, emitted
 
 
@@ -169,6 +169,14 @@ class Service:
     def decorated_static(sender: Any) -> Any:
         return "static", "decorated"
 
+    @InThread
+    def in_thread(self, sender: Any) -> Any:
+        return self, "in a thread"
+
+    @Passing
+    def passed(self, sender: Any) -> Any:
+        return self, "passed"
+
 
 def in_a_loop(handler: Any) -> Callable[..., Any]:
     return lambda sender: asyncio.run(handler(sender))
@@ -183,6 +191,8 @@ MADE_ANEW: list[Callable[[Any], Any]] = [
     lambda service: service.decorated,
     lambda service: service.decorated_by_class,
     lambda service: service.decorated_static,
+    lambda service: service.in_thread,
+    lambda service: service.passed,
 ]
 
 

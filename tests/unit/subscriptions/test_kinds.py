@@ -16,7 +16,14 @@ import pytest
 
 from madcrow_events import BaseEventContext, EventDispatcher, HandlerSignatureError, SignalRegistry
 from support.inside import handler_name
-from support.proxies import ObjectProxy, Unreadable, dead_proxy, decorator
+from support.proxies import (
+    InThread,
+    LocalProxy,
+    ObjectProxy,
+    Unreadable,
+    dead_proxy,
+    decorator,
+)
 
 RAN: list[Any] = []
 
@@ -70,6 +77,16 @@ def running_all(wrapped: Any, *arguments: Any, **keywords: Any) -> Any:
     return list(wrapped(*arguments, **keywords))
 
 
+@decorator
+async def in_thread(wrapped: Any, *arguments: Any, **keywords: Any) -> Any:
+    return await asyncio.to_thread(wrapped, *arguments, **keywords)
+
+
+@decorator
+def running_to_its_end(wrapped: Any, *arguments: Any, **keywords: Any) -> Any:
+    return stepping(wrapped)(*arguments, **keywords)
+
+
 @contextlib.contextmanager
 def around() -> Any:
     yield
@@ -86,7 +103,7 @@ class Service:
     def base(self, kind: str, sender: Any, **context: Any) -> None:
         RAN.append(kind)
 
-    async def awaited(self, kind: str, sender: Any, **context: Any) -> None:
+    async def awaited(self, sender: Any, kind: str, **context: Any) -> None:
         RAN.append(kind)
 
     partial = functools.partialmethod(base, "partial")
@@ -136,6 +153,10 @@ class Service:
     @staticmethod
     async def decorated_static(sender: Any, **context: Any) -> None:
         RAN.append(sender)
+
+    @in_thread
+    def threaded(self, sender: Any, **context: Any) -> None:
+        RAN.append(self)
 
     @running_all
     def run(self, sender: Any, **context: Any) -> Any:
@@ -202,6 +223,11 @@ RUN = {
     "wrapt, static": Service.decorated_static,
     "wrapt, static, in the class body": vars(Service)["decorated_static"],
     "wrapt, generator that is run": SERVICE.run,
+    "wrapt, async around a plain function": in_thread(plain),
+    "wrapt, async around a method": SERVICE.threaded,
+    "wrapt, partial of an async one": functools.partial(transparent(in_thread(plain))),
+    "wrapt, coroutine that is run": running_to_its_end(coroutine),
+    "wrapt, coroutine in a thread, run": transparent(running_to_its_end(coroutine)),
     "proxy of a coroutine": ObjectProxy(coroutine),
     "weak proxy of a coroutine": weakref.proxy(coroutine),
     "weak proxy of an async callable": weakref.proxy(ASYNC_CALLABLE),
@@ -219,10 +245,11 @@ if sys.version_info >= (3, 12):
 
 @pytest.mark.guarantee("H9")
 @pytest.mark.parametrize("kind", RUN)
+@pytest.mark.parametrize("way", ["subscribe", "connect"])
 def test_a_handler_runs_whatever_it_is_wrapped_in(
-    signal: Any, dispatcher: EventDispatcher, kind: str
+    signal: Any, dispatcher: EventDispatcher, kind: str, way: str
 ) -> None:
-    signal.subscribe(RUN[kind])
+    getattr(signal, way)(RUN[kind], weak=False)
     emission = asyncio.run(dispatcher.emit_async("thing_happened", number=1))
     emission.raise_for_failures()
     assert len(RAN) == 1
@@ -313,13 +340,53 @@ def test_the_parameters_are_those_of_what_is_wrapped(
         def by_name(self, number: int) -> int:
             return number
 
+        @InThread
+        def in_thread(self, context: Order) -> int:
+            return context.number
+
+        @transparent
+        @InThread
+        def in_thread_below(self, context: Order) -> int:
+            return context.number
+
     keeper = Keeper()
     signals.signal("order", context=Order)
-    for handler in (keeper.by_model, keeper.by_name):
+    current = LocalProxy(lambda: keeper.by_model)
+    for handler in (keeper.by_model, keeper.by_name, keeper.in_thread, current):
         signals.subscribe("order", handler)
-    emission = dispatcher.emit("order", number=3)
+    signals.subscribe("order", keeper.in_thread_below)
+    emission = asyncio.run(dispatcher.emit_async("order", number=3))
     emission.raise_for_failures()
-    assert [result.value for result in emission.results] == [3, 3]
+    assert [result.value for result in emission.results] == [3] * 5
+    with pytest.raises(HandlerSignatureError, match="takes 'self' first"):
+        signals.subscribe("order", Keeper.in_thread)
+
+
+@pytest.mark.guarantee("H9")
+@pytest.mark.parametrize("name", ["plain", "awaited", "of_class", "static"])
+def test_the_method_of_an_autospecced_object_is_called_as_the_method_is(
+    signals: SignalRegistry, dispatcher: EventDispatcher, name: str
+) -> None:
+    class Order(BaseEventContext):
+        number: int
+
+    class Keeper:
+        def plain(self, context: Order) -> None: ...
+
+        async def awaited(self, context: Order) -> None: ...
+
+        @classmethod
+        def of_class(cls, context: Order) -> None: ...
+
+        @staticmethod
+        def static(context: Order) -> None: ...
+
+    mock = getattr(create_autospec(Keeper()), name)
+    signals.signal("order", context=Order).subscribe(mock)
+    emission = asyncio.run(dispatcher.emit_async("order", number=3))
+    emission.raise_for_failures()
+    (given,) = mock.call_args.args
+    assert given == Order(number=3, timestamp=given.timestamp)
 
 
 @pytest.mark.guarantee("H9")

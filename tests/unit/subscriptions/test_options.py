@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import threading
 from types import MethodType
 from typing import Any
+from unittest.mock import create_autospec
 
 import pytest
 
@@ -17,6 +19,7 @@ from madcrow_events import (
     EventDispatcher,
     InvalidOptionError,
     SignalRegistry,
+    TimingObserver,
     user_logged_in,
 )
 from support.outcomes import logged, values
@@ -293,6 +296,91 @@ def test_an_emission_that_does_not_fit_uses_no_once_up(
     assert subscription.active
     assert emit(number=2, **({"other": "x"} if handler is by_field else {})).ok
     assert not subscription.active
+
+
+def with_rest(sender: Any, number: Any, **rest: Any) -> None:
+    """Take a field by name, and the rest."""
+
+
+async def awaited_with_rest(sender: Any, number: Any, **rest: Any) -> None:
+    """Likewise, and be awaited."""
+
+
+def with_emission(emission: Emission[Any], /, *, other: str, **rest: Any) -> None:
+    """Likewise, after the emission."""
+
+
+def who_comes_first(who: Any, **context: Any) -> None:
+    """Take the sender under another name."""
+
+
+@pytest.mark.guarantee("H5")
+@pytest.mark.parametrize("once", [True, False])
+@pytest.mark.parametrize("how", ["emit", "background", "observed"])
+@pytest.mark.parametrize(
+    ("handler", "misfit", "told"),
+    [
+        (with_rest, {}, "emitted without 'number', which"),
+        (awaited_with_rest, {}, "emitted without 'number', which"),
+        (with_emission, {"number": 1}, "emitted without 'other', which"),
+        (who_comes_first, {"who": "ada"}, r"emitted with 'who', .* write \(who, /, \*\*context\)"),
+    ],
+)
+def test_keywords_that_a_call_would_not_take_use_no_once_up(
+    signals: SignalRegistry, handler: Any, misfit: Any, told: str, how: str, once: bool
+) -> None:
+    """The failure says what to write, without `once` too."""
+    dispatcher = EventDispatcher(signals)
+    if how == "observed":
+        dispatcher.add_observer(TimingObserver())
+    signal = signals.signal("renamed")
+    subscription = signals.subscribe("ren*", handler, once=once, background=how == "background")
+    emission = asyncio.run(_emit_and_drain(dispatcher, signal, **misfit))
+    (failure,) = emission.failures
+    assert isinstance(failure.exception, ContextValidationError)
+    assert re.search(told, str(failure.exception))
+    assert subscription.active
+    assert asyncio.run(_emit_and_drain(dispatcher, signal, number=1, other="")).ok
+    assert subscription.active is not once
+
+
+async def _emit_and_drain(dispatcher: Any, signal: Any, **context: Any) -> Emission[Any]:
+    emission: Emission[Any] = await dispatcher.emit_async(signal, **context)
+    assert await dispatcher.drain_async(5)
+    return emission
+
+
+@pytest.mark.guarantee("F1")
+@pytest.mark.parametrize("handler", [with_rest, by_field, by_any_model])
+def test_a_type_error_of_a_handler_itself_is_its_failure(
+    signals: SignalRegistry, dispatcher: EventDispatcher, handler: Any
+) -> None:
+    """Though it could be called."""
+    error = TypeError("mine")
+    signals.signal("numbered").subscribe(create_autospec(handler, side_effect=error))
+    (failure,) = dispatcher.emit("numbered", number=1, other="").failures
+    assert failure.exception is error
+
+
+@pytest.mark.guarantee("H5")
+async def test_a_send_without_the_wrapper_that_it_needs_uses_no_once_up(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """One that is used up meanwhile needs no wrapper."""
+    signal = signals.signal("numbered", context=Numbered)
+    to_await = signal.subscribe(awaited, once=True)
+    with pytest.raises(RuntimeError, match="give _async_wrapper"):
+        signal.send(number=1)
+    assert to_await.active
+
+    signal.subscribe(lambda: dispatcher.emit(signal, number=1), priority=1, once=True)
+    assert signal.send(number=1)
+    assert not to_await.active
+
+    plain = signal.subscribe(by_model, once=True)
+    with pytest.raises(RuntimeError, match="give _sync_wrapper"):
+        await signal.send_async(number=1)
+    assert plain.active
 
 
 @pytest.mark.guarantee("H5")

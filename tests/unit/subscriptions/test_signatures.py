@@ -6,10 +6,11 @@ import functools
 import sys
 import types
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 from unittest.mock import MagicMock
 
 import pytest
+from pydantic import Field
 
 from madcrow_events import (
     BaseEventContext,
@@ -273,6 +274,31 @@ def test_partials_methods_builtins_classes_mocks_and_callable_objects_are_handle
     mock.assert_called_once_with(user_logged_in, **CONTEXT._keywords())
 
 
+def greeted(greeting: str, context: LoginEventContext) -> Any:
+    return greeting + context.email
+
+
+def called_with(function: Callable[..., Any], /, *arguments: Any, **keywords: Any) -> Any:
+    return "hello " + function(*arguments, **keywords).email
+
+
+NAMED = functools.update_wrapper(functools.partial(greeted, "hello "), greeted)
+
+
+@pytest.mark.guarantee("H9")
+@pytest.mark.parametrize(
+    "handler",
+    [
+        NAMED,
+        functools.partial(NAMED),
+        functools.wraps(NAMED)(lambda *given, **context: NAMED(*given, **context)),
+        functools.wraps(takes_context)(functools.partial(called_with, takes_context)),
+    ],
+)
+def test_a_partial_keeps_its_arguments_if_it_has_a_name(handler: Callable[..., Any]) -> None:
+    assert returned(handler) == "hello a@b.c"
+
+
 @pytest.mark.guarantee("H1")
 def test_a_model_of_the_test_function_itself_is_found_behind_a_string_annotation(
     signals: SignalRegistry, dispatcher: EventDispatcher
@@ -420,6 +446,24 @@ def test_a_handler_that_cannot_be_called_is_refused_with_what_to_write(
         assert caught.value.handler is handler
         assert caught.value.event == "user_logged_in"
     assert not user_logged_in.subscriptions
+
+
+@pytest.mark.guarantee("H1")
+def test_a_keyword_that_the_model_refuses_is_recommended_to_nobody(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Where a field goes by its alias only, a context has it under its name."""
+
+    class Order(BaseEventContext):
+        model_config: ClassVar[Any] = {"populate_by_name": False, "validate_by_name": False}
+        order_id: int = Field(alias="orderId")
+
+    signals.signal("order_placed", context=Order)
+    signals.subscribe("order_placed", lambda order_id: order_id)
+    (failure,) = dispatcher.emit("order_placed", orderId=1).failures
+    assert "takes by name: emit a context, by emit_typed, give" in str(failure.exception)
+    (result,) = dispatcher.emit_typed("order_placed", Order(orderId=1)).results
+    assert result.value == 1
 
 
 @pytest.mark.guarantee("H1")

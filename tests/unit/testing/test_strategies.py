@@ -81,6 +81,7 @@ class Everything(BaseEventContext):
     address: Address
     cause: LoginEventContext | None
     renamed: int = Field(alias="re-named")
+    read_elsewhere: int = Field(validation_alias="elsewhere")
     strict: int = Field(strict=True)
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Annotated, Any, Optional
 
 import pytest
-from pydantic import AliasPath, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, ConfigDict, Field, field_validator
 from pydantic.alias_generators import to_camel
 
 from madcrow_events import (
@@ -234,6 +234,10 @@ class Number(BaseEventContext):
     request_id: int = 0  # type: ignore[assignment]  # declared anew
 
 
+class WithRequiredNumber(Number):
+    number: int
+
+
 class Narrower(BaseEventContext):
     request_id: str = "unknown"  # type: ignore[assignment]  # declared anew
 
@@ -256,17 +260,58 @@ def test_a_field_that_is_always_text_is_filled_in(
     assert emission.context.request_id == "request 7"
 
 
-@pytest.mark.parametrize("model", [Number, Short, Bounded])
+class Checked(BaseEventContext):
+    @field_validator("request_id")
+    @classmethod
+    def _is_short(cls, value: str | None) -> str | None:
+        if value and len(value) > 3:
+            raise ValueError("too long")
+        return value
+
+
+class AllShort(BaseEventContext, str_max_length=7):
+    pass
+
+
+@pytest.mark.parametrize("model", [Number, Short, Bounded, Checked, AllShort])
 def test_a_field_of_another_type_is_left_alone(
     signals: SignalRegistry, dispatcher: EventDispatcher, model: type[BaseEventContext]
 ) -> None:
     """What a model would refuse, or has made its own, gets in by no back door; the rest does."""
     signals.signal("special_thing", context=model)
     context = model()
+    browser = None if model is AllShort else "browser"
     with event_scope(request_id="too long", user_agent="browser"):
         emission = dispatcher.emit_typed("special_thing", context)
+        keywords = dict(dispatcher.emit("special_thing").context)
     assert emission.context.request_id == context.request_id
-    assert emission.context.user_agent == "browser"
+    assert emission.context.user_agent == browser
+    assert keywords == ({"user_agent": browser} if browser else {})
+
+
+def test_a_handlers_own_model_decides_what_it_gets_where_the_event_has_none(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Keywords were filled in under the plain names; each handler gets what its model takes."""
+    seen: list[Any] = []
+
+    def camel(context: CamelOnly | Number) -> None:
+        seen.append(context.request_id)
+
+    def number(context: Number) -> None:
+        seen.append(context.request_id)
+
+    def misfit(context: WithRequiredNumber) -> None: ...
+
+    signal = signals.signal("any_thing")
+    for handler in (camel, number, misfit):
+        signal.subscribe(handler)
+    with event_scope(request_id="r"):
+        (failure,) = dispatcher.emit(signal).failures
+    assert seen == ["r", 0]
+    assert str(failure.exception).endswith("number: missing, emit it with number=...")
+    (failure,) = dispatcher.emit(signal).failures
+    assert str(failure.exception).endswith("number: missing, emit it with number=...")
 
 
 class SpelledOptional(BaseEventContext):
@@ -351,6 +396,11 @@ class CamelOnly(BaseEventContext):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=False)
 
 
+class InHeaders(BaseEventContext):
+    request_id: str | None = Field(None, validation_alias=AliasChoices("rid", AliasPath("h", "id")))
+    user_agent: str | None = Field(None, validation_alias=AliasPath("h", "agent"))
+
+
 class NestedOnly(BaseEventContext, populate_by_name=False):
     request_id: str | None = Field(default=None, validation_alias=AliasPath("request", "id"))
 
@@ -365,6 +415,9 @@ class NestedOnly(BaseEventContext, populate_by_name=False):
         (CamelOnly, {"requestId": "own"}, "own"),
         (NestedOnly, {"request": {"id": "own"}}, "own"),
         (NestedOnly, {}, None),
+        (InHeaders, {"h": {"id": "own"}}, "own"),
+        (InHeaders, {"rid": "own"}, "own"),
+        (InHeaders, {"h": {"agent": "a"}}, "1"),
     ],
 )
 @pytest.mark.parametrize("validate", [False, True])
