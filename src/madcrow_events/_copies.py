@@ -6,10 +6,7 @@ that nobody subscribed to. What holds such an object can be copied, and then hol
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, NoReturn, SupportsIndex
-
-if TYPE_CHECKING:
-    from typing import Self
+from typing import ClassVar, NoReturn, Self, SupportsIndex
 
 __all__ = ["Unique"]
 

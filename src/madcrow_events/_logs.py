@@ -170,14 +170,28 @@ def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logg
     return record
 
 
-def _indented_traceback(error: BaseException) -> str:
-    """Format a traceback so that none of its lines can pass for a line of the log."""
+class _FormattingError(Exception):
+    """Is being handled while a traceback is formatted."""
+
+
+def _formatted(error: BaseException) -> str:
     try:
-        text = "".join(traceback.format_exception(error))
+        return "".join(traceback.format_exception(error))
     except Exception as raised:  # an exception can be made so that it cannot be shown
         if is_interrupt(raised):
             raise
-        text = f"{type_name(type(error))}, which cannot be formatted"
+        return f"{type_name(type(error))}, which cannot be formatted"
+
+
+def _indented_traceback(error: BaseException) -> str:
+    """Format a traceback so that none of its lines can pass for a line of the log."""
+    try:
+        raise _FormattingError  # noqa: TRY301  # to be the one that is handled
+    except _FormattingError as aside:
+        # Each exception within `traceback` looks through all causes of the one that is being
+        # handled, which is this one instead of what may have thousands.
+        aside.__context__ = None
+        text = _formatted(error)
     left_out = len(text) - _TRACEBACK_LENGTH
     if left_out > 0:  # its beginning and its end tell the most
         half = _TRACEBACK_LENGTH // 2

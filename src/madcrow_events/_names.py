@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from heapq import nlargest
 from typing import TYPE_CHECKING
 
-from madcrow_events._text import printable, type_name
+from madcrow_events._text import module_of, printable, type_name
 from madcrow_events.exceptions import (
     HandlerSignatureError,
     InvalidEventNameError,
@@ -43,6 +43,16 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
             handler=name,
         )
     if not isinstance(name, str):
+        called = getattr(name, "name", None)
+        if isinstance(called, str) and any(
+            module_of(base).startswith("blinker.") for base in type(name).__mro__
+        ):
+            raise InvalidEventNameError(
+                f"an event's name is a string, and this is the {type_name(type(name))} "
+                f"'{printable(called, limit=40)}': give the name of an event that is declared, or "
+                "use connect() of the signal itself",
+                name=name,
+            )
         raise InvalidEventNameError(
             f"an event's name cannot be of type {type_name(type(name))}: give a string", name=name
         )

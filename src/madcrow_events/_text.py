@@ -14,7 +14,15 @@ from madcrow_events._interrupts import is_interrupt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["handler_name", "listed", "module_of", "names_apart", "printable", "type_name"]
+__all__ = [
+    "handler_name",
+    "listed",
+    "module_of",
+    "names_apart",
+    "printable",
+    "text_of",
+    "type_name",
+]
 
 # Past the metaclass, whose own `__name__` may raise.
 _name_of_class = type.__dict__["__name__"].__get__
@@ -27,9 +35,21 @@ def module_of(class_: type) -> str:
     return str(_module_of_class(class_))
 
 
+def text_of(value: object) -> str:
+    """Return a value as text, whatever it is: `str` refuses integers of thousands of digits."""
+    try:
+        return str(value)
+    except Exception as error:  # a class of somebody may raise anything
+        if is_interrupt(error):
+            raise
+        if isinstance(value, int):
+            return hex(value)
+        return f"{type_name(type(value))} without a text"
+
+
 def printable(text: object, limit: int = 200) -> str:
     """Return `text` in one line: control characters escaped, cut at `limit` characters."""
-    shown = str(text)
+    shown = text_of(text)
     if len(shown) > limit:
         shown = shown[:limit] + "..."
     if shown.isprintable():

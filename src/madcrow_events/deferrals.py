@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping  # noqa: TC003  # read at run time
+from contextvars import (
+    Context,  # read at run time
+    copy_context,
+)
+from types import TracebackType  # noqa: TC003  # read at run time
+from typing import TYPE_CHECKING, Any, Self
 
 from madcrow_events._moves import move_first
+from madcrow_events.emissions import Emission, ScopeFields  # noqa: TC001  # read at run time
 from madcrow_events.emissions._frames import (
     CURRENT,
     Fields,
@@ -24,13 +30,7 @@ from madcrow_events.exceptions import HandlerErrors
 from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextvars import Context
-    from types import TracebackType
-    from typing import Self
-
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions import Emission, ScopeFields
 
 __all__ = ["Deferral"]
 

@@ -8,7 +8,10 @@ takes and raises, and each built-in event has its emitter.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, overload
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Mapping  # noqa: TC003  # read at run time
+from contextlib import AbstractContextManager  # noqa: TC003  # read at run time
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
@@ -22,7 +25,14 @@ from madcrow_events.deferrals import Deferral
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import raise_failures
-from madcrow_events.emissions._frames import await_within, current, run_within, surroundings_of
+from madcrow_events.emissions._frames import (
+    Branch,
+    Surroundings,
+    await_within,
+    current,
+    run_within,
+    surroundings_of,
+)
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
@@ -46,7 +56,9 @@ from madcrow_events.models import (
     PasswordChangedEventContext,
     RegistrationEventContext,
     fill_loose,
+    is_parametrised_as,
 )
+from madcrow_events.observers import Observer  # noqa: TC001  # read at run time
 from madcrow_events.signals import (
     EventSignal,
     SignalRegistry,
@@ -61,16 +73,12 @@ from madcrow_events.signals import (
     user_registered,
 )
 from madcrow_events.signals._signal import check_model
-from madcrow_events.subscriptions._plan import NOBODY
+from madcrow_events.subscriptions._plan import NOBODY, Plan
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Coroutine, Iterator, Mapping
-    from contextlib import AbstractContextManager
-    from typing import Self
 
     from madcrow_events.emissions._outcomes import HeldBack
-    from madcrow_events.observers import Observer
 
 __all__ = [
     "ContextEmitter",
@@ -295,7 +303,11 @@ class EventDispatcher(Unique):
         return emission
 
     def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
-        if sender is not None and _CONTEXTS.intersection(type(sender).__mro__):
+        try:
+            is_sender = sender is None or _CONTEXTS.isdisjoint(type(sender).__mro__)
+        except TypeError:  # a metaclass gives one of these classes no hash
+            is_sender = not any(it is BaseEventContext or it is dict for it in type(sender).__mro__)
+        if not is_sender:
             raise ContextTypeError(
                 f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
                 f"context) for a model, or emit('{signal.name}', **context) for keywords",
@@ -814,7 +826,7 @@ def _fitting(
             expected=(expected,),
             received=GenericEventContext,
         )
-    if isinstance(context, expected):
+    if isinstance(context, expected) or is_parametrised_as(type(context), (expected,)):
         fitting: BaseEventContext = context
         check_model(signal.name, type(context))
         return fitting, fitting
@@ -989,4 +1001,14 @@ emit_account_closed_event: ContextEmitter[AccountClosedEventContext] = _emitter(
 )
 emit_password_changed_event: ContextEmitter[PasswordChangedEventContext] = _emitter(
     "emit_password_changed_event", password_changed
+)
+
+
+# Lower floors name these in annotations, which `typing.get_type_hints` reads.
+vars(sys.modules[Deferral.__module__]).update(EventDispatcher=EventDispatcher)
+vars(sys.modules[Emission.__module__]).update(
+    EventDispatcher=EventDispatcher,
+    EventSignal=EventSignal,
+    Frame=Emission | Branch | Surroundings,
+    Plan=Plan,
 )

@@ -28,11 +28,8 @@ No message holds a value from a context: names, types and fixes only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Self
+from collections.abc import Callable, Sequence  # noqa: TC003  # read at run time
+from typing import Any, Self
 
 __all__ = [
     "ContextModelError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable  # noqa: TC003  # read at run time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Protocol, cast, overload
 
 from typing_extensions import TypeVar, Unpack
@@ -38,6 +39,7 @@ from madcrow_events.subscriptions import (  # noqa: TC001  # read at run time
     BatchHandlerDecorator,
     HandlerDecorator,
     SingleOptions,
+    Subscription,  # read at run time
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._options import check_options
@@ -45,10 +47,7 @@ from madcrow_events.subscriptions._redefinition import end_replaced
 from madcrow_events.subscriptions._subscription import next_order
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from madcrow_events.plugins._gate import Gate
-    from madcrow_events.subscriptions import Subscription
 
 __all__ = [
     "HandlerGroup",
@@ -163,6 +162,9 @@ def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
 
     Args:
         signals: the registry that declares the events.
+
+    Raises:
+        PluginError: a plugin does so as it is imported.
     """
     signals.clear_handlers()
 

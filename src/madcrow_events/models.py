@@ -7,8 +7,9 @@ its first use, which keeps the import fast.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping  # noqa: TC003  # read at run time
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from uuid import UUID
 
@@ -28,9 +29,6 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import type_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 __all__ = [
     "AccountActivatedEventContext",
@@ -91,7 +89,13 @@ AccountId = Annotated[UUID | int | str, WrapValidator(_as_given)]
 
 
 class _Building:
-    """The lock under which models are built, for pydantic lets several threads do so at once."""
+    """The lock under which models are built, for pydantic lets several threads do so at once.
+
+    To build one runs code of its author, which may wait for another thread, as an import does. So
+    no thread waits for the lock without end (F6).
+    """
+
+    wait: float = 5.0  # seconds
 
     def __init__(self) -> None:
         self._renew_after_fork()
@@ -102,6 +106,9 @@ class _Building:
 
 
 _building = _Building()
+
+_FRAMES = 3
+"""How many frames stand between the caller of `model_rebuild` and pydantic's own."""
 
 
 class BaseEventContext(BaseModel):
@@ -184,13 +191,19 @@ class BaseEventContext(BaseModel):
             force: see `pydantic.BaseModel.model_rebuild`, as for the others.
             raise_errors: likewise.
         """
-        with _building.lock:
-            return super().model_rebuild(
+        rebuild, built = super().model_rebuild, []
+
+        def build() -> None:
+            is_built = rebuild(
                 force=force,
                 raise_errors=raise_errors,
-                _parent_namespace_depth=_parent_namespace_depth + 1,
+                _parent_namespace_depth=_parent_namespace_depth + _FRAMES,
                 _types_namespace=_types_namespace,
             )
+            built.append(is_built)
+
+        _building.lock.run_if_free(build, wait=_building.wait, anyway=True)
+        return built[0]
 
     def _filled(self, fields: Mapping[str, str]) -> BaseEventContext:
         """Return a copy with those of the fields that were left out, or itself if none was."""
@@ -324,10 +337,26 @@ def prepare(model: type[BaseEventContext]) -> None:
     """Build a model that is an event's, unless it is one of this module or not yet complete.
 
     Threads that need it first then find it built. To build those of this module would cost each
-    import; they are left to the lock.
+    import; they are left to the lock. So is what is declared while another thread builds a model,
+    which may wait for the very import that declares this one.
     """
     if model.__module__ != __name__:
-        model.model_rebuild(raise_errors=False)
+        _building.lock.run_if_free(partial(model.model_rebuild, raise_errors=False))
+
+
+def is_parametrised_as(class_: type, models: tuple[type, ...]) -> bool:
+    """Tell whether a class has or derives from the parameters that one of the models has.
+
+    Of a generic model pydantic keeps `Changed[int]` for each thread, or lets two threads make it
+    at once; so there may be several such classes, which mean the same.
+    """
+    wanted = [parameters for parameters in map(_parameters_of, models) if parameters]
+    return bool(wanted) and any(_parameters_of(base) in wanted for base in class_.__mro__)
+
+
+def _parameters_of(model: type) -> tuple[Any, ...] | None:
+    metadata = vars(model).get("__pydantic_generic_metadata__")
+    return (metadata["origin"], metadata["args"]) if metadata and metadata["origin"] else None
 
 
 def fill_loose(

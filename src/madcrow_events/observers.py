@@ -10,19 +10,17 @@ import copy
 import math
 import sys
 from bisect import bisect_left
+from collections.abc import Callable  # noqa: TC003  # read at run time
+from contextlib import AbstractContextManager  # noqa: TC003  # read at run time
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from types import TracebackType  # noqa: TC003  # read at run time
+from typing import Any, NamedTuple, Protocol
 
+from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import handler_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
-    from types import TracebackType
-
-    from madcrow_events.emissions import Emission
+from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
 
 __all__ = [
     "LATENCY_BOUNDS",
@@ -136,7 +134,7 @@ class _Record:
         self.latency = [0] * len(LATENCY_BOUNDS)
 
 
-class TimingObserver:
+class TimingObserver(Unique):
     """Counts and times emissions and handlers, in the memory of the process.
 
     A handler has failed if it lets out any exception but `asyncio.CancelledError`:
@@ -148,6 +146,8 @@ class TimingObserver:
     """
 
     __slots__ = ("__weakref__", "_lock", "_records")
+
+    _instead_of_pickling = "send its snapshot()"
 
     def __init__(self) -> None:
         # By event and handler; with None for the handler, it is of the emissions.

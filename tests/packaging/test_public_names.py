@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from types import ModuleType
+from asyncio import AbstractEventLoop
+from collections.abc import Iterator
+from types import FunctionType, ModuleType
+from typing import Any, get_type_hints
 
 import pytest
 
 import madcrow_events
+from madcrow_events import BaseEventContext, event_handlers, plugins, testing
 
 FRONT_DOOR = [
     "ANY",
@@ -198,3 +202,31 @@ def test_a_module_lists_no_private_name(module: ModuleType) -> None:
     private = {name for name in module.__all__ if name.startswith("_")}
 
     assert private <= {"__version__"}
+
+
+class OrderPlaced(BaseEventContext):
+    order_id: int
+
+
+def public_things() -> Iterator[Any]:
+    """Yield the classes and functions that have names, and the methods and properties of those."""
+    yield OrderPlaced
+    for module in (madcrow_events, event_handlers, plugins, testing):
+        for thing in (getattr(module, name) for name in module.__all__):
+            yield thing
+            if isinstance(thing, type):
+                for name, member in list(vars(thing).items()):
+                    if not name.startswith("_") or name in ("__init__", "__enter__", "__aexit__"):
+                        yield getattr(member, "fget", getattr(member, "__func__", member))
+
+
+def test_the_annotations_of_public_things_can_be_read_from_outside() -> None:
+    """As serialisers, containers and documentation do; a context of a user's is one, too."""
+    read = 0
+    for thing in public_things():
+        # Of `model_post_init`, which older versions of pydantic add, the annotations are theirs.
+        if isinstance(thing, type | FunctionType) and not thing.__module__.startswith("pydantic."):
+            # asyncio is imported when it is needed.
+            get_type_hints(thing, localns={"AbstractEventLoop": AbstractEventLoop})
+            read += 1
+    assert read > 200

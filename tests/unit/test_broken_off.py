@@ -55,6 +55,7 @@ from support.inside import (
     is_of,
     keeping_frames,
     other_library,
+    printable,
     reason_of,
     recording,
     sending,
@@ -842,6 +843,10 @@ def in_a_name(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
     handler_name(type("Proxy", (), {"__module__": property(ring)})())
 
 
+def in_a_text(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
+    printable(type("Value", (), {"__str__": ring})())
+
+
 def in_a_definition(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
     definition_of(type("Proxy", (), {"__self__": property(ring)})())
 
@@ -912,6 +917,7 @@ def in_the_question_for_a_task(ring: Any, shop: Shop, patch: pytest.MonkeyPatch)
         in_the_question_for_a_task_of_trio,
         in_the_question_for_a_task,
         in_a_name,
+        in_a_text,
         in_a_definition,
         in_an_annotation,
         in_a_filter_of_the_log,

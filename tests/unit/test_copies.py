@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from madcrow_events import BaseEventContext, EventDispatcher, SignalRegistry
+from madcrow_events import BaseEventContext, EventDispatcher, SignalRegistry, TimingObserver
 
 SIGNALS = SignalRegistry()
 DISPATCHER = EventDispatcher(SIGNALS)
@@ -23,6 +23,8 @@ UNIQUE = {
     "a dispatcher": (DISPATCHER, "make or import one there"),
     "a subscription": (SIGNALS.subscribe("paid", print, weak=False), "subscribe its handler there"),
     "a pattern": (SIGNALS.subscribe("paid*", lambda: None), "subscribe its handler there"),
+    "an observer": (TimingObserver(), r"send its snapshot\(\)"),
+    "a mute": (PAID.muted(), "mute the signal there"),
     "an emission": (DISPATCHER.emit("paid", secret="canary"), "send its event and the values"),
 }
 
@@ -70,6 +72,8 @@ def test_pickling_it_is_refused_with_what_to_do_instead(
 
 def test_a_service_can_be_shown_as_a_dictionary() -> None:
     assert dataclasses.asdict(Service(PAID))["held"] is PAID
+    with pytest.raises(TypeError, match="a SignalRegistry is made empty"):
+        dataclasses.asdict(Service(SIGNALS))
 
 
 @pytest.mark.guarantee("N5")

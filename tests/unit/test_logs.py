@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import logging
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -456,3 +457,28 @@ def test_a_context_with_many_problems_names_the_first_and_counts_the_others(
     assert str(caught.value).endswith("; and 9980 more")
     assert len(str(caught.value)) < 2000
     assert len(caught.value.problems) == 10_000
+
+
+@pytest.mark.guarantee("G2")
+def test_a_traceback_of_many_causes_is_formatted_while_none_of_them_is_handled(
+    signal: Any, dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each exception within `traceback` would look through all of them."""
+    handled: list[Any] = []
+
+    class Failure(Exception):
+        def __str__(self) -> str:
+            handled.append(sys.exc_info()[1])
+            return "shown"
+
+    @signal.on()
+    def fail(**context: Any) -> None:
+        try:
+            context["absent"]
+        except KeyError:
+            raise Failure from None
+
+    (failure,) = dispatcher.emit(signal).failures
+    assert failure.exception.__context__ is not None
+    assert "Failure: shown" in caplog.text
+    assert [it.__context__ for it in handled] == [None] * len(handled) != []

@@ -12,9 +12,10 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
+import pydantic.main
 import pytest
 from pydantic import AliasPath, Field, ValidationError, create_model
 from pydantic.alias_generators import to_camel
@@ -601,6 +602,91 @@ def test_models_are_built_by_one_thread_at_a_time() -> None:
         thread.join()
     assert made == [1] * 32
     assert Slow.most == 1
+
+
+class Order(BaseEventContext):
+    order_id: int = 0
+
+
+@pytest.mark.guarantee("F6")
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda signals: signals.signal("order_placed", context=Order),
+        pytest.param(
+            lambda signals: create_model("Other", __base__=Order)(),
+            marks=pytest.mark.skipif(
+                hasattr(pydantic.main, "_rebuild_lock"), reason="pydantic has such a lock itself"
+            ),
+        ),
+    ],
+    ids=["declares an event", "makes a first context"],
+)
+def test_a_model_may_be_built_while_it_waits_for_a_thread_that(
+    act: Any, signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To build it may import a module, which another thread is importing at this moment."""
+    monkeypatch.setattr(building, "wait", 0.01)
+    thread = threading.Thread(target=act, args=(signals,), daemon=True)
+
+    class Waiting:
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            thread.start()
+            thread.join(10)
+            return any_schema()
+
+    create_model("Lazy", __base__=BaseEventContext, waiting=(Waiting, None))()
+    assert not thread.is_alive()
+
+
+ValueT = TypeVar("ValueT")
+
+
+class Changed(BaseEventContext, Generic[ValueT]):
+    value: ValueT
+
+
+@pytest.mark.guarantee("C4")
+def test_a_generic_model_with_the_same_parameters_is_the_same_in_every_thread(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Pydantic keeps a class for each thread, or lets two threads make one each at once."""
+    changed = signals.signal("number_changed", context=Changed[int])
+    heard: list[Any] = []
+
+    @changed.on()
+    def hear(context: Changed[int]) -> None:
+        heard.append(context)
+
+    of_another_thread: Any = create_model("Changed[int]", __base__=Changed, value=(int, ...))
+    of_another_thread.__pydantic_generic_metadata__ = Changed[int].__pydantic_generic_metadata__
+    derived: Any = create_model("Derived", __base__=of_another_thread)
+    assert not issubclass(derived, Changed[int])
+    for model in (of_another_thread, derived):
+        context = model(value=1)
+        assert not dispatcher.emit_typed(changed, context).failures
+        assert heard.pop() is context
+    assert signals.signal("number_changed", context=of_another_thread) is changed
+    with pytest.raises(ContextTypeError):
+        dispatcher.emit_typed(changed, Changed[str](value="1"))  # type: ignore[arg-type]
+    with pytest.raises(SignalConflictError):
+        signals.signal("number_changed", context=Changed[str])
+    free = signals.signal("anything_changed")
+    free.subscribe(hear)
+    assert not dispatcher.emit_typed(free, of_another_thread(value=2)).failures
+
+
+@pytest.mark.guarantee("C1")
+def test_a_model_can_be_rebuilt_with_the_names_of_a_function() -> None:
+    """As any model of pydantic can."""
+
+    class Local(BaseEventContext):
+        number: "Tally"  # noqa: UP037
+
+    Tally = int  # noqa: N806
+    assert Local.model_rebuild()
+    assert Local(number=1).number == 1
 
 
 @pytest.mark.guarantee("C1")

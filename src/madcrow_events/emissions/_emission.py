@@ -8,9 +8,14 @@ and failures become objects when somebody asks for them.
 from __future__ import annotations
 
 import sys
-from contextlib import ContextDecorator
+from collections.abc import Iterable  # noqa: TC003  # read at run time
+from contextlib import (
+    AbstractContextManager,  # read at run time
+    ContextDecorator,
+)
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
+from uuid import UUID  # noqa: TC003  # read at run time
 
 from typing_extensions import TypeVar
 
@@ -36,6 +41,7 @@ from madcrow_events.emissions._frames import (
     surround,
     surroundings_of,
 )
+from madcrow_events.emissions._ids import Trace  # noqa: TC001  # read at run time
 from madcrow_events.emissions._lingering import is_inside, let_go
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
@@ -45,15 +51,15 @@ from madcrow_events.exceptions import (
     HandlerErrors,
     WouldDeadlockError,
 )
-from madcrow_events.models import BaseEventContext, GenericEventContext, filled_for
+from madcrow_events.models import (
+    BaseEventContext,
+    GenericEventContext,
+    filled_for,
+    is_parametrised_as,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from contextlib import AbstractContextManager
-    from uuid import UUID
-
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions._ids import Trace
     from madcrow_events.signals import EventSignal
     from madcrow_events.subscriptions._plan import Plan
 
@@ -389,7 +395,7 @@ class Emission(Unique, Generic[PayloadT_co]):
             return payload
         if type(payload) is dict or isinstance(payload, GenericEventContext):
             return self._validated_as(models)
-        if self.signal._replaces(models):
+        if self.signal._replaces(models) or is_parametrised_as(type(payload), models):
             context: BaseEventContext = payload
             return context
         *expected, carried = names_apart(*models, type(payload))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Mapping  # noqa: TC003  # read at run time
 from difflib import get_close_matches
 from functools import wraps
-from typing import TYPE_CHECKING, Any, TypedDict
+from types import TracebackType  # noqa: TC003  # read at run time
+from typing import Any, TypedDict
 
 from typing_extensions import ParamSpec, TypeVar, Unpack
 
@@ -14,11 +16,6 @@ from madcrow_events._text import printable, type_name
 from madcrow_events.emissions._frames import Surroundings, current, enter, leave, surround
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from types import TracebackType
-
 
 __all__ = ["ScopeFields", "event_scope", "merge_scopes", "request_fields"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable  # noqa: TC003  # read at run time
 
 from madcrow_events.event_handlers.audit_handlers import audit_group
 from madcrow_events.event_handlers.auth_handlers import auth_group
@@ -11,9 +11,6 @@ from madcrow_events.event_handlers.system_handlers import system_group
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import SignalRegistry, madcrow_signals
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = [
     "ALL_GROUPS",

@@ -10,6 +10,7 @@ the same.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -18,6 +19,7 @@ from typing import Generic, TypeVar
 
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
+from madcrow_events._text import printable, text_of
 
 __all__ = [
     "MAX_KEY_LENGTH",
@@ -25,8 +27,10 @@ __all__ = [
     "Bounded",
     "Store",
     "account_key",
+    "as_field",
     "count_one",
     "cut",
+    "finite",
     "moment",
 ]
 
@@ -49,18 +53,36 @@ def moment(timestamp: object) -> float:
             1970; anything else stands for now, as does what no float can hold.
     """
     try:
-        if isinstance(timestamp, datetime):
-            return timestamp.timestamp()
-        if isinstance(timestamp, int | float) and not isinstance(timestamp, bool):
-            return float(timestamp)
-    except (OverflowError, ValueError):  # 10**400, or the year 1 without a time zone
-        pass
-    return time.time()
+        seconds = timestamp.timestamp() if isinstance(timestamp, datetime) else timestamp
+    except (OverflowError, ValueError):  # the year 1 without a time zone
+        seconds = None
+    at = finite(seconds)
+    return time.time() if at is None else at
+
+
+def finite(number: object) -> float | None:
+    """Return a number as it is kept; None for what is none, or is more than a float can hold."""
+    if isinstance(number, bool) or not hasattr(type(number), "__float__"):
+        return None
+    try:
+        kept = float(number)  # type: ignore[arg-type]  # it has what makes it one
+    except (OverflowError, TypeError, ValueError):  # 10**400, or an array of several
+        return None
+    return kept if math.isfinite(kept) else None
+
+
+def as_field(value: object) -> object:
+    """Return a value for a field of a log record, which any formatter can write."""
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int) and finite(value) is not None:
+        return value
+    return value.isoformat() if isinstance(value, datetime) else printable(value)
 
 
 def cut(text: object) -> str:
     """Return the first characters of a text, as many as are kept."""
-    return str(text)[:MAX_KEY_LENGTH]
+    return text_of(text)[:MAX_KEY_LENGTH]
 
 
 def account_key(user_id: object) -> str:
@@ -69,10 +91,8 @@ def account_key(user_id: object) -> str:
     Args:
         user_id: a UUID, a number or text; a long one is cut, and a digest of the whole added.
     """
-    if isinstance(user_id, int):
-        text = str(user_id) if user_id.bit_length() < MAX_KEY_LENGTH else hex(user_id)
-    else:
-        text = str(user_id)
+    is_long = isinstance(user_id, int) and user_id.bit_length() >= MAX_KEY_LENGTH
+    text = hex(user_id) if is_long else text_of(user_id)  # type: ignore[arg-type]  # it is an int
     if len(text) <= MAX_KEY_LENGTH:
         return text
     from hashlib import blake2b  # noqa: PLC0415  # few ids are so long

@@ -16,6 +16,7 @@ from madcrow_events.event_handlers._bounded import (
     account_key,
     count_one,
     cut,
+    finite,
 )
 from madcrow_events.event_handlers._windows import FailureStore
 from madcrow_events.models import SuspiciousActivityEventContext
@@ -137,6 +138,7 @@ class SessionStore(Store[Bounded[str, Session]]):
             present = self._state.get(account_key(user_id))
             if present is not None and present.closed_at is not None:
                 return present
+            duration = finite(duration)
             if duration is None and present is not None and present.opened_at is not None:
                 duration = max(0.0, at - present.opened_at)
             kept = None if reason is None else cut(reason)
@@ -283,7 +285,8 @@ class StatusStore(Store[_Status]):
         """Note a start, at a time in seconds since 1970."""
         with self._lock:
             self._state.version = None if version is None else cut(version)
-            self._state.process_id = process_id
+            number = finite(process_id)
+            self._state.process_id = None if number is None else int(number)
             self._state.started_at = at
 
     def snapshot(self) -> SystemStatus:

@@ -52,19 +52,33 @@ class Suspicion:
     count: int
 
 
+_NO_EMAILS = array("q")
+_NEVER = array("d")
+
+
 class _Window:
     """The failures of one subject within the window before the newest of them.
 
-    Arrays, and hashes of e-mails in the place of e-mails, for there may be many windows.
+    Arrays, and hashes of e-mails in the place of e-mails, for there may be many windows. By the
+    name of each kind of alert, when it was raised last.
     """
 
-    __slots__ = ("alerted", "emails", "latest", "times")
+    __slots__ = (
+        "brute_force",
+        "emails",
+        "latest",
+        "many_accounts",
+        "success_after_failures",
+        "times",
+    )
 
     def __init__(self) -> None:
         self.times = array("d")
-        self.emails = array("q")
-        self.latest = array("d")  # when each of the e-mails was tried last
-        self.alerted: dict[str, float] = {}
+        self.emails = _NO_EMAILS
+        self.latest = _NEVER  # when each of the e-mails was tried last
+        self.brute_force: float | None = None
+        self.many_accounts: float | None = None
+        self.success_after_failures: float | None = None
 
     def is_too_late(self, at: float, seconds: float) -> bool:
         return bool(self.times) and at < self.times[-1] - seconds
@@ -88,10 +102,10 @@ class _Window:
 
     def raises(self, kind: str, at: float, seconds: float) -> bool:
         """Tell whether an alert is due, which it is once a window; and note it."""
-        last = self.alerted.get(kind)
+        last: float | None = getattr(self, kind)
         if last is not None and at - last <= seconds:
             return False
-        self.alerted[kind] = at
+        setattr(self, kind, at)
         return True
 
 

@@ -9,10 +9,9 @@ never written, whatever the event carries (G1).
 from __future__ import annotations
 
 import logging
-from datetime import datetime
 from typing import Any
 
-from madcrow_events._text import printable
+from madcrow_events.event_handlers._bounded import as_field
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import (
     account_activated,
@@ -51,14 +50,10 @@ _RENAMED = {"name": "user_name"}
 def _write(event: str, context: dict[str, Any], *fields: str) -> None:
     if not AUDIT_LOGGER.isEnabledFor(logging.INFO):
         return
-    line = {_RENAMED.get(field, field): _plain(context.get(field)) for field in (*_ALWAYS, *fields)}
+    line = {
+        _RENAMED.get(field, field): as_field(context.get(field)) for field in (*_ALWAYS, *fields)
+    }
     AUDIT_LOGGER.info(event, extra={"event": event, **line})
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return value.isoformat() if isinstance(value, datetime) else printable(value)
 
 
 @audit_group.on(user_logged_in)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from madcrow_events.emissions import current_event
-from madcrow_events.event_handlers._bounded import moment
+from madcrow_events.event_handlers._bounded import cut, moment
 from madcrow_events.event_handlers._stores import ActivitySnapshot, Session, activity, sessions
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import (
@@ -123,7 +123,7 @@ def update_user_activity_metrics(sender: Any, *, user_id: Any = None, **_rest: A
         user_id: the account.
     """
     emission = current_event()
-    activity.count(str(sender) if emission is None else emission.event, user_id)
+    activity.count(cut(sender) if emission is None else emission.event, user_id)
 
 
 @auth_group.on(user_logged_out, priority=_AFTER_THE_OTHERS)  # type: ignore[type-var]  # it takes fields by name

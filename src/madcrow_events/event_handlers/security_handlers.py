@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-import math
 import time
 import unicodedata
 from typing import Any
 
-from madcrow_events._text import printable
+from madcrow_events._text import text_of
 from madcrow_events.dispatcher import get_event_dispatcher
 from madcrow_events.emissions import current_event
-from madcrow_events.event_handlers._bounded import MAX_KEY_LENGTH, cut, moment
+from madcrow_events.event_handlers._bounded import MAX_KEY_LENGTH, as_field, cut, finite, moment
 from madcrow_events.event_handlers._stores import AlertFunction, Session, alerts, failures, sessions
 from madcrow_events.event_handlers._windows import (
     FailureAnalytics,
@@ -99,10 +98,9 @@ def monitor_suspicious_activity(
     failed = (
         "failure_reason" in context if emission is None else emission.event == login_failed.name
     )
-    subject, at = normalized_email(email), moment(timestamp)
-    now = time.time()
+    subject = normalized_email(email)
     # A wrong clock somewhere must not put the windows into the future, where nothing counts.
-    at = min(at, now) if math.isfinite(at) else now
+    at = min(moment(timestamp), time.time())
     address = None if ip_address is None else cut(ip_address)
     found = failures.failed(subject, address, at) if failed else failures.succeeded(subject, at)
     for suspicion in found:
@@ -118,7 +116,7 @@ def normalized_email(email: str) -> str:
     """
     # Cut first: to order many accents takes the square of their number. Three times the length,
     # for letters that are typed with two accents of their own.
-    typed = str(email).strip()[: 3 * MAX_KEY_LENGTH]
+    typed = text_of(email).strip()[: 3 * MAX_KEY_LENGTH]
     return cut(unicodedata.normalize("NFKC", typed).casefold().strip())
 
 
@@ -163,10 +161,10 @@ def handle_suspicious_activity_alert(
         "suspicious_activity",
         extra={
             "event": suspicious_activity.name,
-            "kind": printable(kind),
-            "subject": printable(subject),
-            "count": count,
-            "window_seconds": window_seconds,
+            "kind": as_field(kind),
+            "subject": as_field(subject),
+            "count": as_field(count),
+            "window_seconds": as_field(window_seconds),
         },
     )
     base = {
@@ -262,11 +260,11 @@ def set_security_limits(limits: SecurityLimits) -> None:
             left out has its default.
 
     Raises:
-        InvalidOptionError: a number is not above 0.
+        InvalidOptionError: a number is not above 0, or not finite.
     """
     for name, value in limits._asdict().items():
-        if not isinstance(value, int | float) or not value > 0:
-            raise InvalidOptionError(f"{name} must be a number above 0", option=name)
+        if (finite(value) or 0) <= 0:
+            raise InvalidOptionError(f"{name} must be a finite number above 0", option=name)
     failures.limits = limits
 
 

@@ -6,10 +6,9 @@ import logging
 import os
 from typing import Any
 
-from madcrow_events._text import printable
 from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
 from madcrow_events.emissions import current_event
-from madcrow_events.event_handlers._bounded import moment
+from madcrow_events.event_handlers._bounded import as_field, moment
 from madcrow_events.event_handlers._stores import SystemStatus, clear_stores, status
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import system_shutdown, system_startup
@@ -87,7 +86,7 @@ def handle_system_shutdown(sender: Any, *, reason: str | None = None, **_rest: A
         "system_shutdown",
         extra={
             "event": system_shutdown.name,
-            "reason": None if reason is None else printable(reason),
+            "reason": as_field(reason),
             **at_the_end._asdict(),
         },
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable  # noqa: TC003  # read at run time
+from typing import Final
 
 from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
@@ -14,22 +15,30 @@ from madcrow_events.plugins._policy import why_unwanted
 from madcrow_events.plugins._reports import PluginReport, PluginReports
 from madcrow_events.signals import madcrow_signals
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-
 __all__ = ["check_here", "check_plugins"]
 
 
 _CHECK: Final = """\
-import json, os, pathlib, sys
-sys.path[:] = [it if isinstance(it, str) else pathlib.Path(*it) for it in json.loads(sys.argv[1])]
+import sys
+open(sys.argv[2], "w").close()  # which tells that a Python runs this
+import json, os, pathlib
+sys.path[:] = [it if isinstance(it, str) else pathlib.Path(*it) for it in json.load(sys.stdin)]
 from madcrow_events import madcrow_signals
 from madcrow_events.plugins._checking import check_here
 madcrow_signals.strict = False
-check_here(*sys.argv[2:])
+check_here(*sys.argv[1:])
 os._exit(0)  # without waiting for a thread that the plugin began
 """
+
+_OPTIONS: Final = {
+    "isolated": "-I",
+    "ignore_environment": "-E",
+    "no_user_site": "-s",
+    "no_site": "-S",
+    "optimize": "-O",
+    "bytes_warning": "-b",
+}
+"""The options of Python that decide what an import does, by their names in `sys.flags`."""
 
 
 def check_plugins(
@@ -42,8 +51,9 @@ def check_plugins(
 
     Nothing is loaded into this process; so one that hangs, or ends its process, is named, too.
     That process knows no event of the application: each name that a plugin listens to counts as
-    declared there, without a model. Where no such process can be started, as in a program that is
-    frozen into one file, every plugin is refused with that reason.
+    declared there, without a model. It is a Python of the same options. Where no such process can
+    be started, as in a program that is frozen into one file, every plugin is refused with that
+    reason.
 
     Args:
         allow: see `load_plugins`.
@@ -62,10 +72,13 @@ def check_plugins(
     plugins = discover_plugins()
     unwanted, warnings = why_unwanted(plugins, allow, deny)
     wanted = [plugin for plugin in plugins if plugin not in unwanted]
-    return PluginReports(
-        (refused(plugin, wanted, unwanted) or _check(plugin, timeout) for plugin in plugins),
-        warnings,
-    )
+    why, reports = _why_not_apart(), []
+    for plugin in plugins:
+        report = refused(plugin, wanted, unwanted)
+        if report is None and not why:
+            report, why = _check(plugin, timeout)
+        reports.append(report or _not_apart(plugin, why))
+    return PluginReports(reports, warnings)
 
 
 def _why_not_apart() -> str:
@@ -75,6 +88,16 @@ def _why_not_apart() -> str:
     return "" if sys.executable else "sys.executable names no Python"
 
 
+def _options() -> list[str]:
+    """Return the options of this Python, and one that leaves the working directory out."""
+    options = ["-P", *(["-B"] if sys.dont_write_bytecode else [])]
+    for name, option in _OPTIONS.items():
+        options += [option] * getattr(sys.flags, name)
+    options += [f"-W{it}" for it in sys.warnoptions]
+    given = sys._xoptions.items()
+    return options + [f"-X{it}" if value is True else f"-X{it}={value}" for it, value in given]
+
+
 def _not_apart(plugin: Plugin, why: str) -> PluginReport:
     reason = (
         f"it cannot be checked in a process of its own, for {why}: see what load_plugins() says"
@@ -82,38 +105,35 @@ def _not_apart(plugin: Plugin, why: str) -> PluginReport:
     return PluginReport(plugin, "refused", reason)
 
 
-def _check(plugin: Plugin, timeout: float) -> PluginReport:
+def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
+    """Return the report of a plugin; or None, and why no other Python can be started."""
     import json  # noqa: PLC0415  # only checks need it
     import subprocess  # noqa: PLC0415  # likewise
     import tempfile  # noqa: PLC0415  # likewise
 
-    if why := _why_not_apart():
-        return _not_apart(plugin, why)
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         # Not its output, to which the plugin may print.
         answer = os.path.join(folder, "report.json")  # noqa: PTH118  # pathlib would be imported for it
         path = [it if isinstance(it, str) else [os.fsdecode(it)] for it in search_path()]
-        command = [sys.executable, "-c", _CHECK, json.dumps(path), plugin.name, answer]
+        command = [sys.executable, *_options(), "-c", _CHECK, plugin.name, answer]
         try:
             done = subprocess.run(  # noqa: S603  # this very Python
                 command,
                 check=False,
                 timeout=timeout,
-                stdin=subprocess.DEVNULL,
+                input=json.dumps(path).encode(),  # for an argument it may be too long
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
         except subprocess.TimeoutExpired:
-            return PluginReport(
-                plugin,
-                "failed",
-                f"it was not loaded within {timeout} s: it may hang; see what it does at import",
-                timeout * 1000,
-            )
+            if not os.path.exists(answer):  # noqa: PTH110  # as above
+                return None, f"sys.executable runs no Python (it began none within {timeout} s)"
+            reason = f"it was not loaded within {timeout} s: it may hang; look at its import"
+            return PluginReport(plugin, "failed", reason, timeout * 1000), ""
         except OSError as error:
-            return _not_apart(
-                plugin, f"sys.executable cannot be started ({type_name(type(error))})"
-            )
+            return None, f"sys.executable cannot be started ({type_name(type(error))})"
+        if not os.path.exists(answer):  # noqa: PTH110  # likewise
+            return None, f"sys.executable runs no Python (it ended with status {done.returncode})"
         try:
             with open(answer, encoding="utf-8") as file:  # noqa: PTH123  # as above
                 told = json.load(file)
@@ -122,9 +142,9 @@ def _check(plugin: Plugin, timeout: float) -> PluginReport:
             *_, last = errors.read().decode(errors="replace").strip().splitlines() or [""]
             reason = f"its process ended with status {done.returncode} before it was loaded"
             reason += f": {printable(last)}" if last else ""
-            return PluginReport(plugin, "failed", reason)
+            return PluginReport(plugin, "failed", reason), ""
     status, reason, took, signals, handlers = told
-    return PluginReport(plugin, status, reason, took, tuple(signals), tuple(handlers))
+    return PluginReport(plugin, status, reason, took, tuple(signals), tuple(handlers)), ""
 
 
 def check_here(name: str, answer: str) -> None:

@@ -35,13 +35,15 @@ def why_unfit(plugin: Plugin, wanted: list[Plugin]) -> str:
             "the entry point with letters from a to z, digits, '-', '_' and '.', and install it "
             "again"
         )
-    rivals = [
-        it.name for it in wanted if it._key == plugin._key and _WELL_FORMED.fullmatch(it.name)
-    ]
+    rivals = [it for it in wanted if it._key == plugin._key and _WELL_FORMED.fullmatch(it.name)]
     if len(rivals) > 1:
+        names = " and ".join(printable(it.name) for it in rivals)
+        if sum(it.distribution == plugin.distribution for it in rivals) > 1:
+            fix = f"call them differently, and install {printable(plugin.distribution)} again"
+            return f"{names} offer one name: {fix}"
         return (
-            f"{' and '.join(printable(name) for name in rivals)} offer one name: allow one of "
-            f"them, as in allow=['{rivals[0]}'], or uninstall all but one"
+            f"{names} offer one name: allow one of them, as in allow=['{rivals[0].name}'], or "
+            "uninstall all but one"
         )
     absent = _absent_requirements(plugin)
     if absent:

@@ -39,7 +39,7 @@ class Footprint:
 
     def __init__(self, plugin: Plugin, signals: SignalRegistry) -> None:
         self._packages = list(accumulate(plugin._module.split("."), "{}.{}".format))
-        self._imported = sys.modules.keys() & set(self._packages)
+        self._imported = set(sys.modules)
         self._plugin = plugin
         self._signals = signals
         self._declared = set(signals)
@@ -86,6 +86,16 @@ class Footprint:
             subscription.cancel()
         for signal in self.events():
             self._signals._forget(signal)
+
+    def forget_modules(self) -> None:
+        """Let the plugin's modules run again, all of them, as the one does whose import failed.
+
+        Otherwise that one would add to a group, in another module, what it has added before.
+        """
+        own = self._own()
+        for name in set(sys.modules) - self._imported:
+            if f"{name}.".startswith(f"{own}."):
+                sys.modules.pop(name, None)
 
     def _remembered(self) -> list[EventSignal[Any]]:
         """Return what modules declared that are still the same, and will not do so again."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable  # noqa: TC003  # read at run time
+from typing import Any
 
 from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
@@ -26,10 +27,7 @@ from madcrow_events.plugins._reports import (
     reason_of,
 )
 from madcrow_events.signals import SignalRegistry, madcrow_signals
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
+from madcrow_events.signals._registry import IMPORTING
 
 __all__ = ["load", "load_plugins", "refused", "unload_plugin"]
 
@@ -86,8 +84,9 @@ def load_plugins(
         lists that mean none.
 
     Raises:
-        InvalidOptionError: a list is no list of names.
+        InvalidOptionError: a list is no list of names, or `signals` is no registry.
     """
+    _check_registry(signals)
     plugins = discover_plugins()
     unwanted, warnings = why_unwanted(plugins, allow, deny)
     wanted = [plugin for plugin in plugins if plugin not in unwanted]
@@ -107,6 +106,11 @@ def load_plugins(
     return PluginReports(reports.values(), warnings)
 
 
+def _check_registry(signals: object) -> None:
+    if not isinstance(signals, SignalRegistry):
+        raise InvalidOptionError("signals must be a SignalRegistry", option="signals")
+
+
 def refused(
     plugin: Plugin, wanted: list[Plugin], unwanted: dict[Plugin, str]
 ) -> PluginReport | None:
@@ -124,6 +128,7 @@ def load(
     if present is not held:
         return _load_again(plugin, present, signals)
     footprint, began = Footprint(plugin, signals), time.perf_counter()
+    group = None
     try:
         group = (import_group or _imported)(plugin)
         _refuse_twice(group, plugins)
@@ -146,6 +151,8 @@ def load(
     finally:
         if held.report is None:
             footprint.erase()
+            if group is None:
+                footprint.forget_modules()
             del plugins[plugin._key]
     return report
 
@@ -187,13 +194,17 @@ def _imported(plugin: Plugin) -> HandlerGroup:
     fix = "correct it in its pyproject.toml, and install it again"
     if not plugin._module or not plugin._attribute:
         raise PluginError(f"{where} is not of the form module:object: {fix}", plugin=plugin.name)
+    outer = IMPORTING.get()
     try:
+        IMPORTING.set(plugin.name)
         thing: Any = import_module(plugin._module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{plugin._module}.".startswith(f"{error.name}."):
             raise
         message = f"{where} names a module that there is not: {fix}"
         raise PluginError(message, plugin=plugin.name) from error
+    finally:
+        IMPORTING.set(outer)
     for name in plugin._attribute.split("."):
         try:
             thing = getattr(thing, name)
@@ -241,8 +252,10 @@ def unload_plugin(
         Whether it was loaded.
 
     Raises:
-        InvalidOptionError: the name is no string, or the timeout no number of seconds.
+        InvalidOptionError: the name is no string, the timeout no number of seconds, or `signals`
+            no registry.
     """
+    _check_registry(signals)
     check_seconds("timeout", timeout, allow_zero=True)
     if not isinstance(name, str):
         raise InvalidOptionError(

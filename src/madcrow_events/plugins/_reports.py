@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable  # noqa: TC003  # read at run time
+from typing import Literal, NamedTuple, TypeAlias
 
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import MadcrowEventsError
 from madcrow_events.plugins._discovery import LOGGER, Plugin
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = ["PluginReport", "PluginReports", "PluginStatus", "log_report", "reason_of"]
 
@@ -99,7 +97,7 @@ class PluginReports(list[PluginReport]):
 def reason_of(error: BaseException) -> str:
     kind = type_name(type(error))
     try:
-        text = printable(error)
+        text = printable(str(error))
     except Exception as raised:  # an exception can be made so that it cannot be shown
         if is_interrupt(raised):
             raise

@@ -64,7 +64,7 @@ class _Before:
         registry._plugins = {} if empty else {**self._plugins}
         if empty:
             registry._set_aside = {**self._set_aside, **self._signals}
-            registry.clear_handlers()
+            registry._clear_handlers()
             for name in self._signals.keys() - set(registry._built_in):
                 del registry[name]
 

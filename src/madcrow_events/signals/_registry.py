@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Collection, Iterator  # noqa: TC003  # read at run time
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, Never, cast, overload
 from weakref import WeakSet
 
 import blinker
@@ -19,11 +21,17 @@ from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import names_apart, type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
+from madcrow_events.exceptions import (
+    ContextModelError,
+    PluginError,
+    SignalConflictError,
+    UnknownEventError,
+)
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
+from madcrow_events.subscriptions._handler_types import ContextT  # noqa: TC001  # read at run time
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
 from madcrow_events.subscriptions._redefinition import (
@@ -34,14 +42,14 @@ from madcrow_events.subscriptions._redefinition import (
 from madcrow_events.subscriptions._signatures import read_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
-
     from madcrow_events.plugins._gate import Gate
-    from madcrow_events.subscriptions._handler_types import ContextT
     from madcrow_events.subscriptions._table import Recording
 
 
-__all__ = ["SignalRegistry"]
+__all__ = ["IMPORTING", "SignalRegistry"]
+
+IMPORTING: ContextVar[str | None] = ContextVar("madcrow_events.importing", default=None)
+"""The name of the plugin that is being imported in this context."""
 
 
 class SignalRegistry(Unique, blinker.Namespace):
@@ -54,7 +62,17 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     _instead_of_pickling = "import it there, with the modules that declare its events"
 
-    def __init__(self, *, strict: bool = True) -> None:
+    def __init__(self, *misplaced: Never, strict: bool = True) -> None:
+        """Make an empty registry.
+
+        Raises:
+            TypeError: it is given what it should hold, as by `dataclasses.asdict`.
+        """
+        if misplaced:
+            raise TypeError(
+                "a SignalRegistry is made empty, and its events are declared with signal(): "
+                "dataclasses.asdict makes no copy of an object that holds one, copy.copy does"
+            )
         super().__init__()
         self.strict = strict
         self._renew_after_fork()
@@ -267,7 +285,21 @@ class SignalRegistry(Unique, blinker.Namespace):
         return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
 
     def clear_handlers(self) -> None:
-        """Cancel every subscription to every event and pattern; the events stay declared."""
+        """Cancel every subscription to every event and pattern; the events stay declared.
+
+        Raises:
+            PluginError: a plugin does so as it is imported.
+        """
+        plugin = IMPORTING.get()
+        if plugin is not None:
+            raise PluginError(
+                "it clears all handlers as it is imported, those of the application, too: leave "
+                "that to its tests",
+                plugin=plugin,
+            )
+        self._clear_handlers()
+
+    def _clear_handlers(self) -> None:
         for subscription in self.subscriptions:
             subscription.cancel()
 
@@ -362,22 +394,33 @@ class SignalRegistry(Unique, blinker.Namespace):
     def _declared(self) -> list[EventSignal[Any]]:
         return cast("list[EventSignal[Any]]", list(self.values()))
 
+    def _key(self, name: Any) -> Any:
+        """Return under which key a name, in any spelling, or a signal stands.
+
+        Raises:
+            UnknownEventError: the signal is of another registry (N9).
+        """
+        if isinstance(name, EventSignal):
+            return self.resolve(name).name
+        return name.replace("-", "_") if isinstance(name, str) else name
+
     def __contains__(self, name: object) -> bool:
-        """Tell whether an event of this name is declared."""
-        return isinstance(name, str) and super().__contains__(name.replace("-", "_"))
+        """Tell whether an event of this name, or this very signal, is declared."""
+        if isinstance(name, EventSignal):
+            return self._find(name.name) is name
+        return isinstance(name, str) and super().__contains__(self._key(name))
 
-    def get(self, name: str, default: Any = None, /) -> Any:
+    def get(self, name: str | EventSignal[Any], default: Any = None, /) -> Any:
         """Return a declared signal, or a default."""
-        signal = self._find(name.replace("-", "_"))
-        return default if signal is None else signal
+        return super().get(self._key(name), default)
 
-    def __delitem__(self, name: str) -> None:
+    def __delitem__(self, name: str | EventSignal[Any]) -> None:
         """Forget an event; its signal object works on, but nobody finds it by name."""
-        super().__delitem__(name.replace("-", "_"))
+        super().__delitem__(self._key(name))
 
-    def pop(self, name: str, *default: Any) -> Any:
+    def pop(self, name: str | EventSignal[Any], *default: Any) -> Any:
         """Forget an event and return its signal, or a default."""
-        return super().pop(name.replace("-", "_"), *default)
+        return super().pop(self._key(name), *default)
 
     def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:
         """Refuse: signals are made by `signal`, which checks their names.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import weakref
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping  # noqa: TC003  # read at run time
+from contextlib import (
+    AbstractContextManager,  # read at run time
+    contextmanager,
+)
 from typing import TYPE_CHECKING, Any, Final, Generic, Never, overload
 
 import blinker
@@ -16,6 +20,7 @@ from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable, type_name
 from madcrow_events._validation import check_complete, validate_keywords
+from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
@@ -27,6 +32,7 @@ from madcrow_events.models import (
     RESERVED_FIELDS,
     BaseEventContext,
     GenericEventContext,
+    is_parametrised_as,
     spelled_for,
 )
 from madcrow_events.subscriptions import (
@@ -50,11 +56,7 @@ from madcrow_events.subscriptions._signatures import read_shape, shape_of_receiv
 from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
-
     from madcrow_events._executions import Execution
-    from madcrow_events.batches import Batch
     from madcrow_events.plugins._gate import Gate
     from madcrow_events.signals._registry import SignalRegistry
 
@@ -237,7 +239,10 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     def _replaces(self, models: tuple[type[Any], ...]) -> bool:
         """Whether the model came in the place of one of these, or of one derived from them."""
-        return any(issubclass(former, models) for former in self._replaced_models())
+        own = self.context_model
+        return any(issubclass(former, models) for former in self._replaced_models()) or (
+            own is not None and is_parametrised_as(own, models)
+        )
 
     def _take_model(self, model: type[Any], execution: Execution | None) -> bool:
         """Carry another model from now on, if it is what the module of the present one now has.
@@ -245,6 +250,9 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         Returns:
             Whether it does, or did already.
         """
+        own = self.context_model
+        if own is not None and is_parametrised_as(own, (model,)):
+            return True
         if model in self._replaced_models():
             self._warn(model)
             return True

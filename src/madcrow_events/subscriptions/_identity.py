@@ -18,7 +18,7 @@ __all__ = ["Binding", "binding_of", "identity_key", "sender_key", "undispatched"
 
 _PLAIN_TYPES = frozenset({str, bytes, int, float, complex, bool, types.NoneType, uuid.UUID})
 
-_BUILTIN_METHODS = frozenset({types.BuiltinMethodType, types.MethodWrapperType})
+_BUILTIN_METHOD, _METHOD_WRAPPER = types.BuiltinMethodType, types.MethodWrapperType
 
 _NO_OWNERS = frozenset({types.ModuleType, types.NoneType})
 
@@ -162,7 +162,8 @@ def _own_key(thing: Any) -> Hashable:
     kind = type(thing)
     if kind is types.MethodType:
         return (id(thing.__self__), id(thing.__func__))
-    if kind in _BUILTIN_METHODS and type(thing.__self__) not in _NO_OWNERS:
+    is_builtin = kind is _BUILTIN_METHOD or kind is _METHOD_WRAPPER
+    if is_builtin and type(thing.__self__) not in _NO_OWNERS:
         return (id(thing.__self__), thing.__name__)
     return id(thing)
 
@@ -170,8 +171,11 @@ def _own_key(thing: Any) -> Hashable:
 def sender_key(sender: object) -> Hashable:
     """Return what a sender is matched by: its type and value if plain, else its identity (L2)."""
     kind = type(sender)
-    if kind in _PLAIN_TYPES:
-        return (kind, sender)
+    try:
+        if kind in _PLAIN_TYPES:
+            return (kind, sender)
+    except TypeError:  # its metaclass gives its class no hash
+        return _own_key(sender)
     if kind is tuple:
         return (tuple, *map(sender_key, sender))  # type: ignore[call-overload]  # it is a tuple
     return _own_key(sender)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
 
+from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import handler_name
@@ -53,8 +54,10 @@ _muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", defau
 """The `muted` blocks of this context, and of those that it was copied from."""
 
 
-class Mute(ContextDecorator):
+class Mute(Unique, ContextDecorator):
     """A block in which the handlers of one signal are not called from its context."""
+
+    _instead_of_pickling = "mute the signal there"
 
     def __init__(self, table: SubscriptionTable) -> None:
         self._table = table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._text import handler_name, type_name
@@ -25,10 +25,7 @@ from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.subscriptions import ANY
 from madcrow_events.testing.recorder import Recorder, record_events, shown
 
-if TYPE_CHECKING:
-    from typing import TypeAlias
-
-    Example: TypeAlias = BaseEventContext | Mapping[str, Any]
+Example: TypeAlias = BaseEventContext | Mapping[str, Any]
 
 __all__ = ["assert_plugin_works"]
 

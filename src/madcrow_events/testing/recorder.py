@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import fnmatch
 import sys
+from collections.abc import Callable, Mapping  # read at run time
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
@@ -20,14 +21,9 @@ from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.subscriptions import Subscription  # noqa: TC001  # read at run time
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Self, TypeAlias
-
-    from madcrow_events.subscriptions import Subscription
-
-    Where: TypeAlias = Callable[[Mapping[str, Any]], object]
+Where: TypeAlias = Callable[[Mapping[str, Any]], object]
 
 __all__ = ["Recorder", "fake_events", "record_events"]
 
@@ -50,10 +46,16 @@ class Recorder(AbstractContextManager["Recorder"]):
     """
 
     def __init__(
-        self, patterns: tuple[str, ...], signals: SignalRegistry, *, calls_handlers: bool = True
+        self,
+        patterns: tuple[str | EventSignal[Any], ...],
+        signals: SignalRegistry,
+        *,
+        calls_handlers: bool = True,
     ) -> None:
         self._patterns = [
-            canonical_name(pattern, pattern="*" in str(pattern))
+            signals.resolve(pattern).name
+            if isinstance(pattern, EventSignal)
+            else canonical_name(pattern, pattern="*" in str(pattern))
             for pattern in patterns or ("*", HANDLER_FAILED)
         ]
         self._signals = signals
@@ -397,21 +399,26 @@ def _shown_value(name: str, value: object) -> str:
     return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 
 
-def record_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:
+def record_events(
+    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
+) -> Recorder:
     """Record emissions in a `with` or `async with` block.
 
     Args:
-        *patterns: names or patterns of events; all of them unless given. A pattern never means
-            `handler_failed`, which can be named.
+        *patterns: names or patterns of events, or signals; all events unless given. A pattern
+            never means `handler_failed`, which can be named.
         signals: the registry.
 
     Raises:
         InvalidEventNameError: a name or pattern is malformed.
+        UnknownEventError: a signal is of another registry.
     """
     return Recorder(patterns, signals)
 
 
-def fake_events(*patterns: str, signals: SignalRegistry = madcrow_signals) -> Recorder:
+def fake_events(
+    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
+) -> Recorder:
     """Record emissions in a `with` or `async with` block, and call none of their handlers.
 
     It holds for the whole process. A handler that is subscribed in the block is not called

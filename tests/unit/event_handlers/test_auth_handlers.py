@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -190,6 +192,15 @@ def test_an_account_whose_number_has_thousands_of_digits_has_a_session() -> None
         assert handle_user_login(None, user_id=user_id).is_open
     assert len(sessions) == 3
     assert session_of(2**200) is None
+
+
+@pytest.mark.guarantee("G2")
+@pytest.mark.parametrize(
+    "duration", ["x" * 30_000, 10**400, Decimal("nan"), math.inf, True, [1.5]], ids=repr
+)
+def test_a_duration_that_is_no_finite_number_is_not_kept(duration: Any) -> None:
+    assert handle_user_logout(None, user_id=1, session_duration=duration).duration is None
+    assert handle_user_logout(None, user_id=2, session_duration=Decimal("1.5")).duration == 1.5
 
 
 @pytest.mark.guarantee("G2")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import threading
 from datetime import UTC, datetime, timedelta, timezone
+from fractions import Fraction
+from typing import Any
 
 import pytest
 
@@ -217,3 +220,30 @@ def test_a_moment_that_no_clock_shows_makes_no_handler_fail(moment: object) -> N
     assert dispatcher.emit("login_failed", failure_reason="x", **account).ok
     assert dispatcher.emit("system_startup", process_id=10**400, timestamp=moment).ok
     assert dispatcher.emit("system_shutdown", uptime=10**400, timestamp=moment).ok
+
+
+class Untold:
+    def __str__(self) -> str:
+        raise OSError
+
+
+@pytest.mark.guarantee("G1")
+@pytest.mark.parametrize(
+    "value",
+    [10**5000, [10**5000], Fraction(10**5000), Untold()],
+    ids=["int", "list", "fraction", "own"],
+)
+def test_what_has_no_text_makes_no_handler_fail(
+    value: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An integer of thousands of digits, say. Each line can be written, too."""
+    caplog.set_level(logging.INFO, logger="madcrow_events")
+    register_all_handlers()
+    for event, signal in madcrow_signals.items():
+        context = dict.fromkeys(signal.context_model.model_fields, value)
+        if event not in ("suspicious_activity", "handler_failed"):
+            assert not emit_event(event, **context).failures
+    emit_event("suspicious_activity", kind=value, subject=value, count=value)
+    written = {record.name for record in caplog.records}
+    assert written > {"madcrow_events.audit", "madcrow_events.security", "madcrow_events.system"}
+    assert all(str(vars(record)) for record in caplog.records)

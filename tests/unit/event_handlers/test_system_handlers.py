@@ -37,6 +37,8 @@ def test_a_start_is_recorded() -> None:
     assert status.process_id == os.getpid()
     assert status.started_at is not None
     assert status.started_at >= before
+    handle_system_startup(None, process_id="x" * 30_000)  # type: ignore[arg-type]
+    assert system_status().process_id is None
     handle_system_startup(None, process_id=5, timestamp=before - 60)
     assert system_status().process_id == 5
     assert 60 <= system_status().uptime < 120

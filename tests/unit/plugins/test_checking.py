@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -14,6 +16,11 @@ from madcrow_events.plugins import check_plugins, load_plugins
 from support.inside import check_here
 from support.plugins import GOOD, Install
 
+TELLS = """
+names = ["isolated", "ignore_environment", "no_user_site", "optimize", "dev_mode", "utf8_mode"]
+flags = [getattr(sys.flags, name) for name in names]
+raise RuntimeError(flags, sys.dont_write_bytecode, set(sys.warnoptions), sys._xoptions)
+"""
 LINGERS = "threading.Thread(target=threading.Event().wait, args=(60,)).start()"
 
 
@@ -29,7 +36,7 @@ def test_checking_names_even_a_plugin_that_hangs(install: Install) -> None:
     # The one that hangs is given up soon; the others may take as long as a busy machine needs.
     found = check_plugins(deny=["hangs"], timeout=60)
     reports = {report.plugin.distribution: report for report in found}
-    found = check_plugins(allow=["hangs"], timeout=1)
+    found = check_plugins(allow=["hangs"], timeout=3)
     reports |= {it.plugin.distribution: it for it in found if it.plugin.distribution == "hangs"}
     assert {name: report.status for name, report in reports.items()} == {
         "exits": "failed",
@@ -40,7 +47,7 @@ def test_checking_names_even_a_plugin_that_hangs(install: Install) -> None:
         "lingers": "loaded",
         "vanishes": "failed",
     }
-    assert "was not loaded within 1 s: it may hang" in reports["hangs"].reason
+    assert "was not loaded within 3 s: it may hang" in reports["hangs"].reason
     assert "its process ended with status 7" in reports["vanishes"].reason
     assert reports["exits"].reason.startswith("SystemExit (")
     assert reports["fails"].reason.startswith("ZeroDivisionError")
@@ -80,7 +87,8 @@ def test_a_check_finds_what_a_load_finds(
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (folder / "entry_points.txt").write_text("[madcrow_events.handlers]\nx = theirs:group\n")
-    monkeypatch.setattr(sys, "path", [elsewhere, b"nowhere", *sys.path])
+    many = [f"/nowhere/{'x' * 100}/{number}" for number in range(2000)]  # too much for an argument
+    monkeypatch.setattr(sys, "path", [elsewhere, b"nowhere", *sys.path, *many])
     reports = {report.name: report.status for report in check_plugins(timeout=60)}
     assert reports == {"ours:ours": "loaded", "theirs:x": "failed"}
     with madcrow_signals.isolated():
@@ -123,3 +131,56 @@ def test_no_other_program_is_started_where_there_is_no_python(
     )
     assert "it requires what is not installed" in lacks.reason
     assert not sys.modules.keys() & {"fails", "lacks"}
+
+
+@pytest.mark.guarantee("P3")
+@pytest.mark.skipif(sys.platform == "win32", reason="the server is a script of a shell")
+@pytest.mark.parametrize(
+    ("does", "fault"),
+    [("exit 3", "ended with status 3"), ("exec sleep 60", "began none within 1 s")],
+)
+def test_a_program_that_runs_no_python_is_started_once(
+    install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, does: str, fault: str
+) -> None:
+    """`sys.executable` may be a server that has Python in it."""
+    install("one", GOOD)
+    install("two", GOOD)
+    server = tmp_path / "server"
+    server.write_text(f"#!/bin/sh\necho began >> {tmp_path}/started\n{does}\n")
+    server.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(server))
+    one, two = check_plugins(timeout=1)
+    assert one.status == two.status == "refused"
+    assert f"sys.executable runs no Python (it {fault})" in one.reason == two.reason
+    assert (tmp_path / "started").read_text() == "began\n"
+
+
+@pytest.mark.guarantee("P3")
+@pytest.mark.parametrize(
+    "options", [[], ["-I"], ["-E"], ["-OO", "-B", "-Wdefault"], ["-Xdev", "-Xutf8=0"]]
+)
+def test_a_check_has_the_options_of_this_python(
+    install: Install, tmp_path: Path, options: list[str]
+) -> None:
+    """And no more of the working directory than a program has that is run as a script."""
+    install("tells", f"import sys, json\n{TELLS}\n{textwrap.dedent(GOOD)}")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "json.py").write_text("1 / 0")
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import sys\nsys.path[:0] = {[it for it in sys.path if it]!r}\n"
+        "from madcrow_events.plugins import *\n"
+        "print(*check_plugins(timeout=60), *load_plugins(), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, *options, str(program)],
+        cwd=elsewhere,
+        env={**os.environ, "PYTHONPATH": str(elsewhere if options in (["-I"], ["-E"]) else "")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    checked, loaded = done.stdout.splitlines()
+    assert ": failed: RuntimeError" in checked, done
+    assert checked.partition(" (")[0] == loaded.partition(" (")[0]

@@ -18,6 +18,46 @@ from support.plugins import GOOD, Install
 
 
 @pytest.mark.guarantee("P3")
+def test_a_plugin_whose_import_failed_is_loaded_as_if_for_the_first_time(
+    install: Install, signals: SignalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a module had added to the group of another module, before it failed, came twice."""
+    install("ours", "", value="acme:group")
+    sources = {
+        "__init__": "from acme.base import group\nimport acme.alerts",
+        "base": "from madcrow_events import HandlerGroup\ngroup = HandlerGroup('ours')",
+        "alerts": "import os\nfrom acme.base import group\n"
+        "group.on('paid')(lambda: 'told')\nos.environ['ACME_KEY']",
+    }
+    (tmp_path / "acme").mkdir()
+    for name, source in sources.items():
+        (tmp_path / "acme" / f"{name}.py").write_text(source)
+    paid = signals.signal("paid")
+    monkeypatch.delenv("ACME_KEY", raising=False)
+    assert not load_plugins(signals=signals)[0].ok
+    monkeypatch.setenv("ACME_KEY", "1")
+    (report,) = load_plugins(signals=signals)
+    assert report.handlers == ("paid",), report
+    assert [value for _, value in paid.send()] == ["told"]
+
+
+@pytest.mark.guarantee("P3")
+@pytest.mark.parametrize("after", ["", "\n1 / 0"])
+def test_a_plugin_that_clears_all_handlers_as_it_is_imported_has_failed(
+    install: Install, signals: SignalRegistry, dispatcher: EventDispatcher, after: str
+) -> None:
+    """A line left over from its tests took the handlers of the application away."""
+    install("ours", f"import madcrow_events\nmadcrow_events.clear_all_handlers(){after}")
+    heard = madcrow_signals.signal("order_placed").subscribe(lambda: None)
+    (report,) = load_plugins(signals=signals)
+    assert report.status == "failed"
+    assert "it clears all handlers as it is imported" in report.reason
+    assert heard.active
+    madcrow_signals.clear_handlers()
+    assert not heard.active
+
+
+@pytest.mark.guarantee("P3")
 def test_loading_and_unloading_100_times_leaves_nothing_behind(
     install: Install, signals: SignalRegistry, dispatcher: EventDispatcher
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_a_list_names_plugins(install: Install, signals: SignalRegistry) -> None
         load_plugins(deny=[1], signals=signals)  # type: ignore[list-item]
     with pytest.raises(InvalidOptionError, match="timeout must be"):
         check_plugins(timeout=0)
+    for act in (load_plugins, partial(unload_plugin, "good")):
+        with pytest.raises(InvalidOptionError, match="signals must be a SignalRegistry"):
+            act(signals=None)  # type: ignore[arg-type]
 
 
 def test_what_the_application_wants_so_is_no_warning(
@@ -175,6 +179,16 @@ def test_each_load_warns_of_a_denied_name_that_nothing_installed_has(
     install("acme-alerts", GOOD)
     reports = load_plugins(signals=signals)
     assert (reports[0].status, reports.warnings) == ("refused", ())
+
+
+@pytest.mark.guarantee("P5")
+def test_one_distribution_must_not_offer_one_name_twice(
+    install: Install, signals: SignalRegistry
+) -> None:
+    """No list can tell them apart."""
+    install("one", GOOD, entry_point="alerts = one:group\nAlerts")
+    for report in load_plugins(signals=signals):
+        assert report.reason.endswith("one name: call them differently, and install one again")
 
 
 @pytest.mark.guarantee("P2")

@@ -13,17 +13,19 @@ from madcrow_events import (
     EventDispatcher,
     EventSignal,
     HandlerGroup,
+    InvalidEventNameError,
     LogoutEventContext,
     MadcrowEventsError,
     SignalConflictError,
     SignalRegistry,
     UnknownEventError,
+    emit_event,
     madcrow_signals,
     on_event,
     register_handler,
     unregister_handler,
 )
-from madcrow_events.testing import record_events
+from madcrow_events.testing import fake_events, record_events
 from support.subscribers import OrderPlaced
 
 
@@ -119,6 +121,41 @@ def test_events_are_forgotten_by_name_in_any_spelling(signals: SignalRegistry) -
     assert not signals
 
 
+def test_a_signal_stands_for_its_name_in_every_look_up(signals: SignalRegistry) -> None:
+    """As in `signals[signal]`; what is neither is the name of nothing."""
+    declared = signals.signal("order_placed")
+    same_name = SignalRegistry().signal("order_placed")
+    assert declared in signals
+    assert signals.get(declared) is declared
+    assert same_name not in signals
+    assert None not in signals
+    assert signals.get(None) is None  # type: ignore[arg-type]
+    with pytest.raises(KeyError):
+        del signals[3]  # type: ignore[arg-type]
+    assert signals.pop(declared) is declared
+    assert declared not in signals
+    assert signals.get(declared, "none") == "none"
+    signals.signal("order_placed")
+    assert declared not in signals
+
+
+@pytest.mark.guarantee("N9")
+@pytest.mark.parametrize(
+    "use",
+    [
+        emit_event,
+        on_event,
+        lambda it: register_handler(it, print),
+        record_events,
+        HandlerGroup("a").on,
+    ],
+)
+def test_a_signal_of_blinker_is_refused_with_what_to_do(use: Any) -> None:
+    theirs = blinker.Namespace().signal("appcontext-pushed")
+    with pytest.raises(InvalidEventNameError, match=r"'appcontext-pushed': .* connect\(\)"):
+        use(theirs)
+
+
 @pytest.mark.guarantee("N5")
 def test_signals_and_registries_are_blinkers(
     signal: EventSignal[Any], signals: SignalRegistry
@@ -147,6 +184,11 @@ class SpecialSignal(EventSignal[Any]):
         lambda signals, foreign: signals.subscribe(foreign, print),
         lambda signals, foreign: signals.unsubscribe(foreign, print),
         lambda signals, foreign: signals[foreign],
+        lambda signals, foreign: signals.get(foreign),
+        lambda signals, foreign: signals.pop(foreign, None),
+        lambda signals, foreign: signals.__delitem__(foreign),
+        lambda signals, foreign: record_events(foreign, signals=signals),
+        lambda signals, foreign: fake_events("*", foreign, signals=signals),
         lambda signals, foreign: on_event(foreign, signals=signals),
         lambda signals, foreign: register_handler(foreign, print, signals=signals),
         lambda signals, foreign: unregister_handler(foreign, print, signals=signals),

@@ -12,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from madcrow_events import (
+    ContextTypeError,
     EventDispatcher,
     SignalRegistry,
     SubscriptionConflictError,
@@ -26,6 +27,35 @@ class Slotted:
     """A sender that cannot."""
 
     __slots__ = ()
+
+
+class Unhashable(type):
+    """Makes classes without a hash."""
+
+    def __eq__(cls, other: object) -> bool:
+        return cls is other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Shop(metaclass=Unhashable):
+    def __call__(self, sender: Any) -> str:
+        return "opened"
+
+
+@pytest.mark.guarantee("L2")
+def test_a_class_without_a_hash_may_make_senders_and_handlers(
+    signal: Any, dispatcher: EventDispatcher
+) -> None:
+    shop, other = Shop(), Shop()
+    signal.subscribe(shop, sender=shop)
+    signal.connect(other, sender=other)
+    for sender in (shop, other):
+        assert emitted(dispatcher, sender) == ["opened"]
+        assert signal.send(sender) == [(sender, "opened")]
+    assert signal.unsubscribe(shop)
+    with pytest.raises(ContextTypeError, match="a context was given to emit as the sender"):
+        dispatcher.emit(signal, Unhashable("Values", (dict,), {})())
 
 
 @pytest.mark.guarantee("H6")

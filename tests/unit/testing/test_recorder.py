@@ -156,6 +156,14 @@ def test_values_of_any_kind_are_compared_and_shown(
         events.assert_emitted("paid", other=1)
 
 
+def test_a_signal_may_be_given_instead_of_its_name(signals: SignalRegistry) -> None:
+    first, second = signals.signal("first"), signals.signal("second")
+    with record_events(first, signals=signals) as events:
+        for signal in (first, second):
+            EventDispatcher(signals).emit(signal)
+    assert [emission.signal for emission in events.emissions] == [first]
+
+
 def test_names_and_patterns_are_checked(signals: SignalRegistry) -> None:
     with pytest.raises(InvalidEventNameError):
         record_events("No Name", signals=signals)
