@@ -244,12 +244,12 @@ class BaseEventContext(BaseModel):
         # A cached_property of a subclass lives in __dict__ too, and is no field.
         try:
             fields = {name: values[name] for name in self._field_names}
-            return {**(self.__pydantic_extra__ or {}), **fields}  # noqa: TRY300  # for speed
         except KeyError as error:  # made by model_construct, say
             message = f"a context has no value for {error.args[0]}: make it with all fields"
             raise AttributeError(message, name=error.args[0], obj=self) from None
-        except AttributeError:  # an `__init__` that does not call that of its base has made none
-            return fields
+        # An `__init__` that does not call that of its base leaves none.
+        extra = getattr(self, "__pydantic_extra__", None)
+        return {**extra, **fields} if extra else fields
 
 
 def spellings_of(model: type[BaseModel], name: str) -> tuple[str, ...]:
