@@ -301,7 +301,8 @@ def test_a_context_of_before_is_taken_by_aliases_and_kept_as_it_is(run: Run) -> 
 from pydantic import model_validator
 from pydantic.alias_generators import to_camel
 from madcrow_events import *
-class Order(BaseEventContext, alias_generator=to_camel, populate_by_name=False):
+class Order(BaseEventContext, alias_generator=to_camel):
+    model_config = {"populate_by_name": False, "validate_by_name": False}
     order_id: int
     old_kind: str = ""
     @model_validator(mode="before")

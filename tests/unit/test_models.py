@@ -36,6 +36,7 @@ from madcrow_events import (
     SystemShutdownEventContext,
     madcrow_signals,
 )
+from support.aliases import BY_ALIAS
 from support.inside import building
 
 
@@ -352,7 +353,8 @@ def test_a_typed_handler_gets_its_model_from_a_generic_context(
     assert isinstance(failure.exception, ContextValidationError)
 
 
-class Camel(BaseEventContext, alias_generator=to_camel, populate_by_name=False):
+class Camel(BaseEventContext, alias_generator=to_camel):
+    model_config: ClassVar[Any] = BY_ALIAS
     order_id: int
 
 
@@ -361,8 +363,8 @@ class InHeaders(BaseEventContext):
     request_id: str | None = Field(None, validation_alias=AliasPath("headers", "id"))
 
 
-class InHeadersOnly(InHeaders, populate_by_name=False):
-    pass
+class InHeadersOnly(InHeaders):
+    model_config: ClassVar[Any] = BY_ALIAS
 
 
 @pytest.mark.guarantee("C3")

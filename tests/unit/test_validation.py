@@ -21,18 +21,13 @@ from madcrow_events import (
     SignalRegistry,
     event_scope,
 )
+from support.aliases import BY_ALIAS
 
 pytestmark = pytest.mark.guarantee("C4")
 
 
 class Aliased(BaseEventContext):
     order_id: int = Field(alias="orderId")
-
-
-BY_ALIAS = {
-    "populate_by_name": False,
-    "validate_by_name": False,  # pydantic 2.11 and 2.12 set it in a base that was used before
-}
 
 
 class ByAliasOnly(BaseEventContext):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import cached_property
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, ClassVar, Optional
 
 import pytest
 from pydantic import AliasChoices, AliasPath, ConfigDict, Field, field_validator
@@ -21,6 +21,7 @@ from madcrow_events import (
     SignalRegistry,
     event_scope,
 )
+from support.aliases import BY_ALIAS
 from support.scopes import (
     FIELDS,
     NAMES,
@@ -393,7 +394,7 @@ class Camel(BaseEventContext):
 
 
 class CamelOnly(BaseEventContext):
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=False)
+    model_config: ClassVar[Any] = {"alias_generator": to_camel, **BY_ALIAS}
 
 
 class InHeaders(BaseEventContext):
@@ -401,7 +402,8 @@ class InHeaders(BaseEventContext):
     user_agent: str | None = Field(None, validation_alias=AliasPath("h", "agent"))
 
 
-class NestedOnly(BaseEventContext, populate_by_name=False):
+class NestedOnly(BaseEventContext):
+    model_config: ClassVar[Any] = BY_ALIAS
     request_id: str | None = Field(default=None, validation_alias=AliasPath("request", "id"))
 
 
