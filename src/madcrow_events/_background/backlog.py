@@ -12,6 +12,7 @@ import threading
 import weakref
 from contextlib import suppress
 from itertools import count
+from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 
 __all__ = ["Backlog"]
+
+_loop_of = attrgetter("loop")
 
 _number = count()
 
@@ -136,7 +139,8 @@ class Backlog:
         """
         if self.take(1, places):
             return True
-        if sum(job.is_stuck() for job in list(self.held.values())) >= self.queue_size:
+        stopped = {loop for loop in self._loops() if self.is_stopped(loop)}
+        if stopped and sum(job.loop in stopped for job in self._held()) >= self.queue_size:
             raise WouldDeadlockError(
                 "the queue is full of handlers in an event loop that does not run: run it, or "
                 "await drain_async() before it ends"
@@ -150,15 +154,28 @@ class Backlog:
     def is_hopeless(self) -> bool:
         """Tell whether nothing that is pending can still come to an end."""
         self._report_lost()
-        held = list(self.held.values())
-        return len(self.jobs) <= len(held) and all(job.is_stuck() for job in held)
+        return len(self.jobs) <= len(self.held) and all(map(self.is_stopped, self._loops()))
+
+    def is_stopped(self, loop: AbstractEventLoop | None) -> bool:
+        """Tell whether an event loop is one of the application's, and does not run."""
+        if loop is None or loop in self.loop:
+            return False
+        return not (loop.is_running() or loop.is_closed())
 
     def _report_lost(self) -> int:
         """Record as failed what can never end any more; return how many those are."""
-        lost = [job for job in list(self.held.values()) if job.loop and job.loop.is_closed()]
+        closed = {loop for loop in self._loops() if loop is not None and loop.is_closed()}
+        lost = [job for job in self._held() if job.loop in closed] if closed else []
         for job in lost:
             job.lose_with_loop()
         return len(lost)
+
+    def _held(self) -> list[Job]:
+        return list(self.held.values())
+
+    def _loops(self) -> set[AbstractEventLoop | None]:
+        """Return the event loops of what is held: few, while that may fill the queue."""
+        return set(map(_loop_of, self._held()))
 
     # Batches
 

@@ -170,10 +170,7 @@ class Job:
 
     def is_stuck(self) -> bool:
         """Tell whether it waits in an event loop of the application's that does not run."""
-        loop = self.loop
-        if loop is None or loop in self.backlog.loop:
-            return False
-        return not (loop.is_running() or loop.is_closed())
+        return self.backlog.is_stopped(self.loop)
 
     def lose_with_loop(self) -> None:
         """Report a handler whose event loop was closed."""
