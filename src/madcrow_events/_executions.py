@@ -1,4 +1,4 @@
-"""Which execution of its module a function or class belongs to (N7).
+"""Which execution of its module a function or class belongs to.
 
 A module runs again when it is reloaded, when it is imported under its name once more, when a
 script is run in a new `__main__` or once more in the old one, and, cell by cell, in a notebook.

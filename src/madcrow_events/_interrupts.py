@@ -1,4 +1,4 @@
-"""Telling what a signal handler raises from what else goes wrong (F3)."""
+"""Telling what a signal handler raises from what else goes wrong."""
 
 from __future__ import annotations
 

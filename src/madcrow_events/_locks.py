@@ -1,4 +1,4 @@
-"""The lock of this package, which is free again whatever interrupts who holds it (F3)."""
+"""The lock of this package, which is free again whatever interrupts who holds it."""
 
 from __future__ import annotations
 

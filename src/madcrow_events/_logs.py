@@ -1,4 +1,4 @@
-"""What this package writes in logs: its logger, and the lines for failures (G1).
+"""What this package writes in logs: its logger, and the lines for failures.
 
 Names of events, handlers and exception types are written; values from a context never are.
 """

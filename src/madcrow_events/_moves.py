@@ -1,4 +1,4 @@
-"""Moving things between lists in one step, so that an interrupt loses none of them (F3).
+"""Moving things between lists in one step, so that an interrupt loses none of them.
 
 A signal handler runs between two steps of the interpreter, and what it raises comes up there.
 It does not part what one call of a built-in function does.

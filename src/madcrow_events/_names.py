@@ -1,4 +1,4 @@
-"""What an event may be called, and which declared name a wrong one resembles (N1, N3)."""
+"""What an event may be called, and which declared name a wrong one resembles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["HANDLER_FAILED", "canonical_name", "unknown_event"]
 
 HANDLER_FAILED = "handler_failed"
-"""The event that announces a failure, and is never announced itself (F1)."""
+"""The event that announces a failure, and is never announced itself."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _PATTERN = re.compile(r"[a-z0-9_.*]*\*[a-z0-9_.*]*")
@@ -31,7 +31,7 @@ _LONG_NAME = 12
 
 
 def canonical_name(name: object, *, pattern: bool = False) -> str:
-    """Return the canonical form of a name or pattern: hyphens become underscores (N1).
+    """Return the canonical form of a name or pattern: hyphens become underscores.
 
     Raises:
         InvalidEventNameError: it is not of the form that names have.

@@ -1,4 +1,4 @@
-"""Text that is safe in logs and messages: printable names, in one line (G1).
+"""Text that is safe in logs and messages: printable names, in one line.
 
 Text that comes from elsewhere is made printable first, so that no exception message can forge
 a line of the log.

@@ -1,4 +1,4 @@
-"""Making a context of keywords, with errors that name fields and types and show no value (G1)."""
+"""Making a context of keywords, with errors that name fields and types and show no value."""
 
 from __future__ import annotations
 

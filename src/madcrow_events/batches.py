@@ -1,4 +1,4 @@
-"""How contexts are gathered for a handler that takes many of them at once (B3)."""
+"""How contexts are gathered for a handler that takes many of them at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks that hold emissions back until what they announce has succeeded (B4)."""
+"""Blocks that hold emissions back until what they announce has succeeded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = ["Deferral"]
 
 
 class Deferral:
-    """Holds back what its dispatcher and its siblings emit in a `with` or `async with` block (B4).
+    """Holds back what its dispatcher and its siblings emit in a `with` or `async with` block.
 
     Made by `EventDispatcher.deferred`, and good for one block. When the block ends well the
     emissions go out, in their order; if it raises they are dropped, and nobody is called. Within

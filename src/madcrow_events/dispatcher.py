@@ -129,11 +129,11 @@ class EventDispatcher(Unique):
     Args:
         signals: the registry in which names are looked up.
         on_error: `"log"`, or `"raise"`: after all handlers ran, the emitter gets
-            the one exception, or `HandlerErrors` for several (F2).
-        validate: whether a loose emission must satisfy the signal's model (C4).
+            the one exception, or `HandlerErrors` for several.
+        validate: whether a loose emission must satisfy the signal's model.
         log_tracebacks: whether the log of a failure has the handler's traceback,
-            whose text is its author's (G1).
-        queue_size: how many handlers that run later may wait for it (B1).
+            whose text is its author's.
+        queue_size: how many handlers that run later may wait for it.
         overflow: what becomes of one more: `"block"` waits for a place, `"raise"`
             refuses the emission, `"drop"` leaves the handler out and counts it.
         max_workers: how many threads at most run plain handlers in the background.
@@ -229,10 +229,10 @@ class EventDispatcher(Unique):
             ContextValidationError: `validate` is set and the keywords do not fit the model.
             EmissionDepthError: handlers emit events without end.
             QueueFullError: handlers that would run later find no place in the queue;
-                no handler has run (B1).
+                no handler has run.
             DispatcherClosedError: likewise, after `close`.
             WouldDeadlockError: the places in the queue are held in an event loop that
-                does not run (A3).
+                does not run.
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
@@ -262,7 +262,7 @@ class EventDispatcher(Unique):
     async def emit_async(
         self, event: str | EventSignal[Any], /, sender: Any = None, **context: Any
     ) -> Emission[Mapping[str, Any]]:
-        """Emit an event with plain keywords, and await its async handlers (A1).
+        """Emit an event with plain keywords, and await its async handlers.
 
         Args:
             event: its name or signal.
@@ -400,7 +400,7 @@ class EventDispatcher(Unique):
     async def emit_typed_async(
         self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
     ) -> Emission[Any]:
-        """Emit an event with a context model, and await its async handlers (A1).
+        """Emit an event with a context model, and await its async handlers.
 
         Args:
             event: its name or signal.
@@ -508,7 +508,7 @@ class EventDispatcher(Unique):
     # What a `deferred` block holds back
 
     def deferred(self, scope: Callable[[], ScopeFields] | None = None) -> Deferral:
-        """Return a block that holds back what is emitted in it until it ends well (B4).
+        """Return a block that holds back what is emitted in it until it ends well.
 
         For `with` and `async with`. It holds for this dispatcher and its siblings, and for tasks
         and threads that are started in the block with a copy of the context variables, until it
@@ -578,7 +578,7 @@ class EventDispatcher(Unique):
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None = None,
     ) -> None:
-        """Emit `handler_failed` for each failure, but never from inside of one (F1)."""
+        """Emit `handler_failed` for each failure, but never from inside of one."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
                 run_within(emission._causing(), dispatcher.emit_typed, signal, context)
@@ -621,7 +621,7 @@ class EventDispatcher(Unique):
     # Observers
 
     def add_observer(self, observer: Observer) -> None:
-        """Let an observer be entered around each emission, and each call of a handler (B6).
+        """Let an observer be entered around each emission, and each call of a handler.
 
         It holds for the siblings, too. Several are entered in the order in which they were
         added, and left in the reverse order. To add one again changes nothing.
@@ -669,7 +669,7 @@ class EventDispatcher(Unique):
         return self._workers.dropped
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until no handler of this dispatcher and its siblings is pending (B2).
+        """Wait until no handler of this dispatcher and its siblings is pending.
 
         Args:
             timeout: how many seconds to wait at most; None for as long as it takes,
@@ -679,7 +679,7 @@ class EventDispatcher(Unique):
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller (A3).
+            WouldDeadlockError: what is pending waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         return self._workers.drain(timeout)
@@ -694,13 +694,13 @@ class EventDispatcher(Unique):
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: a handler that is pending calls it (A3).
+            WouldDeadlockError: a handler that is pending calls it.
             InvalidOptionError: the timeout is no number of seconds.
         """
         return await self._workers.drain_async(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is pending, then accept nothing that would run later (B2).
+        """Wait until nothing is pending, then accept nothing that would run later.
 
         It holds for the siblings, too; doing so again is no error. Inline
         handlers, and async ones that the emitter awaits, are called as before.
@@ -712,13 +712,13 @@ class EventDispatcher(Unique):
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller (A3).
+            WouldDeadlockError: what is pending waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         return self._workers.close(timeout)
 
     def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
-        """Name the loop for async handlers whose emitter runs in none (B1).
+        """Name the loop for async handlers whose emitter runs in none.
 
         They run in the running loop of their emitter. Where there is none, as in a thread, they
         run in this loop; only without one in a loop of the dispatcher's own, where clients,

@@ -59,7 +59,7 @@ class MadcrowEventsError(Exception):
 
 
 class InvalidEventNameError(MadcrowEventsError, ValueError):
-    """A name or pattern is not of the form that event names have (N1).
+    """A name or pattern is not of the form that event names have.
 
     Attributes:
         name: what was given, unchanged.
@@ -71,7 +71,7 @@ class InvalidEventNameError(MadcrowEventsError, ValueError):
 
 
 class UnknownEventError(MadcrowEventsError, LookupError):
-    """Nobody declared an event of this name (N3).
+    """Nobody declared an event of this name.
 
     Names that resemble it are looked for when somebody reads the message or `suggestions`:
     most such errors are caught unread, and who emits may choose the name.
@@ -129,7 +129,7 @@ class UnknownEventError(MadcrowEventsError, LookupError):
 
 
 class SignalConflictError(MadcrowEventsError, ValueError):
-    """A signal is declared again with another context model (N2).
+    """A signal is declared again with another context model.
 
     Attributes:
         event: the name of the signal.
@@ -152,7 +152,7 @@ class SignalConflictError(MadcrowEventsError, ValueError):
 
 
 class ContextModelError(MadcrowEventsError, TypeError):
-    """A class cannot be a signal's context model (C1).
+    """A class cannot be a signal's context model.
 
     Attributes:
         event: the name of the signal that was to carry it.
@@ -166,7 +166,7 @@ class ContextModelError(MadcrowEventsError, TypeError):
 
 
 class ContextTypeError(MadcrowEventsError, TypeError):
-    """A context is not an instance of the model that is expected (C4).
+    """A context is not an instance of the model that is expected.
 
     Attributes:
         event: the name of the event.
@@ -189,7 +189,7 @@ class ContextTypeError(MadcrowEventsError, TypeError):
 
 
 class ContextValidationError(MadcrowEventsError, ValueError):
-    """The keywords of a loose emission do not fit a model or a handler (C4).
+    """The keywords of a loose emission do not fit a model or a handler.
 
     Attributes:
         event: the name of the event.
@@ -205,7 +205,7 @@ class ContextValidationError(MadcrowEventsError, ValueError):
 
 
 class HandlerSignatureError(MadcrowEventsError, TypeError):
-    """A handler cannot be called with what its event carries (H1).
+    """A handler cannot be called with what its event carries.
 
     Attributes:
         event: the event or pattern it was meant for, or an empty string.
@@ -231,7 +231,7 @@ class InvalidOptionError(MadcrowEventsError, ValueError):
 
 
 class SubscriptionConflictError(MadcrowEventsError, ValueError):
-    """A handler is subscribed already, with other options (H6).
+    """A handler is subscribed already, with other options.
 
     Attributes:
         event: the event or pattern.
@@ -245,7 +245,7 @@ class SubscriptionConflictError(MadcrowEventsError, ValueError):
 
 
 class EmissionDepthError(MadcrowEventsError, RecursionError):
-    """Handlers emit events whose handlers emit events, without end (F5).
+    """Handlers emit events whose handlers emit events, without end.
 
     Attributes:
         events: the names of the last six events of the chain, the newest last.
@@ -257,7 +257,7 @@ class EmissionDepthError(MadcrowEventsError, RecursionError):
 
 
 class HandlerCancelledError(MadcrowEventsError, RuntimeError):
-    """A handler did not come to its end, although nobody cancelled its caller (F3).
+    """A handler did not come to its end, although nobody cancelled its caller.
 
     A dispatcher that raises puts this in the place of a `CancelledError`, so that
     the emitter is not taken for a cancelled task, and of what else is no
@@ -267,7 +267,7 @@ class HandlerCancelledError(MadcrowEventsError, RuntimeError):
 
 
 class HandlerTimeoutError(MadcrowEventsError, TimeoutError):
-    """An async handler was cancelled because it took longer than its `timeout` (A5).
+    """An async handler was cancelled because it took longer than its `timeout`.
 
     Attributes:
         event: the name of the event.
@@ -285,7 +285,7 @@ class HandlerTimeoutError(MadcrowEventsError, TimeoutError):
 
 
 class QueueFullError(MadcrowEventsError, RuntimeError):
-    """A handler that would run later finds no place in the queue (B1).
+    """A handler that would run later finds no place in the queue.
 
     Attributes:
         event: the name of the event; none of its handlers has been called.
@@ -299,7 +299,7 @@ class QueueFullError(MadcrowEventsError, RuntimeError):
 
 
 class DispatcherClosedError(MadcrowEventsError, RuntimeError):
-    """A handler would run later, but its dispatcher has been closed (B2).
+    """A handler would run later, but its dispatcher has been closed.
 
     Attributes:
         event: the name of the event; none of its handlers has been called.
@@ -311,7 +311,7 @@ class DispatcherClosedError(MadcrowEventsError, RuntimeError):
 
 
 class EventLoopError(MadcrowEventsError, RuntimeError):
-    """Async handlers, or waiting, need asyncio, and something else runs here (A1, A2).
+    """Async handlers, or waiting, need asyncio, and something else runs here.
 
     Attributes:
         event: the name of the event; none of its handlers has been called.
@@ -325,7 +325,7 @@ class EventLoopError(MadcrowEventsError, RuntimeError):
 
 
 class WouldDeadlockError(MadcrowEventsError, RuntimeError):
-    """What is waited for cannot end before the waiting does (A3)."""
+    """What is waited for cannot end before the waiting does."""
 
 
 class PluginError(MadcrowEventsError, ImportError):
@@ -341,7 +341,7 @@ class PluginError(MadcrowEventsError, ImportError):
 
 
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
-    """Several handlers of one emission failed, under `on_error="raise"` (F2).
+    """Several handlers of one emission failed, under `on_error="raise"`.
 
     Or one, by what cannot be raised as it is: a `StopIteration`, which cannot leave a coroutine.
 

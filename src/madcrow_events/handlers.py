@@ -245,7 +245,7 @@ class HandlerGroup:
 
     Declaring touches no registry; `register` does, all of the group or nothing.
 
-    A plugin exports one such group (P1).
+    A plugin exports one such group.
 
     Args:
         name: what the group is called in reports.
@@ -314,7 +314,7 @@ class HandlerGroup:
 
         Args:
             name: the event's name, a pattern, or a signal, to which type checkers hold
-                the handler (H4); `register` declares a signal's event where the
+                the handler; `register` declares a signal's event where the
                 registry lacks it.
             **options: see `SubscriptionOptions`.
 

@@ -50,12 +50,12 @@ __all__ = [
 ]
 
 RESERVED_FIELDS = frozenset({"self", "sender"})
-"""Names that the call of a handler needs for itself (C1)."""
+"""Names that the call of a handler needs for itself."""
 
 _READS_BY_NAME = "validate_by_name" in ConfigDict.__optional_keys__  # since pydantic 2.11
 
 SCOPE_FIELDS = ("request_id", "user_agent", "ip_address")
-"""What `event_scope` can fill in (B5)."""
+"""What `event_scope` can fill in."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -85,14 +85,14 @@ def _as_given(value: Any, validate: Callable[[Any], Any]) -> Any:
 
 
 AccountId = Annotated[UUID | int | str, WrapValidator(_as_given)]
-"""How an application may identify an account; never converted (C2)."""
+"""How an application may identify an account; never converted."""
 
 
 class _Building:
     """The lock under which models are built, for pydantic lets several threads do so at once.
 
     To build one runs code of its author, which may wait for another thread, as an import does. So
-    no thread waits for the lock without end (F6).
+    no thread waits for the lock without end.
     """
 
     wait: float = 5.0  # seconds
@@ -115,7 +115,7 @@ class BaseEventContext(BaseModel):
     """What every typed context carries: when it happened and where the request came from.
 
     Frozen, without extra fields, and silent about its input when validation
-    fails (C1). A field may not be called `sender` or `self`.
+    fails. A field may not be called `sender` or `self`.
 
     Attributes:
         timestamp: when it happened; aware, kept in UTC, now unless given.
@@ -228,7 +228,7 @@ class BaseEventContext(BaseModel):
     if not TYPE_CHECKING:  # pragma: no branch  # for a checker, frozen models have no such method
 
         def __setattr__(self, name: str, value: object) -> None:
-            """Refuse to change a field, without showing the value, as pydantic would (G1)."""
+            """Refuse to change a field, without showing the value, as pydantic would."""
             if name.startswith("_"):
                 super().__setattr__(name, value)
                 return
@@ -501,7 +501,7 @@ class HandlerFailedEventContext(BaseEventContext):
 
 
 class GenericEventContext(BaseEventContext):
-    """A typed context for an event that has no model of its own (C3).
+    """A typed context for an event that has no model of its own.
 
     The entries of `data` reach handlers as keywords of their own, beside
     `event_type` and `data`; where a name stands in both, the field wins.

@@ -1,7 +1,7 @@
 """Watching emissions and handlers from outside: what an observer is, and one that takes times.
 
 `dispatcher.add_observer(observer)` is the one place where tracing, timing and
-metrics are attached; handlers know nothing of it (B6).
+metrics are attached; handlers know nothing of it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LATENCY_BOUNDS: tuple[float, ...] = (
 
 
 class Observer(Protocol):
-    """What `dispatcher.add_observer` takes: two methods that return context managers (B6).
+    """What `dispatcher.add_observer` takes: two methods that return context managers.
 
     Both are called on whatever thread or event loop does the work, several at
     the same time too.

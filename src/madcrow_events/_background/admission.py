@@ -1,7 +1,7 @@
 """What takes the handlers that no emitter waits for: a bounded queue before threads and a loop.
 
 What belongs to one process is one object, a `Backlog`, that a forked child
-replaces as a whole: the threads are not there, and the work is the parent's (B2).
+replaces as a whole: the threads are not there, and the work is the parent's.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 __all__ = ["Overflow", "Workers"]
 
 Overflow: TypeAlias = Literal["block", "raise", "drop"]
-"""What becomes of a handler that finds the queue full (B1)."""
+"""What becomes of a handler that finds the queue full."""
 
 _MOST = 1_000_000
 

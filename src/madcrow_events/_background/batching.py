@@ -1,4 +1,4 @@
-"""Gathering what waits for a handler that takes batches, and calling it (B3).
+"""Gathering what waits for a handler that takes batches, and calling it.
 
 One batch of a handler runs at a time, so that contexts stay in their order. As in `backlog`,
 nothing here waits for a lock: who takes the token of a gathering calls the handler, and whoever

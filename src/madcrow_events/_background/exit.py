@@ -1,4 +1,4 @@
-"""What the exit of the interpreter waits for: handlers that are pending still (B2)."""
+"""What the exit of the interpreter waits for: handlers that are pending still."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _SIDE_BY_SIDE = 512
 
 Beyond, such an emission awaits its handlers one after the other. Two handlers that each emit
 their own event double at every level; all side by side, they would use up the memory long
-before the 64th level ends them (F5).
+before the 64th level ends them.
 """
 
 _inherited = CURRENT.get
@@ -54,7 +54,7 @@ _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) 
 def start_handlers(
     emission: Emission[Any], context: BaseEventContext | None
 ) -> Coroutine[Any, Any, None] | None:
-    """Start the awaited handlers of an emission in order (A1).
+    """Start the awaited handlers of an emission in order.
 
     Args:
         emission: the emission, whose inline handlers have run.
@@ -64,7 +64,7 @@ def start_handlers(
         What the emitter must await, until all are done; None if they are.
 
     Raises:
-        BaseException: what a handler raised that is no `Exception` (F3).
+        BaseException: what a handler raised that is no `Exception`.
     """
     if emission.depth:
         return _join(emission, _await_nested(emission, context))
@@ -85,8 +85,8 @@ async def _join(emission: Emission[Any], joining: Coroutine[Any, Any, None]) -> 
 
     Raises:
         CancelledError: the emitter was cancelled; the handlers have been, too.
-        EmissionDepthError: the emission belongs to a chain that is too deep (F5).
-        BaseException: what a handler raised that is no `Exception` (F3).
+        EmissionDepthError: the emission belongs to a chain that is too deep.
+        BaseException: what a handler raised that is no `Exception`.
     """
     values = emission._values
     try:
@@ -399,7 +399,7 @@ class _Unfinished:
 
 
 async def _await_nested(emission: Emission[Any], context: BaseEventContext | None) -> None:
-    """Await the handlers of an emission that a handler of another one awaits (F5)."""
+    """Await the handlers of an emission that a handler of another one awaits."""
     plan = emission._plan
     root: Any = emission_of(outermost(emission))
     chain = failures_of(root)
@@ -446,7 +446,7 @@ async def await_in_time(
     emission: Emission[Any],
     batch: list[Any] | None = None,
 ) -> Any:
-    """Await an async handler, cancelled after its timeout (A5).
+    """Await an async handler, cancelled after its timeout.
 
     Args:
         subscription: the handler's.

@@ -1,4 +1,4 @@
-"""The call loops of blinker's `send` and `send_async`: the first failure ends them (N5).
+"""The call loops of blinker's `send` and `send_async`: the first failure ends them.
 
 They return what handlers return, so a background handler is called in its
 place like any other.

@@ -1,4 +1,4 @@
-"""How deep emissions may be nested, and what becomes of a chain that is too deep (F5)."""
+"""How deep emissions may be nested, and what becomes of a chain that is too deep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_DEPTH", "is_broken", "nest", "outermost", "pass_on_broken_chain"]
 
 MAX_DEPTH = 64
-"""How many emissions may be nested in each other (F5)."""
+"""How many emissions may be nested in each other."""
 
 
 _NAMED_EVENTS = 6
@@ -34,7 +34,7 @@ def nest(emission: Emission[Any], inherited: Frame) -> None:
     """Place an emission under the one whose handler made it.
 
     Raises:
-        EmissionDepthError: the chain is too deep, or was, under the same handler (F5).
+        EmissionDepthError: the chain is too deep, or was, under the same handler.
     """
     line = writing()
     if line is not None:

@@ -88,12 +88,12 @@ class HandlerResult(NamedTuple):
     value: Any
 
     def __repr__(self) -> str:
-        """Name the handler and the type of the value, never the value (G1)."""
+        """Name the handler and the type of the value, never the value."""
         return f"<HandlerResult {handler_name(self.handler)}: {type_name(type(self.value))}>"
 
 
 class Emission(Unique, Generic[PayloadT_co]):
-    """One act of emitting an event, and its outcome (E2).
+    """One act of emitting an event, and its outcome.
 
     Made by a dispatcher or a signal, never by hand. `Emission[C]` is one whose
     context is a `C`; that of a loose emission is a read-only mapping.
@@ -157,7 +157,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def id(self) -> UUID:
-        """What tells it from all others: a UUIDv7, made when first asked for (B5).
+        """What tells it from all others: a UUIDv7, made when first asked for.
 
         Ids grow with time, and an emission's is above that of each that caused it.
         """
@@ -230,7 +230,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def pending(self) -> int:
-        """How many handlers have not finished; after `emit`, those that run later (A2, B1)."""
+        """How many handlers have not finished; after `emit`, those that run later."""
         values = self._values
         missing = len(self._plan.subscriptions) - len(values)
         if type(values) is Outcomes:
@@ -244,7 +244,7 @@ class Emission(Unique, Generic[PayloadT_co]):
             Exception: the one that a single handler raised, as it is.
             HandlerErrors: several handlers failed; or one, by a `StopIteration`, and the caller
                 is a coroutine or a generator, which that cannot leave.
-            HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
+            HandlerCancelledError: in place of a `CancelledError` of a handler.
         """
         event, failures = self.event, self.failures
         del self  # for this frame is part of the traceback
@@ -264,7 +264,7 @@ class Emission(Unique, Generic[PayloadT_co]):
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending cannot end before the waiting does (A3).
+            WouldDeadlockError: what is pending cannot end before the waiting does.
             InvalidOptionError: the timeout is no number of seconds.
         """
         check_seconds("timeout", timeout, allow_zero=True)
@@ -280,7 +280,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
         Raises:
             WouldDeadlockError: one of the emission's own handlers awaits it, or a worker
-                what may be queued behind it (A3).
+                what may be queued behind it.
         """
         if not self._has_ended():
             self._refuse_to_wait_for_itself("done")
@@ -366,7 +366,7 @@ class Emission(Unique, Generic[PayloadT_co]):
         return self._plan.name_of(handler)
 
     def __repr__(self) -> str:
-        """Name the event and count its outcome; no value of the context is shown (G1)."""
+        """Name the event and count its outcome; no value of the context is shown."""
         outcome = f"results: {len(self.results)}, failures: {len(self.failures)}"
         if isinstance(self._values, HeldBack):
             outcome = self._values.state
@@ -507,7 +507,7 @@ def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
     Raises:
         Exception: the one of a single failure, as it is.
         HandlerErrors: there are several, or the one cannot be raised to the caller.
-        HandlerCancelledError: in place of a `CancelledError` of a handler (F3).
+        HandlerCancelledError: in place of a `CancelledError` of a handler.
     """
     errors = [_raisable(failure) for failure in failures]
     try:

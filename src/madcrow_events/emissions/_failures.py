@@ -22,12 +22,12 @@ class HandlerFailure(NamedTuple):
     exception: BaseException
 
     def __repr__(self) -> str:
-        """Name the handler and the type of the exception, never its text (G1)."""
+        """Name the handler and the type of the exception, never its text."""
         return f"<HandlerFailure {handler_name(self.handler)}: {type_name(type(self.exception))}>"
 
 
 def is_failure(error: BaseException) -> bool:
-    """Tell whether a plain handler that raises it has failed; else it goes through (F3)."""
+    """Tell whether a plain handler that raises it has failed; else it goes through."""
     # Looked up, not imported: who never loaded asyncio cannot have raised its error.
     cancelled_error = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", Exception)
     return isinstance(error, (Exception, cancelled_error))
@@ -37,7 +37,7 @@ class Failures:
     """What went wrong in one emission; made when first needed.
 
     `broken_at` is how many handlers of an outermost emission had finished when
-    the chain under the next one turned out to be too deep (F5), or -1.
+    the chain under the next one turned out to be too deep, or -1.
     `told_depth` is whether that, or the same of a branch, stands among the items.
     `nested` counts the awaited handlers below it of events that cause themselves. `detached` are
     those of the items that the emitter does not answer for. `watch` is what observers have

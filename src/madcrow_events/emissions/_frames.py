@@ -126,9 +126,9 @@ class Branch:
         emission: what is handled; None when a detached one has finished, so that
             a chain of events without end does not keep its beginning.
         index: the handler's place among the subscriptions of the plan.
-        detached: whether nobody awaits it; what it emits begins a chain (F5).
+        detached: whether nobody awaits it; what it emits begins a chain.
         broken: whether the chain below it has turned out to be too deep.
-        is_announcing: whether a detached one is part of a `handler_failed` (F1).
+        is_announcing: whether a detached one is part of a `handler_failed`.
         job: what a detached one is to the workers, until its failure is announced.
         task: the handler's, if tasks that handlers before it left behind may have the same branch.
         others: the branch of those tasks, made when they emit.

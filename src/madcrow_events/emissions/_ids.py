@@ -1,4 +1,4 @@
-"""What identifies an emission and its cause, made when somebody asks for it (B5).
+"""What identifies an emission and its cause, made when somebody asks for it.
 
 An id is a UUIDv7 of the moment at which it was first needed. Whoever needs one makes those of
 the causes first, so that ids grow along every chain of causes, and with time.

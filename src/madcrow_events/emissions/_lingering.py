@@ -1,4 +1,4 @@
-"""What the traceback of a failure keeps alive, and lets go once everybody has been told (F1).
+"""What the traceback of a failure keeps alive, and lets go once everybody has been told.
 
 An emission holds its failures, an exception its traceback, and that the frames that it passed
 through, with all that their variables hold: the emission itself, its context, the object whose

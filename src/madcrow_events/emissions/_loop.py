@@ -87,10 +87,10 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
 
     Raises:
         EventLoopError: its async handlers cannot be called here; none has been called.
-        EmissionDepthError: it, or one below it, is nested too deep (F5).
+        EmissionDepthError: it, or one below it, is nested too deep.
         QueueFullError: other handlers find no place to wait in; none has been called.
         DispatcherClosedError: likewise, for nobody would call them.
-        BaseException: what a handler raised that is no `Exception` (F3).
+        BaseException: what a handler raised that is no `Exception`.
     """
     if sender is None:
         sender = signal
@@ -175,7 +175,7 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
     """Give an emission what stands around it; tell whether a `deferred` block holds it back.
 
     Raises:
-        EmissionDepthError: it is nested too deep (F5).
+        EmissionDepthError: it is nested too deep.
     """
     around = surroundings_of(inherited)
     if around is not None and around is inherited and around.is_forsaken():
@@ -195,7 +195,7 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
 
 
 def _fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
-    """Fill in the fields of an `event_scope` that the emitter left out (B5)."""
+    """Fill in the fields of an `event_scope` that the emitter left out."""
     payload = emission._payload
     if type(payload) is dict:
         fill_loose(emission.signal.context_model, payload, fields)
@@ -227,7 +227,7 @@ def _after(segments: Segments, number: int) -> Segments:
 
 
 def _record(emission: Emission[Any], error: BaseException) -> None:
-    """Note what the inline handler at hand raised, or let it through (F1, F3)."""
+    """Note what the inline handler at hand raised, or let it through."""
     if not is_failure(error):
         raise error
     misfit = misfit_behind(emission.event, emission._payload, error)

@@ -1,7 +1,7 @@
 """What is entered around emissions and handlers: an application's observers, and the debug log.
 
 An observer is somebody else's code on every path, so whatever it raises is logged here and
-ends here (B6). The debug log is one more observer, there while the logger is at DEBUG (G1).
+ends here. The debug log is one more observer, there while the logger is at DEBUG.
 """
 
 from __future__ import annotations

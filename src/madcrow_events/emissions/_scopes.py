@@ -1,4 +1,4 @@
-"""What a scope fills in of the contexts that are emitted in it (B5)."""
+"""What a scope fills in of the contexts that are emitted in it."""
 
 from __future__ import annotations
 

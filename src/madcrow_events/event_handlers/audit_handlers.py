@@ -3,7 +3,7 @@
 The lines go to the logger `madcrow_events.audit`, at INFO. A line's message
 names the event only; what the line is about stands in listed fields of the
 record (`extra`), for a structured formatter. A field that is not listed is
-never written, whatever the event carries (G1).
+never written, whatever the event carries.
 """
 
 from __future__ import annotations

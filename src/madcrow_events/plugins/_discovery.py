@@ -1,4 +1,4 @@
-"""What the metadata of installed distributions says of plugins; none is imported (P1)."""
+"""What the metadata of installed distributions says of plugins; none is imported."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOGGER = logging.getLogger("madcrow_events.plugins")
 
 
 class Plugin(NamedTuple):
-    """What the metadata of an installed distribution says of a plugin (P1).
+    """What the metadata of an installed distribution says of a plugin.
 
     Attributes:
         name: the distribution and the entry point, such as `acme-alerts:alerts`.
@@ -150,7 +150,7 @@ def _normal(name: str) -> str:
 
 
 def is_called(plugin: Plugin, name: str, *, by_entry_point: bool = True) -> bool:
-    """Tell whether an entry of a list means a plugin (P5).
+    """Tell whether an entry of a list means a plugin.
 
     Args:
         plugin: the plugin.

@@ -1,4 +1,4 @@
-"""Which plugins fit: what their metadata and source ask for, without importing them (P2)."""
+"""Which plugins fit: what their metadata and source ask for, without importing them."""
 
 from __future__ import annotations
 

@@ -234,7 +234,7 @@ def unload_plugin(
 ) -> bool:
     """Cancel every subscription of a plugin, and forget the events that it alone knows.
 
-    When it has returned, none of the plugin's handlers starts any more (F4); those that
+    When it has returned, none of the plugin's handlers starts any more; those that
     other threads are in are waited for. What waits for its handlers in the background is
     dropped, and a warning tells so: drain the dispatcher first.
 

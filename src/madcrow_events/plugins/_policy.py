@@ -1,4 +1,4 @@
-"""Which plugins are wanted: what the lists allow and deny (P2)."""
+"""Which plugins are wanted: what the lists allow and deny."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _NameList(NamedTuple):
 def why_unwanted(
     plugins: list[Plugin], allow: Iterable[str] | None, deny: Iterable[str] | None
 ) -> tuple[dict[Plugin, str], list[str]]:
-    """Return the plugins that are not to be loaded, each with the reason (P2, P5).
+    """Return the plugins that are not to be loaded, each with the reason.
 
     Returns:
         The reasons, and a warning for each name on a list that means no plugin, logged already.

@@ -1,4 +1,4 @@
-"""What came of each plugin, and what is logged of it (P1, G1)."""
+"""What came of each plugin, and what is logged of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SLOW = 0.5  # seconds
 
 
 class PluginReport(NamedTuple):
-    """What came of one plugin (P1).
+    """What came of one plugin.
 
     Attributes:
         plugin: what its metadata says.
@@ -79,7 +79,7 @@ class PluginReport(NamedTuple):
 
 
 class PluginReports(list[PluginReport]):
-    """The reports of one load or check, for each plugin that is installed, by name (P1).
+    """The reports of one load or check, for each plugin that is installed, by name.
 
     Args:
         reports: as in a list.

@@ -106,7 +106,7 @@ class SignalRegistry(Unique, blinker.Namespace):
 
         Args:
             name: small letters, digits and underscores, dots between namespaces,
-                128 characters at most; a hyphen is an underscore (N1).
+                128 characters at most; a hyphen is an underscore.
             doc: what the event means.
             context: the model of its typed contexts; without one, any
                 `BaseEventContext` will do.
@@ -173,7 +173,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: no such event is declared, and the registry is strict; or the
-                signal is of another registry (N9).
+                signal is of another registry.
         """
         if isinstance(name, EventSignal):
             if name._registry is None or name._registry is self:
@@ -398,7 +398,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Return under which key a name, in any spelling, or a signal stands.
 
         Raises:
-            UnknownEventError: the signal is of another registry (N9).
+            UnknownEventError: the signal is of another registry.
         """
         if isinstance(name, EventSignal):
             return self.resolve(name).name

@@ -1,4 +1,4 @@
-"""The object for one event, as blinker knows it (N5): code written for blinker works with it."""
+"""The object for one event, as blinker knows it: code written for blinker works with it."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         self._disconnected: blinker.Signal | None = None
 
     def __str__(self) -> str:
-        """Return the name, by which a handler can tell its events apart (E1)."""
+        """Return the name, by which a handler can tell its events apart."""
         return self.name
 
     # Subscribing
@@ -524,7 +524,7 @@ def translated(options: SubscriptionOptions) -> SubscriptionOptions:
 
 
 def check_model(event: str, model: Any) -> None:
-    """Refuse a class that cannot be the context of an event (C1).
+    """Refuse a class that cannot be the context of an event.
 
     Raises:
         ContextModelError: it is no `BaseEventContext`, or has a reserved field.

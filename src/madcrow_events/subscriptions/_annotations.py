@@ -1,4 +1,4 @@
-"""What the annotations of a handler mean, names in quotes included, at any depth (H9)."""
+"""What the annotations of a handler mean, names in quotes included, at any depth."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
 
 
 RECEIVER = Shape(BY_KEYWORDS, invoke_with_keywords)
-"""The shape of every receiver that `connect` takes, whatever its signature (N5)."""
+"""The shape of every receiver that `connect` takes, whatever its signature."""
 
 
 ASYNC_RECEIVER = Shape(BY_KEYWORDS, invoke_with_keywords, is_async=True)

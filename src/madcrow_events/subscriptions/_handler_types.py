@@ -1,4 +1,4 @@
-"""The forms of handlers that a type checker knows (H4).
+"""The forms of handlers that a type checker knows.
 
 Annotations that a reader may want to evaluate need their names at run time,
 so nothing is imported for type checkers only.
@@ -46,7 +46,7 @@ Handler: TypeAlias = (
     | Callable[[Emission[ContextT]], Any]
     | Callable[[], Any]
 )
-"""What `signal.subscribe` takes; handlers that take fields by name are registered by name (H4)."""
+"""What `signal.subscribe` takes; handlers that take fields by name are registered by name."""
 
 BatchHandler: TypeAlias = (
     Callable[[list[ContextT]], Any] | Callable[[list[Emission[ContextT]]], Any]
@@ -73,7 +73,7 @@ class _TakesEmission(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyri
 
 
 class HandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # mypy takes it for invariant
-    """A decorator that subscribes a handler and returns it unchanged (H2)."""
+    """A decorator that subscribes a handler and returns it unchanged."""
 
     @overload
     def __call__(self, handler: KeywordHandlerT, /) -> KeywordHandlerT: ...
@@ -104,7 +104,7 @@ class _TakesEmissions(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: igno
 
 
 class BatchHandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # as above
-    """A decorator that subscribes a handler for batches and returns it unchanged (H2)."""
+    """A decorator that subscribes a handler for batches and returns it unchanged."""
 
     @overload
     def __call__(

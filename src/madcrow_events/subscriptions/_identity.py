@@ -1,4 +1,4 @@
-"""What handlers and senders are told apart by: keys that run no code of theirs (L2)."""
+"""What handlers and senders are told apart by: keys that run no code of theirs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Binding(NamedTuple):
 
     @property
     def is_of_instance(self) -> bool:
-        """Whether it goes away with its object; a class goes away with nothing (L1)."""
+        """Whether it goes away with its object; a class goes away with nothing."""
         return self.is_bound and not isinstance(self.owner, type)
 
 
@@ -169,7 +169,7 @@ def _own_key(thing: Any) -> Hashable:
 
 
 def sender_key(sender: object) -> Hashable:
-    """Return what a sender is matched by: its type and value if plain, else its identity (L2)."""
+    """Return what a sender is matched by: its type and value if plain, else its identity."""
     kind = type(sender)
     try:
         if kind in _PLAIN_TYPES:

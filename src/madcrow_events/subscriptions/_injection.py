@@ -1,4 +1,4 @@
-"""Parameters that somebody else fills in: those of dependency injection (H10).
+"""Parameters that somebody else fills in: those of dependency injection.
 
 The packages are known by name, and none is imported: whoever uses one has done so.
 """

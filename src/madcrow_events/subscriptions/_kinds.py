@@ -1,4 +1,4 @@
-"""What kind of callable a handler is, read from the callable itself (H9).
+"""What kind of callable a handler is, read from the callable itself.
 
 Decorators decide for themselves what a call does, so what they wrap is not judged in
 their place; those that only pass a call on are looked through. Mocks and proxies claim

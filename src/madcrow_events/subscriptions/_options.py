@@ -1,4 +1,4 @@
-"""The options of every way to subscribe (H5)."""
+"""The options of every way to subscribe."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SingleOptions(TypedDict, total=False):
 
 
 class SubscriptionOptions(SingleOptions, total=False):
-    """The options of every way to subscribe (H5).
+    """The options of every way to subscribe.
 
     Attributes:
         sender: only emissions of this sender; `ANY` unless given.
@@ -55,13 +55,13 @@ class SubscriptionOptions(SingleOptions, total=False):
         once: whether to cancel the subscription as it is first called.
         when: a predicate over the context, as a read-only mapping of its keywords.
         weak: whether to hold the handler weakly; None, the default, does so for
-            bound methods only (L1).
-        timeout: for an async handler, after how many seconds it is cancelled (A5).
-        background: whether it runs later, out of the emitter's way (B1).
+            bound methods only.
+        timeout: for an async handler, after how many seconds it is cancelled.
+        background: whether it runs later, out of the emitter's way.
         id: a name of its own within its event or pattern, such as `welcome-mail`, by which logs
-            and metrics know the handler; None, the default, leaves that to the function's (H7).
+            and metrics know the handler; None, the default, leaves that to the function's.
         batch: limits of the batches that it takes, in the background; None, the default, calls
-            it for each emission (B3).
+            it for each emission.
     """
 
     batch: Batch | None

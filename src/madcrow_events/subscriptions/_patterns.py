@@ -1,4 +1,4 @@
-"""Subscriptions to patterns of names: a part for each event that matches, and the table (N4)."""
+"""Subscriptions to patterns of names: a part for each event that matches, and the table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PatternTable:
     def add(
         self, pattern: PatternSubscription, replaced: Collection[Subscription] = ()
     ) -> PatternSubscription:
-        """Enter a pattern, or return the equal one that is here already (H6).
+        """Enter a pattern, or return the equal one that is here already.
 
         Args:
             pattern: the new one.
@@ -94,7 +94,7 @@ class PatternTable:
 
 
 class PatternSubscription(Subscription):
-    """One handler's subscription to every event whose name matches a pattern (N4).
+    """One handler's subscription to every event whose name matches a pattern.
 
     `event` is the pattern; `*` stands for any characters, dots included.
     Cancelling it ends the subscription to each of the events.

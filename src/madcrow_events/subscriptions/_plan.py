@@ -1,4 +1,4 @@
-"""The calls of one emission, in order and prepared (N6)."""
+"""The calls of one emission, in order and prepared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which subscriptions a handler takes the place of, when its module runs again (H7)."""
+"""Which subscriptions a handler takes the place of, when its module runs again."""
 
 from __future__ import annotations
 

@@ -96,14 +96,14 @@ def read_shape(
         replaced: classes in whose place the model came; a handler may still name them.
 
     Raises:
-        HandlerSignatureError: it cannot be called with what the event carries (H1).
+        HandlerSignatureError: it cannot be called with what the event carries.
     """
     reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
     return _awaited(handler, reader.read_for_batches() if batch else reader.read())
 
 
 def shape_of_receiver(receiver: Any) -> Shape:
-    """Return how `receiver` is called if it is connected, whatever its signature (N5)."""
+    """Return how `receiver` is called if it is connected, whatever its signature."""
     return _awaited(receiver, ASYNC_RECEIVER) if is_async(receiver) else RECEIVER
 
 

@@ -92,7 +92,7 @@ class SubscriptionHolder(Protocol):
 
 
 class Subscription(Unique):
-    """One handler's connection to one signal (H3).
+    """One handler's connection to one signal.
 
     Cancel it, or use it in a `with` block, which cancels it at the end.
 
@@ -359,7 +359,7 @@ class Subscription(Unique):
         return Called(handler, value) if self._handler_is_weak and value is not NO_RESULT else value
 
     def _same_options(self, other: Subscription) -> bool:
-        """Tell whether another subscription of the same handler has these options (H6)."""
+        """Tell whether another subscription of the same handler has these options."""
         return (
             self.priority == other.priority
             and self.once == other.once

@@ -1,10 +1,10 @@
-"""The subscriptions of one signal, by sender and handler (N6).
+"""The subscriptions of one signal, by sender and handler.
 
 Changing the table drops its plans; the next emission builds the one it needs,
 under the lock, and later ones read it without. `cancel` and weak-reference callbacks may
 run anywhere, in the middle of a garbage collection too, so they leave a note
 and never wait. What a table drops, it drops after it let go of the lock, for a
-finalizer is user code (F6).
+finalizer is user code.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class SubscriptionTable:
     def add(
         self, subscription: Subscription, replaced: Collection[Subscription] = ()
     ) -> Subscription:
-        """Enter a subscription, or return the equal one that is here already (H6).
+        """Enter a subscription, or return the equal one that is here already.
 
         Args:
             subscription: the new one.
@@ -387,7 +387,7 @@ def forget_id(ids: dict[IdT, Subscription], key: IdT, subscription: Subscription
 
 
 def check_same_handler(present: Subscription, requested: Subscription) -> None:
-    """Refuse to give the id of one handler to another (H7).
+    """Refuse to give the id of one handler to another.
 
     Raises:
         SubscriptionConflictError: the handlers or senders differ.
@@ -406,7 +406,7 @@ def check_same_handler(present: Subscription, requested: Subscription) -> None:
 
 
 def check_same_options(present: Subscription, requested: Subscription) -> None:
-    """Refuse to subscribe a handler a second time with other options (H6).
+    """Refuse to subscribe a handler a second time with other options.
 
     Raises:
         SubscriptionConflictError: the options differ.
