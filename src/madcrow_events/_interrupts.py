@@ -17,7 +17,7 @@ _VARARGS = 0x04  # as in `inspect`, which takes long to import
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Tell whether the handler of a signal has raised an exception, such as a time limit.
+    """Whether the handler of a signal has raised an exception, such as a time limit.
 
     For where anything may go wrong, and is made the best of: an interrupt goes through.
     """
@@ -56,7 +56,7 @@ def interrupt_behind(error: BaseException, handled: BaseException | None) -> Bas
 
 
 def is_exit(error: BaseException) -> bool:
-    """Tell whether a handler of a signal has raised an exit, such as that of Ctrl-C.
+    """Whether a handler of a signal has raised an exit, such as that of Ctrl-C.
 
     Where it came up in a handler that nobody waits for, it is recorded as the failure of that,
     and is for the program, too. asyncio lets only `KeyboardInterrupt` and `SystemExit` out of
@@ -86,7 +86,7 @@ def _code_of(handler: Any) -> object:
 
 
 def _is_given(frame: FrameType, interrupted: FrameType) -> bool:
-    """Tell whether a function was called with its caller's frame, as handlers of signals are.
+    """Whether a function was called with its caller's frame, as handlers of signals are.
 
     For one that is no handler any more, since it lets itself be called only once.
     """

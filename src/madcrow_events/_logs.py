@@ -76,7 +76,7 @@ def _may_write(level: int) -> bool:
 
 
 def is_debugging() -> bool:
-    """Tell whether lines at DEBUG are written."""
+    """Whether lines at DEBUG are written."""
     return LOGGER.isEnabledFor(logging.DEBUG) and _may_write(logging.DEBUG)
 
 

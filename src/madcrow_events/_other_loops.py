@@ -125,7 +125,7 @@ def greenlets() -> str:
 
 
 def is_of_another_greenlet(loop: Any) -> bool:
-    """Tell whether an event loop that runs in this thread does so in another greenlet than this."""
+    """Whether an event loop that runs in this thread does so in another greenlet than this."""
     if "gevent.monkey" not in sys.modules:
         return False
     return getattr(loop, "_thread_id", None) not in (None, threading.get_ident())
@@ -149,7 +149,7 @@ class NativeThread(threading.Thread):
             self._has_ended = True
 
     def is_alive(self) -> bool:
-        """Tell whether it has begun, and not ended."""
+        """Whether it has begun, and not ended."""
         return self._has_begun and not self._has_ended
 
     def join(self, timeout: float | None = None) -> None:

@@ -147,7 +147,7 @@ def _problems(
 
 
 def _is_of(value: object, annotation: Any) -> bool:
-    """Tell whether a value is of a plain class that an annotation allows."""
+    """Whether a value is of a plain class that an annotation allows."""
     is_union = get_origin(annotation) in (Union, UnionType)
     allowed = get_args(annotation) if is_union else (annotation,)
     return any(type(value) is (get_origin(it) or it) for it in allowed)

@@ -188,8 +188,8 @@ class EventDispatcher(Unique):
 
         Args:
             on_error: as for the class; None keeps what this one has.
-            validate: likewise.
-            log_tracebacks: likewise.
+            validate: as for the class; None keeps what this one has.
+            log_tracebacks: as for the class; None keeps what this one has.
 
         Raises:
             InvalidOptionError: `on_error` is neither.
@@ -230,7 +230,7 @@ class EventDispatcher(Unique):
             EmissionDepthError: handlers emit events without end.
             QueueFullError: handlers that would run later find no place in the queue;
                 no handler has run.
-            DispatcherClosedError: likewise, after `close`.
+            DispatcherClosedError: the same, after `close`; no handler has run.
             WouldDeadlockError: the places in the queue are held in an event loop that
                 does not run.
             Exception: a handler failed and `on_error` is `"raise"`.

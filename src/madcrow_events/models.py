@@ -188,8 +188,8 @@ class BaseEventContext(BaseModel):
         """Build the model's validator, as pydantic does at its first use, in one thread at a time.
 
         Args:
-            force: see `pydantic.BaseModel.model_rebuild`, as for the others.
-            raise_errors: likewise.
+            force: as for `pydantic.BaseModel.model_rebuild`.
+            raise_errors: as for `pydantic.BaseModel.model_rebuild`.
         """
         rebuild, built = super().model_rebuild, []
 
@@ -276,7 +276,7 @@ def spelled_for(model: type[BaseEventContext], fields: Mapping[str, Any]) -> dic
 
 
 def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
-    """Tell whether a field takes any text, and nothing of the model checks or changes that."""
+    """Whether a field takes any text, and nothing of the model checks or changes that."""
     field, decorators = model.model_fields[name], model.__pydantic_decorators__
     checked = {
         it
@@ -295,7 +295,7 @@ def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
 def _is_given_by_alias(
     model: type[BaseEventContext], name: str, keywords: Mapping[str, Any]
 ) -> bool:
-    """Tell whether keywords have something where validation looks for a field but by its name."""
+    """Whether keywords have something where validation looks for a field but by its name."""
     paths = alias_paths(model, name)
     return any(value_at(keywords, path) is not NOTHING for path in paths if path != (name,))
 
@@ -345,7 +345,7 @@ def prepare(model: type[BaseEventContext]) -> None:
 
 
 def is_parametrised_as(class_: type, models: tuple[type, ...]) -> bool:
-    """Tell whether a class has or derives from the parameters that one of the models has.
+    """Whether a class has or derives from the parameters that one of the models has.
 
     Of a generic model pydantic keeps `Changed[int]` for each thread, or lets two threads make it
     at once; so there may be several such classes, which mean the same.

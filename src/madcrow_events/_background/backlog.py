@@ -148,16 +148,16 @@ class Backlog:
         return False
 
     def is_done(self) -> bool:
-        """Tell whether nothing is pending; what can never end any more has failed."""
+        """Whether nothing is pending; what can never end any more has failed."""
         return not self.jobs or bool(self._report_lost() and not self.jobs)
 
     def is_hopeless(self) -> bool:
-        """Tell whether nothing that is pending can still come to an end."""
+        """Whether nothing that is pending can still come to an end."""
         self._report_lost()
         return len(self.jobs) <= len(self.held) and all(map(self.is_stopped, self._loops()))
 
     def is_stopped(self, loop: AbstractEventLoop | None) -> bool:
-        """Tell whether an event loop is one of the application's, and does not run."""
+        """Whether an event loop is one of the application's, and does not run."""
         if loop is None or loop in self.loop:
             return False
         return not (loop.is_running() or loop.is_closed())
@@ -205,7 +205,7 @@ class Backlog:
                 self.gatherings.pop(key, None)
 
     def is_hurrying(self) -> bool:
-        """Tell whether no batch waits for more: somebody waits for all, or the queue is full."""
+        """Whether no batch waits for more: somebody waits for all, or the queue is full."""
         return bool(self.hurried) or not self.places
 
     def look_at_batches(self) -> None:

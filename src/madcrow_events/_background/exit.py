@@ -26,7 +26,7 @@ _over: list[bool] = []
 
 
 def is_over() -> bool:
-    """Tell whether the exit has waited, so that nobody else will do what is left to do now."""
+    """Whether the exit has waited, so that nobody else will do what is left to do now."""
     return bool(_over)
 
 

@@ -169,7 +169,7 @@ class Job:
             self.lose("no thread can be started for it")
 
     def is_stuck(self) -> bool:
-        """Tell whether it waits in an event loop of the application's that does not run."""
+        """Whether it waits in an event loop of the application's that does not run."""
         return self.backlog.is_stopped(self.loop)
 
     def lose_with_loop(self) -> None:

@@ -390,7 +390,7 @@ class _Unfinished:
             self.wake()
 
     def emitter_is_cancelled(self) -> bool:
-        """Tell whether a cancellation is the emitter's, and not a handler's own."""
+        """Whether a cancellation is the emitter's, and not a handler's own."""
         if self.values.exit is not None:
             return True
         # The end of a loop cancels all tasks, the handlers' perhaps before the emitter's.

@@ -102,7 +102,7 @@ def place(emission: Emission[Any], inherited: Frame) -> None:
 
 
 def is_announcing(emission: Emission[Any]) -> bool:
-    """Tell whether an emission is a `handler_failed`, or was caused by one, however far up."""
+    """Whether an emission is a `handler_failed`, or was caused by one, however far up."""
     frame: Emission[Any] | Branch | None = emission
     while frame is not None:
         if isinstance(frame, Branch):

@@ -27,7 +27,7 @@ class HandlerFailure(NamedTuple):
 
 
 def is_failure(error: BaseException) -> bool:
-    """Tell whether a plain handler that raises it has failed; else it goes through."""
+    """Whether a plain handler that raises it has failed; else it goes through."""
     # Looked up, not imported: who never loaded asyncio cannot have raised its error.
     cancelled_error = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", Exception)
     return isinstance(error, (Exception, cancelled_error))

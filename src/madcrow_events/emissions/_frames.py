@@ -153,7 +153,7 @@ class Branch:
         self.unfinished: Any = None
 
     def is_anothers(self) -> bool:
-        """Tell whether the caller is a task that a handler before this one has left behind."""
+        """Whether the caller is a task that a handler before this one has left behind."""
         if self.task is None:
             return False
         import asyncio  # noqa: PLC0415  # there is a task, so it is loaded

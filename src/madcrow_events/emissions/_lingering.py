@@ -92,13 +92,13 @@ def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:
 
 
 def is_inside(frame: FrameType) -> bool:
-    """Tell whether a frame is of this package, or of asyncio, and of no handler."""
+    """Whether a frame is of this package, or of asyncio, and of no handler."""
     name = frame.f_globals.get("__name__")
     return isinstance(name, str) and name.startswith(_INSIDE) and not name.startswith(_CALLED)
 
 
 def _lead_to(parts: list[Any], kind: type) -> bool:
-    """Tell whether objects are, or hold, an emission, as far as that can be seen in short time."""
+    """Whether objects are, or hold, an emission, as far as that can be seen in short time."""
     seen: set[int] = set()
     for _ in range(_DEPTH):
         held: list[Any] = []
@@ -120,5 +120,5 @@ def _lead_to(parts: list[Any], kind: type) -> bool:
 
 
 def _is_large(its_class: type) -> bool:
-    """Tell whether objects of a class lead to half of the program, and to no emission."""
+    """Whether objects of a class lead to half of the program, and to no emission."""
     return issubclass(its_class, _LARGE) or module_of(its_class).startswith(_WHOLE)

@@ -89,7 +89,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         EventLoopError: its async handlers cannot be called here; none has been called.
         EmissionDepthError: it, or one below it, is nested too deep.
         QueueFullError: other handlers find no place to wait in; none has been called.
-        DispatcherClosedError: likewise, for nobody would call them.
+        DispatcherClosedError: nobody would call them any more; none has been called.
         BaseException: what a handler raised that is no `Exception`.
     """
     if sender is None:

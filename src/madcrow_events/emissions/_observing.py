@@ -44,7 +44,7 @@ One look-up instead of a call; where a Python has no such memory, the logger is 
 
 
 def is_watched(dispatcher: EventDispatcher) -> bool:
-    """Tell whether anybody is to be told of emissions and calls."""
+    """Whether anybody is to be told of emissions and calls."""
     return bool(dispatcher._observers or (KNOWN_LEVELS.get(logging.DEBUG, True) and is_debugging()))
 
 

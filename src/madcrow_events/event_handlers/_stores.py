@@ -80,7 +80,7 @@ class SystemStatus(NamedTuple):
 
     Attributes:
         version: as its start-up event told it.
-        process_id: likewise.
+        process_id: as its start-up event told it.
         started_at: when it started, in seconds since 1970; None before it did.
         uptime: how long it has been running, in seconds.
         events_emitted: how many events were emitted since monitoring began,

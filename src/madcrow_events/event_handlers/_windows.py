@@ -101,7 +101,7 @@ class _Window:
         self.latest = array("d", [latest[known] for known in kept])
 
     def raises(self, kind: str, at: float, seconds: float) -> bool:
-        """Tell whether an alert is due, which it is once a window; and note it."""
+        """Whether an alert is due, which is noted: there is one in a window."""
         last: float | None = getattr(self, kind)
         if last is not None and at - last <= seconds:
             return False

@@ -225,7 +225,7 @@ def add_alert_function(function: AlertFunction) -> AlertFunction:
         The function.
 
     Raises:
-        HandlerSignatureError: it cannot be called so, or is async.
+        HandlerSignatureError: it does not take one argument, or is async.
     """
     try:
         inspect.signature(function).bind(None)

@@ -57,7 +57,7 @@ def check_plugins(
 
     Args:
         allow: see `load_plugins`.
-        deny: likewise.
+        deny: see `load_plugins`.
         timeout: how long a plugin may take, in seconds.
 
     Returns:

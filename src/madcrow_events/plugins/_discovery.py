@@ -98,7 +98,7 @@ def search_path() -> list[Any]:
 
 
 def is_installed(name: str) -> bool:
-    """Tell whether there is a distribution of a name."""
+    """Whether there is a distribution of a name."""
     return any(True for _ in _of_name(name))
 
 
@@ -150,7 +150,7 @@ def _normal(name: str) -> str:
 
 
 def is_called(plugin: Plugin, name: str, *, by_entry_point: bool = True) -> bool:
-    """Tell whether an entry of a list means a plugin.
+    """Whether an entry of a list means a plugin.
 
     Args:
         plugin: the plugin.

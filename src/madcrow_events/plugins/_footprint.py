@@ -124,7 +124,7 @@ class Footprint:
 
 
 def _is_shared(package: str) -> bool:
-    """Tell whether an imported package is a namespace, in which each distribution has its own."""
+    """Whether an imported package is a namespace, in which each distribution has its own."""
     module: Any = sys.modules.get(package)
     if not hasattr(module, "__path__"):
         return False
@@ -142,7 +142,7 @@ def _module_of(signal: EventSignal[Any]) -> Any:
 
 
 def is_of(own: str, thing: object) -> bool:
-    """Tell whether a handler or a model comes from a module, or from one below it."""
+    """Whether a handler or a model comes from a module, or from one below it."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     try:

@@ -76,7 +76,7 @@ def load_plugins(
     Args:
         allow: names of distributions, such as `acme-alerts`, or of plugins, such as
             `acme-alerts:alerts`: only these are loaded.
-        deny: likewise, or names of entry points, such as `alerts`: these are not.
+        deny: names of distributions, plugins, or entry points such as `alerts`: these are not.
         signals: the registry in which they are registered.
 
     Returns:
@@ -201,7 +201,7 @@ def _imported(plugin: Plugin) -> HandlerGroup:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{plugin._module}.".startswith(f"{error.name}."):
             raise
-        message = f"{where} names a module that there is not: {fix}"
+        message = f"{where} names a module that does not exist: {fix}"
         raise PluginError(message, plugin=plugin.name) from error
     finally:
         IMPORTING.set(outer)

@@ -96,7 +96,7 @@ def _why_unknown(names: _NameList, name: str, plugins: list[Plugin]) -> str:
     if meant:
         fault = f"an entry point without its distribution: write {' or '.join(meant)}"
     else:
-        fault = "and no installed plugin is called so"
+        fault = "and no installed plugin has this name"
         near = get_close_matches(name, [plugin.name for plugin in plugins], 1, cutoff=0.4)
         fault += f": did you mean {printable(near[0])}?" if near else ""
     return f"{names.source} names {printable(name)}, {fault}"

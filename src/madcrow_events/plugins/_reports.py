@@ -124,7 +124,7 @@ def _place(error: BaseException) -> str:
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Tell whether this package raised an error, whose text then quotes nothing."""
+    """Whether this package raised an error, whose text then quotes nothing."""
     places = _places(error)
     return isinstance(error, MadcrowEventsError) and places[-1][0].startswith(_HERE)
 

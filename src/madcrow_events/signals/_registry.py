@@ -405,7 +405,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         return name.replace("-", "_") if isinstance(name, str) else name
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether an event of this name, or this very signal, is declared."""
+        """Whether an event of this name, or this very signal, is declared."""
         if isinstance(name, EventSignal):
             return self._find(name.name) is name
         return isinstance(name, str) and super().__contains__(self._key(name))

@@ -465,7 +465,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         return {entry._order: entry.handler for entry in self._table.live()}
 
     def has_receivers_for(self, sender: Any) -> bool:
-        """Tell whether an emission of `sender` would reach anybody.
+        """Whether an emission of `sender` would reach anybody.
 
         Args:
             sender: any object, or `ANY` to ask for handlers of every sender.

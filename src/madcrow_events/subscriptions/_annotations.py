@@ -142,16 +142,16 @@ def _text(annotation: Any) -> str:
 
 
 def is_unknown(annotation: Any) -> bool:
-    """Tell whether an annotation is a name that nobody knows."""
+    """Whether an annotation is a name that nobody knows."""
     return isinstance(annotation, str | ForwardRef)
 
 
 def is_list(annotation: Any) -> bool:
-    """Tell whether an annotation is `list[...]`, or `Sequence[...]` and the like."""
+    """Whether an annotation is `list[...]`, or `Sequence[...]` and the like."""
     origin = typing.get_origin(annotation)
     return isinstance(origin, type) and issubclass(list, origin)
 
 
 def is_model(annotation: Any) -> bool:
-    """Tell whether an annotation is a context model."""
+    """Whether an annotation is a context model."""
     return isinstance(annotation, type) and issubclass(annotation, BaseEventContext)

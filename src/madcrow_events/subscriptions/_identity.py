@@ -74,7 +74,7 @@ def binding_of(handler: Any) -> Binding | None:
 
 
 def _is_of_wrapt(kind: type) -> bool:
-    """Tell whether objects of a class are decorated methods; packages have wrapt in them, too."""
+    """Whether objects of a class are decorated methods; packages have wrapt in them, too."""
     return any(type_name(base) == "BoundFunctionWrapper" for base in kind.__mro__)
 
 

@@ -26,7 +26,7 @@ _MARKERS = {
 
 
 def is_injection_used() -> bool:
-    """Tell whether the program has imported a package that injects."""
+    """Whether the program has imported a package that injects."""
     return any(package in sys.modules for package in _MARKERS)
 
 
@@ -41,7 +41,7 @@ def injecting_package(marks: Iterable[Any]) -> tuple[str, Any] | None:
 
 
 def is_left_to_wrapper(handler: Any, package: str, marker: Any) -> bool:
-    """Tell whether a handler is wrapped by what resolves this marker.
+    """Whether a handler is wrapped by what resolves this marker.
 
     That is the marker's own package, one that extends it, such as `fastapi_injectable`, or the
     package of a marker inside of it, as in `Depends(Provide[...])`.

@@ -42,7 +42,7 @@ _SLOTS = (types.WrapperDescriptorType, types.MethodWrapperType)
 
 
 def is_async(handler: object) -> bool:
-    """Tell whether calling `handler` gives a coroutine, also for objects with async `__call__`."""
+    """Whether calling `handler` gives a coroutine, also for objects with async `__call__`."""
     flags = _plain_flags(handler)
     if flags is not None:
         return bool(flags & inspect.CO_COROUTINE)
@@ -55,14 +55,14 @@ def is_async(handler: object) -> bool:
 
 
 def is_perhaps_awaited(handler: object) -> bool:
-    """Tell whether a decorator of wrapt decides in each call if an async handler is awaited."""
+    """Whether a decorator of wrapt decides in each call if an async handler is awaited."""
     if _plain_flags(handler) is not None:
         return False
     return any(map(_wrapper_of, _layers(handler, _wrapped_if_passed_on)))
 
 
 def is_generator(handler: object) -> bool:
-    """Tell whether calling `handler` only makes a generator, so that nothing of it runs."""
+    """Whether calling `handler` only makes a generator, so that nothing of it runs."""
     lazy = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
     flags = _plain_flags(handler)
     if flags is not None:
@@ -72,12 +72,12 @@ def is_generator(handler: object) -> bool:
 
 
 def is_bare_classmethod(handler: Any) -> bool:
-    """Tell whether `handler` is a class method as it stands in a class body, under wrapt or not."""
+    """Whether `handler` is a class method as it stands in a class body, under wrapt or not."""
     return issubclass(handler.__class__, classmethod) and not is_mock(handler)
 
 
 def is_mock(handler: object) -> bool:
-    """Tell whether `handler` is a mock of `unittest`, or of its backport."""
+    """Whether `handler` is a mock of `unittest`, or of its backport."""
     return any(module_of(base) in _MOCKS for base in type(handler).__mro__)
 
 

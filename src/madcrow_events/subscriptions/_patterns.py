@@ -119,7 +119,7 @@ class PatternSubscription(Subscription):
         self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
 
     def _handles(self, handler: object) -> bool:
-        """Tell whether this is the handler's."""
+        """Whether this is the handler's."""
         return self._handler_key == identity_key(handler)
 
     def _extend_to(self, table: SubscriptionTable, event: str) -> None:

@@ -464,7 +464,7 @@ def _with_bound_arguments(handler: Any) -> Any:
 
 
 def _is_method(named: partial[Any]) -> bool:
-    """Tell whether a decorator that is a class has passed the object of a method to itself."""
+    """Whether a decorator that is a class has passed the object of a method to itself."""
     call: Any = named.func
     return (
         type(call) is types.MethodType
@@ -487,7 +487,7 @@ def _called(handler: Any) -> Any:
 
 
 def _may_be_list(annotation: Any) -> bool:
-    """Tell whether an annotation allows a list, or says nothing that can be read."""
+    """Whether an annotation allows a list, or says nothing that can be read."""
     kind = typing.get_origin(annotation) or annotation
     if kind in (Any, inspect.Parameter.empty) or not isinstance(kind, type):
         return True

@@ -339,7 +339,7 @@ class Subscription(Unique):
         return handler if self._shape.ask(self.when, context) else None
 
     def _is_claimed(self) -> bool:
-        """Tell whether it may be called, which takes the one call that a `once` has."""
+        """Whether it may be called, which takes the one call that a `once` has."""
         return self._ticket is None or (self._owner or self)._claim()
 
     def _claim(self) -> bool:
@@ -359,7 +359,7 @@ class Subscription(Unique):
         return Called(handler, value) if self._handler_is_weak and value is not NO_RESULT else value
 
     def _same_options(self, other: Subscription) -> bool:
-        """Tell whether another subscription of the same handler has these options."""
+        """Whether another subscription of the same handler has these options."""
         return (
             self.priority == other.priority
             and self.once == other.once

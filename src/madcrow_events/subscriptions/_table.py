@@ -89,7 +89,7 @@ class Recording(Protocol):
     is_open: bool
 
     def _is_faked(self, event: str, /) -> bool:
-        """Tell whether the handlers of an event are not called in it."""
+        """Whether the handlers of an event are not called in it."""
         ...
 
     def close(self) -> None:
@@ -275,7 +275,7 @@ class SubscriptionTable:
         return present if present is not None and present.active else None
 
     def has_any_for(self, sender: Any) -> bool:
-        """Tell whether an emission of `sender` would reach anybody; `ANY` asks for all senders."""
+        """Whether an emission of `sender` would reach anybody; `ANY` asks for all senders."""
         keys = (ANY,) if sender is ANY else (ANY, sender_key(sender))
         return any(
             entry.active and entry.origin is not RECORDER

@@ -259,7 +259,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             event: the event's name, or its signal.
             timeout: how long to wait, in seconds; None for as long as it takes.
             where: as for `assert_emitted`.
-            **fields: likewise.
+            **fields: as for `assert_emitted`.
 
         Returns:
             The last of the emissions that match.
@@ -283,7 +283,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         where: Where | None = None,
         **fields: Any,
     ) -> Emission[Any]:
-        """Wait likewise in a task, so that other tasks of its event loop can emit it."""
+        """Do the same as `wait_for` in a task; other tasks of its event loop can emit the event."""
         check_seconds("timeout", timeout)
         await self._arrived.wait_async(lambda: self._matching(event, where, fields), timeout)
         return self._awaited(event, timeout, where, fields)

@@ -98,7 +98,7 @@ def test_a_plugin_has_three_names(
     install("Acme_X", GOOD, entry_point=spelling)
     (report,) = load_plugins(deny=[name], signals=signals)
     assert report.ok != is_called_so
-    assert ("no installed plugin is called so" in caplog.text) != is_called_so
+    assert ("no installed plugin has this name" in caplog.text) != is_called_so
     if name == "acme-x:mailalerts":
         assert "the argument deny names acme-x:mailalerts" in caplog.text
         assert f"did you mean acme-x:{spelling}?" in caplog.text
@@ -169,12 +169,15 @@ def test_a_distribution_counts_where_it_comes_first(
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
-        ("acme_greter:group", "names a module that there is not: correct it in its pyproject.toml"),
-        ("ours.sub:group", "names a module that there is not"),
+        (
+            "acme_greter:group",
+            "names a module that does not exist: correct it in its pyproject.toml",
+        ),
+        ("ours.sub:group", "names a module that does not exist"),
         ("ours:grup", "names an object that the module has not"),
         ("ours:group.name.x", "names an object that the module has not"),
         ("ours", "is not of the form module:object"),
-        ("!!! :::", "names a module that there is not"),
+        ("!!! :::", "names a module that does not exist"),
     ],
 )
 def test_a_mistaken_entry_point_is_named(

@@ -167,7 +167,7 @@ def test_each_load_warns_of_a_denied_name_that_nothing_installed_has(
 ) -> None:
     """A switch may be set before the plugin comes; then it holds."""
     monkeypatch.setenv("MADCROW_EVENTS_PLUGINS_DENY", "acme.alerts")
-    warning = "MADCROW_EVENTS_PLUGINS_DENY names acme.alerts, and no installed plugin is called so"
+    warning = "MADCROW_EVENTS_PLUGINS_DENY names acme.alerts, and no installed plugin has this name"
     for load in (lambda: load_plugins(signals=signals), check_plugins):
         for _ in range(2):
             caplog.clear()
