@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-__all__ = ["LOOK_EVERY", "Listeners", "check_seconds"]
+__all__ = ["LOOK_EVERY", "Waiters", "check_seconds"]
 
 LOOK_EVERY = 0.1
 """Seconds between looks at what may end without telling, such as an event loop that is closed."""
@@ -49,7 +49,7 @@ def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> 
     )
 
 
-class Listeners:
+class Waiters:
     """Those who wait until something is so; whoever makes it so calls `tell`.
 
     Args:

@@ -23,7 +23,7 @@ from madcrow_events._executions import definition_of
 from madcrow_events._forks import _renew_all as renew_after_fork
 from madcrow_events._other_loops import STRANGERS, NativeThread, other_library
 from madcrow_events._text import handler_name, printable, type_name
-from madcrow_events._waiters import Listeners
+from madcrow_events._waiters import Waiters
 from madcrow_events.deferrals import _Held as Held
 from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
@@ -53,8 +53,8 @@ __all__ = [
     "Gathering",
     "Held",
     "Job",
-    "Listeners",
     "NativeThread",
+    "Waiters",
     "awaiting",
     "backlog_of",
     "building",

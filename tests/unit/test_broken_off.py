@@ -42,8 +42,8 @@ from support.inside import (
     Before,
     Held,
     Job,
-    Listeners,
     Turn,
+    Waiters,
     awaiting,
     backlog_of,
     call_all,
@@ -223,13 +223,13 @@ def test_who_waits_in_a_thread_is_not_held_up_by_who_was_interrupted_as_it_told(
     """The lock in an event of Python's own would stay held; the one here is a plain one."""
 
     def profile(frame: Any, event: str, _argument: object) -> None:
-        if event == "c_return" and frame.f_code is Listeners.tell.__code__:
+        if event == "c_return" and frame.f_code is Waiters.tell.__code__:
             places.append(frame.f_lineno)
             if len(places) == place:
                 ring()
 
     places: list[int] = []
-    listeners = Listeners()
+    listeners = Waiters()
     waiting = threading.Thread(target=listeners.wait, args=(lambda: False, 0.2))
     waiting.start()
     while not listeners._callbacks:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from madcrow_events.exceptions import EventLoopError
-from support.inside import Listeners
+from support.inside import Waiters
 
 
 def answers(*told: bool) -> object:
@@ -17,14 +17,14 @@ def answers(*told: bool) -> object:
 
 
 def test_who_begins_to_wait_looks_once_more_before_it_sleeps() -> None:
-    assert Listeners().wait(answers(False, True), None)
-    assert asyncio.run(Listeners().wait_async(answers(False, True), None))
-    assert asyncio.run(Listeners().wait_async(answers(False, False, True), None))
+    assert Waiters().wait(answers(False, True), None)
+    assert asyncio.run(Waiters().wait_async(answers(False, True), None))
+    assert asyncio.run(Waiters().wait_async(answers(False, False, True), None))
 
 
 def test_nobody_waits_longer_than_asked() -> None:
-    assert not Listeners().wait(lambda: False, 0.01)
-    assert not asyncio.run(Listeners().wait_async(lambda: False, 0.01))
+    assert not Waiters().wait(lambda: False, 0.01)
+    assert not asyncio.run(Waiters().wait_async(lambda: False, 0.01))
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -33,7 +33,7 @@ def test_as_many_as_are_told_look_again_the_first_first(number: int) -> None:
         listeners.wait(lambda: name in told or (began.append(name), False)[1], 10)
         woken.append(name)
 
-    listeners = Listeners()
+    listeners = Waiters()
     began: list[int] = []
     told: set[int] = set()
     woken: list[int] = []
@@ -59,7 +59,7 @@ async def test_what_is_told_twice_is_told_once() -> None:
     async def wait() -> bool:
         return await listeners.wait_async(lambda: so, 10)
 
-    listeners = Listeners()
+    listeners = Waiters()
     so: list[bool] = []
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
@@ -77,7 +77,7 @@ def test_telling_who_waited_in_a_loop_that_is_closed_is_no_error() -> None:
         callbacks.extend(listeners._callbacks)
         task.cancel()
 
-    listeners = Listeners()
+    listeners = Waiters()
     callbacks: list[object] = []
     asyncio.run(wait())
     listeners._callbacks.extend(callbacks)  # type: ignore[arg-type]
@@ -85,6 +85,6 @@ def test_telling_who_waited_in_a_loop_that_is_closed_is_no_error() -> None:
 
 
 def test_nobody_waits_in_a_coroutine_that_no_loop_runs() -> None:
-    waiting = Listeners().wait_async(lambda: False, 1)
+    waiting = Waiters().wait_async(lambda: False, 1)
     with pytest.raises(EventLoopError, match="no event loop runs"):
         waiting.send(None)

@@ -248,7 +248,7 @@ class Workers:
         plan, event = emission._plan, emission.event
         if awaiting and plan.awaited:
             check_for_awaiting(event)
-        kinds = [entry._shape.is_async for entry in plan.subscriptions[plan.inline :]]
+        kinds = [entry._call_spec.is_async for entry in plan.subscriptions[plan.inline :]]
         library, threads = other_library(), greenlets()
         is_stranger = library or (threads == "eventlet" and running_loop() is None)
         if is_stranger and any(kinds) and self.bound_loop is None:
@@ -393,7 +393,7 @@ class Workers:
         # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
         # nobody else does it any more.
         is_alone = self._is_closed or _exit.is_over()
-        if not job.subscription._shape.is_async:
+        if not job.subscription._call_spec.is_async:
             if job.subscription.batch is not None and not is_alone:
                 backlog.gather(job, None)
                 return
@@ -551,7 +551,7 @@ class Workers:
                 f"a handler of batches waits for {emission.event}, which is part of this batch or "
                 "of the next, and those are handled one at a time: let it return"
             )
-        is_worker = any(not job.subscription._shape.is_async for job in inside)
+        is_worker = any(not job.subscription._call_spec.is_async for job in inside)
         if is_worker and any(job.loop is None for job in jobs):
             raise WouldDeadlockError(
                 f"a background handler waits for the background handlers of {emission.event}, "
@@ -590,8 +590,8 @@ def _matching(
         handler = context.run(subscription._match, emission)
         if handler is not None and subscription.once:
             context.run(subscription._check_arguments, handler, emission)
-        if handler is not None and subscription._shape.item is not None:
-            item = context.run(subscription._shape.item, emission)
+        if handler is not None and subscription._call_spec.item is not None:
+            item = context.run(subscription._call_spec.item, emission)
     except BaseException as error:
         if not is_failure(error):
             raise

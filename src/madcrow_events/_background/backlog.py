@@ -24,7 +24,7 @@ from madcrow_events._interrupts import interrupt_behind, suppress_but_interrupts
 from madcrow_events._locks import Lock
 from madcrow_events._moves import move_all, move_last
 from madcrow_events._other_loops import NativeThread, greenlets
-from madcrow_events._waiters import LOOK_EVERY, Listeners
+from madcrow_events._waiters import LOOK_EVERY, Waiters
 from madcrow_events.emissions._lazy_asyncio import new_event_loop
 from madcrow_events.exceptions import WouldDeadlockError
 
@@ -78,8 +78,8 @@ class Backlog:
         self.places: list[None] = [None] * queue_size
         self.jobs: dict[int, Job] = {}
         self.held: dict[int, Job] = {}  # those in event loops of the application's
-        self.freed = Listeners(LOOK_EVERY)  # told of places in the queue
-        self.changed = Listeners(LOOK_EVERY)  # told when nothing is pending
+        self.freed = Waiters(LOOK_EVERY)  # told of places in the queue
+        self.changed = Waiters(LOOK_EVERY)  # told when nothing is pending
         self.startable: list[None] = [None] * max_workers
         self.idle: list[object] = []
         self.threads: list[threading.Thread] = []
@@ -191,7 +191,7 @@ class Backlog:
         gathering = self.gatherings.get(key)  # which holds the loop, so that its id is not reused
         if gathering is None or gathering.owner() is not owner:
             limits: Any = owner.batch
-            made = Gathering(self, limits, loop, is_async=job.subscription._shape.is_async)
+            made = Gathering(self, limits, loop, is_async=job.subscription._call_spec.is_async)
             made.owner = weakref.ref(owner, _forget(weakref.ref(self), key))
             if gathering is not None:  # of one that is gone: an interrupt kept that from being told
                 self.gatherings.pop(key, None)

@@ -282,7 +282,7 @@ def call_batch_here(jobs: list[Job]) -> None:
     """Call a handler with a batch, in no emitter's context, for what is in one is not for all."""
     if not jobs:
         return
-    if not jobs[0].subscription._shape.is_async:
+    if not jobs[0].subscription._call_spec.is_async:
         Context().run(_call, jobs)
     elif running_loop() is None:
         Context().run(run_to_the_end, _call_async(jobs))
@@ -323,7 +323,9 @@ def _call(jobs: list[Job]) -> None:
     failure: HandlerFailure | None = None
     try:
         with watching_handler(last.emission, last.handler):
-            value = last.subscription._shape.invoke_batch(last.handler, [job.item for job in jobs])
+            value = last.subscription._call_spec.invoke_batch(
+                last.handler, [job.item for job in jobs]
+            )
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
         failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
     else:

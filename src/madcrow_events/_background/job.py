@@ -161,7 +161,7 @@ class Job:
     def _run_in_place(self) -> None:
         if self.subscription.batch is not None:
             call_batch_here([self])
-        elif not self.subscription._shape.is_async:
+        elif not self.subscription._call_spec.is_async:
             self.context.run(self.run)
         elif running_loop() is None:
             self.context.run(run_to_the_end, self.run_async())

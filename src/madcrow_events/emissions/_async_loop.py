@@ -75,7 +75,7 @@ def start_handlers(
         raise
     if unfinished is not None:
         return _join(emission, unfinished.join())
-    if emission._values._listeners is not None:
+    if emission._values._waiters is not None:
         emission._values.tell()
     return None
 
@@ -96,7 +96,7 @@ async def _join(emission: Emission[Any], joining: Coroutine[Any, Any, None]) -> 
     except BaseException:
         _give_up(emission)
         raise
-    if values._listeners is not None:
+    if values._waiters is not None:
         values.tell()
 
 
@@ -468,11 +468,11 @@ async def _limited(
     emission: Emission[Any],
     batch: list[Any] | None = None,
 ) -> Any:
-    shape = subscription._shape
+    spec = subscription._call_spec
     if batch is None:
-        coroutine = shape.invoke(handler, emission)
+        coroutine = spec.invoke(handler, emission)
     else:
-        coroutine = shape.invoke_batch(handler, batch)
+        coroutine = spec.invoke_batch(handler, batch)
     seconds = subscription.timeout
     if seconds is None:
         return await coroutine

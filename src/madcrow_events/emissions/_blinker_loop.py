@@ -69,7 +69,7 @@ def send(
     try:
         token = CURRENT.set(emission)
         for subscription in plan.by_priority:
-            is_async = subscription._shape.is_async
+            is_async = subscription._call_spec.is_async
             lacking = is_async and async_wrapper is None
             handler = _admitted(subscription, emission, _IS_ASYNC if lacking else "")
             if handler is not None:
@@ -77,7 +77,7 @@ def send(
                     receiver = _as_async_receiver(subscription, handler, emission)
                     value = async_wrapper(receiver)(sender, **keywords)
                 else:
-                    value = subscription._shape.invoke(handler, emission)
+                    value = subscription._call_spec.invoke(handler, emission)
                 if value is not NO_RESULT:
                     results.append((handler, value))
                     # With its handler, for `send` has an order of its own.
@@ -114,15 +114,15 @@ async def send_async(
     try:
         token = CURRENT.set(emission)
         for subscription in plan.by_priority:
-            is_plain = not (subscription._shape.is_async or subscription.origin is RECORDER)
+            is_plain = not (subscription._call_spec.is_async or subscription.origin is RECORDER)
             lacking = is_plain and sync_wrapper is None
             handler = _admitted(subscription, emission, _IS_PLAIN if lacking else "")
             if handler is not None:
-                if subscription._shape.is_async:
+                if subscription._call_spec.is_async:
                     receiver = _as_async_receiver(subscription, handler, emission)
                     value = await receiver(sender, **keywords)
                 elif sync_wrapper is None or not is_plain:
-                    value = subscription._shape.invoke(handler, emission)
+                    value = subscription._call_spec.invoke(handler, emission)
                 else:
                     receiver = _as_receiver(subscription, handler, emission)
                     value = await sync_wrapper(receiver)(sender, **keywords)
@@ -163,23 +163,23 @@ def _admitted(subscription: Subscription, emission: Emission[Any], refusal: str)
 
 def _as_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
     """Return a callable of blinker's form for a handler of any form."""
-    if subscription._shape.style == BY_KEYWORDS:
+    if subscription._call_spec.style == BY_KEYWORDS:
         return handler
 
     def receiver(_sender: Any, **_context: Any) -> Any:
-        return subscription._shape.invoke(handler, emission)
+        return subscription._call_spec.invoke(handler, emission)
 
     return receiver
 
 
 def _as_async_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
     """Return the same for an async handler, with its timeout."""
-    if subscription._shape.style == BY_KEYWORDS and subscription.timeout is None:
+    if subscription._call_spec.style == BY_KEYWORDS and subscription.timeout is None:
         return handler
 
     async def receiver(_sender: Any, **_context: Any) -> Any:
         if subscription.timeout is None:
-            return await subscription._shape.invoke(handler, emission)
+            return await subscription._call_spec.invoke(handler, emission)
         check_for_awaiting(emission.event)
         return await load_async_loop().await_in_time(subscription, handler, emission)
 

@@ -22,7 +22,7 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, names_apart, type_name
 from madcrow_events._validation import validate_keywords
-from madcrow_events._waiters import Listeners, check_seconds
+from madcrow_events._waiters import Waiters, check_seconds
 from madcrow_events.emissions._causes import cause_of, trace_of
 from madcrow_events.emissions._failures import Failures, HandlerFailure, failures_of
 from madcrow_events.emissions._frames import (
@@ -273,7 +273,7 @@ class Emission(Unique, Generic[PayloadT_co]):
         self._refuse_to_wait_for_itself("wait")
         if self.dispatcher is not None:
             self.dispatcher._workers.check_waiting(self)
-        return self._listeners().wait(self._has_ended, timeout)
+        return self._waiters().wait(self._has_ended, timeout)
 
     async def done(self) -> None:
         """Wait in a task until nothing is pending.
@@ -286,7 +286,7 @@ class Emission(Unique, Generic[PayloadT_co]):
             self._refuse_to_wait_for_itself("done")
             if self.dispatcher is not None:
                 self.dispatcher._workers.check_awaiting(self)
-            await self._listeners().wait_async(self._has_ended, None)
+            await self._waiters().wait_async(self._has_ended, None)
 
     def _has_ended(self) -> bool:
         if self.pending and self.dispatcher is not None:
@@ -324,13 +324,13 @@ class Emission(Unique, Generic[PayloadT_co]):
             item for item in items if all(item is not other for other in failures.detached)
         )
 
-    def _listeners(self) -> Listeners:
+    def _waiters(self) -> Waiters:
         values = self._values
         if isinstance(values, Outcomes):
-            return values.listeners
+            return values.waiters
         # The loop of inline calls tells nobody that it has ended, for that would cost every
         # emission; only another thread can wait for it, and seldom will.
-        return Listeners(look_every=0.001)
+        return Waiters(look_every=0.001)
 
     def _abandon(self, error: BaseException | None = None) -> None:
         """Count the handlers that have not begun as never to be called; doing so again is no error.

@@ -259,7 +259,7 @@ def _call_watched(subscription: Subscription, emission: Emission[Any]) -> Any:
         log_skipped(emission, subscription.handler)
         return NO_RESULT
     with watching_handler(emission, handler):
-        value = subscription._shape.invoke(handler, emission)
+        value = subscription._call_spec.invoke(handler, emission)
     return keep_value(subscription, handler, value)
 
 
@@ -271,7 +271,7 @@ def run_branch(branch: Branch, subscription: Subscription, handler: Any) -> Hand
     emission: Any = branch.emission
     try:
         with watching_handler(emission, handler):
-            value = subscription._shape.invoke(handler, emission)
+            value = subscription._call_spec.invoke(handler, emission)
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
         return record_in_branch(branch, error)
     emission._values[branch.index] = keep_value(subscription, handler, value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from madcrow_events._waiters import LOOK_EVERY, Listeners
+from madcrow_events._waiters import LOOK_EVERY, Waiters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -42,22 +42,22 @@ class Outcomes(list[Any]):
     loop: AbstractEventLoop | None = None
     exit: BaseException | None = None
     places: Sequence[None] = ()
-    _listeners: Listeners | None = None
+    _waiters: Waiters | None = None
 
     @property
-    def listeners(self) -> Listeners:
+    def waiters(self) -> Waiters:
         """Who waits for the last of them; made when somebody does."""
-        made: Listeners = vars(self).setdefault("_listeners", Listeners(LOOK_EVERY))
+        made: Waiters = vars(self).setdefault("_waiters", Waiters(LOOK_EVERY))
         return made
 
     def forget_listeners(self) -> None:
         """Forget who waits: threads that do not exist in a forked child."""
-        vars(self).pop("_listeners", None)
+        vars(self).pop("_waiters", None)
 
     def tell(self) -> None:
         """Let everyone who waits look again."""
-        if self._listeners is not None:
-            self._listeners.tell()
+        if self._waiters is not None:
+            self._waiters.tell()
 
 
 class HeldBack(Outcomes):

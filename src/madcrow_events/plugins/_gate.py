@@ -21,7 +21,7 @@ from madcrow_events._text import handler_name
 from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import BY_EMISSION
-from madcrow_events.subscriptions._call_specs import Shape, call_with
+from madcrow_events.subscriptions._call_specs import CallSpec, call_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -55,17 +55,17 @@ class Gate:
         """Let calls through again."""
         self._is_closed = self._has_told = False
 
-    def around(self, shape: Shape) -> Shape:
-        """Return a shape whose calls pass through the gate."""
-        call = self._call_async if shape.is_async else self._call
-        return Shape(
+    def around(self, spec: CallSpec) -> CallSpec:
+        """Return a call spec whose calls pass through the gate."""
+        call = self._call_async if spec.is_async else self._call
+        return CallSpec(
             BY_EMISSION,
-            partial(call, shape.invoke),
-            is_async=shape.is_async,
-            item=shape.item,
-            invoke_batch=partial(call, shape.invoke_batch),
+            partial(call, spec.invoke),
+            is_async=spec.is_async,
+            item=spec.item,
+            invoke_batch=partial(call, spec.invoke_batch),
             ask=self._ask,
-            fit=shape.fit,
+            fit=spec.fit,
         )
 
     def _enters(self, handler: Any) -> object:

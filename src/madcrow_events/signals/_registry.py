@@ -39,7 +39,7 @@ from madcrow_events.subscriptions._redefinition import (
     end_replaced,
     find_replaced,
 )
-from madcrow_events.subscriptions._signatures import read_shape
+from madcrow_events.subscriptions._signatures import read_call_spec
 
 if TYPE_CHECKING:
     from madcrow_events.plugins._gate import Gate
@@ -236,12 +236,10 @@ class SignalRegistry(Unique, blinker.Namespace):
         pattern = canonical_name(name, pattern="*" in name)
         check_options(options)
         is_batch = options.get("batch") is not None
-        shape = read_shape(handler, pattern, None, pattern=True, batch=is_batch)
+        spec = read_call_spec(handler, pattern, None, pattern=True, batch=is_batch)
         if gate is not None:
-            shape = gate.around(shape)
-        requested = PatternSubscription(
-            self._patterns, pattern, handler, shape, translated(options)
-        )
+            spec = gate.around(spec)
+        requested = PatternSubscription(self._patterns, pattern, handler, spec, translated(options))
         requested.origin = origin
         earlier = find_replaced(requested, partial(self._patterns.live, pattern))
         with self._lock:

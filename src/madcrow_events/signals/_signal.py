@@ -52,7 +52,7 @@ from madcrow_events.subscriptions._redefinition import (
     end_replaced,
     find_replaced,
 )
-from madcrow_events.subscriptions._signatures import read_shape, shape_of_receiver
+from madcrow_events.subscriptions._signatures import call_spec_of_receiver, read_call_spec
 from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     ) -> Subscription:
         check_options(options)
         is_batch = options.get("batch") is not None
-        shape = read_shape(
+        spec = read_call_spec(
             handler,
             self.name,
             self.context_model,
@@ -168,8 +168,8 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             replaced=self._replaced_models(),
         )
         if gate is not None:
-            shape = gate.around(shape)
-        requested = Subscription(self._table, self.name, handler, shape, translated(options))
+            spec = gate.around(spec)
+        requested = Subscription(self._table, self.name, handler, spec, translated(options))
         requested.origin = origin
         earlier = find_replaced(requested, self._table.live)
         subscription = self._table.add(requested, earlier)
@@ -368,9 +368,9 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
                 event=self.name,
                 handler=receiver,
             )
-        shape = shape_of_receiver(receiver)
+        spec = call_spec_of_receiver(receiver)
         options = translated({"sender": sender, "weak": weak})
-        requested = Subscription(self._table, self.name, receiver, shape, options, connected=True)
+        requested = Subscription(self._table, self.name, receiver, spec, options, connected=True)
         present = self._connection(receiver, sender)
         if present is not None and present.weak != weak:
             self._table.replace(requested)

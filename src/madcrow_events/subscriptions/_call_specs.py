@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ASYNC_RECEIVER",
     "RECEIVER",
-    "Shape",
+    "CallSpec",
     "call_with",
     "context_as",
     "fit_keywords",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-class Shape:
+class CallSpec:
     """How a handler is called.
 
     Attributes:
@@ -77,15 +77,15 @@ async def _await_what_can_be(invoke: Callable[[Any, Any], Any], handler: Any, ar
     return await value if isawaitable(value) else value
 
 
-def perhaps_awaited(shape: Shape) -> Shape:
-    """Return the shape of an async handler that may also return what it would give awaited."""
-    return Shape(
+def perhaps_awaited(spec: CallSpec) -> CallSpec:
+    """Return the call spec of an async handler that may also return what it would give awaited."""
+    return CallSpec(
         BY_EMISSION,
-        partial(_await_what_can_be, shape.invoke),
+        partial(_await_what_can_be, spec.invoke),
         is_async=True,
-        item=shape.item,
-        invoke_batch=partial(_await_what_can_be, shape.invoke_batch),
-        fit=shape.fit,
+        item=spec.item,
+        invoke_batch=partial(_await_what_can_be, spec.invoke_batch),
+        fit=spec.fit,
     )
 
 
@@ -97,12 +97,12 @@ def invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
     return handler(emission.sender, **emission._keywords())
 
 
-RECEIVER = Shape(BY_KEYWORDS, invoke_with_keywords)
-"""The shape of every receiver that `connect` takes, whatever its signature."""
+RECEIVER = CallSpec(BY_KEYWORDS, invoke_with_keywords)
+"""The call spec of every receiver that `connect` takes, whatever its signature."""
 
 
-ASYNC_RECEIVER = Shape(BY_KEYWORDS, invoke_with_keywords, is_async=True)
-"""The shape of an async receiver."""
+ASYNC_RECEIVER = CallSpec(BY_KEYWORDS, invoke_with_keywords, is_async=True)
+"""The call spec of an async receiver."""
 
 
 def sender_of(emission: Emission[Any]) -> Any:

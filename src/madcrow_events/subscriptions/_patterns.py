@@ -9,7 +9,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.subscriptions._call_specs import Shape  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions._call_specs import CallSpec  # noqa: TC001  # read at run time
 from madcrow_events.subscriptions._identity import identity_key
 from madcrow_events.subscriptions._options import (
     ANY,
@@ -107,10 +107,10 @@ class PatternSubscription(Subscription):
         holder: PatternTable,
         pattern: str,
         handler: Any,
-        shape: Shape,
+        spec: CallSpec,
         options: SubscriptionOptions,
     ) -> None:
-        super().__init__(holder, pattern, handler, shape, options)
+        super().__init__(holder, pattern, handler, spec, options)
         self._key = (pattern, self._handler_key, self._sender_key)
         # What fnmatch makes of several stars takes linear time, unlike a chain of ".*".
         self._matches = re.compile(fnmatch.translate(pattern)).match
@@ -131,7 +131,7 @@ class PatternSubscription(Subscription):
             table,
             event,
             handler,
-            self._shape,
+            self._call_spec,
             {**self._options, "sender": sender},
             order=self._order,
             owner=self,

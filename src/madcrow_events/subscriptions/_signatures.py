@@ -1,7 +1,7 @@
 """Reading a handler's signature, once, when it is registered (H).
 
 Each parameter gets its source: the emission, the context as a model, the
-sender, one keyword, or all the rest. From these comes a `Shape`: how the call
+sender, one keyword, or all the rest. From these comes a `CallSpec`: how the call
 loop calls the handler. Whatever cannot be called is refused here, in words that
 say what to write instead.
 """
@@ -28,7 +28,7 @@ from madcrow_events.subscriptions._annotations import Annotations, is_list, is_m
 from madcrow_events.subscriptions._call_specs import (
     ASYNC_RECEIVER,
     RECEIVER,
-    Shape,
+    CallSpec,
     context_as,
     fit_keywords,
     invoke_by_parameters,
@@ -59,7 +59,7 @@ from madcrow_events.subscriptions._kinds import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["is_async", "read_shape", "shape_of_receiver"]
+__all__ = ["call_spec_of_receiver", "is_async", "read_call_spec"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -76,7 +76,7 @@ _LENIENTLY: dict[str, Any] = (
 """How annotations are read that may name what is imported for type checkers only."""
 
 
-def read_shape(
+def read_call_spec(
     handler: Any,
     event: str,
     model: type[BaseEventContext] | None,
@@ -84,7 +84,7 @@ def read_shape(
     pattern: bool = False,
     batch: bool = False,
     replaced: tuple[type[BaseEventContext], ...] = (),
-) -> Shape:
+) -> CallSpec:
     """Read how `handler` wants to be called.
 
     Args:
@@ -102,13 +102,13 @@ def read_shape(
     return _awaited(handler, reader.read_for_batches() if batch else reader.read())
 
 
-def shape_of_receiver(receiver: Any) -> Shape:
+def call_spec_of_receiver(receiver: Any) -> CallSpec:
     """Return how `receiver` is called if it is connected, whatever its signature."""
     return _awaited(receiver, ASYNC_RECEIVER) if is_async(receiver) else RECEIVER
 
 
-def _awaited(handler: Any, shape: Shape) -> Shape:
-    return perhaps_awaited(shape) if shape.is_async and is_perhaps_awaited(handler) else shape
+def _awaited(handler: Any, spec: CallSpec) -> CallSpec:
+    return perhaps_awaited(spec) if spec.is_async and is_perhaps_awaited(handler) else spec
 
 
 class _Reader:
@@ -130,7 +130,7 @@ class _Reader:
         self.annotations = Annotations(handler, model)
         self.withheld: frozenset[str] = frozenset()
 
-    def read(self) -> Shape:  # noqa: C901, PLR0912  # a branch for each kind of parameter
+    def read(self) -> CallSpec:  # noqa: C901, PLR0912  # a branch for each kind of parameter
         parameters = self._parameters()
         kinds = {parameter.kind for parameter in parameters}
         takes_rest = inspect.Parameter.VAR_KEYWORD in kinds
@@ -188,7 +188,7 @@ class _Reader:
             return ASYNC_RECEIVER if awaited else RECEIVER
         if accepted and positional and len(parameters) == 1:
             direct = self.model is not None and issubclass(self.model, accepted)
-            return Shape(
+            return CallSpec(
                 BY_CONTEXT if direct else BY_EMISSION,
                 partial(invoke_with_context, accepted),
                 is_async=awaited,
@@ -203,15 +203,15 @@ class _Reader:
                 takes_rest,
                 self.withheld,
             )
-        return Shape(
+        return CallSpec(
             BY_KEYWORDS if receives else BY_EMISSION,
             invoke,
             is_async=awaited,
             fit=partial(fit_keywords, invoke, required, tuple(by_place)) if takes_rest else None,
         )
 
-    def read_for_batches(self) -> Shape:
-        """Return the shape of a handler that takes a list."""
+    def read_for_batches(self) -> CallSpec:
+        """Return the call spec of a handler that takes a list."""
         self.batch = True
         parameters = self._parameters()
         required = [p for p in parameters if p.default is p.empty and p.kind not in _VARIADIC]
@@ -240,7 +240,7 @@ class _Reader:
                 )
             elif not _may_be_list(member):
                 raise self._takes_no_list()
-        return Shape(
+        return CallSpec(
             BY_EMISSION,
             partial(invoke_with_list, item),
             is_async=is_async(self.handler),

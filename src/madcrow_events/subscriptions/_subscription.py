@@ -25,7 +25,7 @@ from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
-from madcrow_events.subscriptions._call_specs import Shape  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions._call_specs import CallSpec  # noqa: TC001  # read at run time
 from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 from madcrow_events.subscriptions._plan import STALE, Plans
@@ -110,6 +110,7 @@ class Subscription(Unique):
     __slots__ = (
         "__weakref__",
         "_active",
+        "_call_spec",
         "_connected",
         "_execution",
         "_handler",
@@ -122,7 +123,6 @@ class Subscription(Unique):
         "_sender",
         "_sender_is_weak",
         "_sender_key",
-        "_shape",
         "_ticket",
         "background",
         "batch",
@@ -141,7 +141,7 @@ class Subscription(Unique):
         holder: SubscriptionHolder,
         event: str,
         handler: Any,
-        shape: Shape,
+        spec: CallSpec,
         options: SubscriptionOptions,
         *,
         connected: bool = False,
@@ -153,7 +153,7 @@ class Subscription(Unique):
         self._owner = owner
         self._active = False
         self.event: str = event
-        self._shape = shape
+        self._call_spec = spec
         self._connected = connected
         self._origin: object = None
         self._execution: Execution | None = None
@@ -164,7 +164,7 @@ class Subscription(Unique):
         self.timeout: float | None = options.get("timeout")
         self.batch: Batch | None = options.get("batch")
         self.background: bool = options.get("background", False) or self.batch is not None
-        if self.timeout is not None and not shape.is_async:
+        if self.timeout is not None and not spec.is_async:
             raise InvalidOptionError(
                 f"{handler_name(handler)} is a plain function, which cannot be cancelled: make it "
                 "async, or leave out timeout and limit what it waits for itself",
@@ -268,7 +268,7 @@ class Subscription(Unique):
     @property
     def _runs_inline(self) -> bool:
         """Whether the call loop itself calls the handler."""
-        return not (self.background or self._shape.is_async)
+        return not (self.background or self._call_spec.is_async)
 
     @property
     def _is_plain(self) -> bool:
@@ -279,9 +279,9 @@ class Subscription(Unique):
         """Return the call loop's style and callable for this subscription."""
         if not self._is_plain:
             return BY_EMISSION, self._call
-        if self._shape.style == BY_EMISSION:
-            return BY_EMISSION, partial(self._shape.invoke, self._handler)
-        return self._shape.style, self._handler
+        if self._call_spec.style == BY_EMISSION:
+            return BY_EMISSION, partial(self._call_spec.invoke, self._handler)
+        return self._call_spec.style, self._handler
 
     def _prepared_to_await(self) -> tuple[int, Any]:
         """Return the same for the loop of awaited handlers."""
@@ -316,15 +316,15 @@ class Subscription(Unique):
         if (self._owner or self)._ticket:
             if type(emission._payload) is not dict:
                 check_complete(emission.event, emission._payload)
-            self._shape.fit(_NotCalled(handler), emission)
+            self._call_spec.fit(_NotCalled(handler), emission)
 
     def _explained(self, error: Exception, emission: Emission[Any]) -> Exception:
         """Return what the handler raised, or what tells better that the call did not reach it."""
         handler = self.handler
-        if handler is None or self._shape.fit is self._shape.invoke:
+        if handler is None or self._call_spec.fit is self._call_spec.invoke:
             return error
         try:
-            self._shape.fit(_NotCalled(handler), emission)
+            self._call_spec.fit(_NotCalled(handler), emission)
         except ContextValidationError as misfit:
             misfit.__suppress_context__ = True  # it says less
             return misfit.with_traceback(None)
@@ -336,7 +336,7 @@ class Subscription(Unique):
         if handler is None or self.when is None:
             return handler
         context = MappingProxyType(emission._keywords())
-        return handler if self._shape.ask(self.when, context) else None
+        return handler if self._call_spec.ask(self.when, context) else None
 
     def _is_claimed(self) -> bool:
         """Whether it may be called, which takes the one call that a `once` has."""
@@ -355,7 +355,7 @@ class Subscription(Unique):
         handler = self._admit(emission)
         if handler is None:
             return NO_RESULT
-        value = self._shape.invoke(handler, emission)
+        value = self._call_spec.invoke(handler, emission)
         return Called(handler, value) if self._handler_is_weak and value is not NO_RESULT else value
 
     def _same_options(self, other: Subscription) -> bool:

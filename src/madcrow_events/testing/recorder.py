@@ -15,7 +15,7 @@ from typing import Any, Self, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
-from madcrow_events._waiters import Listeners, check_seconds
+from madcrow_events._waiters import Waiters, check_seconds
 from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
@@ -60,7 +60,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         ]
         self._signals = signals
         self._calls_handlers = calls_handlers
-        self._arrived = Listeners()
+        self._arrived = Waiters()
         # By identity, for one that several patterns match is recorded once.
         self._emissions: dict[int, Emission[Any]] = {}
         self._subscriptions: list[Subscription] = []

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import Batch, EventDispatcher, EventSignal, SignalRegistry
-from support.inside import Listeners, backlog_of, ending, running_loop
+from support.inside import Waiters, backlog_of, ending, running_loop
 from support.waiting import eventually
 
 
@@ -68,7 +68,7 @@ def test_who_does_not_want_to_wait_for_the_exit_still_learns_what_is_lost(
     never = threading.Event()
     signal.subscribe(never.wait, background=True)
     emission = dispatcher.emit(signal)
-    monkeypatch.setattr(Listeners, "wait", interrupted)
+    monkeypatch.setattr(Waiters, "wait", interrupted)
     an_exit()
     assert caplog.messages == ["calls of handlers that were pending at exit and are lost: 1"]
     monkeypatch.undo()

@@ -392,7 +392,7 @@ async def test_a_thread_that_waits_is_told_when_nothing_had_to_be_awaited(
         thread = threading.Thread(target=lambda: ended.append(emission.wait(10)))
         threads.append(thread)
         thread.start()
-        while emission._values._listeners is None:
+        while emission._values._waiters is None:
             pass
 
     async def at_once() -> None: ...

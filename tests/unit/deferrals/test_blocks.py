@@ -461,10 +461,10 @@ def test_another_thread_may_wait_for_the_end_of_the_block(
 
     with pytest.raises(Failed) if fails else nullcontext(), dispatcher.deferred():
         emission = dispatcher.emit("thing_happened", number=1)
-        emission._values.listeners._look_every = 2 * LONG  # it is told, and does not find out
+        emission._values.waiters._look_every = 2 * LONG  # it is told, and does not find out
         thread = threading.Thread(target=wait)
         thread.start()
-        while not emission._values.listeners._callbacks:
+        while not emission._values.waiters._callbacks:
             pass
         assert waited == []
         if fails:
@@ -502,10 +502,10 @@ def test_discarding_wakes_who_waits(dispatcher: EventDispatcher, heard: list[int
     with dispatcher.deferred() as deferral:
         emission = dispatcher.emit("thing_happened", number=1)
         waited: list[bool] = []
-        emission._values.listeners._look_every = 2 * LONG  # as above
+        emission._values.waiters._look_every = 2 * LONG  # as above
         thread = threading.Thread(target=lambda: waited.append(emission.wait(2 * LONG)))
         thread.start()
-        while not emission._values.listeners._callbacks:
+        while not emission._values.waiters._callbacks:
             pass
         deferral.discard()
         thread.join(LONG)

@@ -203,7 +203,7 @@ def test_a_group_that_registers_itself_can_be_unloaded(
     assert load_plugins()[0].ok
     (subscription,) = madcrow_signals.subscriptions
     assert unload_plugin("ours")
-    assert subscription._shape.invoke(None, None) is NO_RESULT
+    assert subscription._call_spec.invoke(None, None) is NO_RESULT
 
 
 def test_an_isolated_block_forgets_what_was_loaded_in_it(

@@ -197,7 +197,7 @@ def test_a_coroutine_that_is_thrown_away_is_closed(
 
     group._register(signals, gate)
     (subscription,) = signals.subscriptions
-    coroutine = subscription._shape.invoke(wait, None)
+    coroutine = subscription._call_spec.invoke(wait, None)
     coroutine.send(None)
     coroutine.close()
     assert told == ["closed"]
@@ -216,7 +216,7 @@ def test_a_first_step_that_swallows_what_is_thrown_into_it_ends(
 
     group._register(signals, gate)
     (subscription,) = signals.subscriptions
-    coroutine = subscription._shape.invoke(wait, None)
+    coroutine = subscription._call_spec.invoke(wait, None)
     coroutine.send(None)
     with pytest.raises(StopIteration) as ended:
         coroutine.throw(ZeroDivisionError())
