@@ -156,7 +156,7 @@ class Workers:
         self._bindings = []
         for job in list(inherited.jobs.values()):
             job.emission._values[job.branch.index] = NO_RESULT
-            job.emission._values.forget_listeners()
+            job.emission._values.forget_waiters()
 
     @property
     def dropped(self) -> int:

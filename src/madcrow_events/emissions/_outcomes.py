@@ -50,7 +50,7 @@ class Outcomes(list[Any]):
         made: Waiters = vars(self).setdefault("_waiters", Waiters(LOOK_EVERY))
         return made
 
-    def forget_listeners(self) -> None:
+    def forget_waiters(self) -> None:
         """Forget who waits: threads that do not exist in a forked child."""
         vars(self).pop("_waiters", None)
 
