@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping  # noqa: TC003  # read at run time
-from contextvars import (
-    Context,  # read at run time
-    copy_context,
-)
-from types import TracebackType  # noqa: TC003  # read at run time
+from collections.abc import Callable, Mapping
+from contextvars import Context, copy_context
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from madcrow_events._moves import move_first
-from madcrow_events.emissions import Emission, ScopeFields  # noqa: TC001  # read at run time
+from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._frames import (
     CURRENT,
     Fields,

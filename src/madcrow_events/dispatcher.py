@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping  # noqa: TC003  # read at run time
-from contextlib import AbstractContextManager  # noqa: TC003  # read at run time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
@@ -58,7 +58,7 @@ from madcrow_events.models import (
     fill_loose,
     is_parametrised_as,
 )
-from madcrow_events.observers import Observer  # noqa: TC001  # read at run time
+from madcrow_events.observers import Observer
 from madcrow_events.signals import (
     EventSignal,
     SignalRegistry,

@@ -28,7 +28,7 @@ No message holds a value from a context: names, types and fixes only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence  # noqa: TC003  # read at run time
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 __all__ = [

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable  # noqa: TC003  # read at run time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Protocol, cast, overload
 
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable
-from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
+from madcrow_events.batches import Batch
 from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
 from madcrow_events.models import (
     AccountActivatedEventContext,
@@ -35,11 +35,11 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
-from madcrow_events.subscriptions import (  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
     HandlerDecorator,
     SingleOptions,
-    Subscription,  # read at run time
+    Subscription,
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._options import check_options

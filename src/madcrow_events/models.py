@@ -7,7 +7,7 @@ its first use, which keeps the import fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping  # noqa: TC003  # read at run time
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar

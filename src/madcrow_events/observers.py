@@ -10,17 +10,17 @@ import copy
 import math
 import sys
 from bisect import bisect_left
-from collections.abc import Callable  # noqa: TC003  # read at run time
-from contextlib import AbstractContextManager  # noqa: TC003  # read at run time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from time import perf_counter
-from types import TracebackType  # noqa: TC003  # read at run time
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import handler_name
-from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
+from madcrow_events.emissions import Emission
 
 __all__ = [
     "LATENCY_BOUNDS",

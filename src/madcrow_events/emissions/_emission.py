@@ -8,14 +8,11 @@ and failures become objects when somebody asks for them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable  # noqa: TC003  # read at run time
-from contextlib import (
-    AbstractContextManager,  # read at run time
-    ContextDecorator,
-)
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
-from uuid import UUID  # noqa: TC003  # read at run time
+from uuid import UUID
 
 from typing_extensions import TypeVar
 
@@ -41,7 +38,7 @@ from madcrow_events.emissions._frames import (
     surround,
     surroundings_of,
 )
-from madcrow_events.emissions._ids import Trace  # noqa: TC001  # read at run time
+from madcrow_events.emissions._ids import Trace
 from madcrow_events.emissions._lingering import is_inside, let_go
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping  # noqa: TC003  # read at run time
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import wraps
-from types import TracebackType  # noqa: TC003  # read at run time
+from types import TracebackType
 from typing import Any, TypedDict
 
 from typing_extensions import ParamSpec, TypeVar, Unpack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable  # noqa: TC003  # read at run time
+from collections.abc import Iterable
 
 from madcrow_events.event_handlers.audit_handlers import audit_group
 from madcrow_events.event_handlers.auth_handlers import auth_group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable  # noqa: TC003  # read at run time
+from collections.abc import Iterable
 from typing import Final
 
 from madcrow_events._text import printable, type_name

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable  # noqa: TC003  # read at run time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from madcrow_events._text import printable, type_name
@@ -20,12 +20,7 @@ from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._policy import why_unwanted
-from madcrow_events.plugins._reports import (
-    PluginReport,
-    PluginReports,
-    log_report,
-    reason_of,
-)
+from madcrow_events.plugins._reports import PluginReport, PluginReports, log_report, reason_of
 from madcrow_events.signals import SignalRegistry, madcrow_signals
 from madcrow_events.signals._registry import IMPORTING
 

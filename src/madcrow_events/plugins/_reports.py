@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable  # noqa: TC003  # read at run time
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, TypeAlias
 
 from madcrow_events._interrupts import is_interrupt

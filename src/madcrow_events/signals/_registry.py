@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator  # noqa: TC003  # read at run time
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -31,14 +31,10 @@ from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, p
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
-from madcrow_events.subscriptions._handler_types import ContextT  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable
-from madcrow_events.subscriptions._redefinition import (
-    defined_earlier,
-    end_replaced,
-    find_replaced,
-)
+from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import read_call_spec
 
 if TYPE_CHECKING:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping  # noqa: TC003  # read at run time
-from contextlib import (
-    AbstractContextManager,  # read at run time
-    contextmanager,
-)
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, Never, overload
 
 import blinker
@@ -20,7 +17,7 @@ from madcrow_events._logs import log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable, type_name
 from madcrow_events._validation import check_complete, validate_keywords
-from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
+from madcrow_events.batches import Batch
 from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
@@ -47,11 +44,7 @@ from madcrow_events.subscriptions import (
 )
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
-from madcrow_events.subscriptions._redefinition import (
-    defined_earlier,
-    end_replaced,
-    find_replaced,
-)
+from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import call_spec_of_receiver, read_call_spec
 from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 

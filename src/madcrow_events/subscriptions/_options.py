@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping  # noqa: TC003  # the annotations of the options are read at run time
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict

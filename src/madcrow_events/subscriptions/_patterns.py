@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Hashable, Iterable  # noqa: TC003  # read at run time
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.subscriptions._call_specs import CallSpec  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions._call_specs import CallSpec
 from madcrow_events.subscriptions._identity import identity_key
-from madcrow_events.subscriptions._options import (
-    ANY,
-    SubscriptionOptions,  # read at run time
-)
+from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 from madcrow_events.subscriptions._plan import STALE, Plans
 from madcrow_events.subscriptions._subscription import Subscription, next_order
 from madcrow_events.subscriptions._table import (
-    SubscriptionTable,  # read at run time
+    SubscriptionTable,
     check_same_handler,
     check_same_options,
     forget_id,

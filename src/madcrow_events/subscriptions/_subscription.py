@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import types
 import weakref
-from collections.abc import (  # noqa: TC003  # the annotations of the options are read at run time
-    Callable,
-    Hashable,  # read at run time
-    Mapping,
-)
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from itertools import count
 from types import MappingProxyType
@@ -20,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
 from madcrow_events._validation import check_complete
-from madcrow_events.batches import Batch  # noqa: TC001  # read at run time
-from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
+from madcrow_events.batches import Batch
+from madcrow_events.emissions import Emission
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
-from madcrow_events.subscriptions._call_specs import CallSpec  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions._call_specs import CallSpec
 from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 from madcrow_events.subscriptions._plan import STALE, Plans

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
-from collections.abc import Callable, Mapping  # read at run time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from typing import Any, Self, TypeAlias
@@ -16,12 +16,12 @@ from typing import Any, Self, TypeAlias
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
-from madcrow_events.emissions import Emission  # noqa: TC001  # read at run time
+from madcrow_events.emissions import Emission
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.subscriptions import Subscription  # noqa: TC001  # read at run time
+from madcrow_events.subscriptions import Subscription
 
 Where: TypeAlias = Callable[[Mapping[str, Any]], object]
 
