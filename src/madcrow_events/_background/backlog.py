@@ -200,8 +200,10 @@ class Backlog:
         gathering.add(job)
 
     def _forget_closed_loops(self) -> None:
-        for key, gathering in list(self.gatherings.items()):
-            if gathering.loop is not None and gathering.loop.is_closed() and not gathering.waiting:
+        # Not of `items()`: to make pairs may run finalizers, which let others be forgotten.
+        for key in list(self.gatherings):
+            gathering = self.gatherings.get(key)
+            if gathering is not None and gathering.is_over():
                 self.gatherings.pop(key, None)
 
     def is_hurrying(self) -> bool:

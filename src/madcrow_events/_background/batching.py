@@ -75,6 +75,10 @@ class Gathering:
         self.token: list[None] = [None]  # for whoever has the turn
         self._is_alarmed = False
 
+    def is_over(self) -> bool:
+        """Whether nothing waits here, and nothing will, for the event loop is closed."""
+        return self.loop is not None and self.loop.is_closed() and not self.waiting
+
     def add(self, job: Job) -> None:
         """Let a context wait for the next batch."""
         job.due = monotonic() + self.limits.max_wait
