@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from collections.abc import Callable, Container
@@ -136,7 +137,10 @@ def test_each_emission_is_handled_or_refused_and_the_queue_keeps_its_bound(
     load.check(count)
     assert load.longest_queue > QUEUE_SIZE / 2, "the queue has hardly been tried"
     refused = len(load.refused), load.dispatcher.dropped
-    assert [bool(number) for number in refused] == [overflow == "raise", overflow == "drop"]
+    is_to_be = [overflow == "raise", overflow == "drop"]
+    # Without the GIL the workers may be as fast as the emitters; then nothing is refused.
+    may_be_none = bool(sysconfig.get_config_var("Py_GIL_DISABLED")) and not any(refused)
+    assert [bool(number) for number in refused] == is_to_be or may_be_none
 
 
 @pytest.mark.parametrize("is_async", [False, True], ids=["plain", "async"])
