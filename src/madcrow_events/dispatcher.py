@@ -11,10 +11,11 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
+from madcrow_events import signals as events
 from madcrow_events._background.admission import Overflow, Workers
 from madcrow_events._copies import Unique
 from madcrow_events._logs import log
@@ -44,17 +45,9 @@ from madcrow_events.exceptions import (
     WouldDeadlockError,
 )
 from madcrow_events.models import (
-    AccountActivatedEventContext,
-    AccountBannedEventContext,
-    AccountClosedEventContext,
     BaseEventContext,
     GenericEventContext,
     HandlerFailedEventContext,
-    LoginEventContext,
-    LoginFailedEventContext,
-    LogoutEventContext,
-    PasswordChangedEventContext,
-    RegistrationEventContext,
     fill_loose,
     is_parametrised_as,
 )
@@ -62,15 +55,7 @@ from madcrow_events.observers import Observer
 from madcrow_events.signals import (
     EventSignal,
     SignalRegistry,
-    account_activated,
-    account_banned,
-    account_closed,
-    login_failed,
     madcrow_signals,
-    password_changed,
-    user_logged_in,
-    user_logged_out,
-    user_registered,
 )
 from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions._plan import NOBODY, Plan
@@ -969,39 +954,33 @@ def _abandon(emission: Emission[Any] | None, error: BaseException) -> None:
         emission._abandon(error)
 
 
-def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
+def _emitter(name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
     event = signal.name
 
     def emit(context: ContextT, sender: Any = None) -> Emission[ContextT]:
         return get_event_dispatcher().emit_typed(event, context, sender)
 
-    emit.__name__ = emit.__qualname__ = function_name
+    emit.__name__ = emit.__qualname__ = f"emit_{name}_event"
     emit.__doc__ = f"Emit `{event}` with its context, through the default dispatcher."
     return emit
 
 
-emit_login_event: ContextEmitter[LoginEventContext] = _emitter("emit_login_event", user_logged_in)
-emit_logout_event: ContextEmitter[LogoutEventContext] = _emitter(
-    "emit_logout_event", user_logged_out
-)
-emit_login_failed_event: ContextEmitter[LoginFailedEventContext] = _emitter(
-    "emit_login_failed_event", login_failed
-)
-emit_registration_event: ContextEmitter[RegistrationEventContext] = _emitter(
-    "emit_registration_event", user_registered
-)
-emit_account_activated_event: ContextEmitter[AccountActivatedEventContext] = _emitter(
-    "emit_account_activated_event", account_activated
-)
-emit_account_banned_event: ContextEmitter[AccountBannedEventContext] = _emitter(
-    "emit_account_banned_event", account_banned
-)
-emit_account_closed_event: ContextEmitter[AccountClosedEventContext] = _emitter(
-    "emit_account_closed_event", account_closed
-)
-emit_password_changed_event: ContextEmitter[PasswordChangedEventContext] = _emitter(
-    "emit_password_changed_event", password_changed
-)
+emit_login_event: Final = _emitter("login", events.user_logged_in)
+"""Emit `user_logged_in`: a user signed in."""
+emit_logout_event: Final = _emitter("logout", events.user_logged_out)
+"""Emit `user_logged_out`: a user signed out."""
+emit_login_failed_event: Final = _emitter("login_failed", events.login_failed)
+"""Emit `login_failed`: an attempt to sign in was refused."""
+emit_registration_event: Final = _emitter("registration", events.user_registered)
+"""Emit `user_registered`: a new account exists."""
+emit_account_activated_event: Final = _emitter("account_activated", events.account_activated)
+"""Emit `account_activated`: an account may be used."""
+emit_account_banned_event: Final = _emitter("account_banned", events.account_banned)
+"""Emit `account_banned`: an account was shut out."""
+emit_account_closed_event: Final = _emitter("account_closed", events.account_closed)
+"""Emit `account_closed`: an account was given up."""
+emit_password_changed_event: Final = _emitter("password_changed", events.password_changed)
+"""Emit `password_changed`: an account has a new password."""
 
 
 # Lower floors name these in annotations, which `typing.get_type_hints` reads.

@@ -7,33 +7,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Protocol, cast,
 
 from typing_extensions import TypeVar, Unpack
 
+from madcrow_events import signals as events
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable
 from madcrow_events.batches import Batch
 from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
 from madcrow_events.models import (
-    AccountActivatedEventContext,
-    AccountBannedEventContext,
-    AccountClosedEventContext,
     BaseEventContext,
-    LoginEventContext,
-    LoginFailedEventContext,
-    LogoutEventContext,
-    PasswordChangedEventContext,
-    RegistrationEventContext,
 )
 from madcrow_events.signals import (
     EventSignal,
     SignalRegistry,
-    account_activated,
-    account_banned,
-    account_closed,
-    login_failed,
     madcrow_signals,
-    password_changed,
-    user_logged_in,
-    user_logged_out,
-    user_registered,
 )
 from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
@@ -201,26 +186,22 @@ def _decorator(function_name: str, signal: EventSignal[ContextT]) -> SignalSubsc
     return cast("SignalSubscriber[ContextT]", on)
 
 
-on_user_login: SignalSubscriber[LoginEventContext] = _decorator("on_user_login", user_logged_in)
-on_user_logout: SignalSubscriber[LogoutEventContext] = _decorator("on_user_logout", user_logged_out)
-on_login_failed: SignalSubscriber[LoginFailedEventContext] = _decorator(
-    "on_login_failed", login_failed
-)
-on_user_registered: SignalSubscriber[RegistrationEventContext] = _decorator(
-    "on_user_registered", user_registered
-)
-on_account_activated: SignalSubscriber[AccountActivatedEventContext] = _decorator(
-    "on_account_activated", account_activated
-)
-on_account_banned: SignalSubscriber[AccountBannedEventContext] = _decorator(
-    "on_account_banned", account_banned
-)
-on_account_closed: SignalSubscriber[AccountClosedEventContext] = _decorator(
-    "on_account_closed", account_closed
-)
-on_password_changed: SignalSubscriber[PasswordChangedEventContext] = _decorator(
-    "on_password_changed", password_changed
-)
+on_user_login: Final = _decorator("on_user_login", events.user_logged_in)
+"""Subscribe a function to `user_logged_in`: a user signed in."""
+on_user_logout: Final = _decorator("on_user_logout", events.user_logged_out)
+"""Subscribe a function to `user_logged_out`: a user signed out."""
+on_login_failed: Final = _decorator("on_login_failed", events.login_failed)
+"""Subscribe a function to `login_failed`: an attempt to sign in was refused."""
+on_user_registered: Final = _decorator("on_user_registered", events.user_registered)
+"""Subscribe a function to `user_registered`: a new account exists."""
+on_account_activated: Final = _decorator("on_account_activated", events.account_activated)
+"""Subscribe a function to `account_activated`: an account may be used."""
+on_account_banned: Final = _decorator("on_account_banned", events.account_banned)
+"""Subscribe a function to `account_banned`: an account was shut out."""
+on_account_closed: Final = _decorator("on_account_closed", events.account_closed)
+"""Subscribe a function to `account_closed`: an account was given up."""
+on_password_changed: Final = _decorator("on_password_changed", events.password_changed)
+"""Subscribe a function to `password_changed`: an account has a new password."""
 
 
 API_VERSION: Final = 1

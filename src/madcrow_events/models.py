@@ -1,8 +1,9 @@
 """Event contexts: what an event carries, as frozen pydantic models.
 
 `BaseEventContext` is the base of every typed context, of yours too. The
-built-in events have theirs below. Building a model's validator is deferred to
-its first use, which keeps the import fast.
+built-in events have theirs below; the first line of its docstring also
+describes the event. Building a model's validator is deferred to its first use,
+which keeps the import fast.
 """
 
 from __future__ import annotations
@@ -390,7 +391,10 @@ def filled_for(
 
 
 class LoginEventContext(BaseEventContext):
-    """A user signed in. `session_duration` is how long the session will last, in seconds."""
+    """A user signed in.
+
+    `session_duration` is how long the session will last, in seconds.
+    """
 
     user_id: AccountId
     email: str
@@ -401,7 +405,10 @@ class LoginEventContext(BaseEventContext):
 
 
 class LogoutEventContext(BaseEventContext):
-    """A user signed out. `session_duration` is how long the session lasted, in seconds."""
+    """A user signed out.
+
+    `session_duration` is how long the session lasted, in seconds.
+    """
 
     user_id: AccountId
     email: str
@@ -410,7 +417,10 @@ class LogoutEventContext(BaseEventContext):
 
 
 class LoginFailedEventContext(BaseEventContext):
-    """Somebody tried to sign in and was refused; `attempt_count` counts this attempt too."""
+    """An attempt to sign in was refused.
+
+    `attempt_count` counts this attempt too.
+    """
 
     email: str
     failure_reason: str
@@ -432,7 +442,7 @@ class _AccountEventContext(BaseEventContext):
 
 
 class AccountActivatedEventContext(_AccountEventContext):
-    """An account may be used from now on."""
+    """An account may be used."""
 
 
 class AccountBannedEventContext(_AccountEventContext):
@@ -448,17 +458,26 @@ class AccountClosedEventContext(_AccountEventContext):
 
 
 class PasswordChangedEventContext(_AccountEventContext):
-    """An account has a new password, which is no part of the event."""
+    """An account has a new password.
+
+    The password is no part of the event.
+    """
 
 
 class SessionExpiredEventContext(_AccountEventContext):
-    """A session ran out. `session_duration` is how long it lasted, in seconds."""
+    """A session ran out.
+
+    `session_duration` is how long it lasted, in seconds.
+    """
 
     session_duration: float | None = None
 
 
 class TokenRefreshedEventContext(_AccountEventContext):
-    """A session's token was replaced by a new one, which is no part of the event."""
+    """A session has a new token.
+
+    The token is no part of the event.
+    """
 
 
 class SuspiciousActivityEventContext(BaseEventContext):
@@ -482,7 +501,10 @@ class SystemStartupEventContext(BaseEventContext):
 
 
 class SystemShutdownEventContext(BaseEventContext):
-    """The application goes down. `uptime` is how long it ran, in seconds."""
+    """The application goes down.
+
+    `uptime` is how long it ran, in seconds.
+    """
 
     uptime: float | None = None
     reason: str | None = None

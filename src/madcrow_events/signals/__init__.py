@@ -6,21 +6,9 @@ three pieces of global state.
 
 from __future__ import annotations
 
-from madcrow_events.models import (
-    AccountActivatedEventContext,
-    AccountBannedEventContext,
-    AccountClosedEventContext,
-    LoginEventContext,
-    LoginFailedEventContext,
-    LogoutEventContext,
-    PasswordChangedEventContext,
-    RegistrationEventContext,
-    SessionExpiredEventContext,
-    SuspiciousActivityEventContext,
-    SystemShutdownEventContext,
-    SystemStartupEventContext,
-    TokenRefreshedEventContext,
-)
+from typing import Final, TypeVar
+
+from madcrow_events import models
 from madcrow_events.signals._registry import SignalRegistry
 from madcrow_events.signals._signal import EventSignal
 from madcrow_events.subscriptions import (
@@ -55,46 +43,42 @@ __all__ = [
     "user_registered",
 ]
 
+ContextT = TypeVar("ContextT", bound=models.BaseEventContext)
+
 madcrow_signals: SignalRegistry = SignalRegistry()
 """The default registry."""
 
-user_logged_in: EventSignal[LoginEventContext] = madcrow_signals.signal(
-    "user_logged_in", "A user signed in.", context=LoginEventContext
-)
-user_logged_out: EventSignal[LogoutEventContext] = madcrow_signals.signal(
-    "user_logged_out", "A user signed out.", context=LogoutEventContext
-)
-login_failed: EventSignal[LoginFailedEventContext] = madcrow_signals.signal(
-    "login_failed", "An attempt to sign in was refused.", context=LoginFailedEventContext
-)
-user_registered: EventSignal[RegistrationEventContext] = madcrow_signals.signal(
-    "user_registered", "A new account exists.", context=RegistrationEventContext
-)
-account_activated: EventSignal[AccountActivatedEventContext] = madcrow_signals.signal(
-    "account_activated", "An account may be used.", context=AccountActivatedEventContext
-)
-account_banned: EventSignal[AccountBannedEventContext] = madcrow_signals.signal(
-    "account_banned", "An account was shut out.", context=AccountBannedEventContext
-)
-account_closed: EventSignal[AccountClosedEventContext] = madcrow_signals.signal(
-    "account_closed", "An account was given up.", context=AccountClosedEventContext
-)
-password_changed: EventSignal[PasswordChangedEventContext] = madcrow_signals.signal(
-    "password_changed", "An account has a new password.", context=PasswordChangedEventContext
-)
-suspicious_activity: EventSignal[SuspiciousActivityEventContext] = madcrow_signals.signal(
-    "suspicious_activity", "Something looks like an attack.", context=SuspiciousActivityEventContext
-)
-session_expired: EventSignal[SessionExpiredEventContext] = madcrow_signals.signal(
-    "session_expired", "A session ran out.", context=SessionExpiredEventContext
-)
-token_refreshed: EventSignal[TokenRefreshedEventContext] = madcrow_signals.signal(
-    "token_refreshed", "A session has a new token.", context=TokenRefreshedEventContext
-)
-system_startup: EventSignal[SystemStartupEventContext] = madcrow_signals.signal(
-    "system_startup", "The application is up.", context=SystemStartupEventContext
-)
-system_shutdown: EventSignal[SystemShutdownEventContext] = madcrow_signals.signal(
-    "system_shutdown", "The application goes down.", context=SystemShutdownEventContext
-)
+
+def _declare(name: str, model: type[ContextT]) -> EventSignal[ContextT]:
+    """Declare a built-in event, which its model's docstring describes in the first line."""
+    doc, _, _ = (model.__doc__ or "").partition("\n")
+    return madcrow_signals.signal(name, doc or None, context=model)
+
+
+user_logged_in: Final = _declare("user_logged_in", models.LoginEventContext)
+"""Emitted when a user has signed in."""
+user_logged_out: Final = _declare("user_logged_out", models.LogoutEventContext)
+"""Emitted when a user has signed out."""
+login_failed: Final = _declare("login_failed", models.LoginFailedEventContext)
+"""Emitted when an attempt to sign in was refused."""
+user_registered: Final = _declare("user_registered", models.RegistrationEventContext)
+"""Emitted when a new account exists."""
+account_activated: Final = _declare("account_activated", models.AccountActivatedEventContext)
+"""Emitted when an account may be used from now on."""
+account_banned: Final = _declare("account_banned", models.AccountBannedEventContext)
+"""Emitted when an account was shut out."""
+account_closed: Final = _declare("account_closed", models.AccountClosedEventContext)
+"""Emitted when an account was given up."""
+password_changed: Final = _declare("password_changed", models.PasswordChangedEventContext)
+"""Emitted when an account has a new password, which is no part of the event."""
+suspicious_activity: Final = _declare("suspicious_activity", models.SuspiciousActivityEventContext)
+"""Emitted when something looks like an attack."""
+session_expired: Final = _declare("session_expired", models.SessionExpiredEventContext)
+"""Emitted when a session ran out."""
+token_refreshed: Final = _declare("token_refreshed", models.TokenRefreshedEventContext)
+"""Emitted when a session has a new token, which is no part of the event."""
+system_startup: Final = _declare("system_startup", models.SystemStartupEventContext)
+"""Emitted when the application is up."""
+system_shutdown: Final = _declare("system_shutdown", models.SystemShutdownEventContext)
+"""Emitted when the application goes down."""
 madcrow_signals._built_in = tuple(madcrow_signals)  # what isolated(empty=True) keeps
