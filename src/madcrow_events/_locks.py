@@ -42,24 +42,18 @@ class Lock(RLock):
 
     # The `__exit__` of the base class runs as one step, which nothing interrupts.
 
-    def run_if_free(
-        self, function: Callable[[], object], *, wait: float = 0.0, anyway: bool = False
-    ) -> bool:
-        """Call a function under the lock, unless another thread has it.
+    def run_if_free(self, function: Callable[[], object], wait: float = 0.0) -> bool:
+        """Call a function under the lock, unless another thread has it; return whether it did.
 
         Args:
             function: the function.
             wait: how long to wait for the other thread, in seconds.
-            anyway: whether to call it without the lock after that.
-
-        Returns:
-            Whether it was called under the lock.
         """
         try:
-            is_free = self.acquire(timeout=wait)
-            if is_free or anyway:
-                function()
-            return is_free
+            if not self.acquire(timeout=wait):
+                return False
+            function()
+            return True
         finally:
             try:  # nothing may come before the release that could be interrupted
                 self.release()

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
+from madcrow_events._aliases import alias_paths, spellings_of, value_at
 from madcrow_events._text import listed, printable, type_name
 from madcrow_events.exceptions import ContextValidationError
 from madcrow_events.models import (
     RESERVED_FIELDS,
     BaseEventContext,
     GenericEventContext,
-    alias_paths,
-    spellings_of,
-    value_at,
 )
 
 if TYPE_CHECKING:
@@ -90,7 +88,7 @@ def misfit_behind(
             "__pydantic"
         )
         is_of_context = error.obj is context and is_known
-    elif isinstance(error, TypeError):  # an extra field came in the place of the sender
+    elif isinstance(error, TypeError):  # an extra field was taken for the sender
         is_of_context = bool(_reserved(context))
     else:
         is_of_context = isinstance(error, ContextValidationError) and error.event == event

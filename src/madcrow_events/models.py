@@ -15,9 +15,6 @@ from uuid import UUID
 
 from pydantic import (
     AfterValidator,
-    AliasChoices,
-    AliasGenerator,
-    AliasPath,
     BaseModel,
     ConfigDict,
     Field,
@@ -26,6 +23,11 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
+from madcrow_events._aliases import (
+    alias_paths,
+    is_given_by_alias,
+    spellings_of,
+)
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import type_name
@@ -51,8 +53,6 @@ __all__ = [
 
 RESERVED_FIELDS = frozenset({"self", "sender"})
 """Names that the call of a handler needs for itself."""
-
-_READS_BY_NAME = "validate_by_name" in ConfigDict.__optional_keys__  # since pydantic 2.11
 
 SCOPE_FIELDS = ("request_id", "user_agent", "ip_address")
 """What `event_scope` can fill in."""
@@ -106,9 +106,6 @@ class _Building:
 
 
 _building = _Building()
-
-_FRAMES = 3
-"""How many frames stand between the caller of `model_rebuild` and pydantic's own."""
 
 
 class BaseEventContext(BaseModel):
@@ -193,16 +190,18 @@ class BaseEventContext(BaseModel):
         """
         rebuild, built = super().model_rebuild, []
 
-        def build() -> None:
+        def build(frames: int = 3) -> None:
+            """Build it, so many frames below the caller, whose names it may use."""
             is_built = rebuild(
                 force=force,
                 raise_errors=raise_errors,
-                _parent_namespace_depth=_parent_namespace_depth + _FRAMES,
+                _parent_namespace_depth=_parent_namespace_depth + frames,
                 _types_namespace=_types_namespace,
             )
             built.append(is_built)
 
-        _building.lock.run_if_free(build, wait=_building.wait, anyway=True)
+        if not _building.lock.run_if_free(build, _building.wait):
+            build(2)
         return built[0]
 
     def _filled(self, fields: Mapping[str, str]) -> BaseEventContext:
@@ -252,29 +251,6 @@ class BaseEventContext(BaseModel):
         return {**extra, **fields} if extra else fields
 
 
-def spellings_of(model: type[BaseModel], name: str) -> tuple[str, ...]:
-    """Return by which keywords a field can be given, the one to recommend first."""
-    config: Mapping[str, Any] = model.model_config
-    by_name = config.get("validate_by_name") if _READS_BY_NAME else None
-    by_alias = config.get("validate_by_alias", True)
-    if by_name is None:  # then the older option decides, and allows aliases
-        by_name = config.get("populate_by_name")
-        by_alias = by_alias or by_name is not None
-    spelled = [name] if by_name or not by_alias else []
-    if by_alias:
-        spelled += [path[0] for path in alias_paths(model, name) if len(path) == 1]
-    return tuple(dict.fromkeys(spelled))
-
-
-def spelled_for(model: type[BaseEventContext], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of fields, by name, under the keywords by which a model takes them."""
-    keywords: dict[str, Any] = {}
-    for name, value in fields.items():
-        spelled = spellings_of(model, name) if name in model.model_fields else ()
-        keywords[spelled[0] if spelled else name] = value
-    return keywords
-
-
 def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
     """Whether a field takes any text, and nothing of the model checks or changes that."""
     field, decorators = model.model_fields[name], model.__pydantic_decorators__
@@ -290,44 +266,6 @@ def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
         and checked.isdisjoint({name, "*"})
         and not any(map(model.model_config.get, ("str_min_length", "str_max_length")))
     )
-
-
-def _is_given_by_alias(
-    model: type[BaseEventContext], name: str, keywords: Mapping[str, Any]
-) -> bool:
-    """Whether keywords have something where validation looks for a field but by its name."""
-    paths = alias_paths(model, name)
-    return any(value_at(keywords, path) is not NOTHING for path in paths if path != (name,))
-
-
-NOTHING: Any = object()
-
-
-def value_at(value: Any, path: tuple[Any, ...]) -> Any:
-    """Return what stands where an alias says, or `NOTHING`."""
-    try:
-        for step in path:
-            value = value[step]
-    except (LookupError, TypeError):
-        return NOTHING
-    return value
-
-
-def alias_paths(model: type[BaseModel], name: str) -> list[tuple[Any, ...]]:
-    """Return where validation looks for a field, its name aside unless it has no alias."""
-    alias = model.model_fields[name].validation_alias
-    generate: Any = model.model_config.get("alias_generator")
-    if alias is None and generate is not None:  # pragma: no cover  # of pydantic before 2.10
-        # It notes what the generator gives only when it builds the model.
-        if isinstance(generate, AliasGenerator):
-            plain, alias, _ = generate.generate_aliases(name)
-            alias = alias or plain
-        else:
-            alias = generate(name)
-    if alias is None:
-        return [(name,)]
-    choices = alias.choices if isinstance(alias, AliasChoices) else [alias]
-    return [tuple(it.path) if isinstance(it, AliasPath) else (it,) for it in choices]
 
 
 BaseEventContext._note_fields()  # the hook in the class runs for subclasses only
@@ -368,7 +306,7 @@ def fill_loose(
         for name, spelled in model._scope_spellings.items():
             if not spelled or name not in fields or name in keywords:
                 continue
-            if not _is_given_by_alias(model, name, keywords):
+            if not is_given_by_alias(model, name, keywords):
                 keywords[spelled[0]] = fields[name]
         return
     for name in model._scope_fields:
@@ -534,7 +472,7 @@ class GenericEventContext(BaseEventContext):
         own, payload = super()._keywords(), dict(self.data)
         for name in BaseEventContext._field_names:
             spelled = spellings_of(model, name)
-            is_ours = name in self.model_fields_set or not _is_given_by_alias(model, name, payload)
+            is_ours = name in self.model_fields_set or not is_given_by_alias(model, name, payload)
             if spelled and is_ours:
                 for it in (name, *spelled):
                     payload.pop(it, None)

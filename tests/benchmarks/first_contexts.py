@@ -3,8 +3,8 @@
 Run it from a clone, on a machine that reaches a package index; it takes long, and installs each
 version into a virtual environment of its own, in a folder that is kept for the next time::
 
-    python tests/benchmarks/first_contexts.py /tmp/first-contexts
-    python tests/benchmarks/first_contexts.py /tmp/first-contexts --versions 2.11.4 2.11.5
+    python tests/benchmarks/first_contexts.py ../first-contexts
+    python tests/benchmarks/first_contexts.py ../first-contexts --versions 2.11.4 2.11.5
 
 Each version has `--processes` fresh processes (20 unless given), in each of which 16 threads make
 contexts of several models at the same moment. Without `--versions` these are the first and the last

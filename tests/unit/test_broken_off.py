@@ -229,14 +229,14 @@ def test_who_waits_in_a_thread_is_not_held_up_by_who_was_interrupted_as_it_told(
                 ring()
 
     places: list[int] = []
-    listeners = Waiters()
-    waiting = threading.Thread(target=listeners.wait, args=(lambda: False, 0.2))
+    waiters = Waiters()
+    waiting = threading.Thread(target=waiters.wait, args=(lambda: False, 0.2))
     waiting.start()
-    while not listeners._callbacks:
+    while not waiters._callbacks:
         time.sleep(0.001)
     sys.setprofile(profile)
     try:
-        listeners.tell()
+        waiters.tell()
     except TimeLimit:
         pass
     finally:

@@ -680,8 +680,23 @@ def test_a_generic_model_with_the_same_parameters_is_the_same_in_every_thread(
 
 
 @pytest.mark.guarantee("C1")
-def test_a_model_can_be_rebuilt_with_the_names_of_a_function() -> None:
-    """As any model of pydantic can."""
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_model_can_be_rebuilt_with_the_names_of_a_function(
+    is_held: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As any model of pydantic can, also while another thread takes too long with one."""
+
+    def hold() -> None:
+        with building.lock:
+            holding.set()
+            rebuilt.wait(10)
+
+    monkeypatch.setattr(building, "wait", 0.01)
+    holding, rebuilt = threading.Event(), threading.Event()
+    thread = threading.Thread(target=hold)
+    if is_held:
+        thread.start()
+        assert holding.wait(10)
 
     class Local(BaseEventContext):
         number: "Tally"  # noqa: UP037
@@ -689,6 +704,9 @@ def test_a_model_can_be_rebuilt_with_the_names_of_a_function() -> None:
     Tally = int  # noqa: N806
     assert Local.model_rebuild()
     assert Local(number=1).number == 1
+    rebuilt.set()
+    if is_held:
+        thread.join(10)
 
 
 @pytest.mark.guarantee("C1")

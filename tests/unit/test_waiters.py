@@ -30,10 +30,10 @@ def test_nobody_waits_longer_than_asked() -> None:
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_as_many_as_are_told_look_again_the_first_first(number: int) -> None:
     def wait(name: int) -> None:
-        listeners.wait(lambda: name in told or (began.append(name), False)[1], 10)
+        waiters.wait(lambda: name in told or (began.append(name), False)[1], 10)
         woken.append(name)
 
-    listeners = Waiters()
+    waiters = Waiters()
     began: list[int] = []
     told: set[int] = set()
     woken: list[int] = []
@@ -41,15 +41,15 @@ def test_as_many_as_are_told_look_again_the_first_first(number: int) -> None:
     for name in range(3):
         threads.append(threading.Thread(target=wait, args=(name,)))
         threads[-1].start()
-        while began.count(name) < 2 or len(listeners._callbacks) <= name:
+        while began.count(name) < 2 or len(waiters._callbacks) <= name:
             pass
     told.update(range(number))
-    listeners.tell(number)
+    waiters.tell(number)
     for thread in threads[:number]:
         thread.join(10)
     assert sorted(woken) == list(range(number))
     told.update(range(3))
-    listeners.tell()
+    waiters.tell()
     for thread in threads:
         thread.join(10)
     assert sorted(woken) == [0, 1, 2]
@@ -57,13 +57,13 @@ def test_as_many_as_are_told_look_again_the_first_first(number: int) -> None:
 
 async def test_what_is_told_twice_is_told_once() -> None:
     async def wait() -> bool:
-        return await listeners.wait_async(lambda: so, 10)
+        return await waiters.wait_async(lambda: so, 10)
 
-    listeners = Waiters()
+    waiters = Waiters()
     so: list[bool] = []
     waiting = asyncio.create_task(wait())
     await asyncio.sleep(0)
-    (callback,) = listeners._callbacks
+    (callback,) = waiters._callbacks
     so.append(True)
     callback()
     callback()
@@ -72,16 +72,17 @@ async def test_what_is_told_twice_is_told_once() -> None:
 
 def test_telling_who_waited_in_a_loop_that_is_closed_is_no_error() -> None:
     async def wait() -> None:
-        task = asyncio.create_task(listeners.wait_async(lambda: False, None))
+        task = asyncio.create_task(waiters.wait_async(lambda: False, None))
         await asyncio.sleep(0)
-        callbacks.extend(listeners._callbacks)
+        callbacks.extend(waiters._callbacks)
         task.cancel()
 
-    listeners = Waiters()
+    waiters = Waiters()
     callbacks: list[object] = []
     asyncio.run(wait())
-    listeners._callbacks.extend(callbacks)  # type: ignore[arg-type]
-    listeners.tell()
+    waiters._callbacks.extend(callbacks)  # type: ignore[arg-type]
+    waiters.tell()
+    assert waiters._callbacks == []
 
 
 def test_nobody_waits_in_a_coroutine_that_no_loop_runs() -> None:

@@ -433,7 +433,7 @@ class Emission(Unique, Generic[PayloadT_co]):
                 and is_loose
                 and model is not self.signal.context_model
             ):
-                # An `event_scope` has filled fields in before it was known who takes them.
+                # An `event_scope` may have filled in what this model does not take, or not by name.
                 around = surroundings_of(self)
                 if around is not None:
                     values = filled_for(model, payload, around._known_fields())

@@ -59,8 +59,8 @@ _NEVER = array("d")
 class _Window:
     """The failures of one subject within the window before the newest of them.
 
-    Arrays, and hashes of e-mails in the place of e-mails, for there may be many windows. By the
-    name of each kind of alert, when it was raised last.
+    There may be many windows, so it has arrays, and hashes instead of e-mails. Each attribute that
+    is named after a kind of alert says when that was raised last.
     """
 
     __slots__ = (

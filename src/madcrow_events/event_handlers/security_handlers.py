@@ -33,7 +33,7 @@ from madcrow_events.signals import (
     suspicious_activity,
     user_logged_in,
 )
-from madcrow_events.subscriptions._signatures import is_async
+from madcrow_events.subscriptions._kinds import is_async
 
 __all__ = [
     "SECURITY_LOGGER",

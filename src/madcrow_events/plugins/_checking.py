@@ -108,12 +108,12 @@ def _not_apart(plugin: Plugin, why: str) -> PluginReport:
 def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
     """Return the report of a plugin; or None, and why no other Python can be started."""
     import json  # noqa: PLC0415  # only checks need it
-    import subprocess  # noqa: PLC0415  # likewise
-    import tempfile  # noqa: PLC0415  # likewise
+    import subprocess  # noqa: PLC0415  # only checks need it
+    import tempfile  # noqa: PLC0415  # only checks need it
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         # Not its output, to which the plugin may print.
-        answer = os.path.join(folder, "report.json")  # noqa: PTH118  # pathlib would be imported for it
+        answer = os.path.join(folder, "report.json")  # noqa: PTH118  # pathlib would be imported
         path = [it if isinstance(it, str) else [os.fsdecode(it)] for it in search_path()]
         command = [sys.executable, *_options(), "-c", _CHECK, plugin.name, answer]
         try:
@@ -126,16 +126,16 @@ def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
                 stderr=errors,
             )
         except subprocess.TimeoutExpired:
-            if not os.path.exists(answer):  # noqa: PTH110  # as above
+            if not os.path.exists(answer):  # noqa: PTH110  # pathlib would be imported
                 return None, f"sys.executable runs no Python (it began none within {timeout} s)"
             reason = f"it was not loaded within {timeout} s: it may hang; look at its import"
             return PluginReport(plugin, "failed", reason, timeout * 1000), ""
         except OSError as error:
             return None, f"sys.executable cannot be started ({type_name(type(error))})"
-        if not os.path.exists(answer):  # noqa: PTH110  # likewise
+        if not os.path.exists(answer):  # noqa: PTH110  # pathlib would be imported
             return None, f"sys.executable runs no Python (it ended with status {done.returncode})"
         try:
-            with open(answer, encoding="utf-8") as file:  # noqa: PTH123  # as above
+            with open(answer, encoding="utf-8") as file:  # noqa: PTH123  # pathlib would be imported
                 told = json.load(file)
         except (OSError, ValueError):
             errors.seek(0)
@@ -149,10 +149,10 @@ def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
 
 def check_here(name: str, answer: str) -> None:
     """Load one plugin, and write what came of it to a file; run by `_check`."""
-    import json  # noqa: PLC0415  # as in `_check`
+    import json  # noqa: PLC0415  # only checks need it
 
     (plugin,) = (it for it in discover_plugins() if it.name == name)
     report = load(plugin, madcrow_signals)
     told = (report.status, report.reason, report.milliseconds, report.signals, report.handlers)
-    with open(answer, "w", encoding="utf-8") as file:  # noqa: PTH123  # as above
+    with open(answer, "w", encoding="utf-8") as file:  # noqa: PTH123  # pathlib would be imported
         json.dump(told, file)

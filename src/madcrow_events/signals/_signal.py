@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Never, overload
 import blinker
 from typing_extensions import TypeVar, Unpack
 
+from madcrow_events._aliases import spelled_for
 from madcrow_events._copies import Unique
 from madcrow_events._executions import definition_of
 from madcrow_events._logs import log
@@ -30,7 +31,6 @@ from madcrow_events.models import (
     BaseEventContext,
     GenericEventContext,
     is_parametrised_as,
-    spelled_for,
 )
 from madcrow_events.subscriptions import (
     ANY,

@@ -6,10 +6,10 @@ from functools import partial
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._aliases import spellings_of
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._styles import BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError
-from madcrow_events.models import spellings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,8 +42,9 @@ class CallSpec:
     Attributes:
         style: which of the call loop's three ways fits.
         invoke: `invoke(handler, emission)`, the general way.
-        fit: the same without what a plugin's gate adds, for what stands in for the handler: makes
-            the arguments, and raises a `ContextValidationError` if the call would not take them.
+        fit: `fit(stand_in, emission)`, the same with something else than the handler, and without
+            a plugin's gate: makes the arguments, and raises a `ContextValidationError` if the
+            call would not take them.
         is_async: whether a call gives a coroutine.
         item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
         invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.

@@ -11,7 +11,7 @@ from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
 from madcrow_events.batches import Batch
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.subscriptions._signatures import is_async
+from madcrow_events.subscriptions._kinds import is_async
 
 __all__ = ["ANY", "AnySender", "SingleOptions", "SubscriptionOptions", "check_options"]
 

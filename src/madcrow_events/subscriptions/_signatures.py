@@ -1,4 +1,4 @@
-"""Reading a handler's signature, once, when it is registered (H).
+"""Reading a handler's signature, once, when it is registered.
 
 Each parameter gets its source: the emission, the context as a model, the
 sender, one keyword, or all the rest. From these comes a `CallSpec`: how the call
@@ -9,13 +9,9 @@ say what to write instead.
 from __future__ import annotations
 
 import inspect
-import sys
-import types
 import typing
-import weakref
 from difflib import get_close_matches
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
@@ -41,39 +37,29 @@ from madcrow_events.subscriptions._call_specs import (
     typed_emission,
     whole_context,
 )
-from madcrow_events.subscriptions._identity import undispatched
 from madcrow_events.subscriptions._injection import (
     injecting_package,
     is_injection_used,
     is_left_to_wrapper,
 )
 from madcrow_events.subscriptions._kinds import (
-    function_behind,
     is_async,
     is_bare_classmethod,
     is_generator,
-    is_mock,
     is_perhaps_awaited,
 )
+from madcrow_events.subscriptions._parameters import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["call_spec_of_receiver", "is_async", "read_call_spec"]
+__all__ = ["call_spec_of_receiver", "read_call_spec"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 _BY_PLACE = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-_LENIENTLY: dict[str, Any] = (
-    {"annotation_format": import_module("annotationlib").Format.FORWARDREF}
-    if sys.version_info >= (3, 14)
-    else {}
-)
-"""How annotations are read that may name what is imported for type checkers only."""
 
 
 def read_call_spec(
@@ -259,7 +245,7 @@ class _Reader:
             raise self._not_callable(type(self.handler))
         try:
             is_bare, is_lazy = is_bare_classmethod(self.handler), is_generator(self.handler)
-            parameters = list(_signature(self.handler).parameters.values())
+            parameters = list(signature_of(self.handler).parameters.values())
         except Exception as error:  # a wrapper loop, a property that raises: any of it
             if is_interrupt(error):
                 raise
@@ -415,75 +401,6 @@ class _Reader:
             event=self.event,
             handler=self.handler,
         )
-
-
-def _signature(handler: Any) -> inspect.Signature:
-    """Return the signature of a handler, whose annotations may name what does not exist."""
-    if type(handler) in (types.FunctionType, types.MethodType):
-        handler = _with_bound_arguments(handler)
-    else:
-        handler = _with_bound_arguments(_current(handler))
-        said = inspect.getattr_static(type(handler), "__signature__", None)
-        if is_mock(handler) and type(said) is inspect.Signature:
-            return said  # what it checks its calls against, whatever it claims to be
-        handler = _called(handler)
-    try:
-        return inspect.signature(undispatched(handler), **_LENIENTLY)
-    except (TypeError, ValueError):
-        # Newer Pythons read some signature of a proxy.
-        if type(handler) is weakref.CallableProxyType:  # pragma: no branch
-            return inspect.signature(handler.__call__)  # pragma: no cover
-        if not is_mock(handler):
-            raise
-        kind: Any = type(handler)
-        return inspect.signature(kind.__call__.__get__(handler))
-
-
-def _current(handler: Any) -> Any:
-    """Return what a proxy like those of werkzeug stands for now; else `handler`."""
-    if inspect.getattr_static(type(handler), "_get_current_object", None) is None:
-        return handler
-    return handler._get_current_object()
-
-
-def _with_bound_arguments(handler: Any) -> Any:
-    """Return a partial without the name of a function that `update_wrapper` has given it.
-
-    For `inspect` follows that name, and then takes the bound arguments for parameters.
-    """
-    named = inspect.unwrap(handler, stop=_is_followed_no_further)
-    if not issubclass(type(named), partial):
-        return handler
-    function = named.func
-    if "__wrapped__" in named.__dict__:
-        if _is_method(named):
-            function = named.__wrapped__
-        elif function_behind(function) is not function_behind(named.__wrapped__):
-            return handler  # it calls something else around what it wraps
-    return partial(_with_bound_arguments(function), *named.args, **named.keywords)
-
-
-def _is_method(named: partial[Any]) -> bool:
-    """Whether a decorator that is a class has passed the object of a method to itself."""
-    call: Any = named.func
-    return (
-        type(call) is types.MethodType
-        and hasattr(type(call.__self__), "__get__")
-        and len(named.args) == 1
-        and named.args[0] is not None
-    )
-
-
-def _is_followed_no_further(layer: Any) -> bool:
-    return issubclass(type(layer), partial | types.MethodType) or hasattr(layer, "__signature__")
-
-
-def _called(handler: Any) -> Any:
-    """Return what is called in the place of an object whose `__call__` is no plain method."""
-    call = inspect.getattr_static(type(handler), "__call__", None)
-    if type(call) in (types.FunctionType, types.WrapperDescriptorType):
-        return handler
-    return call.__get__(handler, type(handler)) if hasattr(call, "__get__") else call
 
 
 def _may_be_list(annotation: Any) -> bool:

@@ -25,9 +25,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from typing_extensions import TypeAliasType
 
+from madcrow_events._aliases import spellings_of
 from madcrow_events._text import type_name
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.models import BaseEventContext, spellings_of
+from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

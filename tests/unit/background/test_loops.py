@@ -90,6 +90,33 @@ async def test_what_belongs_to_a_loop_can_be_used_in_the_background(
     assert used == [0, 1, 2, 3, 4]
 
 
+async def test_who_waits_for_a_place_asks_the_loop_not_for_each_handler_in_the_queue(
+    signals: SignalRegistry, signal: EventSignal[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, asked, ended = 100, [], asyncio.Event()
+    dispatcher = EventDispatcher(signals, queue_size=size)
+
+    async def handle() -> None:
+        await ended.wait()
+
+    def is_running(loop: asyncio.AbstractEventLoop) -> bool:
+        asked.append(loop)
+        return real(loop)
+
+    signal.subscribe(handle, background=True)
+    for _ in range(size):
+        await dispatcher.emit_async(signal)
+    real = asyncio.BaseEventLoop.is_running
+    monkeypatch.setattr(asyncio.BaseEventLoop, "is_running", is_running)
+    waiting = asyncio.create_task(dispatcher.emit_async(signal))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    ended.set()
+    await waiting
+    assert await dispatcher.drain_async(LIMIT)
+    assert 0 < len(asked) < size / 2
+
+
 async def test_a_task_in_the_background_is_held_until_it_has_ended(
     signal: EventSignal[Any], dispatcher: EventDispatcher
 ) -> None:

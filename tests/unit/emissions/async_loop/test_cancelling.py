@@ -166,6 +166,7 @@ async def test_an_emission_that_is_closed_leaves_nothing_behind(
     coroutine.close()
     await until(lambda: left)
     await until(lambda: len(asyncio.all_tasks()) == 1)
+    assert left == ["left"]
 
 
 @pytest.mark.guarantee("A1")

@@ -68,6 +68,7 @@ async def test_a_held_task_needs_nobody_else_to_hold_it(
         await asyncio.sleep(0)
         gc.collect()
     await until(lambda: finished)
+    assert finished == ["whole"]
 
 
 @pytest.mark.guarantee("A2")
