@@ -141,11 +141,23 @@ def test_a_worker_that_is_broken_off_as_it_begins_to_wait_waits_again() -> None:
     shop.assert_all_is_well()
 
 
+@pytest.mark.parametrize("has_heard_of_both", [False, True])
 def test_the_timer_takes_an_alarm_again_that_it_could_not_set(
-    break_off: BreakOff, caplog: pytest.LogCaptureFixture
+    break_off: BreakOff, caplog: pytest.LogCaptureFixture, has_heard_of_both: bool
 ) -> None:
-    left = break_off(serving.heapq, "heappush")
     shop = Shop()
+    backlog = backlog_of(shop.dispatcher)
+    bell = backlog.bell
+
+    def wait_for_both(timeout: float) -> bool:
+        deadline = time.monotonic() + LIMIT
+        while left and backlog.alarms.qsize() < 2 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        return bell.acquire(timeout=timeout)
+
+    if has_heard_of_both:
+        backlog.bell = SimpleNamespace(acquire=wait_for_both, release=bell.release)  # type: ignore[assignment]
+    left = break_off(serving.heapq, "heappush")
     shops.emit(shop, 1)
     (emission,) = shop.emissions[1]
     assert emission.wait(LIMIT)

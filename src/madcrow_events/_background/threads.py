@@ -107,7 +107,7 @@ def keep_time(backlog: Backlog) -> None:
     while True:
         try:
             if caught is not None:  # as above
-                _ring_again(waiting, caught)
+                _ring_again(backlog, waiting, caught)
                 caught = None
             _keep_time(backlog, waiting, taken)
         except BaseException as error:  # noqa: BLE001  # as above
@@ -116,17 +116,17 @@ def keep_time(backlog: Backlog) -> None:
             return
 
 
-def _ring_again(waiting: list[Alarm], error: BaseException) -> None:
+def _ring_again(backlog: Backlog, waiting: list[Alarm], error: BaseException) -> None:
     """Let what has come due ring once more, in a moment."""
     if waiting:
         heapq.heapreplace(waiting, (monotonic() + LOOK_EVERY, *waiting[0][1:]))
     log(logging.ERROR, "the timer of batches was interrupted by %s", type_name(type(error)))
+    backlog.bell.acquire(timeout=LOOK_EVERY)  # or what fails each time would keep a processor busy
 
 
 def _keep_time(backlog: Backlog, waiting: list[Alarm], taken: list[Alarm | None]) -> None:
     while not backlog.forked:  # pragma: no branch  # but by a handler that it called itself
-        # Not by the queue, which under load waits for ever where its time is over as it wakes up.
-        backlog.bell.acquire(timeout=max(0.0, waiting[0][0] - monotonic()) if waiting else -1)
+        # Look before waiting: who was broken off may have heard the bell, and not have looked yet.
         while taken or backlog.alarms.qsize():
             if not taken:
                 taken.extend(map(SimpleQueue.get, (backlog.alarms,)))
@@ -141,6 +141,8 @@ def _keep_time(backlog: Backlog, waiting: list[Alarm], taken: list[Alarm | None]
                 gathering.ring()
             del gathering
             heapq.heappop(waiting)
+        # Not by the queue, which under load waits for ever where its time is over as it wakes up.
+        backlog.bell.acquire(timeout=max(0.0, waiting[0][0] - monotonic()) if waiting else -1)
 
 
 def _forget_gone(backlog: Backlog, waiting: list[Alarm]) -> None:
