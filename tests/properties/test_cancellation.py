@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -229,17 +229,6 @@ def without_complaint(play: Play, story: Callable[[], Any]) -> None:
     failed = [record.getMessage() for record in records.records]
     assert len(failed) == len(play.failed), "a cancelled handler has not failed"
     assert all(line.endswith("failed: Failed") for line in failed)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_collections() -> Iterator[None]:
-    """Let each collection look only at what came since."""
-    gc.collect()
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 @settings(max_examples=50)
