@@ -1,9 +1,4 @@
-"""The policy under which emissions happen, and one emitter for each built-in event.
-
-This module holds the default dispatcher, one of the package's three pieces of
-global state. It is longer than others because each way of emitting says what it
-takes and raises, and each built-in event has its emitter.
-"""
+"""The dispatcher: under which policy emissions happen."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
@@ -19,9 +14,9 @@ from madcrow_events._background.admission import Overflow, Workers
 from madcrow_events._copies import Unique
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
-from madcrow_events._text import names_apart, type_name
-from madcrow_events._validation import validate_keywords
+from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
+from madcrow_events.dispatcher._fitting import check_loose, check_sender, fitting
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import raise_failures
@@ -29,50 +24,28 @@ from madcrow_events.emissions._frames import (
     Branch,
     Surroundings,
     await_within,
-    current,
     run_within,
-    surroundings_of,
 )
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.exceptions import (
-    ContextTypeError,
     DispatcherClosedError,
     InvalidOptionError,
     QueueFullError,
     WouldDeadlockError,
 )
 from madcrow_events.models import (
-    AccountActivatedEventContext,
-    AccountBannedEventContext,
-    AccountClosedEventContext,
     BaseEventContext,
     GenericEventContext,
     HandlerFailedEventContext,
-    LoginEventContext,
-    LoginFailedEventContext,
-    LogoutEventContext,
-    PasswordChangedEventContext,
-    RegistrationEventContext,
-    fill_loose,
-    is_parametrised_as,
 )
 from madcrow_events.observers import Observer
 from madcrow_events.signals import (
     EventSignal,
     SignalRegistry,
-    account_activated,
-    account_banned,
-    account_closed,
-    login_failed,
     madcrow_signals,
-    password_changed,
-    user_logged_in,
-    user_logged_out,
-    user_registered,
 )
-from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions._plan import NOBODY, Plan
 
 if TYPE_CHECKING:
@@ -80,29 +53,9 @@ if TYPE_CHECKING:
 
     from madcrow_events.emissions._outcomes import HeldBack
 
-__all__ = [
-    "ContextEmitter",
-    "EventDispatcher",
-    "OnError",
-    "Overflow",
-    "emit_account_activated_event",
-    "emit_account_banned_event",
-    "emit_account_closed_event",
-    "emit_event",
-    "emit_event_async",
-    "emit_login_event",
-    "emit_login_failed_event",
-    "emit_logout_event",
-    "emit_password_changed_event",
-    "emit_registration_event",
-    "get_event_dispatcher",
-    "set_event_dispatcher",
-]
+__all__ = ["EventDispatcher", "OnError"]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
-
-# What is surely meant as the context where the sender should be.
-_CONTEXTS = frozenset({BaseEventContext, dict})
 
 
 def _load_start_handlers(*arguments: Any) -> Any:
@@ -242,8 +195,10 @@ class EventDispatcher(Unique):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
-            self._check_loose(signal, sender, context)
+        if sender is not None:
+            check_sender(signal, sender)
+        if self.validate:
+            check_loose(signal, context)
         emission: Emission[Any] = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context):
@@ -282,8 +237,10 @@ class EventDispatcher(Unique):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
-            self._check_loose(signal, sender, context)
+        if sender is not None:
+            check_sender(signal, sender)
+        if self.validate:
+            check_loose(signal, context)
         emission: Emission[Any] = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
@@ -301,24 +258,6 @@ class EventDispatcher(Unique):
             emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
-
-    def _check_loose(self, signal: EventSignal[Any], sender: Any, context: dict[str, Any]) -> None:
-        try:
-            is_sender = sender is None or _CONTEXTS.isdisjoint(type(sender).__mro__)
-        except TypeError:  # a metaclass gives one of these classes no hash
-            is_sender = not any(it is BaseEventContext or it is dict for it in type(sender).__mro__)
-        if not is_sender:
-            raise ContextTypeError(
-                f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
-                f"context) for a model, or emit('{signal.name}', **context) for keywords",
-                event=signal.name,
-                received=type(sender),
-            )
-        if self.validate and signal.context_model is not None:
-            around = surroundings_of(current())
-            if around is not None:
-                fill_loose(signal.context_model, context, around._known_fields())
-            validate_keywords(signal.name, signal.context_model, context)
 
     @overload
     def emit_typed(
@@ -364,12 +303,12 @@ class EventDispatcher(Unique):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        fitting: BaseEventContext | None = context
+        fits: BaseEventContext | None = context
         if type(context) is not signal.context_model:
-            context, fitting = _fitting(signal, context)
+            context, fits = fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, fitting, None):
+            if call_all(emission, self, signal, sender, context, fits, None):
                 return emission
             if emission._failures is not None:
                 self._go_on(emission)
@@ -419,15 +358,15 @@ class EventDispatcher(Unique):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        fitting: BaseEventContext | None = context
+        fits: BaseEventContext | None = context
         if type(context) is not signal.context_model:
-            context, fitting = _fitting(signal, context)
+            context, fits = fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, fitting, None, True):  # noqa: FBT003
+            if call_all(emission, self, signal, sender, context, fits, None, True):  # noqa: FBT003
                 return emission
             if emission._plan.later:
-                left = self._start_later(emission, fitting)
+                left = self._start_later(emission, fits)
                 if left is not None:
                     await left
             if emission._failures is not None:
@@ -788,7 +727,7 @@ def _payload_again(
     payload = emission._payload
     if type(payload) is dict:
         return payload, None, payload
-    return (*_fitting(emission.signal, payload), None)
+    return (*fitting(emission.signal, payload), None)
 
 
 def _let_go(emission: Emission[Any], held: HeldBack) -> None:
@@ -801,207 +740,10 @@ def _let_go(emission: Emission[Any], held: HeldBack) -> None:
     held.tell()
 
 
-def _fitting(
-    signal: EventSignal[Any], context: Any
-) -> tuple[BaseEventContext, BaseEventContext | None]:
-    """Return the context; then it again if it is of the signal's model, None if it is generic.
-
-    Raises:
-        ContextTypeError: it is neither.
-        ContextValidationError: it is of a class that the model has replaced, and does not fit.
-    """
-    model = signal.context_model
-    expected = BaseEventContext if model is None else model
-    if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
-        type(context)._note_fields()
-        try:
-            if context.event_type.replace("-", "_") == signal.name:
-                return context, None
-        except AttributeError:  # it has none: made by model_construct, say
-            pass
-        raise ContextTypeError(
-            f"a GenericEventContext for another event was emitted as {signal.name}: "
-            f"give it event_type='{signal.name}'",
-            event=signal.name,
-            expected=(expected,),
-            received=GenericEventContext,
-        )
-    if isinstance(context, expected) or is_parametrised_as(type(context), (expected,)):
-        fitting: BaseEventContext = context
-        check_model(signal.name, type(context))
-        return fitting, fitting
-    renewed = signal._renewed(context)
-    if renewed is not None:
-        return renewed, renewed
-    is_class = isinstance(context, type)
-    given, wanted = names_apart(context if is_class else type(context), expected)
-    if is_class:
-        given = f"the class {given}"
-    if model is None:
-        wanted = "a context derived from BaseEventContext"
-    raise ContextTypeError(
-        f"{signal.name} carries {wanted}, not {given}: emit_typed('{signal.name}', "
-        f"{type_name(expected)}(...)), or emit('{signal.name}', field=...) for plain keywords",
-        event=signal.name,
-        expected=(expected,),
-        received=type(context),
-    )
-
-
-_default: EventDispatcher | None = None
-
-
-def get_event_dispatcher() -> EventDispatcher:
-    """Return the default dispatcher, which emits the signals of `madcrow_signals`."""
-    global _default  # noqa: PLW0603  # one of the three pieces of global state
-    if _default is None:
-        _default = EventDispatcher()
-    return _default
-
-
-def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
-    """Put another dispatcher in the place of the default one.
-
-    Args:
-        dispatcher: what `get_event_dispatcher` returns from now on; None for a
-            new one with the default options.
-
-    Raises:
-        InvalidOptionError: it is no dispatcher.
-    """
-    if not isinstance(dispatcher, EventDispatcher | None):
-        raise InvalidOptionError("give an EventDispatcher, or None", option="dispatcher")
-    global _default  # noqa: PLW0603  # one of the three pieces of global state
-    _default = dispatcher
-
-
-def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called by isolated()
-    saved = _default
-    observers = [] if saved is None else list(saved._observers)
-    if empty:
-        set_event_dispatcher(None)
-
-    def restore() -> None:
-        if saved is not None:
-            saved._observers[:] = observers
-        set_event_dispatcher(saved)
-
-    return restore
-
-
-madcrow_signals._isolate_too(_save_default)
-
-
-def _refuse_context(dispatcher: EventDispatcher, event: Any, context: object) -> None:
-    """Refuse a model in the place of keywords, unless the event has a field `context`."""
-    if isinstance(context, BaseEventContext):
-        signal = dispatcher.signals.resolve(event)
-        model = signal.context_model
-        if model is None or "context" not in model.model_fields:
-            raise ContextTypeError(
-                f"emit_event takes keywords, not context={type_name(type(context))}(...): write "
-                f"get_event_dispatcher().emit_typed('{signal.name}', context)",
-                event=signal.name,
-                received=type(context),
-            )
-
-
-def emit_event(
-    event: str | EventSignal[Any], /, sender: Any = None, **context: Any
-) -> Emission[Mapping[str, Any]]:
-    """Emit an event with plain keywords, through the default dispatcher.
-
-    Args:
-        event: its name or signal.
-        sender: who emits; the signal itself if left out.
-        **context: what the handlers get.
-
-    Raises:
-        InvalidEventNameError: the name is malformed.
-        UnknownEventError: nobody declared the event.
-        ContextTypeError: a context is given, as the sender or as `context=`.
-        EmissionDepthError: handlers emit events without end.
-        ContextValidationError: the default dispatcher validates, and they do not fit.
-        QueueFullError: handlers that would run later find no place in the queue.
-        Exception: a handler failed and the default dispatcher raises.
-    """
-    dispatcher = get_event_dispatcher()
-    if "context" in context:
-        _refuse_context(dispatcher, event, context["context"])
-    return dispatcher.emit(event, sender, **context)
-
-
-async def emit_event_async(
-    event: str | EventSignal[Any], /, sender: Any = None, **context: Any
-) -> Emission[Mapping[str, Any]]:
-    """Emit an event with plain keywords, through the default dispatcher, and await its handlers.
-
-    Args:
-        event: its name or signal.
-        sender: who emits; the signal itself if left out.
-        **context: what the handlers get.
-
-    Raises:
-        CancelledError: the emitter was cancelled; so have been the handlers.
-        MadcrowEventsError: as for `EventDispatcher.emit_async`.
-        Exception: a handler failed and the default dispatcher raises.
-    """
-    dispatcher = get_event_dispatcher()
-    if "context" in context:
-        _refuse_context(dispatcher, event, context["context"])
-    return await dispatcher.emit_async(event, sender, **context)
-
-
-class ContextEmitter(Protocol[ContextT]):
-    """Emits one built-in event through the default dispatcher: `emitter(context, sender=None)`.
-
-    It raises what `EventDispatcher.emit_typed` raises.
-    """
-
-    def __call__(  # noqa: D102  # described by the class
-        self, context: ContextT, sender: Any = None
-    ) -> Emission[ContextT]: ...
-
-
 def _abandon(emission: Emission[Any] | None, error: BaseException) -> None:
     """Count what has not begun of an emission as never to be called, if there is one still."""
     if emission is not None:
         emission._abandon(error)
-
-
-def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
-    event = signal.name
-
-    def emit(context: ContextT, sender: Any = None) -> Emission[ContextT]:
-        return get_event_dispatcher().emit_typed(event, context, sender)
-
-    emit.__name__ = emit.__qualname__ = function_name
-    emit.__doc__ = f"Emit `{event}` with its context, through the default dispatcher."
-    return emit
-
-
-emit_login_event: ContextEmitter[LoginEventContext] = _emitter("emit_login_event", user_logged_in)
-emit_logout_event: ContextEmitter[LogoutEventContext] = _emitter(
-    "emit_logout_event", user_logged_out
-)
-emit_login_failed_event: ContextEmitter[LoginFailedEventContext] = _emitter(
-    "emit_login_failed_event", login_failed
-)
-emit_registration_event: ContextEmitter[RegistrationEventContext] = _emitter(
-    "emit_registration_event", user_registered
-)
-emit_account_activated_event: ContextEmitter[AccountActivatedEventContext] = _emitter(
-    "emit_account_activated_event", account_activated
-)
-emit_account_banned_event: ContextEmitter[AccountBannedEventContext] = _emitter(
-    "emit_account_banned_event", account_banned
-)
-emit_account_closed_event: ContextEmitter[AccountClosedEventContext] = _emitter(
-    "emit_account_closed_event", account_closed
-)
-emit_password_changed_event: ContextEmitter[PasswordChangedEventContext] = _emitter(
-    "emit_password_changed_event", password_changed
-)
 
 
 # Lower floors name these in annotations, which `typing.get_type_hints` reads.

@@ -1,0 +1,104 @@
+"""Whether what is given to an emitter can be the context of the event."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._text import names_apart, type_name
+from madcrow_events._validation import validate_keywords
+from madcrow_events.emissions._frames import current, surroundings_of
+from madcrow_events.exceptions import ContextTypeError
+from madcrow_events.models import (
+    BaseEventContext,
+    GenericEventContext,
+    fill_loose,
+    is_parametrised_as,
+)
+from madcrow_events.signals._signal import check_model
+
+if TYPE_CHECKING:
+    from madcrow_events.signals import EventSignal
+
+__all__ = ["check_loose", "check_sender", "fitting"]
+
+# What is surely meant as the context where the sender should be.
+_CONTEXTS = frozenset({BaseEventContext, dict})
+
+
+def check_sender(signal: EventSignal[Any], sender: object) -> None:
+    """Refuse a context in the place of the sender.
+
+    Raises:
+        ContextTypeError: it is one.
+    """
+    try:
+        is_sender = _CONTEXTS.isdisjoint(type(sender).__mro__)
+    except TypeError:  # a metaclass gives one of these classes no hash
+        is_sender = not any(it is BaseEventContext or it is dict for it in type(sender).__mro__)
+    if not is_sender:
+        raise ContextTypeError(
+            f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
+            f"context) for a model, or emit('{signal.name}', **context) for keywords",
+            event=signal.name,
+            received=type(sender),
+        )
+
+
+def check_loose(signal: EventSignal[Any], context: dict[str, Any]) -> None:
+    """Compare keywords with the model of the event, filled in by the `event_scope` around.
+
+    Raises:
+        ContextValidationError: they do not fit.
+    """
+    if signal.context_model is not None:
+        around = surroundings_of(current())
+        if around is not None:
+            fill_loose(signal.context_model, context, around._known_fields())
+        validate_keywords(signal.name, signal.context_model, context)
+
+
+def fitting(
+    signal: EventSignal[Any], context: Any
+) -> tuple[BaseEventContext, BaseEventContext | None]:
+    """Return the context; then it again if it is of the signal's model, None if it is generic.
+
+    Raises:
+        ContextTypeError: it is neither.
+        ContextValidationError: it is of a class that the model has replaced, and does not fit.
+    """
+    model = signal.context_model
+    expected = BaseEventContext if model is None else model
+    if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
+        type(context)._note_fields()
+        try:
+            if context.event_type.replace("-", "_") == signal.name:
+                return context, None
+        except AttributeError:  # it has none: made by model_construct, say
+            pass
+        raise ContextTypeError(
+            f"a GenericEventContext for another event was emitted as {signal.name}: "
+            f"give it event_type='{signal.name}'",
+            event=signal.name,
+            expected=(expected,),
+            received=GenericEventContext,
+        )
+    if isinstance(context, expected) or is_parametrised_as(type(context), (expected,)):
+        fits: BaseEventContext = context
+        check_model(signal.name, type(context))
+        return fits, fits
+    renewed = signal._renewed(context)
+    if renewed is not None:
+        return renewed, renewed
+    is_class = isinstance(context, type)
+    given, wanted = names_apart(context if is_class else type(context), expected)
+    if is_class:
+        given = f"the class {given}"
+    if model is None:
+        wanted = "a context derived from BaseEventContext"
+    raise ContextTypeError(
+        f"{signal.name} carries {wanted}, not {given}: emit_typed('{signal.name}', "
+        f"{type_name(expected)}(...)), or emit('{signal.name}', field=...) for plain keywords",
+        event=signal.name,
+        expected=(expected,),
+        received=type(context),
+    )
