@@ -204,26 +204,6 @@ class BaseEventContext(BaseModel):
             build(2)
         return built[0]
 
-    def _filled(self, fields: Mapping[str, str]) -> BaseEventContext:
-        """Return a copy with those of the fields that were left out, or itself if none was."""
-        missing = {
-            name: fields[name]
-            for name in self._scope_fields
-            if name in fields and name not in self.model_fields_set
-        }
-        if not missing:
-            return self
-        # Not `model_copy`, which a model may have a different one of.
-        copied: Any = BaseModel.__copy__(self)
-        filled: BaseEventContext = copied
-        vars(filled).update(missing)
-        filled.model_fields_set.update(missing)
-        # A cached_property may have been worked out from what was missing.
-        for name in vars(filled).keys() - set(self._field_names):
-            if isinstance(getattr(type(self), name, None), cached_property):
-                del vars(filled)[name]
-        return filled
-
     if not TYPE_CHECKING:  # pragma: no branch  # for a checker, frozen models have no such method
 
         def __setattr__(self, name: str, value: object) -> None:
@@ -312,6 +292,27 @@ def fill_loose(
     for name in model._scope_fields:
         if name in fields:
             keywords.setdefault(name, fields[name])
+
+
+def filled(context: BaseEventContext, fields: Mapping[str, str]) -> BaseEventContext:
+    """Return a copy with those of the fields that were left out, or itself if none was."""
+    missing = {
+        name: fields[name]
+        for name in context._scope_fields
+        if name in fields and name not in context.model_fields_set
+    }
+    if not missing:
+        return context
+    # Not `model_copy`, which a model may have a different one of.
+    copied: Any = BaseModel.__copy__(context)
+    filled: BaseEventContext = copied
+    vars(filled).update(missing)
+    filled.model_fields_set.update(missing)
+    # A cached_property may have been worked out from what was missing.
+    for name in vars(filled).keys() - set(context._field_names):
+        if isinstance(getattr(type(context), name, None), cached_property):
+            del vars(filled)[name]
+    return filled
 
 
 def filled_for(
@@ -464,17 +465,18 @@ class GenericEventContext(BaseEventContext):
     def _keywords(self) -> dict[str, Any]:
         return {**self.data, **super()._keywords()}
 
-    def _payload(self, model: type[BaseEventContext]) -> dict[str, Any]:
-        """Return `data` with the base fields, as another model is validated from it.
 
-        A base field that was left out here may stand in `data`, by an alias of the model.
-        """
-        own, payload = super()._keywords(), dict(self.data)
-        for name in BaseEventContext._field_names:
-            spelled = spellings_of(model, name)
-            is_ours = name in self.model_fields_set or not is_given_by_alias(model, name, payload)
-            if spelled and is_ours:
-                for it in (name, *spelled):
-                    payload.pop(it, None)
-                payload[spelled[0]] = own[name]
-        return payload
+def values_for(context: GenericEventContext, model: type[BaseEventContext]) -> dict[str, Any]:
+    """Return `data` with the base fields, as another model is validated from it.
+
+    A base field that was left out here may stand in `data`, by an alias of the model.
+    """
+    own, values = BaseEventContext._keywords(context), dict(context.data)
+    for name in BaseEventContext._field_names:
+        spelled = spellings_of(model, name)
+        is_ours = name in context.model_fields_set or not is_given_by_alias(model, name, values)
+        if spelled and is_ours:
+            for it in (name, *spelled):
+                values.pop(it, None)
+            values[spelled[0]] = own[name]
+    return values

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from madcrow_events import BaseEventContext, Emission, EventDispatcher, GenericEventContext
+from madcrow_events.emissions._contexts import keywords_of
 
 NAMES = ("request_id", "user_agent", "ip_address")
 FIELDS = {name: f"the scope's {name}" for name in NAMES}
@@ -22,7 +23,7 @@ class WithRequired(BaseEventContext):
 
 def fields_of(emission: Emission[Any]) -> dict[str, Any]:
     """Return what an emission carries of the fields that a scope may fill in."""
-    keywords = emission._keywords()
+    keywords = keywords_of(emission)
     return {name: keywords.get(name) for name in NAMES}
 
 

@@ -16,6 +16,7 @@ from madcrow_events._clock import calling_later, is_frozen
 from madcrow_events._other_loops import other_library, refuse
 from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
+from madcrow_events.emissions._contexts import context_as, keywords_of
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
 from madcrow_events.emissions._observing import log_skipped, watching_handler
@@ -155,7 +156,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         for style, calls in segments:
             run: Any = _with
             if style == BY_KEYWORDS:
-                run, argument = _with_keywords, emission._keywords()
+                run, argument = _with_keywords, keywords_of(emission)
             elif style == BY_OPTIONS:
                 run, argument = _with_options, emission
             elif style != BY_CONTEXT:
@@ -250,7 +251,7 @@ async def _with_model(
 ) -> None:
     try:
         try:
-            values[branch.index] = await call(emission._context_as(emission.signal._models))
+            values[branch.index] = await call(context_as(emission.signal._models, emission))
         except BaseException as error:  # noqa: BLE001  # as above
             _record(values, branch, error)
         if branch.unfinished is not None:

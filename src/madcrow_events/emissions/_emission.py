@@ -17,8 +17,7 @@ from uuid import UUID
 from typing_extensions import TypeVar
 
 from madcrow_events._copies import Unique
-from madcrow_events._text import handler_name, names_apart, type_name
-from madcrow_events._validation import validate_keywords
+from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
 from madcrow_events.emissions._causes import cause_of, trace_of
 from madcrow_events.emissions._failures import Failures, HandlerFailure, failures_of
@@ -42,7 +41,6 @@ from madcrow_events.emissions._ids import Trace
 from madcrow_events.emissions._lingering import is_inside, let_go
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
-    ContextTypeError,
     ContextValidationError,
     HandlerCancelledError,
     HandlerErrors,
@@ -50,9 +48,6 @@ from madcrow_events.exceptions import (
 )
 from madcrow_events.models import (
     BaseEventContext,
-    GenericEventContext,
-    filled_for,
-    is_parametrised_as,
 )
 
 if TYPE_CHECKING:
@@ -370,105 +365,6 @@ class Emission(Unique, Generic[PayloadT_co]):
         elif self.pending:
             outcome += f", pending: {self.pending}"
         return f"<Emission {self.event}, {outcome}>"
-
-    def _keywords(self) -> dict[str, Any]:
-        """Return the context as keywords; for reading and unpacking, not for changing."""
-        payload = self._payload
-        keywords: dict[str, Any] = payload if type(payload) is dict else payload._keywords()
-        return keywords
-
-    def _context_as(self, models: tuple[type[BaseEventContext], ...]) -> BaseEventContext:
-        """Return the context as an instance of one of `models`.
-
-        A loose or generic context is validated once per model, however many
-        handlers ask for it (H, C3).
-
-        Raises:
-            ContextTypeError: the emission is typed, and by another model.
-            ContextValidationError: the keywords do not fit.
-        """
-        payload = self._payload
-        if isinstance(payload, models):
-            return payload
-        if type(payload) is dict or isinstance(payload, GenericEventContext):
-            return self._validated_as(models)
-        if self.signal._replaces(models) or is_parametrised_as(type(payload), models):
-            context: BaseEventContext = payload
-            return context
-        *expected, carried = names_apart(*models, type(payload))
-        raise ContextTypeError(
-            f"a handler of {self.event} takes {' or '.join(expected)}, and the emission carries "
-            f"{carried}: emit the former, or annotate the handler with the latter",
-            event=self.event,
-            expected=models,
-            received=type(payload),
-        )
-
-    def _validated_as(self, models: tuple[type[BaseEventContext], ...]) -> BaseEventContext:
-        """Return the payload as the signal's own model, or as the first of `models` that fits."""
-        own = self.signal.context_model
-        if own is not None and (issubclass(own, models) or self.signal._replaces(models)):
-            models = (own,)
-        elif BaseEventContext in models:
-            models = (GenericEventContext,)
-        for model in models[:-1]:
-            try:
-                return self._validate(model)
-            except ContextValidationError:
-                continue
-        return self._validate(models[-1])
-
-    def _validate(self, model: type[BaseEventContext]) -> BaseEventContext:
-        try:
-            known = self._validated
-        except AttributeError:
-            known = self._validated = {}
-        outcome = known.get(model)
-        if outcome is None:
-            payload = self._payload
-            is_loose = type(payload) is dict
-            outcome = self._outcome(model, payload if is_loose else payload._payload(model))
-            if (
-                isinstance(outcome, Exception)
-                and is_loose
-                and model is not self.signal.context_model
-            ):
-                # An `event_scope` may have filled in what this model does not take, or not by name.
-                around = surroundings_of(self)
-                if around is not None:
-                    values = filled_for(model, payload, around._known_fields())
-                    outcome = self._outcome(model, values)
-            known[model] = outcome
-        if isinstance(outcome, ContextValidationError):
-            raise outcome.with_traceback(None)
-        return outcome
-
-    def _outcome(
-        self, model: type[BaseEventContext], values: dict[str, Any]
-    ) -> BaseEventContext | ContextValidationError:
-        try:
-            return validate_keywords(self.event, model, values)
-        except ContextValidationError as error:
-            return error
-
-    def _for_handler_of(self, models: tuple[type[BaseEventContext], ...]) -> Emission[Any]:
-        """Return this emission with its context as a model, for `h(emission: Emission[Model])`.
-
-        A typed emission is that already. A loose one gets a twin that shares
-        everything else, so that the annotation is true in both cases.
-        """
-        context = self._context_as(models)
-        if context is self._payload:
-            return self
-        failures_of(self)
-        trace_of(self)
-        twin: Emission[Any] = Emission()
-        for name in Emission.__slots__:
-            if name != "_validated":
-                setattr(twin, name, getattr(self, name))
-        twin._payload = context
-        twin._running = False
-        return twin
 
 
 class _AsCause(ContextDecorator):

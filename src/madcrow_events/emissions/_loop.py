@@ -14,8 +14,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._other_loops import check_for_awaiting
-from madcrow_events._validation import check_complete, misfit_behind
+from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
+from madcrow_events.emissions._contexts import context_as, fill, keywords_of
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch, Frame, current, surroundings_of
 from madcrow_events.emissions._observing import (
@@ -29,11 +30,9 @@ from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS, RECORDER
 from madcrow_events.exceptions import EmissionDepthError
-from madcrow_events.models import BaseEventContext, fill_loose
+from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.signals import EventSignal
@@ -142,7 +141,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                 for style, calls in segments:
                     if style == BY_KEYWORDS:
                         if keywords is None:
-                            keywords = emission._keywords()
+                            keywords = keywords_of(emission)
                         for call in calls:
                             values.append(call(sender, **keywords))
                     elif style == BY_CONTEXT and context is not None:
@@ -150,7 +149,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                             values.append(call(context))
                     elif style == BY_CONTEXT:
                         for call in calls:
-                            values.append(call(emission._context_as(signal._models)))
+                            values.append(call(context_as(signal._models, emission)))
                     else:
                         for call in calls:
                             values.append(call(emission))
@@ -184,7 +183,7 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
             return False
         inherited, around = innermost, surroundings_of(innermost)
     if around is not None and (fields := around._known_fields()):
-        _fill(emission, fields)
+        fill(emission, fields)
     nest(emission, inherited)
     if around is None or not around._deferrals or emission.signal.is_muted:
         return False
@@ -192,21 +191,6 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
         deferral._hold(emission, inherited, awaiting=awaiting)
         for deferral in reversed(around._deferrals)
     )
-
-
-def _fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
-    """Fill in the fields of an `event_scope` that the emitter left out."""
-    payload = emission._payload
-    if type(payload) is dict:
-        fill_loose(emission.signal.context_model, payload, fields)
-        return
-    try:
-        emission._payload = payload._filled(fields)
-    except AttributeError:
-        check_complete(emission.event, payload)
-        if hasattr(payload, "__pydantic_fields_set__"):
-            raise
-        # Its `__init__` does not call that of its base, and has given all fields.
 
 
 def _came_from(call: Any, left: Segments, keywords: dict[str, Any] | None) -> bool:

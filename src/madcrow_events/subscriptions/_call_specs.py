@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._aliases import spellings_of
 from madcrow_events._text import handler_name
+from madcrow_events.emissions._contexts import context_as, keywords_of
 from madcrow_events.emissions._styles import BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError
 
@@ -22,7 +23,6 @@ __all__ = [
     "RECEIVER",
     "CallSpec",
     "call_with",
-    "context_as",
     "fit_keywords",
     "invoke_by_parameters",
     "invoke_with_context",
@@ -31,7 +31,6 @@ __all__ = [
     "itself",
     "perhaps_awaited",
     "sender_of",
-    "typed_emission",
     "whole_context",
 ]
 
@@ -95,7 +94,7 @@ def call_with(function: Any, argument: Any) -> Any:
 
 
 def invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
-    return handler(emission.sender, **emission._keywords())
+    return handler(emission.sender, **keywords_of(emission))
 
 
 RECEIVER = CallSpec(BY_KEYWORDS, invoke_with_keywords)
@@ -124,22 +123,10 @@ def invoke_with_list(
     return handler([item(emission)])
 
 
-def typed_emission(
-    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
-) -> Emission[Any]:
-    return emission._for_handler_of(models)
-
-
-def context_as(
-    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
-) -> BaseEventContext:
-    return emission._context_as(models)
-
-
 def invoke_with_context(
     models: tuple[type[BaseEventContext], ...], handler: Any, emission: Emission[Any]
 ) -> Any:
-    return handler(emission._context_as(models))
+    return handler(context_as(models, emission))
 
 
 def fit_keywords(
@@ -155,7 +142,7 @@ def fit_keywords(
         ContextValidationError: the emission lacks a required one, or has a keyword for one that
             is given by its place.
     """
-    context = emission._keywords()
+    context = keywords_of(emission)
     for name in required:
         if name not in context:
             raise _missing(name, handler, emission)
@@ -195,12 +182,12 @@ def invoke_by_parameters(
     arguments = [get(emission) for get in positional]
     keywords = {name: get(emission) for name, get in injected}
     if takes_rest:
-        context = emission._keywords()
+        context = keywords_of(emission)
         if not withheld.isdisjoint(context):  # its wrapper fills these in
             context = {name: context[name] for name in context.keys() - withheld}
         return handler(*arguments, **{**context, **keywords})
     if by_name:
-        context = emission._keywords()
+        context = keywords_of(emission)
         for name, required in by_name:
             if name in context:
                 keywords[name] = context[name]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, names_apart, printable, type_name
 from madcrow_events.emissions import Emission
+from madcrow_events.emissions._contexts import context_as, emission_with
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext
@@ -25,7 +26,6 @@ from madcrow_events.subscriptions._call_specs import (
     ASYNC_RECEIVER,
     RECEIVER,
     CallSpec,
-    context_as,
     fit_keywords,
     invoke_by_parameters,
     invoke_with_context,
@@ -34,7 +34,6 @@ from madcrow_events.subscriptions._call_specs import (
     itself,
     perhaps_awaited,
     sender_of,
-    typed_emission,
     whole_context,
 )
 from madcrow_events.subscriptions._injection import (
@@ -315,7 +314,7 @@ class _Reader:
             if not models:
                 return itself, ()
             self._check_models(parameter, models)
-            return partial(typed_emission, models), ()
+            return partial(emission_with, models), ()
         if members and all(map(is_model, members)):
             self._check_models(parameter, members)
             return partial(context_as, members), members

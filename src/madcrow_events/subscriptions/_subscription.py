@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
-from madcrow_events._validation import check_complete
 from madcrow_events.batches import Batch
 from madcrow_events.emissions import Emission
+from madcrow_events.emissions._contexts import check_given, keywords_of
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
@@ -310,8 +310,7 @@ class Subscription(Unique):
             ContextValidationError: the emission does not fit.
         """
         if (self._owner or self)._ticket:
-            if type(emission._payload) is not dict:
-                check_complete(emission.event, emission._payload)
+            check_given(emission)
             self._call_spec.fit(_NotCalled(handler), emission)
 
     def _explained(self, error: Exception, emission: Emission[Any]) -> Exception:
@@ -331,7 +330,7 @@ class Subscription(Unique):
         handler = self.handler
         if handler is None or self.when is None:
             return handler
-        context = MappingProxyType(emission._keywords())
+        context = MappingProxyType(keywords_of(emission))
         return handler if self._call_spec.ask(self.when, context) else None
 
     def _is_claimed(self) -> bool:

@@ -17,6 +17,7 @@ from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
 from madcrow_events.emissions import Emission
+from madcrow_events.emissions._contexts import keywords_of
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
@@ -316,7 +317,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         name = _name_of(event)
         found = [emission for emission in self.emissions if emission.event == name]
         self._refuse_what_always_holds(name, found, fields)
-        return [emission for emission in found if _has(emission._keywords(), fields, where)]
+        return [emission for emission in found if _has(keywords_of(emission), fields, where)]
 
     def _refuse_what_always_holds(
         self, name: str, found: list[Emission[Any]], fields: Mapping[str, Any]
@@ -333,7 +334,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 )
         models = {signal.context_model for signal in [self._signals.get(name)] if signal}
         for model in models - {None}:
-            known = set(model.model_fields).union(*(it._keywords() for it in found))
+            known = set(model.model_fields).union(*(keywords_of(it) for it in found))
             for field in fields.keys() - known:
                 near = get_close_matches(field, known, 1)
                 raise AssertionError(
@@ -387,7 +388,7 @@ def _described(
 
 def shown(emission: Emission[Any]) -> str:
     """Return an emission as a call, with the values of its context."""
-    values = [_shown_value(name, value) for name, value in emission._keywords().items()]
+    values = [_shown_value(name, value) for name, value in keywords_of(emission).items()]
     return f"{emission.event}({', '.join(values)})"
 
 

@@ -1,0 +1,163 @@
+"""The context of an emission, in the form that a handler takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._text import names_apart
+from madcrow_events._validation import check_complete, validate_keywords
+from madcrow_events.emissions._causes import trace_of
+from madcrow_events.emissions._emission import Emission
+from madcrow_events.emissions._failures import failures_of
+from madcrow_events.emissions._frames import surroundings_of
+from madcrow_events.exceptions import ContextTypeError, ContextValidationError
+from madcrow_events.models import (
+    BaseEventContext,
+    GenericEventContext,
+    fill_loose,
+    filled,
+    filled_for,
+    is_parametrised_as,
+    values_for,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["check_given", "context_as", "emission_with", "fill", "keywords_of"]
+
+
+def fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
+    """Fill in the fields of an `event_scope` that the emitter left out."""
+    payload = emission._payload
+    if type(payload) is dict:
+        fill_loose(emission.signal.context_model, payload, fields)
+        return
+    try:
+        emission._payload = filled(payload, fields)
+    except AttributeError:
+        check_complete(emission.event, payload)
+        if hasattr(payload, "__pydantic_fields_set__"):
+            raise
+        # Its `__init__` does not call that of its base, and has given all fields.
+
+
+def check_given(emission: Emission[Any]) -> None:
+    """Refuse a typed emission whose model lacks fields.
+
+    Raises:
+        ContextValidationError: it does.
+    """
+    if type(emission._payload) is not dict:
+        check_complete(emission.event, emission._payload)
+
+
+def keywords_of(emission: Emission[Any]) -> dict[str, Any]:
+    """Return the context as keywords; for reading and unpacking, not for changing."""
+    payload = emission._payload
+    keywords: dict[str, Any] = payload if type(payload) is dict else payload._keywords()
+    return keywords
+
+
+def context_as(
+    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
+) -> BaseEventContext:
+    """Return the context as an instance of one of `models`.
+
+    A loose or generic context is validated once per model, however many
+    handlers ask for it.
+
+    Raises:
+        ContextTypeError: the emission is typed, and by another model.
+        ContextValidationError: the keywords do not fit.
+    """
+    payload = emission._payload
+    if isinstance(payload, models):
+        return payload
+    if type(payload) is dict or isinstance(payload, GenericEventContext):
+        return _validated_as(emission, models)
+    if emission.signal._replaces(models) or is_parametrised_as(type(payload), models):
+        context: BaseEventContext = payload
+        return context
+    *expected, carried = names_apart(*models, type(payload))
+    raise ContextTypeError(
+        f"a handler of {emission.event} takes {' or '.join(expected)}, and the emission carries "
+        f"{carried}: emit the former, or annotate the handler with the latter",
+        event=emission.event,
+        expected=models,
+        received=type(payload),
+    )
+
+
+def _validated_as(
+    emission: Emission[Any], models: tuple[type[BaseEventContext], ...]
+) -> BaseEventContext:
+    """Return the payload as the signal's own model, or as the first of `models` that fits."""
+    own = emission.signal.context_model
+    if own is not None and (issubclass(own, models) or emission.signal._replaces(models)):
+        models = (own,)
+    elif BaseEventContext in models:
+        models = (GenericEventContext,)
+    for model in models[:-1]:
+        try:
+            return _validate(emission, model)
+        except ContextValidationError:
+            continue
+    return _validate(emission, models[-1])
+
+
+def _validate(emission: Emission[Any], model: type[BaseEventContext]) -> BaseEventContext:
+    try:
+        known = emission._validated
+    except AttributeError:
+        known = emission._validated = {}
+    outcome = known.get(model)
+    if outcome is None:
+        payload = emission._payload
+        is_loose = type(payload) is dict
+        outcome = _outcome(emission, model, payload if is_loose else values_for(payload, model))
+        if (
+            isinstance(outcome, Exception)
+            and is_loose
+            and model is not emission.signal.context_model
+        ):
+            # An `event_scope` may have filled in what this model does not take, or not by name.
+            around = surroundings_of(emission)
+            if around is not None:
+                values = filled_for(model, payload, around._known_fields())
+                outcome = _outcome(emission, model, values)
+        known[model] = outcome
+    if isinstance(outcome, ContextValidationError):
+        raise outcome.with_traceback(None)
+    return outcome
+
+
+def _outcome(
+    emission: Emission[Any], model: type[BaseEventContext], values: dict[str, Any]
+) -> BaseEventContext | ContextValidationError:
+    try:
+        return validate_keywords(emission.event, model, values)
+    except ContextValidationError as error:
+        return error
+
+
+def emission_with(
+    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
+) -> Emission[Any]:
+    """Return this emission with its context as a model, for `h(emission: Emission[Model])`.
+
+    A typed emission is that already. A loose one gets a twin that shares
+    everything else, so that the annotation is true in both cases.
+    """
+    context = context_as(models, emission)
+    if context is emission._payload:
+        return emission
+    failures_of(emission)
+    trace_of(emission)
+    twin: Emission[Any] = Emission()
+    for name in Emission.__slots__:
+        if name != "_validated":
+            setattr(twin, name, getattr(emission, name))
+    twin._payload = context
+    twin._running = False
+    return twin
