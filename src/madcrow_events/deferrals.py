@@ -22,9 +22,9 @@ from madcrow_events.emissions._frames import (
     surround,
 )
 from madcrow_events.emissions._outcomes import HeldBack
+from madcrow_events.emissions._plan import NOBODY
 from madcrow_events.emissions._scopes import merge_scopes
 from madcrow_events.exceptions import HandlerErrors
-from madcrow_events.subscriptions._plan import NOBODY
 
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher

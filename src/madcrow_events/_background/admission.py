@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from madcrow_events.emissions import Emission
-    from madcrow_events.subscriptions import Subscription
+    from madcrow_events.emissions._plan import Entry
 
 __all__ = ["Overflow", "Workers"]
 
@@ -248,7 +248,7 @@ class Workers:
         plan, event = emission._plan, emission.event
         if awaiting and plan.awaited:
             check_for_awaiting(event)
-        kinds = [entry._call_spec.is_async for entry in plan.subscriptions[plan.inline :]]
+        kinds = [it.spec.is_async for it in plan.entries[plan.inline :]]
         library, threads = other_library(), greenlets()
         is_stranger = library or (threads == "eventlet" and running_loop() is None)
         if is_stranger and any(kinds) and self.bound_loop is None:
@@ -318,7 +318,7 @@ class Workers:
         places = outcomes.places
         for index in range(first, len(emission._plan.subscriptions)):
             # First, for no place may be held while a predicate runs.
-            job = _matching(backlog, emission, index, emission._plan.subscriptions[index])
+            job = _matching(backlog, emission, index, emission._plan.entries[index])
             if job is None:
                 continue
             if not (places or backlog.take(1, places)):
@@ -326,7 +326,7 @@ class Workers:
                     self._drop(emission, index)
                     continue
                 yield backlog
-            if job.subscription._is_claimed():
+            if job.entry.claim():
                 self._launch(job, places, loop)
             else:
                 outcomes[index] = NO_RESULT
@@ -393,7 +393,7 @@ class Workers:
         # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
         # nobody else does it any more.
         is_alone = self._is_closed or _exit.is_over()
-        if not job.subscription._call_spec.is_async:
+        if not job.entry.spec.is_async:
             if job.subscription.batch is not None and not is_alone:
                 backlog.gather(job, None)
                 return
@@ -551,7 +551,7 @@ class Workers:
                 f"a handler of batches waits for {emission.event}, which is part of this batch or "
                 "of the next, and those are handled one at a time: let it return"
             )
-        is_worker = any(not job.subscription._call_spec.is_async for job in inside)
+        is_worker = any(not job.entry.spec.is_async for job in inside)
         if is_worker and any(job.loop is None for job in jobs):
             raise WouldDeadlockError(
                 f"a background handler waits for the background handlers of {emission.event}, "
@@ -579,7 +579,7 @@ def _matching(
     backlog: Backlog,
     emission: Emission[Any],
     index: int,
-    subscription: Subscription,
+    entry: Entry,
 ) -> Job | None:
     """Return the job of a handler for which this emission is, with a context of its own."""
     branch = Branch(emission, index)
@@ -587,11 +587,11 @@ def _matching(
     context.run(CURRENT.set, branch)
     item = None
     try:
-        handler = context.run(subscription._match, emission)
-        if handler is not None and subscription.once:
-            context.run(subscription._check_arguments, handler, emission)
-        if handler is not None and subscription._call_spec.item is not None:
-            item = context.run(subscription._call_spec.item, emission)
+        handler = context.run(entry.match, emission)
+        if handler is not None and entry.subscription.once:
+            context.run(entry.check_arguments, handler, emission)
+        if handler is not None and entry.spec.item is not None:
+            item = context.run(entry.spec.item, emission)
     except BaseException as error:
         if not is_failure(error):
             raise
@@ -600,10 +600,10 @@ def _matching(
     finally:
         branch._running = False
     if handler is None:
-        log_skipped(emission, subscription.handler)
+        log_skipped(emission, entry.subscription.handler)
         emission._values[index] = NO_RESULT
         return None
-    job = Job(backlog, branch, context, subscription, handler)
+    job = Job(backlog, branch, context, entry, handler)
     job.item = item
     _detach(branch, job)
     return job

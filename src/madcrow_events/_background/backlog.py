@@ -191,7 +191,7 @@ class Backlog:
         gathering = self.gatherings.get(key)  # which holds the loop, so that its id is not reused
         if gathering is None or gathering.owner() is not owner:
             limits: Any = owner.batch
-            made = Gathering(self, limits, loop, is_async=job.subscription._call_spec.is_async)
+            made = Gathering(self, limits, loop, is_async=job.entry.spec.is_async)
             made.owner = weakref.ref(owner, _forget(weakref.ref(self), key))
             if gathering is not None:  # of one that is gone: an interrupt kept that from being told
                 self.gatherings.pop(key, None)

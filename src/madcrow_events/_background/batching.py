@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from madcrow_events._background.job import Job
     from madcrow_events.batches import Batch
     from madcrow_events.emissions import HandlerFailure
-    from madcrow_events.subscriptions import Subscription
+    from madcrow_events.emissions._plan import Subscribed
 
 __all__ = ["Gathering", "Turn", "call_batch_here"]
 
@@ -70,7 +70,7 @@ class Gathering:
         self.loop = loop
         self.limits = limits
         self.is_async = is_async
-        self.owner: weakref.ref[Subscription]
+        self.owner: weakref.ref[Subscribed]
         self.waiting: deque[Job] = deque()
         self.token: list[None] = [None]  # for whoever has the turn
         self._is_alarmed = False
@@ -286,7 +286,7 @@ def call_batch_here(jobs: list[Job]) -> None:
     """Call a handler with a batch, in no emitter's context, for what is in one is not for all."""
     if not jobs:
         return
-    if not jobs[0].subscription._call_spec.is_async:
+    if not jobs[0].entry.spec.is_async:
         Context().run(_call, jobs)
     elif running_loop() is None:
         Context().run(run_to_the_end, _call_async(jobs))
@@ -303,11 +303,11 @@ async def _call_async(jobs: list[Job]) -> None:
     await_in_time = load_async_loop().await_in_time
     failure = None
     try:
-        value = await await_in_time(last.subscription, last.handler, last.emission, items)
+        value = await await_in_time(last.entry, last.handler, last.emission, items)
     except GeneratorExit:
         raise
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
-        failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
+        failure = record_in_batch([job.branch for job in jobs], last.entry, error)
     else:
         _keep(jobs, value)
     _finish(jobs)
@@ -327,11 +327,9 @@ def _call(jobs: list[Job]) -> None:
     failure: HandlerFailure | None = None
     try:
         with watching_handler(last.emission, last.handler):
-            value = last.subscription._call_spec.invoke_batch(
-                last.handler, [job.item for job in jobs]
-            )
+            value = last.entry.spec.invoke_batch(last.handler, [job.item for job in jobs])
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
-        failure = record_in_batch([job.branch for job in jobs], last.subscription, error)
+        failure = record_in_batch([job.branch for job in jobs], last.entry, error)
     else:
         _keep(jobs, value)
     _finish(jobs)
@@ -369,7 +367,7 @@ def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
 
 def _keep(jobs: list[Job], value: Any) -> None:
     for job in jobs:
-        job.emission._values[job.branch.index] = keep_value(job.subscription, job.handler, value)
+        job.emission._values[job.branch.index] = keep_value(job.entry, job.handler, value)
 
 
 def _lose(jobs: list[Job], reason: str, cause: BaseException | None = None) -> None:
@@ -392,7 +390,7 @@ def _report(jobs: list[Job], ours: list[list[None]], error: HandlerCancelledErro
     pending = [job for job, mine in zip(jobs, ours, strict=True) if mine and job.is_pending()]
     new = [job.branch for job in pending if not is_recorded(job.emission, error)]
     if new:
-        record_in_batch(new, jobs[-1].subscription, error)
+        record_in_batch(new, jobs[-1].entry, error)
     for job in pending:
         job.emission._values[job.branch.index] = NO_RESULT
     for job in jobs:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from madcrow_events._background.backlog import Backlog
     from madcrow_events.emissions._frames import Branch
-    from madcrow_events.subscriptions import Subscription
+    from madcrow_events.emissions._plan import Entry, Subscribed
 
 
 __all__ = ["Job"]
@@ -37,6 +37,7 @@ class Job:
         "context",
         "due",
         "emission",
+        "entry",
         "handler",
         "item",
         "loop",
@@ -52,14 +53,15 @@ class Job:
         backlog: Backlog,
         branch: Branch,
         context: Context,
-        subscription: Subscription,
+        entry: Entry,
         handler: Any,
     ) -> None:
         self.backlog = backlog
         self.branch = branch
         self.emission: Any = branch.emission
         self.context = context
-        self.subscription = subscription
+        self.entry = entry
+        self.subscription = entry.subscription
         self.handler = handler
         self.item: Any = None  # what a batch has of the emission
         self.due = 0.0
@@ -70,9 +72,9 @@ class Job:
         self.unreported: list[None] = [None]  # for whoever reports it as lost
 
     @property
-    def owner(self) -> Subscription:
+    def owner(self) -> Subscribed:
         """The subscription; that of the pattern for a pattern's part."""
-        return self.subscription._owner or self.subscription
+        return self.entry.owner
 
     def claim(self) -> bool:
         """Take it over, to begin with it or to report it; return whether nobody has done so."""
@@ -92,7 +94,7 @@ class Job:
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
-        failure = run_branch(self.branch, self.subscription, self.handler)
+        failure = run_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
         try:
@@ -110,7 +112,7 @@ class Job:
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
         await_branch = load_async_loop().await_branch
-        failure = await await_branch(self.branch, self.subscription, self.handler)
+        failure = await await_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
         self.free_place()  # now, for the announcement may need one
@@ -161,7 +163,7 @@ class Job:
     def _run_in_place(self) -> None:
         if self.subscription.batch is not None:
             call_batch_here([self])
-        elif not self.subscription._call_spec.is_async:
+        elif not self.entry.spec.is_async:
             self.context.run(self.run)
         elif running_loop() is None:
             self.context.run(run_to_the_end, self.run_async())

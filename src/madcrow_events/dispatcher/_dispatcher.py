@@ -29,6 +29,7 @@ from madcrow_events.emissions._frames import (
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
+from madcrow_events.emissions._plan import NOBODY, Plan
 from madcrow_events.exceptions import (
     DispatcherClosedError,
     InvalidOptionError,
@@ -46,7 +47,6 @@ from madcrow_events.signals import (
     SignalRegistry,
     madcrow_signals,
 )
-from madcrow_events.subscriptions._plan import NOBODY, Plan
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

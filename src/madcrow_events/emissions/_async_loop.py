@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._plan import Entry, Segments
     from madcrow_events.models import BaseEventContext
-    from madcrow_events.subscriptions import Subscription
-    from madcrow_events.subscriptions._plan import Segments
 
 __all__ = ["await_branch", "await_in_time", "start_handlers"]
 
@@ -137,8 +136,8 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     unfinished: _Unfinished | None = None
     if emission._failures is not None and emission._failures.watch is not None:
         number = sum(len(calls) for _, calls in segments)
-        subscriptions: tuple[Any, ...] = emission._plan.subscriptions[index : index + number]
-        segments = ((BY_OPTIONS, subscriptions),)
+        entries: tuple[Any, ...] = emission._plan.entries[index : index + number]
+        segments = ((BY_OPTIONS, entries),)
     # Options in a dictionary are what a class takes fastest, and making up a name takes time.
     make: Any = _Task
     options = {"loop": loop, "name": emission.signal.name, **_EAGERLY}
@@ -261,7 +260,7 @@ async def _with_model(
 
 
 async def _with_options(
-    subscription: Subscription,
+    entry: Entry,
     _sender: Any,
     emission: Emission[Any],
     values: Outcomes,
@@ -269,7 +268,7 @@ async def _with_options(
 ) -> None:
     try:
         try:
-            values[branch.index] = await _obeying(subscription, emission)
+            values[branch.index] = await _obeying(entry, emission)
         except BaseException as error:  # noqa: BLE001  # as above
             _record(values, branch, error)
         if branch.unfinished is not None:
@@ -430,19 +429,19 @@ def _causes_itself(emission: Emission[Any]) -> bool:
     return ancestor is not None
 
 
-async def _obeying(subscription: Subscription, emission: Emission[Any]) -> Any:
+async def _obeying(entry: Entry, emission: Emission[Any]) -> Any:
     """Await a handler as its options say; return what the emission's values hold for it."""
-    handler = subscription._admit(emission)
+    handler = entry.admit(emission)
     if handler is None:
-        log_skipped(emission, subscription.handler)
+        log_skipped(emission, entry.subscription.handler)
         return NO_RESULT
     with watching_handler(emission, handler):
-        value = await _limited(subscription, handler, emission)
-    return keep_value(subscription, handler, value)
+        value = await _limited(entry, handler, emission)
+    return keep_value(entry, handler, value)
 
 
 async def await_in_time(
-    subscription: Subscription,
+    entry: Entry,
     handler: Any,
     emission: Emission[Any],
     batch: list[Any] | None = None,
@@ -450,7 +449,7 @@ async def await_in_time(
     """Await an async handler, cancelled after its timeout.
 
     Args:
-        subscription: the handler's.
+        entry: the handler's.
         handler: the handler.
         emission: what it handles; the last one of a batch.
         batch: what it is called with if it takes batches.
@@ -460,21 +459,21 @@ async def await_in_time(
         Exception: what it raised.
     """
     with watching_handler(emission, handler):
-        return await _limited(subscription, handler, emission, batch)
+        return await _limited(entry, handler, emission, batch)
 
 
 async def _limited(
-    subscription: Subscription,
+    entry: Entry,
     handler: Any,
     emission: Emission[Any],
     batch: list[Any] | None = None,
 ) -> Any:
-    spec = subscription._call_spec
+    spec = entry.spec
     if batch is None:
         coroutine = spec.invoke(handler, emission)
     else:
         coroutine = spec.invoke_batch(handler, batch)
-    seconds = subscription.timeout
+    seconds = entry.subscription.timeout
     if seconds is None:
         return await coroutine
     cause: Exception | None = None
@@ -504,16 +503,14 @@ async def _limited(
     return value
 
 
-async def await_branch(
-    branch: Branch, subscription: Subscription, handler: Any
-) -> HandlerFailure | None:
+async def await_branch(branch: Branch, entry: Entry, handler: Any) -> HandlerFailure | None:
     """Await a handler that nobody waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
-        value = await await_in_time(subscription, handler, emission)
+        value = await await_in_time(entry, handler, emission)
     except GeneratorExit:
         raise
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
         return record_in_branch(branch, error)
-    emission._values[branch.index] = keep_value(subscription, handler, value)
+    emission._values[branch.index] = keep_value(entry, handler, value)
     return None

@@ -20,9 +20,8 @@ from madcrow_events.emissions._styles import BY_KEYWORDS, RECORDER
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from madcrow_events.emissions._plan import Entry, Plan
     from madcrow_events.signals import EventSignal
-    from madcrow_events.subscriptions import Subscription
-    from madcrow_events.subscriptions._plan import Plan
 
 __all__ = ["send", "send_async"]
 
@@ -68,16 +67,16 @@ def send(
     inherited = CURRENT.get(None)
     try:
         token = CURRENT.set(emission)
-        for subscription in plan.by_priority:
-            is_async = subscription._call_spec.is_async
+        for entry in plan.entries_by_priority:
+            is_async = entry.spec.is_async
             lacking = is_async and async_wrapper is None
-            handler = _admitted(subscription, emission, _IS_ASYNC if lacking else "")
+            handler = _admitted(entry, emission, _IS_ASYNC if lacking else "")
             if handler is not None:
                 if is_async and async_wrapper is not None:
-                    receiver = _as_async_receiver(subscription, handler, emission)
+                    receiver = _as_async_receiver(entry, handler, emission)
                     value = async_wrapper(receiver)(sender, **keywords)
                 else:
-                    value = subscription._call_spec.invoke(handler, emission)
+                    value = entry.spec.invoke(handler, emission)
                 if value is not NO_RESULT:
                     results.append((handler, value))
                     # With its handler, for `send` has an order of its own.
@@ -113,18 +112,18 @@ async def send_async(
     inherited = CURRENT.get(None)
     try:
         token = CURRENT.set(emission)
-        for subscription in plan.by_priority:
-            is_plain = not (subscription._call_spec.is_async or subscription.origin is RECORDER)
+        for entry in plan.entries_by_priority:
+            is_plain = not (entry.spec.is_async or entry.subscription.origin is RECORDER)
             lacking = is_plain and sync_wrapper is None
-            handler = _admitted(subscription, emission, _IS_PLAIN if lacking else "")
+            handler = _admitted(entry, emission, _IS_PLAIN if lacking else "")
             if handler is not None:
-                if subscription._call_spec.is_async:
-                    receiver = _as_async_receiver(subscription, handler, emission)
+                if entry.spec.is_async:
+                    receiver = _as_async_receiver(entry, handler, emission)
                     value = await receiver(sender, **keywords)
                 elif sync_wrapper is None or not is_plain:
-                    value = subscription._call_spec.invoke(handler, emission)
+                    value = entry.spec.invoke(handler, emission)
                 else:
-                    receiver = _as_receiver(subscription, handler, emission)
+                    receiver = _as_receiver(entry, handler, emission)
                     value = await sync_wrapper(receiver)(sender, **keywords)
                 if value is not NO_RESULT:
                     results.append((handler, value))
@@ -147,40 +146,40 @@ async def send_async(
     return results
 
 
-def _admitted(subscription: Subscription, emission: Emission[Any], refusal: str) -> Any:
+def _admitted(entry: Entry, emission: Emission[Any], refusal: str) -> Any:
     """Return the handler if this emission is for it, else None; claims a `once`.
 
     Raises:
         RuntimeError: it is, and there is a refusal; then a `once` is not used up.
     """
-    handler = subscription._match(emission)
-    if handler is None or subscription._is_used_up:
+    handler = entry.match(emission)
+    if handler is None or entry.is_used_up():
         return None
     if refusal:
         raise RuntimeError(f"{emission.event}: {refusal.format(handler_name(handler))}")
-    return subscription._take(handler, emission)
+    return entry.take(handler, emission)
 
 
-def _as_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
+def _as_receiver(entry: Entry, handler: Any, emission: Emission[Any]) -> Any:
     """Return a callable of blinker's form for a handler of any form."""
-    if subscription._call_spec.style == BY_KEYWORDS:
+    if entry.spec.style == BY_KEYWORDS:
         return handler
 
     def receiver(_sender: Any, **_context: Any) -> Any:
-        return subscription._call_spec.invoke(handler, emission)
+        return entry.spec.invoke(handler, emission)
 
     return receiver
 
 
-def _as_async_receiver(subscription: Subscription, handler: Any, emission: Emission[Any]) -> Any:
+def _as_async_receiver(entry: Entry, handler: Any, emission: Emission[Any]) -> Any:
     """Return the same for an async handler, with its timeout."""
-    if subscription._call_spec.style == BY_KEYWORDS and subscription.timeout is None:
+    if entry.spec.style == BY_KEYWORDS and entry.subscription.timeout is None:
         return handler
 
     async def receiver(_sender: Any, **_context: Any) -> Any:
-        if subscription.timeout is None:
-            return await subscription._call_spec.invoke(handler, emission)
+        if entry.subscription.timeout is None:
+            return await entry.spec.invoke(handler, emission)
         check_for_awaiting(emission.event)
-        return await load_async_loop().await_in_time(subscription, handler, emission)
+        return await load_async_loop().await_in_time(entry, handler, emission)
 
     return receiver

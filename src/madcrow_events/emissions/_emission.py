@@ -52,8 +52,8 @@ from madcrow_events.models import (
 
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.emissions._plan import Plan
     from madcrow_events.signals import EventSignal
-    from madcrow_events.subscriptions._plan import Plan
 
 __all__ = [
     "Emission",

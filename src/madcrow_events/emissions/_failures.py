@@ -75,10 +75,10 @@ def add_failure(
 ) -> HandlerFailure:
     """Note a failure, and log it."""
     plan, dispatcher = emission._plan, emission.dispatcher
-    called = plan.by_priority if dispatcher is None else plan.subscriptions
-    subscription = called[index]
+    entry = (plan.entries_by_priority if dispatcher is None else plan.entries)[index]
+    subscription = entry.subscription
     if type(error) is TypeError:
-        error = subscription._explained(error, emission)
+        error = entry.explain(error, emission)
     failure = HandlerFailure(subscription.handler, error)
     failures = failures_of(emission)
     if detached:

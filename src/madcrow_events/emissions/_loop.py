@@ -35,9 +35,8 @@ from madcrow_events.models import BaseEventContext
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._plan import Entry, Plan, Segments
     from madcrow_events.signals import EventSignal
-    from madcrow_events.subscriptions import Subscription
-    from madcrow_events.subscriptions._plan import Plan, Segments
 
 __all__ = [
     "call_all",
@@ -231,32 +230,37 @@ def _watched(plan: Plan) -> Segments:
     if not plan.inline:
         return ()
     calls = tuple(
-        entry._call if entry.origin is RECORDER else partial(_call_watched, entry)
-        for entry in plan.subscriptions[: plan.inline]
+        partial(_call_unwatched if it.subscription.origin is RECORDER else _call_watched, it)
+        for it in plan.entries[: plan.inline]
     )
     return ((BY_EMISSION, calls),)
 
 
-def _call_watched(subscription: Subscription, emission: Emission[Any]) -> Any:
-    handler = subscription._admit(emission)
+def _call_unwatched(entry: Entry, emission: Emission[Any]) -> Any:
+    handler = entry.admit(emission)
+    return NO_RESULT if handler is None else entry.spec.invoke(handler, emission)
+
+
+def _call_watched(entry: Entry, emission: Emission[Any]) -> Any:
+    handler = entry.admit(emission)
     if handler is None:
-        log_skipped(emission, subscription.handler)
+        log_skipped(emission, entry.subscription.handler)
         return NO_RESULT
     with watching_handler(emission, handler):
-        value = subscription._call_spec.invoke(handler, emission)
-    return keep_value(subscription, handler, value)
+        value = entry.spec.invoke(handler, emission)
+    return keep_value(entry, handler, value)
 
 
 # Branches
 
 
-def run_branch(branch: Branch, subscription: Subscription, handler: Any) -> HandlerFailure | None:
+def run_branch(branch: Branch, entry: Entry, handler: Any) -> HandlerFailure | None:
     """Call a handler that nobody waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
         with watching_handler(emission, handler):
-            value = subscription._call_spec.invoke(handler, emission)
+            value = entry.spec.invoke(handler, emission)
     except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
         return record_in_branch(branch, error)
-    emission._values[branch.index] = keep_value(subscription, handler, value)
+    emission._values[branch.index] = keep_value(entry, handler, value)
     return None

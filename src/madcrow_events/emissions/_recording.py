@@ -14,14 +14,15 @@ from madcrow_events.exceptions import EmissionDepthError
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._frames import Branch
-    from madcrow_events.subscriptions import Subscription
+    from madcrow_events.emissions._plan import Entry
 
 __all__ = ["is_recorded", "keep_value", "record_in_batch", "record_in_branch"]
 
 
-def keep_value(subscription: Subscription, handler: Any, value: Any) -> Any:
+def keep_value(entry: Entry, handler: Any, value: Any) -> Any:
     """Return what an emission's values hold for what a handler returned."""
-    return Called(handler, value) if subscription.weak and value is not NO_RESULT else value
+    weak = entry.subscription.weak
+    return Called(handler, value) if weak and value is not NO_RESULT else value
 
 
 def is_recorded(emission: Emission[Any], error: BaseException) -> bool:
@@ -29,9 +30,7 @@ def is_recorded(emission: Emission[Any], error: BaseException) -> bool:
     return any(failure.exception is error for failure in failures_of(emission).items)
 
 
-def record_in_batch(
-    branches: list[Branch], subscription: Subscription, error: BaseException
-) -> HandlerFailure:
+def record_in_batch(branches: list[Branch], entry: Entry, error: BaseException) -> HandlerFailure:
     """Note what a handler raised for a batch in each of its emissions, and log it once.
 
     Returns:
@@ -45,8 +44,8 @@ def record_in_batch(
         failures.append(add_failure(emission, branch.index, error, detached=True, logged=False))
         emission._values[branch.index] = NO_RESULT
     log_failure(
-        (subscription._owner or subscription).event,
-        subscription.name,
+        entry.owner.event,
+        entry.subscription.name,
         error,
         # What one of them must not show may be in it.
         tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),

@@ -20,8 +20,8 @@ from madcrow_events._logs import log
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._outcomes import NO_RESULT
+from madcrow_events.emissions._plan import CallSpec, call_with
 from madcrow_events.emissions._styles import BY_EMISSION
-from madcrow_events.subscriptions._call_specs import CallSpec, call_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._aliases import spellings_of
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._contexts import context_as, keywords_of
+from madcrow_events.emissions._plan import CallSpec
 from madcrow_events.emissions._styles import BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import ContextValidationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from madcrow_events.emissions import Emission
     from madcrow_events.models import BaseEventContext
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ASYNC_RECEIVER",
     "RECEIVER",
-    "CallSpec",
-    "call_with",
     "fit_keywords",
     "invoke_by_parameters",
     "invoke_with_context",
@@ -33,43 +32,6 @@ __all__ = [
     "sender_of",
     "whole_context",
 ]
-
-
-class CallSpec:
-    """How a handler is called.
-
-    Attributes:
-        style: which of the call loop's three ways fits.
-        invoke: `invoke(handler, emission)`, the general way.
-        fit: `fit(stand_in, emission)`, the same with something else than the handler, and without
-            a plugin's gate: makes the arguments, and raises a `ContextValidationError` if the
-            call would not take them.
-        is_async: whether a call gives a coroutine.
-        item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
-        invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
-        ask: `ask(when, context)`, for subscriptions with a predicate.
-    """
-
-    __slots__ = ("ask", "fit", "invoke", "invoke_batch", "is_async", "item", "style")
-
-    def __init__(
-        self,
-        style: int,
-        invoke: Callable[[Any, Emission[Any]], Any],
-        *,
-        is_async: bool = False,
-        item: Callable[[Emission[Any]], Any] | None = None,
-        invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
-        ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
-        fit: Callable[[Any, Emission[Any]], Any] | None = None,
-    ) -> None:
-        self.style: int = style
-        self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
-        self.fit: Callable[[Any, Emission[Any]], Any] = fit or invoke
-        self.is_async: bool = is_async
-        self.item: Callable[[Emission[Any]], Any] | None = item
-        self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
-        self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
 
 
 async def _await_what_can_be(invoke: Callable[[Any, Any], Any], handler: Any, argument: Any) -> Any:
@@ -87,10 +49,6 @@ def perhaps_awaited(spec: CallSpec) -> CallSpec:
         invoke_batch=partial(_await_what_can_be, spec.invoke_batch),
         fit=spec.fit,
     )
-
-
-def call_with(function: Any, argument: Any) -> Any:
-    return function(argument)
 
 
 def invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:

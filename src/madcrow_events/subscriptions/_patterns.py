@@ -8,11 +8,10 @@ from collections.abc import Collection, Hashable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from madcrow_events.emissions._plan import STALE, CallSpec, Plans
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.subscriptions._call_specs import CallSpec
 from madcrow_events.subscriptions._identity import identity_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
-from madcrow_events.subscriptions._plan import STALE, Plans
 from madcrow_events.subscriptions._subscription import Subscription, next_order
 from madcrow_events.subscriptions._table import (
     SubscriptionTable,

@@ -18,6 +18,7 @@ from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, names_apart, printable, type_name
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._contexts import context_as, emission_with
+from madcrow_events.emissions._plan import CallSpec
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS
 from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext
@@ -25,7 +26,6 @@ from madcrow_events.subscriptions._annotations import Annotations, is_list, is_m
 from madcrow_events.subscriptions._call_specs import (
     ASYNC_RECEIVER,
     RECEIVER,
-    CallSpec,
     fit_keywords,
     invoke_by_parameters,
     invoke_with_context,

@@ -19,17 +19,16 @@ from madcrow_events.batches import Batch
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._contexts import check_given, keywords_of
 from madcrow_events.emissions._outcomes import NO_RESULT, Called
+from madcrow_events.emissions._plan import STALE, CallSpec, Entry, Plans
 from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
-from madcrow_events.subscriptions._call_specs import CallSpec
 from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
-from madcrow_events.subscriptions._plan import STALE, Plans
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
 
-__all__ = ["Subscription", "SubscriptionHolder", "next_order"]
+__all__ = ["Subscription", "SubscriptionHolder", "entry_of", "next_order"]
 
 
 class _WeakMethod:
@@ -282,7 +281,7 @@ class Subscription(Unique):
     def _prepared_to_await(self) -> tuple[int, Any]:
         """Return the same for the loop of awaited handlers."""
         if self.timeout is not None or not self._is_plain:
-            return BY_OPTIONS, self
+            return BY_OPTIONS, entry_of(self)
         return self._prepared()
 
     def _admit(self, emission: Emission[Any]) -> Any:
@@ -297,7 +296,6 @@ class Subscription(Unique):
         self._check_arguments(handler, emission)
         return handler if self._is_claimed() else None
 
-    @property
     def _is_used_up(self) -> bool:
         """Whether it was a `once`, and its one call has been taken."""
         return self._ticket is not None and not (self._owner or self)._ticket
@@ -372,6 +370,22 @@ class Subscription(Unique):
         self._active = True
         if self._ticket is not None:
             self._ticket[:] = [True]
+
+
+def entry_of(subscription: Subscription) -> Entry:
+    """Return what those that call its handler need to know of a subscription."""
+    return Entry(
+        subscription,
+        subscription._owner or subscription,
+        subscription._call_spec,
+        subscription._match,
+        subscription._admit,
+        subscription._take,
+        subscription._is_claimed,
+        subscription._check_arguments,
+        subscription._explained,
+        subscription._is_used_up,
+    )
 
 
 def _leave_note(subscription: Subscription) -> Callable[[Any], None]:

@@ -22,11 +22,12 @@ from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._text import handler_name
+from madcrow_events.emissions._plan import NOBODY, STALE, Plan, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
-from madcrow_events.subscriptions._plan import NOBODY, STALE, Plan, Plans
+from madcrow_events.subscriptions._planning import plan_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
@@ -319,7 +320,7 @@ class SubscriptionTable:
         self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
         if self._fakes:
             entries = [entry for entry in entries if entry.origin is RECORDER]
-        plan = Plan(entry for entry in entries if entry.active)
+        plan = plan_of(entry for entry in entries if entry.active)
         plans.by_sender[key] = plan
         if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
             plans.everyone = plan
