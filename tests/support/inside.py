@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
-from madcrow_events import deferrals as deferring
 from madcrow_events._background import batching as calling_batches
 from madcrow_events._background import exit as ending
 from madcrow_events._background import threads as serving
@@ -24,14 +23,17 @@ from madcrow_events._forks import _renew_all as renew_after_fork
 from madcrow_events._other_loops import STRANGERS, NativeThread, other_library
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Waiters
-from madcrow_events.deferrals import _Held as Held
 from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
+from madcrow_events.emissions import _completion as completing
 from madcrow_events.emissions import _frames as keeping_frames
+from madcrow_events.emissions import _holding as deferring
 from madcrow_events.emissions import _ids as making_ids
 from madcrow_events.emissions import _recording as recording
+from madcrow_events.emissions._completion import _own_failures as finding_own_failures
 from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._holding import Held
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -62,6 +64,7 @@ __all__ = [
     "calling_batches",
     "calling_later",
     "check_here",
+    "completing",
     "current_frame",
     "declared_api_version",
     "declared_in",
@@ -69,6 +72,7 @@ __all__ = [
     "definition_of",
     "ending",
     "finding_causes",
+    "finding_own_failures",
     "handler_name",
     "is_of",
     "keep_time",
@@ -99,7 +103,7 @@ def current_frame() -> Any:
 
 def backlog_of(dispatcher: EventDispatcher) -> Backlog:
     """Return what is pending in the background."""
-    return dispatcher._workers._backlog
+    return dispatcher._admission._backlog
 
 
 def table_of(signal: EventSignal[Any]) -> Any:

@@ -736,7 +736,7 @@ def test_what_is_held_back_is_dropped_if_its_flush_is_broken_off(
     break_off: BreakOff, is_async: bool
 ) -> None:
     shop = Shop()
-    break_off(EventDispatcher, "_emit_held_async" if is_async else "_emit_held", Interrupt)
+    break_off(deferring, "emit_held_async" if is_async else "emit_held", Interrupt)
     with pytest.raises(Interrupt):
         (shops.emit_deferred_async if is_async else shops.emit_deferred)(shop, 1)
     assert shop.emissions == {}

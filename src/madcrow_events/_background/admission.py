@@ -34,12 +34,13 @@ from madcrow_events._other_loops import (
 )
 from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
-from madcrow_events.emissions._causes import is_announcing, trace_of
+from madcrow_events.emissions._causes import detach
 from madcrow_events.emissions._failures import is_failure
-from madcrow_events.emissions._frames import CURRENT, Branch, Surroundings, frames, surroundings_of
+from madcrow_events.emissions._frames import CURRENT, Branch, frames
 from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._observing import log_skipped
-from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes
+from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes, outcomes_of
+from madcrow_events.emissions._plan import plan_for, plan_of
 from madcrow_events.emissions._recording import record_in_branch
 from madcrow_events.exceptions import (
     DispatcherClosedError,
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from madcrow_events.emissions import Emission
-    from madcrow_events.emissions._plan import Entry
+    from madcrow_events.emissions._plan import Entry, Plan
 
 __all__ = ["Overflow", "Workers"]
 
@@ -155,8 +156,8 @@ class Workers:
         _left_behind.extend(inherited.loop)
         self._bindings = []
         for job in list(inherited.jobs.values()):
-            job.emission._values[job.branch.index] = NO_RESULT
-            job.emission._values.forget_waiters()
+            job.settle(NO_RESULT)
+            job.outcomes.forget_waiters()
 
     @property
     def dropped(self) -> int:
@@ -182,11 +183,22 @@ class Workers:
 
     # Taking work
 
-    def outcomes_for(self, emission: Emission[Any], awaiting: bool) -> Outcomes:  # noqa: FBT001  # passed on
-        """Prepare for the handlers of an emission that are not called inline.
+    def admit(
+        self,
+        emission: Emission[Any],
+        plan: Plan,
+        outcomes: Outcomes,
+        held: object,
+        *,
+        awaiting: bool,
+    ) -> None:
+        """Set places in the queue aside for the handlers of an emission that are not called inline.
 
         Args:
             emission: the emission, none of whose handlers has been called.
+            plan: its handlers.
+            outcomes: what gets the places.
+            held: what it had in the place of outcomes while a block held it back.
             awaiting: whether its emitter awaits the async ones.
 
         Raises:
@@ -195,7 +207,6 @@ class Workers:
             DispatcherClosedError: the dispatcher has been closed.
             EventLoopError: they cannot be called from here.
         """
-        plan = emission._plan
         needed = len(plan.subscriptions) - plan.inline
         if awaiting:
             needed -= plan.awaited
@@ -206,22 +217,16 @@ class Workers:
                 event=emission.event,
             )
         if not sys.modules.keys().isdisjoint(STRANGERS) or (awaiting and plan.awaited):
-            self._refuse_elsewhere(emission, awaiting=awaiting)
-        held = getattr(emission, "_values", None)
-        # The emission's from the start, so that no place is lost if this is interrupted.
-        outcomes = emission._values = Outcomes()
+            self._refuse_elsewhere(emission.event, plan, awaiting=awaiting)
         outcomes.places = []
         if self.overflow == "drop":
-            return outcomes
+            return
         if isinstance(held, HeldBack) and len(held.places) >= needed > 0:
             outcomes.places, held.places = held.places, outcomes.places
-            return outcomes
+            return
         why = self._why_not_wait(awaiting=awaiting)
-        if why is None:
-            return outcomes
-        if self._backlog.take(needed, outcomes.places):
-            return outcomes
-        emission._values = held  # which is dropped, if a `deferred` block has held it back
+        if why is None or self._backlog.take(needed, outcomes.places):
+            return
         fix = f"queue_size={needed} or more"
         if needed <= self.queue_size:
             fix = "a larger queue_size, or emit it again later"
@@ -243,9 +248,8 @@ class Workers:
         library = other_library()
         return f" (nobody can wait for one in {library}: emit in a thread)" if library else None
 
-    def _refuse_elsewhere(self, emission: Emission[Any], *, awaiting: bool) -> None:
+    def _refuse_elsewhere(self, event: str, plan: Plan, *, awaiting: bool) -> None:
         """Refuse handlers that run later where neither asyncio nor threads are what they are."""
-        plan, event = emission._plan, emission.event
         if awaiting and plan.awaited:
             check_for_awaiting(event)
         kinds = [it.spec.is_async for it in plan.entries[plan.inline :]]
@@ -277,11 +281,11 @@ class Workers:
         Args:
             emission: what is to go out next, as by `emit`, which could not wait in a running loop.
         """
-        plan = emission.signal._table.plan_for(emission.sender)
+        plan = plan_for(emission)
         needed = len(plan.subscriptions) - plan.inline
         if self.overflow != "block" or not 0 < needed <= self.queue_size or self._work_inside():
             return
-        backlog, held = self._backlog, emission._values
+        backlog, held = self._backlog, outcomes_of(emission)
         places: list[None] = []
         held.places = places
         await backlog.freed.wait_async(lambda: backlog.take(needed, places), None)
@@ -292,33 +296,34 @@ class Workers:
 
     def abandon(self, emission: Emission[Any]) -> None:
         """Give up those handlers of an emission that have not begun; doing so again is no error."""
-        outcomes = emission._values
+        outcomes = outcomes_of(emission)
         if outcomes.places:
             self._backlog.give_back(outcomes.places)
         begun = {job.branch.index for job in self._jobs_of(emission)}
         for index, value in enumerate(outcomes):
             if value is PENDING and index not in begun:
-                outcomes[index] = NO_RESULT
+                outcomes.settle(index)
 
     def start(self, emission: Emission[Any]) -> None:
         """Start the handlers that `emit` leaves for later."""
-        places = emission._values.places
-        for backlog in self._starting(emission, emission._plan.inline):
+        places = outcomes_of(emission).places
+        for backlog in self._starting(emission, plan_of(emission).inline):
             backlog.freed.wait(partial(backlog.take_one, places), None)
 
     async def start_async(self, emission: Emission[Any]) -> None:
         """Start the background handlers of `emit_async`."""
-        first, places = emission._plan.inline + emission._plan.awaited, emission._values.places
-        for backlog in self._starting(emission, first):
+        plan, places = plan_of(emission), outcomes_of(emission).places
+        for backlog in self._starting(emission, plan.inline + plan.awaited):
             await backlog.freed.wait_async(partial(backlog.take_one, places), None)
 
     def _starting(self, emission: Emission[Any], first: int) -> Iterator[Backlog]:
         """Start handlers in turn; yield wherever a place in the queue has to be waited for."""
-        backlog, loop, outcomes = self._backlog, applications_loop(), emission._values
+        backlog, loop, outcomes = self._backlog, applications_loop(), outcomes_of(emission)
         places = outcomes.places
-        for index in range(first, len(emission._plan.subscriptions)):
+        entries = plan_of(emission).entries
+        for index in range(first, len(entries)):
             # First, for no place may be held while a predicate runs.
-            job = _matching(backlog, emission, index, emission._plan.entries[index])
+            job = _matching(backlog, emission, index, entries[index])
             if job is None:
                 continue
             if not (places or backlog.take(1, places)):
@@ -329,14 +334,14 @@ class Workers:
             if job.entry.claim():
                 self._launch(job, places, loop)
             else:
-                outcomes[index] = NO_RESULT
+                outcomes.settle(index)
                 backlog.give_back(places, 1)
         if places:  # of handlers that are not for this emission
             backlog.give_back(places)
         outcomes.tell()
 
     def _drop(self, emission: Emission[Any], index: int) -> None:
-        emission._values[index] = NO_RESULT
+        outcomes_of(emission).settle(index)
         backlog = self._backlog
         with backlog.tally:
             backlog.dropped += 1
@@ -347,7 +352,7 @@ class Workers:
                 "the queue of %d handlers that run later is full: %s of %s is dropped, and others "
                 "until half of the queue is free",
                 self.queue_size,
-                emission._plan.subscriptions[index].name,
+                plan_of(emission).subscriptions[index].name,
                 emission.event,
             )
 
@@ -377,7 +382,7 @@ class Workers:
                 except IndexError:  # a worker has begun with it, or it was claimed above
                     pass
                 if is_ours:
-                    job.emission._values[job.branch.index] = NO_RESULT
+                    job.settle(NO_RESULT)
                     backlog.places.extend(job.place)
                     job.place.clear()
                     backlog.held.pop(id(job), None)
@@ -530,7 +535,7 @@ class Workers:
             WouldDeadlockError: it does.
         """
         self.check_awaiting(emission)
-        outcomes = emission._values
+        outcomes = outcomes_of(emission)
         loops = [job.loop for job in self._jobs_of(emission)]
         if isinstance(outcomes, Outcomes):
             loops.append(outcomes.loop)
@@ -559,8 +564,8 @@ class Workers:
             )
 
     def _jobs_of(self, emission: Emission[Any]) -> list[Job]:
-        jobs = list(self._backlog.jobs.values())
-        return [job for job in jobs if job.emission._values is emission._values]
+        jobs, outcomes = list(self._backlog.jobs.values()), outcomes_of(emission)
+        return [job for job in jobs if job.outcomes is outcomes]
 
     def _work_inside(self) -> list[Job]:
         """Return the jobs in which the caller runs."""
@@ -598,28 +603,15 @@ def _matching(
         record_in_branch(branch, error)
         return None
     finally:
-        branch._running = False
+        branch.finish()
     if handler is None:
         log_skipped(emission, entry.subscription.handler)
-        emission._values[index] = NO_RESULT
+        outcomes_of(emission).settle(index)
         return None
     job = Job(backlog, branch, context, entry, handler)
     job.item = item
-    _detach(branch, job)
+    detach(branch, job)
     return job
-
-
-def _detach(branch: Branch, job: Job) -> None:
-    """Let what the handler emits begin a chain of its own: nobody will await it."""
-    branch.is_announcing = is_announcing(job.emission)
-    branch.detached = branch._running = True
-    branch.job = job
-    branch.trace = trace_of(job.emission)
-    around = surroundings_of(job.emission)
-    if around is not None:
-        around, alone = Surroundings(), around
-        around._fields, around._deferrals = alone._inherited_fields(), alone._deferrals
-    branch._outer = around
 
 
 def _refuse_stuck(jobs: list[Job], instead: str) -> None:

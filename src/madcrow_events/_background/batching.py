@@ -18,7 +18,8 @@ from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all, move_first, move_last
 from madcrow_events._text import type_name
-from madcrow_events.emissions._frames import CURRENT, Surroundings
+from madcrow_events.emissions._causes import enter_batch
+from madcrow_events.emissions._completion import announce, announce_async, release
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import watching_handler
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -262,24 +263,12 @@ class Turn:
 def _prepared(jobs: list[Job]) -> Job:
     """Make the last job's branch the frame of the whole batch, in the present context."""
     last = jobs[-1]
-    branch = last.branch
-    common = _fields_of(last).items()
-    for job in jobs:
-        common = common & _fields_of(job).items()
-    branch._outer = Surroundings()
-    branch._outer._fields = dict(common)
-    branch.is_announcing = any(job.branch.is_announcing for job in jobs)
-    CURRENT.set(branch)
+    enter_batch([job.branch for job in jobs])
     for job in jobs:  # what one line has caused may be among them
         cause = job.context.run(writing)
         if cause is not None:
             mark_as_written(cause)
     return last
-
-
-def _fields_of(job: Job) -> Any:
-    around = job.branch._outer
-    return around._known_fields() if isinstance(around, Surroundings) else {}
 
 
 def call_batch_here(jobs: list[Job]) -> None:
@@ -313,8 +302,7 @@ async def _call_async(jobs: list[Job]) -> None:
     _finish(jobs)
     if failure is not None and not last.branch.is_announcing:
         try:
-            announce = last.emission.dispatcher._announce_async
-            await announce(last.emission, (failure,), len(jobs))
+            await announce_async(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
@@ -335,7 +323,7 @@ def _call(jobs: list[Job]) -> None:
     _finish(jobs)
     if failure is not None and not last.branch.is_announcing:
         try:
-            last.emission.dispatcher._announce(last.emission, (failure,), len(jobs))
+            announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
@@ -358,7 +346,7 @@ def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
     is_for_the_program = False
     if failure is not None:
         is_for_the_program = is_exit(failure.exception)
-        jobs[-1].emission._let_go((failure,))
+        release(jobs[-1].emission, (failure,))
     while jobs:
         jobs.pop(0).end()
     if failure is not None and is_for_the_program:
@@ -367,7 +355,7 @@ def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
 
 def _keep(jobs: list[Job], value: Any) -> None:
     for job in jobs:
-        job.emission._values[job.branch.index] = keep_value(job.entry, job.handler, value)
+        job.settle(keep_value(job.entry, job.handler, value))
 
 
 def _lose(jobs: list[Job], reason: str, cause: BaseException | None = None) -> None:
@@ -392,7 +380,7 @@ def _report(jobs: list[Job], ours: list[list[None]], error: HandlerCancelledErro
     if new:
         record_in_batch(new, jobs[-1].entry, error)
     for job in pending:
-        job.emission._values[job.branch.index] = NO_RESULT
+        job.settle(NO_RESULT)
     for job in jobs:
         if not job.is_pending():  # whoever else reports it ends it
             job.end()

@@ -10,9 +10,10 @@ from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import type_name
+from madcrow_events.emissions._completion import announce, announce_async, release
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
-from madcrow_events.emissions._outcomes import NO_RESULT, PENDING
+from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes, outcomes_of
 from madcrow_events.emissions._recording import is_recorded, record_in_branch
 from madcrow_events.exceptions import HandlerCancelledError
 
@@ -38,9 +39,11 @@ class Job:
         "due",
         "emission",
         "entry",
+        "entry",
         "handler",
         "item",
         "loop",
+        "outcomes",
         "place",
         "subscription",
         "task",
@@ -58,7 +61,9 @@ class Job:
     ) -> None:
         self.backlog = backlog
         self.branch = branch
-        self.emission: Any = branch.emission
+        emission: Any = branch.emission
+        self.emission = emission
+        self.outcomes: Outcomes = outcomes_of(emission)
         self.context = context
         self.entry = entry
         self.subscription = entry.subscription
@@ -99,8 +104,8 @@ class Job:
         self.branch.finish()
         try:
             if failure is not None:
-                self.emission.dispatcher._announce(self.emission, (failure,))
-                self.emission._let_go((failure,))
+                announce(self.emission, (failure,))
+                release(self.emission, (failure,))
         except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
             log_unannounced(self.emission.event, error)
         finally:
@@ -118,10 +123,10 @@ class Job:
         self.free_place()  # now, for the announcement may need one
         if failure is not None:
             try:
-                await self.emission.dispatcher._announce_async(self.emission, (failure,))
+                await announce_async(self.emission, (failure,))
             except BaseException as error:  # noqa: BLE001  # as above
                 log_unannounced(self.emission.event, error)
-            self.emission._let_go((failure,))
+            release(self.emission, (failure,))
         self.end()
         try:
             if failure is not None and is_for_the_program:
@@ -197,14 +202,18 @@ class Job:
         if ours and self.is_pending():
             if not is_recorded(self.emission, error):
                 record_in_branch(self.branch, error)
-            self.emission._values[self.branch.index] = NO_RESULT
-            self.emission._let_go(self.emission.failures)
+            self.settle(NO_RESULT)
+            release(self.emission, self.emission.failures)
         if ours or not self.is_pending():  # whoever else reports it ends it
             self.end()
 
+    def settle(self, value: Any) -> None:
+        """Note what the handler returned, or that it gave nothing."""
+        self.outcomes.settle(self.branch.index, value)
+
     def is_pending(self) -> bool:
         """Whether its handler has not ended, and is not reported as lost."""
-        return self.emission._values[self.branch.index] is PENDING
+        return self.outcomes.is_pending(self.branch.index)
 
     def end(self) -> None:
         """Count the handler as done, and tell those who wait; doing so again is no error."""
@@ -226,6 +235,6 @@ class Job:
         self.backlog.held.pop(id(self), None)
         # Last, for whoever waits until nothing is pending looks at this.
         self.backlog.jobs.pop(id(self), None)
-        self.emission._values.tell()
+        self.outcomes.tell()
         if not self.backlog.jobs:
             self.backlog.changed.tell()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
@@ -19,17 +19,17 @@ from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher._fitting import check_loose, check_sender, fitting
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
-from madcrow_events.emissions._emission import raise_failures
+from madcrow_events.emissions._completion import abandon, go_on, go_on_async
+from madcrow_events.emissions._emission import as_the_cause
 from madcrow_events.emissions._frames import (
     Branch,
     Surroundings,
     await_within,
     run_within,
 )
-from madcrow_events.emissions._lazy_asyncio import load_async_loop, running_loop
-from madcrow_events.emissions._loop import call_all
-from madcrow_events.emissions._observing import stop_watching
-from madcrow_events.emissions._plan import NOBODY, Plan
+from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._loop import LEFT, call_all
+from madcrow_events.emissions._plan import Plan
 from madcrow_events.exceptions import (
     DispatcherClosedError,
     InvalidOptionError,
@@ -51,21 +51,11 @@ from madcrow_events.signals import (
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from madcrow_events.emissions._outcomes import HeldBack
 
 __all__ = ["EventDispatcher", "OnError"]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 
-
-def _load_start_handlers(*arguments: Any) -> Any:
-    """Load what imports asyncio, put it in this one's place, and call it."""
-    global _start_handlers  # noqa: PLW0603  # a function, loaded when first needed
-    _start_handlers = load_async_loop().start_handlers
-    return _start_handlers(*arguments)
-
-
-_start_handlers: Callable[..., Any] = _load_start_handlers
 
 # Why the announcement of a failure may find nobody to hear it, which is not the emitter's matter.
 _NO_PLACE = (QueueFullError, DispatcherClosedError, WouldDeadlockError)
@@ -98,8 +88,8 @@ class EventDispatcher(Unique):
     __slots__ = (
         "__dict__",  # so that a test can patch a method of one dispatcher
         "__weakref__",
+        "_admission",
         "_observers",
-        "_workers",
         "log_tracebacks",
         "on_error",
         "signals",
@@ -127,7 +117,7 @@ class EventDispatcher(Unique):
         self.on_error: OnError = on_error
         self.validate: bool = validate
         self.log_tracebacks: bool = log_tracebacks
-        self._workers = Workers(queue_size, overflow, max_workers)
+        self._admission = Workers(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
 
     def with_options(
@@ -201,15 +191,15 @@ class EventDispatcher(Unique):
             check_loose(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, None, context):
-                return emission
-            if emission._failures is not None:
-                self._go_on(emission)
+            left = call_all(emission, self, signal, sender, context, None, context)
+            if left:
+                if left == LEFT:
+                    go_on(emission)
                 # What this frame names lives as long as the traceback of a failure.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
         except BaseException as error:
-            _abandon(emission, error)
+            abandon(emission, error)
             emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
@@ -243,18 +233,15 @@ class EventDispatcher(Unique):
             check_loose(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
-                return emission
-            if emission._plan.later:
-                left = self._start_later(emission, None)
-                if left is not None:
-                    await left
-            if emission._failures is not None:
-                await self._after_failures_async(emission)
+            left = call_all(emission, self, signal, sender, context, None, context, True)  # noqa: FBT003
+            if left:
+                rest = go_on_async(emission, None) if left == LEFT else None
+                if rest is not None:
+                    await rest
                 kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
                 return kept.pop()
         except BaseException as error:
-            _abandon(emission, error)
+            abandon(emission, error)
             emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
@@ -308,15 +295,15 @@ class EventDispatcher(Unique):
             context, fits = fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, fits, None):
-                return emission
-            if emission._failures is not None:
-                self._go_on(emission)
+            left = call_all(emission, self, signal, sender, context, fits, None)
+            if left:
+                if left == LEFT:
+                    go_on(emission)
                 # What this frame names lives as long as the traceback of a failure.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
         except BaseException as error:
-            _abandon(emission, error)
+            abandon(emission, error)
             emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
@@ -363,86 +350,18 @@ class EventDispatcher(Unique):
             context, fits = fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, fits, None, True):  # noqa: FBT003
-                return emission
-            if emission._plan.later:
-                left = self._start_later(emission, fits)
-                if left is not None:
-                    await left
-            if emission._failures is not None:
-                await self._after_failures_async(emission)
+            left = call_all(emission, self, signal, sender, context, fits, None, True)  # noqa: FBT003
+            if left:
+                rest = go_on_async(emission, fits) if left == LEFT else None
+                if rest is not None:
+                    await rest
                 kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
                 return kept.pop()
         except BaseException as error:
-            _abandon(emission, error)
+            abandon(emission, error)
             emission = None  # type: ignore[assignment]  # as in emit
             raise
         return emission
-
-    def _go_on(self, emission: Emission[Any]) -> None:
-        """Do what is left after the inline handlers, if there is a failure or a later handler.
-
-        Args:
-            emission: the emission.
-        """
-        if emission._plan.later:
-            emission._values.extend(emission._plan.pending)
-            self._workers.start(emission)
-        failures = emission._own_failures()
-        if failures:
-            self._announce(emission, failures)
-        stop_watching(emission)
-        if failures:
-            emission._let_go(failures)
-            if self.on_error == "raise":
-                event = emission.event
-                del emission  # for this frame is part of the traceback
-                try:
-                    raise_failures(event, failures)
-                finally:
-                    del failures
-
-    def _start_later(
-        self, emission: Emission[Any], context: BaseEventContext | None
-    ) -> Coroutine[Any, Any, None] | None:
-        """Start the handlers that `emit_async` does not call inline.
-
-        Returns:
-            What the emitter must await; None if nothing is left, as where no handler suspends.
-        """
-        plan = emission._plan
-        emission._values.extend(plan.pending)
-        if context is not None:
-            context = emission._payload  # what an `event_scope` has filled in
-        if plan.queued:
-            return self._queue_and_join(emission, context)
-        left: Coroutine[Any, Any, None] | None = _start_handlers(emission, context)
-        return left
-
-    async def _queue_and_join(
-        self, emission: Emission[Any], context: BaseEventContext | None
-    ) -> None:
-        await self._workers.start_async(emission)
-        if emission._plan.awaited:
-            left = _start_handlers(emission, context)
-            if left is not None:
-                await left
-
-    async def _after_failures_async(self, emission: Emission[Any]) -> None:
-        """Do with failures as `_go_on` does."""
-        failures = emission._own_failures()
-        if failures:
-            await self._announce_async(emission, failures)
-        stop_watching(emission)
-        if failures:
-            emission._let_go(failures)
-            if self.on_error == "raise":
-                event = emission.event
-                del emission  # as above
-                try:
-                    raise_failures(event, failures)
-                finally:
-                    del failures
 
     # What a `deferred` block holds back
 
@@ -460,57 +379,6 @@ class EventDispatcher(Unique):
         """
         return Deferral(self, scope)
 
-    def _emit_held(self, emission: Emission[Any]) -> None:
-        """Emit, as `emit` would have, what has been held back.
-
-        Args:
-            emission: what has been.
-        """
-        held = emission._values
-        try:
-            run_within(held.frame, self._emit_again, emission)
-        except BaseException as error:
-            emission._abandon(error)
-            raise
-        finally:
-            _let_go(emission, held)
-            del emission, held  # as in emit
-
-    def _emit_again(self, emission: Emission[Any]) -> None:
-        payload, context, keywords = _payload_again(emission)
-        try:
-            call_all(emission, self, emission.signal, emission.sender, payload, context, keywords)
-            if emission._failures is not None:
-                self._go_on(emission)
-        finally:
-            del emission  # as in emit
-
-    async def _emit_held_async(self, emission: Emission[Any]) -> None:
-        """Do the same as `emit_async` would have."""
-        held = emission._values
-        try:
-            await await_within(held.frame, self._emit_again_async, emission)
-        except BaseException as error:
-            emission._abandon(error)
-            raise
-        finally:
-            _let_go(emission, held)
-            del emission, held  # as in emit
-
-    async def _emit_again_async(self, emission: Emission[Any]) -> None:
-        payload, context, keywords = _payload_again(emission)
-        sender = emission.sender
-        try:
-            call_all(emission, self, emission.signal, sender, payload, context, keywords, True)  # noqa: FBT003
-            if emission._plan.later:
-                left = self._start_later(emission, context)
-                if left is not None:
-                    await left
-            if emission._failures is not None:
-                await self._after_failures_async(emission)
-        finally:
-            del emission  # as in emit
-
     def _announce(
         self,
         emission: Emission[Any],
@@ -520,7 +388,7 @@ class EventDispatcher(Unique):
         """Emit `handler_failed` for each failure, but never from inside of one."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
-                run_within(emission._causing(), dispatcher.emit_typed, signal, context)
+                run_within(as_the_cause(emission), dispatcher.emit_typed, signal, context)
             except _NO_PLACE as error:
                 log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
@@ -534,7 +402,7 @@ class EventDispatcher(Unique):
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
                 emit = dispatcher.emit_typed_async
-                await await_within(emission._causing(), emit, signal, context)
+                await await_within(as_the_cause(emission), emit, signal, context)
             except _NO_PLACE as error:
                 log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
@@ -605,7 +473,7 @@ class EventDispatcher(Unique):
     @property
     def dropped(self) -> int:
         """How many calls of handlers `overflow="drop"` has dropped."""
-        return self._workers.dropped
+        return self._admission.dropped
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until no handler of this dispatcher and its siblings is pending.
@@ -621,7 +489,7 @@ class EventDispatcher(Unique):
             WouldDeadlockError: what is pending waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
-        return self._workers.drain(timeout)
+        return self._admission.drain(timeout)
 
     async def drain_async(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as for drain
         """Do as `drain`, without stopping the event loop.
@@ -636,7 +504,7 @@ class EventDispatcher(Unique):
             WouldDeadlockError: a handler that is pending calls it.
             InvalidOptionError: the timeout is no number of seconds.
         """
-        return await self._workers.drain_async(timeout)
+        return await self._admission.drain_async(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Wait until nothing is pending, then accept nothing that would run later.
@@ -654,7 +522,7 @@ class EventDispatcher(Unique):
             WouldDeadlockError: what is pending waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
-        return self._workers.close(timeout)
+        return self._admission.close(timeout)
 
     def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
         """Name the loop for async handlers whose emitter runs in none.
@@ -679,7 +547,7 @@ class EventDispatcher(Unique):
                 "bind_loop takes an event loop: call it in a running one, or give it one",
                 option="loop",
             )
-        return self._workers.bind(loop)
+        return self._admission.bind(loop)
 
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
@@ -700,14 +568,14 @@ class EventDispatcher(Unique):
     async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         """Wait in the loop until nothing is pending, and close it."""
         try:
-            await self._workers.close_async()
+            await self._admission.close_async()
         except WouldDeadlockError:
             if exc_type is None:
                 raise
 
     def __repr__(self) -> str:
         """Show the options."""
-        workers = self._workers
+        workers = self._admission
         return (
             f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r} "
             f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
@@ -718,32 +586,6 @@ class EventDispatcher(Unique):
 def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
     # No loop in the `with` block of a lock: an interrupt of its step back would skip the release.
     return [present for present in observers if present is not observer]
-
-
-def _payload_again(
-    emission: Emission[Any],
-) -> tuple[Any, BaseEventContext | None, dict[str, Any] | None]:
-    """Return payload, context and keywords for `call_all`, of what was held back."""
-    payload = emission._payload
-    if type(payload) is dict:
-        return payload, None, payload
-    return (*fitting(emission.signal, payload), None)
-
-
-def _let_go(emission: Emission[Any], held: HeldBack) -> None:
-    """Let those look again who wait for an emission that was held back."""
-    if emission._values is held:  # it was never called: nested too deep, for example
-        emission._plan = NOBODY
-        held.drop()
-    if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
-        emission.dispatcher._workers.give_back(held.places)  # type: ignore[arg-type]  # it is a list
-    held.tell()
-
-
-def _abandon(emission: Emission[Any] | None, error: BaseException) -> None:
-    """Count what has not begun of an emission as never to be called, if there is one still."""
-    if emission is not None:
-        emission._abandon(error)
 
 
 # Lower floors name these in annotations, which `typing.get_type_hints` reads.

@@ -53,7 +53,7 @@ def check_loose(signal: EventSignal[Any], context: dict[str, Any]) -> None:
     if signal.context_model is not None:
         around = surroundings_of(current())
         if around is not None:
-            fill_loose(signal.context_model, context, around._known_fields())
+            fill_loose(signal.context_model, context, around.known_fields())
         validate_keywords(signal.name, signal.context_model, context)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._other_loops import check_for_awaiting
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._chains import nest
+from madcrow_events.emissions._completion import abandon
 from madcrow_events.emissions._emission import Emission
 from madcrow_events.emissions._frames import CURRENT, current
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
@@ -91,7 +92,7 @@ def send(
             CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
         else:
             CURRENT.reset(token)
-        emission._abandon()
+        abandon(emission)
     return results
 
 
@@ -142,7 +143,7 @@ async def send_async(
                 CURRENT.reset(token)
         except ValueError:  # a send_async that nobody awaits to its end, in another context
             pass
-        emission._abandon()
+        abandon(emission)
     return results
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.emissions._frames import (
+    CURRENT,
+    NO_FIELDS,
     Branch,
     Frame,
     Surroundings,
@@ -13,13 +15,17 @@ from madcrow_events.emissions._frames import (
     enclosing,
     running,
     surround,
+    surroundings_of,
 )
 from madcrow_events.emissions._ids import Trace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
+
     from madcrow_events.emissions._emission import Emission
 
-__all__ = ["cause_of", "is_announcing", "place", "trace_of"]
+__all__ = ["cause_of", "detach", "enter_batch", "is_announcing", "place", "trace_of"]
 
 
 def trace_of(emission: Emission[Any]) -> Trace:
@@ -66,8 +72,8 @@ def cause_of(emission: Emission[Any]) -> Trace | None:
 def _cause_of(emission: Emission[Any]) -> Emission[Any] | Trace | None:
     """Return the same, or the emission itself as long as it has no trace."""
     around = emission._outer
-    if isinstance(around, Surroundings) and around._cause is not None:
-        return around._cause
+    if isinstance(around, Surroundings) and around.cause is not None:
+        return around.cause
     frame = enclosing(emission)
     if isinstance(frame, Branch):
         if frame.trace is not None:
@@ -98,7 +104,7 @@ def place(emission: Emission[Any], inherited: Frame) -> None:
     else:
         emission._outer = surround(inherited)
         emission._outer._outer = outer
-        emission._outer._cause = emission._outer._cause or cause
+        emission._outer.cause = emission._outer.cause or cause
 
 
 def is_announcing(emission: Emission[Any]) -> bool:
@@ -114,3 +120,42 @@ def is_announcing(emission: Emission[Any]) -> bool:
         else:
             frame = enclosing(frame)
     return False
+
+
+def detach(branch: Branch, job: Any) -> None:
+    """Let what a handler emits that nobody awaits begin a chain of its own; for `_background`.
+
+    Args:
+        branch: the handler's.
+        job: what it is to the workers, until its failure is announced.
+    """
+    emission: Any = branch.emission
+    branch.is_announcing = is_announcing(emission)
+    branch.detached = branch._running = True
+    branch.job = job
+    branch.trace = trace_of(emission)
+    around = surroundings_of(emission)
+    if around is not None:
+        around, alone = Surroundings(), around
+        around.fields, around.holders = alone.inherited_fields(), alone.holders
+    branch._outer = around
+
+
+def enter_batch(branches: list[Branch]) -> None:
+    """Make the last branch the frame of a whole batch, in the present context; for `_background`.
+
+    Of what `event_scope` fills in, the batch has what all of its emissions have.
+    """
+    common: AbstractSet[tuple[str, str]] = _fields_of(branches[-1]).items()
+    for branch in branches:
+        common = common & _fields_of(branch).items()
+    frame = branches[-1]
+    frame._outer = around = Surroundings()
+    around.fields = dict(common)
+    frame.is_announcing = any(branch.is_announcing for branch in branches)
+    CURRENT.set(frame)
+
+
+def _fields_of(branch: Branch) -> Mapping[str, str]:
+    around = branch._outer
+    return around.known_fields() if isinstance(around, Surroundings) else NO_FIELDS

@@ -73,7 +73,7 @@ def _apart(line: Writing, inherited: Frame) -> Frame:
     if not isinstance(inherited, Surroundings):
         return branch
     inside = surround(inherited)
-    inside._outer, inside._cause = branch, inherited._cause
+    inside._outer, inside.cause = branch, inherited.cause
     return inside
 
 

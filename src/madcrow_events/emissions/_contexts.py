@@ -124,7 +124,7 @@ def _validate(emission: Emission[Any], model: type[BaseEventContext]) -> BaseEve
             # An `event_scope` may have filled in what this model does not take, or not by name.
             around = surroundings_of(emission)
             if around is not None:
-                values = filled_for(model, payload, around._known_fields())
+                values = filled_for(model, payload, around.known_fields())
                 outcome = _outcome(emission, model, values)
         known[model] = outcome
     if isinstance(outcome, ContextValidationError):

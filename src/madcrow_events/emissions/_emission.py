@@ -8,7 +8,6 @@ and failures become objects when somebody asks for them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from contextlib import AbstractContextManager, ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
@@ -20,7 +19,7 @@ from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
 from madcrow_events.emissions._causes import cause_of, trace_of
-from madcrow_events.emissions._failures import Failures, HandlerFailure, failures_of
+from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
@@ -38,7 +37,7 @@ from madcrow_events.emissions._frames import (
     surroundings_of,
 )
 from madcrow_events.emissions._ids import Trace
-from madcrow_events.emissions._lingering import is_inside, let_go
+from madcrow_events.emissions._lingering import is_inside
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
     ContextValidationError,
@@ -179,14 +178,6 @@ class Emission(Unique, Generic[PayloadT_co]):
         """
         return _AsCause(self)
 
-    def _causing(self) -> Surroundings:
-        """Return surroundings in the present context whose cause is this emission."""
-        surroundings = surround(current())
-        around = surroundings_of(self)
-        surroundings._fields = NO_FIELDS if around is None else around._inherited_fields()
-        surroundings._cause = trace_of(self)
-        return surroundings
-
     @property
     def state(self) -> EmissionState:
         """How far it has come.
@@ -264,7 +255,7 @@ class Emission(Unique, Generic[PayloadT_co]):
             return self._has_ended()
         self._refuse_to_wait_for_itself("wait")
         if self.dispatcher is not None:
-            self.dispatcher._workers.check_waiting(self)
+            self.dispatcher._admission.check_waiting(self)
         return self._waiters().wait(self._has_ended, timeout)
 
     async def done(self) -> None:
@@ -277,18 +268,18 @@ class Emission(Unique, Generic[PayloadT_co]):
         if not self._has_ended():
             self._refuse_to_wait_for_itself("done")
             if self.dispatcher is not None:
-                self.dispatcher._workers.check_awaiting(self)
+                self.dispatcher._admission.check_awaiting(self)
             await self._waiters().wait_async(self._has_ended, None)
 
     def _has_ended(self) -> bool:
         if self.pending and self.dispatcher is not None:
-            self.dispatcher._workers.report_lost()
+            self.dispatcher._admission.report_lost()
         return not self.pending and self.state != "deferred"
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
         around = surroundings_of(CURRENT.get(None))
-        holding = () if around is None else (*around._deferrals, *around._flushing)
-        if any(deferral._holds(self) for deferral in holding):
+        holding = () if around is None else (*around.holders, *around.flushing)
+        if any(holder.holds(self) for holder in holding):
             raise WouldDeadlockError(
                 f"{method}() waits for {self.event} inside of the deferred() block that holds it "
                 "back: wait after the block"
@@ -303,19 +294,6 @@ class Emission(Unique, Generic[PayloadT_co]):
                     "which cannot end before the handler does: let the emitter wait"
                 )
 
-    def _let_go(self, failures: Iterable[HandlerFailure]) -> None:
-        """Break the circle of this emission, its failures, and what their tracebacks name."""
-        is_raised = self.dispatcher is None or self.dispatcher.on_error == "raise"
-        let_go((it.exception for it in failures), Emission, keep_variables=is_raised)
-
-    def _own_failures(self) -> tuple[HandlerFailure, ...]:
-        """Return the failures of handlers that the emitter called or awaited."""
-        failures = failures_of(self)
-        items = tuple(failures.items)  # first, for what is detached was noted there before
-        return tuple(
-            item for item in items if all(item is not other for other in failures.detached)
-        )
-
     def _waiters(self) -> Waiters:
         values = self._values
         if isinstance(values, Outcomes):
@@ -323,28 +301,6 @@ class Emission(Unique, Generic[PayloadT_co]):
         # The loop of inline calls tells nobody that it has ended, for that would cost every
         # emission; only another thread can wait for it, and seldom will.
         return Waiters(look_every=0.001)
-
-    def _abandon(self, error: BaseException | None = None) -> None:
-        """Count the handlers that have not begun as never to be called; doing so again is no error.
-
-        Args:
-            error: what goes through to the emitter, and is told to the observers.
-        """
-        values = getattr(self, "_values", None)
-        if isinstance(values, HeldBack):
-            values.drop()
-        elif isinstance(values, list):
-            values.extend([NO_RESULT] * (len(self._plan.subscriptions) - len(values)))
-        if type(values) is Outcomes and self.dispatcher is not None:
-            self.dispatcher._workers.abandon(self)
-            values.tell()
-        failures = getattr(self, "_failures", None)
-        if failures is not None:
-            if failures.watch is not None:
-                failures.watch.leave(error)
-            self._let_go(failures.items)
-        if error is not None:
-            let_go((error,), Emission)
 
     def name_of(self, handler: Any) -> str:
         """Return how logs and metrics name a handler of this emission; for observers.
@@ -367,6 +323,15 @@ class Emission(Unique, Generic[PayloadT_co]):
         return f"<Emission {self.event}, {outcome}>"
 
 
+def as_the_cause(emission: Emission[Any]) -> Surroundings:
+    """Return surroundings in the present context whose cause is that emission."""
+    surroundings = surround(current())
+    around = surroundings_of(emission)
+    surroundings.fields = NO_FIELDS if around is None else around.inherited_fields()
+    surroundings.cause = trace_of(emission)
+    return surroundings
+
+
 class _AsCause(ContextDecorator):
     """A block in which an emission is the cause of what is emitted."""
 
@@ -377,7 +342,7 @@ class _AsCause(ContextDecorator):
         return _AsCause(self._emission)  # for each call of a function that it decorates
 
     def __enter__(self) -> None:
-        self._frame = self._emission._causing()
+        self._frame = as_the_cause(self._emission)
         enter(self._frame, self)
 
     def __exit__(self, *exc_info: object) -> None:

@@ -12,7 +12,7 @@ import weakref
 from contextvars import ContextVar, Token
 from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from madcrow_events._background.job import Job
-    from madcrow_events.deferrals import _Held
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._ids import Trace
+    from madcrow_events.emissions._policy import Policy
 
 __all__ = [
     "CURRENT",
@@ -33,6 +33,7 @@ __all__ = [
     "Branch",
     "Fields",
     "Frame",
+    "Holder",
     "Surroundings",
     "await_within",
     "current",
@@ -64,11 +65,39 @@ CURRENT: ContextVar[Frame] = ContextVar("madcrow_events.current")
 tell_frame_by(partial(CURRENT.get, None))
 
 
+class Holder(Protocol):
+    """What may hold emissions back until something has succeeded.
+
+    Implemented by the block of `deferred`; called by the loop before the handlers of an emission,
+    and by who waits for one.
+    """
+
+    is_open: bool
+    """Whether it holds back what is emitted now."""
+
+    def is_of(self, policy: Policy | None, /) -> bool:
+        """Whether it is for what goes through a dispatcher."""
+        ...
+
+    def hold(self, emission: Emission[Any], frame: Frame, *, awaiting: bool) -> bool:
+        """Hold an emission back; return whether it is one of those that the holder is for.
+
+        Args:
+            emission: the emission, none of whose handlers has been called.
+            frame: the innermost frame of its emitter.
+            awaiting: whether its emitter awaits the async handlers.
+        """
+        ...
+
+    def holds(self, emission: Emission[Any]) -> bool:
+        """Whether it holds that emission back now."""
+        ...
+
+
 class Surroundings:
     """What stands around emissions without being a handler: a block, or a cause that is over.
 
-    One holds all that outer ones held, and so is never directly inside of another. Its names are
-    private because a block that users hold is one.
+    One holds all that outer ones held, and so is never directly inside of another.
     """
 
     # Nothing runs in it, so that who looks for what runs looks further out.
@@ -77,45 +106,45 @@ class Surroundings:
     # Defaults, and no slots, because one is made for each block of a server's requests.
     _outer: Emission[Any] | Branch | None = None
 
-    _fields: Fields = NO_FIELDS
+    fields: Fields = NO_FIELDS
     """What `event_scope` fills in, or what returns it, the same each time."""
 
-    _deferrals: tuple[_Held, ...] = ()
+    holders: tuple[Holder, ...] = ()
     """The blocks that may hold emissions back, the innermost last."""
 
-    _flushing: tuple[_Held, ...] = ()
+    flushing: tuple[Holder, ...] = ()
     """The blocks that have held back what is emitted in them now."""
 
-    _cause: Trace | None = None
+    cause: Trace | None = None
     """The trace of what caused the emissions, if that is not the frame around."""
 
-    _left: tuple[Frame | None] | None = None
+    left: tuple[Frame | None] | None = None
     """What it was entered in, alone in a tuple, if it was left before a block that began in it."""
 
-    _before: Frame | None = None
+    before: Frame | None = None
     """What it was entered in."""
 
-    _token: Token[Frame] | None = None
+    token: Token[Frame] | None = None
     """What undoes the entering; None outside of it."""
 
-    _block: weakref.ref[Any] | None = None
+    block: weakref.ref[Any] | None = None
     """The block that a `with` has entered it by, as long as that has not left it."""
 
     def is_forsaken(self) -> bool:
         """Whether the `with` of its block is over, though its `__exit__` was interrupted."""
-        return self._block is not None and self._block() is None
+        return self.block is not None and self.block() is None
 
     def forsake(self) -> None:
         """Clean up where `__exit__` could not."""
-        self._token = self._block = None
+        self.token = self.block = None
 
-    def _inherited_fields(self) -> Fields:
+    def inherited_fields(self) -> Fields:
         """Return what `event_scope` fills in, for what stands inside; it is not asked for yet."""
-        return self._fields
+        return self.fields
 
-    def _known_fields(self) -> Mapping[str, str]:
+    def known_fields(self) -> Mapping[str, str]:
         """Return what `event_scope` fills in, asked for now if it was not known before."""
-        fields = self._inherited_fields()
+        fields = self.inherited_fields()
         return fields() if callable(fields) else fields
 
 
@@ -233,13 +262,13 @@ def surround(inner: Frame | None, made: Surroundings | None = None) -> Surroundi
         return made
     if isinstance(inner, Surroundings):
         around: Surroundings | None = inner
-        made._outer, made._cause = inner._outer, inner._cause
+        made._outer, made.cause = inner._outer, inner.cause
     else:
         around = surroundings_of(inner)
         made._outer = inner
     if around is not None:
-        made._fields = around._inherited_fields()
-        made._deferrals, made._flushing = around._deferrals, around._flushing
+        made.fields = around.inherited_fields()
+        made.holders, made.flushing = around.holders, around.flushing
     return made
 
 
@@ -247,7 +276,7 @@ def current() -> Frame | None:
     """Return the innermost frame of this context, past blocks that an interrupt has cut off."""
     frame = CURRENT.get(None)
     while isinstance(frame, Surroundings) and frame.is_forsaken():
-        forsaken, frame = frame, _entered(frame._before)
+        forsaken, frame = frame, _entered(frame.before)
         CURRENT.set(frame)  # type: ignore[arg-type]  # None is the same as left empty
         forsaken.forsake()
     return frame
@@ -255,8 +284,8 @@ def current() -> Frame | None:
 
 def _entered(frame: Frame | None) -> Frame | None:
     """Return the frame, or the one that came back when it was left before those in it."""
-    while isinstance(frame, Surroundings) and frame._left is not None:
-        (frame,) = frame._left
+    while isinstance(frame, Surroundings) and frame.left is not None:
+        (frame,) = frame.left
     return frame
 
 
@@ -267,10 +296,10 @@ def enter(frame: Surroundings, block: object) -> None:
         frame: the frame.
         block: what a `with` holds as long as it goes on.
     """
-    frame._before = before = CURRENT.get(None)
-    frame._block = weakref.ref(block)
+    frame.before = before = CURRENT.get(None)
+    frame.block = weakref.ref(block)
     try:
-        frame._token = CURRENT.set(frame)
+        frame.token = CURRENT.set(frame)
     except BaseException:  # interrupted as it was entered
         CURRENT.set(before)  # type: ignore[arg-type]  # as above
         frame.forsake()
@@ -291,7 +320,7 @@ def leave(frame: Surroundings) -> None:
 
 
 def _leave(frame: Surroundings) -> None:
-    back, token = frame._before, frame._token
+    back, token = frame.before, frame.token
     if token is None:
         return
     current = CURRENT.get(None)
@@ -302,20 +331,20 @@ def _leave(frame: Surroundings) -> None:
     except RuntimeError as error:  # that was done, and what came after it was interrupted
         if is_interrupt(error):
             raise
-        frame._token = frame._block = None
+        frame.token = frame.block = None
         return
     else:
-        if current is frame and not (isinstance(back, Surroundings) and back._left):
-            frame._token = frame._block = None
+        if current is frame and not (isinstance(back, Surroundings) and back.left):
+            frame.token = frame.block = None
             return  # the last to begin is the first to end, as nearly always
     back = _entered(back)
     if current is not frame:
         # A block that began in it goes on, and must not come back to it.
-        frame._left = (back,)
+        frame.left = (back,)
         back = _entered(current)
     if back is not CURRENT.get(None):
         CURRENT.set(back)  # type: ignore[arg-type]  # as above
-    frame._token = frame._block = None
+    frame.token = frame.block = None
 
 
 def run_within(

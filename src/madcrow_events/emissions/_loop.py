@@ -29,20 +29,19 @@ from madcrow_events.emissions._observing import (
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS, RECORDER
-from madcrow_events.exceptions import EmissionDepthError
+from madcrow_events.exceptions import EmissionDepthError, MadcrowEventsError
 from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
-    from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._plan import Entry, Plan, Segments
-    from madcrow_events.signals import EventSignal
+    from madcrow_events.emissions._policy import Policy, Signal
 
-__all__ = [
-    "call_all",
-    "run_branch",
-]
+__all__ = ["HELD", "LEFT", "NOTHING_LEFT", "call_all", "run_branch"]
 
+NOTHING_LEFT = 0
+LEFT = 1
+HELD = 2
 
 _NO_VALUES: Any = ()
 
@@ -56,23 +55,22 @@ _DEBUG = logging.DEBUG
 
 def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, in one frame, for speed
     emission: Emission[Any],
-    dispatcher: EventDispatcher,
-    signal: EventSignal[Any],
+    policy: Policy,
+    signal: Signal,
     sender: Any,
     payload: Any,
     context: BaseEventContext | None,
     keywords: dict[str, Any] | None,
     awaiting: bool = False,  # noqa: FBT001, FBT002  # a keyword would cost each emission
-) -> bool:
+) -> int:
     """Call every inline handler of an emission, whatever the others do, and collect the outcome.
 
     If there are other handlers, the emission has `Outcomes` and `Failures` when
-    it returns, and it is for the dispatcher to start them. If a `deferred` block
-    holds it back, nobody is called.
+    it returns, and `go_on` starts them.
 
     Args:
         emission: the emission, made by the caller; one that was held back comes a second time.
-        dispatcher: the policy.
+        policy: the dispatcher.
         signal: what is emitted.
         sender: who emits; None for the signal itself.
         payload: the context as it was emitted: a model, or the keywords.
@@ -81,7 +79,8 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         awaiting: whether the emitter awaits the async handlers.
 
     Returns:
-        Whether it is held back; then another thread may have begun with the rest by now.
+        `NOTHING_LEFT`; `LEFT`, if handlers are to be started or failures to be told; or `HELD`, if
+        a block holds the emission back, of which another thread may have begun with the rest.
 
     Raises:
         EventLoopError: its async handlers cannot be called here; none has been called.
@@ -95,9 +94,9 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     plan = signal._table.plans.everyone
     if plan is None:
         plan = signal._table.plan_for(sender)
-    emission.signal = signal
+    emission.signal = signal  # type: ignore[assignment]  # which implements `Signal`
     emission.sender = sender
-    emission.dispatcher = dispatcher
+    emission.dispatcher = policy  # type: ignore[assignment]  # which implements `Policy`
     emission._outer = None
     emission.depth = 0
     emission._plan = plan
@@ -107,7 +106,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     inherited = _inherited(None)
     if inherited is not None:
         if _is_held_back(emission, inherited, awaiting):
-            return True
+            return HELD
         if context is not None:
             context = emission._payload
     segments = planned = plan.segments
@@ -118,18 +117,18 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                 check_for_awaiting(signal.name)
             values = emission._values = Outcomes()
         else:
-            values = dispatcher._workers.outcomes_for(emission, awaiting)
+            values = _admit(emission, policy, plan, awaiting)
             # Made now, for several threads may have failures to note.
             failures_of(emission)
     elif segments:
         emission._values = values = []
     else:
         emission._values = values = _NO_VALUES
-    if dispatcher._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
+    if policy._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
         watch(emission)
         segments = planned = _watched(plan)
     if not segments:
-        return False
+        return LEFT if plan.later or emission._failures is not None else NOTHING_LEFT
     call = token = None
     try:
         token = _enter(emission)
@@ -166,7 +165,20 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
             _leave(token)
     if inherited is not None:
         pass_on_broken_chain(emission)
-    return False
+    return LEFT if plan.later or emission._failures is not None else NOTHING_LEFT
+
+
+def _admit(emission: Emission[Any], policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:  # noqa: FBT001  # as for call_all
+    """Return the outcomes of an emission with handlers that run later, which may."""
+    held = getattr(emission, "_values", None)
+    # The emission's from the start, so that no place is lost if this is interrupted.
+    outcomes = emission._values = Outcomes()
+    try:
+        policy._admission.admit(emission, plan, outcomes, held, awaiting=awaiting)
+    except MadcrowEventsError:
+        emission._values = held  # which is dropped, if a block has held it back
+        raise
+    return outcomes
 
 
 def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> bool:  # noqa: FBT001  # as for call_all
@@ -181,14 +193,13 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
         if innermost is None:
             return False
         inherited, around = innermost, surroundings_of(innermost)
-    if around is not None and (fields := around._known_fields()):
+    if around is not None and (fields := around.known_fields()):
         fill(emission, fields)
     nest(emission, inherited)
-    if around is None or not around._deferrals or emission.signal.is_muted:
+    if around is None or not around.holders or emission.signal.is_muted:
         return False
     return any(
-        deferral._hold(emission, inherited, awaiting=awaiting)
-        for deferral in reversed(around._deferrals)
+        holder.hold(emission, inherited, awaiting=awaiting) for holder in reversed(around.holders)
     )
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._policy import Policy
     from madcrow_events.observers import Observer
 
 __all__ = [
@@ -43,7 +43,7 @@ One look-up instead of a call; where a Python has no such memory, the logger is 
 """
 
 
-def is_watched(dispatcher: EventDispatcher) -> bool:
+def is_watched(dispatcher: Policy) -> bool:
     """Whether anybody is to be told of emissions and calls."""
     return bool(dispatcher._observers or (KNOWN_LEVELS.get(logging.DEBUG, True) and is_debugging()))
 
@@ -64,7 +64,7 @@ class Watch:
     # Without the emission, which holds it.
     __slots__ = ("_dispatcher", "_entered")
 
-    def __init__(self, dispatcher: EventDispatcher) -> None:
+    def __init__(self, dispatcher: Policy) -> None:
         self._dispatcher = dispatcher
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
 

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Sequence
 
+    from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._frames import Surroundings
 
-__all__ = ["NO_RESULT", "PENDING", "Called", "HeldBack", "Outcomes"]
+__all__ = ["NO_RESULT", "PENDING", "Called", "HeldBack", "Outcomes", "outcomes_of"]
 
 NO_RESULT: Any = object()
 """Stands in an emission's values for a handler that was not called, or failed."""
@@ -43,6 +44,14 @@ class Outcomes(list[Any]):
     exit: BaseException | None = None
     places: Sequence[None] = ()
     _waiters: Waiters | None = None
+
+    def is_pending(self, index: int) -> bool:
+        """Whether a handler has not finished, and is not given up."""
+        return self[index] is PENDING
+
+    def settle(self, index: int, value: Any = NO_RESULT) -> None:
+        """Note what a handler returned; or that it gave nothing, so that nobody waits for it."""
+        self[index] = value
 
     @property
     def waiters(self) -> Waiters:
@@ -82,3 +91,8 @@ class HeldBack(Outcomes):
         """Give the emission up."""
         self.state = "dropped"
         self.tell()
+
+
+def outcomes_of(emission: Emission[Any]) -> Any:
+    """Return what an emission holds for its handlers; for what runs them elsewhere."""
+    return emission._values

@@ -25,6 +25,8 @@ __all__ = [
     "Segments",
     "Subscribed",
     "call_with",
+    "plan_for",
+    "plan_of",
 ]
 
 
@@ -256,3 +258,13 @@ NOBODY = Plan(
     name_of=handler_name,
 )
 """The plan of an emission that reaches no handler."""
+
+
+def plan_of(emission: Emission[Any]) -> Plan:
+    """Return the calls of an emission; for what makes them elsewhere."""
+    return emission._plan
+
+
+def plan_for(emission: Emission[Any]) -> Plan:
+    """Return the calls that an emission would make if it went out now."""
+    return emission.signal._table.plan_for(emission.sender)

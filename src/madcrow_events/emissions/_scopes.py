@@ -99,7 +99,7 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         if self._frame is not None:
             raise RuntimeError("an event_scope is good for one block: call event_scope() again")
         surroundings = surround(current())
-        surroundings._fields = merge_scopes(surroundings._known_fields(), self._fields)
+        surroundings.fields = merge_scopes(surroundings.known_fields(), self._fields)
         self._frame = surroundings
         enter(surroundings, self)
 

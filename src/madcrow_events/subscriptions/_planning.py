@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from madcrow_events.subscriptions._subscription import Subscription
 
-__all__ = ["plan_of"]
+__all__ = ["plan_calls"]
 
 
-def plan_of(subscriptions: Iterable[Subscription]) -> Plan:
+def plan_calls(subscriptions: Iterable[Subscription]) -> Plan:
     """Return the plan of an emission that reaches these subscriptions."""
     ordered = sorted(subscriptions, key=lambda it: (-it.priority, it._order))
     inline = [it for it in ordered if it._runs_inline]

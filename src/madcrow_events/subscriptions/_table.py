@@ -27,7 +27,7 @@ from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
-from madcrow_events.subscriptions._planning import plan_of
+from madcrow_events.subscriptions._planning import plan_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
@@ -320,7 +320,7 @@ class SubscriptionTable:
         self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
         if self._fakes:
             entries = [entry for entry in entries if entry.origin is RECORDER]
-        plan = plan_of(entry for entry in entries if entry.active)
+        plan = plan_calls(entry for entry in entries if entry.active)
         plans.by_sender[key] = plan
         if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
             plans.everyone = plan

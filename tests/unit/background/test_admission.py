@@ -32,6 +32,7 @@ from madcrow_events import (
     SubscriptionConflictError,
     WouldDeadlockError,
 )
+from support.inside import finding_own_failures
 from support.waiting import LIMIT, elsewhere, eventually
 from support.ways import plain_and_async
 
@@ -347,11 +348,11 @@ def test_a_failure_that_comes_while_the_emitter_looks_for_its_own_is_not_its_own
         raise LookupError
 
     def step(frame: Any, event: str, _: Any) -> Any:
-        if frame.f_code is not Emission._own_failures.__code__:
+        if frame.f_code is not finding_own_failures.__code__:
             return None
         if event == "line" and next(lines) == moment:
             failing.set()
-            while not frame.f_locals["self"].failures:
+            while not frame.f_locals["emission"].failures:
                 time.sleep(0.001)
         return step
 

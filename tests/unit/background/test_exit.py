@@ -247,7 +247,7 @@ def test_a_forked_child_has_nothing_pending(
     signal.subscribe(on_a_loop, background=True)
     emission = dispatcher.emit(signal)
     parents = backlog_of(dispatcher)
-    dispatcher._workers._renew_after_fork()
+    dispatcher._admission._renew_after_fork()
     assert emission.pending == 0
     assert emission.wait()
     assert dispatcher.drain(0)
@@ -255,7 +255,7 @@ def test_a_forked_child_has_nothing_pending(
     assert parents.changed.wait(parents.is_done, 10)
     parents.stop()
     assert dispatcher.emit(signal).wait(10)
-    EventDispatcher(SignalRegistry())._workers._renew_after_fork()
+    EventDispatcher(SignalRegistry())._admission._renew_after_fork()
 
 
 @pytest.mark.guarantee("B2")

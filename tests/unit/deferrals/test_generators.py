@@ -244,7 +244,7 @@ async def test_an_emission_that_another_thread_flushes_at_once_is_not_begun_twic
     signals.subscribe(
         signal, handler_async if kind == "async" else handler, background=kind == "background"
     )
-    hold = Held._hold
+    hold = Held.hold
 
     def hold_then_flush(frame: Any, *arguments: Any, **options: Any) -> bool:
         held = hold(frame, *arguments, **options)
@@ -254,7 +254,7 @@ async def test_an_emission_that_another_thread_flushes_at_once_is_not_begun_twic
         return held
 
     with dispatcher.deferred():
-        monkeypatch.setattr(Held, "_hold", hold_then_flush)
+        monkeypatch.setattr(Held, "hold", hold_then_flush)
         if awaits:
             await dispatcher.emit_async(signal)
         else:

@@ -1,0 +1,273 @@
+"""What follows the inline handlers of an emission: later ones, failures; the end of a block."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events.emissions._emission import Emission, raise_failures
+from madcrow_events.emissions._failures import HandlerFailure, failures_of
+from madcrow_events.emissions._frames import await_within, run_within
+from madcrow_events.emissions._lazy_asyncio import load_async_loop
+from madcrow_events.emissions._lingering import let_go
+from madcrow_events.emissions._loop import LEFT, call_all
+from madcrow_events.emissions._observing import stop_watching
+from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
+from madcrow_events.emissions._plan import NOBODY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from madcrow_events.models import BaseEventContext
+
+__all__ = [
+    "abandon",
+    "announce",
+    "announce_async",
+    "emit_held",
+    "emit_held_async",
+    "go_on",
+    "go_on_async",
+    "release",
+]
+
+
+def _load_start_handlers(*arguments: Any) -> Any:
+    """Load what imports asyncio, put it in this one's place, and call it."""
+    global _start_handlers  # noqa: PLW0603  # a function, loaded when first needed
+    _start_handlers = load_async_loop().start_handlers
+    return _start_handlers(*arguments)
+
+
+_start_handlers: Callable[..., Any] = _load_start_handlers
+
+
+def go_on(emission: Emission[Any]) -> None:
+    """Do what is left after the inline handlers: start later ones, tell of failures.
+
+    Raises:
+        Exception: a handler failed, and the dispatcher raises.
+        WouldDeadlockError: a place in the queue can never be had.
+    """
+    policy: Any = emission.dispatcher
+    plan = emission._plan
+    if plan.later:
+        emission._values.extend(plan.pending)
+        policy._admission.start(emission)
+    failures = _own_failures(emission)
+    if failures:
+        policy._announce(emission, failures, None)
+    stop_watching(emission)
+    if failures:
+        release(emission, failures)
+        if policy.on_error == "raise":
+            event = emission.event
+            del emission  # for this frame is part of the traceback
+            try:
+                raise_failures(event, failures)
+            finally:
+                del failures
+
+
+def go_on_async(
+    emission: Emission[Any], context: BaseEventContext | None
+) -> Coroutine[Any, Any, None] | None:
+    """Do the same for an emitter that awaits the async handlers.
+
+    Args:
+        emission: the emission.
+        context: its context, if that is an instance of the signal's model.
+
+    Returns:
+        What the emitter must await; None if nothing is left, as where no handler suspends.
+    """
+    plan, left = emission._plan, None
+    if plan.later:
+        emission._values.extend(plan.pending)
+        if context is not None:
+            context = emission._payload  # what an `event_scope` has filled in
+        if plan.queued:
+            left = _queue_and_join(emission, context)
+        else:
+            left = _start_handlers(emission, context)
+    if left is None and emission._failures is None:
+        return None
+    return _finish(emission, left)
+
+
+async def _queue_and_join(emission: Emission[Any], context: BaseEventContext | None) -> None:
+    policy: Any = emission.dispatcher
+    await policy._admission.start_async(emission)
+    if emission._plan.awaited:
+        left = _start_handlers(emission, context)
+        if left is not None:
+            await left
+
+
+async def _finish(emission: Emission[Any], left: Coroutine[Any, Any, None] | None) -> None:
+    """Await what is left, and tell of failures."""
+    if left is not None:
+        await left
+    if emission._failures is None:
+        return
+    policy: Any = emission.dispatcher
+    failures = _own_failures(emission)
+    if failures:
+        await policy._announce_async(emission, failures, None)
+    stop_watching(emission)
+    if failures:
+        release(emission, failures)
+        if policy.on_error == "raise":
+            event = emission.event
+            del emission  # for this frame is part of the traceback
+            try:
+                raise_failures(event, failures)
+            finally:
+                del failures
+
+
+def _own_failures(emission: Emission[Any]) -> tuple[HandlerFailure, ...]:
+    """Return the failures of handlers that the emitter called or awaited."""
+    failures = failures_of(emission)
+    items = tuple(failures.items)  # first, for what is detached was noted there before
+    return tuple(item for item in items if all(item is not other for other in failures.detached))
+
+
+def release(emission: Emission[Any], failures: Iterable[HandlerFailure]) -> None:
+    """Break the circle of an emission, its failures, and what their tracebacks name."""
+    is_raised = emission.dispatcher is None or emission.dispatcher.on_error == "raise"
+    let_go((it.exception for it in failures), Emission, keep_variables=is_raised)
+
+
+def abandon(emission: Emission[Any] | None, error: BaseException | None = None) -> None:
+    """Count the handlers that have not begun as never to be called; doing so again is no error.
+
+    Args:
+        emission: what has been emitted; None if its emitter has let go of it already.
+        error: what goes through to the emitter, and is told to the observers.
+    """
+    if emission is None:
+        return
+    values = getattr(emission, "_values", None)
+    if isinstance(values, HeldBack):
+        values.drop()
+    elif isinstance(values, list):
+        values.extend([NO_RESULT] * (len(emission._plan.subscriptions) - len(values)))
+    if type(values) is Outcomes and emission.dispatcher is not None:
+        emission.dispatcher._admission.abandon(emission)
+        values.tell()
+    failures = getattr(emission, "_failures", None)
+    if failures is not None:
+        if failures.watch is not None:
+            failures.watch.leave(error)
+        release(emission, failures.items)
+    if error is not None:
+        let_go((error,), Emission)
+
+
+# For jobs, which see nothing of a dispatcher
+
+
+def announce(
+    emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None = None
+) -> None:
+    """Emit `handler_failed` for what a handler raised that no emitter waits for.
+
+    Args:
+        emission: what it handled; the last one of a batch.
+        failures: what was raised.
+        batch_size: how many emissions a batch had; None for other handlers.
+    """
+    policy: Any = emission.dispatcher
+    policy._announce(emission, failures, batch_size)
+
+
+async def announce_async(
+    emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None = None
+) -> None:
+    """Do the same where async handlers can be awaited."""
+    policy: Any = emission.dispatcher
+    await policy._announce_async(emission, failures, batch_size)
+
+
+# What was held back
+
+
+def emit_held(emission: Emission[Any]) -> None:
+    """Emit, as `emit` would have, what has been held back."""
+    held = emission._values
+    try:
+        run_within(held.frame, _emit_again, emission)
+    except BaseException as error:
+        abandon(emission, error)
+        raise
+    finally:
+        _let_look(emission, held)
+        del emission, held  # as in emit
+
+
+def _emit_again(emission: Emission[Any]) -> None:
+    payload, context, keywords = _payload_again(emission)
+    policy: Any = emission.dispatcher
+    try:
+        left = call_all(
+            emission, policy, emission.signal, emission.sender, payload, context, keywords
+        )
+        if left == LEFT:
+            go_on(emission)
+    finally:
+        del emission  # as in emit
+
+
+async def emit_held_async(emission: Emission[Any]) -> None:
+    """Do the same as `emit_async` would have."""
+    held = emission._values
+    try:
+        await await_within(held.frame, _emit_again_async, emission)
+    except BaseException as error:
+        abandon(emission, error)
+        raise
+    finally:
+        _let_look(emission, held)
+        del emission, held  # as in emit
+
+
+async def _emit_again_async(emission: Emission[Any]) -> None:
+    payload, context, keywords = _payload_again(emission)
+    policy: Any = emission.dispatcher
+    try:
+        left = call_all(
+            emission,
+            policy,
+            emission.signal,
+            emission.sender,
+            payload,
+            context,
+            keywords,
+            True,  # noqa: FBT003
+        )
+        if left == LEFT:
+            rest = go_on_async(emission, context)
+            if rest is not None:
+                await rest
+    finally:
+        del emission  # as in emit
+
+
+def _payload_again(
+    emission: Emission[Any],
+) -> tuple[Any, BaseEventContext | None, dict[str, Any] | None]:
+    """Return payload, context and keywords for `call_all`, of what was held back."""
+    payload = emission._payload
+    if type(payload) is dict:
+        return payload, None, payload
+    return payload, payload if type(payload) is emission.signal.context_model else None, None
+
+
+def _let_look(emission: Emission[Any], held: HeldBack) -> None:
+    """Let those look again who wait for an emission that was held back."""
+    if emission._values is held:  # it was never called: nested too deep, for example
+        emission._plan = NOBODY
+        held.drop()
+    if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
+        emission.dispatcher._admission.give_back(held.places)  # type: ignore[arg-type]  # it is a list
+    held.tell()

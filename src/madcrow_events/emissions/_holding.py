@@ -1,0 +1,298 @@
+"""A block that holds emissions back, and how they go out when it ends."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._moves import move_first
+from madcrow_events.emissions._completion import emit_held, emit_held_async
+from madcrow_events.emissions._frames import (
+    CURRENT,
+    Fields,
+    Surroundings,
+    current,
+    enter,
+    leave,
+    surround,
+)
+from madcrow_events.emissions._outcomes import HeldBack
+from madcrow_events.emissions._plan import NOBODY
+from madcrow_events.emissions._scopes import merge_scopes
+from madcrow_events.exceptions import HandlerErrors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._frames import Frame
+    from madcrow_events.emissions._policy import Policy
+    from madcrow_events.emissions._scopes import ScopeFields
+
+__all__ = ["Held"]
+
+
+class Held(Surroundings):
+    """The frame of what is emitted in a block, and what it holds back."""
+
+    # Defaults, because a server makes one for each request.
+    _known: Mapping[str, str]
+    _enclosing: Held | None = None
+    has_ended: bool = False
+    is_open: bool = False
+
+    def __init__(self, policy: Policy, scope: Callable[[], ScopeFields] | None) -> None:
+        self._policy = policy
+        self._scope = scope
+        self.held: deque[Emission[Any]] = deque()
+
+    def discard(self) -> int:
+        """Drop what is held back now; return how many emissions that were."""
+        number = 0
+        taken: list[Emission[Any]] = []
+        while self._take(taken):
+            taken[0]._values.drop()
+            number += 1
+        return number
+
+    def flush(self) -> None:
+        """Emit what is held back now; as `Deferral.flush` says."""
+        raised = _Raised()
+        taken: list[Any] = []
+        while self.held:
+            try:
+                if self._take(taken):
+                    emit_held(taken[0])
+            except BaseException as error:  # noqa: BLE001  # raised when all have gone out
+                raised.add(error, taken)
+        taken.clear()  # for this frame may be part of a traceback
+        raised.again()
+
+    async def flush_async(self) -> None:
+        """Emit what is held back now, and await it; as `Deferral.flush_async` says."""
+        raised = _Raised()
+        taken: list[Any] = []
+        while self.held:
+            try:
+                if self._take(taken):
+                    await self._emit_async(taken[0], raised)
+            except BaseException as error:  # noqa: BLE001  # raised when all have gone out
+                raised.add(error, taken)
+        taken.clear()  # for this frame may be part of a traceback
+        raised.again()
+
+    async def _emit_async(self, emission: Emission[Any], raised: _Raised) -> None:
+        policy: Any = emission.dispatcher
+        try:
+            if raised.exit is not None:
+                emit_held(emission)
+            elif emission._values.awaiting:
+                await emit_held_async(emission)
+            else:
+                try:
+                    await policy._admission.set_aside_async(emission)
+                except BaseException as error:  # noqa: BLE001  # as above
+                    raised.add(error, [])
+                emit_held(emission)
+        finally:
+            del emission  # as in flush
+
+    def _take(self, taken: list[Emission[Any]]) -> bool:
+        """Put the first that is held back into a list; return whether there was one.
+
+        One by one, for other threads may be adding and taking at the same time.
+        """
+        while True:
+            taken.clear()
+            try:
+                move_first(self.held, taken)
+            except IndexError:
+                return False
+            values: Any = taken[0]._values
+            if values.process != os.getpid():
+                values.drop()  # in this process, which was forked in the block: the parent has it
+            elif values.state == "deferred":
+                return True
+
+    def is_of(self, policy: Policy | None) -> bool:
+        """Whether it is for what goes through a dispatcher, or one of its siblings."""
+        return policy is not None and policy._admission is self._policy._admission
+
+    def hold(self, emission: Emission[Any], frame: Frame, *, awaiting: bool) -> bool:
+        """Hold an emission back; see `Holder.hold`."""
+        if not (self.is_open and self.is_of(emission.dispatcher)):
+            return False
+        later = surround(frame)
+        # What its handlers will emit is not held back by this block, or one that this one joined.
+        own = tuple(other for other in later.holders if other.is_of(emission.dispatcher))
+        later.holders = tuple(other for other in later.holders if other not in own)
+        later.flushing = own
+        plan, emission._plan = emission._plan, NOBODY
+        emission._values = HeldBack(later, awaiting=awaiting)
+        self.held.append(emission)
+        if self.is_open:
+            return True
+        # It was closed in this very moment, by another thread, which may have taken it along.
+        try:  # type: ignore[unreachable]  # mypy knows of no other thread
+            self.held.remove(emission)
+        except ValueError:
+            return True
+        emission._plan = plan
+        return False
+
+    def holds(self, emission: Emission[Any]) -> bool:
+        """Whether it holds that emission back now."""
+        return emission in self.held
+
+    # The block
+
+    def begin(self, block: object) -> None:
+        """Hold emissions back from now on.
+
+        Args:
+            block: what a `with` holds as long as it goes on.
+
+        Raises:
+            RuntimeError: it has begun before.
+        """
+        if self.has_ended or self.is_open:
+            raise RuntimeError("a deferral is good for one block: call deferred() again")
+        before = current()
+        if before is not None:
+            surround(before, self)
+            self.holders = around = tuple(it for it in self.holders if it.is_open)
+            own = [it for it in around if isinstance(it, Held) and it.is_of(self._policy)]
+            self._enclosing = own[-1] if own else None
+        self.holders = (*self.holders, self)
+        try:
+            self.is_open = True
+            enter(self, block)
+        except BaseException:
+            self.forsake()
+            raise
+
+    def begin_again(self) -> None:
+        """Go on in another context, beyond the `with`."""
+        self.token = CURRENT.set(self)
+
+    def is_innermost(self) -> bool:
+        """Whether it goes on, and no other block in it does."""
+        return self.token is not None and CURRENT.get(None) is self
+
+    def end(self, error: BaseException | None) -> Held | None:
+        """Hold nothing back any more; return what is to be flushed now, if anything is.
+
+        Args:
+            error: what the block has raised, if it did.
+        """
+        self.is_open, self.has_ended = False, True
+        leave(self)
+        # It would lead to itself, and be left for the garbage collector.
+        self.holders = self.holders[:-1]
+        return self._settle(error) if self.held else None
+
+    def break_off(self) -> None:
+        """Leave the block, if its end has not done so, and drop what is held back still."""
+        leave(self)
+        self.forsake()
+
+    def forsake(self) -> None:
+        """Drop what is held back: the end of the block was interrupted."""
+        super().forsake()
+        self.is_open, self.has_ended = False, True
+        self.holders = ()
+        self.discard()
+
+    def _settle(self, error: BaseException | None) -> Held | None:
+        """Return the block whose emissions are to go out now that this one has ended, if any."""
+        if error is not None:
+            self.discard()
+            return None
+        if self._enclosing is None:
+            return self
+        deferral = self
+        taken: list[Emission[Any]] = []
+        while (outer := deferral._joined()) is not None:
+            while deferral._take(taken):
+                outer.held.append(taken[0])
+            if outer.is_open:
+                return None
+            # Another thread has closed that in this very moment, and may have missed the last.
+            deferral = outer
+        return deferral
+
+    def inherited_fields(self) -> Fields:
+        if self._scope is None:  # it has none, or has been asked
+            known: Mapping[str, str] | None = vars(self).get("_known")
+            return self.fields if known is None else known
+        return self._scoped_fields
+
+    def _scoped_fields(self) -> Mapping[str, str]:
+        """Return the fields of its scope, asked for by the first event that needs them.
+
+        Raises:
+            InvalidOptionError: as for `event_scope`.
+        """
+        scope = self._scope
+        if scope is not None:
+            around = self.fields
+            fields = merge_scopes(around() if callable(around) else around, scope())
+            # Threads that ask at the same time all get what the first of them was told.
+            vars(self).setdefault("_known", fields)
+            self._scope = None  # which may hold a whole request, longer than that lasts
+        return self._known
+
+    def _joined(self) -> Held | None:
+        """Return the innermost block around it that goes on, though others have ended before it."""
+        outer = self._enclosing
+        while outer is not None and not outer.is_open:
+            outer = outer._enclosing
+        return outer
+
+
+class _Raised:
+    """What several emissions raised, for one raise after the last of them."""
+
+    def __init__(self) -> None:
+        self.errors: list[Exception] = []
+        self.exit: BaseException | None = None
+
+    def add(self, error: BaseException, taken: list[Emission[Any]]) -> None:
+        """Note what one of them raised.
+
+        Args:
+            error: what was raised.
+            taken: the emission, which is dropped if it was interrupted before it went out.
+        """
+        for emission in taken:
+            if emission.state == "deferred":
+                emission._values.drop()
+        if isinstance(error, Exception):
+            self.errors.append(error)
+        elif self.exit is None:
+            self.exit = error
+
+    def again(self) -> None:
+        """Raise it; do nothing if there is none.
+
+        Raises:
+            BaseException: the first that is no `Exception`, with the others as its cause.
+            Exception: the only one.
+            HandlerErrors: there are several.
+        """
+        others: Exception | None = self.errors[0] if self.errors else None
+        if len(self.errors) > 1:
+            message = f"{len(self.errors)} of the emissions that were held back raised"
+            others = HandlerErrors(message, self.errors)
+        end = self.exit
+        self.errors, self.exit = [], None  # for this frame is part of the traceback
+        try:
+            if end is not None and others is not None:
+                raise end from others
+            if end is not None:
+                raise end
+            if others is not None:
+                raise others
+        finally:
+            del end, others

@@ -1,0 +1,133 @@
+"""What emissions need of those above them; each says who implements it, and who calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._failures import HandlerFailure
+    from madcrow_events.emissions._outcomes import Outcomes
+    from madcrow_events.emissions._plan import Plan, Plans
+    from madcrow_events.models import BaseEventContext
+    from madcrow_events.observers import Observer
+
+__all__ = ["Admission", "Policy", "Signal"]
+
+
+class Admission(Protocol):
+    """Whether handlers may run later, and their start.
+
+    Implemented by `_background`; called by the loops, by `Emission.wait`, and as blocks end.
+    """
+
+    def admit(
+        self,
+        emission: Emission[Any],
+        plan: Plan,
+        outcomes: Outcomes,
+        held: object,
+        *,
+        awaiting: bool,
+    ) -> None:
+        """Set places in the queue aside for the handlers of an emission that are not called inline.
+
+        Args:
+            emission: the emission, none of whose handlers has been called.
+            plan: its handlers.
+            outcomes: what gets the places.
+            held: what it had in the place of outcomes while a block held it back.
+            awaiting: whether its emitter awaits the async ones.
+
+        Raises:
+            QueueFullError: there are more than the queue has places for, and waiting
+                for places is not wanted, or could never end.
+            DispatcherClosedError: the dispatcher has been closed.
+            EventLoopError: they cannot be called from here.
+        """
+
+    def start(self, emission: Emission[Any]) -> None:
+        """Start the handlers that `emit` leaves for later."""
+
+    async def start_async(self, emission: Emission[Any]) -> None:
+        """Start the background handlers of `emit_async`."""
+
+    def abandon(self, emission: Emission[Any]) -> None:
+        """Give up those handlers of an emission that have not begun."""
+
+    async def set_aside_async(self, emission: Emission[Any]) -> None:
+        """Wait for the places that an emission needs which a block held back."""
+
+    def give_back(self, places: list[None]) -> None:
+        """Free places that were set aside and not used."""
+
+    def check_waiting(self, emission: Emission[Any]) -> None:
+        """Refuse to wait in a thread for what waits for this thread."""
+
+    def check_awaiting(self, emission: Emission[Any]) -> None:
+        """Refuse to wait, in whatever way, for what cannot end."""
+
+    def report_lost(self) -> None:
+        """Record as failed what can never end any more."""
+
+
+class Policy(Protocol):
+    """How emissions happen.
+
+    Implemented by `EventDispatcher`, which users hold: hence the underscores. Called by the loops,
+    by observing, as blocks end, and by the jobs of the background.
+    """
+
+    on_error: Any
+    log_tracebacks: bool
+    _observers: list[Observer]
+
+    @property
+    def _admission(self) -> Admission: ...
+
+    def _announce(
+        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None
+    ) -> None:
+        """Emit `handler_failed` for each failure."""
+
+    async def _announce_async(
+        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None
+    ) -> None:
+        """Do the same where async handlers can be awaited."""
+
+
+class Table(Protocol):
+    """The plans of a signal; implemented by `subscriptions`."""
+
+    plans: Plans
+
+    def plan_for(self, sender: Any, /) -> Plan:
+        """Return the plan of an emission of `sender`."""
+        ...
+
+
+class Signal(Protocol):
+    """What is emitted; implemented by `EventSignal`, called by the loops."""
+
+    name: str
+
+    @property
+    def context_model(self) -> type[BaseEventContext] | None:
+        """What its contexts are made by."""
+
+    @property
+    def is_muted(self) -> bool:
+        """Whether no handler is to be called from here."""
+        ...
+
+    @property
+    def _table(self) -> Table: ...
+
+    @property
+    def _models(self) -> tuple[type[BaseEventContext], ...]:
+        """The models that handlers of the context may ask for."""
+        ...
+
+    def _replaces(self, models: tuple[type[BaseEventContext], ...], /) -> bool:
+        """Whether its model has taken the place of one of them, which was defined before."""
+        ...
