@@ -14,11 +14,14 @@ import pytest
 
 from madcrow_events import (
     BaseEventContext,
+    Batch,
     ContextValidationError,
     Emission,
     EventDispatcher,
     InvalidOptionError,
     SignalRegistry,
+    SubscriptionConflictError,
+    SubscriptionOptions,
     TimingObserver,
     user_logged_in,
 )
@@ -225,6 +228,31 @@ def test_an_option_that_means_nothing_is_refused(options: Any, fix: str) -> None
         user_logged_in.subscribe(lambda: None, **options)
     assert caught.value.option in options
     assert not user_logged_in.subscriptions
+
+
+OTHER_VALUES: dict[str, Any] = {
+    "priority": 1,
+    "once": True,
+    "when": lambda context: True,
+    "weak": True,
+    "timeout": 1.0,
+    "background": True,
+    "batch": Batch(),
+    "id": "another",
+}
+"""By option, a value that is not its default; another sender makes another subscription."""
+
+
+@pytest.mark.guarantee("H5")
+@pytest.mark.parametrize("option", sorted(SubscriptionOptions.__annotations__.keys() - {"sender"}))
+def test_to_subscribe_again_with_another_value_of_an_option_is_a_conflict(
+    option: str, signal: Any
+) -> None:
+    async def handler(contexts: Any) -> None: ...
+
+    signal.subscribe(handler)
+    with pytest.raises(SubscriptionConflictError, match="with other options"):
+        signal.subscribe(handler, **{option: OTHER_VALUES[option]})
 
 
 def test_an_async_when_is_refused(signal: Any) -> None:

@@ -1,0 +1,32 @@
+"""An option of the ways to subscribe stands in each place where users look for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from madcrow_events import Subscription, SubscriptionOptions
+
+ROOT = Path(__file__).parents[2]
+
+
+def text_of(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", sorted(SubscriptionOptions.__annotations__))
+def test_an_option_stands_in_each_place_where_users_look_for_it(option: str) -> None:
+    options = text_of("docs/guide/handlers.md").partition("\n## Options\n")[2]
+    promise = text_of("docs/reference/guarantees.md").partition("\n### H5 ")[2].partition("\n#")[0]
+    places = {
+        "an attribute of Subscription": hasattr(Subscription, option),
+        "the docstring of SubscriptionOptions": f"\n        {option}: "
+        in (SubscriptionOptions.__doc__ or ""),
+        "the table in docs/guide/handlers.md": f"\n| `{option}` |" in options,
+        "H5 of docs/reference/guarantees.md": f"`{option}`" in promise,
+        "tests/typing/check_subscribing.py": f" {option}="
+        in text_of("tests/typing/check_subscribing.py"),
+    }
+    lacking = [place for place, has_it in places.items() if not has_it]
+    assert not lacking, f"{option} is missing in: {', '.join(lacking)}"
