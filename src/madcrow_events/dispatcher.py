@@ -57,6 +57,7 @@ from madcrow_events.models import (
     RegistrationEventContext,
     fill_loose,
     is_parametrised_as,
+    note_fields,
 )
 from madcrow_events.observers import Observer
 from madcrow_events.signals import (
@@ -72,7 +73,9 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
-from madcrow_events.signals._signal import check_model
+from madcrow_events.signals._isolation import isolate_too
+from madcrow_events.signals._registry import lock_of
+from madcrow_events.signals._signal import check_model, renewed_context
 from madcrow_events.subscriptions._plan import NOBODY, Plan
 
 if TYPE_CHECKING:
@@ -605,7 +608,7 @@ class EventDispatcher(Unique):
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None,
     ) -> Iterator[tuple[EventDispatcher, EventSignal[Any], HandlerFailedEventContext]]:
-        signal = self.signals._find(HANDLER_FAILED)
+        signal = self.signals.get(HANDLER_FAILED)
         if signal is None or is_announcing(emission):
             return
         quiet = self if self.on_error == "log" else self.with_options(on_error="log")
@@ -645,7 +648,7 @@ class EventDispatcher(Unique):
                     "managers",
                     option="observer",
                 )
-        with self.signals._lock:
+        with lock_of(self.signals):
             if len(_without(observer, self._observers)) == len(self._observers):
                 self._observers.append(observer)
 
@@ -655,7 +658,7 @@ class EventDispatcher(Unique):
         Returns:
             Whether it was one of the observers.
         """
-        with self.signals._lock:
+        with lock_of(self.signals):
             left = _without(observer, self._observers)
             found = len(left) < len(self._observers)
             self._observers[:] = left
@@ -813,7 +816,7 @@ def _fitting(
     model = signal.context_model
     expected = BaseEventContext if model is None else model
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
-        type(context)._note_fields()
+        note_fields(type(context))
         try:
             if context.event_type.replace("-", "_") == signal.name:
                 return context, None
@@ -830,7 +833,7 @@ def _fitting(
         fitting: BaseEventContext = context
         check_model(signal.name, type(context))
         return fitting, fitting
-    renewed = signal._renewed(context)
+    renewed = renewed_context(signal, context)
     if renewed is not None:
         return renewed, renewed
     is_class = isinstance(context, type)
@@ -889,7 +892,7 @@ def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called 
     return restore
 
 
-madcrow_signals._isolate_too(_save_default)
+isolate_too(madcrow_signals, _save_default)
 
 
 def _refuse_context(dispatcher: EventDispatcher, event: Any, context: object) -> None:

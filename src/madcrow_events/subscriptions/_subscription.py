@@ -29,7 +29,7 @@ from madcrow_events.subscriptions._plan import STALE, Plans
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
 
-__all__ = ["Subscription", "SubscriptionHolder", "next_order"]
+__all__ = ["Subscription", "SubscriptionHolder", "is_part", "next_order", "order_of"]
 
 
 class _WeakMethod:
@@ -76,6 +76,22 @@ _order = count()
 def next_order() -> int:
     """Return a number above that of every subscription made so far."""
     return next(_order)
+
+
+def order_of(subscription: Subscription) -> int:
+    """Return the number that tells which subscriptions came before and after this one.
+
+    Groups and plugins compare it with `next_order`, to find what came since.
+    """
+    return subscription._order
+
+
+def is_part(subscription: Subscription) -> bool:
+    """Whether a subscription is a pattern's part for one event, which comes back with the event.
+
+    Plugins ask it: such a part is no reason to keep an event declared.
+    """
+    return subscription._owner is not None
 
 
 class SubscriptionHolder(Protocol):
