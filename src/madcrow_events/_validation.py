@@ -32,7 +32,7 @@ def validate_keywords(
             types; pydantic's own text is not repeated, for it may hold values.
     """
     if model is GenericEventContext:
-        base = BaseEventContext._field_names
+        base = BaseEventContext.model_fields
         keywords = {
             "event_type": event,
             "data": {name: value for name, value in keywords.items() if name not in base},

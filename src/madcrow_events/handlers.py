@@ -35,6 +35,7 @@ from madcrow_events.signals import (
     user_logged_out,
     user_registered,
 )
+from madcrow_events.signals._registry import subscribe_as
 from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
     HandlerDecorator,
@@ -44,10 +45,10 @@ from madcrow_events.subscriptions import (
 )
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import end_replaced
-from madcrow_events.subscriptions._subscription import next_order
+from madcrow_events.subscriptions._subscription import next_order, order_of
 
 if TYPE_CHECKING:
-    from madcrow_events.plugins._gate import Gate
+    from madcrow_events.emissions._plan import CallSpec
 
 __all__ = [
     "HandlerGroup",
@@ -353,25 +354,7 @@ class HandlerGroup:
             HandlerSignatureError: a handler cannot be called with what its event carries.
             SubscriptionConflictError: a handler is subscribed already, with other options.
         """
-        self._register(signals)
-
-    def _register(self, signals: SignalRegistry, gate: Gate | None = None) -> None:
-        present = set(signals)
-        start = next_order()
-        replaced: list[Subscription] = []
-        try:
-            for declared in self._signals:
-                signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
-            for entry in self._handlers:
-                signals._subscribe(entry.name, entry.handler, entry.options, self, gate, replaced)
-        except BaseException:
-            for subscription in signals.subscriptions:
-                if subscription._order > start and subscription.origin is self:
-                    subscription.cancel()
-            for name in {declared.name for declared in self._signals} - present:
-                signals.pop(name, None)
-            raise
-        end_replaced(replaced)
+        register_wrapped(self, signals)
 
     def unregister(self, signals: SignalRegistry = madcrow_signals) -> None:
         """Cancel the subscriptions that `register` made, and no others; events stay declared.
@@ -386,3 +369,53 @@ class HandlerGroup:
     def __repr__(self) -> str:
         """Count the handlers."""
         return f"<HandlerGroup {printable(self.name)}, handlers: {len(self._handlers)}>"
+
+
+def register_wrapped(
+    group: HandlerGroup,
+    signals: SignalRegistry,
+    wrap: Callable[[CallSpec], CallSpec] | None = None,
+) -> None:
+    """Register a group as `HandlerGroup.register` does; plugins call it.
+
+    Args:
+        group: the group.
+        signals: the registry.
+        wrap: returns the call spec by which a handler is called, around the one of its own.
+    """
+    present = set(signals)
+    start = next_order()
+    replaced: list[Subscription] = []
+    try:
+        for declared in group._signals:
+            signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
+        for it in group._handlers:
+            subscribe_as(
+                signals, it.name, it.handler, it.options, group, wrap=wrap, replaced=replaced
+            )
+    except BaseException:
+        for subscription in signals.subscriptions:
+            if order_of(subscription) > start and subscription.origin is group:
+                subscription.cancel()
+        for name in {declared.name for declared in group._signals} - present:
+            signals.pop(name, None)
+        raise
+    end_replaced(replaced)
+
+
+def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:
+    """Return the events that a group declares; plugins and their test tell them from others.
+
+    Args:
+        group: the group.
+        with_needed: whether to name those, too, that its handlers are for by a signal.
+    """
+    return {it.name for it in group._signals if with_needed or it.is_own}
+
+
+def has_lasting_handlers(group: HandlerGroup) -> bool:
+    """Whether a handler of a group stays subscribed until it is removed; a `once` may not.
+
+    Plugins ask it, to see whether a group without subscriptions lost them.
+    """
+    return any(not it.options.get("once") for it in group._handlers)

@@ -151,27 +151,7 @@ class BaseEventContext(BaseModel):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Note the names of the fields once, so that no emission has to ask for them."""
         super().__pydantic_init_subclass__(**kwargs)
-        cls._note_fields()
-
-    @classmethod
-    def _note_fields(cls) -> None:
-        """Note the names of the fields, unless that is done.
-
-        It is not if a class between has a hook `__pydantic_init_subclass__` of its own that does
-        not call the one above.
-        """
-        if vars(cls).get("_field_names"):
-            return
-        cls._field_names = tuple(cls.model_fields)
-        cls._plain_size = -1 if cls.model_config.get("extra") == "allow" else len(cls._field_names)
-        # A model may forbid what a scope would fill in unchecked.
-        cls._scope_fields = tuple(name for name in SCOPE_FIELDS if _is_plain_text(cls, name))
-        spellings = {name: spellings_of(cls, name) for name in cls._scope_fields}
-        has_others = any(
-            spelled != (name,) or alias_paths(cls, name) != [(name,)]
-            for name, spelled in spellings.items()
-        )
-        cls._scope_spellings = spellings if has_others else {}
+        note_fields(cls)
 
     @classmethod
     def model_rebuild(
@@ -248,7 +228,36 @@ def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
     )
 
 
-BaseEventContext._note_fields()  # the hook in the class runs for subclasses only
+def note_fields(model: type[BaseEventContext]) -> None:
+    """Note the names of a model's fields, unless that is done.
+
+    It is not if a class between has a hook `__pydantic_init_subclass__` of its own that does not
+    call that of `BaseEventContext`; so who first gets to see a model calls it, too.
+    """
+    if vars(model).get("_field_names"):
+        return
+    model._field_names = tuple(model.model_fields)
+    has_extra = model.model_config.get("extra") == "allow"
+    model._plain_size = -1 if has_extra else len(model._field_names)
+    # A model may forbid what a scope would fill in unchecked.
+    model._scope_fields = tuple(name for name in SCOPE_FIELDS if _is_plain_text(model, name))
+    spellings = {name: spellings_of(model, name) for name in model._scope_fields}
+    has_others = any(
+        spelled != (name,) or alias_paths(model, name) != [(name,)]
+        for name, spelled in spellings.items()
+    )
+    model._scope_spellings = spellings if has_others else {}
+
+
+note_fields(BaseEventContext)  # the hook in the class runs for subclasses only
+
+
+def values_of(context: BaseEventContext) -> dict[str, Any]:
+    """Return the field values of a context by name; for reading and unpacking, not for changing.
+
+    Signals make one of another class of them, where the module of its model ran again.
+    """
+    return context._keywords()
 
 
 def prepare(model: type[BaseEventContext]) -> None:

@@ -6,7 +6,6 @@ Tests that look inside come through here. Those that are about one room of the p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
@@ -37,13 +36,16 @@ from madcrow_events.emissions._holding import Held
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT
+from madcrow_events.handlers import register_wrapped
 from madcrow_events.models import _building as building
 from madcrow_events.plugins._checking import check_here
 from madcrow_events.plugins._fitness import _declared_api_version as declared_api_version
 from madcrow_events.plugins._footprint import is_of
 from madcrow_events.plugins._gate import Gate
+from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.plugins._reports import reason_of
-from madcrow_events.signals._isolation import _Before as Before
+from madcrow_events.signals._isolation import Before, isolate_too
+from madcrow_events.signals._registry import declared_in
 from madcrow_events.subscriptions._subscription import _leave_note as leave_note
 
 __all__ = [
@@ -75,9 +77,11 @@ __all__ = [
     "finding_own_failures",
     "handler_name",
     "is_of",
+    "isolate_too",
     "keep_time",
     "keeping_frames",
     "leave_note",
+    "loaded_in",
     "making_ids",
     "notes_of",
     "other_library",
@@ -85,6 +89,7 @@ __all__ = [
     "printable",
     "reason_of",
     "recording",
+    "register_wrapped",
     "renew_after_fork",
     "running_loop",
     "senders_of",
@@ -119,11 +124,6 @@ def senders_of(signal: EventSignal[Any]) -> Any:
 def notes_of(signal: EventSignal[Any]) -> Any:
     """Return the notes of subscriptions that ended while the table was locked."""
     return table_of(signal)._notes
-
-
-def declared_in(signals: SignalRegistry) -> Iterable[EventSignal[Any]]:
-    """Return all signals of a registry."""
-    return signals._declared()
 
 
 def patterns_of(signals: SignalRegistry) -> list[Any]:

@@ -29,12 +29,11 @@ from madcrow_events import (
     EventDispatcher,
     HandlerCancelledError,
     Plugin,
-    SignalRegistry,
     current_event,
     discover_plugins,
     event_scope,
 )
-from madcrow_events.testing.recorder import fake_events
+from madcrow_events.testing import recorder
 from support import shops
 from support.inside import (
     STRANGERS,
@@ -820,9 +819,9 @@ def test_handlers_are_called_again_after_a_fake_that_is_broken_off(
     shop = Shop()
     with pytest.raises(Interrupt):
         if moment == "as it begins":
-            break_off(SignalRegistry, "_record", Interrupt)
-        with fake_events(signals=shop.signals):
-            break_off(SignalRegistry, "_record", Interrupt)
+            break_off(recorder, "record", Interrupt)
+        with recorder.fake_events(signals=shop.signals):
+            break_off(recorder, "record", Interrupt)
     shop.assert_all_is_well()
 
 

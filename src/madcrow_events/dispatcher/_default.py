@@ -11,6 +11,7 @@ from madcrow_events.emissions import Emission
 from madcrow_events.exceptions import ContextTypeError, InvalidOptionError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, madcrow_signals
+from madcrow_events.signals._isolation import isolate_too
 
 __all__ = ["emit_event", "emit_event_async", "get_event_dispatcher", "set_event_dispatcher"]
 
@@ -55,7 +56,7 @@ def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called 
     return restore
 
 
-madcrow_signals._isolate_too(_save_default)
+isolate_too(madcrow_signals, _save_default)
 
 
 def _refuse_context(dispatcher: EventDispatcher, event: Any, context: object) -> None:

@@ -42,11 +42,8 @@ from madcrow_events.models import (
     HandlerFailedEventContext,
 )
 from madcrow_events.observers import Observer
-from madcrow_events.signals import (
-    EventSignal,
-    SignalRegistry,
-    madcrow_signals,
-)
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import lock_of
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -412,7 +409,7 @@ class EventDispatcher(Unique):
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None,
     ) -> Iterator[tuple[EventDispatcher, EventSignal[Any], HandlerFailedEventContext]]:
-        signal = self.signals._find(HANDLER_FAILED)
+        signal = self.signals.get(HANDLER_FAILED)
         if signal is None or is_announcing(emission):
             return
         quiet = self if self.on_error == "log" else self.with_options(on_error="log")
@@ -452,7 +449,7 @@ class EventDispatcher(Unique):
                     "managers",
                     option="observer",
                 )
-        with self.signals._lock:
+        with lock_of(self.signals):
             if len(_without(observer, self._observers)) == len(self._observers):
                 self._observers.append(observer)
 
@@ -462,7 +459,7 @@ class EventDispatcher(Unique):
         Returns:
             Whether it was one of the observers.
         """
-        with self.signals._lock:
+        with lock_of(self.signals):
             left = _without(observer, self._observers)
             found = len(left) < len(self._observers)
             self._observers[:] = left

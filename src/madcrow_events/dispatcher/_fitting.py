@@ -13,8 +13,9 @@ from madcrow_events.models import (
     GenericEventContext,
     fill_loose,
     is_parametrised_as,
+    note_fields,
 )
-from madcrow_events.signals._signal import check_model
+from madcrow_events.signals._signal import check_model, renewed_context
 
 if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal
@@ -69,7 +70,7 @@ def fitting(
     model = signal.context_model
     expected = BaseEventContext if model is None else model
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
-        type(context)._note_fields()
+        note_fields(type(context))
         try:
             if context.event_type.replace("-", "_") == signal.name:
                 return context, None
@@ -86,7 +87,7 @@ def fitting(
         fits: BaseEventContext = context
         check_model(signal.name, type(context))
         return fits, fits
-    renewed = signal._renewed(context)
+    renewed = renewed_context(signal, context)
     if renewed is not None:
         return renewed, renewed
     is_class = isinstance(context, type)

@@ -46,7 +46,7 @@ class CallSpec:
         style: which of the call loop's three ways fits.
         invoke: `invoke(handler, emission)`, the general way.
         fit: `fit(stand_in, emission)`, the same with something else than the handler, and without
-            a plugin's gate: makes the arguments, and raises a `ContextValidationError` if the
+            what wraps the calls: makes the arguments, and raises a `ContextValidationError` if the
             call would not take them.
         is_async: whether a call gives a coroutine.
         item: `item(emission)`, what a handler for batches gets of each; None for other handlers.

@@ -22,6 +22,7 @@ from madcrow_events.event_handlers._windows import FailureStore
 from madcrow_events.models import SuspiciousActivityEventContext
 from madcrow_events.observers import TimingObserver
 from madcrow_events.signals import madcrow_signals
+from madcrow_events.signals._isolation import isolate_too
 
 __all__ = [
     "ActivitySnapshot",
@@ -331,4 +332,4 @@ def _isolate(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called by is
     return restore
 
 
-madcrow_signals._isolate_too(_isolate)
+isolate_too(madcrow_signals, _isolate)

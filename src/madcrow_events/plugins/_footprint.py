@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._interrupts import is_interrupt, suppress_but_interrupts
 from madcrow_events._text import handler_name
 from madcrow_events.exceptions import PluginError
+from madcrow_events.handlers import events_of
+from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.subscriptions._subscription import next_order
+from madcrow_events.signals._registry import declare_again, declared_in, forget
+from madcrow_events.subscriptions._subscription import next_order, order_of
 
 if TYPE_CHECKING:
     from madcrow_events.handlers import HandlerGroup
@@ -52,7 +55,7 @@ class Footprint:
             SignalConflictError: such an event is declared already, with another model.
         """
         for signal in self._remembered():
-            self._signals._declare_again(signal)
+            declare_again(self._signals, signal)
 
     def refuse_others(self) -> None:
         """Refuse handlers that the plugin's modules subscribed beside its group.
@@ -68,16 +71,16 @@ class Footprint:
 
         What the modules declared is remembered for the next time.
         """
-        new = [it for it in self._signals._declared() if it.name not in self._declared]
+        new = [it for it in declared_in(self._signals) if it.name not in self._declared]
         own = self._own()
         by_modules = {
             *self._remembered(),
             *(it for it in new if is_of(own, it.context_model)),
         }
-        self._signals._plugin_events[self._plugin.name] = tuple(
+        loaded_in(self._signals).declared[self._plugin.name] = tuple(
             (_module_of(signal), signal) for signal in by_modules
         )
-        by_group = {entry.name for entry in group._signals if entry.is_own} if group else set()
+        by_group = events_of(group, with_needed=False) if group else set()
         return [signal for signal in new if signal.name in by_group or signal in by_modules]
 
     def erase(self) -> None:
@@ -85,7 +88,7 @@ class Footprint:
         for subscription in self._subscribed():
             subscription.cancel()
         for signal in self.events():
-            self._signals._forget(signal)
+            forget(self._signals, signal)
 
     def forget_modules(self) -> None:
         """Let the plugin's modules run again, all of them, as the one does whose import failed.
@@ -101,7 +104,7 @@ class Footprint:
         """Return what modules declared that are still the same, and will not do so again."""
         return [
             signal
-            for module, signal in self._signals._plugin_events.get(self._plugin.name, ())
+            for module, signal in loaded_in(self._signals).declared.get(self._plugin.name, ())
             if module is _module_of(signal) is not None
         ]
 
@@ -113,7 +116,7 @@ class Footprint:
             subscription
             for registry in registries.values()
             for subscription in registry.subscriptions
-            if subscription._order > self._start and is_of(own, subscription.handler)
+            if order_of(subscription) > self._start and is_of(own, subscription.handler)
         ]
 
     def _own(self) -> str:

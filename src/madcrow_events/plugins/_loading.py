@@ -9,42 +9,24 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError, PluginError, UnknownEventError
-from madcrow_events.handlers import HandlerGroup
+from madcrow_events.handlers import HandlerGroup, events_of, has_lasting_handlers, register_wrapped
 from madcrow_events.plugins._discovery import LOGGER, Plugin, discover_plugins, is_called
 from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint
-from madcrow_events.plugins._gate import Gate
+from madcrow_events.plugins._loaded import Held, loaded_in
 from madcrow_events.plugins._policy import why_unwanted
 from madcrow_events.plugins._reports import PluginReport, PluginReports, log_report, reason_of
 from madcrow_events.signals import SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import IMPORTING
+from madcrow_events.signals._registry import CLEARING, forget
+from madcrow_events.subscriptions._subscription import is_part
 
 __all__ = ["load", "load_plugins", "refused", "unload_plugin"]
-
-
-class _Held:
-    """What a registry holds of a plugin.
-
-    Attributes:
-        ticket: empty while it is being loaded or unloaded; who unloads it pops what is in it.
-    """
-
-    def __init__(self) -> None:
-        self.gate = Gate()
-        self.ticket: list[bool] = []
-        self.group: HandlerGroup | None = None
-        self.report: PluginReport | None = None
-
-    def reinstate(self) -> None:
-        """Let it be loaded, as it was before an `isolated` block."""
-        if self.report is not None:
-            self.gate.open()
-            self.ticket = [True]
 
 
 def load_plugins(
@@ -85,7 +67,7 @@ def load_plugins(
     plugins = discover_plugins()
     unwanted, warnings = why_unwanted(plugins, allow, deny)
     wanted = [plugin for plugin in plugins if plugin not in unwanted]
-    before = [held.report for held in list(signals._plugins.values())]
+    before = [held.report for held in list(loaded_in(signals).by_key.values())]
     reports = {
         plugin.name: refused(plugin, wanted, unwanted) or load(plugin, signals)
         for plugin in plugins
@@ -118,7 +100,7 @@ def load(
     signals: SignalRegistry,
     import_group: Callable[[Plugin], HandlerGroup] | None = None,
 ) -> PluginReport:
-    plugins, held = signals._plugins, _Held()
+    plugins, held = loaded_in(signals).by_key, Held()
     present = plugins.setdefault(plugin._key, held)
     if present is not held:
         return _load_again(plugin, present, signals)
@@ -130,7 +112,7 @@ def load(
         footprint.declare_again()
         group.unregister(signals)  # what it registered itself would not pass the gate
         footprint.refuse_others()
-        group._register(signals, held.gate)
+        register_wrapped(group, signals, held.gate.around)
         held.report = report = PluginReport(
             plugin,
             "loaded",
@@ -163,7 +145,7 @@ def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginRep
         other = f"{name} offers the same name, and is loaded: unload_plugin('{name}') first"
         return PluginReport(plugin, "refused", other)
     # A `once` may have ended by itself.
-    lasts = any(not entry.options.get("once") for entry in held.group._handlers)
+    lasts = has_lasting_handlers(held.group)
     if not lasts or any(it.origin is held.group for it in signals.subscriptions):
         return report
     try:
@@ -172,7 +154,7 @@ def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginRep
         return PluginReport(plugin, "refused", reason)
     try:
         Footprint(plugin, signals).declare_again()
-        held.group._register(signals, held.gate)
+        register_wrapped(held.group, signals, held.gate.around)
     except (Exception, SystemExit) as error:  # noqa: BLE001  # it is the plugin's failure (P3)
         return PluginReport(plugin, "failed", reason_of(error), exception=error)
     finally:
@@ -189,9 +171,9 @@ def _imported(plugin: Plugin) -> HandlerGroup:
     fix = "correct it in its pyproject.toml, and install it again"
     if not plugin._module or not plugin._attribute:
         raise PluginError(f"{where} is not of the form module:object: {fix}", plugin=plugin.name)
-    outer = IMPORTING.get()
+    outer = CLEARING.get()
     try:
-        IMPORTING.set(plugin.name)
+        CLEARING.set(partial(_refuse_clearing, plugin.name))
         thing: Any = import_module(plugin._module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{plugin._module}.".startswith(f"{error.name}."):
@@ -199,7 +181,7 @@ def _imported(plugin: Plugin) -> HandlerGroup:
         message = f"{where} names a module that does not exist: {fix}"
         raise PluginError(message, plugin=plugin.name) from error
     finally:
-        IMPORTING.set(outer)
+        CLEARING.set(outer)
     for name in plugin._attribute.split("."):
         try:
             thing = getattr(thing, name)
@@ -213,6 +195,14 @@ def _imported(plugin: Plugin) -> HandlerGroup:
             plugin=plugin.name,
         )
     return thing
+
+
+def _refuse_clearing(name: str) -> NoReturn:
+    raise PluginError(
+        "it clears all handlers as it is imported, those of the application, too: leave that to "
+        "its tests",
+        plugin=name,
+    )
 
 
 def _refuse_twice(group: HandlerGroup, plugins: dict[str, Any]) -> None:
@@ -257,7 +247,7 @@ def unload_plugin(
             f"name is that of a plugin, such as 'acme-alerts:alerts', not {type_name(type(name))}",
             option="name",
         )
-    plugins: dict[str, Any] = signals._plugins
+    plugins = loaded_in(signals).by_key
     found = [
         held
         for held in list(plugins.values())
@@ -269,19 +259,14 @@ def unload_plugin(
 
 def _forget_signals(report: PluginReport, plugins: dict[str, Any], signals: SignalRegistry) -> None:
     """Forget the events that only an unloaded plugin has declared, and nobody listens to."""
-    others = {
-        entry.name
-        for other in list(plugins.values())
-        if other.ticket
-        for entry in other.group._signals
-    }
+    others = {event for it in list(plugins.values()) if it.ticket for event in events_of(it.group)}
     for event in report.signals:
         signal = signals.get(event)
         # A part of somebody's pattern comes back with the signal.
-        if signal is None or any(it._owner is None for it in signal.subscriptions):
+        if signal is None or not all(map(is_part, signal.subscriptions)):
             continue
         if event not in others:
-            signals._forget(signal)
+            forget(signals, signal)
 
 
 def _unload(

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from contextlib import contextmanager, suppress
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, cast
+
+from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from madcrow_events.signals._registry import SignalRegistry
 
-__all__ = ["isolated"]
+__all__ = ["Before", "Companion", "companion_of", "isolate_too", "isolated"]
+
+
+class Companion(Protocol):
+    """What a wing above keeps beside each registry."""
+
+    def save(self, empty: bool, /) -> Callable[[], None]:  # noqa: FBT001  # mapped
+        """Begin an `isolated` block, perhaps with nothing; return what restores the present."""
+        ...
+
+
+CompanionT = TypeVar("CompanionT", bound=Companion)
 
 
 @contextmanager
@@ -25,7 +38,7 @@ def isolated(registry: SignalRegistry, *, empty: bool) -> Iterator[None]:
     Raises:
         RuntimeError: blocks end in another order than they were nested in.
     """
-    before = _Before(registry)
+    before = Before(registry)
     try:
         before.set_aside(empty=empty)
         yield
@@ -40,14 +53,14 @@ def isolated(registry: SignalRegistry, *, empty: bool) -> Iterator[None]:
             raise RuntimeError("isolated() blocks must end in the reverse order of their start")
 
 
-class _Before:
+class Before:
     """What a registry held when a block began."""
 
     def __init__(self, registry: SignalRegistry) -> None:
         self._registry = registry
         self._signals = {signal.name: signal for signal in registry._declared()}
         self._set_aside = registry._set_aside
-        self._plugins, self._recordings = registry._plugins, list(registry._recordings)
+        self._recordings = list(registry._recordings)
         self._patterns = registry._patterns.live()
         self._models = [
             (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
@@ -61,19 +74,20 @@ class _Before:
         registry._isolations.append(self)
         # Each is noted in the step that saves it.
         self._restore_others.extend(map(_saved, registry._other_states, repeat(empty)))
-        registry._plugins = {} if empty else {**self._plugins}
         if empty:
             registry._set_aside = {**self._set_aside, **self._signals}
             registry._clear_handlers()
             for name in self._signals.keys() - set(registry._built_in):
                 del registry[name]
 
+    def restore_too(self, restore: Callable[[], None]) -> None:
+        """Restore one more piece of state, which is saved already."""
+        self._restore_others.append(restore)
+
     def restore(self) -> None:
         """Let it hold that again, and nothing else; doing so again is no error."""
         registry = self._registry
-        registry._set_aside, registry._plugins = self._set_aside, self._plugins
-        for held in self._plugins.values():
-            held.reinstate()
+        registry._set_aside = self._set_aside
         for block in list(registry._recordings):
             if block not in self._recordings:
                 block.close()
@@ -97,3 +111,35 @@ class _Before:
 
 def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[[], None]:  # noqa: FBT001  # mapped
     return save(empty)
+
+
+def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], None]]) -> None:
+    """Let `isolated` restore one more piece of state, in blocks that have begun, too.
+
+    The wings above call it, for what they keep beside a registry: the default dispatcher, the
+    stores of the ready-made handlers.
+
+    Args:
+        registry: the registry.
+        save: called with `empty` as a block starts; returns what restores the state.
+    """
+    registry._other_states.append(save)
+    for block in list(registry._isolations):
+        block.restore_too(save(False))  # noqa: FBT003  # mapped elsewhere
+
+
+def companion_of(registry: SignalRegistry, kind: type[CompanionT]) -> CompanionT:
+    """Return what a wing above keeps beside a registry, made when it is first asked for.
+
+    The plugins call it, for what they have loaded into the registry.
+
+    Args:
+        registry: the registry, which keeps one of each kind.
+        kind: its class; `isolated` restores it.
+    """
+    companion = registry._companions.get(kind)
+    if companion is None:
+        made = kind()
+        isolate_too(registry, made.save)
+        companion = registry._companions.setdefault(kind, made)  # or another thread's
+    return cast("CompanionT", companion)

@@ -21,31 +21,38 @@ from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import names_apart, type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import (
-    ContextModelError,
-    PluginError,
-    SignalConflictError,
-    UnknownEventError,
-)
+from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
-from madcrow_events.subscriptions._patterns import PatternTable
+from madcrow_events.subscriptions._patterns import PatternTable, extend
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import read_call_spec
 
 if TYPE_CHECKING:
-    from madcrow_events.plugins._gate import Gate
+    from madcrow_events.emissions._plan import CallSpec
+    from madcrow_events.signals._isolation import Before, Companion
     from madcrow_events.subscriptions._table import Recording
 
 
-__all__ = ["IMPORTING", "SignalRegistry"]
+__all__ = [
+    "CLEARING",
+    "SignalRegistry",
+    "declare_again",
+    "declared_in",
+    "forget",
+    "lock_of",
+    "record",
+    "subscribe_as",
+]
 
-IMPORTING: ContextVar[str | None] = ContextVar("madcrow_events.importing", default=None)
-"""The name of the plugin that is being imported in this context."""
+CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
+    "madcrow_events.clearing", default=None
+)
+"""What `clear_handlers` calls first in this context, and may raise, or None."""
 
 
 class SignalRegistry(Unique, blinker.Namespace):
@@ -75,15 +82,12 @@ class SignalRegistry(Unique, blinker.Namespace):
         renew_after_fork(self)
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
-        self._isolations: list[object] = []
+        self._isolations: list[Before] = []
         # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
+        self._companions: dict[type[Companion], Companion] = {}
         self._recordings: WeakSet[Recording] = WeakSet()
-        # By entry point, what the plugins wing has loaded.
-        self._plugins: dict[str, Any] = {}
-        # By plugin, the events that its modules declared, each with the module.
-        self._plugin_events: dict[str, tuple[tuple[Any, Any], ...]] = {}
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock; a forked child does."""
@@ -139,7 +143,7 @@ class SignalRegistry(Unique, blinker.Namespace):
                     signal._registry = self
                     signal._execution = execution
                 for pattern in self._patterns.live_and_recording():
-                    self._extend(pattern, signal)
+                    extend(pattern, signal._table, name)
                 self._fake(signal)
                 super().__setitem__(name, signal)
         if (
@@ -215,42 +219,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             InvalidOptionError: an option means nothing.
             SubscriptionConflictError: it is subscribed already, with other options.
         """
-        return self._subscribe(name, handler, options)
-
-    def _subscribe(
-        self,
-        name: str | EventSignal[Any],
-        handler: Callable[..., Any],
-        options: SubscriptionOptions,
-        origin: object = None,
-        gate: Gate | None = None,
-        replaced: list[Subscription] | None = None,
-    ) -> Subscription:
-        # A recorder's names are patterns, too: it also hears an event that is declared anew.
-        if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
-            return self.resolve(name)._subscribe(handler, options, origin, gate, replaced)
-        pattern = canonical_name(name, pattern="*" in name)
-        check_options(options)
-        is_batch = options.get("batch") is not None
-        spec = read_call_spec(handler, pattern, None, pattern=True, batch=is_batch)
-        if gate is not None:
-            spec = gate.around(spec)
-        requested = PatternSubscription(self._patterns, pattern, handler, spec, translated(options))
-        requested.origin = origin
-        earlier = find_replaced(requested, partial(self._patterns.live, pattern))
-        with self._lock:
-            subscription = self._patterns.add(requested, earlier)
-            present = self._declared()
-        if replaced is None:
-            end_replaced(earlier)
-        else:
-            replaced += earlier
-        if subscription is requested:
-            # Not under the lock: no thread may wait for a signal's lock while it holds this one.
-            for signal in present:
-                self._extend(subscription, signal)
-        log(logging.DEBUG, "%s subscribed to %s", subscription.name, pattern)
-        return subscription
+        return subscribe_as(self, name, handler, options)
 
     def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to an event, or to exactly this pattern.
@@ -265,9 +234,8 @@ class SignalRegistry(Unique, blinker.Namespace):
         if not isinstance(name, str) or "*" not in name:
             return self.resolve(name).unsubscribe(handler)
         pattern = canonical_name(name, pattern=True)
-        present = self._patterns.live(pattern)
-        found: Collection[Subscription] = [it for it in present if it._handles(handler)]
-        found = found or defined_earlier(handler, lambda: present)
+        found: Collection[Subscription] = self._patterns.of_handler(handler, pattern)
+        found = found or defined_earlier(handler, partial(self._patterns.live, pattern))
         for entry in found:
             entry.cancel()
         return bool(found)
@@ -284,25 +252,14 @@ class SignalRegistry(Unique, blinker.Namespace):
         Raises:
             PluginError: a plugin does so as it is imported.
         """
-        plugin = IMPORTING.get()
-        if plugin is not None:
-            raise PluginError(
-                "it clears all handlers as it is imported, those of the application, too: leave "
-                "that to its tests",
-                plugin=plugin,
-            )
+        ask = CLEARING.get()
+        if ask is not None:
+            ask()
         self._clear_handlers()
 
     def _clear_handlers(self) -> None:
         for subscription in self.subscriptions:
             subscription.cancel()
-
-    @staticmethod
-    def _extend(pattern: PatternSubscription, signal: EventSignal[Any]) -> None:
-        if signal.name == HANDLER_FAILED != pattern.event:
-            return  # it is never meant by a star
-        if pattern._matches(signal.name):
-            pattern._extend_to(signal._table, signal.name)
 
     # Isolation, for tests
 
@@ -324,52 +281,11 @@ class SignalRegistry(Unique, blinker.Namespace):
         with isolated(self, empty=empty):
             yield self
 
-    def _forget(self, signal: EventSignal[Any]) -> None:
-        """Forget an event and its handlers."""
-        with self._lock:
-            self.pop(signal.name, None)
-        signal._table.restore(())
-
-    def _declare_again(self, signal: EventSignal[Any]) -> None:
-        """Declare an event that was forgotten, with the same object.
-
-        Raises:
-            SignalConflictError: it is declared already, with another model.
-        """
-        with self._lock:
-            before = self._set_aside
-            self._set_aside = {**before, signal.name: signal}
-            try:
-                self.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
-            finally:
-                self._set_aside = before
-
     def _fake(self, signal: EventSignal[Any]) -> None:
         """Let the blocks that record have a new signal, too."""
         # No loop in the `with` block of a lock, as in `dispatcher._without`.
         for block in list(self._recordings):
-            if block._is_faked(signal.name):
-                signal._table.fake(block)
-
-    def _record(self, block: Recording) -> None:
-        """Take note of a block that records; to be said again when it has ended."""
-        with self._lock:
-            if block.is_open:
-                self._recordings.add(block)
-            else:
-                self._recordings.discard(block)
-            present = self._declared()
-        for signal in present:
-            if block._is_faked(signal.name):
-                signal._table.fake(block)
-
-    def _isolate_too(self, save: Callable[[bool], Callable[[], None]], /) -> None:
-        """Let `isolated` restore one more piece of state.
-
-        Args:
-            save: called with `empty` as a block starts; returns what restores the state.
-        """
-        self._other_states.append(save)
+            signal._table.fake(block, signal.name)
 
     # A mapping by name, in any spelling
 
@@ -436,3 +352,98 @@ class SignalRegistry(Unique, blinker.Namespace):
     def __repr__(self) -> str:
         """Count the events."""
         return f"<SignalRegistry of {len(self)} events>"
+
+
+# What the wings above do with a registry, and users do not
+
+
+def subscribe_as(
+    registry: SignalRegistry,
+    name: str | EventSignal[Any],
+    handler: Callable[..., Any],
+    options: SubscriptionOptions,
+    origin: object = None,
+    *,
+    wrap: Callable[[CallSpec], CallSpec] | None = None,
+    replaced: list[Subscription] | None = None,
+) -> Subscription:
+    """Subscribe a handler as `SignalRegistry.subscribe` does; groups and recorders call it.
+
+    Args:
+        registry: the registry.
+        name: an event's name, or a pattern.
+        handler: the handler.
+        options: its options.
+        origin: the group, or `RECORDER`, that the subscription belongs to.
+        wrap: returns the call spec by which the handler is called, around the one of its own.
+        replaced: gets the subscriptions that this one takes the place of; without it, they end.
+    """
+    # A recorder's names are patterns, too: it also hears an event that is declared anew.
+    if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
+        return registry.resolve(name)._subscribe(handler, options, origin, wrap, replaced)
+    pattern, patterns = canonical_name(name, pattern="*" in name), registry._patterns
+    check_options(options)
+    is_batch = options.get("batch") is not None
+    spec = read_call_spec(handler, pattern, None, pattern=True, batch=is_batch)
+    if wrap is not None:
+        spec = wrap(spec)
+    requested = PatternSubscription(patterns, pattern, handler, spec, translated(options))
+    requested.origin = origin
+    earlier = find_replaced(requested, partial(patterns.live, pattern))
+    with registry._lock:
+        subscription = patterns.add(requested, earlier)
+        present = registry._declared()
+    if replaced is None:
+        end_replaced(earlier)
+    else:
+        replaced += earlier
+    if subscription is requested:
+        # Not under the lock: no thread may wait for a signal's lock while it holds this one.
+        for signal in present:
+            extend(subscription, signal._table, signal.name)
+    log(logging.DEBUG, "%s subscribed to %s", subscription.name, pattern)
+    return subscription
+
+
+def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
+    """Return the signals that are declared; plugins and their test look for their own."""
+    return registry._declared()
+
+
+def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
+    """Forget an event and its handlers, as plugins do when they are unloaded."""
+    with registry._lock:
+        registry.pop(signal.name, None)
+    signal._table.restore(())
+
+
+def declare_again(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
+    """Declare an event that was forgotten, with the same object; plugins do when loaded again.
+
+    Raises:
+        SignalConflictError: it is declared already, with another model.
+    """
+    with registry._lock:
+        before = registry._set_aside
+        registry._set_aside = {**before, signal.name: signal}
+        try:
+            registry.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
+        finally:
+            registry._set_aside = before
+
+
+def record(registry: SignalRegistry, block: Recording) -> None:
+    """Take note of a block that records; recorders say it again when the block has ended."""
+    with registry._lock:
+        if block.is_open:
+            registry._recordings.add(block)
+        else:
+            registry._recordings.discard(block)
+        present = registry._declared()
+    for signal in present:
+        signal._table.fake(block, signal.name)
+
+
+def lock_of(registry: SignalRegistry) -> Lock:
+    """Return the lock of a registry, under which dispatchers also change their observers."""
+    return registry._lock

@@ -31,6 +31,8 @@ from madcrow_events.models import (
     BaseEventContext,
     GenericEventContext,
     is_parametrised_as,
+    note_fields,
+    values_of,
 )
 from madcrow_events.subscriptions import (
     ANY,
@@ -46,14 +48,15 @@ from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import call_spec_of_receiver, read_call_spec
+from madcrow_events.subscriptions._subscription import order_of
 from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
-    from madcrow_events.plugins._gate import Gate
+    from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._registry import SignalRegistry
 
-__all__ = ["EventSignal", "check_model", "translated", "translated_sender"]
+__all__ = ["EventSignal", "check_model", "renewed_context", "translated", "translated_sender"]
 
 ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
 
@@ -148,7 +151,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         handler: Callable[..., Any],
         options: SubscriptionOptions,
         origin: object = None,
-        gate: Gate | None = None,
+        wrap: Callable[[CallSpec], CallSpec] | None = None,
         replaced: list[Subscription] | None = None,
     ) -> Subscription:
         check_options(options)
@@ -160,8 +163,8 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             batch=is_batch,
             replaced=self._replaced_models(),
         )
-        if gate is not None:
-            spec = gate.around(spec)
+        if wrap is not None:
+            spec = wrap(spec)
         requested = Subscription(self._table, self.name, handler, spec, translated(options))
         requested.origin = origin
         earlier = find_replaced(requested, self._table.live)
@@ -284,34 +287,6 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
                 printable(model.__module__),
                 type_name(model),
             )
-
-    def _renewed(self, context: BaseEventContext) -> BaseEventContext | None:
-        """Return a context of a class that the model has replaced as one of the model.
-
-        Returns:
-            The new one, without what a derived class has added; None for any other context.
-
-        Raises:
-            ContextValidationError: it lacks fields, or does not fit.
-        """
-        former = next((it for it in self._replaced_models() if isinstance(context, it)), None)
-        if former is None:
-            return None
-        model: Any = self.context_model
-        self._warn(former)
-        check_complete(self.name, context)
-        keywords = context._keywords()
-        if type(context) is not former:
-            keywords = {name: keywords[name] for name in former.model_fields}
-        try:
-            return validate_keywords(self.name, model, spelled_for(model, keywords))
-        except ContextValidationError as error:
-            # Models within it are of classes of before, too.
-            dumped = context.model_dump(round_trip=True, by_alias=False, include=set(keywords))
-            try:
-                return validate_keywords(self.name, model, spelled_for(model, dumped))
-            except ContextValidationError:
-                raise error from None
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -455,7 +430,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     @property
     def receivers(self) -> Mapping[Any, Any]:  # type: ignore[override]  # a plain dict in blinker
         """The handlers, under keys of no meaning; true if there are any."""
-        return {entry._order: entry.handler for entry in self._table.live()}
+        return {order_of(entry): entry.handler for entry in self._table.live()}
 
     def has_receivers_for(self, sender: Any) -> bool:
         """Whether an emission of `sender` would reach anybody.
@@ -506,6 +481,37 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             self._disconnected.send(self, receiver=receiver, sender=sender)
 
 
+def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext | None:
+    """Return a context of a class that a signal's model has replaced as one of the model.
+
+    A dispatcher calls it for a context that is none of the model.
+
+    Returns:
+        The new one, without what a derived class has added; None for any other context.
+
+    Raises:
+        ContextValidationError: it lacks fields, or does not fit.
+    """
+    former = next((it for it in signal._replaced_models() if isinstance(context, it)), None)
+    if former is None:
+        return None
+    model: Any = signal.context_model
+    signal._warn(former)
+    check_complete(signal.name, context)
+    keywords = values_of(context)
+    if type(context) is not former:
+        keywords = {name: keywords[name] for name in former.model_fields}
+    try:
+        return validate_keywords(signal.name, model, spelled_for(model, keywords))
+    except ContextValidationError as error:
+        # Models within it are of classes of before, too.
+        dumped = context.model_dump(round_trip=True, by_alias=False, include=set(keywords))
+        try:
+            return validate_keywords(signal.name, model, spelled_for(model, dumped))
+        except ContextValidationError:
+            raise error from None
+
+
 def translated_sender(sender: Any) -> Any:
     """Return a sender with our `ANY` in the place of blinker's."""
     return ANY if sender is blinker.ANY else sender
@@ -538,7 +544,7 @@ def check_model(event: str, model: Any) -> None:
             event=event,
             model=model,
         )
-    model._note_fields()
+    note_fields(model)
     taken = sorted(RESERVED_FIELDS.intersection(model.model_fields))
     if taken:
         raise ContextModelError(

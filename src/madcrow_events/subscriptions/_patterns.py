@@ -8,6 +8,7 @@ from collections.abc import Collection, Hashable, Iterable
 from typing import Any
 from weakref import WeakValueDictionary
 
+from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.emissions._plan import STALE, CallSpec, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.subscriptions._identity import identity_key
@@ -20,7 +21,7 @@ from madcrow_events.subscriptions._table import (
     forget_id,
 )
 
-__all__ = ["PatternSubscription", "PatternTable"]
+__all__ = ["PatternSubscription", "PatternTable", "extend"]
 
 
 class PatternTable:
@@ -76,6 +77,11 @@ class PatternTable:
             if entry.origin is not RECORDER and pattern in (None, entry.event)
         ]
 
+    def of_handler(self, handler: object, pattern: str) -> list[PatternSubscription]:
+        """Return the active subscriptions of a handler to exactly this pattern."""
+        key = identity_key(handler)
+        return [entry for entry in self.live(pattern) if entry._handler_key == key]
+
     def live_and_recording(self) -> list[PatternSubscription]:
         """Return the active patterns, and those of recorders."""
         return [entry for entry in list(self._by_order.values()) if entry.active]
@@ -114,10 +120,6 @@ class PatternSubscription(Subscription):
         self._options: SubscriptionOptions = {**options, "sender": ANY}
         self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
 
-    def _handles(self, handler: object) -> bool:
-        """Whether this is the handler's."""
-        return self._handler_key == identity_key(handler)
-
     def _extend_to(self, table: SubscriptionTable, event: str) -> None:
         """Subscribe the handler to one more event."""
         handler, sender = self.handler, self.sender
@@ -151,3 +153,14 @@ class PatternSubscription(Subscription):
             child = reference()
             if child is not None:  # pragma: no branch  # one may go away at this very moment
                 child.cancel()
+
+
+def extend(pattern: PatternSubscription, table: SubscriptionTable, event: str) -> None:
+    """Subscribe a pattern's handler to an event, if the pattern means it.
+
+    A registry calls it for each pattern and event that meet.
+    """
+    if event == HANDLER_FAILED != pattern.event:
+        return  # it is never meant by a star
+    if pattern._matches(event):
+        pattern._extend_to(table, event)

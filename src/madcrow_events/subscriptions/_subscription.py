@@ -28,7 +28,14 @@ from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
 
-__all__ = ["Subscription", "SubscriptionHolder", "entry_of", "next_order"]
+__all__ = [
+    "Subscription",
+    "SubscriptionHolder",
+    "entry_of",
+    "is_part",
+    "next_order",
+    "order_of",
+]
 
 
 class _WeakMethod:
@@ -75,6 +82,22 @@ _order = count()
 def next_order() -> int:
     """Return a number above that of every subscription made so far."""
     return next(_order)
+
+
+def order_of(subscription: Subscription) -> int:
+    """Return the number that tells which subscriptions came before and after this one.
+
+    Groups and plugins compare it with `next_order`, to find what came since.
+    """
+    return subscription._order
+
+
+def is_part(subscription: Subscription) -> bool:
+    """Whether a subscription is a pattern's part for one event, which comes back with the event.
+
+    Plugins ask it: such a part is no reason to keep an event declared.
+    """
+    return subscription._owner is not None
 
 
 class SubscriptionHolder(Protocol):

@@ -166,9 +166,9 @@ class SubscriptionTable:
 
     def replace(self, subscription: Subscription) -> None:
         """Enter a subscription, in the place of one of the same handler and sender."""
-        self._exclusively(self._replace, subscription)
+        self._exclusively(self._enter_instead, subscription)
 
-    def _replace(self, dropped: list[Any], subscription: Subscription) -> None:
+    def _enter_instead(self, dropped: list[Any], subscription: Subscription) -> None:
         replaced = self._present(subscription)
         if replaced is not None and replaced is not subscription:
             dropped.append(replaced)
@@ -328,9 +328,13 @@ class SubscriptionTable:
 
     # Muting, faking and isolating
 
-    def fake(self, block: Recording) -> None:
-        """Call only recorders while a block is open; to be said again when it has ended."""
-        self._exclusively(self._fake, block)
+    def fake(self, block: Recording, event: str) -> None:
+        """Call only recorders while a block is open, if it fakes the table's event.
+
+        To be said again when it has ended.
+        """
+        if block._is_faked(event):
+            self._exclusively(self._fake, block)
 
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
         try:

@@ -16,13 +16,15 @@ from madcrow_events.exceptions import (
     UnknownEventError,
     WouldDeadlockError,
 )
-from madcrow_events.handlers import HandlerGroup
+from madcrow_events.handlers import HandlerGroup, events_of
 from madcrow_events.models import BaseEventContext
 from madcrow_events.plugins import Plugin, unload_plugin
 from madcrow_events.plugins._footprint import is_of, outside_of_group
 from madcrow_events.plugins._loading import load
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import declared_in
 from madcrow_events.subscriptions import ANY
+from madcrow_events.subscriptions._identity import sender_key
 from madcrow_events.testing.recorder import Recorder, record_events, shown
 
 Example: TypeAlias = BaseEventContext | Mapping[str, Any]
@@ -74,9 +76,9 @@ def assert_plugin_works(
 
 def _declare(group: HandlerGroup, by_event: dict[str, Example], signals: SignalRegistry) -> None:
     """Declare the events of the examples that the group does not bring."""
-    brought = {declared.name for declared in group._signals}
+    present = events_of(group) | set(signals)
     for event, example in by_event.items():
-        if event not in brought | set(signals):
+        if event not in present:
             model = type(example) if isinstance(example, BaseEventContext) else None
             signals.signal(event, context=model)  # type: ignore[arg-type]  # None is the same as left out
 
@@ -149,8 +151,8 @@ def _reached(
 ) -> list[tuple[EventSignal[Any], Any]]:
     """Return each signal that the group's handlers are for, with each sender that they are for."""
     reached = {
-        (signal.name, subscription._sender_key): (signal, subscription.sender)
-        for signal in signals._declared()
+        (signal.name, sender_key(subscription.sender)): (signal, subscription.sender)
+        for signal in declared_in(signals)
         for subscription in signal.subscriptions
         if subscription.origin is group
     }

@@ -22,6 +22,7 @@ from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import record, subscribe_as
 from madcrow_events.subscriptions import Subscription
 
 Where: TypeAlias = Callable[[Mapping[str, Any]], object]
@@ -91,9 +92,9 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._has_begun = self.is_open = True
         for pattern in self._patterns:
             self._subscriptions.append(
-                self._signals._subscribe(pattern, self._record, {"priority": _FIRST}, RECORDER)
+                subscribe_as(self._signals, pattern, self._record, {"priority": _FIRST}, RECORDER)
             )
-        self._signals._record(self)
+        record(self._signals, self)
 
     async def __aenter__(self) -> Self:
         """Begin to record."""
@@ -117,7 +118,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             raise
 
     def _end(self) -> None:
-        self._signals._record(self)
+        record(self._signals, self)
         for subscription in self._subscriptions:
             subscription.cancel()
         self._subscriptions.clear()

@@ -10,7 +10,7 @@ import pytest
 
 from madcrow_events import EventDispatcher, HandlerGroup, LoginEventContext, SignalRegistry
 from madcrow_events.exceptions import HandlerTimeoutError
-from support.inside import Gate
+from support.inside import Gate, register_wrapped
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -36,7 +36,7 @@ def blocked(gate: Gate, group: HandlerGroup, signals: SignalRegistry) -> Iterato
         inside.set()
         over.wait(10)
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     thread = threading.Thread(target=EventDispatcher(signals).emit, args=("happened",))
     thread.start()
     inside.wait(10)
@@ -71,7 +71,7 @@ def test_a_closed_gate_lets_nothing_through_and_tells_so_once(
     async def fourth() -> None:
         called.append("fourth")
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     emission = dispatcher.emit("happened")
     assert dispatcher.drain(5)
     assert called == ["first"]
@@ -91,7 +91,7 @@ async def test_send_and_send_async_leave_out_what_is_not_called(
     async def note(sender: object, **context: object) -> int:
         return 1
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     signal = signals.resolve("happened")
     assert await signal.send_async() == [(note, 1)]
     gate.close()
@@ -110,7 +110,7 @@ async def test_an_async_handler_that_has_begun_goes_on_to_its_end(
             await asyncio.sleep(0)
         return login.email
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     task = asyncio.create_task(
         dispatcher.emit_async("happened", user_id=1, email="ada@example.com")
     )
@@ -145,7 +145,7 @@ async def test_an_async_handler_is_cancelled_as_any_other(
             told.append("went on")
         return "done"
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     task = asyncio.create_task(dispatcher.emit_async("happened"))
     for _ in range(3 + steps):
         await asyncio.sleep(0)
@@ -177,7 +177,7 @@ async def test_a_handler_that_ends_in_its_first_step_raises_or_returns(
         future.set_result(2)
         return await future
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     emission = await dispatcher.emit_async("happened")
     assert sorted(it.value for it in emission.results) == [1, 2]
     assert [type(it.exception) for it in emission.failures] == [ZeroDivisionError]
@@ -195,7 +195,7 @@ def test_a_coroutine_that_is_thrown_away_is_closed(
         finally:
             told.append("closed")
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     (subscription,) = signals.subscriptions
     coroutine = subscription._call_spec.invoke(wait, None)
     coroutine.send(None)
@@ -214,7 +214,7 @@ def test_a_first_step_that_swallows_what_is_thrown_into_it_ends(
             return "swallowed"
         return "done"
 
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     (subscription,) = signals.subscriptions
     coroutine = subscription._call_spec.invoke(wait, None)
     coroutine.send(None)
@@ -234,7 +234,7 @@ def test_closing_from_inside_does_not_wait_for_itself(
     gate: Gate, group: HandlerGroup, signals: SignalRegistry, dispatcher: EventDispatcher
 ) -> None:
     group.on("happened")(lambda: gate.wait(10))
-    group._register(signals, gate)
+    register_wrapped(group, signals, gate.around)
     assert [it.value for it in dispatcher.emit("happened").results] == [0]
 
 

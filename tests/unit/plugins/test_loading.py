@@ -21,6 +21,7 @@ from madcrow_events import (
 )
 from madcrow_events.exceptions import InvalidOptionError, PluginError
 from madcrow_events.plugins import discover_plugins, load_plugins, unload_plugin
+from support.inside import loaded_in
 from support.plugins import GOOD, Install
 
 HALF = """
@@ -166,7 +167,7 @@ def test_an_interrupt_goes_through_and_leaves_nothing(
     with pytest.raises(KeyboardInterrupt):
         load_plugins(signals=signals)
     assert not signals
-    assert not signals._plugins
+    assert not loaded_in(signals).by_key
 
 
 def test_a_plugin_is_loaded_once_however_many_ask(
@@ -213,11 +214,11 @@ def test_loading_does_not_mind_what_is_loaded_meanwhile(signals: SignalRegistry)
     class Loaded:
         @property
         def report(self) -> None:
-            signals._plugins.setdefault("another", self)
+            loaded_in(signals).by_key.setdefault("another", self)
 
-    signals._plugins["one"] = Loaded()
+    loaded_in(signals).by_key["one"] = Loaded()
     assert load_plugins(signals=signals) == []
-    assert signals._plugins.keys() == {"one", "another"}
+    assert loaded_in(signals).by_key.keys() == {"one", "another"}
 
 
 def test_a_plugin_that_takes_long_is_named_in_a_warning(

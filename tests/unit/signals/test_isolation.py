@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from madcrow_events import EventDispatcher, SignalRegistry, madcrow_signals
-from support.inside import patterns_of, senders_of
+from support.inside import isolate_too, patterns_of, senders_of
 from support.subscribers import OrderPlaced
 
 
@@ -154,3 +155,25 @@ def test_isolated_restores_after_an_error(signals: SignalRegistry) -> None:
         signals.signal("added")
         raise ZeroDivisionError
     assert not signals
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_isolated_restores_what_is_first_kept_beside_the_registry_within_it(
+    signals: SignalRegistry, *, empty: bool
+) -> None:
+    """As the stores of the ready-made handlers, where only the test imports them."""
+
+    def save(empty: bool) -> Callable[[], None]:
+        saved = kept[:]
+        if empty:
+            kept.clear()
+        return lambda: kept.__setitem__(slice(None), saved)
+
+    kept = ["as it was imported"]
+    with signals.isolated(), signals.isolated(empty=empty):
+        isolate_too(signals, save)
+        kept.append("of the test")
+    assert kept == ["as it was imported"]
+    with signals.isolated(empty=empty):
+        assert bool(kept) is not empty
+    assert kept == ["as it was imported"]
