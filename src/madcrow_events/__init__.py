@@ -4,10 +4,7 @@ from madcrow_events import models, signals
 from madcrow_events.batches import Batch
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (
-    ContextEmitter,
     EventDispatcher,
-    OnError,
-    Overflow,
     _emitters,
     emit_event,
     emit_event_async,
@@ -15,16 +12,7 @@ from madcrow_events.dispatcher import (
     set_event_dispatcher,
 )
 from madcrow_events.dispatcher._emitters import *
-from madcrow_events.emissions import (
-    Emission,
-    EmissionState,
-    HandlerFailure,
-    HandlerResult,
-    ScopeFields,
-    current_event,
-    event_scope,
-    request_fields,
-)
+from madcrow_events.emissions import Emission, current_event, event_scope, request_fields
 from madcrow_events.exceptions import (
     ContextModelError,
     ContextTypeError,
@@ -48,7 +36,6 @@ from madcrow_events.exceptions import (
 )
 from madcrow_events.handlers import (
     HandlerGroup,
-    SignalSubscriber,
     _decorators,
     clear_all_handlers,
     on_event,
@@ -57,49 +44,16 @@ from madcrow_events.handlers import (
 )
 from madcrow_events.handlers._decorators import *
 from madcrow_events.models import *
-from madcrow_events.observers import (
-    LATENCY_BOUNDS,
-    EventTiming,
-    HandlerTiming,
-    Observer,
-    TimingObserver,
-    TimingSnapshot,
-)
-from madcrow_events.plugins import (
-    ENTRY_POINT_GROUP,
-    Plugin,
-    PluginReport,
-    PluginReports,
-    PluginStatus,
-    check_plugins,
-    discover_plugins,
-    load_plugins,
-    unload_plugin,
-)
+from madcrow_events.observers import Observer, TimingObserver
+from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins, unload_plugin
 from madcrow_events.signals import *
-from madcrow_events.subscriptions import (
-    ANY,
-    BatchHandler,
-    BatchHandlerDecorator,
-    Handler,
-    HandlerDecorator,
-    KeywordHandler,
-    PatternSubscription,
-    SingleOptions,
-    Subscription,
-    SubscriptionOptions,
-)
+from madcrow_events.subscriptions import ANY, Subscription
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ANY",
-    "ENTRY_POINT_GROUP",
-    "LATENCY_BOUNDS",
     "Batch",
-    "BatchHandler",
-    "BatchHandlerDecorator",
-    "ContextEmitter",
     "ContextModelError",
     "ContextTypeError",
     "ContextValidationError",
@@ -107,43 +61,23 @@ __all__ = [
     "DispatcherClosedError",
     "Emission",
     "EmissionDepthError",
-    "EmissionState",
     "EventDispatcher",
     "EventLoopError",
-    "EventTiming",
-    "Handler",
     "HandlerCancelledError",
-    "HandlerDecorator",
     "HandlerErrors",
-    "HandlerFailure",
     "HandlerGroup",
-    "HandlerResult",
     "HandlerSignatureError",
     "HandlerTimeoutError",
-    "HandlerTiming",
     "InvalidEventNameError",
     "InvalidOptionError",
-    "KeywordHandler",
     "MadcrowEventsError",
     "Observer",
-    "OnError",
-    "Overflow",
-    "PatternSubscription",
-    "Plugin",
     "PluginError",
-    "PluginReport",
-    "PluginReports",
-    "PluginStatus",
     "QueueFullError",
-    "ScopeFields",
     "SignalConflictError",
-    "SignalSubscriber",
-    "SingleOptions",
     "Subscription",
     "SubscriptionConflictError",
-    "SubscriptionOptions",
     "TimingObserver",
-    "TimingSnapshot",
     "UnknownEventError",
     "WouldDeadlockError",
     "__version__",

@@ -19,31 +19,6 @@ from madcrow_events import BaseEventContext, event_handlers, testing
 from support.built_in import NAMES
 
 FRONT_DOOR = [
-    "ContextEmitter",
-    "OnError",
-    "Overflow",
-    "EmissionState",
-    "HandlerFailure",
-    "HandlerResult",
-    "ScopeFields",
-    "SignalSubscriber",
-    "LATENCY_BOUNDS",
-    "EventTiming",
-    "HandlerTiming",
-    "TimingSnapshot",
-    "ENTRY_POINT_GROUP",
-    "Plugin",
-    "PluginReport",
-    "PluginReports",
-    "PluginStatus",
-    "BatchHandler",
-    "BatchHandlerDecorator",
-    "Handler",
-    "HandlerDecorator",
-    "KeywordHandler",
-    "PatternSubscription",
-    "SingleOptions",
-    "SubscriptionOptions",
     "ANY",
     "BaseEventContext",
     "Batch",
@@ -100,6 +75,25 @@ FRONT_DOOR = [
 To change it changes what users can rely on.
 """
 
+ELSEWHERE = {
+    "dispatcher": {"ContextEmitter", "OnError", "Overflow"},
+    "emissions": {"EmissionState", "HandlerFailure", "HandlerResult", "ScopeFields"},
+    "handlers": {"SignalSubscriber"},
+    "observers": {"LATENCY_BOUNDS", "EventTiming", "HandlerTiming", "TimingSnapshot"},
+    "plugins": {"ENTRY_POINT_GROUP", "Plugin", "PluginReport", "PluginReports", "PluginStatus"},
+    "subscriptions": {
+        "BatchHandler",
+        "BatchHandlerDecorator",
+        "Handler",
+        "HandlerDecorator",
+        "KeywordHandler",
+        "PatternSubscription",
+        "SingleOptions",
+        "SubscriptionOptions",
+    },
+}
+"""What is imported from its own module: mostly types that stand in annotations only."""
+
 
 def all_modules() -> list[ModuleType]:
     found = pkgutil.walk_packages(madcrow_events.__path__, "madcrow_events.")
@@ -154,14 +148,14 @@ def test_the_front_door_offers_exactly_these_names() -> None:
     assert sorted(madcrow_events.__all__) == sorted([*FRONT_DOOR, *NAMES])
 
 
-def test_the_front_door_offers_what_every_public_module_offers() -> None:
+def test_what_the_front_door_does_not_offer_is_offered_by_one_public_module() -> None:
     others = {
         module.__name__.removeprefix("madcrow_events."): left
         for module in behind_the_front_door()
         if (left := set(module.__all__) - set(madcrow_events.__all__))
     }
 
-    assert others == {}
+    assert others == ELSEWHERE
 
 
 def test_the_front_door_has_no_name_that_it_does_not_offer() -> None:

@@ -28,12 +28,12 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     HandlerCancelledError,
-    Plugin,
     SignalRegistry,
     current_event,
     discover_plugins,
     event_scope,
 )
+from madcrow_events.plugins import Plugin
 from madcrow_events.testing.recorder import fake_events
 from support import shops
 from support.inside import (
