@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from madcrow_events import Subscription, SubscriptionOptions
+from madcrow_events import Subscription
+from madcrow_events.subscriptions import SubscriptionOptions
 
 ROOT = Path(__file__).parents[2]
 

@@ -36,7 +36,7 @@ from madcrow_events.emissions._holding import Held
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT
-from madcrow_events.handlers import register_wrapped
+from madcrow_events.handlers._declaring import register_wrapped
 from madcrow_events.models import _building as building
 from madcrow_events.plugins._checking import check_here
 from madcrow_events.plugins._fitness import _declared_api_version as declared_api_version

@@ -5,12 +5,9 @@ from typing import Any, assert_type
 
 from madcrow_events import (
     BaseEventContext,
-    ContextEmitter,
     Emission,
     EventDispatcher,
     GenericEventContext,
-    HandlerFailure,
-    HandlerResult,
     LoginEventContext,
     LogoutEventContext,
     SignalRegistry,
@@ -22,6 +19,8 @@ from madcrow_events import (
     set_event_dispatcher,
     user_logged_in,
 )
+from madcrow_events.dispatcher import ContextEmitter
+from madcrow_events.emissions import HandlerFailure, HandlerResult
 
 
 class OrderContext(BaseEventContext):

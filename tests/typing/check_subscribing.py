@@ -8,10 +8,8 @@ from madcrow_events import (
     ANY,
     BaseEventContext,
     Batch,
-    BatchHandlerDecorator,
     Emission,
     EventSignal,
-    HandlerDecorator,
     HandlerGroup,
     LoginEventContext,
     SignalRegistry,
@@ -23,6 +21,7 @@ from madcrow_events import (
     unregister_handler,
     user_logged_in,
 )
+from madcrow_events.subscriptions import BatchHandlerDecorator, HandlerDecorator
 
 
 class OrderContext(BaseEventContext):

@@ -28,11 +28,11 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     HandlerCancelledError,
-    Plugin,
     current_event,
     discover_plugins,
     event_scope,
 )
+from madcrow_events.plugins import Plugin
 from madcrow_events.testing import recorder
 from support import shops
 from support.inside import (

@@ -36,7 +36,9 @@ from madcrow_events import (
     SystemShutdownEventContext,
     madcrow_signals,
 )
+from madcrow_events.testing.strategies import simplest
 from support.aliases import BY_ALIAS
+from support.built_in import BUILT_IN, Row
 from support.inside import building
 
 
@@ -152,21 +154,7 @@ def test_a_model_in_the_place_of_the_description_is_refused(signals: SignalRegis
 
 @pytest.mark.guarantee("C2")
 def test_the_built_in_events_are_declared_with_their_contexts() -> None:
-    expected = {
-        "user_logged_in": "LoginEventContext",
-        "user_logged_out": "LogoutEventContext",
-        "login_failed": "LoginFailedEventContext",
-        "user_registered": "RegistrationEventContext",
-        "account_activated": "AccountActivatedEventContext",
-        "account_banned": "AccountBannedEventContext",
-        "account_closed": "AccountClosedEventContext",
-        "password_changed": "PasswordChangedEventContext",
-        "suspicious_activity": "SuspiciousActivityEventContext",
-        "session_expired": "SessionExpiredEventContext",
-        "token_refreshed": "TokenRefreshedEventContext",
-        "system_startup": "SystemStartupEventContext",
-        "system_shutdown": "SystemShutdownEventContext",
-    }
+    expected = {name: row.context for name, row in BUILT_IN.items()}
     declared = {
         name: signal.context_model.__name__
         for name, signal in madcrow_signals.items()  # type: ignore[attr-defined]
@@ -179,37 +167,9 @@ def test_the_built_in_events_are_declared_with_their_contexts() -> None:
 
 
 @pytest.mark.guarantee("C2")
-@pytest.mark.parametrize(
-    ("event", "emitter", "decorator", "values"),
-    [
-        ("user_logged_in", "emit_login_event", "on_user_login", {"user_id": 1, "email": "e"}),
-        ("user_logged_out", "emit_logout_event", "on_user_logout", {"user_id": 1, "email": "e"}),
-        (
-            "login_failed",
-            "emit_login_failed_event",
-            "on_login_failed",
-            {"email": "e", "failure_reason": "r"},
-        ),
-        (
-            "user_registered",
-            "emit_registration_event",
-            "on_user_registered",
-            {"user_id": 1, "email": "e"},
-        ),
-        (
-            "account_activated",
-            "emit_account_activated_event",
-            "on_account_activated",
-            {"user_id": 1},
-        ),
-        ("account_banned", "emit_account_banned_event", "on_account_banned", {"user_id": 1}),
-        ("account_closed", "emit_account_closed_event", "on_account_closed", {"user_id": 1}),
-        ("password_changed", "emit_password_changed_event", "on_password_changed", {"user_id": 1}),
-    ],
-)
-def test_each_event_with_helpers_has_an_emitter_and_a_decorator_of_its_own(
-    event: str, emitter: str, decorator: str, values: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("row", [row for row in BUILT_IN.values() if row.emitter])
+def test_each_event_with_helpers_has_an_emitter_and_a_decorator_of_its_own(row: Row) -> None:
+    event, _, emitter, decorator, _ = row
     emit, on = getattr(madcrow_events, emitter), getattr(madcrow_events, decorator)
     assert (emit.__name__, on.__name__) == (emitter, decorator)
     assert event in emit.__doc__
@@ -222,7 +182,7 @@ def test_each_event_with_helpers_has_an_emitter_and_a_decorator_of_its_own(
     def handler(sender: Any, **context: Any) -> None:
         seen.append((sender, context["timestamp"]))
 
-    context = model(**values)
+    context = simplest(model)
     emission = emit(context, "somebody")
     assert emission.event == event
     assert seen == [("somebody", context.timestamp)]

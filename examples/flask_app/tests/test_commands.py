@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from madcrow_events import Plugin, PluginReport, on_event
+from madcrow_events import on_event
+from madcrow_events.plugins import Plugin, PluginReport
 
 MakeApp = Callable[..., Flask]
 

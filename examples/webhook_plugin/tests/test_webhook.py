@@ -14,7 +14,8 @@ import madcrow_events_webhook as webhook
 import pytest
 import stamina
 
-from madcrow_events import ENTRY_POINT_GROUP, EventDispatcher, madcrow_signals
+from madcrow_events import EventDispatcher, madcrow_signals
+from madcrow_events.plugins import ENTRY_POINT_GROUP
 from madcrow_events.testing import assert_plugin_works, record_events
 
 SECRET = "shared with the receiver"

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from typing_extensions import TypeVar
 
+from madcrow_events import signals
 from madcrow_events.dispatcher._default import get_event_dispatcher
 from madcrow_events.emissions import Emission
-from madcrow_events.models import (
-    AccountActivatedEventContext,
-    AccountBannedEventContext,
-    AccountClosedEventContext,
-    BaseEventContext,
-    LoginEventContext,
-    LoginFailedEventContext,
-    LogoutEventContext,
-    PasswordChangedEventContext,
-    RegistrationEventContext,
-)
-from madcrow_events.signals import (
-    EventSignal,
-    account_activated,
-    account_banned,
-    account_closed,
-    login_failed,
-    password_changed,
-    user_logged_in,
-    user_logged_out,
-    user_registered,
-)
+from madcrow_events.models import BaseEventContext
+from madcrow_events.signals import EventSignal
 
 __all__ = [
-    "ContextEmitter",
     "emit_account_activated_event",
     "emit_account_banned_event",
     "emit_account_closed_event",
@@ -57,36 +37,30 @@ class ContextEmitter(Protocol[ContextT]):
     ) -> Emission[ContextT]: ...
 
 
-def _emitter(function_name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
+def _emitter(name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
     event = signal.name
 
     def emit(context: ContextT, sender: Any = None) -> Emission[ContextT]:
         return get_event_dispatcher().emit_typed(event, context, sender)
 
-    emit.__name__ = emit.__qualname__ = function_name
-    emit.__doc__ = f"Emit `{event}` with its context, through the default dispatcher."
+    emit.__name__ = emit.__qualname__ = f"emit_{name}_event"
+    emit.__doc__ = f"Emit `{event}`: {signal.doc}"
     return emit
 
 
-emit_login_event: ContextEmitter[LoginEventContext] = _emitter("emit_login_event", user_logged_in)
-emit_logout_event: ContextEmitter[LogoutEventContext] = _emitter(
-    "emit_logout_event", user_logged_out
-)
-emit_login_failed_event: ContextEmitter[LoginFailedEventContext] = _emitter(
-    "emit_login_failed_event", login_failed
-)
-emit_registration_event: ContextEmitter[RegistrationEventContext] = _emitter(
-    "emit_registration_event", user_registered
-)
-emit_account_activated_event: ContextEmitter[AccountActivatedEventContext] = _emitter(
-    "emit_account_activated_event", account_activated
-)
-emit_account_banned_event: ContextEmitter[AccountBannedEventContext] = _emitter(
-    "emit_account_banned_event", account_banned
-)
-emit_account_closed_event: ContextEmitter[AccountClosedEventContext] = _emitter(
-    "emit_account_closed_event", account_closed
-)
-emit_password_changed_event: ContextEmitter[PasswordChangedEventContext] = _emitter(
-    "emit_password_changed_event", password_changed
-)
+emit_login_event: Final = _emitter("login", signals.user_logged_in)
+"""Emit `user_logged_in`: A user signed in."""
+emit_logout_event: Final = _emitter("logout", signals.user_logged_out)
+"""Emit `user_logged_out`: A user signed out."""
+emit_login_failed_event: Final = _emitter("login_failed", signals.login_failed)
+"""Emit `login_failed`: An attempt to sign in was refused."""
+emit_registration_event: Final = _emitter("registration", signals.user_registered)
+"""Emit `user_registered`: A new account exists."""
+emit_account_activated_event: Final = _emitter("account_activated", signals.account_activated)
+"""Emit `account_activated`: An account may be used."""
+emit_account_banned_event: Final = _emitter("account_banned", signals.account_banned)
+"""Emit `account_banned`: An account was shut out."""
+emit_account_closed_event: Final = _emitter("account_closed", signals.account_closed)
+"""Emit `account_closed`: An account was given up."""
+emit_password_changed_event: Final = _emitter("password_changed", signals.password_changed)
+"""Emit `password_changed`: An account has a new password."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable
-from madcrow_events.handlers import API_VERSION
+from madcrow_events.handlers._declaring import API_VERSION
 from madcrow_events.plugins._discovery import is_installed
 
 if TYPE_CHECKING:

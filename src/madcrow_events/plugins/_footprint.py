@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._interrupts import is_interrupt, suppress_but_interrupts
 from madcrow_events._text import handler_name
 from madcrow_events.exceptions import PluginError
-from madcrow_events.handlers import events_of
+from madcrow_events.handlers._declaring import events_of
 from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.signals._registry import declare_again, declared_in, forget

@@ -15,7 +15,8 @@ from typing import Any, NoReturn
 from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError, PluginError, UnknownEventError
-from madcrow_events.handlers import HandlerGroup, events_of, has_lasting_handlers, register_wrapped
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.handlers._declaring import events_of, has_lasting_handlers, register_wrapped
 from madcrow_events.plugins._discovery import LOGGER, Plugin, discover_plugins, is_called
 from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint

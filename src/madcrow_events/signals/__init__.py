@@ -6,38 +6,16 @@ three pieces of global state.
 
 from __future__ import annotations
 
-from madcrow_events.models import (
-    AccountActivatedEventContext,
-    AccountBannedEventContext,
-    AccountClosedEventContext,
-    LoginEventContext,
-    LoginFailedEventContext,
-    LogoutEventContext,
-    PasswordChangedEventContext,
-    RegistrationEventContext,
-    SessionExpiredEventContext,
-    SuspiciousActivityEventContext,
-    SystemShutdownEventContext,
-    SystemStartupEventContext,
-    TokenRefreshedEventContext,
-)
+from typing import Final
+
+from typing_extensions import TypeVar
+
+from madcrow_events import models
 from madcrow_events.signals._registry import SignalRegistry
 from madcrow_events.signals._signal import EventSignal
-from madcrow_events.subscriptions import (
-    BatchHandler,
-    BatchHandlerDecorator,
-    Handler,
-    HandlerDecorator,
-    KeywordHandler,
-)
 
 __all__ = [
-    "BatchHandler",
-    "BatchHandlerDecorator",
     "EventSignal",
-    "Handler",
-    "HandlerDecorator",
-    "KeywordHandler",
     "SignalRegistry",
     "account_activated",
     "account_banned",
@@ -55,46 +33,57 @@ __all__ = [
     "user_registered",
 ]
 
+ContextT = TypeVar("ContextT", bound=models.BaseEventContext)
+
 madcrow_signals: SignalRegistry = SignalRegistry()
 """The default registry."""
 
-user_logged_in: EventSignal[LoginEventContext] = madcrow_signals.signal(
-    "user_logged_in", "A user signed in.", context=LoginEventContext
-)
-user_logged_out: EventSignal[LogoutEventContext] = madcrow_signals.signal(
-    "user_logged_out", "A user signed out.", context=LogoutEventContext
-)
-login_failed: EventSignal[LoginFailedEventContext] = madcrow_signals.signal(
-    "login_failed", "An attempt to sign in was refused.", context=LoginFailedEventContext
-)
-user_registered: EventSignal[RegistrationEventContext] = madcrow_signals.signal(
-    "user_registered", "A new account exists.", context=RegistrationEventContext
-)
-account_activated: EventSignal[AccountActivatedEventContext] = madcrow_signals.signal(
-    "account_activated", "An account may be used.", context=AccountActivatedEventContext
-)
-account_banned: EventSignal[AccountBannedEventContext] = madcrow_signals.signal(
-    "account_banned", "An account was shut out.", context=AccountBannedEventContext
-)
-account_closed: EventSignal[AccountClosedEventContext] = madcrow_signals.signal(
-    "account_closed", "An account was given up.", context=AccountClosedEventContext
-)
-password_changed: EventSignal[PasswordChangedEventContext] = madcrow_signals.signal(
-    "password_changed", "An account has a new password.", context=PasswordChangedEventContext
-)
-suspicious_activity: EventSignal[SuspiciousActivityEventContext] = madcrow_signals.signal(
-    "suspicious_activity", "Something looks like an attack.", context=SuspiciousActivityEventContext
-)
-session_expired: EventSignal[SessionExpiredEventContext] = madcrow_signals.signal(
-    "session_expired", "A session ran out.", context=SessionExpiredEventContext
-)
-token_refreshed: EventSignal[TokenRefreshedEventContext] = madcrow_signals.signal(
-    "token_refreshed", "A session has a new token.", context=TokenRefreshedEventContext
-)
-system_startup: EventSignal[SystemStartupEventContext] = madcrow_signals.signal(
-    "system_startup", "The application is up.", context=SystemStartupEventContext
-)
-system_shutdown: EventSignal[SystemShutdownEventContext] = madcrow_signals.signal(
-    "system_shutdown", "The application goes down.", context=SystemShutdownEventContext
-)
+# The `doc` of each. It stands below the signal too, where editors read it, and no program can.
+_DOCS: Final = {
+    "user_logged_in": "A user signed in.",
+    "user_logged_out": "A user signed out.",
+    "login_failed": "An attempt to sign in was refused.",
+    "user_registered": "A new account exists.",
+    "account_activated": "An account may be used.",
+    "account_banned": "An account was shut out.",
+    "account_closed": "An account was given up.",
+    "password_changed": "An account has a new password.",
+    "suspicious_activity": "Something looks like an attack.",
+    "session_expired": "A session ran out.",
+    "token_refreshed": "A session has a new token.",
+    "system_startup": "The application is up.",
+    "system_shutdown": "The application goes down.",
+}
+
+
+def _declare(name: str, model: type[ContextT]) -> EventSignal[ContextT]:
+    return madcrow_signals.signal(name, _DOCS[name], context=model)
+
+
+user_logged_in: Final = _declare("user_logged_in", models.LoginEventContext)
+"""A user signed in."""
+user_logged_out: Final = _declare("user_logged_out", models.LogoutEventContext)
+"""A user signed out."""
+login_failed: Final = _declare("login_failed", models.LoginFailedEventContext)
+"""An attempt to sign in was refused."""
+user_registered: Final = _declare("user_registered", models.RegistrationEventContext)
+"""A new account exists."""
+account_activated: Final = _declare("account_activated", models.AccountActivatedEventContext)
+"""An account may be used."""
+account_banned: Final = _declare("account_banned", models.AccountBannedEventContext)
+"""An account was shut out."""
+account_closed: Final = _declare("account_closed", models.AccountClosedEventContext)
+"""An account was given up."""
+password_changed: Final = _declare("password_changed", models.PasswordChangedEventContext)
+"""An account has a new password."""
+suspicious_activity: Final = _declare("suspicious_activity", models.SuspiciousActivityEventContext)
+"""Something looks like an attack."""
+session_expired: Final = _declare("session_expired", models.SessionExpiredEventContext)
+"""A session ran out."""
+token_refreshed: Final = _declare("token_refreshed", models.TokenRefreshedEventContext)
+"""A session has a new token."""
+system_startup: Final = _declare("system_startup", models.SystemStartupEventContext)
+"""The application is up."""
+system_shutdown: Final = _declare("system_shutdown", models.SystemShutdownEventContext)
+"""The application goes down."""
 madcrow_signals._built_in = tuple(madcrow_signals)  # what isolated(empty=True) keeps

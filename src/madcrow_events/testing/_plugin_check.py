@@ -16,7 +16,8 @@ from madcrow_events.exceptions import (
     UnknownEventError,
     WouldDeadlockError,
 )
-from madcrow_events.handlers import HandlerGroup, events_of
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.handlers._declaring import events_of
 from madcrow_events.models import BaseEventContext
 from madcrow_events.plugins import Plugin, unload_plugin
 from madcrow_events.plugins._footprint import is_of, outside_of_group

@@ -16,11 +16,11 @@ from madcrow_events import (
     HandlerSignatureError,
     InvalidEventNameError,
     LoginEventContext,
-    PatternSubscription,
     SignalRegistry,
     SubscriptionConflictError,
     on_event,
 )
+from madcrow_events.subscriptions import PatternSubscription
 from support.inside import declared_in, table_of
 
 

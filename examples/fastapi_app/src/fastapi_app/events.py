@@ -20,12 +20,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from madcrow_events import (
     EventDispatcher,
-    ScopeFields,
     event_scope,
     get_event_dispatcher,
     load_plugins,
     request_fields,
 )
+from madcrow_events.emissions import ScopeFields
 from madcrow_events.event_handlers import register_all_handlers
 
 __all__ = ["Events", "init_events"]

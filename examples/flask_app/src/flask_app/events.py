@@ -27,7 +27,6 @@ from madcrow_events import (
     BaseEventContext,
     Deferral,
     EventDispatcher,
-    ScopeFields,
     SystemShutdownEventContext,
     SystemStartupEventContext,
     check_plugins,
@@ -35,6 +34,7 @@ from madcrow_events import (
     load_plugins,
     request_fields,
 )
+from madcrow_events.emissions import ScopeFields
 from madcrow_events.event_handlers import register_all_handlers
 
 if TYPE_CHECKING:

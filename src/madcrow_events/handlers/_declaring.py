@@ -1,40 +1,18 @@
-"""Declaring handlers: decorators, functions, and groups that are registered together."""
+"""Subscribing functions to events by name, and groups that are registered together."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Never, Protocol, cast, overload
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable
 from madcrow_events.batches import Batch
-from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
-from madcrow_events.models import (
-    AccountActivatedEventContext,
-    AccountBannedEventContext,
-    AccountClosedEventContext,
-    BaseEventContext,
-    LoginEventContext,
-    LoginFailedEventContext,
-    LogoutEventContext,
-    PasswordChangedEventContext,
-    RegistrationEventContext,
-)
-from madcrow_events.signals import (
-    EventSignal,
-    SignalRegistry,
-    account_activated,
-    account_banned,
-    account_closed,
-    login_failed,
-    madcrow_signals,
-    password_changed,
-    user_logged_in,
-    user_logged_out,
-    user_registered,
-)
+from madcrow_events.exceptions import InvalidOptionError, PluginError
+from madcrow_events.models import BaseEventContext
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.signals._registry import subscribe_as
 from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
@@ -52,17 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HandlerGroup",
-    "SignalSubscriber",
     "clear_all_handlers",
-    "on_account_activated",
-    "on_account_banned",
-    "on_account_closed",
     "on_event",
-    "on_login_failed",
-    "on_password_changed",
-    "on_user_login",
-    "on_user_logout",
-    "on_user_registered",
     "register_handler",
     "unregister_handler",
 ]
@@ -168,60 +137,6 @@ def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
         PluginError: a plugin does so as it is imported.
     """
     signals.clear_handlers()
-
-
-class SignalSubscriber(Protocol[ContextT]):
-    """Makes decorators for one built-in event: `@on_user_login()`, with options if need be.
-
-    It raises what `EventSignal.on` raises.
-    """
-
-    @overload
-    def __call__(
-        self, *misplaced: Never, batch: Batch, **options: Unpack[SingleOptions]
-    ) -> BatchHandlerDecorator[ContextT]: ...
-    @overload
-    def __call__(
-        self, *misplaced: Never, batch: None = None, **options: Unpack[SingleOptions]
-    ) -> HandlerDecorator[ContextT]: ...
-
-
-def _decorator(function_name: str, signal: EventSignal[ContextT]) -> SignalSubscriber[ContextT]:
-    def on(*misplaced: object, **options: Unpack[SubscriptionOptions]) -> Any:
-        if misplaced:
-            raise HandlerSignatureError(
-                f"{function_name} needs its parentheses: write @{function_name}()",
-                event=signal.name,
-                handler=misplaced[0],
-            )
-        decorator: Callable[..., Any] = signal.on
-        return decorator(**options)
-
-    on.__name__ = on.__qualname__ = function_name
-    on.__doc__ = f"Return a decorator that subscribes a function to `{signal.name}`."
-    return cast("SignalSubscriber[ContextT]", on)
-
-
-on_user_login: SignalSubscriber[LoginEventContext] = _decorator("on_user_login", user_logged_in)
-on_user_logout: SignalSubscriber[LogoutEventContext] = _decorator("on_user_logout", user_logged_out)
-on_login_failed: SignalSubscriber[LoginFailedEventContext] = _decorator(
-    "on_login_failed", login_failed
-)
-on_user_registered: SignalSubscriber[RegistrationEventContext] = _decorator(
-    "on_user_registered", user_registered
-)
-on_account_activated: SignalSubscriber[AccountActivatedEventContext] = _decorator(
-    "on_account_activated", account_activated
-)
-on_account_banned: SignalSubscriber[AccountBannedEventContext] = _decorator(
-    "on_account_banned", account_banned
-)
-on_account_closed: SignalSubscriber[AccountClosedEventContext] = _decorator(
-    "on_account_closed", account_closed
-)
-on_password_changed: SignalSubscriber[PasswordChangedEventContext] = _decorator(
-    "on_password_changed", password_changed
-)
 
 
 API_VERSION: Final = 1
