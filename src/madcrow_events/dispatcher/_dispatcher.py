@@ -16,7 +16,7 @@ from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
-from madcrow_events.dispatcher._fitting import check_loose, check_sender, fitting
+from madcrow_events.dispatcher._fitting import check_loose, fitting
 from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._completion import abandon, go_on, go_on_async
@@ -28,7 +28,7 @@ from madcrow_events.emissions._frames import (
     run_within,
 )
 from madcrow_events.emissions._lazy_asyncio import running_loop
-from madcrow_events.emissions._loop import LEFT, call_all
+from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._plan import Plan
 from madcrow_events.exceptions import (
     DispatcherClosedError,
@@ -182,16 +182,12 @@ class EventDispatcher(Unique):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        if sender is not None:
-            check_sender(signal, sender)
-        if self.validate:
-            check_loose(signal, context)
+        if sender is not None or self.validate:
+            check_loose(signal, sender, context, validate=self.validate)
         emission: Emission[Any] = Emission()
         try:
-            left = call_all(emission, self, signal, sender, context, None, context)
-            if left:
-                if left == LEFT:
-                    go_on(emission)
+            if call_all(emission, self, signal, sender, context, None, context):
+                go_on(emission)
                 # What this frame names lives as long as the traceback of a failure.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
@@ -224,19 +220,16 @@ class EventDispatcher(Unique):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        if sender is not None:
-            check_sender(signal, sender)
-        if self.validate:
-            check_loose(signal, context)
+        if sender is not None or self.validate:
+            check_loose(signal, sender, context, validate=self.validate)
         emission: Emission[Any] = Emission()
         try:
-            left = call_all(emission, self, signal, sender, context, None, context, True)  # noqa: FBT003
-            if left:
-                rest = go_on_async(emission, None) if left == LEFT else None
+            if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
+                rest = go_on_async(emission, None)
                 if rest is not None:
                     await rest
-                kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
-                return kept.pop()
+                    kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                    return kept.pop()
         except BaseException as error:
             abandon(emission, error)
             emission = None  # type: ignore[assignment]  # as in emit
@@ -292,10 +285,8 @@ class EventDispatcher(Unique):
             context, fits = fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            left = call_all(emission, self, signal, sender, context, fits, None)
-            if left:
-                if left == LEFT:
-                    go_on(emission)
+            if call_all(emission, self, signal, sender, context, fits, None):
+                go_on(emission)
                 # What this frame names lives as long as the traceback of a failure.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
@@ -347,13 +338,12 @@ class EventDispatcher(Unique):
             context, fits = fitting(signal, context)
         emission: Emission[Any] = Emission()
         try:
-            left = call_all(emission, self, signal, sender, context, fits, None, True)  # noqa: FBT003
-            if left:
-                rest = go_on_async(emission, fits) if left == LEFT else None
+            if call_all(emission, self, signal, sender, context, fits, None, True):  # noqa: FBT003
+                rest = go_on_async(emission, fits)
                 if rest is not None:
                     await rest
-                kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
-                return kept.pop()
+                    kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                    return kept.pop()
         except BaseException as error:
             abandon(emission, error)
             emission = None  # type: ignore[assignment]  # as in emit

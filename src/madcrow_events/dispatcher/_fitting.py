@@ -20,20 +20,29 @@ from madcrow_events.signals._signal import check_model, renewed_context
 if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal
 
-__all__ = ["check_loose", "check_sender", "fitting"]
+__all__ = ["check_loose", "fitting"]
 
 # What is surely meant as the context where the sender should be.
 _CONTEXTS = frozenset({BaseEventContext, dict})
 
 
-def check_sender(signal: EventSignal[Any], sender: object) -> None:
-    """Refuse a context in the place of the sender.
+def check_loose(
+    signal: EventSignal[Any], sender: object, context: dict[str, Any], *, validate: bool
+) -> None:
+    """Refuse a context in the place of the sender, and keywords that do not fit.
+
+    Args:
+        signal: what is emitted.
+        sender: who emits.
+        context: the keywords, filled in here by the `event_scope` around.
+        validate: whether they must fit the signal's model.
 
     Raises:
-        ContextTypeError: it is one.
+        ContextTypeError: the sender is a context.
+        ContextValidationError: the keywords do not fit.
     """
     try:
-        is_sender = _CONTEXTS.isdisjoint(type(sender).__mro__)
+        is_sender = sender is None or _CONTEXTS.isdisjoint(type(sender).__mro__)
     except TypeError:  # a metaclass gives one of these classes no hash
         is_sender = not any(it is BaseEventContext or it is dict for it in type(sender).__mro__)
     if not is_sender:
@@ -43,15 +52,7 @@ def check_sender(signal: EventSignal[Any], sender: object) -> None:
             event=signal.name,
             received=type(sender),
         )
-
-
-def check_loose(signal: EventSignal[Any], context: dict[str, Any]) -> None:
-    """Compare keywords with the model of the event, filled in by the `event_scope` around.
-
-    Raises:
-        ContextValidationError: they do not fit.
-    """
-    if signal.context_model is not None:
+    if validate and signal.context_model is not None:
         around = surroundings_of(current())
         if around is not None:
             fill_loose(signal.context_model, context, around.known_fields())

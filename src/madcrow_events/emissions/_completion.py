@@ -9,7 +9,7 @@ from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import await_within, run_within
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._lingering import let_go
-from madcrow_events.emissions._loop import LEFT, call_all
+from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
 from madcrow_events.emissions._plan import NOBODY
@@ -212,7 +212,7 @@ def _emit_again(emission: Emission[Any]) -> None:
         left = call_all(
             emission, policy, emission.signal, emission.sender, payload, context, keywords
         )
-        if left == LEFT:
+        if left:
             go_on(emission)
     finally:
         del emission  # as in emit
@@ -245,7 +245,7 @@ async def _emit_again_async(emission: Emission[Any]) -> None:
             keywords,
             True,  # noqa: FBT003
         )
-        if left == LEFT:
+        if left:
             rest = go_on_async(emission, context)
             if rest is not None:
                 await rest

@@ -27,6 +27,7 @@ from madcrow_events.emissions._observing import (
     watching_handler,
 )
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
+from madcrow_events.emissions._plan import NOBODY
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_EMISSION, BY_KEYWORDS, RECORDER
 from madcrow_events.exceptions import EmissionDepthError, MadcrowEventsError
@@ -37,11 +38,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._plan import Entry, Plan, Segments
     from madcrow_events.emissions._policy import Policy, Signal
 
-__all__ = ["HELD", "LEFT", "NOTHING_LEFT", "call_all", "run_branch"]
-
-NOTHING_LEFT = 0
-LEFT = 1
-HELD = 2
+__all__ = ["call_all", "run_branch"]
 
 _NO_VALUES: Any = ()
 
@@ -62,7 +59,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     context: BaseEventContext | None,
     keywords: dict[str, Any] | None,
     awaiting: bool = False,  # noqa: FBT001, FBT002  # a keyword would cost each emission
-) -> int:
+) -> bool:
     """Call every inline handler of an emission, whatever the others do, and collect the outcome.
 
     If there are other handlers, the emission has `Outcomes` and `Failures` when
@@ -79,8 +76,8 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         awaiting: whether the emitter awaits the async handlers.
 
     Returns:
-        `NOTHING_LEFT`; `LEFT`, if handlers are to be started or failures to be told; or `HELD`, if
-        a block holds the emission back, of which another thread may have begun with the rest.
+        Whether handlers are to be started, or failures to be told. For an emission that a block
+        holds back that is not so now; another thread may have begun with it.
 
     Raises:
         EventLoopError: its async handlers cannot be called here; none has been called.
@@ -106,12 +103,13 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     inherited = _inherited(None)
     if inherited is not None:
         if _is_held_back(emission, inherited, awaiting):
-            return HELD
+            return False
         if context is not None:
             context = emission._payload
     segments = planned = plan.segments
     values: list[Any]
-    if plan.later:
+    later = plan.later
+    if later:
         if awaiting and not plan.queued:
             if plan.inline:  # else nothing has been called when that turns out
                 check_for_awaiting(signal.name)
@@ -128,7 +126,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         watch(emission)
         segments = planned = _watched(plan)
     if not segments:
-        return LEFT if plan.later or emission._failures is not None else NOTHING_LEFT
+        return later or emission._failures is not None
     call = token = None
     try:
         token = _enter(emission)
@@ -165,7 +163,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
             _leave(token)
     if inherited is not None:
         pass_on_broken_chain(emission)
-    return LEFT if plan.later or emission._failures is not None else NOTHING_LEFT
+    return later or emission._failures is not None
 
 
 def _admit(emission: Emission[Any], policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:  # noqa: FBT001  # as for call_all
@@ -196,7 +194,7 @@ def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> 
     if around is not None and (fields := around.known_fields()):
         fill(emission, fields)
     nest(emission, inherited)
-    if around is None or not around.holders or emission.signal.is_muted:
+    if around is None or not around.holders or emission._plan is NOBODY:  # muted
         return False
     return any(
         holder.hold(emission, inherited, awaiting=awaiting) for holder in reversed(around.holders)
