@@ -240,7 +240,7 @@ class _Held(Surroundings):
                 await dispatcher._emit_held_async(emission)
             else:
                 try:
-                    await dispatcher._workers.set_aside_async(emission)
+                    await dispatcher._admission.set_aside_async(emission)
                 except BaseException as error:  # noqa: BLE001  # as above
                     raised.add(error, [])
                 dispatcher._emit_held(emission)
@@ -265,7 +265,7 @@ class _Held(Surroundings):
                 return True
 
     def _is_of(self, dispatcher: EventDispatcher | None) -> bool:
-        return dispatcher is not None and dispatcher._workers is self._dispatcher._workers
+        return dispatcher is not None and dispatcher._admission is self._dispatcher._admission
 
     def _hold(self, emission: Emission[Any], frame: Frame, *, awaiting: bool) -> bool:
         """Hold an emission back, if it is one of those that the block is for.

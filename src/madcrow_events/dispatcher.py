@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias, overl
 
 from typing_extensions import TypeVar
 
-from madcrow_events._background.admission import Overflow, Workers
+from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._copies import Unique
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
@@ -145,8 +145,8 @@ class EventDispatcher(Unique):
     __slots__ = (
         "__dict__",  # so that a test can patch a method of one dispatcher
         "__weakref__",
+        "_admission",
         "_observers",
-        "_workers",
         "log_tracebacks",
         "on_error",
         "signals",
@@ -174,7 +174,7 @@ class EventDispatcher(Unique):
         self.on_error: OnError = on_error
         self.validate: bool = validate
         self.log_tracebacks: bool = log_tracebacks
-        self._workers = Workers(queue_size, overflow, max_workers)
+        self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
 
     def with_options(
@@ -448,7 +448,7 @@ class EventDispatcher(Unique):
         """
         if emission._plan.later:
             emission._values.extend(emission._plan.pending)
-            self._workers.start(emission)
+            self._admission.start(emission)
         failures = emission._own_failures()
         if failures:
             self._announce(emission, failures)
@@ -483,7 +483,7 @@ class EventDispatcher(Unique):
     async def _queue_and_join(
         self, emission: Emission[Any], context: BaseEventContext | None
     ) -> None:
-        await self._workers.start_async(emission)
+        await self._admission.start_async(emission)
         if emission._plan.awaited:
             left = _start_handlers(emission, context)
             if left is not None:
@@ -666,7 +666,7 @@ class EventDispatcher(Unique):
     @property
     def dropped(self) -> int:
         """How many calls of handlers `overflow="drop"` has dropped."""
-        return self._workers.dropped
+        return self._admission.dropped
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until no handler of this dispatcher and its siblings is pending.
@@ -682,7 +682,7 @@ class EventDispatcher(Unique):
             WouldDeadlockError: what is pending waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
-        return self._workers.drain(timeout)
+        return self._admission.drain(timeout)
 
     async def drain_async(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as for drain
         """Do as `drain`, without stopping the event loop.
@@ -697,7 +697,7 @@ class EventDispatcher(Unique):
             WouldDeadlockError: a handler that is pending calls it.
             InvalidOptionError: the timeout is no number of seconds.
         """
-        return await self._workers.drain_async(timeout)
+        return await self._admission.drain_async(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
         """Wait until nothing is pending, then accept nothing that would run later.
@@ -715,7 +715,7 @@ class EventDispatcher(Unique):
             WouldDeadlockError: what is pending waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
-        return self._workers.close(timeout)
+        return self._admission.close(timeout)
 
     def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
         """Name the loop for async handlers whose emitter runs in none.
@@ -740,7 +740,7 @@ class EventDispatcher(Unique):
                 "bind_loop takes an event loop: call it in a running one, or give it one",
                 option="loop",
             )
-        return self._workers.bind(loop)
+        return self._admission.bound_loops.bind(loop)
 
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
@@ -761,18 +761,18 @@ class EventDispatcher(Unique):
     async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
         """Wait in the loop until nothing is pending, and close it."""
         try:
-            await self._workers.close_async()
+            await self._admission.close_async()
         except WouldDeadlockError:
             if exc_type is None:
                 raise
 
     def __repr__(self) -> str:
         """Show the options."""
-        workers = self._workers
+        admission = self._admission
         return (
             f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r} "
-            f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
-            f"overflow={workers.overflow!r} max_workers={workers.max_workers}>"
+            f"log_tracebacks={self.log_tracebacks!r} queue_size={admission.queue_size} "
+            f"overflow={admission.overflow!r} max_workers={admission.max_workers}>"
         )
 
 
@@ -796,8 +796,8 @@ def _let_go(emission: Emission[Any], held: HeldBack) -> None:
     if emission._values is held:  # it was never called: nested too deep, for example
         emission._plan = NOBODY
         held.drop()
-    if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
-        emission.dispatcher._workers.give_back(held.places)  # type: ignore[arg-type]  # it is a list
+    if held.permits and emission.dispatcher is not None:  # for handlers that are gone by now
+        emission.dispatcher._admission.release(held.permits)  # type: ignore[arg-type]  # it is a list
     held.tell()
 
 

@@ -40,7 +40,7 @@ class Job:
         "handler",
         "item",
         "loop",
-        "place",
+        "permit",
         "subscription",
         "task",
         "ticket",
@@ -65,7 +65,7 @@ class Job:
         self.due = 0.0
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None
-        self.place: list[None] = []  # in the queue, as long as it holds one
+        self.permit: list[None] = []  # for the queue, as long as it holds one
         self.ticket: list[None] = [None]  # for whoever begins with it, or reports it as lost
         self.unreported: list[None] = [None]  # for whoever reports it as lost
 
@@ -85,7 +85,7 @@ class Job:
     def work_off(self) -> None:
         """Call a plain handler in a worker, unless it has been reported as lost."""
         if self.claim():
-            self.free_place()
+            self.release_permit()
             context, run = self.context, [self.run]
             del self  # as in run
             context.run(run.pop())
@@ -113,7 +113,7 @@ class Job:
         failure = await await_branch(self.branch, self.subscription, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
-        self.free_place()  # now, for the announcement may need one
+        self.release_permit()  # now, for the announcement may need one
         if failure is not None:
             try:
                 await self.emission.dispatcher._announce_async(self.emission, (failure,))
@@ -212,15 +212,15 @@ class Job:
             self._leave()  # once more, for that was interrupted
             raise
 
-    def free_place(self) -> None:
-        """Give its place in the queue back, if it holds one still."""
-        if self.place:
-            self.backlog.give_back(self.place)
+    def release_permit(self) -> None:
+        """Release its permit for the queue, if it holds one still."""
+        if self.permit:
+            self.backlog.permits.release(self.permit)
 
     def _leave(self) -> None:
         self.branch.finish()
         self.branch.job = None
-        self.free_place()
+        self.release_permit()
         self.backlog.held.pop(id(self), None)
         # Last, for whoever waits until nothing is pending looks at this.
         self.backlog.jobs.pop(id(self), None)

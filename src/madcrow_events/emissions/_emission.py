@@ -269,7 +269,7 @@ class Emission(Unique, Generic[PayloadT_co]):
             return self._has_ended()
         self._refuse_to_wait_for_itself("wait")
         if self.dispatcher is not None:
-            self.dispatcher._workers.check_waiting(self)
+            self.dispatcher._admission.check_waiting(self)
         return self._waiters().wait(self._has_ended, timeout)
 
     async def done(self) -> None:
@@ -282,12 +282,12 @@ class Emission(Unique, Generic[PayloadT_co]):
         if not self._has_ended():
             self._refuse_to_wait_for_itself("done")
             if self.dispatcher is not None:
-                self.dispatcher._workers.check_awaiting(self)
+                self.dispatcher._admission.check_awaiting(self)
             await self._waiters().wait_async(self._has_ended, None)
 
     def _has_ended(self) -> bool:
         if self.pending and self.dispatcher is not None:
-            self.dispatcher._workers.report_lost()
+            self.dispatcher._admission.report_lost()
         return not self.pending and self.state != "deferred"
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
@@ -341,7 +341,7 @@ class Emission(Unique, Generic[PayloadT_co]):
         elif isinstance(values, list):
             values.extend([NO_RESULT] * (len(self._plan.subscriptions) - len(values)))
         if type(values) is Outcomes and self.dispatcher is not None:
-            self.dispatcher._workers.abandon(self)
+            self.dispatcher._admission.abandon(self)
             values.tell()
         failures = getattr(self, "_failures", None)
         if failures is not None:

@@ -120,7 +120,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                 check_for_awaiting(signal.name)
             values = emission._values = Outcomes()
         else:
-            values = dispatcher._workers.outcomes_for(emission, awaiting)
+            values = dispatcher._admission.outcomes_for(emission, awaiting)
             # Made now, for several threads may have failures to note.
             failures_of(emission)
     elif segments:

@@ -111,7 +111,7 @@ def test_the_exit_also_waits_for_what_work_begins_in_another_dispatcher(
     """Which had none until then, and whose batch would wait for an hour."""
 
     def pass_on() -> None:
-        while not backlog_of(dispatcher).hurried:  # until the exit waits
+        while not backlog_of(dispatcher).batches.flushing:  # until the exit waits
             time.sleep(0.001)
         other.emit("other_thing")
 
@@ -247,7 +247,7 @@ def test_a_forked_child_has_nothing_pending(
     signal.subscribe(on_a_loop, background=True)
     emission = dispatcher.emit(signal)
     parents = backlog_of(dispatcher)
-    dispatcher._workers._renew_after_fork()
+    dispatcher._admission._renew_after_fork()
     assert emission.pending == 0
     assert emission.wait()
     assert dispatcher.drain(0)
@@ -255,7 +255,7 @@ def test_a_forked_child_has_nothing_pending(
     assert parents.changed.wait(parents.is_done, 10)
     parents.stop()
     assert dispatcher.emit(signal).wait(10)
-    EventDispatcher(SignalRegistry())._workers._renew_after_fork()
+    EventDispatcher(SignalRegistry())._admission._renew_after_fork()
 
 
 @pytest.mark.guarantee("B2")
