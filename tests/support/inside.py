@@ -51,7 +51,6 @@ __all__ = [
     "NO_RESULT",
     "STRANGERS",
     "BackgroundLoop",
-    "Backlog",
     "BatchBuffer",
     "Batches",
     "Before",
