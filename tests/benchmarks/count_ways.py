@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -68,9 +69,9 @@ def measure(act: Callable[[], Any]) -> str:
         act()
     finally:
         sys.setprofile(None)
-    moves = sum(a != b for a, b in zip(rooms, rooms[1:], strict=False))
+    moves = sum(a != b for a, b in pairwise(rooms))
     lines = [
-        f"{len(functions):3} functions {len({*rooms}):3} rooms {moves:3} moves {len(climbs):3} climbs",
+        f"{len(functions):3} functions, {len({*rooms})} rooms, {moves} moves, {len(climbs)} climbs",
         *("            " + climb for climb in climbs),
     ]
     if "-v" in sys.argv:

@@ -145,7 +145,7 @@ def test_nothing_is_lost_where_threads_switch_all_the_time(
     load.check(count - refused - dispatcher.dropped)
     assert bool(refused) <= (overflow == "raise")
     assert bool(dispatcher.dropped) <= (overflow == "drop")
-    assert len(backlog_of(dispatcher).places) == queue_size
+    assert len(backlog_of(dispatcher).permits.free) == queue_size
 
 
 @plain_and_async
@@ -184,9 +184,9 @@ def test_subscriptions_that_come_and_go_lose_nothing_and_leave_nothing_behind(
     assert all(got == [emitter] * 6 for emitter, got in outcomes)
     signal.send(emitter=-1)
     until = time.monotonic() + 10
-    while backlog.gatherings and time.monotonic() < until:
+    while backlog.batches.buffers and time.monotonic() < until:
         time.sleep(0.001)
-    assert backlog.gatherings == {}
+    assert backlog.batches.buffers == {}
 
 
 class Heartbeat(threading.Thread):

@@ -9,13 +9,16 @@ from __future__ import annotations
 from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events._background import background_loop as serving
 from madcrow_events._background import batching as calling_batches
 from madcrow_events._background import exit as ending
-from madcrow_events._background import threads as serving
+from madcrow_events._background import timer as timing
+from madcrow_events._background.background_loop import BackgroundLoop
 from madcrow_events._background.backlog import Backlog
-from madcrow_events._background.batching import Gathering, Turn
+from madcrow_events._background.buffers import BatchBuffer, Batches, Turn
 from madcrow_events._background.job import Job
-from madcrow_events._background.threads import keep_time
+from madcrow_events._background.timer import Timer, keep_time
+from madcrow_events._background.workers import WorkerThreads
 from madcrow_events._clock import calling_later
 from madcrow_events._executions import definition_of
 from madcrow_events._forks import _renew_all as renew_after_fork
@@ -51,16 +54,20 @@ from madcrow_events.subscriptions._subscription import _leave_note as leave_note
 __all__ = [
     "NO_RESULT",
     "STRANGERS",
-    "Backlog",
+    "BackgroundLoop",
+    "BatchBuffer",
+    "Batches",
     "Before",
     "Gate",
-    "Gathering",
     "Held",
     "Job",
     "NativeThread",
+    "Timer",
     "Waiters",
+    "WorkerThreads",
     "awaiting",
     "backlog_of",
+    "bindings_of",
     "building",
     "call_all",
     "calling_batches",
@@ -96,6 +103,7 @@ __all__ = [
     "sending",
     "serving",
     "table_of",
+    "timing",
     "turn_of",
     "type_name",
 ]
@@ -108,7 +116,7 @@ def current_frame() -> Any:
 
 def backlog_of(dispatcher: EventDispatcher) -> Backlog:
     """Return what is pending in the background."""
-    return dispatcher._admission._backlog
+    return dispatcher._admission.backlog
 
 
 def table_of(signal: EventSignal[Any]) -> Any:
@@ -131,8 +139,13 @@ def patterns_of(signals: SignalRegistry) -> list[Any]:
     return [*signals._patterns._by_order, *signals._patterns._by_key]
 
 
-def turn_of(gathering: Gathering) -> Turn:
+def bindings_of(dispatcher: EventDispatcher) -> list[Any]:
+    """Return what binds a dispatcher to loops of the application."""
+    return dispatcher._admission.bound_loops.bindings
+
+
+def turn_of(buffer: BatchBuffer) -> Turn:
     """Take the turn to handle the next batch."""
-    turn = Turn(gathering)
-    turn.token.append(gathering.token.pop())
+    turn = Turn(buffer)
+    turn.lease.append(buffer.lease.pop())
     return turn

@@ -139,7 +139,7 @@ class Shop:
         assert emission.wait(LIMIT)
         assert emission.depth == 0
         assert sorted(self.heard[first:]) == sorted((kind, -1) for kind in KINDS)
-        assert len(backlog_of(dispatcher).places) == QUEUE_SIZE
+        assert len(backlog_of(dispatcher).permits.free) == QUEUE_SIZE
 
     def assert_locks_are_free(self) -> None:
         done: list[bool] = []
@@ -165,20 +165,21 @@ class Shop:
             release.wait(LIMIT)
 
         backlog = backlog_of(self.dispatcher)
+        threads = backlog.workers.threads
         assert self.dispatcher.drain(LIMIT)
-        assert len(backlog.places) == QUEUE_SIZE
+        assert len(backlog.permits.free) == QUEUE_SIZE
         with self.other.subscribe(block, background=True):
             for _ in range(2):
                 self.dispatcher.emit("other")
             for _ in range(2):
-                assert blocked.acquire(timeout=LIMIT), f"a worker is gone of {backlog.threads}"
+                assert blocked.acquire(timeout=LIMIT), f"a worker is gone of {threads}"
             for _ in range(QUEUE_SIZE):
                 self.dispatcher.emit("other")
-            assert not backlog.places
+            assert not backlog.permits.free
             release.set()
             assert self.dispatcher.drain(LIMIT)
-        assert len(backlog.places) == QUEUE_SIZE
-        assert not backlog.hurried, "batches do not wait any more"
+        assert len(backlog.permits.free) == QUEUE_SIZE
+        assert not backlog.batches.flushing, "batches do not wait any more"
 
     def assert_accounted_for(self, number: int, *, returned: bool) -> None:
         """Each call that waits for nobody was made once, or is reported once.

@@ -37,12 +37,13 @@ from madcrow_events.testing import recorder
 from support import shops
 from support.inside import (
     STRANGERS,
-    Backlog,
+    Batches,
     Before,
     Held,
     Job,
     Turn,
     Waiters,
+    WorkerThreads,
     awaiting,
     backlog_of,
     call_all,
@@ -59,13 +60,14 @@ from support.inside import (
     recording,
     sending,
     serving,
+    timing,
 )
 from support.shops import LIMIT, Shop
 
 pytestmark = [
     pytest.mark.guarantee("F3"),
     # Of those that were broken off before they could be awaited.
-    pytest.mark.filterwarnings("ignore:coroutine '_call_async' was never awaited"),
+    pytest.mark.filterwarnings("ignore:coroutine 'call_batch_async' was never awaited"),
 ]
 
 BreakOff = Callable[..., list[None]]
@@ -133,7 +135,7 @@ def test_a_worker_that_is_broken_off_as_it_begins_to_wait_waits_again() -> None:
 
     is_refusing = [True]
     shop = Shop()
-    backlog_of(shop.dispatcher).idle = Refusing()
+    backlog_of(shop.dispatcher).workers.idle = Refusing()
     shops.emit(shop, 1)
     assert shop.dispatcher.drain(LIMIT)
     assert not is_refusing
@@ -145,18 +147,18 @@ def test_the_timer_takes_an_alarm_again_that_it_could_not_set(
     break_off: BreakOff, caplog: pytest.LogCaptureFixture, has_heard_of_both: bool
 ) -> None:
     shop = Shop()
-    backlog = backlog_of(shop.dispatcher)
-    bell = backlog.bell
+    timer = backlog_of(shop.dispatcher).batches.timer
+    bell = timer.bell
 
     def wait_for_both(timeout: float) -> bool:
         deadline = time.monotonic() + LIMIT
-        while left and backlog.alarms.qsize() < 2 and time.monotonic() < deadline:
+        while left and timer.alarms.qsize() < 2 and time.monotonic() < deadline:
             time.sleep(0.001)
         return bell.acquire(timeout=timeout)
 
     if has_heard_of_both:
-        backlog.bell = SimpleNamespace(acquire=wait_for_both, release=bell.release)  # type: ignore[assignment]
-    left = break_off(serving.heapq, "heappush")
+        timer.bell = SimpleNamespace(acquire=wait_for_both, release=bell.release)  # type: ignore[assignment]
+    left = break_off(timing.heapq, "heappush")
     shops.emit(shop, 1)
     (emission,) = shop.emissions[1]
     assert emission.wait(LIMIT)
@@ -172,9 +174,9 @@ def test_work_that_was_queued_for_a_thread_which_then_did_not_start_is_done(
     shop = Shop()
     backlog = backlog_of(shop.dispatcher)
     monkeypatch.setattr(threading.Thread, "start", cannot_start)
-    monkeypatch.setattr(Backlog, "start_enough_threads", lambda self: self.threads.clear())
-    backlog.threads.append(threading.current_thread())
-    backlog.queue.put(None)  # as `stop` does
+    monkeypatch.setattr(WorkerThreads, "start_enough_threads", lambda self: self.threads.clear())
+    backlog.workers.threads.append(threading.current_thread())
+    backlog.workers.queue.put(None)  # as `stop` does
     if is_broken_off:
         break_off(Job, "work_off")
     with shop.other.subscribe(lambda: done.append(True), background=True):
@@ -195,14 +197,14 @@ def test_a_subscription_may_outlive_the_dispatcher_that_gathers_for_it() -> None
     subscription = shop.other.subscribe(len, batch=ONE)
     shop.dispatcher.emit("other")
     assert shop.dispatcher.drain(LIMIT)
-    gatherings = list(backlog_of(shop.dispatcher).gatherings.values())
+    buffers = list(backlog_of(shop.dispatcher).batches.buffers.values())
     assert shop.dispatcher.close(LIMIT)
     shop.dispatcher = EventDispatcher(shop.signals)
     gc.collect()
     subscription.cancel()
     del subscription
     gc.collect()
-    assert [gathering.owner() for gathering in gatherings] == [None]  # type: ignore[misc]
+    assert [buffer.owner() for buffer in buffers] == [None]  # type: ignore[misc]
 
 
 def test_what_interrupts_the_start_of_a_thread_reaches_the_emitter_as_it_is(
@@ -262,33 +264,34 @@ def test_a_batch_is_not_handled_by_the_limits_of_a_subscription_that_is_gone() -
     shop = Shop()
     subscription = shop.other.subscribe(len, batch=Batch(1000, LIMIT))
     shop.dispatcher.emit("other")
-    gatherings = backlog_of(shop.dispatcher).gatherings
-    (key,) = (key for key in gatherings if key[0] == id(subscription))
-    left = gatherings[key]
+    buffers = backlog_of(shop.dispatcher).batches.buffers
+    (key,) = (key for key in buffers if key[0] == id(subscription))
+    left = buffers[key]
     assert shop.dispatcher.drain(LIMIT)
     subscription.cancel()
     del subscription
     gc.collect()
     subscription = shop.other.subscribe(len, batch=ONE)
-    gatherings[id(subscription), key[1]] = left
+    buffers[id(subscription), key[1]] = left
     assert shop.dispatcher.emit("other").wait(LIMIT)
-    assert left not in gatherings.values()
+    assert left not in buffers.values()
 
 
 def test_of_two_loops_that_are_made_at_once_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(backlog: Backlog, *arguments: Any) -> Any:
-        if arguments[1] == "madcrow-events-loop" and not others:
-            others.append(backlog)
-            others.append(backlog.background_loop())  # as another thread does
-        return real(backlog, *arguments)
+    def start(*arguments: Any, **options: Any) -> Any:
+        if not others:
+            others.append(None)
+            others.append(background_loop.get())  # as another thread does
+        return real(*arguments, **options)
 
     others: list[Any] = []
-    real = Backlog._start
-    monkeypatch.setattr(Backlog, "_start", start)
+    real = serving.start_thread
+    monkeypatch.setattr(serving, "start_thread", start)
     shop = Shop()
+    background_loop = backlog_of(shop.dispatcher).background_loop
     shops.emit(shop, 1)
     assert shop.dispatcher.drain(LIMIT)
-    assert backlog_of(shop.dispatcher).loop == others[1:]
+    assert background_loop.loops == others[1:]
     shop.assert_accounted_for(1, returned=True)
     shop.assert_all_is_well()
 
@@ -300,7 +303,7 @@ def test_of_two_loops_that_are_made_at_once_one_is_used(monkeypatch: pytest.Monk
 def test_a_job_that_cannot_even_be_claimed_for_the_stack_is_full_is_its_emitters(
     monkeypatch: pytest.MonkeyPatch, has_begun: bool
 ) -> None:
-    def put(_backlog: Backlog, job: Job) -> bool:
+    def put(_threads: WorkerThreads, job: Job) -> bool:
         if has_begun:
             done.append(job.ticket.pop())
         raise RecursionError
@@ -311,7 +314,7 @@ def test_a_job_that_cannot_even_be_claimed_for_the_stack_is_full_is_its_emitters
     done: list[None] = []
     shop = Shop()
     with shop.other.subscribe(len, background=True):
-        monkeypatch.setattr(Backlog, "put", put)
+        monkeypatch.setattr(WorkerThreads, "put", put)
         monkeypatch.setattr(Job, "claim", claim)
         with pytest.raises(RecursionError):
             shop.dispatcher.emit("other")
@@ -326,12 +329,12 @@ def test_a_job_that_cannot_even_be_claimed_for_the_stack_is_full_is_its_emitters
 def test_a_job_that_another_thread_has_begun_with_is_not_run_in_place(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def put(_backlog: Backlog, job: Job) -> bool:
+    def put(_threads: WorkerThreads, job: Job) -> bool:
         assert job.claim()
         return False
 
     shop = Shop()
-    monkeypatch.setattr(Backlog, "put", put)
+    monkeypatch.setattr(WorkerThreads, "put", put)
     with shop.other.subscribe(lambda: done.append(True), background=True):
         done: list[bool] = []
         emission = shop.dispatcher.emit("other")
@@ -365,13 +368,13 @@ def test_a_job_that_is_lost_before_a_worker_takes_it_is_not_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shop = Shop()
-    put = Backlog.put
+    put = WorkerThreads.put
 
-    def lose_and_put(backlog: Backlog, job: Job) -> bool:
+    def lose_and_put(workers: WorkerThreads, job: Job) -> bool:
         job.lose("its emitter was interrupted")
-        return put(backlog, job)
+        return put(workers, job)
 
-    monkeypatch.setattr(Backlog, "put", lose_and_put)
+    monkeypatch.setattr(WorkerThreads, "put", lose_and_put)
     with shop.other.subscribe(lambda: 1 / 0, background=True, weak=False):
         emission = shop.dispatcher.emit("other")
     monkeypatch.undo()
@@ -388,10 +391,10 @@ def test_who_reports_a_job_that_is_reported_elsewhere_leaves_it_to_that() -> Non
     (job,) = backlog_of(shop.dispatcher).jobs.values()
     elsewhere = job.unreported.pop()
     job.lose("too late")
-    calling_batches._lose([job], "too late")
+    calling_batches.lose_batch([job], "too late")
     assert emission.pending == 1
     job.unreported.append(elsewhere)
-    calling_batches._lose([job], "in time")
+    calling_batches.lose_batch([job], "in time")
     job.lose("too late")
     loop.close()
     (failure,) = emission.failures
@@ -502,13 +505,13 @@ def test_a_drain_that_is_broken_off_as_it_begins_leaves_batches_waiting(
     shop = Shop()
     with shop.other.subscribe(len, batch=ONE):
         shops.emit(shop, 1)
-        break_off(Backlog, "hurry", Interrupt)
+        break_off(Batches, "flush_now", Interrupt)
         with pytest.raises(Interrupt):
             if method == "drain":
                 shop.dispatcher.drain(LIMIT)
             else:
                 shop.run(shop.dispatcher.drain_async(LIMIT))
-    assert not backlog_of(shop.dispatcher).hurried
+    assert not backlog_of(shop.dispatcher).batches.flushing
     shop.assert_all_is_well()
 
 

@@ -25,7 +25,7 @@ import madcrow_events
 from madcrow_events import Batch, Emission, EventDispatcher, event_scope
 from madcrow_events.testing.recorder import fake_events, record_events
 from support import shops
-from support.inside import Backlog, Gathering, backlog_of
+from support.inside import BackgroundLoop, BatchBuffer, Batches, WorkerThreads, backlog_of
 from support.interrupting import SWALLOWING, Keeper, all_in
 from support.shops import LIMIT, Shop, Way
 
@@ -286,12 +286,14 @@ def cannot_start(_thread: threading.Thread) -> None:
 
 
 @pytest.mark.parametrize("raises", [RuntimeError, OSError, MemoryError], indirect=True)
-@pytest.mark.parametrize("name", ["put", "background_loop", "gather"])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(WorkerThreads, "put"), (BackgroundLoop, "get"), (Batches, "add")]
+)
 def test_a_time_limit_is_not_taken_for_a_thread_that_cannot_be_started(
-    monkeypatch: pytest.MonkeyPatch, raises: type[BaseException], name: str
+    monkeypatch: pytest.MonkeyPatch, raises: type[BaseException], owner: type, name: str
 ) -> None:
     shop = Shop()
-    monkeypatch.setattr(Backlog, name, interrupt)
+    monkeypatch.setattr(owner, name, interrupt)
     with pytest.raises(raises):
         shops.emit(shop, 1)
     monkeypatch.undo()
@@ -334,7 +336,7 @@ def test_a_thread_whose_start_is_broken_off_is_started_with_the_next_call(
         pass
     assert broken_off
     if kind == "timer" and error is RuntimeError:  # batches do not wait, for nobody would ring
-        backlog_of(shop.dispatcher).hurried.clear()
+        backlog_of(shop.dispatcher).batches.flushing.clear()
     shop.assert_all_is_well()
     shop.assert_accounted_for(1, returned=False)
     assert shop.dispatcher.close(LIMIT)
@@ -365,7 +367,7 @@ def test_what_others_queued_for_a_thread_that_cannot_be_started_is_done(
         (emission,) = shop.emissions[number]
         assert emission.wait(LIMIT)
         shop.assert_accounted_for(number, returned=True)
-    assert not backlog_of(shop.dispatcher).queue.qsize()
+    assert not backlog_of(shop.dispatcher).workers.queue.qsize()
 
 
 def test_the_timer_goes_on_after_whatever_comes_up_in_it(
@@ -373,15 +375,15 @@ def test_the_timer_goes_on_after_whatever_comes_up_in_it(
 ) -> None:
     """A batch that was due then is handled a moment later."""
     shop = Shop()
-    ring, failed = Gathering.ring, []
+    come_due, failed = BatchBuffer.come_due, []
 
-    def fail_once(gathering: Gathering) -> None:
+    def fail_once(buffer: BatchBuffer) -> None:
         if not failed:
-            failed.append(gathering)
+            failed.append(buffer)
             raise MemoryError
-        ring(gathering)
+        come_due(buffer)
 
-    monkeypatch.setattr(Gathering, "ring", fail_once)
+    monkeypatch.setattr(BatchBuffer, "come_due", fail_once)
     shops.emit(shop, 1)
     (emission,) = shop.emissions[1]
     assert emission.wait(LIMIT)

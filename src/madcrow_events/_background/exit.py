@@ -70,13 +70,13 @@ def _wait() -> None:
 
 def _wait_until(deadline: float) -> None:
     """Wait until nothing is pending that can still end, or the clock shows `deadline`."""
-    hurried: set[int] = set()
+    flushed: set[int] = set()
     while True:
         backlogs = list(_waited_for.values())
         for backlog in backlogs:
-            if id(backlog) not in hurried:
-                hurried.add(id(backlog))
-                backlog.hurry()
+            if id(backlog) not in flushed:
+                flushed.add(id(backlog))
+                backlog.batches.flush_now()
         for backlog in backlogs:
             backlog.changed.wait(backlog.is_hopeless, max(0, deadline - monotonic()))
         # Again, for one may have begun work of another that had none.

@@ -13,7 +13,7 @@ from madcrow_events._text import type_name
 from madcrow_events.emissions._completion import announce, announce_async, release
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
-from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes, outcomes_of
+from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
 from madcrow_events.emissions._recording import is_recorded, record_in_branch
 from madcrow_events.exceptions import HandlerCancelledError
 
@@ -39,12 +39,11 @@ class Job:
         "due",
         "emission",
         "entry",
-        "entry",
         "handler",
         "item",
         "loop",
         "outcomes",
-        "place",
+        "permit",
         "subscription",
         "task",
         "ticket",
@@ -55,15 +54,15 @@ class Job:
         self,
         backlog: Backlog,
         branch: Branch,
+        outcomes: Outcomes,
         context: Context,
         entry: Entry,
         handler: Any,
     ) -> None:
         self.backlog = backlog
         self.branch = branch
-        emission: Any = branch.emission
-        self.emission = emission
-        self.outcomes: Outcomes = outcomes_of(emission)
+        self.emission: Any = branch.emission
+        self.outcomes = outcomes
         self.context = context
         self.entry = entry
         self.subscription = entry.subscription
@@ -72,7 +71,7 @@ class Job:
         self.due = 0.0
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None
-        self.place: list[None] = []  # in the queue, as long as it holds one
+        self.permit: list[None] = []  # for the queue, as long as it holds one
         self.ticket: list[None] = [None]  # for whoever begins with it, or reports it as lost
         self.unreported: list[None] = [None]  # for whoever reports it as lost
 
@@ -92,7 +91,7 @@ class Job:
     def work_off(self) -> None:
         """Call a plain handler in a worker, unless it has been reported as lost."""
         if self.claim():
-            self.free_place()
+            self.release_permit()
             context, run = self.context, [self.run]
             del self  # as in run
             context.run(run.pop())
@@ -120,7 +119,7 @@ class Job:
         failure = await await_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
         self.branch.finish()
-        self.free_place()  # now, for the announcement may need one
+        self.release_permit()  # now, for the announcement may need one
         if failure is not None:
             try:
                 await announce_async(self.emission, (failure,))
@@ -223,15 +222,15 @@ class Job:
             self._leave()  # once more, for that was interrupted
             raise
 
-    def free_place(self) -> None:
-        """Give its place in the queue back, if it holds one still."""
-        if self.place:
-            self.backlog.give_back(self.place)
+    def release_permit(self) -> None:
+        """Release its permit for the queue, if it holds one still."""
+        if self.permit:
+            self.backlog.permits.release(self.permit)
 
     def _leave(self) -> None:
         self.branch.finish()
         self.branch.job = None
-        self.free_place()
+        self.release_permit()
         self.backlog.held.pop(id(self), None)
         # Last, for whoever waits until nothing is pending looks at this.
         self.backlog.jobs.pop(id(self), None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
-from madcrow_events._background.admission import Overflow, Workers
+from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._copies import Unique
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED
@@ -114,7 +114,7 @@ class EventDispatcher(Unique):
         self.on_error: OnError = on_error
         self.validate: bool = validate
         self.log_tracebacks: bool = log_tracebacks
-        self._admission = Workers(queue_size, overflow, max_workers)
+        self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
 
     def with_options(
@@ -534,7 +534,7 @@ class EventDispatcher(Unique):
                 "bind_loop takes an event loop: call it in a running one, or give it one",
                 option="loop",
             )
-        return self._admission.bind(loop)
+        return self._admission.bound_loops.bind(loop)
 
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
@@ -562,11 +562,11 @@ class EventDispatcher(Unique):
 
     def __repr__(self) -> str:
         """Show the options."""
-        workers = self._admission
+        admission = self._admission
         return (
             f"<EventDispatcher on_error={self.on_error!r} validate={self.validate!r} "
-            f"log_tracebacks={self.log_tracebacks!r} queue_size={workers.queue_size} "
-            f"overflow={workers.overflow!r} max_workers={workers.max_workers}>"
+            f"log_tracebacks={self.log_tracebacks!r} queue_size={admission.queue_size} "
+            f"overflow={admission.overflow!r} max_workers={admission.max_workers}>"
         )
 
 

@@ -52,7 +52,7 @@ def go_on(emission: Emission[Any]) -> None:
     plan = emission._plan
     if plan.later:
         emission._values.extend(plan.pending)
-        policy._admission.start(emission)
+        policy._admission.start(emission, plan, emission._values)
     failures = _own_failures(emission)
     if failures:
         policy._announce(emission, failures, None)
@@ -96,7 +96,7 @@ def go_on_async(
 
 async def _queue_and_join(emission: Emission[Any], context: BaseEventContext | None) -> None:
     policy: Any = emission.dispatcher
-    await policy._admission.start_async(emission)
+    await policy._admission.start_async(emission, emission._plan, emission._values)
     if emission._plan.awaited:
         left = _start_handlers(emission, context)
         if left is not None:
@@ -268,6 +268,6 @@ def _let_look(emission: Emission[Any], held: HeldBack) -> None:
     if emission._values is held:  # it was never called: nested too deep, for example
         emission._plan = NOBODY
         held.drop()
-    if held.places and emission.dispatcher is not None:  # for handlers that are gone by now
-        emission.dispatcher._admission.give_back(held.places)  # type: ignore[arg-type]  # it is a list
+    if held.permits and emission.dispatcher is not None:  # for handlers that are gone by now
+        emission.dispatcher._admission.release(held.permits)  # type: ignore[arg-type]  # it is a list
     held.tell()

@@ -37,12 +37,12 @@ class Outcomes(list[Any]):
     Attributes:
         loop: the event loop in which an emitter awaits some of them.
         exit: what a handler raised that no emission may swallow, or the emitter's cancellation.
-        places: the places in the queue that are set aside for them.
+        permits: the permits for the queue that are set aside for them.
     """
 
     loop: AbstractEventLoop | None = None
     exit: BaseException | None = None
-    places: Sequence[None] = ()
+    permits: Sequence[None] = ()
     _waiters: Waiters | None = None
 
     def is_pending(self, index: int) -> bool:

@@ -30,36 +30,36 @@ class Admission(Protocol):
         *,
         awaiting: bool,
     ) -> None:
-        """Set places in the queue aside for the handlers of an emission that are not called inline.
+        """Set permits aside for the handlers of an emission that are not called inline.
 
         Args:
             emission: the emission, none of whose handlers has been called.
             plan: its handlers.
-            outcomes: what gets the places.
+            outcomes: what gets the permits.
             held: what it had in the place of outcomes while a block held it back.
             awaiting: whether its emitter awaits the async ones.
 
         Raises:
-            QueueFullError: there are more than the queue has places for, and waiting
-                for places is not wanted, or could never end.
+            QueueFullError: there are more than the queue has permits for, and waiting
+                for permits is not wanted, or could never end.
             DispatcherClosedError: the dispatcher has been closed.
             EventLoopError: they cannot be called from here.
         """
 
-    def start(self, emission: Emission[Any]) -> None:
+    def start(self, emission: Emission[Any], plan: Plan, outcomes: Outcomes) -> None:
         """Start the handlers that `emit` leaves for later."""
 
-    async def start_async(self, emission: Emission[Any]) -> None:
+    async def start_async(self, emission: Emission[Any], plan: Plan, outcomes: Outcomes) -> None:
         """Start the background handlers of `emit_async`."""
 
     def abandon(self, emission: Emission[Any]) -> None:
         """Give up those handlers of an emission that have not begun."""
 
     async def set_aside_async(self, emission: Emission[Any]) -> None:
-        """Wait for the places that an emission needs which a block held back."""
+        """Wait for the permits that an emission needs which a block held back."""
 
-    def give_back(self, places: list[None]) -> None:
-        """Free places that were set aside and not used."""
+    def release(self, permits: list[None]) -> None:
+        """Release permits that were set aside and not used."""
 
     def check_waiting(self, emission: Emission[Any]) -> None:
         """Refuse to wait in a thread for what waits for this thread."""

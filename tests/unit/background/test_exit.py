@@ -111,7 +111,7 @@ def test_the_exit_also_waits_for_what_work_begins_in_another_dispatcher(
     """Which had none until then, and whose batch would wait for an hour."""
 
     def pass_on() -> None:
-        while not backlog_of(dispatcher).hurried:  # until the exit waits
+        while not backlog_of(dispatcher).batches.flushing:  # until the exit waits
             time.sleep(0.001)
         other.emit("other_thing")
 

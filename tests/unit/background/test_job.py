@@ -18,7 +18,7 @@ from madcrow_events import (
     SignalRegistry,
     WouldDeadlockError,
 )
-from support.inside import Backlog, backlog_of
+from support.inside import WorkerThreads, backlog_of
 
 
 async def suspends() -> None:
@@ -109,7 +109,7 @@ def test_once_is_claimed_by_who_found_a_place(
     assert dispatcher.drain(10)
     assert calls == ["inner"]
     assert emission.results == ()
-    assert len(backlog_of(dispatcher).places) == 1000
+    assert len(backlog_of(dispatcher).permits.free) == 1000
 
 
 @pytest.mark.guarantee("B1")
@@ -146,7 +146,7 @@ def test_what_goes_through_a_predicate_of_a_background_handler_leaves_nothing_be
         dispatcher.emit(signal)
     (failure,) = dispatcher.emit(signal).failures
     assert isinstance(failure.exception, asyncio.CancelledError)
-    assert len(backlog_of(dispatcher).places) == 1000
+    assert len(backlog_of(dispatcher).permits.free) == 1000
 
 
 @pytest.mark.guarantee("F5")
@@ -157,7 +157,7 @@ def test_an_emission_that_is_refused_gives_its_places_back(signals: SignalRegist
     signal.subscribe(lambda: None, background=True)
     assert not dispatcher.emit(signal).ok
     assert dispatcher.drain(10)
-    assert len(backlog_of(dispatcher).places) == 100
+    assert len(backlog_of(dispatcher).permits.free) == 100
 
 
 @pytest.mark.guarantee("F1")
@@ -361,10 +361,10 @@ async def test_a_task_left_behind_is_not_the_next_handler(signals: SignalRegistr
 
 
 def test_no_thread_is_started_beyond_max_workers() -> None:
-    backlog = Backlog(queue_size=1, max_workers=1)
-    backlog.startable.clear()  # by another emitter, at the same moment
-    backlog._start_thread()
-    assert backlog.threads == []
+    workers = WorkerThreads(max_workers=1)
+    workers.startable.clear()  # by another emitter, at the same moment
+    workers._start_thread()
+    assert workers.threads == []
 
 
 @pytest.mark.guarantee("A3")

@@ -20,7 +20,7 @@ from madcrow_events.exceptions import (
     InvalidOptionError,
     WouldDeadlockError,
 )
-from support.inside import renew_after_fork
+from support.inside import backlog_of, bindings_of, renew_after_fork
 from support.waiting import LIMIT, elsewhere
 
 pytestmark = pytest.mark.guarantee("B1")
@@ -247,7 +247,7 @@ def test_loops_that_were_bound_and_are_closed_do_not_pile_up(dispatcher: EventDi
 
     for _ in range(20):
         asyncio.run(bind())
-    assert len(dispatcher._admission._bindings) == 1
+    assert len(bindings_of(dispatcher)) == 1
 
 
 def test_a_forked_child_is_bound_to_no_loop_of_its_parent(
@@ -385,7 +385,7 @@ def test_each_loop_has_batches_of_its_own(
     elsewhere(lambda: dispatcher.emit(signal)).result(LIMIT)
     assert dispatcher.drain(LIMIT)
     assert len(where.loops) == 61
-    assert len(dispatcher._admission._backlog.gatherings) <= 2
+    assert len(backlog_of(dispatcher).batches.buffers) <= 2
 
 
 @pytest.mark.guarantee("B3")

@@ -166,7 +166,7 @@ async def test_who_is_cancelled_while_waiting_for_places_is_cancelled(
     slow.may_work.set()
     assert await dispatcher.drain_async(LONG)
     assert slow.numbers == [0, 1, 2]
-    assert backlog_of(dispatcher).take(2, [])
+    assert backlog_of(dispatcher).permits.acquire(2, [])
 
 
 @pytest.mark.guarantee("B1")
@@ -189,7 +189,7 @@ async def test_places_for_handlers_that_went_away_while_it_waited_are_given_back
     await task
     assert await dispatcher.drain_async(LONG)
     assert 3 not in slow.numbers
-    assert backlog_of(dispatcher).take(2, [])
+    assert backlog_of(dispatcher).permits.acquire(2, [])
 
 
 @pytest.mark.guarantee("B1")

@@ -85,7 +85,7 @@ def test_the_longest_wait_that_is_accepted_works(
     got: list[int] = []
     placed.subscribe(lambda batch: got.append(len(batch)), batch=Batch(2, threading.TIMEOUT_MAX))
     dispatcher.emit(placed, order_id=1)
-    timer = backlog_of(dispatcher).timer
+    timer = backlog_of(dispatcher).batches.timer.thread
     assert timer is not None
     timer.join(0.05)
     assert timer.is_alive()

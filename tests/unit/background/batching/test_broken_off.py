@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import queue
 import threading
 import time
 import weakref
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +20,7 @@ from madcrow_events import (
     HandlerCancelledError,
 )
 from support.batches import HOUR, Kept, emit_numbers, handler_of, values_of
-from support.inside import backlog_of, calling_batches, keep_time, turn_of
+from support.inside import Timer, WorkerThreads, backlog_of, calling_batches, keep_time, turn_of
 from support.waiting import LIMIT
 from support.ways import plain_and_async
 
@@ -44,7 +42,7 @@ def test_a_batch_whose_task_is_cancelled_before_it_begins_has_failed(
 
     emissions: list[Emission[Any]] = []
     emitted = threading.Event()
-    loop = backlog_of(dispatcher).background_loop()
+    loop = backlog_of(dispatcher).background_loop.get()
     assert loop is not None
     signal.subscribe(handle, batch=Batch(2, HOUR))
     loop.call_soon_threadsafe(emit_and_cancel)
@@ -76,8 +74,8 @@ def test_a_batch_whose_task_is_broken_off_has_failed_once(
     signal.subscribe(len, batch=Batch(3, HOUR))
     emissions = emit_numbers(dispatcher, 1, 2)
     backlog = backlog_of(dispatcher)
-    (gathering,) = backlog.gatherings.values()
-    turn = turn_of(gathering)
+    (buffer,) = backlog.batches.buffers.values()
+    turn = turn_of(buffer)
     assert len(turn.take()) == 2
     broken: Any = Broken(OSError("broken"))
     turn._task_is_done(broken)
@@ -88,7 +86,7 @@ def test_a_batch_whose_task_is_broken_off_has_failed_once(
     turn._task_is_done(broken)
     assert len(emissions[0].failures) == 1
     assert dispatcher.drain(0)
-    assert len(backlog.places) == 1000
+    assert len(backlog.permits.free) == 1000
 
 
 @pytest.mark.guarantee("A2")
@@ -106,9 +104,9 @@ def test_a_batch_that_is_closed_by_force_is_not_gone_on_with(
 
     signal.subscribe(handle, batch=Batch(3, HOUR))
     (emission,) = emit_numbers(dispatcher, 1)
-    (gathering,) = backlog_of(dispatcher).gatherings.values()
-    turn = turn_of(gathering)
-    coroutine = calling_batches._call_async(turn.take())
+    (buffer,) = backlog_of(dispatcher).batches.buffers.values()
+    turn = turn_of(buffer)
+    coroutine = calling_batches.call_batch_async(turn.take())
     contextvars.copy_context().run(coroutine.send, None)
     coroutine.close()
     assert emission.pending == 1
@@ -119,12 +117,12 @@ def test_a_batch_that_is_closed_by_force_is_not_gone_on_with(
     assert dispatcher.drain(0)
 
 
-def has_its_token(gathering: Any) -> bool:
-    """Soon, that is: a drain waits for the contexts, and the token comes back a moment later."""
+def has_its_lease(buffer: Any) -> bool:
+    """Soon, that is: a drain waits for the contexts, and the lease comes back a moment later."""
     deadline = time.monotonic() + LIMIT
-    while gathering.token != [None] and time.monotonic() < deadline:
+    while buffer.lease != [None] and time.monotonic() < deadline:
         time.sleep(0.001)
-    return gathering.token == [None]
+    return buffer.lease == [None]
 
 
 @pytest.mark.guarantee("F3")
@@ -139,15 +137,15 @@ def test_an_emitter_that_is_interrupted_leaves_a_handler_that_works_on(
     batches: list[list[int]] = []
     signal.subscribe(lambda batch: batches.append([it["n"] for it in batch]), batch=Batch(2, HOUR))
     backlog = backlog_of(dispatcher)
-    put = type(backlog).put
+    put = WorkerThreads.put
 
     def interrupted(self: Any, work: Any) -> bool:
-        monkeypatch.setattr(type(backlog), "put", put)
+        monkeypatch.setattr(WorkerThreads, "put", put)
         if queued:
             put(self, work)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(type(backlog), "put", interrupted)
+    monkeypatch.setattr(WorkerThreads, "put", interrupted)
     dispatcher.emit(signal, n=1)
     with pytest.raises(KeyboardInterrupt):
         dispatcher.emit(signal, n=2)
@@ -156,8 +154,8 @@ def test_an_emitter_that_is_interrupted_leaves_a_handler_that_works_on(
     assert dispatcher.drain(LIMIT)
     handled = [number for batch in batches for number in batch]
     assert handled in ([1, 3, 4], [1, 2, 3, 4])
-    (gathering,) = backlog.gatherings.values()
-    assert has_its_token(gathering)
+    (buffer,) = backlog.batches.buffers.values()
+    assert has_its_lease(buffer)
 
 
 @pytest.mark.guarantee("F3")
@@ -187,7 +185,7 @@ def test_an_emitter_that_is_interrupted_leaves_an_async_handler_that_works_on(
     free, handled = threading.Event(), threading.Event()
     signal.subscribe(handle, batch=Batch(2, HOUR))
     emit_numbers(dispatcher, 1)
-    loop = backlog_of(dispatcher).background_loop()
+    loop = backlog_of(dispatcher).background_loop.get()
     assert loop is not None
     monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -196,8 +194,8 @@ def test_an_emitter_that_is_interrupted_leaves_an_async_handler_that_works_on(
     emit_numbers(dispatcher, 3, 4)
     assert dispatcher.drain(LIMIT)
     assert [number for batch in kept.batches for number in batch] in ([1, 3, 4], [1, 2, 3, 4])
-    (gathering,) = backlog_of(dispatcher).gatherings.values()
-    assert has_its_token(gathering)
+    (buffer,) = backlog_of(dispatcher).batches.buffers.values()
+    assert has_its_lease(buffer)
 
 
 @plain_and_async
@@ -211,13 +209,13 @@ def test_a_batch_of_nothing_but_lost_contexts_calls_nobody(
     backlog = backlog_of(dispatcher)
     (job,) = backlog.jobs.values()
     job.lose("its emitter was interrupted")
-    (gathering,) = backlog.gatherings.values()
-    backlog.hurry()
+    (buffer,) = backlog.batches.buffers.values()
+    backlog.batches.flush_now()
     deadline = time.monotonic() + LIMIT
-    while gathering.token != [None] or gathering.waiting:
+    while buffer.lease != [None] or buffer.waiting:
         assert time.monotonic() < deadline
         time.sleep(0.001)
-    backlog.hurried.clear()
+    backlog.batches.flushing.clear()
     assert kept.batches == []
     emit_numbers(dispatcher, 2)
     assert dispatcher.drain(LIMIT)
@@ -226,27 +224,25 @@ def test_a_batch_of_nothing_but_lost_contexts_calls_nobody(
 
 def test_the_timer_forgets_the_alarms_of_subscriptions_that_are_gone() -> None:
     class Alarmed:
-        def ring(self) -> None:
-            rung.append(sum(reference() is not None for reference in references))
-            backlog.alarms.put(None)
-            backlog.bell.release()
+        def come_due(self) -> None:
+            looked.append(sum(reference() is not None for reference in references))
+            timer.alarms.put(None)
+            timer.bell.release()
 
     class Reference(weakref.ref[Any]):
         """One that can be referred to weakly itself."""
 
-    backlog: Any = SimpleNamespace(
-        forked=False, alarms=queue.SimpleQueue(), bell=threading.Lock(), gatherings={}
-    )
-    rung: list[int] = []
+    timer = Timer({})
+    looked: list[int] = []
     live, now = Alarmed(), time.monotonic()
     gone = [Reference(Alarmed()) for _ in range(150)]
     references = [weakref.ref(reference) for reference in gone]
-    backlog.alarms.put((now, 0, gone.pop()))
+    timer.alarms.put((now, 0, gone.pop()))
     for number in range(1, 150):
-        backlog.alarms.put((now + HOUR, number, gone.pop()))
-    backlog.alarms.put((now, 150, weakref.ref(live)))
-    keep_time(backlog)
-    (still_there,) = rung
+        timer.alarms.put((now + HOUR, number, gone.pop()))
+    timer.alarms.put((now, 150, weakref.ref(live)))
+    keep_time(timer)
+    (still_there,) = looked
     assert still_there < 100
 
 

@@ -292,7 +292,7 @@ def test_a_queue_full_of_waiting_contexts_delivers_early(
     assert len(accepted) + len(refused) + dispatcher.dropped == 60
     assert max(map(len, kept.batches)) <= 3
     assert not any(emission.pending for emission in emissions)
-    assert len(backlog_of(dispatcher).places) == 3
+    assert len(backlog_of(dispatcher).permits.free) == 3
     if overflow == "block" and emitting != "emit in a loop":
         assert accepted == list(range(60))
 
@@ -351,18 +351,18 @@ def test_a_waiting_context_holds_a_place_until_it_is_handled(
     """Until its handler has been called, or, if that is async, has ended."""
 
     def handle(batch: Any) -> None:
-        left.append(len(backlog.places))
+        left.append(len(backlog.permits.free))
 
     left: list[int] = []
     dispatcher = EventDispatcher(signals, queue_size=10)
     backlog = backlog_of(dispatcher)
     signal.subscribe(handler_of(handle, is_async), batch=Batch(3, HOUR))
     emit_numbers(dispatcher, 1, 2)
-    assert len(backlog.places) == 8
+    assert len(backlog.permits.free) == 8
     emit_numbers(dispatcher, 3)
     assert dispatcher.drain(LIMIT)
     assert left == [7 if is_async else 10]
-    assert len(backlog.places) == 10
+    assert len(backlog.permits.free) == 10
 
 
 @plain_and_async

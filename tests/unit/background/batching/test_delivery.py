@@ -74,7 +74,7 @@ def test_a_batch_is_delivered_when_its_first_context_has_waited_long_enough(
         emit_numbers(dispatcher, number, number + 1)
         assert kept.await_one() == [number, number + 1]
         assert time.monotonic() - began >= 0.05
-    assert backlog_of(dispatcher).timer is not None
+    assert backlog_of(dispatcher).batches.timer.thread is not None
 
 
 @plain_and_async
@@ -87,7 +87,7 @@ def test_what_comes_in_during_a_batch_waits_for_the_next_and_is_not_forgotten(
     emit_numbers(dispatcher, 0, 1, 2)
     assert gate.began.wait(LIMIT)
     emissions = emit_numbers(dispatcher, 3, 4, 5, 6)
-    timer = backlog_of(dispatcher).alarms
+    timer = backlog_of(dispatcher).batches.timer.alarms
     while not timer.empty():
         time.sleep(0.001)
     time.sleep(0.1)  # so that all of it is overdue
@@ -273,7 +273,7 @@ def test_sender_and_when_decide_on_each_emission(
     assert not emissions[-1].ok
     assert dispatcher.drain(LIMIT)
     assert kept.batches == [[0, 2, 4, 6]]
-    assert len(backlog_of(dispatcher).places) == 1000
+    assert len(backlog_of(dispatcher).permits.free) == 1000
 
 
 @plain_and_async

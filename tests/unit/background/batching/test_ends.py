@@ -127,9 +127,9 @@ def test_a_closed_dispatcher_gathers_nothing(
     with pytest.raises(DispatcherClosedError):
         emit_numbers(dispatcher, 2)
     assert kept.batches == [[1]]
-    assert backlog.timer is not None
-    assert not backlog.timer.is_alive()
-    assert not any(thread.is_alive() for thread in backlog.threads)
+    assert backlog.batches.timer.thread is not None
+    assert not backlog.batches.timer.thread.is_alive()
+    assert not any(thread.is_alive() for thread in backlog.workers.threads)
 
 
 # Where no thread can be started, after a fork, and in finalizers
@@ -200,7 +200,7 @@ async def test_an_async_batch_needs_no_thread_in_a_running_loop(
     assert kept.batches == []
     assert await dispatcher.drain_async(LIMIT)
     assert kept.numbers == [1, 2]
-    assert len(backlog_of(dispatcher).places) == 1000
+    assert len(backlog_of(dispatcher).permits.free) == 1000
 
 
 @pytest.mark.guarantee("B2")
@@ -221,7 +221,7 @@ def test_where_only_the_timer_could_start_it_calls_the_handler(
 ) -> None:
     signal.subscribe(kept, batch=Batch(3, 0.05))
     emit_numbers(dispatcher, 1)
-    monkeypatch.setattr(backlog_of(dispatcher), "startable", [])
+    monkeypatch.setattr(backlog_of(dispatcher).workers, "startable", [])
     assert kept.await_one() == [1]
 
 
@@ -317,12 +317,12 @@ def test_subscriptions_that_are_gone_leave_nothing_behind(
     assert dispatcher.drain(LIMIT)
     dispatcher.emit(signal)  # and its plan is renewed
     threads_let_go = time.monotonic() + LIMIT
-    while backlog.gatherings and time.monotonic() < threads_let_go:
+    while backlog.batches.buffers and time.monotonic() < threads_let_go:
         gc.collect()
         time.sleep(0.001)
-    assert backlog.gatherings == {}
+    assert backlog.batches.buffers == {}
     assert backlog.jobs == {}
-    assert len(backlog.places) == 1000
+    assert len(backlog.permits.free) == 1000
 
 
 def test_what_was_gathered_is_not_kept_after_its_batch(
@@ -352,7 +352,7 @@ def test_a_dispatcher_that_is_dropped_stops_its_timer(
     with signal.subscribe(lambda batch: len(batch), batch=Batch(2, HOUR)):
         dispatcher.emit(signal)
         assert dispatcher.drain(LIMIT)
-    timer = backlog_of(dispatcher).timer
+    timer = backlog_of(dispatcher).batches.timer.thread
     assert timer is not None
     del dispatcher
     until = time.monotonic() + LIMIT
@@ -369,11 +369,11 @@ def test_a_forgotten_dispatcher_does_not_mind_subscriptions_that_go(
     subscription = signal.subscribe(lambda batch: len(batch), batch=Batch(1, HOUR))
     dispatcher.emit(signal)
     assert dispatcher.close(LIMIT)
-    gathering = next(iter(backlog_of(dispatcher).gatherings.values()))
-    owner = gathering.owner
+    buffer = next(iter(backlog_of(dispatcher).batches.buffers.values()))
+    owner = buffer.owner
     assert owner is not None
     assert owner() is subscription
-    del dispatcher, gathering
+    del dispatcher, buffer
     gc.collect()
     subscription.cancel()
     del subscription

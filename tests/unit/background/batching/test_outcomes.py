@@ -357,7 +357,7 @@ def test_a_loose_context_that_does_not_fit_is_its_emissions_own_failure(
     assert [type(context) for context in got] == [ThingContext] * 2
     assert got[1].number == 3
     assert emissions[2].context["number"] == "3"
-    assert len(backlog_of(dispatcher).places) == 1000
+    assert len(backlog_of(dispatcher).permits.free) == 1000
 
 
 def test_a_model_is_made_once_for_all_handlers_of_an_emission(
@@ -442,7 +442,7 @@ def test_a_pattern_has_one_batch_over_all_its_events(
     (failed, other) = dispatcher.emit("order_paid"), dispatcher.emit("order_placed")
     assert dispatcher.drain(LIMIT)
     assert got == [["order_placed", "order_paid", "order_placed"], ["order_paid", "order_placed"]]
-    assert len(backlog_of(dispatcher).gatherings) == 1
+    assert len(backlog_of(dispatcher).batches.buffers) == 1
     assert failed.failures == other.failures
     (record,) = caplog.records
     assert "of order_* in a batch of 2 failed" in record.getMessage()

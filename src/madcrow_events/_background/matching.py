@@ -1,0 +1,67 @@
+"""Whether an emission is for a handler that runs later; if so, it becomes a job."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._background.job import Job
+from madcrow_events.emissions._causes import detach
+from madcrow_events.emissions._failures import is_failure
+from madcrow_events.emissions._frames import CURRENT, Branch
+from madcrow_events.emissions._observing import log_skipped
+from madcrow_events.emissions._outcomes import Outcomes
+from madcrow_events.emissions._recording import record_in_branch
+
+if TYPE_CHECKING:
+    from madcrow_events._background.backlog import Backlog
+    from madcrow_events.emissions import Emission
+    from madcrow_events.emissions._plan import Entry
+
+__all__ = ["job_for"]
+
+
+def job_for(
+    backlog: Backlog,
+    emission: Emission[Any],
+    outcomes: Outcomes,
+    index: int,
+    entry: Entry,
+) -> Job | None:
+    """Return the job of a handler that runs later, with a context of its own.
+
+    Args:
+        backlog: what it will be pending in.
+        emission: the emission.
+        outcomes: what it holds for its handlers.
+        index: which of its handlers that is.
+        entry: the handler.
+
+    Returns:
+        The job; None if the emission is not for the handler, or that could not be found out.
+    """
+    branch = Branch(emission, index)
+    context = copy_context()
+    context.run(CURRENT.set, branch)
+    item = None
+    try:
+        handler = context.run(entry.match, emission)
+        if handler is not None and entry.subscription.once:
+            context.run(entry.check_arguments, handler, emission)
+        if handler is not None and entry.spec.item is not None:
+            item = context.run(entry.spec.item, emission)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        record_in_branch(branch, error)
+        return None
+    finally:
+        branch.finish()
+    if handler is None:
+        log_skipped(emission, entry.subscription.handler)
+        outcomes.settle(index)
+        return None
+    job = Job(backlog, branch, outcomes, context, entry, handler)
+    job.item = item
+    detach(branch, job)
+    return job

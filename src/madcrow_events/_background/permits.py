@@ -1,0 +1,88 @@
+"""How many handlers may be queued: each takes a permit, and releases it when it begins.
+
+Nothing here waits for a lock, because a finalizer may emit in the middle of anything: a permit
+is moved from one list to another in a single step, which no signal handler can interrupt.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from madcrow_events._locks import Lock
+from madcrow_events._logs import log
+from madcrow_events._moves import move_all, move_last
+from madcrow_events._waiters import LOOK_EVERY, Waiters
+
+__all__ = ["Permits"]
+
+
+class Permits:
+    """The permits of a bounded queue.
+
+    Args:
+        queue_size: how many there are.
+
+    Attributes:
+        free: the permits that nobody holds.
+        freed: those who wait for a permit.
+        dropped: how many calls were dropped because no permit was free.
+    """
+
+    __slots__ = ("dropped", "free", "freed", "is_dropping", "queue_size", "tally")
+
+    def __init__(self, queue_size: int) -> None:
+        self.queue_size = queue_size
+        self.free: list[None] = [None] * queue_size
+        self.freed = Waiters(LOOK_EVERY)
+        self.tally = Lock()  # re-entered by a finalizer that emits
+        self.dropped = 0
+        self.is_dropping = False
+
+    def acquire(self, number: int, permits: list[None]) -> bool:
+        """Acquire so many permits, or none; return whether they were free.
+
+        Args:
+            number: how many.
+            permits: what they are put into, which is empty.
+        """
+        try:
+            move_last(self.free, permits, number)
+        except IndexError:
+            move_all(permits, self.free)
+            return False
+        if self.is_dropping and 2 * (len(self.free) + 1) >= self.queue_size:
+            self.is_dropping = False
+        return True
+
+    def release(self, permits: list[None], number: int | None = None) -> None:
+        """Let others acquire permits.
+
+        Args:
+            permits: what `acquire` has put them into.
+            number: how many; None for all.
+        """
+        if number is None:
+            number = move_all(permits, self.free)
+        else:
+            move_last(permits, self.free, number)
+        self.freed.tell(number)
+
+    def drop(self, event: str, handler: str) -> None:
+        """Count a call that found no permit; warn of the first, until half of the queue is free.
+
+        Args:
+            event: what was emitted.
+            handler: the name of the handler that is not called.
+        """
+        with self.tally:
+            self.dropped += 1
+            begins, self.is_dropping = not self.is_dropping, True
+        if begins:
+            log(
+                logging.WARNING,
+                "the queue of %d handlers that run later is full: %s of %s is dropped, and others "
+                "until half of the queue is free",
+                self.queue_size,
+                handler,
+                event,
+            )

@@ -1,0 +1,147 @@
+"""Waiting for pending work, unless that waits for the caller."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._waiters import check_seconds
+from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._outcomes import Outcomes, outcomes_of
+from madcrow_events.exceptions import WouldDeadlockError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from madcrow_events._background.backlog import Backlog
+    from madcrow_events._background.job import Job
+    from madcrow_events.emissions import Emission
+
+__all__ = ["check_awaiting", "check_waiting", "drain", "drain_async"]
+
+
+def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) -> bool:
+    """Wait in a thread until nothing is pending.
+
+    Args:
+        backlog: what may be pending.
+        timeout: how many seconds to wait at most; None for as long as it takes, 0 only asks.
+        method: the name of what the user has called.
+        instead: what the user can do in an event loop.
+
+    Returns:
+        Whether nothing is pending.
+
+    Raises:
+        WouldDeadlockError: what is pending waits for the caller.
+        InvalidOptionError: the timeout is no number of seconds.
+    """
+    check_seconds("timeout", timeout, allow_zero=True)
+    if timeout == 0:
+        return backlog.is_done()
+    _refuse_inside_work(backlog, method)
+    if backlog.is_done():
+        return True
+    held = list(backlog.held.values())
+    _refuse_stuck(held, instead)
+    _refuse_here([*backlog.background_loop.loops, *(job.loop for job in held)], instead)
+    mark = object()
+    try:
+        backlog.batches.flush_now(mark)
+        return backlog.changed.wait(backlog.is_done, timeout)
+    finally:
+        try:  # noqa: SIM105  # nothing may come before that could be interrupted
+            backlog.batches.flushing.remove(mark)
+        except ValueError:
+            pass
+
+
+async def drain_async(backlog: Backlog, timeout: float | None) -> bool:  # noqa: ASYNC109  # as for drain
+    """Wait in a task until nothing is pending.
+
+    Args:
+        backlog: what may be pending.
+        timeout: as for `drain`.
+
+    Returns:
+        Whether nothing is pending.
+
+    Raises:
+        WouldDeadlockError: what is pending waits for the caller.
+        InvalidOptionError: the timeout is no number of seconds.
+    """
+    check_seconds("timeout", timeout, allow_zero=True)
+    if timeout == 0:
+        return backlog.is_done()
+    _refuse_inside_work(backlog, "drain_async")
+    _refuse_stuck(list(backlog.held.values()), "await drain_async()")
+    mark = object()
+    try:
+        backlog.batches.flush_now(mark)
+        return await backlog.changed.wait_async(backlog.is_done, timeout)
+    finally:
+        try:  # noqa: SIM105  # nothing may come before that could be interrupted
+            backlog.batches.flushing.remove(mark)
+        except ValueError:
+            pass
+
+
+def check_waiting(backlog: Backlog, emission: Emission[Any]) -> None:
+    """Refuse to wait in a thread for an emission that waits for this thread.
+
+    Raises:
+        WouldDeadlockError: it does.
+    """
+    check_awaiting(backlog, emission)
+    outcomes = outcomes_of(emission)
+    loops = [job.loop for job in backlog.jobs_of(emission)]
+    if isinstance(outcomes, Outcomes):
+        loops.append(outcomes.loop)
+    _refuse_here(loops, "await emission.done()")
+
+
+def check_awaiting(backlog: Backlog, emission: Emission[Any]) -> None:
+    """Refuse to wait, in whatever way, for what cannot end or is queued behind the caller.
+
+    Raises:
+        WouldDeadlockError: it would.
+    """
+    jobs = backlog.jobs_of(emission)
+    _refuse_stuck(jobs, "await emission.done()")
+    around = backlog.jobs_around()
+    batched = {job.owner for job in around if job.subscription.batch is not None}
+    if any(job.owner in batched for job in jobs):
+        raise WouldDeadlockError(
+            f"a handler of batches waits for {emission.event}, which is part of this batch or "
+            "of the next, and those are handled one at a time: let it return"
+        )
+    is_worker = any(not job.entry.spec.is_async for job in around)
+    if is_worker and any(job.loop is None for job in jobs):
+        raise WouldDeadlockError(
+            f"a background handler waits for the background handlers of {emission.event}, "
+            "which may be queued behind it: let it return, and act on their end elsewhere"
+        )
+
+
+def _refuse_inside_work(backlog: Backlog, method: str) -> None:
+    if backlog.jobs_around():
+        raise WouldDeadlockError(
+            f"{method} waits for all pending handlers, and one of them calls it: call it from "
+            "the code that emits"
+        )
+
+
+def _refuse_stuck(jobs: list[Job], instead: str) -> None:
+    for job in jobs:
+        if job.is_stuck():
+            raise WouldDeadlockError(
+                f"{job.emission.name_of(job.handler)} is pending in an event loop that does not "
+                f"run: {instead} in that loop"
+            )
+
+
+def _refuse_here(loops: list[AbstractEventLoop | None], instead: str) -> None:
+    here = running_loop()
+    if here is not None and here in loops:
+        raise WouldDeadlockError(
+            f"waiting here would stop the event loop in which handlers are pending: {instead}"
+        )
