@@ -36,8 +36,9 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return None if are_many and "not soak and not once" in config.option.markexpr else 0
 
 
-def pytest_collection_finish() -> None:
-    """Let a collection of garbage look at what tests make, not at all that was imported."""
+@pytest.fixture(scope="module", autouse=True)
+def _small_heap() -> None:
+    """Let a collection of garbage look at what these tests make, not at all that was before."""
     gc.collect()
     gc.freeze()
 

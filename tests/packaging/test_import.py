@@ -101,22 +101,26 @@ def test_importing_the_package_loads_nothing_but_the_standard_library_and_its_de
     assert packages - DEPENDENCIES == {"madcrow_events"}
 
 
-@pytest.mark.parametrize(
-    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
-)
-def test_no_module_of_ours_imports_them_when_it_is_loaded(path: Path) -> None:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    if module in OURS_LOADED_WHEN_NEEDED:
-        pytest.skip("it is loaded when needed itself, and imports what it is needed for")
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    """Return what was read from each of our files."""
+    paths = [*PACKAGE.rglob("*.py"), PACKAGE.parent / "pytest_madcrow_events.py"]
+    return {path: ast.parse(path.read_text(encoding="utf-8")) for path in paths}
 
-    imported = set(imports_at_load(tree.body))
-    parents = {name.rpartition(".")[0] for name in imported}
-    packages = {name.partition(".")[0] for name in imported}
 
-    assert not (imported | parents) & LOADED_WHEN_NEEDED
-    packages -= EXTRAS.get(path.stem, set())
-    assert packages <= sys.stdlib_module_names | DEPENDENCIES | {"madcrow_events"}
+def test_no_module_of_ours_imports_them_when_it_is_loaded(trees: dict[Path, ast.Module]) -> None:
+    for path, tree in trees.items():
+        module = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+        if module in OURS_LOADED_WHEN_NEEDED or path.parent == PACKAGE.parent:
+            continue
+
+        imported = set(imports_at_load(tree.body))
+        parents = {name.rpartition(".")[0] for name in imported}
+        packages = {name.partition(".")[0] for name in imported}
+
+        assert not (imported | parents) & LOADED_WHEN_NEEDED, module
+        packages -= EXTRAS.get(path.stem, set())
+        assert packages <= sys.stdlib_module_names | DEPENDENCIES | {"madcrow_events"}, module
 
 
 def imports_when_called(tree: ast.Module) -> Iterator[tuple[str, str]]:
@@ -135,24 +139,14 @@ def imports_when_called(tree: ast.Module) -> Iterator[tuple[str, str]]:
                 yield from ((late.module or "", alias.name) for alias in late.names)
 
 
-SOURCES = [*PACKAGE.rglob("*.py"), PACKAGE.parent / "pytest_madcrow_events.py"]
-LATE = {
-    late
-    for path in SOURCES
-    for late in imports_when_called(ast.parse(path.read_text(encoding="utf-8")))
-}
-
-
-@pytest.mark.parametrize(("module", "name"), sorted(LATE))
-def test_what_is_imported_late_is_there_by_its_name(module: str, name: str) -> None:
+def test_what_is_imported_late_is_there_by_its_name(trees: dict[Path, ast.Module]) -> None:
     """A mistake in one of these would only show when it is first needed, as a hanging worker."""
-    imported = importlib.import_module(module)
+    late = {found for tree in trees.values() for found in imports_when_called(tree)}
+    in_a_function = ("madcrow_events.emissions", "_async_loop")
+    in_source_text = ("madcrow_events.plugins._checking", "check_here")
 
-    assert not name or hasattr(imported, name) or importlib.import_module(f"{module}.{name}")
+    assert {in_a_function, in_source_text} <= late
+    for module, name in late:
+        imported = importlib.import_module(module)
 
-
-def test_late_imports_are_found_in_functions_and_in_source_text() -> None:
-    assert {
-        ("madcrow_events.emissions", "_async_loop"),
-        ("madcrow_events.plugins._checking", "check_here"),
-    } <= LATE
+        assert not name or hasattr(imported, name) or importlib.import_module(f"{module}.{name}")

@@ -173,9 +173,10 @@ QUICK = [
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
+@pytest.mark.parametrize("step", [20, pytest.param(5, marks=pytest.mark.once)])
 @pytest.mark.parametrize("way", QUICK)
-def test_all_is_well_after_an_interrupt_at_any_place(way: Way, told: set[int]) -> None:
-    interrupt_at_each_place(way, KINDS, 5, told)
+def test_all_is_well_after_an_interrupt_at_any_place(way: Way, told: set[int], step: int) -> None:
+    interrupt_at_each_place(way, KINDS, step, told)
 
 
 @pytest.mark.soak

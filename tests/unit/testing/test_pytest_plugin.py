@@ -179,6 +179,7 @@ def test_the_fixtures_work_beside_those_of_a_suite_that_isolates_by_itself(
     recorded_events.assert_emitted("user_logged_in", user_id=1)
 
 
+@pytest.mark.once
 def test_the_package_is_imported_as_it_is(pytester: pytest.Pytester) -> None:
     """Modules that pytest rewrites have names of its own; so had ours, once looked for early."""
     pytester.makepyfile(

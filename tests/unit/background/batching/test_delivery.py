@@ -229,8 +229,13 @@ for number in range(3):
 
 
 @pytest.mark.guarantee("B2")
-@pytest.mark.parametrize("event", ["first", "last"])
-@pytest.mark.parametrize("kind", ["plain", "async", "plain then async", "async then plain"])
+@pytest.mark.parametrize(
+    ("kind", "event"),
+    [
+        *(("plain", "last"), ("async", "last"), ("plain", "first"), ("async", "first")),
+        *(("plain then async", "first"), ("async then plain", "first")),
+    ],
+)
 def test_the_exit_of_the_interpreter_delivers_what_waits(kind: str, event: str) -> None:
     """A chain of batches, too; that no thread can be started any more is no hindrance."""
     lines = run_python(EXITING, kind, event).splitlines()

@@ -15,6 +15,9 @@ import pytest
 from madcrow_events import EventDispatcher, EventLoopError, EventSignal, QueueFullError
 
 trio = pytest.importorskip("trio")  # it is part of the `dev` extra
+del sys.modules[
+    "trio"
+]  # as long as it counts as loaded, each async handler is asked whether it runs
 
 Run = Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]
 
@@ -43,6 +46,11 @@ def run_by_hand(main: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
 
 everywhere = pytest.mark.parametrize("run", [trio.run, run_as_guest, run_by_hand])
 in_trio = pytest.mark.parametrize("run", [trio.run, run_as_guest])
+
+
+@pytest.fixture(autouse=True)
+def _trio_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trio", trio)
 
 
 @pytest.fixture
