@@ -50,7 +50,7 @@ class Observer(Protocol):
     the same time too.
     """
 
-    def emission(self, emission: Emission[Any], /) -> AbstractContextManager[object]:
+    def emission(self, emission: Emission, /) -> AbstractContextManager[object]:
         """Return what is entered before an emission's first handler is called.
 
         It is left when `emit` is about to return, for `emit_async` when the
@@ -61,7 +61,7 @@ class Observer(Protocol):
         """
         ...  # pragma: no cover  # the body of a protocol
 
-    def handling(self, emission: Emission[Any], handler: Any, /) -> AbstractContextManager[object]:
+    def handling(self, emission: Emission, handler: Any, /) -> AbstractContextManager[object]:
         """Return what is entered before a handler is called, and left after it has ended.
 
         What the handler raises is passed to `__exit__`. A batch is one call.
@@ -160,7 +160,7 @@ class TimingObserver(Unique):
         # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
         self._lock = Lock()
 
-    def emission(self, emission: Emission[Any], /) -> AbstractContextManager[None]:
+    def emission(self, emission: Emission, /) -> AbstractContextManager[None]:
         """Return what times an emission; see `Observer.emission`.
 
         Args:
@@ -168,7 +168,7 @@ class TimingObserver(Unique):
         """
         return _Timing(self, (emission.event, None))
 
-    def handling(self, emission: Emission[Any], handler: Any, /) -> AbstractContextManager[None]:
+    def handling(self, emission: Emission, handler: Any, /) -> AbstractContextManager[None]:
         """Return what times a call of a handler; see `Observer.handling`.
 
         Args:

@@ -134,7 +134,7 @@ class Admission:
 
     def admit(
         self,
-        emission: Emission[Any],
+        emission: Emission,
         plan: Plan,
         outcomes: Outcomes,
         held: object,
@@ -228,7 +228,7 @@ class Admission:
                 f"{event} has handlers that run later, and {problem}", event=event, library=threads
             )
 
-    async def set_aside_async(self, emission: Emission[Any]) -> None:
+    async def set_aside_async(self, emission: Emission) -> None:
         """Wait for the permits that an emission needs which was held back, and set them aside.
 
         Args:
@@ -250,7 +250,7 @@ class Admission:
         """Release the permits that were set aside and not used."""
         self.backlog.permits.release(permits)
 
-    def abandon(self, emission: Emission[Any]) -> None:
+    def abandon(self, emission: Emission) -> None:
         """Give up those handlers of an emission that have not begun; doing so again is no error."""
         outcomes = outcomes_of(emission)
         if outcomes.permits:
@@ -260,13 +260,13 @@ class Admission:
             if value is PENDING and index not in begun:
                 outcomes.settle(index)
 
-    def start(self, emission: Emission[Any], plan: Plan, outcomes: Any) -> None:
+    def start(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the handlers that `emit` leaves for later."""
         for backlog in self._starting(emission, plan, outcomes, plan.inline):
             one = partial(backlog.acquire_one, outcomes.permits)
             backlog.permits.freed.wait(one, None)
 
-    async def start_async(self, emission: Emission[Any], plan: Plan, outcomes: Any) -> None:
+    async def start_async(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the background handlers of `emit_async`."""
         first = plan.inline + plan.awaited
         for backlog in self._starting(emission, plan, outcomes, first):
@@ -274,7 +274,7 @@ class Admission:
             await backlog.permits.freed.wait_async(one, None)
 
     def _starting(
-        self, emission: Emission[Any], plan: Plan, outcomes: Any, first: int
+        self, emission: Emission, plan: Plan, outcomes: Any, first: int
     ) -> Iterator[Backlog]:
         """Start handlers in turn; yield wherever a permit has to be waited for."""
         backlog, loop, entries = self.backlog, applications_loop(), plan.entries
@@ -420,7 +420,7 @@ class Admission:
         self.backlog.stop()
         await load_async_loop().asyncio.to_thread(self.backlog.join, math.inf)
 
-    def check_waiting(self, emission: Emission[Any]) -> None:
+    def check_waiting(self, emission: Emission) -> None:
         """Refuse to wait in a thread for an emission that waits for this thread.
 
         Raises:
@@ -428,7 +428,7 @@ class Admission:
         """
         check_waiting(self.backlog, emission)
 
-    def check_awaiting(self, emission: Emission[Any]) -> None:
+    def check_awaiting(self, emission: Emission) -> None:
         """Refuse to wait, in whatever way, for what cannot end or is queued behind the caller.
 
         Raises:

@@ -7,7 +7,7 @@ threads share are dictionaries, whose single operations cannot be interrupted.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.background_loop import BackgroundLoop
@@ -82,7 +82,7 @@ class Backlog:
             return False
         return not (loop.is_running() or loop.is_closed())
 
-    def jobs_of(self, emission: Emission[Any]) -> list[Job]:
+    def jobs_of(self, emission: Emission) -> list[Job]:
         """Return what is pending of an emission."""
         jobs, outcomes = list(self.jobs.values()), outcomes_of(emission)
         return [job for job in jobs if job.outcomes is outcomes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._background.job import Job
 from madcrow_events.emissions._causes import detach
@@ -23,7 +23,7 @@ __all__ = ["job_for"]
 
 def job_for(
     backlog: Backlog,
-    emission: Emission[Any],
+    emission: Emission,
     outcomes: Outcomes,
     index: int,
     entry: Entry,

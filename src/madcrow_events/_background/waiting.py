@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._waiters import check_seconds
 from madcrow_events.emissions._lazy_asyncio import running_loop
@@ -85,7 +85,7 @@ async def drain_async(backlog: Backlog, timeout: float | None) -> bool:  # noqa:
             pass
 
 
-def check_waiting(backlog: Backlog, emission: Emission[Any]) -> None:
+def check_waiting(backlog: Backlog, emission: Emission) -> None:
     """Refuse to wait in a thread for an emission that waits for this thread.
 
     Raises:
@@ -99,7 +99,7 @@ def check_waiting(backlog: Backlog, emission: Emission[Any]) -> None:
     _refuse_here(loops, "await emission.done()")
 
 
-def check_awaiting(backlog: Backlog, emission: Emission[Any]) -> None:
+def check_awaiting(backlog: Backlog, emission: Emission) -> None:
     """Refuse to wait, in whatever way, for what cannot end or is queued behind the caller.
 
     Raises:

@@ -184,7 +184,7 @@ class EventDispatcher(Unique):
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             check_loose(signal, sender, context, validate=self.validate)
-        emission: Emission[Any] = Emission()
+        emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context):
                 go_on(emission)
@@ -222,7 +222,7 @@ class EventDispatcher(Unique):
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             check_loose(signal, sender, context, validate=self.validate)
-        emission: Emission[Any] = Emission()
+        emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
                 rest = go_on_async(emission, None)
@@ -253,7 +253,7 @@ class EventDispatcher(Unique):
     ) -> Emission[GenericEventContext]: ...
     def emit_typed(
         self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
-    ) -> Emission[Any]:
+    ) -> Emission:
         """Emit an event with a context model.
 
         Args:
@@ -283,7 +283,7 @@ class EventDispatcher(Unique):
         fits: BaseEventContext | None = context
         if type(context) is not signal.context_model:
             context, fits = fitting(signal, context)
-        emission: Emission[Any] = Emission()
+        emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, fits, None):
                 go_on(emission)
@@ -313,7 +313,7 @@ class EventDispatcher(Unique):
     ) -> Emission[GenericEventContext]: ...
     async def emit_typed_async(
         self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
-    ) -> Emission[Any]:
+    ) -> Emission:
         """Emit an event with a context model, and await its async handlers.
 
         Args:
@@ -336,7 +336,7 @@ class EventDispatcher(Unique):
         fits: BaseEventContext | None = context
         if type(context) is not signal.context_model:
             context, fits = fitting(signal, context)
-        emission: Emission[Any] = Emission()
+        emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, fits, None, True):  # noqa: FBT003
                 rest = go_on_async(emission, fits)
@@ -368,7 +368,7 @@ class EventDispatcher(Unique):
 
     def _announce(
         self,
-        emission: Emission[Any],
+        emission: Emission,
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None = None,
     ) -> None:
@@ -381,7 +381,7 @@ class EventDispatcher(Unique):
 
     async def _announce_async(
         self,
-        emission: Emission[Any],
+        emission: Emission,
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None = None,
     ) -> None:
@@ -395,7 +395,7 @@ class EventDispatcher(Unique):
 
     def _announcements(
         self,
-        emission: Emission[Any],
+        emission: Emission,
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None,
     ) -> Iterator[tuple[EventDispatcher, EventSignal[Any], HandlerFailedEventContext]]:

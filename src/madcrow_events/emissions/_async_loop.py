@@ -52,7 +52,7 @@ _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) 
 
 
 def start_handlers(
-    emission: Emission[Any], context: BaseEventContext | None
+    emission: Emission, context: BaseEventContext | None
 ) -> Coroutine[Any, Any, None] | None:
     """Start the awaited handlers of an emission in order.
 
@@ -80,7 +80,7 @@ def start_handlers(
     return None
 
 
-async def _join(emission: Emission[Any], joining: Coroutine[Any, Any, None]) -> None:
+async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
     """Await the handlers of an emission that have suspended.
 
     Raises:
@@ -100,7 +100,7 @@ async def _join(emission: Emission[Any], joining: Coroutine[Any, Any, None]) -> 
         values.tell()
 
 
-def _give_up(emission: Emission[Any]) -> None:
+def _give_up(emission: Emission) -> None:
     """Count what was never begun, or was closed with the loop, as never to be called."""
     plan, values = emission._plan, emission._values
     for index in range(plan.inline, plan.inline + plan.awaited):
@@ -110,7 +110,7 @@ def _give_up(emission: Emission[Any]) -> None:
 
 
 def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one frame, for speed
-    emission: Emission[Any],
+    emission: Emission,
     context: BaseEventContext | None,
     segments: Segments,
     index: int,
@@ -246,7 +246,7 @@ async def _with(call: Any, _sender: Any, argument: Any, values: Outcomes, branch
 
 
 async def _with_model(
-    call: Any, _sender: Any, emission: Emission[Any], values: Outcomes, branch: Branch
+    call: Any, _sender: Any, emission: Emission, values: Outcomes, branch: Branch
 ) -> None:
     try:
         try:
@@ -262,7 +262,7 @@ async def _with_model(
 async def _with_options(
     entry: Entry,
     _sender: Any,
-    emission: Emission[Any],
+    emission: Emission,
     values: Outcomes,
     branch: Branch,
 ) -> None:
@@ -318,7 +318,7 @@ class _Unfinished:
 
     __slots__ = ("cancels", "emitter", "left", "loop", "started", "values", "waiter")
 
-    def __init__(self, emission: Emission[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, emission: Emission, loop: asyncio.AbstractEventLoop) -> None:
         values = self.values = emission._values
         values.loop = self.loop = loop
         self.started: list[tuple[asyncio.Task[None], Branch]] = []
@@ -398,7 +398,7 @@ class _Unfinished:
         return emitter is not None and emitter.cancelling() > self.cancels
 
 
-async def _await_nested(emission: Emission[Any], context: BaseEventContext | None) -> None:
+async def _await_nested(emission: Emission, context: BaseEventContext | None) -> None:
     """Await the handlers of an emission that a handler of another one awaits."""
     plan = emission._plan
     root: Any = emission_of(outermost(emission))
@@ -422,14 +422,14 @@ async def _await_nested(emission: Emission[Any], context: BaseEventContext | Non
     pass_on_broken_chain(emission)
 
 
-def _causes_itself(emission: Emission[Any]) -> bool:
+def _causes_itself(emission: Emission) -> bool:
     ancestor = emission.parent
     while ancestor is not None and ancestor.signal is not emission.signal:
         ancestor = ancestor.parent
     return ancestor is not None
 
 
-async def _obeying(entry: Entry, emission: Emission[Any]) -> Any:
+async def _obeying(entry: Entry, emission: Emission) -> Any:
     """Await a handler as its options say; return what the emission's values hold for it."""
     handler = entry.admit(emission)
     if handler is None:
@@ -443,7 +443,7 @@ async def _obeying(entry: Entry, emission: Emission[Any]) -> Any:
 async def await_in_time(
     entry: Entry,
     handler: Any,
-    emission: Emission[Any],
+    emission: Emission,
     batch: list[Any] | None = None,
 ) -> Any:
     """Await an async handler, cancelled after its timeout.
@@ -465,7 +465,7 @@ async def await_in_time(
 async def _limited(
     entry: Entry,
     handler: Any,
-    emission: Emission[Any],
+    emission: Emission,
     batch: list[Any] | None = None,
 ) -> Any:
     spec = entry.spec

@@ -30,11 +30,9 @@ _IS_ASYNC = "cannot send to the async {}: use send_async, or give _async_wrapper
 _IS_PLAIN = "cannot await {}, which is not async: use send, or give _sync_wrapper"
 
 
-def _sent(
-    signal: EventSignal[Any], plan: Plan, sender: Any, keywords: dict[str, Any]
-) -> Emission[Any]:
+def _sent(signal: EventSignal[Any], plan: Plan, sender: Any, keywords: dict[str, Any]) -> Emission:
     """Make the emission of a `send`."""
-    emission: Emission[Any] = Emission()
+    emission: Emission = Emission()
     emission.signal = signal
     emission.sender = sender
     emission.dispatcher = None
@@ -147,7 +145,7 @@ async def send_async(
     return results
 
 
-def _admitted(entry: Entry, emission: Emission[Any], refusal: str) -> Any:
+def _admitted(entry: Entry, emission: Emission, refusal: str) -> Any:
     """Return the handler if this emission is for it, else None; claims a `once`.
 
     Raises:
@@ -161,7 +159,7 @@ def _admitted(entry: Entry, emission: Emission[Any], refusal: str) -> Any:
     return entry.take(handler, emission)
 
 
-def _as_receiver(entry: Entry, handler: Any, emission: Emission[Any]) -> Any:
+def _as_receiver(entry: Entry, handler: Any, emission: Emission) -> Any:
     """Return a callable of blinker's form for a handler of any form."""
     if entry.spec.style == BY_KEYWORDS:
         return handler
@@ -172,7 +170,7 @@ def _as_receiver(entry: Entry, handler: Any, emission: Emission[Any]) -> Any:
     return receiver
 
 
-def _as_async_receiver(entry: Entry, handler: Any, emission: Emission[Any]) -> Any:
+def _as_async_receiver(entry: Entry, handler: Any, emission: Emission) -> Any:
     """Return the same for an async handler, with its timeout."""
     if entry.spec.style == BY_KEYWORDS and entry.subscription.timeout is None:
         return handler

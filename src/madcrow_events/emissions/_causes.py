@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["cause_of", "detach", "enter_batch", "is_announcing", "place", "trace_of"]
 
 
-def trace_of(emission: Emission[Any]) -> Trace:
+def trace_of(emission: Emission) -> Trace:
     """Return the trace of an emission, made with those of its causes if need be."""
     try:
         return emission._trace
     except AttributeError:
         pass
     # A loop, for where a trace is needed the stack may be nearly full.
-    untraced: list[Emission[Any]] = []
+    untraced: list[Emission] = []
     cause: Any = emission
     while not isinstance(cause, Trace | None):
         untraced.append(cause)
@@ -49,7 +49,7 @@ _claims: dict[int, Trace] = {}
 """Traces that are being given to emissions, by the id of the emission."""
 
 
-def _traced(emission: Emission[Any], trace: Trace) -> Trace:
+def _traced(emission: Emission, trace: Trace) -> Trace:
     """Give an emission its trace, or return that which another thread was faster to give it."""
     # Without a lock, under which a finalizer could wait for a thread that wants it: one of those
     # who claim at the same time wins, and who claims later finds the trace in its place.
@@ -63,13 +63,13 @@ def _traced(emission: Emission[Any], trace: Trace) -> Trace:
     return present
 
 
-def cause_of(emission: Emission[Any]) -> Trace | None:
+def cause_of(emission: Emission) -> Trace | None:
     """Return the trace of the emission whose handler caused this one, also if that is over."""
     cause = _cause_of(emission)
     return cause if isinstance(cause, Trace | None) else trace_of(cause)
 
 
-def _cause_of(emission: Emission[Any]) -> Emission[Any] | Trace | None:
+def _cause_of(emission: Emission) -> Emission | Trace | None:
     """Return the same, or the emission itself as long as it has no trace."""
     around = emission._outer
     if isinstance(around, Surroundings) and around.cause is not None:
@@ -82,7 +82,7 @@ def _cause_of(emission: Emission[Any]) -> Emission[Any] | Trace | None:
     return getattr(frame, "_trace", frame)
 
 
-def place(emission: Emission[Any], inherited: Frame) -> None:
+def place(emission: Emission, inherited: Frame) -> None:
     """Put an emission where it belongs among the frames: below what runs, caused by what is over.
 
     A task that a handler started inherits the handler's frame, and may outlive it.
@@ -107,9 +107,9 @@ def place(emission: Emission[Any], inherited: Frame) -> None:
         emission._outer.cause = emission._outer.cause or cause
 
 
-def is_announcing(emission: Emission[Any]) -> bool:
+def is_announcing(emission: Emission) -> bool:
     """Whether an emission is a `handler_failed`, or was caused by one, however far up."""
-    frame: Emission[Any] | Branch | None = emission
+    frame: Emission | Branch | None = emission
     while frame is not None:
         if isinstance(frame, Branch):
             if frame.detached:

@@ -30,7 +30,7 @@ MAX_DEPTH = 64
 _NAMED_EVENTS = 6
 
 
-def nest(emission: Emission[Any], inherited: Frame) -> None:
+def nest(emission: Emission, inherited: Frame) -> None:
     """Place an emission under the one whose handler made it.
 
     Raises:
@@ -77,7 +77,7 @@ def _apart(line: Writing, inherited: Frame) -> Frame:
     return inside
 
 
-def outermost(frame: Emission[Any] | Branch) -> Emission[Any] | Branch:
+def outermost(frame: Emission | Branch) -> Emission | Branch:
     """Return the frame that a chain began in: the outermost emission, or a branch of it.
 
     A chain is what happens under one handler of the outermost emission.
@@ -89,14 +89,14 @@ def outermost(frame: Emission[Any] | Branch) -> Emission[Any] | Branch:
         frame = outer
 
 
-def is_broken(root: Emission[Any] | Branch) -> bool:
+def is_broken(root: Emission | Branch) -> bool:
     if isinstance(root, Branch):
         return root.broken
     failures = root._failures
     return failures is not None and failures.broken_at == len(root._values)
 
 
-def pass_on_broken_chain(emission: Emission[Any]) -> None:
+def pass_on_broken_chain(emission: Emission) -> None:
     """Fail an emission inside a broken chain too, so that the chain unwinds to its outermost.
 
     Raises:
@@ -109,7 +109,7 @@ def pass_on_broken_chain(emission: Emission[Any]) -> None:
         raise _depth_error(emission)
 
 
-def _break_chain(root: Emission[Any] | Branch, error: EmissionDepthError) -> None:
+def _break_chain(root: Emission | Branch, error: EmissionDepthError) -> None:
     """Record the end of a chain in its outermost emission, once for that emission."""
     emission = emission_of(root)
     assert emission is not None  # noqa: S101  # it runs
@@ -125,9 +125,9 @@ def _break_chain(root: Emission[Any] | Branch, error: EmissionDepthError) -> Non
         add_failure(emission, index, error)
 
 
-def _depth_error(emission: Emission[Any]) -> EmissionDepthError:
+def _depth_error(emission: Emission) -> EmissionDepthError:
     names: list[str] = []
-    ancestor: Emission[Any] | None = emission
+    ancestor: Emission | None = emission
     while ancestor is not None and len(names) < _NAMED_EVENTS:
         names.insert(0, ancestor.event)
         ancestor = ancestor.parent

@@ -41,7 +41,7 @@ def _load_start_handlers(*arguments: Any) -> Any:
 _start_handlers: Callable[..., Any] = _load_start_handlers
 
 
-def go_on(emission: Emission[Any]) -> None:
+def go_on(emission: Emission) -> None:
     """Do what is left after the inline handlers: start later ones, tell of failures.
 
     Raises:
@@ -69,7 +69,7 @@ def go_on(emission: Emission[Any]) -> None:
 
 
 def go_on_async(
-    emission: Emission[Any], context: BaseEventContext | None
+    emission: Emission, context: BaseEventContext | None
 ) -> Coroutine[Any, Any, None] | None:
     """Do the same for an emitter that awaits the async handlers.
 
@@ -94,7 +94,7 @@ def go_on_async(
     return _finish(emission, left)
 
 
-async def _queue_and_join(emission: Emission[Any], context: BaseEventContext | None) -> None:
+async def _queue_and_join(emission: Emission, context: BaseEventContext | None) -> None:
     policy: Any = emission.dispatcher
     await policy._admission.start_async(emission, emission._plan, emission._values)
     if emission._plan.awaited:
@@ -103,7 +103,7 @@ async def _queue_and_join(emission: Emission[Any], context: BaseEventContext | N
             await left
 
 
-async def _finish(emission: Emission[Any], left: Coroutine[Any, Any, None] | None) -> None:
+async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) -> None:
     """Await what is left, and tell of failures."""
     if left is not None:
         await left
@@ -125,20 +125,20 @@ async def _finish(emission: Emission[Any], left: Coroutine[Any, Any, None] | Non
                 del failures
 
 
-def _own_failures(emission: Emission[Any]) -> tuple[HandlerFailure, ...]:
+def _own_failures(emission: Emission) -> tuple[HandlerFailure, ...]:
     """Return the failures of handlers that the emitter called or awaited."""
     failures = failures_of(emission)
     items = tuple(failures.items)  # first, for what is detached was noted there before
     return tuple(item for item in items if all(item is not other for other in failures.detached))
 
 
-def release(emission: Emission[Any], failures: Iterable[HandlerFailure]) -> None:
+def release(emission: Emission, failures: Iterable[HandlerFailure]) -> None:
     """Break the circle of an emission, its failures, and what their tracebacks name."""
     is_raised = emission.dispatcher is None or emission.dispatcher.on_error == "raise"
     let_go((it.exception for it in failures), Emission, keep_variables=is_raised)
 
 
-def abandon(emission: Emission[Any] | None, error: BaseException | None = None) -> None:
+def abandon(emission: Emission | None, error: BaseException | None = None) -> None:
     """Count the handlers that have not begun as never to be called; doing so again is no error.
 
     Args:
@@ -168,7 +168,7 @@ def abandon(emission: Emission[Any] | None, error: BaseException | None = None) 
 
 
 def announce(
-    emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None = None
+    emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None = None
 ) -> None:
     """Emit `handler_failed` for what a handler raised that no emitter waits for.
 
@@ -182,7 +182,7 @@ def announce(
 
 
 async def announce_async(
-    emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None = None
+    emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None = None
 ) -> None:
     """Do the same where async handlers can be awaited."""
     policy: Any = emission.dispatcher
@@ -192,7 +192,7 @@ async def announce_async(
 # What was held back
 
 
-def emit_held(emission: Emission[Any]) -> None:
+def emit_held(emission: Emission) -> None:
     """Emit, as `emit` would have, what has been held back."""
     held = emission._values
     try:
@@ -205,7 +205,7 @@ def emit_held(emission: Emission[Any]) -> None:
         del emission, held  # as in emit
 
 
-def _emit_again(emission: Emission[Any]) -> None:
+def _emit_again(emission: Emission) -> None:
     payload, context, keywords = _payload_again(emission)
     policy: Any = emission.dispatcher
     try:
@@ -218,7 +218,7 @@ def _emit_again(emission: Emission[Any]) -> None:
         del emission  # as in emit
 
 
-async def emit_held_async(emission: Emission[Any]) -> None:
+async def emit_held_async(emission: Emission) -> None:
     """Do the same as `emit_async` would have."""
     held = emission._values
     try:
@@ -231,7 +231,7 @@ async def emit_held_async(emission: Emission[Any]) -> None:
         del emission, held  # as in emit
 
 
-async def _emit_again_async(emission: Emission[Any]) -> None:
+async def _emit_again_async(emission: Emission) -> None:
     payload, context, keywords = _payload_again(emission)
     policy: Any = emission.dispatcher
     try:
@@ -254,7 +254,7 @@ async def _emit_again_async(emission: Emission[Any]) -> None:
 
 
 def _payload_again(
-    emission: Emission[Any],
+    emission: Emission,
 ) -> tuple[Any, BaseEventContext | None, dict[str, Any] | None]:
     """Return payload, context and keywords for `call_all`, of what was held back."""
     payload = emission._payload
@@ -263,7 +263,7 @@ def _payload_again(
     return payload, payload if type(payload) is emission.signal.context_model else None, None
 
 
-def _let_look(emission: Emission[Any], held: HeldBack) -> None:
+def _let_look(emission: Emission, held: HeldBack) -> None:
     """Let those look again who wait for an emission that was held back."""
     if emission._values is held:  # it was never called: nested too deep, for example
         emission._plan = NOBODY

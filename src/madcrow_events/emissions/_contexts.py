@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["check_given", "context_as", "emission_with", "fill", "keywords_of"]
 
 
-def fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
+def fill(emission: Emission, fields: Mapping[str, str]) -> None:
     """Fill in the fields of an `event_scope` that the emitter left out."""
     payload = emission._payload
     if type(payload) is dict:
@@ -42,7 +42,7 @@ def fill(emission: Emission[Any], fields: Mapping[str, str]) -> None:
         # Its `__init__` does not call that of its base, and has given all fields.
 
 
-def check_given(emission: Emission[Any]) -> None:
+def check_given(emission: Emission) -> None:
     """Refuse a typed emission whose model lacks fields.
 
     Raises:
@@ -52,16 +52,14 @@ def check_given(emission: Emission[Any]) -> None:
         check_complete(emission.event, emission._payload)
 
 
-def keywords_of(emission: Emission[Any]) -> dict[str, Any]:
+def keywords_of(emission: Emission) -> dict[str, Any]:
     """Return the context as keywords; for reading and unpacking, not for changing."""
     payload = emission._payload
     keywords: dict[str, Any] = payload if type(payload) is dict else payload._keywords()
     return keywords
 
 
-def context_as(
-    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
-) -> BaseEventContext:
+def context_as(models: tuple[type[BaseEventContext], ...], emission: Emission) -> BaseEventContext:
     """Return the context as an instance of one of `models`.
 
     A loose or generic context is validated once per model, however many
@@ -90,7 +88,7 @@ def context_as(
 
 
 def _validated_as(
-    emission: Emission[Any], models: tuple[type[BaseEventContext], ...]
+    emission: Emission, models: tuple[type[BaseEventContext], ...]
 ) -> BaseEventContext:
     """Return the payload as the signal's own model, or as the first of `models` that fits."""
     own = emission.signal.context_model
@@ -106,7 +104,7 @@ def _validated_as(
     return _validate(emission, models[-1])
 
 
-def _validate(emission: Emission[Any], model: type[BaseEventContext]) -> BaseEventContext:
+def _validate(emission: Emission, model: type[BaseEventContext]) -> BaseEventContext:
     try:
         known = emission._validated
     except AttributeError:
@@ -133,7 +131,7 @@ def _validate(emission: Emission[Any], model: type[BaseEventContext]) -> BaseEve
 
 
 def _outcome(
-    emission: Emission[Any], model: type[BaseEventContext], values: dict[str, Any]
+    emission: Emission, model: type[BaseEventContext], values: dict[str, Any]
 ) -> BaseEventContext | ContextValidationError:
     try:
         return validate_keywords(emission.event, model, values)
@@ -141,9 +139,7 @@ def _outcome(
         return error
 
 
-def emission_with(
-    models: tuple[type[BaseEventContext], ...], emission: Emission[Any]
-) -> Emission[Any]:
+def emission_with(models: tuple[type[BaseEventContext], ...], emission: Emission) -> Emission:
     """Return this emission with its context as a model, for `h(emission: Emission[Model])`.
 
     A typed emission is that already. A loose one gets a twin that shares
@@ -154,7 +150,7 @@ def emission_with(
         return emission
     failures_of(emission)
     trace_of(emission)
-    twin: Emission[Any] = Emission()
+    twin: Emission = Emission()
     for name in Emission.__slots__:
         if name != "_validated":
             setattr(twin, name, getattr(emission, name))

@@ -139,7 +139,7 @@ class Emission(Unique, Generic[PayloadT_co]):
         return cast("PayloadT_co", context)
 
     @property
-    def parent(self) -> Emission[Any] | None:
+    def parent(self) -> Emission | None:
         """The emission whose handler emitted this one, or None."""
         outer = enclosing(self)
         if not isinstance(outer, Branch):
@@ -323,7 +323,7 @@ class Emission(Unique, Generic[PayloadT_co]):
         return f"<Emission {self.event}, {outcome}>"
 
 
-def as_the_cause(emission: Emission[Any]) -> Surroundings:
+def as_the_cause(emission: Emission) -> Surroundings:
     """Return surroundings in the present context whose cause is that emission."""
     surroundings = surround(current())
     around = surroundings_of(emission)
@@ -335,7 +335,7 @@ def as_the_cause(emission: Emission[Any]) -> Surroundings:
 class _AsCause(ContextDecorator):
     """A block in which an emission is the cause of what is emitted."""
 
-    def __init__(self, emission: Emission[Any]) -> None:
+    def __init__(self, emission: Emission) -> None:
         self._emission = emission
 
     def _recreate_cm(self) -> _AsCause:
@@ -349,7 +349,7 @@ class _AsCause(ContextDecorator):
         leave(self._frame)
 
 
-def current_event() -> Emission[Any] | None:
+def current_event() -> Emission | None:
     """Return the emission that is being handled, or None outside of any handler."""
     frame = running(CURRENT.get(None))
     return None if frame is None else emission_of(frame)

@@ -57,7 +57,7 @@ class Failures:
         self.watch: Watch | None = None
 
 
-def failures_of(emission: Emission[Any]) -> Failures:
+def failures_of(emission: Emission) -> Failures:
     """Return what is noted of an emission's failures, made if need be."""
     failures = emission._failures
     if failures is None:
@@ -66,7 +66,7 @@ def failures_of(emission: Emission[Any]) -> Failures:
 
 
 def add_failure(
-    emission: Emission[Any],
+    emission: Emission,
     index: int,
     error: BaseException,
     *,

@@ -55,7 +55,7 @@ Fields: TypeAlias = "Mapping[str, str] | Callable[[], Mapping[str, str]]"
 
 NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
-Frame: TypeAlias = "Emission[Any] | Branch | Surroundings"
+Frame: TypeAlias = "Emission | Branch | Surroundings"
 """What a handler runs in: the emission whose loop calls it, or a branch of its own; and what
 stands around those."""
 
@@ -79,7 +79,7 @@ class Holder(Protocol):
         """Whether it is for what goes through a dispatcher."""
         ...
 
-    def hold(self, emission: Emission[Any], frame: Frame, *, awaiting: bool) -> bool:
+    def hold(self, emission: Emission, frame: Frame, *, awaiting: bool) -> bool:
         """Hold an emission back; return whether it is one of those that the holder is for.
 
         Args:
@@ -89,7 +89,7 @@ class Holder(Protocol):
         """
         ...
 
-    def holds(self, emission: Emission[Any]) -> bool:
+    def holds(self, emission: Emission) -> bool:
         """Whether it holds that emission back now."""
         ...
 
@@ -104,7 +104,7 @@ class Surroundings:
     _running: ClassVar[bool] = False
 
     # Defaults, and no slots, because one is made for each block of a server's requests.
-    _outer: Emission[Any] | Branch | None = None
+    _outer: Emission | Branch | None = None
 
     fields: Fields = NO_FIELDS
     """What `event_scope` fills in, or what returns it, the same each time."""
@@ -174,8 +174,8 @@ class Branch:
     trace: Trace | None = None
     _running: bool = True
 
-    def __init__(self, emission: Emission[Any], index: int) -> None:
-        self.emission: Emission[Any] | None = emission
+    def __init__(self, emission: Emission, index: int) -> None:
+        self.emission: Emission | None = emission
         self.index = index
         self._outer: Frame | None = emission._outer
         self.broken: bool = False
@@ -229,14 +229,14 @@ def running(frame: Frame | None) -> Frame | None:
     return frame
 
 
-def emission_of(frame: Frame) -> Emission[Any] | None:
+def emission_of(frame: Frame) -> Emission | None:
     """Return what is handled in a frame; None for a detached branch that has finished."""
     if isinstance(frame, Branch):
         return frame.emission
     return None if isinstance(frame, Surroundings) else frame
 
 
-def enclosing(frame: Emission[Any] | Branch) -> Emission[Any] | Branch | None:
+def enclosing(frame: Emission | Branch) -> Emission | Branch | None:
     """Return the frame that a frame is nested in, past what merely surrounds it."""
     outer = frame._outer
     return outer._outer if isinstance(outer, Surroundings) else outer

@@ -45,12 +45,12 @@ class Held(Surroundings):
     def __init__(self, policy: Policy, scope: Callable[[], ScopeFields] | None) -> None:
         self._policy = policy
         self._scope = scope
-        self.held: deque[Emission[Any]] = deque()
+        self.held: deque[Emission] = deque()
 
     def discard(self) -> int:
         """Drop what is held back now; return how many emissions that were."""
         number = 0
-        taken: list[Emission[Any]] = []
+        taken: list[Emission] = []
         while self._take(taken):
             taken[0]._values.drop()
             number += 1
@@ -82,7 +82,7 @@ class Held(Surroundings):
         taken.clear()  # for this frame may be part of a traceback
         raised.again()
 
-    async def _emit_async(self, emission: Emission[Any], raised: _Raised) -> None:
+    async def _emit_async(self, emission: Emission, raised: _Raised) -> None:
         policy: Any = emission.dispatcher
         try:
             if raised.exit is not None:
@@ -98,7 +98,7 @@ class Held(Surroundings):
         finally:
             del emission  # as in flush
 
-    def _take(self, taken: list[Emission[Any]]) -> bool:
+    def _take(self, taken: list[Emission]) -> bool:
         """Put the first that is held back into a list; return whether there was one.
 
         One by one, for other threads may be adding and taking at the same time.
@@ -119,7 +119,7 @@ class Held(Surroundings):
         """Whether it is for what goes through a dispatcher, or one of its siblings."""
         return policy is not None and policy._admission is self._policy._admission
 
-    def hold(self, emission: Emission[Any], frame: Frame, *, awaiting: bool) -> bool:
+    def hold(self, emission: Emission, frame: Frame, *, awaiting: bool) -> bool:
         """Hold an emission back; see `Holder.hold`."""
         if not (self.is_open and self.is_of(emission.dispatcher)):
             return False
@@ -141,7 +141,7 @@ class Held(Surroundings):
         emission._plan = plan
         return False
 
-    def holds(self, emission: Emission[Any]) -> bool:
+    def holds(self, emission: Emission) -> bool:
         """Whether it holds that emission back now."""
         return emission in self.held
 
@@ -212,7 +212,7 @@ class Held(Surroundings):
         if self._enclosing is None:
             return self
         deferral = self
-        taken: list[Emission[Any]] = []
+        taken: list[Emission] = []
         while (outer := deferral._joined()) is not None:
             while deferral._take(taken):
                 outer.held.append(taken[0])
@@ -258,7 +258,7 @@ class _Raised:
         self.errors: list[Exception] = []
         self.exit: BaseException | None = None
 
-    def add(self, error: BaseException, taken: list[Emission[Any]]) -> None:
+    def add(self, error: BaseException, taken: list[Emission]) -> None:
         """Note what one of them raised.
 
         Args:

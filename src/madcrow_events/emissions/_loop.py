@@ -51,7 +51,7 @@ _DEBUG = logging.DEBUG
 
 
 def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, in one frame, for speed
-    emission: Emission[Any],
+    emission: Emission,
     policy: Policy,
     signal: Signal,
     sender: Any,
@@ -166,7 +166,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     return later or emission._failures is not None
 
 
-def _admit(emission: Emission[Any], policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:  # noqa: FBT001  # as for call_all
+def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:  # noqa: FBT001  # as for call_all
     """Return the outcomes of an emission with handlers that run later, which may."""
     held = getattr(emission, "_values", None)
     # The emission's from the start, so that no place is lost if this is interrupted.
@@ -179,7 +179,7 @@ def _admit(emission: Emission[Any], policy: Policy, plan: Plan, awaiting: bool) 
     return outcomes
 
 
-def _is_held_back(emission: Emission[Any], inherited: Frame, awaiting: bool) -> bool:  # noqa: FBT001  # as for call_all
+def _is_held_back(emission: Emission, inherited: Frame, awaiting: bool) -> bool:  # noqa: FBT001  # as for call_all
     """Give an emission what stands around it; tell whether a `deferred` block holds it back.
 
     Raises:
@@ -218,7 +218,7 @@ def _after(segments: Segments, number: int) -> Segments:
     return ()
 
 
-def _record(emission: Emission[Any], error: BaseException) -> None:
+def _record(emission: Emission, error: BaseException) -> None:
     """Note what the inline handler at hand raised, or let it through."""
     if not is_failure(error):
         raise error
@@ -245,12 +245,12 @@ def _watched(plan: Plan) -> Segments:
     return ((BY_EMISSION, calls),)
 
 
-def _call_unwatched(entry: Entry, emission: Emission[Any]) -> Any:
+def _call_unwatched(entry: Entry, emission: Emission) -> Any:
     handler = entry.admit(emission)
     return NO_RESULT if handler is None else entry.spec.invoke(handler, emission)
 
 
-def _call_watched(entry: Entry, emission: Emission[Any]) -> Any:
+def _call_watched(entry: Entry, emission: Emission) -> Any:
     handler = entry.admit(emission)
     if handler is None:
         log_skipped(emission, entry.subscription.handler)

@@ -68,7 +68,7 @@ class Watch:
         self._dispatcher = dispatcher
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
 
-    def enter(self, emission: Emission[Any], *handler: Any) -> None:
+    def enter(self, emission: Emission, *handler: Any) -> None:
         """Enter the observers, the first first.
 
         Args:
@@ -86,7 +86,7 @@ class Watch:
         finally:
             _observing.set(observing)
 
-    def _enter(self, observer: Observer, emission: Emission[Any], handler: tuple[Any, ...]) -> None:
+    def _enter(self, observer: Observer, emission: Emission, handler: tuple[Any, ...]) -> None:
         try:
             around = (
                 observer.handling(emission, *handler) if handler else observer.emission(emission)
@@ -135,7 +135,7 @@ class _HandlerWatch(Watch):
 
     __slots__ = ("_emission", "_handler")
 
-    def __init__(self, emission: Emission[Any], handler: Any) -> None:
+    def __init__(self, emission: Emission, handler: Any) -> None:
         dispatcher: Any = emission.dispatcher
         super().__init__(dispatcher)
         self._emission = emission
@@ -158,14 +158,14 @@ class _HandlerWatch(Watch):
         self.leave(error)
 
 
-def watch(emission: Emission[Any]) -> None:
+def watch(emission: Emission) -> None:
     """Enter what watches an emission, until `stop_watching`."""
     dispatcher: Any = emission.dispatcher
     failures_of(emission).watch = made = Watch(dispatcher)
     made.enter(emission)
 
 
-def watching_handler(emission: Emission[Any], handler: Any) -> AbstractContextManager[object]:
+def watching_handler(emission: Emission, handler: Any) -> AbstractContextManager[object]:
     """Return what is entered around a call of a handler: its observers, if anybody watches."""
     dispatcher = emission.dispatcher
     if dispatcher is not None and is_watched(dispatcher):
@@ -173,7 +173,7 @@ def watching_handler(emission: Emission[Any], handler: Any) -> AbstractContextMa
     return nullcontext()
 
 
-def stop_watching(emission: Emission[Any], error: BaseException | None = None) -> None:
+def stop_watching(emission: Emission, error: BaseException | None = None) -> None:
     """Let the observers of an emission go, if there are any; doing so again is no error.
 
     Args:
@@ -188,7 +188,7 @@ def stop_watching(emission: Emission[Any], error: BaseException | None = None) -
 class _DebugLog:
     """Writes each emission, and each call of a handler with its time, at DEBUG."""
 
-    def emission(self, emission: Emission[Any], /) -> AbstractContextManager[object]:
+    def emission(self, emission: Emission, /) -> AbstractContextManager[object]:
         """Write that an event is emitted."""
         log(
             logging.DEBUG,
@@ -209,7 +209,7 @@ class _DebugLog:
         return nullcontext()
 
     @contextmanager
-    def handling(self, emission: Emission[Any], handler: Any, /) -> Iterator[None]:
+    def handling(self, emission: Emission, handler: Any, /) -> Iterator[None]:
         """Write what came of a call, and how long it took."""
         started = time.perf_counter()
         outcome = "raised"
@@ -232,7 +232,7 @@ class _DebugLog:
 _debug_log = _DebugLog()
 
 
-def log_skipped(emission: Emission[Any], handler: Any) -> None:
+def log_skipped(emission: Emission, handler: Any) -> None:
     """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
     if is_debugging():
         log(logging.DEBUG, "handler %s of %s skipped", emission.name_of(handler), emission.event)

@@ -93,6 +93,6 @@ class HeldBack(Outcomes):
         self.tell()
 
 
-def outcomes_of(emission: Emission[Any]) -> Any:
+def outcomes_of(emission: Emission) -> Any:
     """Return what an emission holds for its handlers; for what runs them elsewhere."""
     return emission._values

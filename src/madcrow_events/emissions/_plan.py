@@ -59,19 +59,19 @@ class CallSpec:
     def __init__(
         self,
         style: int,
-        invoke: Callable[[Any, Emission[Any]], Any],
+        invoke: Callable[[Any, Emission], Any],
         *,
         is_async: bool = False,
-        item: Callable[[Emission[Any]], Any] | None = None,
+        item: Callable[[Emission], Any] | None = None,
         invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
         ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
-        fit: Callable[[Any, Emission[Any]], Any] | None = None,
+        fit: Callable[[Any, Emission], Any] | None = None,
     ) -> None:
         self.style: int = style
-        self.invoke: Callable[[Any, Emission[Any]], Any] = invoke
-        self.fit: Callable[[Any, Emission[Any]], Any] = fit or invoke
+        self.invoke: Callable[[Any, Emission], Any] = invoke
+        self.fit: Callable[[Any, Emission], Any] = fit or invoke
         self.is_async: bool = is_async
-        self.item: Callable[[Emission[Any]], Any] | None = item
+        self.item: Callable[[Emission], Any] | None = item
         self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
         self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
 
@@ -129,12 +129,12 @@ class Entry(NamedTuple):
     subscription: Subscribed
     owner: Subscribed
     spec: CallSpec
-    match: Callable[[Emission[Any]], Any]
-    admit: Callable[[Emission[Any]], Any]
-    take: Callable[[Any, Emission[Any]], Any]
+    match: Callable[[Emission], Any]
+    admit: Callable[[Emission], Any]
+    take: Callable[[Any, Emission], Any]
     claim: Callable[[], bool]
-    check_arguments: Callable[[Any, Emission[Any]], None]
-    explain: Callable[[Exception, Emission[Any]], Exception]
+    check_arguments: Callable[[Any, Emission], None]
+    explain: Callable[[Exception, Emission], Exception]
     is_used_up: Callable[[], bool]
 
 
@@ -260,11 +260,11 @@ NOBODY = Plan(
 """The plan of an emission that reaches no handler."""
 
 
-def plan_of(emission: Emission[Any]) -> Plan:
+def plan_of(emission: Emission) -> Plan:
     """Return the calls of an emission; for what makes them elsewhere."""
     return emission._plan
 
 
-def plan_for(emission: Emission[Any]) -> Plan:
+def plan_for(emission: Emission) -> Plan:
     """Return the calls that an emission would make if it went out now."""
     return emission.signal._table.plan_for(emission.sender)

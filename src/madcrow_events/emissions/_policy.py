@@ -23,7 +23,7 @@ class Admission(Protocol):
 
     def admit(
         self,
-        emission: Emission[Any],
+        emission: Emission,
         plan: Plan,
         outcomes: Outcomes,
         held: object,
@@ -46,25 +46,25 @@ class Admission(Protocol):
             EventLoopError: they cannot be called from here.
         """
 
-    def start(self, emission: Emission[Any], plan: Plan, outcomes: Outcomes) -> None:
+    def start(self, emission: Emission, plan: Plan, outcomes: Outcomes) -> None:
         """Start the handlers that `emit` leaves for later."""
 
-    async def start_async(self, emission: Emission[Any], plan: Plan, outcomes: Outcomes) -> None:
+    async def start_async(self, emission: Emission, plan: Plan, outcomes: Outcomes) -> None:
         """Start the background handlers of `emit_async`."""
 
-    def abandon(self, emission: Emission[Any]) -> None:
+    def abandon(self, emission: Emission) -> None:
         """Give up those handlers of an emission that have not begun."""
 
-    async def set_aside_async(self, emission: Emission[Any]) -> None:
+    async def set_aside_async(self, emission: Emission) -> None:
         """Wait for the permits that an emission needs which a block held back."""
 
     def release(self, permits: list[None]) -> None:
         """Release permits that were set aside and not used."""
 
-    def check_waiting(self, emission: Emission[Any]) -> None:
+    def check_waiting(self, emission: Emission) -> None:
         """Refuse to wait in a thread for what waits for this thread."""
 
-    def check_awaiting(self, emission: Emission[Any]) -> None:
+    def check_awaiting(self, emission: Emission) -> None:
         """Refuse to wait, in whatever way, for what cannot end."""
 
     def report_lost(self) -> None:
@@ -86,12 +86,12 @@ class Policy(Protocol):
     def _admission(self) -> Admission: ...
 
     def _announce(
-        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None
+        self, emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None
     ) -> None:
         """Emit `handler_failed` for each failure."""
 
     async def _announce_async(
-        self, emission: Emission[Any], failures: tuple[HandlerFailure, ...], batch_size: int | None
+        self, emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None
     ) -> None:
         """Do the same where async handlers can be awaited."""
 

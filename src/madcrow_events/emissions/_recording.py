@@ -25,7 +25,7 @@ def keep_value(entry: Entry, handler: Any, value: Any) -> Any:
     return Called(handler, value) if weak and value is not NO_RESULT else value
 
 
-def is_recorded(emission: Emission[Any], error: BaseException) -> bool:
+def is_recorded(emission: Emission, error: BaseException) -> bool:
     """Whether an exception is among what went wrong with an emission."""
     return any(failure.exception is error for failure in failures_of(emission).items)
 

@@ -51,7 +51,7 @@ def perhaps_awaited(spec: CallSpec) -> CallSpec:
     )
 
 
-def invoke_with_keywords(handler: Any, emission: Emission[Any]) -> Any:
+def invoke_with_keywords(handler: Any, emission: Emission) -> Any:
     return handler(emission.sender, **keywords_of(emission))
 
 
@@ -63,36 +63,34 @@ ASYNC_RECEIVER = CallSpec(BY_KEYWORDS, invoke_with_keywords, is_async=True)
 """The call spec of an async receiver."""
 
 
-def sender_of(emission: Emission[Any]) -> Any:
+def sender_of(emission: Emission) -> Any:
     return emission.sender
 
 
-def itself(emission: Emission[Any]) -> Emission[Any]:
+def itself(emission: Emission) -> Emission:
     return emission
 
 
-def whole_context(emission: Emission[Any]) -> Any:
+def whole_context(emission: Emission) -> Any:
     return emission.context
 
 
-def invoke_with_list(
-    item: Callable[[Emission[Any]], Any], handler: Any, emission: Emission[Any]
-) -> Any:
+def invoke_with_list(item: Callable[[Emission], Any], handler: Any, emission: Emission) -> Any:
     return handler([item(emission)])
 
 
 def invoke_with_context(
-    models: tuple[type[BaseEventContext], ...], handler: Any, emission: Emission[Any]
+    models: tuple[type[BaseEventContext], ...], handler: Any, emission: Emission
 ) -> Any:
     return handler(context_as(models, emission))
 
 
 def fit_keywords(
-    invoke: Callable[[Any, Emission[Any]], Any],
+    invoke: Callable[[Any, Emission], Any],
     required: tuple[str, ...],
     by_place: tuple[str, ...],
     handler: Any,
-    emission: Emission[Any],
+    emission: Emission,
 ) -> Any:
     """Do as `invoke`, for a handler with `**kwargs`, once its named parameters have been looked at.
 
@@ -115,7 +113,7 @@ def fit_keywords(
     return invoke(handler, emission)
 
 
-def _missing(name: str, handler: Any, emission: Emission[Any]) -> ContextValidationError:
+def _missing(name: str, handler: Any, emission: Emission) -> ContextValidationError:
     model = emission.signal.context_model
     is_refused = model and name in model.model_fields and name not in spellings_of(model, name)
     return ContextValidationError(
@@ -129,13 +127,13 @@ def _missing(name: str, handler: Any, emission: Emission[Any]) -> ContextValidat
 
 
 def invoke_by_parameters(
-    positional: tuple[Callable[[Emission[Any]], Any], ...],
-    injected: tuple[tuple[str, Callable[[Emission[Any]], Any]], ...],
+    positional: tuple[Callable[[Emission], Any], ...],
+    injected: tuple[tuple[str, Callable[[Emission], Any]], ...],
     by_name: tuple[tuple[str, bool], ...],
     takes_rest: bool,  # noqa: FBT001  # bound once, positionally, by partial
     withheld: frozenset[str],
     handler: Any,
-    emission: Emission[Any],
+    emission: Emission,
 ) -> Any:
     arguments = [get(emission) for get in positional]
     keywords = {name: get(emission) for name, get in injected}

@@ -119,9 +119,9 @@ class _Reader:
         parameters = self._parameters()
         kinds = {parameter.kind for parameter in parameters}
         takes_rest = inspect.Parameter.VAR_KEYWORD in kinds
-        positional: list[Callable[[Emission[Any]], Any]] = []
+        positional: list[Callable[[Emission], Any]] = []
         by_name: list[inspect.Parameter] = []
-        injected: dict[str, Callable[[Emission[Any]], Any]] = {}
+        injected: dict[str, Callable[[Emission], Any]] = {}
         accepted: tuple[type[BaseEventContext], ...] = ()
         by_place: list[str] = []
         sender_is_free = not any(
@@ -178,7 +178,7 @@ class _Reader:
                 partial(invoke_with_context, accepted),
                 is_async=awaited,
             )
-        invoke: Callable[[Any, Emission[Any]], Any] = invoke_with_keywords
+        invoke: Callable[[Any, Emission], Any] = invoke_with_keywords
         if not receives:
             invoke = partial(
                 invoke_by_parameters,
@@ -212,7 +212,7 @@ class _Reader:
             or (self.model is not None and parameter.name in self.model.model_fields)
         ):
             raise self._takes_no_list()  # it is written for single contexts
-        item: Callable[[Emission[Any]], Any] = whole_context
+        item: Callable[[Emission], Any] = whole_context
         for member in members:
             if is_list(member):
                 listed = typing.get_args(member)[0]
@@ -305,7 +305,7 @@ class _Reader:
 
     def _annotated_source(
         self, parameter: inspect.Parameter
-    ) -> tuple[Callable[[Emission[Any]], Any], tuple[type[BaseEventContext], ...]] | None:
+    ) -> tuple[Callable[[Emission], Any], tuple[type[BaseEventContext], ...]] | None:
         members = self.annotations.members(parameter.annotation)
         if members and all((typing.get_origin(m) or m) is Emission for m in members):
             named = [it for member in members for it in self.annotations.arguments(member)]

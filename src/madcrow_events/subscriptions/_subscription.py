@@ -307,14 +307,14 @@ class Subscription(Unique):
             return BY_OPTIONS, entry_of(self)
         return self._prepared()
 
-    def _admit(self, emission: Emission[Any]) -> Any:
+    def _admit(self, emission: Emission) -> Any:
         """Return the handler if this emission is for it, else None; claims a `once`."""
         handler = self._match(emission)
         if handler is None or self._ticket is None:
             return handler
         return self._take(handler, emission)
 
-    def _take(self, handler: Any, emission: Emission[Any]) -> Any:
+    def _take(self, handler: Any, emission: Emission) -> Any:
         """Return the handler, which a `once` is only once, and else None."""
         self._check_arguments(handler, emission)
         return handler if self._is_claimed() else None
@@ -323,7 +323,7 @@ class Subscription(Unique):
         """Whether it was a `once`, and its one call has been taken."""
         return self._ticket is not None and not (self._owner or self)._ticket
 
-    def _check_arguments(self, handler: Any, emission: Emission[Any]) -> None:
+    def _check_arguments(self, handler: Any, emission: Emission) -> None:
         """Raise what the making of the arguments of a `once` does, which does not use it up.
 
         Raises:
@@ -334,7 +334,7 @@ class Subscription(Unique):
             check_given(emission)
             self._call_spec.fit(_NotCalled(handler), emission)
 
-    def _explained(self, error: Exception, emission: Emission[Any]) -> Exception:
+    def _explained(self, error: Exception, emission: Emission) -> Exception:
         """Return what the handler raised, or what tells better that the call did not reach it."""
         handler = self.handler
         if handler is None or self._call_spec.fit is self._call_spec.invoke:
@@ -346,7 +346,7 @@ class Subscription(Unique):
             return misfit.with_traceback(None)
         return error
 
-    def _match(self, emission: Emission[Any]) -> Any:
+    def _match(self, emission: Emission) -> Any:
         """Return the handler if it lives and its `when` agrees, else None."""
         handler = self.handler
         if handler is None or self.when is None:
@@ -367,7 +367,7 @@ class Subscription(Unique):
         self.cancel()
         return True
 
-    def _call(self, emission: Emission[Any]) -> Any:
+    def _call(self, emission: Emission) -> Any:
         handler = self._admit(emission)
         if handler is None:
             return NO_RESULT

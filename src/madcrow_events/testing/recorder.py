@@ -64,7 +64,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._calls_handlers = calls_handlers
         self._arrived = Waiters()
         # By identity, for one that several patterns match is recorded once.
-        self._emissions: dict[int, Emission[Any]] = {}
+        self._emissions: dict[int, Emission] = {}
         self._subscriptions: list[Subscription] = []
         self._has_begun = False
         self.is_open: bool = False
@@ -139,7 +139,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         return NO_RESULT  # so that it does not show among the results
 
     @property
-    def emissions(self) -> tuple[Emission[Any], ...]:
+    def emissions(self) -> tuple[Emission, ...]:
         """What was emitted, in the order in which the emissions began."""
         return tuple(list(self._emissions.values()))  # noqa: C414  # list() cannot be interrupted
 
@@ -155,7 +155,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         times: int | None = None,
         where: Where | None = None,
         **fields: Any,
-    ) -> Emission[Any]:
+    ) -> Emission:
         """Fail unless an event was emitted, with these values in its context.
 
         Args:
@@ -254,7 +254,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         *,
         where: Where | None = None,
         **fields: Any,
-    ) -> Emission[Any]:
+    ) -> Emission:
         """Wait until another thread emits an event, unless it was emitted already.
 
         Args:
@@ -284,7 +284,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         *,
         where: Where | None = None,
         **fields: Any,
-    ) -> Emission[Any]:
+    ) -> Emission:
         """Do the same as `wait_for` in a task; other tasks of its event loop can emit the event."""
         check_seconds("timeout", timeout)
         await self._arrived.wait_async(lambda: self._matching(event, where, fields), timeout)
@@ -296,7 +296,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         timeout: float | None,
         where: Where | None,
         fields: Mapping[str, Any],
-    ) -> Emission[Any]:
+    ) -> Emission:
         found = self._matching(event, where, fields)
         if not found:
             raise AssertionError(
@@ -307,7 +307,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def _matching(
         self, event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
-    ) -> list[Emission[Any]]:
+    ) -> list[Emission]:
         if where is not None and not callable(where):
             raise InvalidOptionError(
                 "where is a predicate over the context, such as lambda order: order['total'] > 3",
@@ -321,7 +321,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         return [emission for emission in found if _has(keywords_of(emission), fields, where)]
 
     def _refuse_what_always_holds(
-        self, name: str, found: list[Emission[Any]], fields: Mapping[str, Any]
+        self, name: str, found: list[Emission], fields: Mapping[str, Any]
     ) -> None:
         """Refuse assertions that say nothing: about what is misspelt, or not recorded."""
         if not self._has_begun:
@@ -387,7 +387,7 @@ def _described(
     return f"{_name_of(event)}({', '.join(parts)})" if parts else _name_of(event)
 
 
-def shown(emission: Emission[Any]) -> str:
+def shown(emission: Emission) -> str:
     """Return an emission as a call, with the values of its context."""
     values = [_shown_value(name, value) for name, value in keywords_of(emission).items()]
     return f"{emission.event}({', '.join(values)})"
