@@ -34,7 +34,7 @@ def on_page_content(html: str, **_: Any) -> str:
     try:
         return html.replace(MARKER, picture(contracts(_ROOT / "pyproject.toml"), _PACKAGE))
     except FloorsError as error:
-        from mkdocs.exceptions import PluginError  # noqa: PLC0415  # the tests have no mkdocs
+        from mkdocs.exceptions import PluginError  # the tests have no mkdocs
 
         raise PluginError(f"the floors cannot be drawn: {error}") from error
 

@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
 class _Isolation:
     @pytest.fixture(autouse=True)
     def _isolate_events(self) -> Iterator[None]:
-        from madcrow_events import madcrow_signals  # noqa: PLC0415  # when a test asks for it
+        from madcrow_events import madcrow_signals  # when a test asks for it
 
         with madcrow_signals.isolated():
             yield
@@ -55,7 +55,7 @@ class _Isolation:
 @pytest.fixture
 def isolated_signals() -> Iterator[SignalRegistry]:
     """Return the default registry without handlers; what the test does to it is undone."""
-    from madcrow_events import madcrow_signals  # noqa: PLC0415  # when a test asks for it
+    from madcrow_events import madcrow_signals  # when a test asks for it
 
     with madcrow_signals.isolated(empty=True) as signals:
         yield signals
@@ -64,7 +64,7 @@ def isolated_signals() -> Iterator[SignalRegistry]:
 @pytest.fixture
 def event_dispatcher(isolated_signals: SignalRegistry) -> Iterator[EventDispatcher]:
     """Return a dispatcher of `isolated_signals`, which is the default one during the test."""
-    from madcrow_events import EventDispatcher, set_event_dispatcher  # noqa: PLC0415  # when a test asks for it
+    from madcrow_events import EventDispatcher, set_event_dispatcher  # when a test asks for it
 
     with EventDispatcher(isolated_signals) as dispatcher:
         set_event_dispatcher(dispatcher)
@@ -76,7 +76,7 @@ def recorded_events(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     """Record what the test emits on the default registry."""
     if "isolated_signals" in request.fixturenames:
         request.getfixturevalue("isolated_signals")  # first, for it begins without any handler
-    from madcrow_events.testing import record_events  # noqa: PLC0415  # when a test asks for it
+    from madcrow_events.testing import record_events  # when a test asks for it
 
     with record_events() as events:
         yield events

@@ -85,7 +85,7 @@ def was_executed_again(module: str) -> bool:
     return module in _executed_again
 
 
-def execution_of(thing: Any, module: str) -> Execution | None:
+def execution_of(thing: object, module: str) -> Execution | None:
     """Return the present execution of the module that defines `thing`.
 
     Args:
@@ -157,7 +157,7 @@ def definition_of(handler: Any) -> Definition | None:
         return None
 
 
-def _function_behind(handler: Any) -> Any:
+def _function_behind(handler: object) -> Any:
     for _ in range(_DECORATORS):
         inner = getattr(handler, "__func__", None) or getattr(handler, "__wrapped__", None)
         if inner is None:
@@ -166,7 +166,7 @@ def _function_behind(handler: Any) -> Any:
     return handler
 
 
-def _namespace_of(thing: Any, module: str) -> dict[str, Any] | None:
+def _namespace_of(thing: object, module: str) -> dict[str, Any] | None:
     namespace: Any = getattr(thing, "__globals__", None)
     if type(namespace) is dict and namespace.get("__name__", _NAMELESS) == module:
         return namespace

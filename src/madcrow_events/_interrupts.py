@@ -79,7 +79,7 @@ class suppress_but_interrupts(suppress):  # noqa: N801  # as the class that it d
         return is_named and error is not None and not is_interrupt(error)
 
 
-def _code_of(handler: Any) -> object:
+def _code_of(handler: object) -> object:
     while isinstance(handler, functools.partial):
         handler = handler.func
     return getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)

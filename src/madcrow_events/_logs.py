@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import traceback
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, printable, type_name
@@ -97,7 +97,7 @@ def mark_as_written(cause: Writing | None) -> None:
     _writing.set(cause)
 
 
-def _write(function: Callable[..., object], *arguments: Any, **options: Any) -> None:
+def _write(function: Callable[..., object], *arguments: object, **options: object) -> None:
     """Write a line by a function, and let what is done with it have to do with that line."""
     cause = _writing.get()
     number = 1 if cause is None else cause.number + 1

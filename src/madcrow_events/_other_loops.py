@@ -124,7 +124,7 @@ def greenlets() -> str:
     return ""
 
 
-def is_of_another_greenlet(loop: Any) -> bool:
+def is_of_another_greenlet(loop: object) -> bool:
     """Whether an event loop that runs in this thread does so in another greenlet than this."""
     if "gevent.monkey" not in sys.modules:
         return False

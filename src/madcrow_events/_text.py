@@ -7,7 +7,7 @@ a line of the log.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._interrupts import is_interrupt
 
@@ -82,7 +82,7 @@ def handler_name(handler: object) -> str:
     return printable(f"{module}.{name}" if module else name)
 
 
-def type_name(annotation: Any) -> str:
+def type_name(annotation: object) -> str:
     """Return how an annotation is written in code, for messages that say what to write."""
     if issubclass(type(annotation), type):
         return printable(_name_of_class(annotation))

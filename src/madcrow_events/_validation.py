@@ -144,7 +144,7 @@ def _problems(
     return list(problems.items())
 
 
-def _is_of(value: object, annotation: Any) -> bool:
+def _is_of(value: object, annotation: object) -> bool:
     """Whether a value is of a plain class that an annotation allows."""
     is_union = get_origin(annotation) in (Union, UnionType)
     allowed = get_args(annotation) if is_union else (annotation,)

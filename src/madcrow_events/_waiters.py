@@ -96,7 +96,7 @@ class Waiters:
     async def wait_async(
         self,
         is_so: Callable[[], object],
-        timeout: float | None,  # noqa: ASYNC109  # as for wait
+        timeout: float | None,
     ) -> bool:
         """Wait in a task; return whether it is so, after `timeout` seconds at most.
 

@@ -76,7 +76,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _as_given(value: Any, validate: Callable[[Any], Any]) -> Any:
+def _as_given(value: object, validate: Callable[[Any], Any]) -> Any:
     """Return an id itself; of JSON, where all ids but numbers are text, what that means."""
     if isinstance(value, bool) or not isinstance(value, UUID | int | str):
         raise PydanticCustomError("account_id", "an id is a UUID, an int or a str")
@@ -148,7 +148,7 @@ class BaseEventContext(BaseModel):
     _scope_spellings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         """Note the names of the fields once, so that no emission has to ask for them."""
         super().__pydantic_init_subclass__(**kwargs)
         note_fields(cls)

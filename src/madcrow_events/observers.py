@@ -168,7 +168,7 @@ class TimingObserver(Unique):
         """
         return _Timing(self, (emission.event, None))
 
-    def handling(self, emission: Emission, handler: Any, /) -> AbstractContextManager[None]:
+    def handling(self, emission: Emission, handler: object, /) -> AbstractContextManager[None]:
         """Return what times a call of a handler; see `Observer.handling`.
 
         Args:

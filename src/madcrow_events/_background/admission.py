@@ -380,7 +380,7 @@ class Admission:
         """Wait in a thread until nothing is pending, as `waiting.drain` does."""
         return drain(self.backlog, timeout, "drain", "await drain_async()")
 
-    async def drain_async(self, timeout: float | None) -> bool:  # noqa: ASYNC109  # as for drain
+    async def drain_async(self, timeout: float | None) -> bool:
         """Wait in a task until nothing is pending, as `waiting.drain_async` does."""
         return await drain_async(self.backlog, timeout)
 

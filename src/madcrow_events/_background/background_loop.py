@@ -85,7 +85,7 @@ def _serve(background_loop: BackgroundLoop, loop: AbstractEventLoop) -> None:
     while is_wanted:
         try:
             loop.run_forever()
-        except BaseException as error:  # noqa: BLE001  # an exit of a task that a handler started
+        except BaseException as error:  # an exit of a task that a handler started
             log(
                 logging.ERROR, "a task in the background loop ended with %s", type_name(type(error))
             )  # its traceback is its author's

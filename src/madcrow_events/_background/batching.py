@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log_unannounced, mark_as_written, writing
@@ -58,7 +58,7 @@ async def call_batch_async(jobs: list[Job]) -> None:
         value = await await_in_time(last.entry, last.handler, last.emission, items)
     except GeneratorExit:
         raise
-    except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
+    except BaseException as error:  # there is no emitter to let it through to
         failure = record_in_batch([job.branch for job in jobs], last.entry, error)
     else:
         _keep(jobs, value)
@@ -66,7 +66,7 @@ async def call_batch_async(jobs: list[Job]) -> None:
     if failure is not None and not last.branch.is_announcing:
         try:
             await announce_async(last.emission, (failure,), len(jobs))
-        except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
+        except BaseException as error:  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
     del last, failure, items  # which the traceback of the failure would keep
@@ -79,7 +79,7 @@ def _call(jobs: list[Job]) -> None:
     try:
         with watching_handler(last.emission, last.handler):
             value = last.entry.spec.invoke_batch(last.handler, [job.item for job in jobs])
-    except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
+    except BaseException as error:  # there is no emitter to let it through to
         failure = record_in_batch([job.branch for job in jobs], last.entry, error)
     else:
         _keep(jobs, value)
@@ -87,7 +87,7 @@ def _call(jobs: list[Job]) -> None:
     if failure is not None and not last.branch.is_announcing:
         try:
             announce(last.emission, (failure,), len(jobs))
-        except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
+        except BaseException as error:  # an exit, which has nowhere to go
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
     del last, failure  # as above
@@ -116,7 +116,7 @@ def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
         raise failure.exception
 
 
-def _keep(jobs: list[Job], value: Any) -> None:
+def _keep(jobs: list[Job], value: object) -> None:
     for job in jobs:
         job.settle(keep_value(job.entry, job.handler, value))
 

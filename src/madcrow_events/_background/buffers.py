@@ -123,7 +123,7 @@ class Batches:
 def _forget(reference: weakref.ref[Batches], key: tuple[int, int]) -> Callable[[Any], None]:
     """Return a weak-reference callback that forgets the buffer of a subscription."""
 
-    def gone(_: Any) -> None:
+    def gone(_: object) -> None:
         batches = reference()
         if batches is not None:
             batches.buffers.pop(key, None)
@@ -275,7 +275,7 @@ class Turn:
     def give_back(self) -> None:
         """Let others have the turn, unless whoever it was handed to has begun already."""
         # No deeper than what took it, for the stack may be full.
-        try:  # noqa: SIM105  # as above
+        try:
             self._buffer.lease.extend(map(list.pop, (self.lease,)))
         except IndexError:
             pass

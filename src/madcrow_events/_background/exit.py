@@ -38,7 +38,7 @@ def wait_for(backlog: Backlog) -> None:
     # The children that multiprocessing forks do not run what is registered with atexit.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     if parent_process is not None and parent_process() is not None:
-        from multiprocessing.util import Finalize  # noqa: PLC0415  # only where it is in use
+        from multiprocessing.util import Finalize  # only where it is in use
 
         Finalize(None, _wait, exitpriority=100)
 

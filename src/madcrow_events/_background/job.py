@@ -57,7 +57,7 @@ class Job:
         outcomes: Outcomes,
         context: Context,
         entry: Entry,
-        handler: Any,
+        handler: object,
     ) -> None:
         self.backlog = backlog
         self.branch = branch
@@ -105,7 +105,7 @@ class Job:
             if failure is not None:
                 announce(self.emission, (failure,))
                 release(self.emission, (failure,))
-        except BaseException as error:  # noqa: BLE001  # an exit, which has nowhere to go
+        except BaseException as error:  # an exit, which has nowhere to go
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
@@ -123,7 +123,7 @@ class Job:
         if failure is not None:
             try:
                 await announce_async(self.emission, (failure,))
-            except BaseException as error:  # noqa: BLE001  # as above
+            except BaseException as error:
                 log_unannounced(self.emission.event, error)
             release(self.emission, (failure,))
         self.end()
@@ -206,7 +206,7 @@ class Job:
         if ours or not self.is_pending():  # whoever else reports it ends it
             self.end()
 
-    def settle(self, value: Any) -> None:
+    def settle(self, value: object) -> None:
         """Note what the handler returned, or that it gave nothing."""
         self.outcomes.settle(self.branch.index, value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._clock import monotonic
 from madcrow_events._interrupts import interrupt_behind
@@ -22,7 +22,7 @@ def start_thread(
     name: str,
     startable: list[None],
     threads: list[threading.Thread],
-    *arguments: Any,
+    *arguments: object,
     make: type[threading.Thread] = threading.Thread,
 ) -> threading.Thread | None:
     """Start a thread, if one more may be started.
@@ -61,7 +61,7 @@ def start_thread(
     return thread
 
 
-def _begin(unbegun: list[None], target: Callable[..., None], *arguments: Any) -> None:
+def _begin(unbegun: list[None], target: Callable[..., None], *arguments: object) -> None:
     """Do what a thread is for, unless its start has been taken back."""
     if _take_back(unbegun):
         target(*arguments)

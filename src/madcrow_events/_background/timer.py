@@ -89,7 +89,7 @@ def keep_time(timer: Timer) -> None:
                 _try_again_soon(timer, waiting, caught)
                 caught = None
             _keep_time(timer, waiting, taken)
-        except BaseException as error:  # noqa: BLE001  # what is due later must find its timer
+        except BaseException as error:  # what is due later must find its timer
             caught = error
         else:
             return

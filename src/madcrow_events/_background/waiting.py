@@ -49,13 +49,13 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
         backlog.batches.flush_now(mark)
         return backlog.changed.wait(backlog.is_done, timeout)
     finally:
-        try:  # noqa: SIM105  # nothing may come before that could be interrupted
+        try:  # nothing may come before that could be interrupted
             backlog.batches.flushing.remove(mark)
         except ValueError:
             pass
 
 
-async def drain_async(backlog: Backlog, timeout: float | None) -> bool:  # noqa: ASYNC109  # as for drain
+async def drain_async(backlog: Backlog, timeout: float | None) -> bool:
     """Wait in a task until nothing is pending.
 
     Args:
@@ -79,7 +79,7 @@ async def drain_async(backlog: Backlog, timeout: float | None) -> bool:  # noqa:
         backlog.batches.flush_now(mark)
         return await backlog.changed.wait_async(backlog.is_done, timeout)
     finally:
-        try:  # noqa: SIM105  # nothing may come before that could be interrupted
+        try:  # nothing may come before that could be interrupted
             backlog.batches.flushing.remove(mark)
         except ValueError:
             pass

@@ -107,7 +107,7 @@ def _work(workers: WorkerThreads) -> None:
                 _lose(taken, caught)
                 caught = None
             _work_until_told(workers, taken)
-        except BaseException as error:  # noqa: BLE001  # the next job must find its worker
+        except BaseException as error:  # the next job must find its worker
             caught = error
         else:
             return
@@ -153,7 +153,7 @@ def _take(workers: WorkerThreads, taken: list[Job | Turn | None]) -> Job | Turn 
         workers.idle.append(mark)
         taken.extend(map(SimpleQueue.get, (workers.queue,)))
     finally:
-        try:  # noqa: SIM105  # nothing may come before that could be interrupted
+        try:  # nothing may come before that could be interrupted
             workers.idle.remove(mark)
         except ValueError:
             pass

@@ -42,7 +42,7 @@ def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
     _default = dispatcher
 
 
-def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called by isolated()
+def _save_default(empty: bool) -> Callable[[], None]:  # called by isolated()
     saved = _default
     observers = [] if saved is None else list(saved._observers)
     if empty:
@@ -59,7 +59,7 @@ def _save_default(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called 
 isolate_too(madcrow_signals, _save_default)
 
 
-def _refuse_context(dispatcher: EventDispatcher, event: Any, context: object) -> None:
+def _refuse_context(dispatcher: EventDispatcher, event: object, context: object) -> None:
     """Refuse a model in the place of keywords, unless the event has a field `context`."""
     if isinstance(context, BaseEventContext):
         signal = dispatcher.signals.resolve(event)
@@ -74,7 +74,7 @@ def _refuse_context(dispatcher: EventDispatcher, event: Any, context: object) ->
 
 
 def emit_event(
-    event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+    event: str | EventSignal[Any], /, sender: object = None, **context: object
 ) -> Emission[Mapping[str, Any]]:
     """Emit an event with plain keywords, through the default dispatcher.
 
@@ -99,7 +99,7 @@ def emit_event(
 
 
 async def emit_event_async(
-    event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+    event: str | EventSignal[Any], /, sender: object = None, **context: object
 ) -> Emission[Mapping[str, Any]]:
     """Emit an event with plain keywords, through the default dispatcher, and await its handlers.
 

@@ -153,7 +153,7 @@ class EventDispatcher(Unique):
         return sibling
 
     def emit(
-        self, event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+        self, event: str | EventSignal[Any], /, sender: object = None, **context: object
     ) -> Emission[Mapping[str, Any]]:
         """Emit an event with plain keywords.
 
@@ -198,7 +198,7 @@ class EventDispatcher(Unique):
         return emission
 
     async def emit_async(
-        self, event: str | EventSignal[Any], /, sender: Any = None, **context: Any
+        self, event: str | EventSignal[Any], /, sender: object = None, **context: object
     ) -> Emission[Mapping[str, Any]]:
         """Emit an event with plain keywords, and await its async handlers.
 
@@ -224,7 +224,7 @@ class EventDispatcher(Unique):
             check_loose(signal, sender, context, validate=self.validate)
         emission: Emission = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, None, context, True):  # noqa: FBT003
+            if call_all(emission, self, signal, sender, context, None, context, True):
                 rest = go_on_async(emission, None)
                 if rest is not None:
                     await rest
@@ -241,18 +241,18 @@ class EventDispatcher(Unique):
         self,
         event: str | EventSignal[BaseEventContext],
         context: ContextT,
-        sender: Any = None,
+        sender: object = None,
     ) -> Emission[ContextT]: ...
     @overload
     def emit_typed(
-        self, event: EventSignal[ContextT], context: ContextT, sender: Any = None
+        self, event: EventSignal[ContextT], context: ContextT, sender: object = None
     ) -> Emission[ContextT]: ...
     @overload
     def emit_typed(
-        self, event: EventSignal[Any], context: GenericEventContext, sender: Any = None
+        self, event: EventSignal[Any], context: GenericEventContext, sender: object = None
     ) -> Emission[GenericEventContext]: ...
     def emit_typed(
-        self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
+        self, event: str | EventSignal[Any], context: BaseEventContext, sender: object = None
     ) -> Emission:
         """Emit an event with a context model.
 
@@ -301,18 +301,18 @@ class EventDispatcher(Unique):
         self,
         event: str | EventSignal[BaseEventContext],
         context: ContextT,
-        sender: Any = None,
+        sender: object = None,
     ) -> Emission[ContextT]: ...
     @overload
     async def emit_typed_async(
-        self, event: EventSignal[ContextT], context: ContextT, sender: Any = None
+        self, event: EventSignal[ContextT], context: ContextT, sender: object = None
     ) -> Emission[ContextT]: ...
     @overload
     async def emit_typed_async(
-        self, event: EventSignal[Any], context: GenericEventContext, sender: Any = None
+        self, event: EventSignal[Any], context: GenericEventContext, sender: object = None
     ) -> Emission[GenericEventContext]: ...
     async def emit_typed_async(
-        self, event: str | EventSignal[Any], context: BaseEventContext, sender: Any = None
+        self, event: str | EventSignal[Any], context: BaseEventContext, sender: object = None
     ) -> Emission:
         """Emit an event with a context model, and await its async handlers.
 
@@ -338,7 +338,7 @@ class EventDispatcher(Unique):
             context, fits = fitting(signal, context)
         emission: Emission = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, fits, None, True):  # noqa: FBT003
+            if call_all(emission, self, signal, sender, context, fits, None, True):
                 rest = go_on_async(emission, fits)
                 if rest is not None:
                     await rest
@@ -478,7 +478,7 @@ class EventDispatcher(Unique):
         """
         return self._admission.drain(timeout)
 
-    async def drain_async(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109  # as for drain
+    async def drain_async(self, timeout: float | None = None) -> bool:
         """Do as `drain`, without stopping the event loop.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from typing_extensions import TypeVar
 
@@ -33,14 +33,14 @@ class ContextEmitter(Protocol[ContextT]):
     """
 
     def __call__(  # described by the class
-        self, context: ContextT, sender: Any = None
+        self, context: ContextT, sender: object = None
     ) -> Emission[ContextT]: ...
 
 
 def _emitter(name: str, signal: EventSignal[ContextT]) -> ContextEmitter[ContextT]:
     event = signal.name
 
-    def emit(context: ContextT, sender: Any = None) -> Emission[ContextT]:
+    def emit(context: ContextT, sender: object = None) -> Emission[ContextT]:
         return get_event_dispatcher().emit_typed(event, context, sender)
 
     emit.__name__ = emit.__qualname__ = f"emit_{name}_event"

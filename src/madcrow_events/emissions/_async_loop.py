@@ -225,43 +225,45 @@ async def _with_keywords(
     try:
         try:
             values[branch.index] = await call(sender, **keywords)
-        except BaseException as error:  # noqa: BLE001  # _record keeps what may not be swallowed
+        except BaseException as error:  # _record keeps what may not be swallowed
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+    except BaseException as error:  # the emitter is told of it
         _break_off(values, branch, error)
 
 
-async def _with(call: Any, _sender: Any, argument: Any, values: Outcomes, branch: Branch) -> None:
+async def _with(
+    call: Any, _sender: object, argument: Any, values: Outcomes, branch: Branch
+) -> None:
     try:
         try:
             values[branch.index] = await call(argument)
-        except BaseException as error:  # noqa: BLE001  # as above
+        except BaseException as error:
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+    except BaseException as error:  # the emitter is told of it
         _break_off(values, branch, error)
 
 
 async def _with_model(
-    call: Any, _sender: Any, emission: Emission, values: Outcomes, branch: Branch
+    call: Any, _sender: object, emission: Emission, values: Outcomes, branch: Branch
 ) -> None:
     try:
         try:
             values[branch.index] = await call(context_as(emission.signal._models, emission))
-        except BaseException as error:  # noqa: BLE001  # as above
+        except BaseException as error:
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+    except BaseException as error:  # the emitter is told of it
         _break_off(values, branch, error)
 
 
 async def _with_options(
     entry: Entry,
-    _sender: Any,
+    _sender: object,
     emission: Emission,
     values: Outcomes,
     branch: Branch,
@@ -269,11 +271,11 @@ async def _with_options(
     try:
         try:
             values[branch.index] = await _obeying(entry, emission)
-        except BaseException as error:  # noqa: BLE001  # as above
+        except BaseException as error:
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # noqa: BLE001  # the emitter is told of it
+    except BaseException as error:  # the emitter is told of it
         _break_off(values, branch, error)
 
 
@@ -442,7 +444,7 @@ async def _obeying(entry: Entry, emission: Emission) -> Any:
 
 async def await_in_time(
     entry: Entry,
-    handler: Any,
+    handler: object,
     emission: Emission,
     batch: list[Any] | None = None,
 ) -> Any:
@@ -464,7 +466,7 @@ async def await_in_time(
 
 async def _limited(
     entry: Entry,
-    handler: Any,
+    handler: object,
     emission: Emission,
     batch: list[Any] | None = None,
 ) -> Any:
@@ -503,14 +505,14 @@ async def _limited(
     return value
 
 
-async def await_branch(branch: Branch, entry: Entry, handler: Any) -> HandlerFailure | None:
+async def await_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure | None:
     """Await a handler that nobody waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
         value = await await_in_time(entry, handler, emission)
     except GeneratorExit:
         raise
-    except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
+    except BaseException as error:  # there is no emitter to let it through to
         return record_in_branch(branch, error)
     emission._values[branch.index] = keep_value(entry, handler, value)
     return None

@@ -30,7 +30,9 @@ _IS_ASYNC = "cannot send to the async {}: use send_async, or give _async_wrapper
 _IS_PLAIN = "cannot await {}, which is not async: use send, or give _sync_wrapper"
 
 
-def _sent(signal: EventSignal[Any], plan: Plan, sender: Any, keywords: dict[str, Any]) -> Emission:
+def _sent(
+    signal: EventSignal[Any], plan: Plan, sender: object, keywords: dict[str, Any]
+) -> Emission:
     """Make the emission of a `send`."""
     emission: Emission = Emission()
     emission.signal = signal
@@ -52,7 +54,7 @@ def _sent(signal: EventSignal[Any], plan: Plan, sender: Any, keywords: dict[str,
 def send(
     signal: EventSignal[Any],
     plan: Plan,
-    sender: Any,
+    sender: object,
     async_wrapper: Callable[[Any], Any] | None,
     keywords: dict[str, Any],
 ) -> list[tuple[Any, Any]]:
@@ -97,7 +99,7 @@ def send(
 async def send_async(
     signal: EventSignal[Any],
     plan: Plan,
-    sender: Any,
+    sender: object,
     sync_wrapper: Callable[[Any], Any] | None,
     keywords: dict[str, Any],
 ) -> list[tuple[Any, Any]]:
@@ -159,23 +161,23 @@ def _admitted(entry: Entry, emission: Emission, refusal: str) -> Any:
     return entry.take(handler, emission)
 
 
-def _as_receiver(entry: Entry, handler: Any, emission: Emission) -> Any:
+def _as_receiver(entry: Entry, handler: object, emission: Emission) -> Any:
     """Return a callable of blinker's form for a handler of any form."""
     if entry.spec.style == BY_KEYWORDS:
         return handler
 
-    def receiver(_sender: Any, **_context: Any) -> Any:
+    def receiver(_sender: object, **_context: object) -> Any:
         return entry.spec.invoke(handler, emission)
 
     return receiver
 
 
-def _as_async_receiver(entry: Entry, handler: Any, emission: Emission) -> Any:
+def _as_async_receiver(entry: Entry, handler: object, emission: Emission) -> Any:
     """Return the same for an async handler, with its timeout."""
     if entry.spec.style == BY_KEYWORDS and entry.subscription.timeout is None:
         return handler
 
-    async def receiver(_sender: Any, **_context: Any) -> Any:
+    async def receiver(_sender: object, **_context: object) -> Any:
         if entry.subscription.timeout is None:
             return await entry.spec.invoke(handler, emission)
         check_for_awaiting(emission.event)

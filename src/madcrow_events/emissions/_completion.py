@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 
-def _load_start_handlers(*arguments: Any) -> Any:
+def _load_start_handlers(*arguments: object) -> Any:
     """Load what imports asyncio, put it in this one's place, and call it."""
     global _start_handlers  # noqa: PLW0603  # a function, loaded when first needed
     _start_handlers = load_async_loop().start_handlers
@@ -243,7 +243,7 @@ async def _emit_again_async(emission: Emission) -> None:
             payload,
             context,
             keywords,
-            True,  # noqa: FBT003
+            True,
         )
         if left:
             rest = go_on_async(emission, context)

@@ -302,7 +302,7 @@ class Emission(Unique, Generic[PayloadT_co]):
         # emission; only another thread can wait for it, and seldom will.
         return Waiters(look_every=0.001)
 
-    def name_of(self, handler: Any) -> str:
+    def name_of(self, handler: object) -> str:
         """Return how logs and metrics name a handler of this emission; for observers.
 
         Args:

@@ -185,7 +185,7 @@ class Branch:
         """Whether the caller is a task that a handler before this one has left behind."""
         if self.task is None:
             return False
-        import asyncio  # noqa: PLC0415  # there is a task, so it is loaded
+        import asyncio  # there is a task, so it is loaded
 
         try:
             return asyncio.current_task() is not self.task
@@ -348,7 +348,7 @@ def _leave(frame: Surroundings) -> None:
 
 
 def run_within(
-    frame: Surroundings, function: Callable[..., ReturnedT], *arguments: Any
+    frame: Surroundings, function: Callable[..., ReturnedT], *arguments: object
 ) -> ReturnedT:
     """Return what a function returns that is called in a frame."""
     before, token = CURRENT.get(None), None
@@ -364,7 +364,7 @@ def run_within(
 
 
 async def await_within(
-    frame: Surroundings, function: Callable[..., Awaitable[ReturnedT]], *arguments: Any
+    frame: Surroundings, function: Callable[..., Awaitable[ReturnedT]], *arguments: object
 ) -> ReturnedT:
     """Await what a function returns that is called in a frame."""
     before, token = CURRENT.get(None), None

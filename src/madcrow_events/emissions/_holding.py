@@ -64,7 +64,7 @@ class Held(Surroundings):
             try:
                 if self._take(taken):
                     emit_held(taken[0])
-            except BaseException as error:  # noqa: BLE001  # raised when all have gone out
+            except BaseException as error:  # raised when all have gone out
                 raised.add(error, taken)
         taken.clear()  # for this frame may be part of a traceback
         raised.again()
@@ -77,7 +77,7 @@ class Held(Surroundings):
             try:
                 if self._take(taken):
                     await self._emit_async(taken[0], raised)
-            except BaseException as error:  # noqa: BLE001  # raised when all have gone out
+            except BaseException as error:  # raised when all have gone out
                 raised.add(error, taken)
         taken.clear()  # for this frame may be part of a traceback
         raised.again()
@@ -92,7 +92,7 @@ class Held(Surroundings):
             else:
                 try:
                     await policy._admission.set_aside_async(emission)
-                except BaseException as error:  # noqa: BLE001  # as above
+                except BaseException as error:
                     raised.add(error, [])
                 emit_held(emission)
         finally:

@@ -46,7 +46,7 @@ def load_async_loop() -> ModuleType:
     """Return the module `_async_loop`, and have asyncio loaded."""
     if not _loaded:
         with _importing:
-            from madcrow_events.emissions import _async_loop  # noqa: PLC0415
+            from madcrow_events.emissions import _async_loop
 
             _loaded.append(_async_loop)
     return _loaded[0]

@@ -54,11 +54,11 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission: Emission,
     policy: Policy,
     signal: Signal,
-    sender: Any,
-    payload: Any,
+    sender: object,
+    payload: object,
     context: BaseEventContext | None,
     keywords: dict[str, Any] | None,
-    awaiting: bool = False,  # noqa: FBT001, FBT002  # a keyword would cost each emission
+    awaiting: bool = False,  # a keyword would cost each emission
 ) -> bool:
     """Call every inline handler of an emission, whatever the others do, and collect the outcome.
 
@@ -166,7 +166,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     return later or emission._failures is not None
 
 
-def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:  # noqa: FBT001  # as for call_all
+def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:
     """Return the outcomes of an emission with handlers that run later, which may."""
     held = getattr(emission, "_values", None)
     # The emission's from the start, so that no place is lost if this is interrupted.
@@ -179,7 +179,7 @@ def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Ou
     return outcomes
 
 
-def _is_held_back(emission: Emission, inherited: Frame, awaiting: bool) -> bool:  # noqa: FBT001  # as for call_all
+def _is_held_back(emission: Emission, inherited: Frame, awaiting: bool) -> bool:
     """Give an emission what stands around it; tell whether a `deferred` block holds it back.
 
     Raises:
@@ -201,7 +201,7 @@ def _is_held_back(emission: Emission, inherited: Frame, awaiting: bool) -> bool:
     )
 
 
-def _came_from(call: Any, left: Segments, keywords: dict[str, Any] | None) -> bool:
+def _came_from(call: object, left: Segments, keywords: dict[str, Any] | None) -> bool:
     """Whether an exception came out of the first of the calls that are left, or its arguments."""
     if not left:
         return False
@@ -263,13 +263,13 @@ def _call_watched(entry: Entry, emission: Emission) -> Any:
 # Branches
 
 
-def run_branch(branch: Branch, entry: Entry, handler: Any) -> HandlerFailure | None:
+def run_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure | None:
     """Call a handler that nobody waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
         with watching_handler(emission, handler):
             value = entry.spec.invoke(handler, emission)
-    except BaseException as error:  # noqa: BLE001  # there is no emitter to let it through to
+    except BaseException as error:  # there is no emitter to let it through to
         return record_in_branch(branch, error)
     emission._values[branch.index] = keep_value(entry, handler, value)
     return None

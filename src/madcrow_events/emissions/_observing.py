@@ -68,7 +68,7 @@ class Watch:
         self._dispatcher = dispatcher
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
 
-    def enter(self, emission: Emission, *handler: Any) -> None:
+    def enter(self, emission: Emission, *handler: object) -> None:
         """Enter the observers, the first first.
 
         Args:
@@ -135,7 +135,7 @@ class _HandlerWatch(Watch):
 
     __slots__ = ("_emission", "_handler")
 
-    def __init__(self, emission: Emission, handler: Any) -> None:
+    def __init__(self, emission: Emission, handler: object) -> None:
         dispatcher: Any = emission.dispatcher
         super().__init__(dispatcher)
         self._emission = emission
@@ -165,7 +165,7 @@ def watch(emission: Emission) -> None:
     made.enter(emission)
 
 
-def watching_handler(emission: Emission, handler: Any) -> AbstractContextManager[object]:
+def watching_handler(emission: Emission, handler: object) -> AbstractContextManager[object]:
     """Return what is entered around a call of a handler: its observers, if anybody watches."""
     dispatcher = emission.dispatcher
     if dispatcher is not None and is_watched(dispatcher):
@@ -209,7 +209,7 @@ class _DebugLog:
         return nullcontext()
 
     @contextmanager
-    def handling(self, emission: Emission, handler: Any, /) -> Iterator[None]:
+    def handling(self, emission: Emission, handler: object, /) -> Iterator[None]:
         """Write what came of a call, and how long it took."""
         started = time.perf_counter()
         outcome = "raised"
@@ -232,7 +232,7 @@ class _DebugLog:
 _debug_log = _DebugLog()
 
 
-def log_skipped(emission: Emission, handler: Any) -> None:
+def log_skipped(emission: Emission, handler: object) -> None:
     """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
     if is_debugging():
         log(logging.DEBUG, "handler %s of %s skipped", emission.name_of(handler), emission.event)

@@ -49,7 +49,7 @@ class Outcomes(list[Any]):
         """Whether a handler has not finished, and is not given up."""
         return self[index] is PENDING
 
-    def settle(self, index: int, value: Any = NO_RESULT) -> None:
+    def settle(self, index: int, value: object = NO_RESULT) -> None:
         """Note what a handler returned; or that it gave nothing, so that nobody waits for it."""
         self[index] = value
 

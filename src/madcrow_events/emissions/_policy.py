@@ -101,7 +101,7 @@ class Table(Protocol):
 
     plans: Plans
 
-    def plan_for(self, sender: Any, /) -> Plan:
+    def plan_for(self, sender: object, /) -> Plan:
         """Return the plan of an emission of `sender`."""
         ...
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["is_recorded", "keep_value", "record_in_batch", "record_in_branch"]
 
 
-def keep_value(entry: Entry, handler: Any, value: Any) -> Any:
+def keep_value(entry: Entry, handler: object, value: object) -> Any:
     """Return what an emission's values hold for what a handler returned."""
     weak = entry.subscription.weak
     return Called(handler, value) if weak and value is not NO_RESULT else value

@@ -95,7 +95,7 @@ def account_key(user_id: object) -> str:
     text = hex(user_id) if is_long else text_of(user_id)  # type: ignore[arg-type]  # it is an int
     if len(text) <= MAX_KEY_LENGTH:
         return text
-    from hashlib import blake2b  # noqa: PLC0415  # few ids are so long
+    from hashlib import blake2b  # few ids are so long
 
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     # Longer than any text that is kept as it is, so that no account can have it as its id.

@@ -321,7 +321,7 @@ def clear_stores() -> None:
         store.clear()
 
 
-def _isolate(empty: bool) -> Callable[[], None]:  # noqa: FBT001  # called by isolated()
+def _isolate(empty: bool) -> Callable[[], None]:  # called by isolated()
     stores = (sessions, activity, failures, alerts, status)
     restores = [store.isolate(empty=empty) for store in stores]
 

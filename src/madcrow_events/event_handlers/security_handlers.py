@@ -179,7 +179,7 @@ def handle_suspicious_activity_alert(
     for function in alerts.all():
         try:
             function(alert)
-        except Exception as error:  # noqa: BLE001  # raised below, after all were called
+        except Exception as error:  # raised below, after all were called
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]

@@ -107,9 +107,9 @@ def _not_apart(plugin: Plugin, why: str) -> PluginReport:
 
 def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
     """Return the report of a plugin; or None, and why no other Python can be started."""
-    import json  # noqa: PLC0415  # only checks need it
-    import subprocess  # noqa: PLC0415  # only checks need it
-    import tempfile  # noqa: PLC0415  # only checks need it
+    import json  # only checks need it
+    import subprocess  # only checks need it
+    import tempfile  # only checks need it
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
         # Not its output, to which the plugin may print.
@@ -149,7 +149,7 @@ def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
 
 def check_here(name: str, answer: str) -> None:
     """Load one plugin, and write what came of it to a file; run by `_check`."""
-    import json  # noqa: PLC0415  # only checks need it
+    import json  # only checks need it
 
     (plugin,) = (it for it in discover_plugins() if it.name == name)
     report = load(plugin, madcrow_signals)

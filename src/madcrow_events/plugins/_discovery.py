@@ -70,7 +70,7 @@ def discover_plugins() -> list[Plugin]:
     A distribution that is found twice on the path counts where it is found first, as it does
     for imports. One whose metadata cannot be read is left out, and named in a warning.
     """
-    from importlib.metadata import distributions  # noqa: PLC0415  # loaded when first needed
+    from importlib.metadata import distributions  # loaded when first needed
 
     found: dict[str, Plugin] = {}
     for distribution in distributions(path=search_path()):
@@ -103,7 +103,7 @@ def is_installed(name: str) -> bool:
 
 
 def _of_name(name: str) -> Iterable[Distribution]:
-    from importlib.metadata import distributions  # noqa: PLC0415  # as above
+    from importlib.metadata import distributions
 
     return distributions(name=name, path=search_path())
 

@@ -108,8 +108,8 @@ def _declared_api_version(plugin: Plugin) -> int:
 
 
 def _source_of(module: str) -> str:
-    from importlib.machinery import PathFinder  # noqa: PLC0415  # loaded when first needed
-    from importlib.util import find_spec  # noqa: PLC0415  # likewise
+    from importlib.machinery import PathFinder  # loaded when first needed
+    from importlib.util import find_spec  # likewise
 
     name, *rest = module.split(".")
     spec = find_spec(name)  # imports nothing, for it has no parent

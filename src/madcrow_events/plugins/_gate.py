@@ -68,7 +68,7 @@ class Gate:
             fit=spec.fit,
         )
 
-    def _enters(self, handler: Any) -> object:
+    def _enters(self, handler: object) -> object:
         """Return a token that says who is inside, or None if the gate is closed."""
         token = object()
         self._inside[token] = threading.get_ident()
@@ -88,7 +88,7 @@ class Gate:
     def _leave(self, token: object) -> None:
         self._inside.pop(token, None)  # a child that was forked inside has forgotten it
 
-    def _call(self, invoke: Callable[[Any, Any], Any], handler: Any, argument: Any) -> Any:
+    def _call(self, invoke: Callable[[Any, Any], Any], handler: object, argument: object) -> Any:
         token = self._enters(handler)
         if token is None:
             return NO_RESULT
@@ -97,12 +97,12 @@ class Gate:
         finally:
             self._leave(token)
 
-    def _ask(self, when: Callable[[Any], object], context: Any) -> bool:
+    def _ask(self, when: Callable[[Any], object], context: object) -> bool:
         answer = self._call(call_with, when, context)
         return answer is not NO_RESULT and bool(answer)
 
     async def _call_async(
-        self, invoke: Callable[[Any, Any], Any], handler: Any, argument: Any
+        self, invoke: Callable[[Any, Any], Any], handler: object, argument: object
     ) -> Any:
         return await _Steps(self, invoke, handler, argument)
 
@@ -130,7 +130,7 @@ class _Steps:
     __slots__ = ("_argument", "_gate", "_handler", "_invoke")
 
     def __init__(
-        self, gate: Gate, invoke: Callable[[Any, Any], Any], handler: Any, argument: Any
+        self, gate: Gate, invoke: Callable[[Any, Any], Any], handler: object, argument: object
     ) -> None:
         self._gate = gate
         self._invoke = invoke
@@ -156,7 +156,7 @@ class _Steps:
             except GeneratorExit:
                 steps.close()
                 raise
-            except BaseException as error:  # noqa: BLE001  # a cancellation, which is the handler's to answer
+            except BaseException as error:  # a cancellation, which is the handler's to answer
                 try:
                     waits_for = steps.throw(error)
                 except StopIteration as end:

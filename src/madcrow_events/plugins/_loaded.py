@@ -51,7 +51,7 @@ class LoadedPlugins:
         self.by_key: dict[str, Any] = {}
         self.declared: dict[str, tuple[tuple[Any, EventSignal[Any]], ...]] = {}
 
-    def save(self, empty: bool, /) -> Callable[[], None]:  # noqa: FBT001  # called by isolated()
+    def save(self, empty: bool, /) -> Callable[[], None]:  # called by isolated()
         """Let an `isolated` block begin; return what undoes it."""
         before = self.by_key
         restore = partial(self._restore, before)

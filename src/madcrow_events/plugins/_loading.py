@@ -123,7 +123,7 @@ def load(
         )
         held.group = group
         held.ticket = [True]
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # it is the plugin's failure (P3)
+    except (Exception, SystemExit) as error:  # it is the plugin's failure (P3)
         took = (time.perf_counter() - began) * 1000
         return PluginReport(plugin, "failed", reason_of(error), took, exception=error)
     finally:
@@ -156,7 +156,7 @@ def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginRep
     try:
         Footprint(plugin, signals).declare_again()
         register_wrapped(held.group, signals, held.gate.around)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  # it is the plugin's failure (P3)
+    except (Exception, SystemExit) as error:  # it is the plugin's failure (P3)
         return PluginReport(plugin, "failed", reason_of(error), exception=error)
     finally:
         held.ticket.append(True)
@@ -165,7 +165,7 @@ def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginRep
 
 
 def _imported(plugin: Plugin) -> HandlerGroup:
-    from importlib import import_module  # noqa: PLC0415  # loaded when first needed
+    from importlib import import_module  # loaded when first needed
 
     sys.audit("madcrow_events.load_plugin", plugin.name, plugin.target)
     where = f"its entry point {printable(plugin.entry_point)} = {printable(plugin.target)}"

@@ -19,7 +19,7 @@ __all__ = ["Before", "Companion", "companion_of", "isolate_too", "isolated"]
 class Companion(Protocol):
     """What a wing above keeps beside each registry."""
 
-    def save(self, empty: bool, /) -> Callable[[], None]:  # noqa: FBT001  # mapped
+    def save(self, empty: bool, /) -> Callable[[], None]:  # mapped
         """Begin an `isolated` block, perhaps with nothing; return what restores the present."""
         ...
 
@@ -109,7 +109,7 @@ class Before:
             del registry._isolations[registry._isolations.index(self) :]
 
 
-def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[[], None]:  # noqa: FBT001  # mapped
+def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[[], None]:  # mapped
     return save(empty)
 
 
@@ -125,7 +125,7 @@ def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], No
     """
     registry._other_states.append(save)
     for block in list(registry._isolations):
-        block.restore_too(save(False))  # noqa: FBT003  # mapped elsewhere
+        block.restore_too(save(False))  # mapped elsewhere
 
 
 def companion_of(registry: SignalRegistry, kind: type[CompanionT]) -> CompanionT:

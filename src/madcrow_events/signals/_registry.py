@@ -304,7 +304,7 @@ class SignalRegistry(Unique, blinker.Namespace):
     def _declared(self) -> list[EventSignal[Any]]:
         return cast("list[EventSignal[Any]]", list(self.values()))
 
-    def _key(self, name: Any) -> Any:
+    def _key(self, name: object) -> Any:
         """Return under which key a name, in any spelling, or a signal stands.
 
         Raises:
@@ -320,7 +320,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             return self._find(name.name) is name
         return isinstance(name, str) and super().__contains__(self._key(name))
 
-    def get(self, name: str | EventSignal[Any], default: Any = None, /) -> Any:
+    def get(self, name: str | EventSignal[Any], default: object = None, /) -> Any:
         """Return a declared signal, or a default."""
         return super().get(self._key(name), default)
 
@@ -328,7 +328,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Forget an event; its signal object works on, but nobody finds it by name."""
         super().__delitem__(self._key(name))
 
-    def pop(self, name: str | EventSignal[Any], *default: Any) -> Any:
+    def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
         """Forget an event and return its signal, or a default."""
         return super().pop(self._key(name), *default)
 

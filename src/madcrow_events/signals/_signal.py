@@ -221,7 +221,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
         subscribe: Callable[..., Subscription] = self.subscribe
 
-        def decorate(handler: Any) -> Any:
+        def decorate(handler: object) -> Any:
             subscribe(handler, **options)
             return handler
 
@@ -313,7 +313,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         self,
         receiver: ReceiverT,
         sender: Any = blinker.ANY,
-        weak: bool = True,  # noqa: FBT001, FBT002  # blinker's signature
+        weak: bool = True,  # blinker's signature
     ) -> ReceiverT:
         """Call `receiver(sender, **context)`, whatever its signature, as blinker does.
 
@@ -349,7 +349,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     @contextmanager
     def connected_to(
-        self, receiver: Callable[..., Any], sender: Any = blinker.ANY
+        self, receiver: Callable[..., Any], sender: object = blinker.ANY
     ) -> Iterator[None]:
         """Connect `receiver` until the block ends; an earlier connection stays as it was.
 
@@ -384,7 +384,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         /,
         *,
         _async_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[tuple[Callable[..., Any], Any]]:
         """Call all handlers of `sender`, in order; the first failure ends it and is raised.
 
@@ -408,7 +408,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         /,
         *,
         _sync_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> list[tuple[Callable[..., Any], Any]]:
         """Await all handlers of `sender`, one after the other; the first failure is raised.
 
@@ -432,7 +432,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """The handlers, under keys of no meaning; true if there are any."""
         return {order_of(entry): entry.handler for entry in self._table.live()}
 
-    def has_receivers_for(self, sender: Any) -> bool:
+    def has_receivers_for(self, sender: object) -> bool:
         """Whether an emission of `sender` would reach anybody.
 
         Args:
@@ -440,7 +440,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """
         return self._table.has_any_for(translated_sender(sender))
 
-    def receivers_for(self, sender: Any) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
+    def receivers_for(self, sender: object) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
         """Yield each handler that an emission of `sender` would reach, in order.
 
         Args:
@@ -451,7 +451,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             if handler is not None and subscription.origin is not RECORDER:
                 yield handler
 
-    def disconnect(self, receiver: Callable[..., Any], sender: Any = blinker.ANY) -> None:
+    def disconnect(self, receiver: Callable[..., Any], sender: object = blinker.ANY) -> None:
         """Stop calling a receiver, however it was connected; for `ANY`, for every sender.
 
         Args:
@@ -467,16 +467,16 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         for subscription in self.subscriptions:
             subscription.cancel()
 
-    def _connection(self, receiver: Any, sender: Any) -> Subscription | None:
+    def _connection(self, receiver: object, sender: object) -> Subscription | None:
         present = self._table.find(receiver, translated_sender(sender))
         return present if present is not None and present._connected else None
 
-    def _tell_connected(self, receiver: Any, sender: Any, weak: bool) -> None:  # noqa: FBT001  # passed on as blinker names it
+    def _tell_connected(self, receiver: object, sender: object, weak: bool) -> None:
         if self._connected is not None:
             sender = blinker.ANY if sender is ANY else sender
             self._connected.send(self, receiver=receiver, sender=sender, weak=weak)
 
-    def _tell_disconnected(self, receiver: Any, sender: Any) -> None:
+    def _tell_disconnected(self, receiver: object, sender: object) -> None:
         if self._disconnected is not None:
             self._disconnected.send(self, receiver=receiver, sender=sender)
 
@@ -512,7 +512,7 @@ def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> Base
             raise error from None
 
 
-def translated_sender(sender: Any) -> Any:
+def translated_sender(sender: object) -> Any:
     """Return a sender with our `ANY` in the place of blinker's."""
     return ANY if sender is blinker.ANY else sender
 
@@ -522,7 +522,7 @@ def translated(options: SubscriptionOptions) -> SubscriptionOptions:
     return {**options, "sender": translated_sender(options.get("sender", ANY))}
 
 
-def check_model(event: str, model: Any) -> None:
+def check_model(event: str, model: object) -> None:
     """Refuse a class that cannot be the context of an event.
 
     Raises:

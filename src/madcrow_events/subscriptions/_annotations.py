@@ -34,13 +34,13 @@ class Annotations:
         model: the model of its event's context, if it has one.
     """
 
-    def __init__(self, handler: Any, model: type[BaseEventContext] | None) -> None:
+    def __init__(self, handler: object, model: type[BaseEventContext] | None) -> None:
         self._handler = handler
         self._model = model
         self._names: ChainMap[str, Any] | None = None
         self._read: dict[str, Any] = {}
 
-    def resolved(self, annotation: Any) -> Any:
+    def resolved(self, annotation: object) -> Any:
         """Return what an annotation in quotes says; as it is if that cannot be read."""
         for _ in range(_DEPTH):
             if isinstance(annotation, str):
@@ -86,7 +86,7 @@ class Annotations:
         scope = getattr(function, "__globals__", {})
         return _Names(parameters, scope, own, builtins.__dict__)
 
-    def members(self, annotation: Any) -> tuple[Any, ...]:
+    def members(self, annotation: object) -> tuple[Any, ...]:
         """Return what an annotation allows, without None: the members of a union, or itself."""
         annotation = self._unwrapped(annotation)
         origin = typing.get_origin(annotation)
@@ -99,15 +99,15 @@ class Annotations:
             return tuple(m for part in allowed for m in self.members(part))
         return () if annotation in (None, NoneType) else (annotation,)
 
-    def arguments(self, annotation: Any) -> tuple[Any, ...]:
+    def arguments(self, annotation: object) -> tuple[Any, ...]:
         """Return what stands in the brackets of an annotation: the members of each."""
         return tuple(m for part in typing.get_args(annotation) for m in self.members(part))
 
-    def metadata(self, annotation: Any) -> tuple[Any, ...]:
+    def metadata(self, annotation: object) -> tuple[Any, ...]:
         """Return what else `Annotated` says of a parameter."""
         return getattr(self._unwrapped(annotation), "__metadata__", ())
 
-    def _unwrapped(self, annotation: Any) -> Any:
+    def _unwrapped(self, annotation: object) -> Any:
         """Return what an annotation stands for, through quotes, aliases and new types."""
         for _ in range(_DEPTH):
             annotation = self.resolved(annotation)
@@ -141,17 +141,17 @@ def _text(annotation: Any) -> str:
     return annotation if isinstance(annotation, str) else annotation.__forward_arg__
 
 
-def is_unknown(annotation: Any) -> bool:
+def is_unknown(annotation: object) -> bool:
     """Whether an annotation is a name that nobody knows."""
     return isinstance(annotation, str | ForwardRef)
 
 
-def is_list(annotation: Any) -> bool:
+def is_list(annotation: object) -> bool:
     """Whether an annotation is `list[...]`, or `Sequence[...]` and the like."""
     origin = typing.get_origin(annotation)
     return isinstance(origin, type) and issubclass(list, origin)
 
 
-def is_model(annotation: Any) -> bool:
+def is_model(annotation: object) -> bool:
     """Whether an annotation is a context model."""
     return isinstance(annotation, type) and issubclass(annotation, BaseEventContext)

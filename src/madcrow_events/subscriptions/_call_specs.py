@@ -34,7 +34,9 @@ __all__ = [
 ]
 
 
-async def _await_what_can_be(invoke: Callable[[Any, Any], Any], handler: Any, argument: Any) -> Any:
+async def _await_what_can_be(
+    invoke: Callable[[Any, Any], Any], handler: object, argument: object
+) -> Any:
     value = invoke(handler, argument)
     return await value if isawaitable(value) else value
 
@@ -89,7 +91,7 @@ def fit_keywords(
     invoke: Callable[[Any, Emission], Any],
     required: tuple[str, ...],
     by_place: tuple[str, ...],
-    handler: Any,
+    handler: object,
     emission: Emission,
 ) -> Any:
     """Do as `invoke`, for a handler with `**kwargs`, once its named parameters have been looked at.
@@ -113,7 +115,7 @@ def fit_keywords(
     return invoke(handler, emission)
 
 
-def _missing(name: str, handler: Any, emission: Emission) -> ContextValidationError:
+def _missing(name: str, handler: object, emission: Emission) -> ContextValidationError:
     model = emission.signal.context_model
     is_refused = model and name in model.model_fields and name not in spellings_of(model, name)
     return ContextValidationError(
@@ -130,7 +132,7 @@ def invoke_by_parameters(
     positional: tuple[Callable[[Emission], Any], ...],
     injected: tuple[tuple[str, Callable[[Emission], Any]], ...],
     by_name: tuple[tuple[str, bool], ...],
-    takes_rest: bool,  # noqa: FBT001  # bound once, positionally, by partial
+    takes_rest: bool,  # bound once, positionally, by partial
     withheld: frozenset[str],
     handler: Any,
     emission: Emission,

@@ -91,7 +91,7 @@ def _dispatched(handler: Any) -> Binding | None:
     return _accessed(descriptor, descriptor.func, owner, kind)
 
 
-def _accessed(descriptor: Any, decorated: Any, owner: Any, kind: Any) -> Binding:
+def _accessed(descriptor: object, decorated: object, owner: object, kind: object) -> Binding:
     """Return how a method is bound that a descriptor around a decorated function has made."""
     decorator = decorated.__class__
     if issubclass(decorator, classmethod):
@@ -109,7 +109,7 @@ def _access(descriptor: Any, owner: Any) -> Any:
     return descriptor.__get__(owner, type(owner))
 
 
-def undispatched(handler: Any) -> Any:
+def undispatched(handler: object) -> Any:
     """Return the method for all types of what a `singledispatchmethod` gives; else `handler`."""
     binding = binding_of(handler)
     if binding is None or not issubclass(type(binding.source), singledispatchmethod):

@@ -40,7 +40,7 @@ def injecting_package(marks: Iterable[Any]) -> tuple[str, Any] | None:
     return None
 
 
-def is_left_to_wrapper(handler: Any, package: str, marker: Any) -> bool:
+def is_left_to_wrapper(handler: object, package: str, marker: object) -> bool:
     """Whether a handler is wrapped by what resolves this marker.
 
     That is the marker's own package, one that extends it, such as `fastapi_injectable`, or the

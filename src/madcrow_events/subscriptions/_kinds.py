@@ -71,7 +71,7 @@ def is_generator(handler: object) -> bool:
     return any(_flags(layer) & lazy for layer in takewhile(_is_no_proxy, layers))
 
 
-def is_bare_classmethod(handler: Any) -> bool:
+def is_bare_classmethod(handler: object) -> bool:
     """Whether `handler` is a class method as it stands in a class body, under wrapt or not."""
     return issubclass(handler.__class__, classmethod) and not is_mock(handler)
 
@@ -98,7 +98,7 @@ def wrapping_packages(handler: object) -> set[str]:
     return found
 
 
-def _plain_flags(handler: Any) -> int | None:
+def _plain_flags(handler: object) -> int | None:
     """Return the flags of a plain function or method, without decorators; else None. For speed."""
     function = handler.__func__ if type(handler) is types.MethodType else handler
     if type(function) is not types.FunctionType or function.__dict__:
@@ -106,7 +106,7 @@ def _plain_flags(handler: Any) -> int | None:
     return function.__code__.co_flags
 
 
-def _layers(handler: Any, unwrap: Callable[[Any], Any]) -> Iterator[Any]:
+def _layers(handler: object, unwrap: Callable[[Any], Any]) -> Iterator[Any]:
     """Yield `handler` and what is called in its place, from the outside to the inside."""
     yield handler
     below = unwrap(handler)
@@ -129,14 +129,14 @@ def _called_by(handler: Any) -> Any:
     return None if type(call) in _SLOTS else call
 
 
-def _wrapped(handler: Any) -> Any:
+def _wrapped(handler: object) -> Any:
     """Return what a decorator has noted that it wraps, or None."""
     if module_of(type(handler)) == "functools":
         return getattr(handler, "__wrapped__", None)
     return getattr(handler, "__dict__", {}).get("__wrapped__")
 
 
-def _wrapper_of(layer: Any) -> Any:
+def _wrapper_of(layer: object) -> Any:
     """Return the function with which a decorator of wrapt takes the place of another, or None."""
     is_decorated = any(type_name(base) in _DECORATED for base in type(layer).__mro__)
     return getattr(layer, "_self_wrapper", None) if is_decorated else None
@@ -150,13 +150,13 @@ def _wrapped_if_passed_on(handler: Any) -> Any:
     return _wrapped(handler)
 
 
-def _module_of(layer: Any) -> str:
+def _module_of(layer: object) -> str:
     """Return the name of the module in which a function, or the class of an object, was written."""
     scope: dict[str, Any] = getattr(layer, "__globals__", {})
     return str(scope.get("__name__", module_of(type(layer))))
 
 
-def _gives_coroutine(layer: Any) -> bool:
+def _gives_coroutine(layer: object) -> bool:
     if is_mock(layer):
         return any(type_name(base) == "AsyncMockMixin" for base in type(layer).__mro__)
     wrapper = _wrapper_of(layer)
@@ -167,7 +167,7 @@ def _gives_coroutine(layer: Any) -> bool:
     return inspect.iscoroutinefunction(layer) or getattr(layer, "_is_coroutine", None) is mark
 
 
-def _flags(layer: Any) -> int:
+def _flags(layer: object) -> int:
     code = getattr(layer, "__code__", None)
     return code.co_flags if type(code) is types.CodeType else 0  # a mock's is a mock
 

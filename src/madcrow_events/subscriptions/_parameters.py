@@ -27,7 +27,7 @@ _LENIENTLY: dict[str, Any] = (
 """How annotations are read that may name what is imported for type checkers only."""
 
 
-def signature_of(handler: Any) -> inspect.Signature:
+def signature_of(handler: object) -> inspect.Signature:
     """Return the signature of a handler, whose annotations may name what does not exist."""
     if type(handler) in (types.FunctionType, types.MethodType):
         handler = _with_bound_arguments(handler)
@@ -84,11 +84,11 @@ def _is_method(named: partial[Any]) -> bool:
     )
 
 
-def _is_followed_no_further(layer: Any) -> bool:
+def _is_followed_no_further(layer: object) -> bool:
     return issubclass(type(layer), partial | types.MethodType) or hasattr(layer, "__signature__")
 
 
-def _called(handler: Any) -> Any:
+def _called(handler: object) -> Any:
     """Return what is called in the place of an object whose `__call__` is no plain method."""
     call = inspect.getattr_static(type(handler), "__call__", None)
     if type(call) in (types.FunctionType, types.WrapperDescriptorType):

@@ -38,7 +38,7 @@ def plan_calls(subscriptions: Iterable[Subscription]) -> Plan:
     )
 
 
-def _name_of(named: dict[Any, str], handler: Any) -> str:
+def _name_of(named: dict[Any, str], handler: object) -> str:
     """Return the id of a handler's subscription, or else the function's dotted name."""
     return named.get(identity_key(handler)) or handler_name(handler)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._executions import definition_of, execution_of, was_executed_again
 from madcrow_events._logs import log
@@ -33,14 +33,14 @@ def find_replaced(
 
 
 def defined_earlier(
-    handler: Any, present: Callable[[], Iterable[Subscription]]
+    handler: object, present: Callable[[], Iterable[Subscription]]
 ) -> list[Subscription]:
     """Return the same for a handler that is not to be subscribed."""
     return _earlier(handler, present)[1]
 
 
 def _earlier(
-    handler: Any, present: Callable[[], Iterable[Subscription]]
+    handler: object, present: Callable[[], Iterable[Subscription]]
 ) -> tuple[Execution | None, list[Subscription]]:
     definition = definition_of(handler)
     if definition is None:

@@ -62,7 +62,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def read_call_spec(
-    handler: Any,
+    handler: object,
     event: str,
     model: type[BaseEventContext] | None,
     *,
@@ -87,19 +87,19 @@ def read_call_spec(
     return _awaited(handler, reader.read_for_batches() if batch else reader.read())
 
 
-def call_spec_of_receiver(receiver: Any) -> CallSpec:
+def call_spec_of_receiver(receiver: object) -> CallSpec:
     """Return how `receiver` is called if it is connected, whatever its signature."""
     return _awaited(receiver, ASYNC_RECEIVER) if is_async(receiver) else RECEIVER
 
 
-def _awaited(handler: Any, spec: CallSpec) -> CallSpec:
+def _awaited(handler: object, spec: CallSpec) -> CallSpec:
     return perhaps_awaited(spec) if spec.is_async and is_perhaps_awaited(handler) else spec
 
 
 class _Reader:
     def __init__(
         self,
-        handler: Any,
+        handler: object,
         event: str,
         model: type[BaseEventContext] | None,
         *,
@@ -289,7 +289,7 @@ class _Reader:
         self.withheld = frozenset(withheld)
         return left
 
-    def _check_injected(self, parameter: inspect.Parameter, package: str, marker: Any) -> None:
+    def _check_injected(self, parameter: inspect.Parameter, package: str, marker: object) -> None:
         if is_left_to_wrapper(self.handler, package, marker):
             return
         if package == "fastapi":
@@ -402,7 +402,7 @@ class _Reader:
         )
 
 
-def _may_be_list(annotation: Any) -> bool:
+def _may_be_list(annotation: object) -> bool:
     """Whether an annotation allows a list, or says nothing that can be read."""
     kind = typing.get_origin(annotation) or annotation
     if kind in (Any, inspect.Parameter.empty) or not isinstance(kind, type):

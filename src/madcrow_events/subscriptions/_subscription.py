@@ -57,7 +57,7 @@ class _WeakMethod:
         return None if owner is None else self._bind(self._source, owner)
 
 
-def _weak_reference(thing: Any, binding: Binding | None, callback: Callable[[Any], None]) -> Any:
+def _weak_reference(thing: object, binding: Binding | None, callback: Callable[[Any], None]) -> Any:
     """Return a weak reference, or None where `thing` does not allow one."""
     try:
         if binding is None:
@@ -72,7 +72,7 @@ class _NotCalled(partial[Any]):
 
     __slots__ = ()
 
-    def __call__(self, /, *_arguments: Any, **_keywords: Any) -> None:
+    def __call__(self, /, *_arguments: object, **_keywords: object) -> None:
         """Do nothing."""
 
 
@@ -158,7 +158,7 @@ class Subscription(Unique):
         self,
         holder: SubscriptionHolder,
         event: str,
-        handler: Any,
+        handler: object,
         spec: CallSpec,
         options: SubscriptionOptions,
         *,
@@ -194,7 +194,7 @@ class Subscription(Unique):
         self._handler_key = identity_key(handler) if key is None else key
         self._hold_sender(options.get("sender", ANY))
 
-    def _hold_handler(self, handler: Any, *, weak: bool | None) -> None:
+    def _hold_handler(self, handler: object, *, weak: bool | None) -> None:
         reference = None
         binding = None if weak is False else binding_of(handler)
         if weak or (binding is not None and binding.is_of_instance):
@@ -207,7 +207,7 @@ class Subscription(Unique):
         self._handler_is_weak = reference is not None
         self._handler: Any = handler if reference is None else reference
 
-    def _hold_sender(self, sender: Any) -> None:
+    def _hold_sender(self, sender: object) -> None:
         reference = None
         if sender is ANY:
             self._sender_key: Hashable = ANY
@@ -314,7 +314,7 @@ class Subscription(Unique):
             return handler
         return self._take(handler, emission)
 
-    def _take(self, handler: Any, emission: Emission) -> Any:
+    def _take(self, handler: object, emission: Emission) -> Any:
         """Return the handler, which a `once` is only once, and else None."""
         self._check_arguments(handler, emission)
         return handler if self._is_claimed() else None
@@ -415,7 +415,7 @@ def _leave_note(subscription: Subscription) -> Callable[[Any], None]:
     """Return a weak-reference callback that takes no lock and keeps nothing alive."""
     reference = weakref.ref(subscription)
 
-    def gone(_: Any) -> None:
+    def gone(_: object) -> None:
         ended = reference()
         if ended is not None:
             ended.cancel()

@@ -196,7 +196,7 @@ class SubscriptionTable:
             bucket[subscription._handler_key] = subscription
         self.plans = STALE
 
-    def _exclusively(self, change: Callable[..., ReturnedT], *arguments: Any) -> ReturnedT:
+    def _exclusively(self, change: Callable[..., ReturnedT], *arguments: object) -> ReturnedT:
         """Call `change(dropped, *arguments)` under the lock, and return what it returns.
 
         What is put into `dropped` goes away after the lock was let go of.
@@ -257,25 +257,25 @@ class SubscriptionTable:
             entry for bucket in list(self._by_sender.values()) for entry in list(bucket.values())
         ]
 
-    def of_handler(self, handler: Any, sender: Any = ANY) -> list[Subscription]:
+    def of_handler(self, handler: object, sender: object = ANY) -> list[Subscription]:
         """Return the active subscriptions of a handler; with `ANY`, those to all senders."""
         found = self._exclusively(self._of_handler, identity_key(handler), sender)
         return [entry for entry in found if entry.active]
 
-    def _of_handler(self, _dropped: list[Any], key: Hashable, sender: Any) -> list[Subscription]:
+    def _of_handler(self, _dropped: list[Any], key: Hashable, sender: object) -> list[Subscription]:
         if sender is ANY:
             buckets = list(self._by_sender.values())
         else:
             buckets = [self._by_sender.get(sender_key(sender), {})]
         return [bucket[key] for bucket in buckets if key in bucket]
 
-    def find(self, handler: Any, sender: Any) -> Subscription | None:
+    def find(self, handler: object, sender: object) -> Subscription | None:
         """Return the active subscription of a handler to exactly this sender, or to `ANY`."""
         key = ANY if sender is ANY else sender_key(sender)
         present = self._by_sender.get(key, {}).get(identity_key(handler))
         return present if present is not None and present.active else None
 
-    def has_any_for(self, sender: Any) -> bool:
+    def has_any_for(self, sender: object) -> bool:
         """Whether an emission of `sender` would reach anybody; `ANY` asks for all senders."""
         keys = (ANY,) if sender is ANY else (ANY, sender_key(sender))
         return any(
@@ -284,11 +284,11 @@ class SubscriptionTable:
             for entry in list(self._by_sender.get(key, {}).values())
         )
 
-    def plan_for(self, sender: Any) -> Plan:
+    def plan_for(self, sender: object) -> Plan:
         """Return the plan for an emission of `sender`; the slow way to `plans.everyone`."""
         return NOBODY if self.is_muted else self.unmuted_plan_for(sender)
 
-    def unmuted_plan_for(self, sender: Any) -> Plan:
+    def unmuted_plan_for(self, sender: object) -> Plan:
         """Return the plan for an emission of `sender` in a context that did not mute."""
         key: Hashable = ANY
         if len(self._by_sender) > (ANY in self._by_sender):

@@ -173,11 +173,11 @@ def _reached(
 
 
 def _emit(
-    dispatcher: EventDispatcher, signal: EventSignal[Any], sender: Any, example: Example | None
+    dispatcher: EventDispatcher, signal: EventSignal[Any], sender: object, example: Example | None
 ) -> None:
     sender = None if sender is ANY else sender
     if example is None and signal.context_model is not None:
-        from madcrow_events.testing.strategies import simplest  # noqa: PLC0415  # it needs the extra
+        from madcrow_events.testing.strategies import simplest  # it needs the extra
 
         try:
             example = simplest(signal.context_model)

@@ -154,7 +154,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         *,
         times: int | None = None,
         where: Where | None = None,
-        **fields: Any,
+        **fields: object,
     ) -> Emission:
         """Fail unless an event was emitted, with these values in its context.
 
@@ -194,7 +194,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         /,
         *,
         where: Where | None = None,
-        **fields: Any,
+        **fields: object,
     ) -> None:
         """Fail if an event was emitted with these values; see `assert_emitted`.
 
@@ -253,7 +253,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         timeout: float | None = 5.0,
         *,
         where: Where | None = None,
-        **fields: Any,
+        **fields: object,
     ) -> Emission:
         """Wait until another thread emits an event, unless it was emitted already.
 
@@ -280,10 +280,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         self,
         event: str | EventSignal[Any],
         /,
-        timeout: float | None = 5.0,  # noqa: ASYNC109  # as for wait_for
+        timeout: float | None = 5.0,
         *,
         where: Where | None = None,
-        **fields: Any,
+        **fields: object,
     ) -> Emission:
         """Do the same as `wait_for` in a task; other tasks of its event loop can emit the event."""
         check_seconds("timeout", timeout)
@@ -363,7 +363,7 @@ def _has(context: Mapping[str, Any], fields: Mapping[str, Any], where: Where | N
     ) and (where is None or bool(where(context)))
 
 
-def _are_equal(name: str, found: Any, expected: Any) -> bool:
+def _are_equal(name: str, found: object, expected: object) -> bool:
     if found is expected:
         return True
     try:
@@ -396,7 +396,7 @@ def shown(emission: Emission) -> str:
 def _shown_value(name: str, value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # noqa: BLE001  # what cannot be shown must not hide what failed
+    except Exception:  # what cannot be shown must not hide what failed
         return f"{name}=<{type_name(type(value))} without a repr>"
     return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 

@@ -149,7 +149,7 @@ def _needs_strategy(model: type[BaseModel], name: str) -> str:
     )
 
 
-def _of_type(annotation: Any, limits: Iterable[Any] = ()) -> SearchStrategy[Any]:
+def _of_type(annotation: object, limits: Iterable[Any] = ()) -> SearchStrategy[Any]:
     """Return a strategy for values of a type within limits.
 
     Raises:
@@ -201,7 +201,7 @@ def _validity(annotation: Any, limits: list[Any]) -> Callable[[Any], bool]:
         annotation = Annotated[annotation, limit]
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)
 
-    def is_valid(value: Any) -> bool:
+    def is_valid(value: object) -> bool:
         try:
             adapter.validate_python(value)
         except ValidationError:

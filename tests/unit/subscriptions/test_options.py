@@ -21,10 +21,10 @@ from madcrow_events import (
     InvalidOptionError,
     SignalRegistry,
     SubscriptionConflictError,
-    SubscriptionOptions,
     TimingObserver,
     user_logged_in,
 )
+from madcrow_events.subscriptions import SubscriptionOptions
 from support.outcomes import logged, values
 from support.ways import Way, in_every_way
 

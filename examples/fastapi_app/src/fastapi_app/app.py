@@ -160,7 +160,7 @@ def sign_in(
     visit: Visitor,
     email: Text = "",
     password: Text = "",
-    remember_me: Annotated[bool, Form()] = False,  # noqa: FBT002  # a checkbox
+    remember_me: Annotated[bool, Form()] = False,  # a checkbox
 ) -> Response:
     """Begin a session."""
     return _response(pages.sign_in(visit, email, password, remember_me=remember_me))

@@ -64,7 +64,7 @@ def init_events(
     app.add_middleware(EventsMiddleware, dispatcher=dispatcher, version=app.version)
     if trusted_proxies:
         # Only who is behind a proxy needs it; added last, it stands in front of the other.
-        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware  # noqa: PLC0415
+        from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=[*trusted_proxies])
     app.state.event_dispatcher = dispatcher
