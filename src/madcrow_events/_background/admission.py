@@ -33,6 +33,7 @@ from madcrow_events._other_loops import (
 )
 from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
+from madcrow_events.emissions._frames import CURRENT
 from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes, outcomes_of
 from madcrow_events.emissions._plan import Plan, plan_for
@@ -194,7 +195,7 @@ class Admission:
         """Return what an emitter that finds no permit is told; None if it can wait for one."""
         if self.overflow != "block":
             return ""
-        if self.backlog.jobs_around():
+        if CURRENT.get(None) is not None and self.backlog.jobs_around():
             return " (a handler that holds a place itself cannot wait for another)"
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"
@@ -290,7 +291,7 @@ class Admission:
                     free.drop(emission.event, job.subscription.name)
                     continue
                 yield backlog
-            if job.entry.claim():
+            if not job.subscription.once or job.entry.claim():
                 self._launch(job, permits, loop)
             else:
                 outcomes.settle(index)

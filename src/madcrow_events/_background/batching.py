@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all
-from madcrow_events.emissions._causes import enter_batch
+from madcrow_events.emissions._causes import enter_batch, finish_detached
 from madcrow_events.emissions._completion import announce, announce_async, release
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import watching_handler
@@ -100,7 +100,7 @@ def release_permits(jobs: list[Job]) -> None:
 
 def _finish(jobs: list[Job]) -> None:
     for job in jobs:  # as above
-        job.branch.finish()
+        finish_detached(job.branch)
         job.release_permit()  # now, for the announcement may need one
 
 

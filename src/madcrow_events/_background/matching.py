@@ -51,13 +51,13 @@ def job_for(
         if handler is not None and entry.spec.item is not None:
             item = context.run(entry.spec.item, emission)
     except BaseException as error:
+        branch.finish()
         if not is_failure(error):
             raise
         record_in_branch(branch, error)
         return None
-    finally:
-        branch.finish()
     if handler is None:
+        branch.finish()
         log_skipped(emission, entry.subscription.handler)
         outcomes.settle(index)
         return None

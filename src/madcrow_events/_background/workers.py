@@ -52,9 +52,10 @@ class WorkerThreads:
 
     def put(self, work: Job | Turn) -> bool:
         """Give work to a thread; return whether there is one."""
-        self.start_a_thread()
         if not self.threads:
-            return False
+            self._start_thread()
+            if not self.threads:
+                return False
         self.queue.put(work)
         self.start_enough_threads()
         if not self.threads:  # the start of the only one has failed in this very moment

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from madcrow_events.emissions._emission import Emission
 
-__all__ = ["cause_of", "detach", "enter_batch", "is_announcing", "place", "trace_of"]
+__all__ = [
+    "cause_of",
+    "detach",
+    "enter_batch",
+    "finish_detached",
+    "is_announcing",
+    "place",
+    "trace_of",
+]
 
 
 def trace_of(emission: Emission) -> Trace:
@@ -130,15 +138,28 @@ def detach(branch: Branch, job: Any) -> None:
         job: what it is to the workers, until its failure is announced.
     """
     emission: Any = branch.emission
-    branch.is_announcing = is_announcing(emission)
     branch.detached = branch._running = True
     branch.job = job
-    branch.trace = trace_of(emission)
+    if emission._outer is None:
+        branch.is_announcing = emission.signal.name == HANDLER_FAILED
+        return
+    branch.is_announcing = is_announcing(emission)
     around = surroundings_of(emission)
     if around is not None:
         around, alone = Surroundings(), around
         around.fields, around.holders = alone.inherited_fields(), alone.holders
     branch._outer = around
+
+
+def finish_detached(branch: Branch) -> None:
+    """Let a detached branch stop being the frame of what its context still emits.
+
+    The emission is let go, so that a chain of events without end does not keep its beginning; its
+    ids stay.
+    """
+    if branch.emission is not None:
+        branch.trace = trace_of(branch.emission)
+    branch.finish()
 
 
 def enter_batch(branches: list[Branch]) -> None:

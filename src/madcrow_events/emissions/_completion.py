@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events.emissions._emission import Emission, raise_failures
-from madcrow_events.emissions._failures import HandlerFailure, failures_of
+from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import await_within, run_within
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._lingering import let_go
@@ -53,7 +53,8 @@ def go_on(emission: Emission) -> None:
     if plan.later:
         emission._values.extend(plan.pending)
         policy._admission.start(emission, plan, emission._values)
-    failures = _own_failures(emission)
+    failed = emission._failures
+    failures = _own_failures(failed) if failed is not None and failed.items else ()
     if failures:
         policy._announce(emission, failures, None)
     stop_watching(emission)
@@ -110,7 +111,7 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
     if emission._failures is None:
         return
     policy: Any = emission.dispatcher
-    failures = _own_failures(emission)
+    failures = _own_failures(emission._failures)
     if failures:
         await policy._announce_async(emission, failures, None)
     stop_watching(emission)
@@ -125,9 +126,8 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
                 del failures
 
 
-def _own_failures(emission: Emission) -> tuple[HandlerFailure, ...]:
+def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
     """Return the failures of handlers that the emitter called or awaited."""
-    failures = failures_of(emission)
     items = tuple(failures.items)  # first, for what is detached was noted there before
     return tuple(item for item in items if all(item is not other for other in failures.detached))
 

@@ -17,7 +17,13 @@ from madcrow_events._other_loops import check_for_awaiting
 from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, fill, keywords_of
-from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
+from madcrow_events.emissions._failures import (
+    Failures,
+    HandlerFailure,
+    add_failure,
+    failures_of,
+    is_failure,
+)
 from madcrow_events.emissions._frames import CURRENT, Branch, Frame, current, surroundings_of
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
@@ -117,7 +123,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         else:
             values = _admit(emission, policy, plan, awaiting)
             # Made now, for several threads may have failures to note.
-            failures_of(emission)
+            emission._failures = Failures()
     elif segments:
         emission._values = values = []
     else:

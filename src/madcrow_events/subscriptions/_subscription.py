@@ -348,7 +348,7 @@ class Subscription(Unique):
 
     def _match(self, emission: Emission) -> Any:
         """Return the handler if it lives and its `when` agrees, else None."""
-        handler = self.handler
+        handler = self._handler() if self._handler_is_weak else self._handler
         if handler is None or self.when is None:
             return handler
         context = MappingProxyType(keywords_of(emission))

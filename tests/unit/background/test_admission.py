@@ -352,7 +352,7 @@ def test_a_failure_that_comes_while_the_emitter_looks_for_its_own_is_not_its_own
             return None
         if event == "line" and next(lines) == moment:
             failing.set()
-            while not frame.f_locals["emission"].failures:
+            while not frame.f_locals["failures"].items:
                 time.sleep(0.001)
         return step
 
