@@ -303,11 +303,10 @@ class Admission:
     def _launch(self, job: Job, permits: list[None], loop: AbstractEventLoop | None) -> None:
         """Give a job a permit, and to what will do it, and which then releases the permit."""
         backlog = job.backlog
-        if not _exit.is_over():
+        if self._finalizer is None and not _exit.is_over():
             _exit.wait_for(backlog)
-            if self._finalizer is None:
-                self._finalizer = weakref.finalize(self, backlog.stop)
-                self._finalizer.atexit = False
+            self._finalizer = weakref.finalize(self, backlog.stop)
+            self._finalizer.atexit = False
         try:
             backlog.jobs[id(job)] = job
             move_last(permits, job.permit)

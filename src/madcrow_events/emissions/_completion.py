@@ -57,7 +57,8 @@ def go_on(emission: Emission) -> None:
     failures = _own_failures(failed) if failed is not None and failed.items else ()
     if failures:
         policy._announce(emission, failures, None)
-    stop_watching(emission)
+    if failed is not None and failed.watch is not None:
+        failed.watch.leave()
     if failures:
         release(emission, failures)
         if policy.on_error == "raise":
