@@ -10,7 +10,6 @@ from madcrow_events.emissions._frames import await_within, run_within
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._lingering import let_go
 from madcrow_events.emissions._loop import call_all
-from madcrow_events.emissions._observing import stop_watching
 from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
 from madcrow_events.emissions._plan import NOBODY
 
@@ -109,13 +108,15 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
     """Await what is left, and tell of failures."""
     if left is not None:
         await left
-    if emission._failures is None:
+    failed = emission._failures
+    if failed is None:
         return
     policy: Any = emission.dispatcher
-    failures = _own_failures(emission._failures)
+    failures = _own_failures(failed)
     if failures:
         await policy._announce_async(emission, failures, None)
-    stop_watching(emission)
+    if failed.watch is not None:
+        failed.watch.leave()
     if failures:
         release(emission, failures)
         if policy.on_error == "raise":

@@ -31,7 +31,6 @@ __all__ = [
     "is_debugging",
     "is_watched",
     "log_skipped",
-    "stop_watching",
     "watch",
     "watching_handler",
 ]
@@ -159,7 +158,7 @@ class _HandlerWatch(Watch):
 
 
 def watch(emission: Emission) -> None:
-    """Enter what watches an emission, until `stop_watching`."""
+    """Enter what watches an emission, until its `watch` is left."""
     dispatcher: Any = emission.dispatcher
     failures_of(emission).watch = made = Watch(dispatcher)
     made.enter(emission)
@@ -171,18 +170,6 @@ def watching_handler(emission: Emission, handler: object) -> AbstractContextMana
     if dispatcher is not None and is_watched(dispatcher):
         return _HandlerWatch(emission, handler)
     return nullcontext()
-
-
-def stop_watching(emission: Emission, error: BaseException | None = None) -> None:
-    """Let the observers of an emission go, if there are any; doing so again is no error.
-
-    Args:
-        emission: what has been emitted.
-        error: what goes through to the emitter, and is no failure of a handler.
-    """
-    failures = emission._failures
-    if failures is not None and failures.watch is not None:
-        failures.watch.leave(error)
 
 
 class _DebugLog:
