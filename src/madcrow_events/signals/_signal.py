@@ -175,7 +175,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         else:
             replaced += earlier
         if subscription is requested:
-            self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
+            self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
 
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
@@ -344,7 +344,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             self._table.replace(requested)
         else:
             self._table.add(requested)
-        self._tell_connected(receiver, sender, weak)
+        self._notify_connected(receiver, sender, weak)
         return receiver
 
     @contextmanager
@@ -367,7 +367,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         finally:
             if connection is not None:
                 connection.cancel()
-            self._tell_disconnected(receiver, sender)
+            self._notify_disconnected(receiver, sender)
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
         """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
@@ -460,7 +460,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """
         for subscription in self._table.of_handler(receiver, translated_sender(sender)):
             subscription.cancel()
-        self._tell_disconnected(receiver, sender)
+        self._notify_disconnected(receiver, sender)
 
     def _clear_state(self) -> None:
         """Cancel every subscription; what tests of blinker's signals call after each test."""
@@ -471,12 +471,12 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         present = self._table.find(receiver, translated_sender(sender))
         return present if present is not None and present._connected else None
 
-    def _tell_connected(self, receiver: object, sender: object, weak: bool) -> None:
+    def _notify_connected(self, receiver: object, sender: object, weak: bool) -> None:
         if self._connected is not None:
             sender = blinker.ANY if sender is ANY else sender
             self._connected.send(self, receiver=receiver, sender=sender, weak=weak)
 
-    def _tell_disconnected(self, receiver: object, sender: object) -> None:
+    def _notify_disconnected(self, receiver: object, sender: object) -> None:
         if self._disconnected is not None:
             self._disconnected.send(self, receiver=receiver, sender=sender)
 
