@@ -76,7 +76,7 @@ class Timer:
 
 
 def keep_time(timer: Timer) -> None:
-    """Let buffers look when their time has come, until told to stop; the thread's target.
+    """Let buffers look when their time has come, until it is stopped; the thread's target.
 
     Whatever is raised here, the timer goes on.
     """

@@ -94,7 +94,7 @@ class WorkerThreads:
 
 
 def _work(workers: WorkerThreads) -> None:
-    """Take from the queue until told to stop; the target of each thread.
+    """Take from the queue until it is stopped; the target of each thread.
 
     Whatever is raised here ends what was taken, and not the worker: a task queue's time limit
     comes up anywhere.
@@ -106,14 +106,14 @@ def _work(workers: WorkerThreads) -> None:
             if caught is not None:  # here, for that may be interrupted, too
                 _lose(taken, caught)
                 caught = None
-            _work_until_told(workers, taken)
+            _work_until_stopped(workers, taken)
         except BaseException as error:  # the next job must find its worker
             caught = error
         else:
             return
 
 
-def _work_until_told(workers: WorkerThreads, taken: list[Job | Turn | None]) -> None:
+def _work_until_stopped(workers: WorkerThreads, taken: list[Job | Turn | None]) -> None:
     while not workers.forked:
         if _take(workers, taken) is None:
             return
