@@ -2,7 +2,7 @@
 
 One batch of a handler runs at a time, so that contexts stay in their order. Nothing here waits
 for a lock, because a finalizer may emit in the middle of anything: whoever takes the lease of a
-buffer calls the handler, and looks again, after giving it back, at what has come in meanwhile.
+buffer calls the handler, and looks again, after releasing it, at what has come in meanwhile.
 """
 
 from __future__ import annotations
@@ -195,11 +195,11 @@ class BatchBuffer:
             except IndexError:  # whoever has the turn looks again
                 return
             except BaseException as error:  # the emitter is interrupted, or the stack is full
-                turn.give_back()
+                turn.release()
                 if turn.jobs:
                     turn.lose("it was interrupted", error)
                 raise
-            turn.give_back()
+            turn.release()
         self._set_alarm()
 
     def _is_due(self) -> bool:
@@ -272,7 +272,7 @@ class Turn:
         self.jobs: list[Job] = []
         self.lease: list[None] = []
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Let others have the turn, unless whoever it was handed to has begun already."""
         # No deeper than what took it, for the stack may be full.
         try:
@@ -280,7 +280,7 @@ class Turn:
         except IndexError:
             pass
 
-    def take(self) -> list[Job]:
+    def take_batch(self) -> list[Job]:
         """Take over what waits, as much as fits into a batch; return it."""
         buffer = self._buffer
         with suppress(IndexError):
@@ -290,7 +290,7 @@ class Turn:
 
     def handle(self) -> None:
         """Call the handler with a batch."""
-        jobs = self.take()
+        jobs = self.take_batch()
         release_permits(jobs)
         call_batch_here(jobs)
         self.jobs.clear()
@@ -320,7 +320,7 @@ class Turn:
             raise
 
     def _begin(self, loop: AbstractEventLoop) -> None:
-        jobs = self.take()
+        jobs = self.take_batch()
         make = load_async_loop().asyncio.Task
         task = make(call_batch_async(jobs), loop=loop, context=Context())
         for job in jobs:
@@ -350,5 +350,5 @@ class Turn:
     def end(self) -> None:
         """Let others have the turn, and look whether one more batch is due."""
         self.jobs.clear()  # which hold handlers, perhaps longer than those live elsewhere
-        self.give_back()
+        self.release()
         self._buffer.look()
