@@ -48,7 +48,7 @@ def start_thread(
         thread.start()
     except BaseException as error:
         # One that was interrupted may have started it, or have left it unable to begin.
-        if _take_back(unbegun):
+        if _claim_start(unbegun):
             with suppress(ValueError):
                 threads.remove(thread)
             move_all(permit, startable)
@@ -63,11 +63,11 @@ def start_thread(
 
 def _begin(unbegun: list[None], target: Callable[..., None], *arguments: object) -> None:
     """Do what a thread is for, unless its start has been taken back."""
-    if _take_back(unbegun):
+    if _claim_start(unbegun):
         target(*arguments)
 
 
-def _take_back(unbegun: list[None]) -> bool:
+def _claim_start(unbegun: list[None]) -> bool:
     """Return whether a thread has not begun, and now never will but for the caller."""
     try:
         unbegun.pop()
