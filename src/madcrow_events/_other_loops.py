@@ -22,11 +22,11 @@ __all__ = [
     "STRANGERS",
     "NativeThread",
     "check_for_awaiting",
+    "event_loop_error",
     "greenlets",
     "is_of_another_greenlet",
     "loop_to_wait_in",
     "other_library",
-    "refuse",
 ]
 
 STRANGERS = ("trio", "curio", "gevent.monkey", "eventlet.patcher")
@@ -68,7 +68,7 @@ def other_library() -> str:
     return ""
 
 
-def refuse(event: str, library: str) -> EventLoopError:
+def event_loop_error(event: str, library: str) -> EventLoopError:
     """Return the error for an event whose async handlers cannot be called here."""
     runs = f"{library} runs" if library else "no event loop runs"
     return EventLoopError(
@@ -87,10 +87,10 @@ def check_for_awaiting(event: str) -> None:
     """
     library = other_library()
     if library:
-        raise refuse(event, library)
+        raise event_loop_error(event, library)
     get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
     if get_running_loop is None or get_running_loop() is None:
-        raise refuse(event, "")
+        raise event_loop_error(event, "")
 
 
 def loop_to_wait_in() -> AbstractEventLoop:

@@ -26,10 +26,10 @@ from madcrow_events._moves import move_last
 from madcrow_events._other_loops import (
     STRANGERS,
     check_for_awaiting,
+    event_loop_error,
     greenlets,
     loop_to_wait_in,
     other_library,
-    refuse,
 )
 from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
@@ -209,7 +209,7 @@ class Admission:
         library, threads = other_library(), greenlets()
         is_stranger = library or (threads == "eventlet" and running_loop() is None)
         if is_stranger and any(kinds) and self.bound_loops.loop is None:
-            raise refuse(event, library or threads)
+            raise event_loop_error(event, library or threads)
         if threads != "gevent":
             return
         problem = ""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import calling_later, is_frozen
-from madcrow_events._other_loops import other_library, refuse
+from madcrow_events._other_loops import event_loop_error, other_library
 from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, keywords_of
@@ -129,9 +129,9 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     """
     loop = _get_running_loop()
     if loop is None:
-        raise refuse(emission.event, other_library())
+        raise event_loop_error(emission.event, other_library())
     if "trio" in _modules and other_library():  # in the thread of an asyncio loop, as its guest
-        raise refuse(emission.event, "trio")
+        raise event_loop_error(emission.event, "trio")
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
     if emission._failures is not None and emission._failures.watch is not None:
