@@ -228,7 +228,7 @@ class Admission:
                 f"{event} has handlers that run later, and {problem}", event=event, library=threads
             )
 
-    async def set_aside_async(self, emission: Emission) -> None:
+    async def acquire_async(self, emission: Emission) -> None:
         """Wait for the permits that an emission needs which was held back, and set them aside.
 
         Args:

@@ -55,7 +55,7 @@ class Admission(Protocol):
     def abandon(self, emission: Emission) -> None:
         """Give up those handlers of an emission that have not begun."""
 
-    async def set_aside_async(self, emission: Emission) -> None:
+    async def acquire_async(self, emission: Emission) -> None:
         """Wait for the permits that an emission needs which a block held back."""
 
     def release(self, permits: list[None]) -> None:
