@@ -137,7 +137,7 @@ class Admission:
         emission: Emission,
         plan: Plan,
         outcomes: Outcomes,
-        held: object,
+        held_back: object,
         *,
         awaiting: bool,
     ) -> None:
@@ -147,7 +147,7 @@ class Admission:
             emission: the emission, none of whose handlers has been called.
             plan: its handlers.
             outcomes: what gets the permits.
-            held: what it had in the place of outcomes while a block held it back.
+            held_back: what it had in the place of outcomes while a block held it back.
             awaiting: whether its emitter awaits the async ones.
 
         Raises:
@@ -171,8 +171,8 @@ class Admission:
         outcomes.permits = permits
         if self.overflow == "drop":
             return
-        if isinstance(held, HeldBack) and len(held.permits) >= needed > 0:
-            outcomes.permits, held.permits = held.permits, permits
+        if isinstance(held_back, HeldBack) and len(held_back.permits) >= needed > 0:
+            outcomes.permits, held_back.permits = held_back.permits, permits
             return
         why = self._why_not_wait(awaiting=awaiting)
         backlog = self.backlog
@@ -194,7 +194,7 @@ class Admission:
         """Return what an emitter that finds no permit is told; None if it can wait for one."""
         if self.overflow != "block":
             return ""
-        if self.backlog.jobs_around():
+        if self.backlog.enclosing_jobs():
             return " (a handler that holds a place itself cannot wait for another)"
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"
@@ -236,11 +236,13 @@ class Admission:
         """
         plan = plan_for(emission)
         needed = len(plan.subscriptions) - plan.inline
-        backlog, held = self.backlog, outcomes_of(emission)
-        if self.overflow != "block" or not 0 < needed <= self.queue_size or backlog.jobs_around():
+        backlog, held_back = self.backlog, outcomes_of(emission)
+        if self.overflow != "block" or not 0 < needed <= self.queue_size:
+            return
+        if backlog.enclosing_jobs():
             return
         permits: list[None] = []
-        held.permits = permits
+        held_back.permits = permits
         free = backlog.permits
         await free.freed.wait_async(
             lambda: free.acquire(needed, permits) or backlog.make_room(needed, permits), None
@@ -328,7 +330,7 @@ class Admission:
                     job.settle(NO_RESULT)
                     backlog.permits.free.extend(job.permit)
                     job.permit.clear()
-                    backlog.held.pop(id(job), None)
+                    backlog.in_loops.pop(id(job), None)
                     backlog.jobs.pop(id(job), None)
                 raise
             # What keeps it from starting is its failure; what interrupts the emitter is raised.
@@ -354,7 +356,7 @@ class Admission:
         theirs = loop or self.bound_loops.loop
         if theirs is not None:
             job.loop = theirs
-            backlog.held[id(job)] = job
+            backlog.in_loops[id(job)] = job
         if job.subscription.batch is not None and not is_alone:
             backlog.batches.add(job, theirs)
         elif theirs is not None:

@@ -40,7 +40,7 @@ class Backlog:
 
     Attributes:
         jobs: what is pending.
-        held: those of the jobs that are in event loops of the application's.
+        in_loops: those of the jobs that are in event loops of the application's.
         changed: those who wait until nothing is pending.
     """
 
@@ -48,7 +48,7 @@ class Backlog:
         "background_loop",
         "batches",
         "changed",
-        "held",
+        "in_loops",
         "is_stopping",
         "jobs",
         "permits",
@@ -57,7 +57,7 @@ class Backlog:
 
     def __init__(self, queue_size: int, max_workers: int) -> None:
         self.jobs: dict[int, Job] = {}
-        self.held: dict[int, Job] = {}
+        self.in_loops: dict[int, Job] = {}
         self.changed = Waiters(LOOK_EVERY)
         self.permits = Permits(queue_size)
         self.workers = WorkerThreads(max_workers)
@@ -74,7 +74,7 @@ class Backlog:
     def is_hopeless(self) -> bool:
         """Whether nothing that is pending can still come to an end."""
         self._report_lost()
-        return len(self.jobs) <= len(self.held) and all(map(self.is_stopped, self._loops()))
+        return len(self.jobs) <= len(self.in_loops) and all(map(self.is_stopped, self._loops()))
 
     def is_stopped(self, loop: AbstractEventLoop | None) -> bool:
         """Whether an event loop is one of the application's, and does not run."""
@@ -87,7 +87,7 @@ class Backlog:
         jobs, outcomes = list(self.jobs.values()), outcomes_of(emission)
         return [job for job in jobs if job.outcomes is outcomes]
 
-    def jobs_around(self) -> list[Job]:
+    def enclosing_jobs(self) -> list[Job]:
         """Return the jobs in which the caller runs."""
         jobs = [frame.job for frame in frames() if isinstance(frame, Branch)]
         return [job for job in jobs if job is not None and job.backlog is self]
@@ -95,17 +95,17 @@ class Backlog:
     def _report_lost(self) -> int:
         """Record as failed what can never end any more; return how many those are."""
         closed = {loop for loop in self._loops() if loop is not None and loop.is_closed()}
-        lost = [job for job in self._held() if job.loop in closed] if closed else []
+        lost = [job for job in self._jobs_in_loops() if job.loop in closed] if closed else []
         for job in lost:
             job.lose_with_loop()
         return len(lost)
 
-    def _held(self) -> list[Job]:
-        return list(self.held.values())
+    def _jobs_in_loops(self) -> list[Job]:
+        return list(self.in_loops.values())
 
     def _loops(self) -> set[AbstractEventLoop | None]:
         """Return the event loops of what is held: few, while that may fill the queue."""
-        return set(map(_loop_of, self._held()))
+        return set(map(_loop_of, self._jobs_in_loops()))
 
     # Permits, where none is free
 
@@ -136,7 +136,8 @@ class Backlog:
         if self.permits.acquire(1, permits) or self.make_room(1, permits):
             return True
         stopped = {loop for loop in self._loops() if self.is_stopped(loop)}
-        if stopped and sum(job.loop in stopped for job in self._held()) >= self.permits.queue_size:
+        stuck = [job for job in self._jobs_in_loops() if job.loop in stopped] if stopped else ()
+        if len(stuck) >= self.permits.queue_size:
             raise WouldDeadlockError(
                 "the queue is full of handlers in an event loop that does not run: run it, or "
                 "await drain_async() before it ends"

@@ -231,7 +231,7 @@ class Job:
         self.branch.finish()
         self.branch.job = None
         self.release_permit()
-        self.backlog.held.pop(id(self), None)
+        self.backlog.in_loops.pop(id(self), None)
         # Last, for whoever waits until nothing is pending looks at this.
         self.backlog.jobs.pop(id(self), None)
         self.outcomes.notify()

@@ -41,9 +41,9 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
     _refuse_inside_work(backlog, method)
     if backlog.is_done():
         return True
-    held = list(backlog.held.values())
-    _refuse_stuck(held, instead)
-    _refuse_here([*backlog.background_loop.loops, *(job.loop for job in held)], instead)
+    in_loops = list(backlog.in_loops.values())
+    _refuse_stuck(in_loops, instead)
+    _refuse_here([*backlog.background_loop.loops, *(job.loop for job in in_loops)], instead)
     mark = object()
     try:
         backlog.batches.flush_now(mark)
@@ -73,7 +73,7 @@ async def drain_async(backlog: Backlog, timeout: float | None) -> bool:
     if timeout == 0:
         return backlog.is_done()
     _refuse_inside_work(backlog, "drain_async")
-    _refuse_stuck(list(backlog.held.values()), "await drain_async()")
+    _refuse_stuck(list(backlog.in_loops.values()), "await drain_async()")
     mark = object()
     try:
         backlog.batches.flush_now(mark)
@@ -107,14 +107,14 @@ def check_awaiting(backlog: Backlog, emission: Emission) -> None:
     """
     jobs = backlog.jobs_of(emission)
     _refuse_stuck(jobs, "await emission.done()")
-    around = backlog.jobs_around()
-    batched = {job.owner for job in around if job.subscription.batch is not None}
+    enclosing = backlog.enclosing_jobs()
+    batched = {job.owner for job in enclosing if job.subscription.batch is not None}
     if any(job.owner in batched for job in jobs):
         raise WouldDeadlockError(
             f"a handler of batches waits for {emission.event}, which is part of this batch or "
             "of the next, and those are handled one at a time: let it return"
         )
-    is_worker = any(not job.entry.spec.is_async for job in around)
+    is_worker = any(not job.entry.spec.is_async for job in enclosing)
     if is_worker and any(job.loop is None for job in jobs):
         raise WouldDeadlockError(
             f"a background handler waits for the background handlers of {emission.event}, "
@@ -123,7 +123,7 @@ def check_awaiting(backlog: Backlog, emission: Emission) -> None:
 
 
 def _refuse_inside_work(backlog: Backlog, method: str) -> None:
-    if backlog.jobs_around():
+    if backlog.enclosing_jobs():
         raise WouldDeadlockError(
             f"{method} waits for all pending handlers, and one of them calls it: call it from "
             "the code that emits"
