@@ -38,9 +38,9 @@ from support import shops
 from support.inside import (
     STRANGERS,
     Batches,
-    Before,
     Held,
     Job,
+    SavedRegistry,
     Turn,
     Waiters,
     WorkerThreads,
@@ -789,7 +789,7 @@ def test_an_interrupt_as_a_scope_is_left_is_not_taken_for_its_end(
 def test_a_registry_is_restored_though_that_is_broken_off(break_off: BreakOff) -> None:
     shop = Shop()
     with pytest.raises(Interrupt), shop.signals.isolated(empty=True):
-        break_off(Before, "restore", Interrupt)
+        break_off(SavedRegistry, "restore", Interrupt)
     shop.assert_all_is_well()
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.signals._registry import SignalRegistry
 
-__all__ = ["Before", "Companion", "companion_of", "isolate_too", "isolated"]
+__all__ = ["Companion", "SavedRegistry", "companion_of", "isolate_too", "isolated"]
 
 
 class Companion(Protocol):
@@ -38,22 +38,22 @@ def isolated(registry: SignalRegistry, *, empty: bool) -> Iterator[None]:
     Raises:
         RuntimeError: blocks end in another order than they were nested in.
     """
-    before = Before(registry)
+    saved = SavedRegistry(registry)
     try:
-        before.set_aside(empty=empty)
+        saved.set_aside(empty=empty)
         yield
     finally:
-        in_order = registry._isolations[-1:] == [before]
+        in_order = registry._isolations[-1:] == [saved]
         try:
-            before.restore()
+            saved.restore()
         except BaseException:
-            before.restore()  # once more, for that was interrupted
+            saved.restore()  # once more, for that was interrupted
             raise
         if not in_order:
             raise RuntimeError("isolated() blocks must end in the reverse order of their start")
 
 
-class Before:
+class SavedRegistry:
     """What a registry held when a block began."""
 
     def __init__(self, registry: SignalRegistry) -> None:

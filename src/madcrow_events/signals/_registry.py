@@ -34,7 +34,7 @@ from madcrow_events.subscriptions._signatures import read_call_spec
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
-    from madcrow_events.signals._isolation import Before, Companion
+    from madcrow_events.signals._isolation import Companion, SavedRegistry
     from madcrow_events.subscriptions._table import Recording
 
 
@@ -82,7 +82,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         renew_after_fork(self)
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
-        self._isolations: list[Before] = []
+        self._isolations: list[SavedRegistry] = []
         # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
