@@ -119,7 +119,7 @@ class Backlog:
         Returns:
             Whether there were as many; if not, none is acquired.
         """
-        self.batches.look()  # what waits for more releases its permits
+        self.batches.schedule()  # what waits for more releases its permits
         return bool(self._report_lost()) and (
             self.permits.acquire(number, permits) or self.make_room(number, permits)
         )

@@ -105,10 +105,10 @@ class Batches:
         """Whether no batch waits for more: somebody waits for all, or the queue is full."""
         return bool(self.flushing) or not self.permits.free
 
-    def look(self) -> None:
+    def schedule(self) -> None:
         """Let what waits for a batch be handled, as far as it is due."""
         for buffer in list(self.buffers.values()):
-            buffer.look()
+            buffer.schedule()
 
     def flush_now(self, mark: object = None) -> None:
         """Let no batch wait for more from now on.
@@ -117,7 +117,7 @@ class Batches:
             mark: what is taken out of `flushing` to end that.
         """
         self.flushing.append(mark)
-        self.look()
+        self.schedule()
 
 
 def _forget(reference: weakref.ref[Batches], key: tuple[int, int]) -> Callable[[Any], None]:
@@ -182,9 +182,9 @@ class BatchBuffer:
         elif self.loop is None:
             job.loop = self.batches.background_loop.get()
         self.waiting.append(job)
-        self.look()
+        self.schedule()
 
-    def look(self) -> None:
+    def schedule(self) -> None:
         """See to it that what waits is handled in time: now if it is due, else when it will be."""
         turn = Turn(self)
         while self._is_due():
@@ -232,7 +232,7 @@ class BatchBuffer:
     def come_due(self) -> None:
         """Look, for an alarm has come due."""
         self._is_alarmed = False
-        self.look()
+        self.schedule()
 
     def _hand_over(self, turn: Turn) -> bool:
         """Let a thread or the loop have the turn; else handle the batch here."""
@@ -351,4 +351,4 @@ class Turn:
         """Let others have the turn, and look whether one more batch is due."""
         self.jobs.clear()  # which hold handlers, perhaps longer than those live elsewhere
         self.release()
-        self._buffer.look()
+        self._buffer.schedule()
