@@ -1,4 +1,4 @@
-"""Waiting for pending work, unless that waits for the caller."""
+"""Waiting for pending work, and refusing to where that work waits for the caller."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
     """Wait in a thread until nothing is pending.
 
     Args:
-        backlog: what may be pending.
+        backlog: the pending work.
         timeout: how many seconds to wait at most; None for as long as it takes, 0 only asks.
-        method: the name of what the user has called.
-        instead: what the user can do in an event loop.
+        method: the method that the user has called, for messages.
+        instead: what the user can do in an event loop, for messages.
 
     Returns:
         Whether nothing is pending.
@@ -49,7 +49,7 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
         backlog.batches.flush_now(mark)
         return backlog.changed.wait(backlog.is_done, timeout)
     finally:
-        try:  # nothing may come before that could be interrupted
+        try:  # first, because an interrupt may come between any two steps
             backlog.batches.flushing.remove(mark)
         except ValueError:
             pass
@@ -59,7 +59,7 @@ async def drain_async(backlog: Backlog, timeout: float | None) -> bool:
     """Wait in a task until nothing is pending.
 
     Args:
-        backlog: what may be pending.
+        backlog: the pending work.
         timeout: as for `drain`.
 
     Returns:
@@ -79,17 +79,17 @@ async def drain_async(backlog: Backlog, timeout: float | None) -> bool:
         backlog.batches.flush_now(mark)
         return await backlog.changed.wait_async(backlog.is_done, timeout)
     finally:
-        try:  # nothing may come before that could be interrupted
+        try:  # first, because an interrupt may come between any two steps
             backlog.batches.flushing.remove(mark)
         except ValueError:
             pass
 
 
 def check_waiting(backlog: Backlog, emission: Emission) -> None:
-    """Refuse to wait in a thread for an emission that waits for this thread.
+    """Refuse to wait in this thread for an emission whose handlers need it.
 
     Raises:
-        WouldDeadlockError: it does.
+        WouldDeadlockError: they do.
     """
     check_awaiting(backlog, emission)
     outcomes = outcomes_of(emission)
@@ -100,10 +100,10 @@ def check_waiting(backlog: Backlog, emission: Emission) -> None:
 
 
 def check_awaiting(backlog: Backlog, emission: Emission) -> None:
-    """Refuse to wait, in whatever way, for what cannot end or is queued behind the caller.
+    """Refuse to wait for an emission whose handlers cannot end before the caller does.
 
     Raises:
-        WouldDeadlockError: it would.
+        WouldDeadlockError: they cannot.
     """
     jobs = backlog.jobs_of(emission)
     _refuse_stuck(jobs, "await emission.done()")
