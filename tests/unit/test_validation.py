@@ -114,13 +114,16 @@ class Detailed(BaseEventContext):
             {"address": {"city": "x", "zip": 1}},
             "address: has 'zip' in it, which is not a field there, leave it out",
         ),
-        ({"address": {"city": 1}}, r"address: must be .*, and something in it is int \(.*"),
+        ({"address": {"city": 1}}, r"address: must be .*, and a value in it is int \(.*"),
         ({"address": 7}, r"address: must be .*, got int \(.*"),
         (
             {"by_email": {"ada@x.y": "canary"}},
-            r"by_email: must be dict.*, and something in it is str \(int_parsing\)",
+            r"by_email: must be dict.*, and a value in it is str \(int_parsing\)",
         ),
-        ({"amount": -1}, r"amount: is of the right type, and its value is refused \(greater_.*"),
+        (
+            {"amount": -1},
+            r"amount: has the right type, and a value that is not allowed \(greater_.*",
+        ),
         ({"choice": "b"}, r"choice: must be .*, got str \(literal_error\)"),
         ({"at": 1, "place": {"at": 2}}, "at: given twice, leave out either this or place"),
     ],
@@ -195,7 +198,7 @@ def test_a_dispatcher_that_validates_says_that_a_model_is_no_keyword(
 ) -> None:
     """The failure that follows anyway says what to write."""
     told = advice(signals, Aliased, context=Aliased(order_id=1))
-    assert "context: a context, which emit takes no keyword for: write emit_typed(" in told
+    assert "context: a context, and emit takes plain values: write emit_typed(" in told
 
 
 class Renaming(BaseEventContext):
@@ -244,7 +247,10 @@ class OfNoField(BaseEventContext):
 
 @pytest.mark.parametrize(
     ("model", "told"),
-    [(Forgetful, "Forgetful: a validator made NoneType"), (OfNoField, "OfNoField: must be valid")],
+    [
+        (Forgetful, "Forgetful: a validator returned NoneType"),
+        (OfNoField, "OfNoField: must be valid"),
+    ],
 )
 def test_a_models_own_validator_is_named_when_it_makes_no_context(
     signals: SignalRegistry, model: Any, told: str
