@@ -118,7 +118,7 @@ def log_failure(
     Args:
         event: the name of the event, or the pattern.
         handler: the id or the name of the handler that failed.
-        error: what it raised.
+        error: the exception that it raised.
         tracebacks: whether the traceback, whose text is the author's, is written too.
         batch_size: how many contexts the handler was called with, if it takes batches.
     """
@@ -131,7 +131,7 @@ def log_observer_failure(observer: object, error: BaseException, *, tracebacks: 
 
     Args:
         observer: the observer.
-        error: what it raised.
+        error: the exception that it raised.
         tracebacks: whether the traceback, whose text is the author's, is written too.
     """
     _log_error(f"observer {handler_name(type(observer))}", error, tracebacks=tracebacks)

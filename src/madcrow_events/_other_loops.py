@@ -73,7 +73,7 @@ def event_loop_error(event: str, library: str) -> EventLoopError:
     runs = f"{library} runs" if library else "no event loop runs"
     return EventLoopError(
         f"{event} has async handlers, which need asyncio, and {runs} here: emit it where asyncio "
-        "runs, or from a thread by emit(), or let plain handlers take it",
+        "runs, or by emit() in a thread, or subscribe plain handlers only",
         event=event,
         library=library,
     )

@@ -132,7 +132,7 @@ def _problems(
         # only where it is none.
         inside = printable(location[-1], limit=60) if len(location) > len(path) else ""
         if kind == "missing":
-            fix = f"lacks '{inside}' in it" if inside else f"missing, emit it with {field}=..."
+            fix = f"has no '{inside}' in it" if inside else f"missing, emit it with {field}=..."
         elif kind == "extra_forbidden" and inside:
             fix = f"has '{inside}' in it, which is not a field there, leave it out"
         elif kind == "extra_forbidden":
@@ -183,5 +183,5 @@ def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> s
             others = " and ".join(it for it in dict.fromkeys((*spelled, *places)) if it != name)
             return f"given twice, leave out either this or {others}"
         if name == field and spelled:
-            return f"is given by its alias, write {spelled[0]}=..."
+            return f"is given by its alias only, write {spelled[0]}=..."
     return "not a field, leave it out or add it to the model"

@@ -344,7 +344,7 @@ class PluginError(MadcrowEventsError, ImportError):
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
     """Several handlers of one emission failed, under `on_error="raise"`.
 
-    Or one of them raised a `StopIteration`, which cannot leave a coroutine as it is.
+    It also holds a single `StopIteration`, which cannot leave a coroutine by itself.
 
     Attributes:
         event: the name of the event.

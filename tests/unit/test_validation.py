@@ -108,8 +108,8 @@ class Detailed(BaseEventContext):
 @pytest.mark.parametrize(
     ("keywords", "told"),
     [
-        ({"address": {}}, "address: lacks 'city' in it"),
-        ({"stops": [{"city": "x"}, {}]}, "stops: lacks 'city' in it"),
+        ({"address": {}}, "address: has no 'city' in it"),
+        ({"stops": [{"city": "x"}, {}]}, "stops: has no 'city' in it"),
         (
             {"address": {"city": "x", "zip": 1}},
             "address: has 'zip' in it, which is not a field there, leave it out",
@@ -180,7 +180,11 @@ def _request_id_of(model: Any) -> Any:
     ("model", "keywords", "told"),
     [
         (Aliased, {"orderId": 1, "order_id": 2}, "given twice, leave out either this or orderId"),
-        (ByAliasOnly, {"order_id": 2, "orderId": 1}, "is given by its alias, write orderId=..."),
+        (
+            ByAliasOnly,
+            {"order_id": 2, "orderId": 1},
+            "is given by its alias only, write orderId=...",
+        ),
         (Aliased, {"orderId": "x"}, "order_id: must be int, got str"),
         (Aliased, {"orderId": 1, "number": 2}, "number: not a field, leave it out"),
     ],

@@ -195,17 +195,17 @@ class Admission:
         if self.overflow != "block":
             return ""
         if self.backlog.enclosing_jobs():
-            return " (a handler that holds a place itself cannot wait for another)"
+            return " (a handler that has a place itself cannot wait for another)"
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"
         library = other_library()
-        return f" (nobody can wait for one in {library}: emit in a thread)" if library else None
+        return f" (emit cannot wait in {library}: emit in a thread)" if library else None
 
     def _refuse_elsewhere(self, event: str, plan: Plan, *, awaiting: bool) -> None:
         """Refuse handlers that run later where another library replaces asyncio or threads.
 
         Raises:
-            EventLoopError: it does, and one of the handlers needs what was replaced.
+            EventLoopError: it does, and a handler would need the original.
         """
         if awaiting and plan.awaited:
             check_for_awaiting(event)
@@ -345,8 +345,8 @@ class Admission:
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:
         backlog = job.backlog
-        # Read after the job was entered in `jobs`: a `close` or an exit that begins later waits
-        # for it. If one has ended before, no thread or loop is left, and the caller does the job.
+        # Read after the job was entered in `jobs`, so that a later `close` or exit waits for it.
+        # After an earlier one no thread takes the job, and the caller does it.
         is_alone = self._is_closed or _exit.is_over()
         if not job.entry.spec.is_async:
             if job.subscription.batch is not None and not is_alone:
@@ -398,7 +398,7 @@ class Admission:
             timeout: how many seconds to wait at most; None for as long as it takes.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller.
+            WouldDeadlockError: a pending handler waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         check_seconds("timeout", timeout, allow_zero=True)

@@ -87,5 +87,5 @@ def _wait_until(deadline: float) -> None:
 
 
 # Registered at import, and not with the first job, so that it runs after the application's own
-# callbacks, and waits for the handlers of what they emit.
+# callbacks, and waits for the handlers of the events that they emit.
 atexit.register(_wait)

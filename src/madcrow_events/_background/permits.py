@@ -58,7 +58,7 @@ class Permits:
         return True
 
     def release(self, permits: list[None], number: int | None = None) -> None:
-        """Release permits, and notify as many emitters that wait for one.
+        """Release permits, and notify as many of the emitters that wait.
 
         Args:
             permits: the list that `acquire` has put them into.

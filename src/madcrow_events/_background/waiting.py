@@ -32,7 +32,7 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
         Whether nothing is pending.
 
     Raises:
-        WouldDeadlockError: what is pending waits for the caller.
+        WouldDeadlockError: a pending handler waits for the caller.
         InvalidOptionError: the timeout is no number of seconds.
     """
     check_seconds("timeout", timeout, allow_zero=True)
@@ -66,7 +66,7 @@ async def drain_async(backlog: Backlog, timeout: float | None) -> bool:
         Whether nothing is pending.
 
     Raises:
-        WouldDeadlockError: what is pending waits for the caller.
+        WouldDeadlockError: a pending handler waits for the caller.
         InvalidOptionError: the timeout is no number of seconds.
     """
     check_seconds("timeout", timeout, allow_zero=True)

@@ -123,7 +123,7 @@ def _work_until_stopped(workers: WorkerThreads, taken: list[Job | Turn | None]) 
 
 
 def _work_off_here(taken: list[Job | Turn | None]) -> None:
-    """Do what was taken from the queue, instead of a worker; report it if that is interrupted."""
+    """Do work of the queue in the emitter's thread; report it as lost if it is interrupted."""
     try:
         _work_off(taken)
     except BaseException as error:

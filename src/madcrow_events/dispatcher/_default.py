@@ -80,7 +80,7 @@ def emit_event(
 
     Args:
         event: its name or signal.
-        sender: who emits; the signal itself if left out.
+        sender: the object that emits; the signal itself if left out.
         **context: the keywords that the handlers get.
 
     Raises:
@@ -105,7 +105,7 @@ async def emit_event_async(
 
     Args:
         event: its name or signal.
-        sender: who emits; the signal itself if left out.
+        sender: the object that emits; the signal itself if left out.
         **context: the keywords that the handlers get.
 
     Raises:

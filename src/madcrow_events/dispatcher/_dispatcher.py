@@ -159,7 +159,7 @@ class EventDispatcher(Unique):
 
         Args:
             event: its name or signal.
-            sender: who emits; the signal itself if left out.
+            sender: the object that emits; the signal itself if left out.
             **context: the keywords that the handlers get, unchecked unless `validate` is set.
 
         Raises:
@@ -205,7 +205,7 @@ class EventDispatcher(Unique):
 
         Args:
             event: its name or signal.
-            sender: who emits; the signal itself if left out.
+            sender: the object that emits; the signal itself if left out.
             **context: the keywords that the handlers get, unchecked unless `validate` is set.
 
         Raises:
@@ -261,7 +261,7 @@ class EventDispatcher(Unique):
             event: its name or signal.
             context: an instance of the signal's model, or a `GenericEventContext`
                 whose `event_type` is the event's name.
-            sender: who emits; the signal itself if left out.
+            sender: the object that emits; the signal itself if left out.
 
         Raises:
             InvalidEventNameError: the name is malformed.
@@ -320,7 +320,7 @@ class EventDispatcher(Unique):
         Args:
             event: its name or signal.
             context: as for `emit_typed`.
-            sender: who emits; the signal itself if left out.
+            sender: the object that emits; the signal itself if left out.
 
         Raises:
             CancelledError: the emitter was cancelled, and with it the handlers.
@@ -474,7 +474,7 @@ class EventDispatcher(Unique):
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller.
+            WouldDeadlockError: a pending handler waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         return self._admission.drain(timeout)
@@ -507,7 +507,7 @@ class EventDispatcher(Unique):
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller.
+            WouldDeadlockError: a pending handler waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         return self._admission.close(timeout)
@@ -542,7 +542,7 @@ class EventDispatcher(Unique):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        """Close the dispatcher; an exception of the block comes before a `WouldDeadlockError`."""
+        """Close the dispatcher; a `WouldDeadlockError` does not hide an exception of the block."""
         try:
             self.close()
         except WouldDeadlockError:

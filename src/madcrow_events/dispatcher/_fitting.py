@@ -29,7 +29,7 @@ _CONTEXTS = frozenset({BaseEventContext, dict})
 def check_loose(
     signal: EventSignal[Any], sender: object, context: dict[str, Any], *, validate: bool
 ) -> None:
-    """Refuse a context in the place of the sender, and keywords that do not fit.
+    """Refuse a context that is given as the sender, and keywords that do not fit.
 
     Args:
         signal: the signal of the event.

@@ -74,7 +74,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         if misplaced:
             raise TypeError(
                 "a SignalRegistry is made empty, and its events are declared with signal(): "
-                "dataclasses.asdict makes no copy of an object that holds one, copy.copy does"
+                "dataclasses.asdict cannot copy an object that holds a registry, copy.copy can"
             )
         super().__init__()
         self.strict = strict
@@ -114,7 +114,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         Raises:
             InvalidEventNameError: the name is malformed.
             ContextModelError: the model is no `BaseEventContext`, has a field
-                called `sender` or `self`, or stands in the place of `doc`.
+                called `sender` or `self`, or is given as `doc`.
             SignalConflictError: it is declared with another model, or with none. The same class
                 from a module that has run again does not count as another model.
         """

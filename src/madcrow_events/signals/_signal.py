@@ -389,7 +389,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """Call all handlers of `sender`, in order, until one raises; the caller gets that.
 
         Args:
-            sender: who sends; handlers get it as it is, None too.
+            sender: the object that sends; handlers get it as it is, also None.
             _async_wrapper: makes a plain callable of an async receiver.
             **kwargs: the context.
 
@@ -413,7 +413,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """Await all handlers of `sender`, one by one, until one raises; the caller gets that.
 
         Args:
-            sender: who sends; handlers get it as it is, None too.
+            sender: the object that sends; handlers get it as it is, also None.
             _sync_wrapper: makes an async callable of a plain handler.
             **kwargs: the context.
 
