@@ -1,7 +1,7 @@
 """Copying and pickling signals, registries, dispatchers, subscriptions and emissions.
 
-Handlers, locks and threads belong to one object; a copy would have none of them. So a copy is the
-same object, and objects that hold one can be copied. Pickling is refused.
+Handlers, locks and threads belong to one object, and a second one would have none. So copying
+returns the same object, and what holds such an object can be copied. Pickling is refused.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Execution:
     __slots__ = ("__weakref__", "_code", "_mark", "_module", "_namespace", "_origin")
 
     def __init__(self, namespace: dict[str, Any], module: types.ModuleType | None) -> None:
-        # By id, because the globals hold the handlers, which may be referenced weakly only.
+        # By id: a reference to the globals would keep handlers alive that are held weakly.
         self._namespace = id(namespace)
         self._module = None if module is None else weakref.ref(module)
         count = _count_of_cells(namespace)
@@ -53,7 +53,7 @@ class Execution:
         codes, modules = (self._code, other._code), (self._module, other._module)
         return (
             self._namespace == other._namespace
-            # A number of cells is compared by value, a spec by identity: a module's are all equal.
+            # Counts of cells are compared by value, specs by identity: a module's are all equal.
             and (mark is others or (type(mark) is int and mark == others))
             # A thread or a task does not see the code; then the other marks decide.
             and (None in codes or codes[0] is codes[1])
@@ -61,7 +61,7 @@ class Execution:
         )
 
     def is_again(self, other: Execution) -> bool:
-        """Whether both are different executions of one module, and not of two files of one name."""
+        """Whether these are two executions of one module, and not of two files of one name."""
         if self.is_same(other):
             return False
         if self._module is not None and self._module == other._module:

@@ -82,7 +82,7 @@ def is_debugging() -> bool:
 
 
 def log(level: int, message: str, *arguments: object) -> None:
-    """Write a line, unless the work that another line has caused may not write it.
+    """Write a line, unless another line has caused it.
 
     Args:
         level: the level of the line.
@@ -99,7 +99,7 @@ def mark_as_written(cause: Writing | None) -> None:
 
 
 def _write(function: Callable[..., object], *arguments: object, **options: object) -> None:
-    """Call a function that writes a line; the work that this causes knows the line."""
+    """Call a function that writes a line, and note the line for the work that it causes."""
     cause = _writing.get()
     number = 1 if cause is None else cause.number + 1
     # No `with`: an interrupt may come before the first step of its `__exit__`.

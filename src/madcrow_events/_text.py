@@ -61,7 +61,7 @@ def printable(text: object, limit: int = 200) -> str:
 
 
 def listed(items: Sequence[str], separator: str = ", ", limit: int = 20) -> str:
-    """Return items joined to a list; of many, the first `limit`, and how many follow."""
+    """Return items as one text; of many, the first `limit`, and how many more there are."""
     shown = separator.join(items[:limit])
     rest = len(items) - limit
     return f"{shown}{separator}and {rest} more" if rest > 0 else shown

@@ -128,8 +128,8 @@ def _problems(
         given = type_name(type(value))
         declared = model.model_fields.get(name)
         wanted = type_name(declared.annotation) if declared is not None else "valid"
-        # Keys on the way may be values of the context, and are not shown. The last one is shown
-        # only where it is none.
+        # Keys on the path may be values of the context. So only the last one is shown, and only
+        # where it names a field.
         inside = printable(location[-1], limit=60) if len(location) > len(path) else ""
         if kind == "missing":
             fix = f"has no '{inside}' in it" if inside else f"missing, emit it with {field}=..."

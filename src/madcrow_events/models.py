@@ -437,7 +437,7 @@ class SystemShutdownEventContext(BaseEventContext):
 
 
 class HandlerFailedEventContext(BaseEventContext):
-    """A handler raised. It has names only, so that no value of the failed event's context leaks.
+    """A handler raised. It carries names only, so that no value of the failed event leaks.
 
     `batch_size` is how many contexts the handler was called with, if it takes batches.
     """

@@ -199,7 +199,7 @@ class Admission:
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"
         library = other_library()
-        return f" (emit cannot wait in {library}: emit in a thread)" if library else None
+        return f" (waiting is impossible in {library}: emit in a thread)" if library else None
 
     def _refuse_elsewhere(self, event: str, plan: Plan, *, awaiting: bool) -> None:
         """Refuse handlers that run later where another library replaces asyncio or threads.

@@ -104,7 +104,7 @@ class Backlog:
         return list(self.in_loops.values())
 
     def _loops(self) -> set[AbstractEventLoop | None]:
-        """Return the loops of the jobs in loops: few, where the jobs may fill the queue."""
+        """Return the event loops of these jobs: few, even if the jobs fill the queue."""
         return set(map(_loop_of, self._jobs_in_loops()))
 
     # Permits, when none is free

@@ -67,7 +67,7 @@ class Job:
         self.entry = entry
         self.subscription = entry.subscription
         self.handler = handler
-        self.item: Any = None  # the emission as an entry of a batch
+        self.item: Any = None  # the entry of the emission in a batch
         self.due = 0.0
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None

@@ -98,7 +98,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
-        # The models that this one has replaced, as its module ran again.
+        # The models that this one has replaced, as its module ran again, and its execution.
         self._replaced: tuple[weakref.ref[type[BaseEventContext]], ...] = ()
         self._execution: Execution | None = None
         self._has_warned = False
