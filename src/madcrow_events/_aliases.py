@@ -1,4 +1,4 @@
-"""By which keywords a model takes its fields: by name, by an alias, or within another value."""
+"""Finding out by which keywords a model takes its fields: by name, or by an alias."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _NOTHING: Any = object()
 
 
 def spellings_of(model: type[BaseModel], name: str) -> tuple[str, ...]:
-    """Return by which keywords a field can be given, the one to recommend first."""
+    """Return the keywords by which a field can be given, the recommended one first."""
     config: Mapping[str, Any] = model.model_config
     by_name = config.get("validate_by_name") if _READS_BY_NAME else None
     by_alias = config.get("validate_by_alias", True)
-    if by_name is None:  # then the older option decides, and allows aliases
+    if by_name is None:  # the older option decides then, and also allows aliases
         by_name = config.get("populate_by_name")
         by_alias = by_alias or by_name is not None
     spelled = [name] if by_name or not by_alias else []
@@ -29,7 +29,7 @@ def spellings_of(model: type[BaseModel], name: str) -> tuple[str, ...]:
 
 
 def spelled_for(model: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of fields, by name, under the keywords by which a model takes them."""
+    """Return the values of fields under the keywords by which a model takes them."""
     keywords: dict[str, Any] = {}
     for name, value in fields.items():
         spelled = spellings_of(model, name) if name in model.model_fields else ()
@@ -38,13 +38,13 @@ def spelled_for(model: type[BaseModel], fields: Mapping[str, Any]) -> dict[str, 
 
 
 def is_given_by_alias(model: type[BaseModel], name: str, keywords: Mapping[str, Any]) -> bool:
-    """Whether keywords have a value at one of the aliases of a field."""
+    """Whether keywords give a field by one of its aliases."""
     paths = alias_paths(model, name)
     return any(value_at(keywords, path) is not _NOTHING for path in paths if path != (name,))
 
 
 def value_at(value: Any, path: tuple[Any, ...]) -> Any:
-    """Return what stands at the place that an alias names, or `_NOTHING`."""
+    """Return the value at the path of an alias, or `_NOTHING`."""
     try:
         for step in path:
             value = value[step]
@@ -54,11 +54,11 @@ def value_at(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def alias_paths(model: type[BaseModel], name: str) -> list[tuple[Any, ...]]:
-    """Return where validation looks for a field, its name aside unless it has no alias."""
+    """Return the paths at which validation looks for a field: its aliases, or else its name."""
     alias = model.model_fields[name].validation_alias
     generate: Any = model.model_config.get("alias_generator")
     if alias is None and generate is not None:  # pragma: no cover  # of pydantic before 2.10
-        # It notes what the generator gives only when it builds the model.
+        # This pydantic calls the generator only when it builds the model.
         if isinstance(generate, AliasGenerator):
             plain, alias, _ = generate.generate_aliases(name)
             alias = alias or plain

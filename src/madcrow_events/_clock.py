@@ -1,7 +1,7 @@
-"""The clock that waiting goes by, which runs on where a test has stopped the clock.
+"""The clock by which this package waits; it runs on when a test has stopped the other one.
 
-Freezing a clock is for what the application reads from it. A time to wait is real time: else
-who waits for half a second in a test that has stopped the clock would wait for ever.
+A test freezes the clock for the times that the application reads. Waiting takes real time: under
+a frozen clock, a wait for half a second would never end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["calling_later", "is_frozen", "monotonic"]
 
-# Not `time.monotonic` itself, for who stops the clock replaces that wherever a module names it.
+# Not `time.monotonic`: libraries that freeze the clock replace it in every module that names it.
 if hasattr(time, "clock_gettime"):
     monotonic: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_MONOTONIC)
 else:  # pragma: no cover  # Windows
@@ -28,7 +28,7 @@ else:  # pragma: no cover  # Windows
 
 
 def is_frozen() -> bool:
-    """Whether something stands in the place of the clock by which event loops wait."""
+    """Whether the clock by which event loops wait has been replaced."""
     return getattr(time.monotonic, "__self__", None) is not time
 
 
@@ -36,12 +36,12 @@ def is_frozen() -> bool:
 def calling_later(
     loop: AbstractEventLoop, seconds: float, function: Callable[[], object]
 ) -> Iterator[None]:
-    """Let a loop call a function after so many seconds, unless the block has ended before.
+    """Let a loop call a function after some seconds, unless the block has ended by then.
 
     Args:
         loop: the running loop.
-        seconds: how many, of real time; `threading.TIMEOUT_MAX` at most.
-        function: what is called.
+        seconds: the seconds, of real time; `threading.TIMEOUT_MAX` at most.
+        function: the function.
     """
     if not is_frozen():
         handle = loop.call_later(seconds, function)
@@ -55,12 +55,12 @@ def calling_later(
         if not is_over:
             function()
 
-    def tell_loop() -> None:
+    def notify_loop() -> None:
         with suppress_but_interrupts(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(call)
 
     is_over = False
-    timer = threading.Timer(seconds, tell_loop)
+    timer = threading.Timer(seconds, notify_loop)
     timer.daemon = True
     timer.start()
     try:

@@ -1,7 +1,7 @@
-"""What a copy or a pickle of a signal, registry, dispatcher, subscription or emission is.
+"""Copying and pickling signals, registries, dispatchers, subscriptions and emissions.
 
-Handlers, locks and threads belong to the one object, so a copy could only be a second object
-that nobody subscribed to. What holds such an object can be copied, and then holds the same one.
+Handlers, locks and threads belong to one object, and a second one would have none. So copying
+returns the same object, and what holds such an object can be copied. Pickling is refused.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["Unique"]
 
 
 class Unique:
-    """A base for objects of which `copy` and `deepcopy` return the same, and `pickle` none."""
+    """A base class: `copy` and `deepcopy` return the object itself, `pickle` refuses it."""
 
     __slots__ = ()
 
@@ -31,7 +31,7 @@ class Unique:
         """Refuse to be pickled.
 
         Raises:
-            TypeError: always; it says what to do instead.
+            TypeError: always; the message says what to do instead.
         """
         raise TypeError(
             f"{type(self).__name__} belongs to its process and cannot be pickled: "

@@ -1,9 +1,9 @@
-"""Which execution of its module a function or class belongs to.
+"""Finding out which execution of its module a function or class belongs to.
 
-A module runs again when it is reloaded, when it is imported under its name once more, when a
-script is run in a new `__main__` or once more in the old one, and, cell by cell, in a notebook.
-What it defines then takes the place of what it defined before. Two things of one name in one
-execution stay two, and so do those of two files that are loaded under one name.
+A module runs again when it is reloaded or imported once more, when a script is run again in a new
+`__main__` or in the old one, and, cell by cell, in a notebook. Its functions and classes then
+replace those of the same names from the execution before. Two of one name in one execution stay
+two, and so do those of two files that are loaded under one name.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 __all__ = ["Definition", "Execution", "definition_of", "execution_of", "was_executed_again"]
 
 _DECORATORS: Final = 100
-"""How many decorators are looked through; one that wraps itself has no end."""
+"""How many decorators are unwrapped at most, because one may wrap itself."""
 
 _NAMELESS: Final = "builtins"
-"""Where a class is said to be whose globals have no `__name__`, as in a console of `code`."""
+"""The module that a class names if its globals have no `__name__`, as in a `code` console."""
 
 
 class Execution:
-    """One execution of a module, as far as it can be told from another.
+    """One execution of a module, with the marks that distinguish it from others.
 
     Args:
         namespace: the module's globals.
@@ -39,7 +39,7 @@ class Execution:
     __slots__ = ("__weakref__", "_code", "_mark", "_module", "_namespace", "_origin")
 
     def __init__(self, namespace: dict[str, Any], module: types.ModuleType | None) -> None:
-        # The globals are not held, for they hold the handlers that are held weakly.
+        # By id: a reference to the globals would keep handlers alive that are held weakly.
         self._namespace = id(namespace)
         self._module = None if module is None else weakref.ref(module)
         count = _count_of_cells(namespace)
@@ -53,35 +53,35 @@ class Execution:
         codes, modules = (self._code, other._code), (self._module, other._module)
         return (
             self._namespace == other._namespace
-            # Compared by value if it counts cells; the specs of a module are equal.
+            # Counts of cells are compared by value, specs by identity: a module's are all equal.
             and (mark is others or (type(mark) is int and mark == others))
-            # In a thread or a task nobody sees the code: then it is that of the others.
+            # A thread or a task does not see the code; then the other marks decide.
             and (None in codes or codes[0] is codes[1])
             and (None in modules or modules[0] == modules[1])
         )
 
     def is_again(self, other: Execution) -> bool:
-        """Whether both are executions of one module: not the same, nor of files of one name."""
+        """Whether these are two executions of one module, and not of two files of one name."""
         if self.is_same(other):
             return False
         if self._module is not None and self._module == other._module:
-            return True  # also if it was moved to another file
+            return True  # even if the module was moved to another file
         origins = (self._origin, other._origin)
         return None in origins or origins[0] == origins[1]
 
 
 _latest: weakref.WeakValueDictionary[str, Execution] = weakref.WeakValueDictionary()
-"""By module, its latest execution, as long as something that it defined is in use."""
+"""The latest execution of each module, as long as something refers to it."""
 
 _seen: weakref.WeakKeyDictionary[types.FunctionType, Execution] = weakref.WeakKeyDictionary()
-"""By function, the execution in which it was seen first; a later one may find it in use."""
+"""The execution in which each function was seen first; a later one may find it still in use."""
 
 _executed_again: set[str] = set()
 """The modules of which a second execution was seen."""
 
 
 def was_executed_again(module: str) -> bool:
-    """Whether a second execution of a module was seen, so that there is something to replace."""
+    """Whether a second execution of a module was seen, whose definitions replace earlier ones."""
     return module in _executed_again
 
 
@@ -117,12 +117,12 @@ def execution_of(thing: object, module: str) -> Execution | None:
 
 
 class Definition(NamedTuple):
-    """What stands at the top of a module, or in a class there, and is called.
+    """The definition of a function or class, at the top of a module or in a class there.
 
     Attributes:
         module: the name of the module.
         name: the qualified name.
-        function: the function behind its decorators.
+        function: the function without its decorators.
     """
 
     module: str
@@ -131,17 +131,17 @@ class Definition(NamedTuple):
 
 
 def definition_of(handler: Any) -> Definition | None:
-    """Return what a handler is defined as, by which a later execution finds it again.
+    """Return the definition of a handler, by which a later execution finds it again.
 
     Returns:
-        None for what may be there more than once: lambdas, functions and classes that are made
-        inside of functions, methods of instances, other objects.
+        The definition; None if there may be several of one name: for lambdas, functions and
+        classes that are made inside of functions, methods of instances, and other objects.
     """
     try:
         owner = getattr(handler, "__self__", None)
         named, suffix = handler, ""
         if isinstance(owner, type):
-            # By the class, for several may inherit one class method.
+            # By the class, because several classes may inherit one class method.
             named, suffix = owner, f".{handler.__name__}"
         elif owner is not None and not isinstance(owner, types.ModuleType):
             return None
@@ -170,7 +170,7 @@ def _namespace_of(thing: object, module: str) -> dict[str, Any] | None:
     namespace: Any = getattr(thing, "__globals__", None)
     if type(namespace) is dict and namespace.get("__name__", _NAMELESS) == module:
         return namespace
-    # A class does not know its globals, and `__main__` may be none of the modules that are loaded.
+    # A class does not know its globals, and `__main__` need not be among the loaded modules.
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_globals.get("__name__", _NAMELESS) == module:
@@ -182,30 +182,30 @@ def _namespace_of(thing: object, module: str) -> dict[str, Any] | None:
 
 
 def _count_of_cells(namespace: dict[str, Any]) -> int | None:
-    """Return how many cells IPython has executed, as it does so statement by statement."""
+    """Return how many cells IPython has executed; None outside of IPython."""
     get_shell = namespace.get("get_ipython")
     shell = get_shell() if callable(get_shell) else None
-    # Modules may import `get_ipython`, too.
+    # A module may have imported `get_ipython`.
     if getattr(shell, "user_ns", None) is not namespace:
         return None
     return getattr(shell, "execution_count", None)
 
 
 def _code_running_in(namespace: dict[str, Any]) -> types.CodeType | None:
-    """Return the code of a module, script, cell or line that is executed in a namespace now."""
+    """Return the code of the module, script, cell or line that a namespace executes now."""
     code = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_globals is namespace and frame.f_code.co_name == "<module>":
-            code = frame.f_code  # not the frame, which would keep alive what its callers hold
+            code = frame.f_code  # not the frame, which keeps its callers' variables alive
         frame = frame.f_back
     return code
 
 
 def _origin_of(namespace: dict[str, Any], code: types.CodeType | None) -> object:
-    """Return the path that a module was read from, or None if nobody knows."""
+    """Return the path that a module was read from, or None if it is unknown."""
     if "__name__" not in namespace:
-        return id(namespace)  # whatever else has no name is another module
+        return id(namespace)  # two namespaces without a name are two modules
     origin = getattr(namespace.get("__spec__"), "origin", None) or namespace.get("__file__")
     if origin is None and code is not None and not code.co_filename.startswith("<"):
         origin = code.co_filename

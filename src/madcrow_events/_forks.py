@@ -1,4 +1,4 @@
-"""What starts afresh in a forked child."""
+"""Starting objects afresh in a forked child."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _renewed: WeakValueDictionary[int, _Renewed] = WeakValueDictionary()
 def renew_after_fork(owner: _Renewed) -> None:
     """Let `owner` start afresh in a forked child, where the other threads do not exist.
 
-    Of a lock, for instance, nobody is left there who would release it.
+    A lock, for instance, would stay acquired there by a thread that is gone.
     """
     _renewed[id(owner)] = owner
 

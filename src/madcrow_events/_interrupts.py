@@ -1,4 +1,4 @@
-"""Telling what a signal handler raises from what else goes wrong."""
+"""Distinguishing exceptions that a signal handler raises from all others."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _VARARGS = 0x04  # as in `inspect`, which takes long to import
 def is_interrupt(error: BaseException) -> bool:
     """Whether the handler of a signal has raised an exception, such as a time limit.
 
-    For where anything may go wrong, and is made the best of: an interrupt goes through.
+    Code that catches every exception asks this, and lets interrupts through.
     """
     if isinstance(error, KeyboardInterrupt):  # Python's own handler leaves no frame
         return threading.current_thread() is threading.main_thread()
     traceback = error.__traceback__
-    if traceback is None or traceback.tb_next is None:  # it came out of a built-in function
+    if traceback is None or traceback.tb_next is None:  # a built-in function raised it
         return False
-    # Looked up, not imported: who never loaded it has set no handler.
+    # Looked up, not imported: a program that never loaded it has set no handler.
     signal: Any = sys.modules.get("signal")
     if signal is None or threading.current_thread() is not threading.main_thread():
         return False
@@ -41,11 +41,11 @@ def is_interrupt(error: BaseException) -> bool:
 
 
 def interrupt_behind(error: BaseException, handled: BaseException | None) -> BaseException | None:
-    """Return what the handler of a signal has raised, if that led to this exception.
+    """Return the interrupt that led to an exception, or None.
 
     Args:
-        error: the exception, perhaps of what an interrupt has left in disorder.
-        handled: what was being handled before, which has not led to it.
+        error: the exception; code that an interrupt has left in disorder may have raised it.
+        handled: the exception that was being handled before; the search ends there.
     """
     found: BaseException | None = error
     while found is not None and found is not handled:
@@ -58,15 +58,15 @@ def interrupt_behind(error: BaseException, handled: BaseException | None) -> Bas
 def is_exit(error: BaseException) -> bool:
     """Whether a handler of a signal has raised an exit, such as that of Ctrl-C.
 
-    Where it came up in a handler that nobody waits for, it is recorded as the failure of that,
-    and is for the program, too. asyncio lets only `KeyboardInterrupt` and `SystemExit` out of
-    its loop.
+    If it comes up in a handler that runs later, it is recorded as the failure of that handler,
+    and raised to the program, too. asyncio lets only `KeyboardInterrupt` and `SystemExit` out
+    of its loop.
     """
     return not isinstance(error, Exception) and is_interrupt(error)
 
 
-class suppress_but_interrupts(suppress):  # noqa: N801  # as the class that it derives from
-    """Suppress exceptions as `contextlib.suppress` does, unless the handler of a signal raised."""
+class suppress_but_interrupts(suppress):  # noqa: N801  # named as its base class is
+    """Suppress exceptions as `contextlib.suppress` does, but not those of signal handlers."""
 
     def __exit__(
         self,
@@ -88,7 +88,7 @@ def _code_of(handler: object) -> object:
 def _is_given(frame: FrameType, interrupted: FrameType) -> bool:
     """Whether a function was called with its caller's frame, as handlers of signals are.
 
-    For one that is no handler any more, since it lets itself be called only once.
+    This finds a handler that unregisters itself before it raises.
     """
     code = frame.f_code
     if code.co_argcount < 2 and not code.co_flags & _VARARGS:  # noqa: PLR2004  # number and frame

@@ -1,4 +1,4 @@
-"""The lock of this package, which is free again whatever interrupts who holds it."""
+"""The lock of this package; an interrupt never leaves it acquired."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["Lock"]
 
 
 class Lock(RLock):
-    """A re-entrant lock for `with`: a signal handler, or a finalizer, may emit while it is held.
+    """A lock for `with`, re-entrant because a signal handler or finalizer may emit under it.
 
-    A signal handler that raises as `acquire` returns leaves a plain lock held for ever: outside
-    of a `with` block on every Python, in one since 3.14. Here it is released.
+    If a signal handler raises as `acquire` returns, a plain lock is never released: outside of a
+    `with` block on every Python, in one since 3.14. This one is.
     """
 
     def __enter__(self) -> bool:
-        """Acquire it, or nothing if that is interrupted."""
+        """Acquire the lock; if that is interrupted, leave it free."""
         try:
             return self.acquire()
         except BaseException:
@@ -40,14 +40,17 @@ class Lock(RLock):
                 self.release()
             raise
 
-    # The `__exit__` of the base class runs as one step, which nothing interrupts.
+    # The `__exit__` of the base class is one step, which nothing interrupts.
 
     def run_if_free(self, function: Callable[[], object], wait: float = 0.0) -> bool:
-        """Call a function under the lock, unless another thread has it; return whether it did.
+        """Call a function under the lock, unless another thread has it.
 
         Args:
             function: the function.
             wait: how long to wait for the other thread, in seconds.
+
+        Returns:
+            Whether the function was called.
         """
         try:
             if not self.acquire(timeout=wait):
@@ -55,7 +58,7 @@ class Lock(RLock):
             function()
             return True
         finally:
-            try:  # nothing may come before the release that could be interrupted
+            try:  # first, because an interrupt may come between any two steps
                 self.release()
             except RuntimeError as error:  # interrupted before it was acquired, or another has it
                 if is_interrupt(error):

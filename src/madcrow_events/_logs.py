@@ -1,6 +1,6 @@
-"""What this package writes in logs: its logger, and the lines for failures.
+"""Writing the package's log: its logger, and the lines for failures.
 
-Names of events, handlers and exception types are written; values from a context never are.
+Lines hold names of events, handlers and exception types, and never a value from a context.
 """
 
 from __future__ import annotations
@@ -25,27 +25,28 @@ __all__ = [
     "log_observer_failure",
     "log_unannounced",
     "mark_as_written",
-    "tell_frame_by",
+    "set_frame_getter",
     "writing",
 ]
 
 LOGGER = logging.getLogger("madcrow_events")
 
 _TRACEBACK_MARGIN = "  | "
-# How many characters of a traceback are written: its text may be as long as somebody likes.
+# How many characters of a traceback are written; its text may have any length.
 _TRACEBACK_LENGTH = 32 * 1024
 
 
 class Writing:
-    """A line that is being written, for what a handler of the application's logs does with it.
+    """A line of the log that is being written.
 
-    Such a handler may emit an event for each line, whose handlers would cause further lines, for
-    ever. So what is done with a line of this package, tasks and background work included, causes
-    no line below WARNING, and what is done with such a second line causes none at all.
+    The application may emit an event for each line of its log, and the handlers of that event
+    would cause further lines, for ever. So the work that a line of this package causes, tasks and
+    background work included, writes no line below WARNING. The work that such a second line
+    causes writes no line at all.
 
     Attributes:
-        number: how many lines are being written in each other, this one included.
-        frame: the frame in which the line came up.
+        number: 1 for a line that no other has caused, 2 for a second one.
+        frame: the frame in which the line was written.
     """
 
     __slots__ = ("frame", "number")
@@ -58,14 +59,14 @@ class Writing:
 _writing: ContextVar[Writing | None] = ContextVar("madcrow_events.writing", default=None)
 
 writing = _writing.get
-"""Return the line with which the present context has to do, or None."""
+"""Return the line that has caused the present work, or None."""
 
 
 _frame: Callable[[], object] = type(None)
 
 
-def tell_frame_by(function: Callable[[], object]) -> None:
-    """Let a function tell the present frame, which is none of the matters of this module."""
+def set_frame_getter(function: Callable[[], object]) -> None:
+    """Set the function that returns the present frame, which this module knows nothing of."""
     global _frame  # noqa: PLW0603  # set once, by the module above that has the frames
     _frame = function
 
@@ -84,24 +85,24 @@ def log(level: int, message: str, *arguments: object) -> None:
     """Write a line, unless another line has caused it.
 
     Args:
-        level: its level.
-        message: its text.
-        arguments: what stands in the text.
+        level: the level of the line.
+        message: the text, with places for the arguments.
+        arguments: the values for these places.
     """
     if LOGGER.isEnabledFor(level) and _may_write(level):
         _write(LOGGER.log, level, message, *arguments, stacklevel=3)
 
 
 def mark_as_written(cause: Writing | None) -> None:
-    """Let the present context have to do with a line."""
+    """Note that a line has caused the work in the present context."""
     _writing.set(cause)
 
 
 def _write(function: Callable[..., object], *arguments: object, **options: object) -> None:
-    """Write a line by a function, and let what is done with it have to do with that line."""
+    """Call a function that writes a line, and note the line for the work that it causes."""
     cause = _writing.get()
     number = 1 if cause is None else cause.number + 1
-    # No `with`, for an interrupt may come before the first step of its `__exit__`.
+    # No `with`: an interrupt may come before the first step of its `__exit__`.
     try:
         _writing.set(Writing(number, _frame()))
         function(*arguments, **options)
@@ -117,9 +118,9 @@ def log_failure(
     Args:
         event: the name of the event, or the pattern.
         handler: the id or the name of the handler that failed.
-        error: what it raised.
-        tracebacks: whether its traceback, its author's text, is written too.
-        batch_size: how many contexts it was called with, if it takes batches.
+        error: the exception that it raised.
+        tracebacks: whether the traceback, whose text is the author's, is written too.
+        batch_size: how many contexts the handler was called with, if it takes batches.
     """
     what = f"{event} in a batch of {batch_size}" if batch_size else event
     _log_error(f"handler {handler} of {what}", error, tracebacks=tracebacks)
@@ -130,25 +131,25 @@ def log_observer_failure(observer: object, error: BaseException, *, tracebacks: 
 
     Args:
         observer: the observer.
-        error: what it raised.
-        tracebacks: whether its traceback, its author's text, is written too.
+        error: the exception that it raised.
+        tracebacks: whether the traceback, whose text is the author's, is written too.
     """
     _log_error(f"observer {handler_name(type(observer))}", error, tracebacks=tracebacks)
 
 
 def log_unannounced(event: str, error: BaseException) -> None:
-    """Log at WARNING that a handler of `handler_failed` let something through."""
+    """Log at WARNING that an exception has cut off the announcement of a failure."""
     name = type_name(type(error))
     log(logging.WARNING, "a failure of %s is not announced to all: %s", event, name)
 
 
 def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
-    """Log who failed and with what; whatever goes wrong with that is not the emitter's matter."""
+    """Log an error; if logging itself fails, the emitter is not bothered."""
     try:
         if LOGGER.isEnabledFor(logging.ERROR) and _may_write(logging.ERROR):
             record = _failure_record(who, error, tracebacks=tracebacks)
             _write(LOGGER.handle, record)
-    except Exception as raised:  # by a filter of the application, say
+    except Exception as raised:  # for example by a filter of the application
         if is_interrupt(raised):
             raise
 
@@ -165,35 +166,35 @@ def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logg
         func="emit",
     )
     if tracebacks:
-        # Formatters print this cached text as it stands; error trackers still find exc_info.
+        # Formatters print this cached text as it is; error trackers still find exc_info.
         record.exc_text = _indented_traceback(error)
     return record
 
 
 class _FormattingError(Exception):
-    """Is being handled while a traceback is formatted."""
+    """The exception that is being handled while a traceback is formatted."""
 
 
 def _formatted(error: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(error))
-    except Exception as raised:  # an exception can be made so that it cannot be shown
+    except Exception as raised:  # an exception may have a `__str__` that fails
         if is_interrupt(raised):
             raise
         return f"{type_name(type(error))}, which cannot be formatted"
 
 
 def _indented_traceback(error: BaseException) -> str:
-    """Format a traceback so that none of its lines can pass for a line of the log."""
+    """Return the text of a traceback, none of whose lines looks like a line of the log."""
     try:
         raise _FormattingError  # noqa: TRY301  # to be the one that is handled
     except _FormattingError as aside:
-        # Each exception within `traceback` looks through all causes of the one that is being
-        # handled, which is this one instead of what may have thousands.
+        # Each exception inside of `traceback` goes through all causes of the one that is being
+        # handled. That is this one, without causes; the emitter's may have thousands.
         aside.__context__ = None
         text = _formatted(error)
     left_out = len(text) - _TRACEBACK_LENGTH
-    if left_out > 0:  # its beginning and its end tell the most
+    if left_out > 0:  # its beginning and its end say the most
         half = _TRACEBACK_LENGTH // 2
         text = f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
     lines = text.splitlines()

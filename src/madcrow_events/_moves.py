@@ -1,7 +1,7 @@
 """Moving things between lists in one step, so that an interrupt loses none of them.
 
-A signal handler runs between two steps of the interpreter, and what it raises comes up there.
-It does not part what one call of a built-in function does.
+A signal handler runs, and raises, between two steps of the interpreter. One call of a built-in
+function is one step.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ ThingT = TypeVar("ThingT")
 
 
 def move_last(source: list[ThingT], target: list[ThingT], number: int = 1) -> None:
-    """Move so many things from the end of a list to the end of another.
+    """Move a number of things from the end of a list to the end of another.
 
     Raises:
-        IndexError: there were fewer, which have been moved.
+        IndexError: there were fewer; those have been moved.
     """
     target.extend(map(list.pop, repeat(source, number)))
 
 
 def move_first(source: deque[ThingT], target: list[ThingT], number: int = 1) -> None:
-    """Move so many things from the beginning of a queue to the end of a list.
+    """Move a number of things from the beginning of a queue to the end of a list.
 
     Raises:
-        IndexError: there were fewer, which have been moved.
+        IndexError: there were fewer; those have been moved.
     """
     target.extend(map(deque.popleft, repeat(source, number)))
 
 
 def move_all(source: list[ThingT], target: list[ThingT]) -> int:
-    """Move what a list holds to another; return how many things it held."""
+    """Move all things from a list to another; return how many those were."""
     number = len(source)
-    with suppress(IndexError):  # another thread has moved some in this very moment
+    with suppress(IndexError):  # another thread has moved some at the same time
         move_last(source, target, number)
     return number

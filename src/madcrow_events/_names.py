@@ -1,4 +1,4 @@
-"""What an event may be called, and which declared name a wrong one resembles."""
+"""Checking the names of events, and finding declared names that a wrong one resembles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["HANDLER_FAILED", "canonical_name", "unknown_event"]
 
 HANDLER_FAILED = "handler_failed"
-"""The event that announces a failure, and is never announced itself."""
+"""The event that announces failures; failures of its own handlers are not announced."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _PATTERN = re.compile(r"[a-z0-9_.*]*\*[a-z0-9_.*]*")
@@ -34,8 +34,8 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
     """Return the canonical form of a name or pattern: hyphens become underscores.
 
     Raises:
-        InvalidEventNameError: it is not of the form that names have.
-        HandlerSignatureError: it is a function, so a decorator lacks its parentheses.
+        InvalidEventNameError: it is not a valid name or pattern.
+        HandlerSignatureError: it is a function, because a decorator lacks its parentheses.
     """
     if callable(name):
         raise HandlerSignatureError(
@@ -83,7 +83,7 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
 
 
 def unknown_event(event: str, declared: Iterable[str]) -> UnknownEventError:
-    """Return the error for a name that is not declared; it looks for similar ones when read."""
+    """Return the error for a name that is not declared; reading it finds similar names."""
     return UnknownEventError(
         f"no event is called '{event}'",
         event=event,
@@ -94,8 +94,8 @@ def unknown_event(event: str, declared: Iterable[str]) -> UnknownEventError:
 def _similar_names(event: str, declared: Iterable[str]) -> tuple[str, ...]:
     """Return up to three names that resemble a wrong one, the nearest first.
 
-    To compare two names well costs a fiftieth of a millisecond and more. Of many names, only
-    those that share the most pieces with the wrong one, and are about as long, are compared.
+    Comparing two names well takes 0.02 milliseconds or more. So of many names, only those of
+    about the same length that share the most pieces with the wrong one are compared.
     """
     names = [name for name in list(declared) if name != event]  # declared in the meantime
     if len(names) > _COMPARED:

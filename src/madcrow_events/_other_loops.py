@@ -1,6 +1,6 @@
-"""What may run in the place of asyncio's loop, or of the threads of the operating system.
+"""Finding out whether another library runs instead of asyncio, or replaces native threads.
 
-Nothing is imported here: what has not been loaded does not run.
+Nothing is imported here: a library that has not been loaded does not run.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = [
     "STRANGERS",
     "NativeThread",
     "check_for_awaiting",
+    "event_loop_error",
     "greenlets",
     "is_of_another_greenlet",
     "loop_to_wait_in",
     "other_library",
-    "refuse",
 ]
 
 STRANGERS = ("trio", "curio", "gevent.monkey", "eventlet.patcher")
-"""The modules without which nothing of this is the case."""
+"""The modules of such libraries; while none is loaded, asyncio and native threads are used."""
 
 
 def _in_trio() -> bool:
@@ -43,7 +43,7 @@ def _in_trio() -> bool:
         if is_interrupt(error):
             raise
         return False
-    # A loop of asyncio's may run in a task of trio's, and there may be tasks of asyncio's in that.
+    # An asyncio loop may run in a trio task; the code then belongs to a task of asyncio.
     asyncio: Any = sys.modules.get("asyncio")
     try:
         return asyncio is None or asyncio.current_task() is None
@@ -59,7 +59,7 @@ def _in_curio() -> bool:
 
 
 def other_library() -> str:
-    """Return the name of the async library, other than asyncio, in a task of which this runs."""
+    """Return the async library, other than asyncio, whose task this code runs in, or `""`."""
     modules = sys.modules
     if "trio" in modules and _in_trio():
         return "trio"
@@ -68,29 +68,29 @@ def other_library() -> str:
     return ""
 
 
-def refuse(event: str, library: str) -> EventLoopError:
+def event_loop_error(event: str, library: str) -> EventLoopError:
     """Return the error for an event whose async handlers cannot be called here."""
     runs = f"{library} runs" if library else "no event loop runs"
     return EventLoopError(
         f"{event} has async handlers, which need asyncio, and {runs} here: emit it where asyncio "
-        "runs, or from a thread by emit(), or let plain handlers take it",
+        "runs, or by emit() in a thread, or subscribe plain handlers only",
         event=event,
         library=library,
     )
 
 
 def check_for_awaiting(event: str) -> None:
-    """See to it that handlers can be awaited here.
+    """Refuse to await handlers where asyncio does not run.
 
     Raises:
-        EventLoopError: they cannot.
+        EventLoopError: it does not run here.
     """
     library = other_library()
     if library:
-        raise refuse(event, library)
+        raise event_loop_error(event, library)
     get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
     if get_running_loop is None or get_running_loop() is None:
-        raise refuse(event, "")
+        raise event_loop_error(event, "")
 
 
 def loop_to_wait_in() -> AbstractEventLoop:
@@ -114,7 +114,7 @@ def loop_to_wait_in() -> AbstractEventLoop:
 
 
 def greenlets() -> str:
-    """Return the name of the library that has put greenlets in the place of threads, if any."""
+    """Return the library that has replaced threads by greenlets, or `""`."""
     monkey: Any = sys.modules.get("gevent.monkey")
     if monkey is not None and monkey.is_module_patched("threading"):
         return "gevent"
@@ -125,19 +125,19 @@ def greenlets() -> str:
 
 
 def is_of_another_greenlet(loop: object) -> bool:
-    """Whether an event loop that runs in this thread does so in another greenlet than this."""
+    """Whether an event loop that runs in this thread runs in another greenlet."""
     if "gevent.monkey" not in sys.modules:
         return False
     return getattr(loop, "_thread_id", None) not in (None, threading.get_ident())
 
 
 class NativeThread(threading.Thread):
-    """A thread of the operating system where gevent has put greenlets in their place."""
+    """A thread of the operating system, for programs whose threads are gevent's greenlets."""
 
     _has_begun = _has_ended = False
 
     def start(self) -> None:
-        """Let it begin."""
+        """Start the thread."""
         start = sys.modules["gevent.monkey"].get_original("_thread", "start_new_thread")
         start(self._work, ())
         self._has_begun = True
@@ -149,11 +149,11 @@ class NativeThread(threading.Thread):
             self._has_ended = True
 
     def is_alive(self) -> bool:
-        """Whether it has begun, and not ended."""
+        """Whether the thread has begun, and not ended."""
         return self._has_begun and not self._has_ended
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until it has ended, and let other greenlets go on meanwhile.
+        """Wait until the thread has ended; other greenlets go on meanwhile.
 
         Args:
             timeout: how many seconds at most; None for as long as it takes.

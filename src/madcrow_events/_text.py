@@ -1,7 +1,7 @@
-"""Text that is safe in logs and messages: printable names, in one line.
+"""Making text safe for logs and messages: printable, and in one line.
 
-Text that comes from elsewhere is made printable first, so that no exception message can forge
-a line of the log.
+Text from elsewhere is made printable first, so that no exception message can forge a line of the
+log.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ __all__ = [
     "type_name",
 ]
 
-# Past the metaclass, whose own `__name__` may raise.
+# Read without the metaclass, whose own `__name__` may raise.
 _name_of_class = type.__dict__["__name__"].__get__
 _path_of_class = type.__dict__["__qualname__"].__get__
 _module_of_class = type.__dict__["__module__"].__get__
 
 
 def module_of(class_: type) -> str:
-    """Return the name of the module in which a class was made."""
+    """Return the name of the module that defines a class."""
     return str(_module_of_class(class_))
 
 
 def text_of(value: object) -> str:
-    """Return a value as text, whatever it is: `str` refuses integers of thousands of digits."""
+    """Return any value as text, also where `str` fails: on integers of thousands of digits, say."""
     try:
         return str(value)
-    except Exception as error:  # a class of somebody may raise anything
+    except Exception as error:  # the `__str__` of a class may raise anything
         if is_interrupt(error):
             raise
         if isinstance(value, int):
@@ -48,7 +48,7 @@ def text_of(value: object) -> str:
 
 
 def printable(text: object, limit: int = 200) -> str:
-    """Return `text` in one line: control characters escaped, cut at `limit` characters."""
+    """Return `text` in one line: cut at `limit` characters, with control characters escaped."""
     shown = text_of(text)
     if len(shown) > limit:
         shown = shown[:limit] + "..."
@@ -61,21 +61,21 @@ def printable(text: object, limit: int = 200) -> str:
 
 
 def listed(items: Sequence[str], separator: str = ", ", limit: int = 20) -> str:
-    """Return items one after the other, of many the first ones and how many there are besides."""
+    """Return items as one text; of many, the first `limit`, and how many more there are."""
     shown = separator.join(items[:limit])
     rest = len(items) - limit
     return f"{shown}{separator}and {rest} more" if rest > 0 else shown
 
 
 def handler_name(handler: object) -> str:
-    """Return the dotted name of a handler; never its `repr`, which may show values."""
+    """Return the dotted name of a handler, never its `repr`, which may show values."""
     while issubclass(type(handler), functools.partial):
         handler = handler.func  # type: ignore[attr-defined]  # it is a partial
     try:
         module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
-        if type(name) is not str:  # a mock's is a mock
+        if type(name) is not str:  # the `__qualname__` of a mock is a mock
             name = type(handler).__qualname__
-    except Exception as error:  # a proxy may raise anything; its type is a plain one
+    except Exception as error:  # a proxy may raise anything; its type does not
         if is_interrupt(error):
             raise
         module, name = _module_of_class(type(handler)), _path_of_class(type(handler))
@@ -83,7 +83,7 @@ def handler_name(handler: object) -> str:
 
 
 def type_name(annotation: object) -> str:
-    """Return how an annotation is written in code, for messages that say what to write."""
+    """Return an annotation as it is written in code, for messages that say what to write."""
     if issubclass(type(annotation), type):
         return printable(_name_of_class(annotation))
     return printable(annotation).replace("typing.", "")
@@ -95,7 +95,7 @@ def names_apart(*classes: type) -> list[str]:
     if len(set(names)) == len(set(map(id, classes))):
         return names
     names = [printable(f"{module_of(it)}.{_path_of_class(it)}") for it in classes]
-    # As after its module ran again, or of a function that makes them.
+    # Two such classes come from a module that ran again, or from a function that makes classes.
     return [
         f"{name} (another class)" if name in names[:place] else name
         for place, name in enumerate(names)

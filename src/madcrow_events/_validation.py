@@ -1,4 +1,4 @@
-"""Making a context of keywords, with errors that name fields and types and show no value."""
+"""Making contexts of keywords; errors name fields and types, and show no value."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def validate_keywords(
 
     Raises:
         ContextValidationError: they do not fit. The message names fields and
-            types; pydantic's own text is not repeated, for it may hold values.
+            types. It does not repeat pydantic's text, which may hold values.
     """
     if model is GenericEventContext:
         base = BaseEventContext.model_fields
@@ -39,7 +39,7 @@ def validate_keywords(
             **{name: value for name, value in keywords.items() if name in base},
         }
     try:
-        # A copy, for a validator of mode "before" may change it.
+        # A copy, because a validator of mode "before" may change it.
         context: object = model.model_validate(dict(keywords))
     except ValidationError as error:
         problems = _problems(model, keywords, error)
@@ -47,17 +47,18 @@ def validate_keywords(
         if isinstance(context, model):
             return context
         made = type_name(type(context))
-        problems = [(type_name(model), f"a validator made {made} of it, let it return the context")]
+        problems = [(type_name(model), f"a validator returned {made}, let it return the context")]
     raise _misfit(event, model, problems)
 
 
 def check_complete(event: str, context: BaseEventContext) -> None:
-    """Refuse a context that was made without validation, and is none that handlers can take.
+    """Refuse a context that was made without validation, if handlers cannot take it.
 
-    Such are made by `model_construct`, or by an `__init__` that does not call that of its base.
+    Such contexts come from `model_construct`, or from an `__init__` that does not call that of its
+    base class.
 
     Raises:
-        ContextValidationError: a field has no value, or an extra one has a name that the call
+        ContextValidationError: a field has no value, or an extra field has a name that the call
             of a handler needs.
     """
     model = type(context)
@@ -73,13 +74,16 @@ def check_complete(event: str, context: BaseEventContext) -> None:
 def misfit_behind(
     event: str, context: object, error: BaseException
 ) -> ContextValidationError | None:
-    """Return what `check_complete` says of a context, if that is why a handler could not go on.
+    """Return the error of `check_complete`, if an incomplete context made a handler fail.
 
     Args:
-        event: the event.
-        context: what it was emitted with.
-        error: what was raised. Only what Python itself says of the context is taken for a
-            matter of the emitter; all else is the handler's.
+        event: the name of the event.
+        context: the context that it was emitted with.
+        error: the exception of the handler. If Python raised it because of the context, the
+            emitter is at fault; any other exception is the handler's own.
+
+    Returns:
+        The error; None if the handler itself is at fault.
     """
     if not isinstance(context, BaseEventContext):
         return None
@@ -88,7 +92,7 @@ def misfit_behind(
             "__pydantic"
         )
         is_of_context = error.obj is context and is_known
-    elif isinstance(error, TypeError):  # an extra field was taken for the sender
+    elif isinstance(error, TypeError):  # an extra field was passed as the sender
         is_of_context = bool(_reserved(context))
     else:
         is_of_context = isinstance(error, ContextValidationError) and error.event == event
@@ -124,10 +128,11 @@ def _problems(
         given = type_name(type(value))
         declared = model.model_fields.get(name)
         wanted = type_name(declared.annotation) if declared is not None else "valid"
-        # The keys on the way may be values of the context; the last one is none in these cases.
+        # Keys on the path may be values of the context. So only the last one is shown, and only
+        # where it names a field.
         inside = printable(location[-1], limit=60) if len(location) > len(path) else ""
         if kind == "missing":
-            fix = f"lacks '{inside}' in it" if inside else f"missing, emit it with {field}=..."
+            fix = f"has no '{inside}' in it" if inside else f"missing, emit it with {field}=..."
         elif kind == "extra_forbidden" and inside:
             fix = f"has '{inside}' in it, which is not a field there, leave it out"
         elif kind == "extra_forbidden":
@@ -135,9 +140,9 @@ def _problems(
         elif kind == "timezone_naive":
             fix = "has no time zone, give an aware one such as datetime.now(UTC)"
         elif inside and value is not value_at(keywords, path):
-            fix = f"must be {wanted}, and something in it is {given} ({kind})"
+            fix = f"must be {wanted}, and a value in it is {given} ({kind})"
         elif declared is not None and _is_of(value, declared.annotation):
-            fix = f"is of the right type, and its value is refused ({kind})"
+            fix = f"has the right type, and a value that is not allowed ({kind})"
         else:
             fix = f"must be {wanted}, got {given} ({kind})"
         problems.setdefault(field, fix)
@@ -145,7 +150,7 @@ def _problems(
 
 
 def _is_of(value: object, annotation: object) -> bool:
-    """Whether a value is of a plain class that an annotation allows."""
+    """Whether an annotation names the class of a value."""
     is_union = get_origin(annotation) in (Union, UnionType)
     allowed = get_args(annotation) if is_union else (annotation,)
     return any(type(value) is (get_origin(it) or it) for it in allowed)
@@ -154,7 +159,7 @@ def _is_of(value: object, annotation: object) -> bool:
 def _field_at(
     model: type[BaseEventContext], location: tuple[int | str, ...]
 ) -> tuple[str, str, tuple[Any, ...]]:
-    """Return a field's name, empty if it is none, the keyword to give it by, and where it is."""
+    """Return the field at a location: its name, its keyword, and its path; `""` if it is none."""
     if not location:
         return "", type_name(model), ()
     # pydantic names a field by the alias under which it looked for it.
@@ -170,7 +175,7 @@ def _field_at(
 
 def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> str:
     if isinstance(value, BaseEventContext):
-        return "a context, which emit takes no keyword for: write emit_typed(event, context)"
+        return "a context, and emit takes plain values: write emit_typed(event, context)"
     for field in model.model_fields:
         spelled = spellings_of(model, field)
         if name in spelled:
@@ -178,5 +183,5 @@ def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> s
             others = " and ".join(it for it in dict.fromkeys((*spelled, *places)) if it != name)
             return f"given twice, leave out either this or {others}"
         if name == field and spelled:
-            return f"is given by its alias, write {spelled[0]}=..."
+            return f"is given by its alias only, write {spelled[0]}=..."
     return "not a field, leave it out or add it to the model"

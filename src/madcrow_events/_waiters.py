@@ -1,8 +1,7 @@
-"""Waiting for what happens elsewhere, in threads and in event loops, without a lock.
+"""Waiting for a condition, in threads and in event loops, without a lock.
 
-A finalizer may emit in the middle of anything, so nothing here may wait for a
-lock that the interrupted code holds: lists are appended to and popped from,
-which cannot be interrupted.
+A finalizer may emit in the middle of anything, so nothing here may wait for a lock that the
+interrupted code has. Appending to lists and popping from them cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["LOOK_EVERY", "Waiters", "check_seconds"]
 
 LOOK_EVERY = 0.1
-"""Seconds between looks at what may end without telling, such as an event loop that is closed."""
+"""How many seconds pass between checks for what nobody notifies of, such as a closed loop."""
 
 
 def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> None:
-    """Refuse what is no time to wait; None, for as long as it takes, is one.
+    """Refuse a time to wait that is neither a number of seconds nor None, for no limit.
 
     Raises:
-        InvalidOptionError: it is no positive, finite number.
+        InvalidOptionError: it is not a positive, finite number.
     """
     if seconds is None:
         return
@@ -50,11 +49,11 @@ def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> 
 
 
 class Waiters:
-    """Those who wait until something is so; whoever makes it so calls `tell`.
+    """Threads and tasks that wait for a condition; code that makes it true calls `notify`.
 
     Args:
-        look_every: how many seconds to wait at most before looking again, for what
-            becomes so without `tell`, or for who was told and went away.
+        look_every: how many seconds to wait at most before checking again. The condition
+            may become true without `notify`, or a waiter that was notified may be gone.
     """
 
     __slots__ = ("_callbacks", "_look_every")
@@ -63,8 +62,12 @@ class Waiters:
         self._callbacks: list[Callable[[], object]] = []
         self._look_every = look_every
 
-    def tell(self, number: int | None = None) -> None:
-        """Let those who wait look again: all, or so many of those who came first."""
+    def notify(self, number: int | None = None) -> None:
+        """Let waiters check their conditions again.
+
+        Args:
+            number: how many, the first ones first; None for all.
+        """
         while self._callbacks and number != 0:
             try:
                 callback = self._callbacks.pop(0)
@@ -74,23 +77,27 @@ class Waiters:
             number = None if number is None else number - 1
 
     def wait(self, is_so: Callable[[], object], timeout: float | None) -> bool:
-        """Wait in a thread; return whether it is so, after `timeout` seconds at most."""
+        """Wait in a thread until a condition is true, `timeout` seconds at most.
+
+        Returns:
+            Whether it is true.
+        """
         deadline = math.inf if timeout is None else monotonic() + timeout
         while not is_so():
             remaining = deadline - monotonic()
             if remaining <= 0:
                 return False
-            # An event of `threading` has a lock of its own, which an interrupt leaves held.
-            told = threading.Lock()
-            told.acquire()  # whoever tells releases it
-            self._callbacks.append(told.release)
+            # Not a `threading.Event`: an interrupt may leave its own lock acquired.
+            notice = threading.Lock()
+            notice.acquire()  # until `notify` releases it
+            self._callbacks.append(notice.release)
             try:
-                # Again, for it may have become so before anybody could be told.
+                # Once more: it may have become true before the callback was entered.
                 if is_so():
                     return True
-                told.acquire(timeout=min(remaining, self._look_every))
+                notice.acquire(timeout=min(remaining, self._look_every))
             finally:
-                self._forget(told.release)
+                self._forget(notice.release)
         return True
 
     async def wait_async(
@@ -98,36 +105,39 @@ class Waiters:
         is_so: Callable[[], object],
         timeout: float | None,
     ) -> bool:
-        """Wait in a task; return whether it is so, after `timeout` seconds at most.
+        """Wait in a task until a condition is true, `timeout` seconds at most.
+
+        Returns:
+            Whether it is true.
 
         Raises:
-            EventLoopError: it is not so, and asyncio does not run here.
+            EventLoopError: it is not true, and asyncio does not run here.
         """
         if is_so():
             return True
         loop = loop_to_wait_in()
         seconds = math.inf if timeout is None else timeout
         deadline = monotonic() + seconds
-        # A loop may have a clock of its own, which a test lets run faster.
+        # A loop may have its own clock, which runs faster in some tests.
         deadline_of_loop = math.inf if is_frozen() else loop.time() + seconds
         while not is_so():
             remaining = deadline - monotonic()
             if remaining <= 0 or (loop.time() >= deadline_of_loop and not is_frozen()):
                 return False
-            told = loop.create_future()
+            wake = loop.create_future()
 
-            def tell(told: asyncio.Future[None] = told) -> None:
+            def notify(wake: asyncio.Future[None] = wake) -> None:
                 with suppress_but_interrupts(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(_resolve, told)
+                    loop.call_soon_threadsafe(_resolve, wake)
 
-            self._callbacks.append(tell)
+            self._callbacks.append(notify)
             try:
                 if is_so():
                     return True
-                with calling_later(loop, min(remaining, self._look_every), partial(_resolve, told)):
-                    await told
+                with calling_later(loop, min(remaining, self._look_every), partial(_resolve, wake)):
+                    await wake
             finally:
-                self._forget(tell)
+                self._forget(notify)
         return True
 
     def _forget(self, callback: Callable[[], object]) -> None:

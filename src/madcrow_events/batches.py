@@ -1,4 +1,4 @@
-"""How contexts are gathered for a handler that takes many of them at once."""
+"""The option `batch`, for handlers that take many contexts at once."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ class Batch:
     """The option `batch`: the handler is called in the background, with a list of contexts.
 
     It is called when `max_size` contexts wait, or when the first of them has waited for
-    `max_wait`, with one batch at a time.
+    `max_wait` seconds. One batch is handled at a time.
 
     Args:
         max_size: how many contexts a batch has at most.
-        max_wait: for how many seconds a context waits at most, as long as a thread is free.
+        max_wait: how many seconds a context waits at most, as long as a thread is free.
 
     Raises:
-        InvalidOptionError: `max_size` is no whole number from 1 to a million, or `max_wait` no
-            positive, finite one.
+        InvalidOptionError: `max_size` is not a whole number from 1 to a million, or `max_wait`
+            not a positive, finite number.
     """
 
     max_size: int = 100
     max_wait: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse limits that mean nothing."""
+        """Refuse impossible limits."""
         size: object = self.max_size
         is_int = isinstance(size, int) and not isinstance(size, bool)
         if not (is_int and 1 <= self.max_size <= _LARGEST):

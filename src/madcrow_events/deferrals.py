@@ -1,4 +1,4 @@
-"""Blocks that hold emissions back until what they announce has succeeded."""
+"""Blocks that hold emissions back until the work that these announce has succeeded."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ __all__ = ["Deferral"]
 
 
 class Deferral:
-    """Holds back what its dispatcher and its siblings emit in a `with` or `async with` block.
+    """Holds back what a dispatcher and its siblings emit in a `with` or `async with` block.
 
-    Made by `EventDispatcher.deferred`, and good for one block. When the block ends well the
-    emissions go out, in their order; if it raises they are dropped, and nobody is called. Within
-    another block of the same dispatcher it joins that one: its emissions wait for the outer end.
+    Made by `EventDispatcher.deferred`, for one block. When the block ends without an exception,
+    the emissions go out in their order. If it raises, they are dropped, and no handler is called.
+    A block inside of another one of the same dispatcher joins it: its emissions wait for the end
+    of the outer block.
 
-    What handles a transaction that does not end with a block calls `flush` and `discard` itself.
+    Code whose transaction does not end with a block calls `flush` and `discard` itself.
     """
 
-    # Apart from the frame of its emissions: it lives no longer than its `with`, and so an
-    # interrupt that cuts off `__exit__` is noticed.
+    # Its frame is another object: this one lives no longer than its `with`, so that an interrupt
+    # that cuts off `__exit__` is noticed.
 
     __slots__ = ("__weakref__", "_frame", "_is_detached")
 
@@ -40,11 +41,11 @@ class Deferral:
 
     @property
     def pending(self) -> int:
-        """How many emissions are held back now, those of nested blocks that ended well included."""
+        """How many emissions are held back, including those of nested blocks that have ended."""
         return len(self._frame.held)
 
     def discard(self) -> int:
-        """Drop what is held back now; the block goes on, and may hold back more.
+        """Drop the emissions that are held back now; the block goes on, and may hold back more.
 
         Returns:
             How many emissions were dropped.
@@ -52,26 +53,26 @@ class Deferral:
         return self._frame.discard()
 
     def flush(self) -> None:
-        """Emit what is held back now, as `emit` would; the block goes on.
+        """Emit what is held back now, as `emit` does; the block goes on.
 
-        Every emission goes out, whatever comes of those before it; what their handlers emit goes
-        out at once.
+        Every emission goes out, even if one before it raises. Events that their handlers emit
+        go out at once.
 
         Raises:
-            Exception: what one of them raised, as `emit` would have.
+            Exception: one of the emissions raised it, as `emit` does.
             HandlerErrors: several of them raised.
-            BaseException: what a handler raised that is no `Exception`.
+            BaseException: a handler raised it, and it is not an `Exception`.
         """
         self._frame.flush()
 
     async def flush_async(self) -> None:
         """Do as `flush`, and await the handlers of what was emitted by `emit_async`.
 
-        A queue that is full is waited for, whatever the emissions were emitted by, unless the
-        dispatcher's `overflow` is another than `"block"`.
+        If the queue is full and the dispatcher's `overflow` is `"block"`, it waits for a place,
+        also for what was emitted by `emit`.
 
         Raises:
-            CancelledError: the caller was cancelled; what was left has gone out as by `flush`.
+            CancelledError: the caller was cancelled; the rest has gone out as by `flush`.
             Exception: as for `flush`.
             BaseException: as for `flush`.
         """
@@ -81,7 +82,7 @@ class Deferral:
         """Hold emissions back from now on.
 
         Raises:
-            RuntimeError: it has been entered before.
+            RuntimeError: the block has been entered before.
         """
         self._frame.begin(self)
         return self
@@ -100,14 +101,14 @@ class Deferral:
             if ended is not None:
                 ended.flush()
         except BaseException:
-            self._frame.break_off()  # if that was interrupted before anything went out
+            self._frame.break_off()  # if an interrupt came before anything went out
             raise
 
     async def __aenter__(self) -> Self:
         """Hold emissions back from now on.
 
         Raises:
-            RuntimeError: it has been entered before.
+            RuntimeError: the block has been entered before.
         """
         return self.__enter__()
 
@@ -125,22 +126,22 @@ class Deferral:
             if ended is not None:
                 await ended.flush_async()
         except BaseException:
-            self._frame.break_off()  # as above
+            self._frame.break_off()  # as in `__exit__`
             raise
 
     def detach(self) -> Context:
-        """Let the block go on beyond its `with`, in a copy of the context variables.
+        """Let the block go on after its `with`, in a copy of the context variables.
 
-        For what outlives its caller, as a response does that is made while it is sent. The `with`
-        then does not end the block, unless it raises: run what is left of the block in the
-        context, and at last `context.run(deferral.end)`.
+        For work that outlives its caller, such as a response that is made while it is sent. The
+        end of the `with` then does not end the block, unless the `with` raises. Run the rest of
+        the block in the context that is returned, and then `context.run(deferral.end)`.
 
         Returns:
             The copy; outside of it nothing is held back any more.
 
         Raises:
-            RuntimeError: the block has not begun, has ended, or is detached, or a block in it
-                goes on.
+            RuntimeError: the block has not begun, has ended, or is detached; or a block in it
+                has not ended.
         """
         if self._is_detached or not self._frame.is_innermost():
             raise RuntimeError(
@@ -153,13 +154,13 @@ class Deferral:
         return context
 
     def end(self) -> None:
-        """End a block that was detached, in its context, as the end of a `with` does.
+        """End a detached block, as the end of a `with` does; call it in the block's context.
 
-        To drop what it holds back, call `discard` first. Ending it again does nothing.
+        To drop the emissions that it holds back, call `discard` first. A second call does nothing.
         """
         self._is_detached = False
         self.__exit__(None, None, None)
 
     def __repr__(self) -> str:
-        """Count what is held back."""
+        """Show whether the block is open, and how many emissions it holds back."""
         return f"<Deferral {'open' if self._frame.is_open else 'closed'}, pending: {self.pending}>"

@@ -1,6 +1,6 @@
-"""Every error that this package raises of its own.
+"""The errors of this package.
 
-Each one is also the built-in that fits it, so `except LookupError` and
+Each error is also the built-in one that fits it, so `except LookupError` and
 `except MadcrowEventsError` both work::
 
     MadcrowEventsError (Exception)
@@ -14,12 +14,12 @@ Each one is also the built-in that fits it, so `except LookupError` and
     ├── InvalidOptionError (ValueError)          an option with an impossible value
     ├── SubscriptionConflictError (ValueError)   one handler, two sets of options
     ├── EmissionDepthError (RecursionError)      events that cause each other for ever
-    ├── HandlerCancelledError (RuntimeError)     a handler that did not come to its end
+    ├── HandlerCancelledError (RuntimeError)     a handler that was broken off
     ├── HandlerTimeoutError (TimeoutError)       an async handler that took too long
     ├── QueueFullError (RuntimeError)            no place for a handler that would run later
-    ├── DispatcherClosedError (RuntimeError)     nobody left to run a handler later
+    ├── DispatcherClosedError (RuntimeError)     a dispatcher that runs nothing later
     ├── EventLoopError (RuntimeError)            async handlers where asyncio does not run
-    ├── WouldDeadlockError (RuntimeError)        waiting for what waits for the waiter
+    ├── WouldDeadlockError (RuntimeError)        a wait that would never end
     ├── PluginError (ImportError)                a plugin that cannot be loaded
     └── HandlerErrors (ExceptionGroup)           several failures of one emission
 
@@ -59,10 +59,10 @@ class MadcrowEventsError(Exception):
 
 
 class InvalidEventNameError(MadcrowEventsError, ValueError):
-    """A name or pattern is not of the form that event names have.
+    """A name or pattern is not a valid one.
 
     Attributes:
-        name: what was given, unchanged.
+        name: the name or pattern, as it was given.
     """
 
     def __init__(self, message: str, *, name: object = None) -> None:
@@ -71,13 +71,13 @@ class InvalidEventNameError(MadcrowEventsError, ValueError):
 
 
 class UnknownEventError(MadcrowEventsError, LookupError):
-    """Nobody declared an event of this name.
+    """No event of this name is declared.
 
-    Names that resemble it are looked for when somebody reads the message or `suggestions`:
-    most such errors are caught unread, and who emits may choose the name.
+    The error looks for similar names only when its message or `suggestions` is read: most such
+    errors are caught unread, and users of the application may choose the name.
 
     Args:
-        message: the text; one with the suggestions takes its place if they are a function.
+        message: the text; if `suggestions` is a function, reading it adds them.
         event: the canonical name that was looked up.
         suggestions: declared names that resemble it, the nearest first, or a
             function that returns them.
@@ -118,12 +118,12 @@ class UnknownEventError(MadcrowEventsError, LookupError):
         return super().__str__()
 
     def __repr__(self) -> str:
-        """Return the error as it was made, with the suggestions in its message."""
+        """Return the call that makes the error, with the suggestions in its message."""
         _ = self.suggestions
         return super().__repr__()
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Take the suggestions along to where the declared names are not."""
+        """Pickle the error with its suggestions, which another process could not find."""
         _ = self.suggestions
         return super().__reduce__()
 
@@ -133,8 +133,8 @@ class SignalConflictError(MadcrowEventsError, ValueError):
 
     Attributes:
         event: the name of the signal.
-        declared: the model it has, or None.
-        requested: the model asked for.
+        declared: the model that it has, or None.
+        requested: the model of the new declaration.
     """
 
     def __init__(
@@ -155,7 +155,7 @@ class ContextModelError(MadcrowEventsError, TypeError):
     """A class cannot be a signal's context model.
 
     Attributes:
-        event: the name of the signal that was to carry it.
+        event: the name of the signal.
         model: the class.
     """
 
@@ -166,12 +166,12 @@ class ContextModelError(MadcrowEventsError, TypeError):
 
 
 class ContextTypeError(MadcrowEventsError, TypeError):
-    """A context is not an instance of the model that is expected.
+    """A context is not an instance of the expected model.
 
     Attributes:
         event: the name of the event.
-        expected: the models that would do.
-        received: the class of what was given.
+        expected: the models that the event accepts.
+        received: the class of the object that was given.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class HandlerSignatureError(MadcrowEventsError, TypeError):
     """A handler cannot be called with what its event carries.
 
     Attributes:
-        event: the event or pattern it was meant for, or an empty string.
+        event: the event or pattern that the handler is for, or an empty string.
         handler: the handler.
     """
 
@@ -219,7 +219,7 @@ class HandlerSignatureError(MadcrowEventsError, TypeError):
 
 
 class InvalidOptionError(MadcrowEventsError, ValueError):
-    """An option has a value that means nothing.
+    """An option has an impossible value.
 
     Attributes:
         option: the name of the option.
@@ -245,7 +245,7 @@ class SubscriptionConflictError(MadcrowEventsError, ValueError):
 
 
 class EmissionDepthError(MadcrowEventsError, RecursionError):
-    """Handlers emit events whose handlers emit events, without end.
+    """Handlers emit events whose handlers emit events, and so on, too deep.
 
     Attributes:
         events: the names of the last six events of the chain, the newest last.
@@ -257,12 +257,13 @@ class EmissionDepthError(MadcrowEventsError, RecursionError):
 
 
 class HandlerCancelledError(MadcrowEventsError, RuntimeError):
-    """A handler did not come to its end, although nobody cancelled its caller.
+    """A handler was broken off, although nobody cancelled its caller.
 
-    A dispatcher that raises puts this in the place of a `CancelledError`, so that
-    the emitter is not taken for a cancelled task, and of what else is no
-    `Exception`; the original is the `__cause__`. It is also the failure of a
-    handler whose event loop was closed, or that could not be started.
+    A dispatcher with `on_error="raise"` raises it instead of a `CancelledError`,
+    which would make the emitter look like a cancelled task, and instead of any
+    other exception that is not an `Exception`. The original is the `__cause__`.
+    It is also the failure of a handler whose event loop was closed, or that
+    could not be started.
     """
 
 
@@ -272,7 +273,7 @@ class HandlerTimeoutError(MadcrowEventsError, TimeoutError):
     Attributes:
         event: the name of the event.
         handler: the handler.
-        timeout: how many seconds it had.
+        timeout: how many seconds the handler had.
     """
 
     def __init__(
@@ -285,11 +286,11 @@ class HandlerTimeoutError(MadcrowEventsError, TimeoutError):
 
 
 class QueueFullError(MadcrowEventsError, RuntimeError):
-    """A handler that would run later finds no place in the queue.
+    """The queue has no place for a handler that would run later.
 
     Attributes:
         event: the name of the event; none of its handlers has been called.
-        queue_size: how many places there are.
+        queue_size: how many places the queue has.
     """
 
     def __init__(self, message: str, *, event: str = "", queue_size: int = 0) -> None:
@@ -299,7 +300,7 @@ class QueueFullError(MadcrowEventsError, RuntimeError):
 
 
 class DispatcherClosedError(MadcrowEventsError, RuntimeError):
-    """A handler would run later, but its dispatcher has been closed.
+    """A handler would run later, but the dispatcher is closed.
 
     Attributes:
         event: the name of the event; none of its handlers has been called.
@@ -311,11 +312,11 @@ class DispatcherClosedError(MadcrowEventsError, RuntimeError):
 
 
 class EventLoopError(MadcrowEventsError, RuntimeError):
-    """Async handlers, or waiting, need asyncio, and something else runs here.
+    """Async handlers, or waiting in a task, need asyncio, which does not run here.
 
     Attributes:
         event: the name of the event; none of its handlers has been called.
-        library: what runs instead, such as `"trio"`; empty if nothing does.
+        library: the library that runs instead, such as `"trio"`; empty if none does.
     """
 
     def __init__(self, message: str, *, event: str = "", library: str = "") -> None:
@@ -325,11 +326,11 @@ class EventLoopError(MadcrowEventsError, RuntimeError):
 
 
 class WouldDeadlockError(MadcrowEventsError, RuntimeError):
-    """What is waited for cannot end before the waiting does."""
+    """A caller would wait for handlers that cannot end before the caller goes on."""
 
 
 class PluginError(MadcrowEventsError, ImportError):
-    """A plugin cannot be loaded: it is no handler group, or one for a newer version.
+    """A plugin cannot be loaded: it is not a handler group, or one for a newer version.
 
     Attributes:
         plugin: the name of the plugin, or of the group.
@@ -343,14 +344,14 @@ class PluginError(MadcrowEventsError, ImportError):
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
     """Several handlers of one emission failed, under `on_error="raise"`.
 
-    Or one, by what cannot be raised as it is: a `StopIteration`, which cannot leave a coroutine.
+    It also holds a single `StopIteration`, which cannot leave a coroutine by itself.
 
     Attributes:
         event: the name of the event.
     """
 
     def __new__(cls, message: str, exceptions: Sequence[Exception], *, event: str = "") -> Self:
-        """Make the group; `ExceptionGroup` wants its arguments here."""
+        """Make the group; `ExceptionGroup` takes its arguments here."""
         self = super().__new__(cls, message, exceptions)
         self.event = event
         return self
@@ -360,8 +361,8 @@ class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N81
         self.event = event
 
     def derive(self, excs: Sequence[Exception], /) -> HandlerErrors:  # type: ignore[override]  # narrower on purpose: only Exceptions ever enter
-        """Return a group of the same event for a part of the exceptions.
+        """Return a group of the same event with some of the exceptions.
 
-        `except*`, `split` and `subgroup` call this.
+        `except*`, `split` and `subgroup` call it.
         """
         return HandlerErrors(self.message, excs, event=self.event)

@@ -1,8 +1,8 @@
-"""Event contexts: what an event carries, as frozen pydantic models.
+"""Event contexts, the frozen pydantic models that events carry.
 
-`BaseEventContext` is the base of every typed context, of yours too. The
-built-in events have theirs below. Building a model's validator is deferred to
-its first use, which keeps the import fast.
+`BaseEventContext` is the base class of every typed context, yours included. The
+contexts of the built-in events are below. A model's validator is built at its
+first use, which keeps the import fast.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ __all__ = [
 ]
 
 RESERVED_FIELDS = frozenset({"self", "sender"})
-"""Names that the call of a handler needs for itself."""
+"""The names that no field may have, because the call of a handler uses them."""
 
 SCOPE_FIELDS = ("request_id", "user_agent", "ip_address")
-"""What `event_scope` can fill in."""
+"""The fields that `event_scope` can fill in."""
 
 
 def _in_utc(moment: datetime) -> datetime:
@@ -77,7 +77,7 @@ def _now() -> datetime:
 
 
 def _as_given(value: object, validate: Callable[[Any], Any]) -> Any:
-    """Return an id itself; of JSON, where all ids but numbers are text, what that means."""
+    """Return an id as it was given; one of JSON, where a UUID is text, as it validates."""
     if isinstance(value, bool) or not isinstance(value, UUID | int | str):
         raise PydanticCustomError("account_id", "an id is a UUID, an int or a str")
     valid = validate(value)
@@ -85,14 +85,14 @@ def _as_given(value: object, validate: Callable[[Any], Any]) -> Any:
 
 
 AccountId = Annotated[UUID | int | str, WrapValidator(_as_given)]
-"""How an application may identify an account; never converted."""
+"""The types that may identify an account; values are never converted."""
 
 
 class _Building:
-    """The lock under which models are built, for pydantic lets several threads do so at once.
+    """The lock under which models are built; pydantic itself lets several threads build at once.
 
-    To build one runs code of its author, which may wait for another thread, as an import does. So
-    no thread waits for the lock without end.
+    Building a model runs code of its author, which may wait for another thread, as an import does.
+    So no thread waits for the lock without end.
     """
 
     wait: float = 5.0  # seconds
@@ -109,20 +109,20 @@ _building = _Building()
 
 
 class BaseEventContext(BaseModel):
-    """What every typed context carries: when it happened and where the request came from.
+    """The base of typed contexts: when the event happened, and where the request came from.
 
-    Frozen, without extra fields, and silent about its input when validation
-    fails. A field may not be called `sender` or `self`.
+    It is frozen, takes no extra fields, and shows no input when validation
+    fails. No field may be called `sender` or `self`.
 
     Attributes:
-        timestamp: when it happened; aware, kept in UTC, now unless given.
+        timestamp: when it happened, as an aware `datetime` in UTC; by default now.
         request_id: the request that caused it.
         user_agent: the client's own description of itself.
         ip_address: the client's address.
 
     Raises:
         pydantic.ValidationError: a field is missing, unknown or of the wrong
-            type, or the timestamp is naive.
+            type, or the timestamp has no time zone.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -141,15 +141,15 @@ class BaseEventContext(BaseModel):
     ip_address: str | None = Field(default=None, description="The client's address")
 
     _field_names: ClassVar[tuple[str, ...]] = ()
-    # How many attributes one has of which all are fields; -1 where there may be extra ones.
+    # How many attributes a context has if all are fields; -1 if there may be extra fields.
     _plain_size: ClassVar[int] = -1
     _scope_fields: ClassVar[tuple[str, ...]] = SCOPE_FIELDS
-    # By which keywords a loose emission gives these; empty where each has its name only.
+    # The keywords by which a loose emission gives these; empty if each has its name only.
     _scope_spellings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
-        """Note the names of the fields once, so that no emission has to ask for them."""
+        """Note the names of the fields once, so that no emission has to look for them."""
         super().__pydantic_init_subclass__(**kwargs)
         note_fields(cls)
 
@@ -162,7 +162,7 @@ class BaseEventContext(BaseModel):
         _parent_namespace_depth: int = 2,
         _types_namespace: Any = None,
     ) -> bool | None:
-        """Build the model's validator, as pydantic does at its first use, in one thread at a time.
+        """Build the model's validator, in one thread at a time; pydantic calls it at the first use.
 
         Args:
             force: as for `pydantic.BaseModel.model_rebuild`.
@@ -171,7 +171,7 @@ class BaseEventContext(BaseModel):
         rebuild, built = super().model_rebuild, []
 
         def build(frames: int = 3) -> None:
-            """Build it, so many frames below the caller, whose names it may use."""
+            """Build the validator, `frames` below the caller, whose names annotations may use."""
             is_built = rebuild(
                 force=force,
                 raise_errors=raise_errors,
@@ -184,10 +184,10 @@ class BaseEventContext(BaseModel):
             build(2)
         return built[0]
 
-    if not TYPE_CHECKING:  # pragma: no branch  # for a checker, frozen models have no such method
+    if not TYPE_CHECKING:  # pragma: no branch  # type checkers see no such method in frozen models
 
         def __setattr__(self, name: str, value: object) -> None:
-            """Refuse to change a field, without showing the value, as pydantic would."""
+            """Refuse to change a field; unlike pydantic's, the error does not show the value."""
             if name.startswith("_"):
                 super().__setattr__(name, value)
                 return
@@ -196,23 +196,23 @@ class BaseEventContext(BaseModel):
             raise ValidationError.from_exception_data(title, [error], hide_input=True)
 
     def _keywords(self) -> dict[str, Any]:
-        """Return the field values by name; for reading and unpacking, not for changing."""
+        """Return the field values by name; the caller may not change the dictionary."""
         values: dict[str, Any] = vars(self)
         if len(values) == self._plain_size:
             return values
-        # A cached_property of a subclass lives in __dict__ too, and is no field.
+        # A cached_property of a subclass is in `__dict__` too, and is not a field.
         try:
             fields = {name: values[name] for name in self._field_names}
-        except KeyError as error:  # made by model_construct, say
+        except KeyError as error:  # for example if made by model_construct
             message = f"a context has no value for {error.args[0]}: make it with all fields"
             raise AttributeError(message, name=error.args[0], obj=self) from None
-        # An `__init__` that does not call that of its base leaves none.
+        # There is none if an `__init__` does not call that of its base class.
         extra = getattr(self, "__pydantic_extra__", None)
         return {**extra, **fields} if extra else fields
 
 
 def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
-    """Whether a field takes any text, and nothing of the model checks or changes that."""
+    """Whether a field takes any text, unchecked and unchanged."""
     field, decorators = model.model_fields[name], model.__pydantic_decorators__
     checked = {
         it
@@ -229,17 +229,17 @@ def _is_plain_text(model: type[BaseEventContext], name: str) -> bool:
 
 
 def note_fields(model: type[BaseEventContext]) -> None:
-    """Note the names of a model's fields, unless that is done.
+    """Note the names of a model's fields, unless they are noted already.
 
-    It is not if a class between has a hook `__pydantic_init_subclass__` of its own that does not
-    call that of `BaseEventContext`; so who first gets to see a model calls it, too.
+    They are not if a base class has a hook `__pydantic_init_subclass__` that does not call that of
+    `BaseEventContext`. So code that sees a model for the first time calls this, too.
     """
     if vars(model).get("_field_names"):
         return
     model._field_names = tuple(model.model_fields)
     has_extra = model.model_config.get("extra") == "allow"
     model._plain_size = -1 if has_extra else len(model._field_names)
-    # A model may forbid what a scope would fill in unchecked.
+    # Only fields that take any text: a scope fills its values in unchecked.
     model._scope_fields = tuple(name for name in SCOPE_FIELDS if _is_plain_text(model, name))
     spellings = {name: spellings_of(model, name) for name in model._scope_fields}
     has_others = any(
@@ -249,33 +249,33 @@ def note_fields(model: type[BaseEventContext]) -> None:
     model._scope_spellings = spellings if has_others else {}
 
 
-note_fields(BaseEventContext)  # the hook in the class runs for subclasses only
+note_fields(BaseEventContext)  # the hook runs for subclasses only
 
 
 def values_of(context: BaseEventContext) -> dict[str, Any]:
-    """Return the field values of a context by name; for reading and unpacking, not for changing.
+    """Return the field values of a context by name; the caller may not change the dictionary.
 
-    Signals make one of another class of them, where the module of its model ran again.
+    Signals make a new context of them if the model was replaced, because its module ran again.
     """
     return context._keywords()
 
 
 def prepare(model: type[BaseEventContext]) -> None:
-    """Build a model that is an event's, unless it is one of this module or not yet complete.
+    """Build the model of an event, unless it is of this module, or not yet complete.
 
-    Threads that need it first then find it built. To build those of this module would cost each
-    import; they are left to the lock. So is what is declared while another thread builds a model,
-    which may wait for the very import that declares this one.
+    Threads then find it built when they first use it. The models of this module are built at their
+    first use, because building them would slow down each import. So are models that are declared
+    while another thread builds one: that thread may wait for the import that declares this one.
     """
     if model.__module__ != __name__:
         _building.lock.run_if_free(partial(model.model_rebuild, raise_errors=False))
 
 
 def is_parametrised_as(class_: type, models: tuple[type, ...]) -> bool:
-    """Whether a class has or derives from the parameters that one of the models has.
+    """Whether a class is, or derives from, the same parametrised generic as one of the models.
 
-    Of a generic model pydantic keeps `Changed[int]` for each thread, or lets two threads make it
-    at once; so there may be several such classes, which mean the same.
+    pydantic keeps `Changed[int]` for each thread, or lets two threads make it at once. So there
+    may be several classes that mean the same.
     """
     wanted = [parameters for parameters in map(_parameters_of, models) if parameters]
     return bool(wanted) and any(_parameters_of(base) in wanted for base in class_.__mro__)
@@ -289,7 +289,7 @@ def _parameters_of(model: type) -> tuple[Any, ...] | None:
 def fill_loose(
     model: type[BaseEventContext] | None, keywords: dict[str, Any], fields: Mapping[str, str]
 ) -> None:
-    """Add those of the fields that a loose emission left out and the model, if any, can take."""
+    """Add the fields that a loose emission left out, if the model can take them."""
     model = model or BaseEventContext
     if model._scope_spellings:
         for name, spelled in model._scope_spellings.items():
@@ -304,7 +304,7 @@ def fill_loose(
 
 
 def filled(context: BaseEventContext, fields: Mapping[str, str]) -> BaseEventContext:
-    """Return a copy with those of the fields that were left out, or itself if none was."""
+    """Return a copy of a context with the fields that it left out; itself if it left out none."""
     missing = {
         name: fields[name]
         for name in context._scope_fields
@@ -312,12 +312,12 @@ def filled(context: BaseEventContext, fields: Mapping[str, str]) -> BaseEventCon
     }
     if not missing:
         return context
-    # Not `model_copy`, which a model may have a different one of.
+    # Not `model_copy`, which a model may override.
     copied: Any = BaseModel.__copy__(context)
     filled: BaseEventContext = copied
     vars(filled).update(missing)
     filled.model_fields_set.update(missing)
-    # A cached_property may have been worked out from what was missing.
+    # A cached_property may have been computed without the missing fields.
     for name in vars(filled).keys() - set(context._field_names):
         if isinstance(getattr(type(context), name, None), cached_property):
             del vars(filled)[name]
@@ -327,7 +327,7 @@ def filled(context: BaseEventContext, fields: Mapping[str, str]) -> BaseEventCon
 def filled_for(
     model: type[BaseEventContext], keywords: Mapping[str, Any], fields: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return keywords as `fill_loose` would have filled them in, had it known the model."""
+    """Return keywords as `fill_loose` fills them in for another model."""
     given = {
         name: value
         for name, value in keywords.items()
@@ -437,7 +437,7 @@ class SystemShutdownEventContext(BaseEventContext):
 
 
 class HandlerFailedEventContext(BaseEventContext):
-    """A handler raised; names only, so that nothing of the failed event's context leaks.
+    """A handler raised. It carries names only, so that no value of the failed event leaks.
 
     `batch_size` is how many contexts the handler was called with, if it takes batches.
     """
@@ -451,11 +451,11 @@ class HandlerFailedEventContext(BaseEventContext):
 class GenericEventContext(BaseEventContext):
     """A typed context for an event that has no model of its own.
 
-    The entries of `data` reach handlers as keywords of their own, beside
-    `event_type` and `data`; where a name stands in both, the field wins.
+    Handlers get each entry of `data` as a keyword, beside `event_type` and
+    `data`; if a field has the same name as an entry, they get the field.
 
     Attributes:
-        event_type: the name of the event it is emitted as.
+        event_type: the name of the event.
         data: the payload; its keys may not be `sender` or `self`.
     """
 
@@ -476,9 +476,9 @@ class GenericEventContext(BaseEventContext):
 
 
 def values_for(context: GenericEventContext, model: type[BaseEventContext]) -> dict[str, Any]:
-    """Return `data` with the base fields, as another model is validated from it.
+    """Return `data` and the base fields, as keywords for another model.
 
-    A base field that was left out here may stand in `data`, by an alias of the model.
+    A base field that was left out may be in `data`, under an alias of the model.
     """
     own, values = BaseEventContext._keywords(context), dict(context.data)
     for name in BaseEventContext._field_names:

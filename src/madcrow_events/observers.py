@@ -1,7 +1,7 @@
-"""Watching emissions and handlers from outside: what an observer is, and one that takes times.
+"""Observing emissions and handlers: the protocol `Observer`, and an observer that takes times.
 
-`dispatcher.add_observer(observer)` is the one place where tracing, timing and
-metrics are attached; handlers know nothing of it.
+Tracing, timing and metrics are attached with `dispatcher.add_observer(observer)` only; handlers
+know nothing of them.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ LATENCY_BOUNDS: tuple[float, ...] = (
 
 
 class Observer(Protocol):
-    """What `dispatcher.add_observer` takes: two methods that return context managers.
+    """An object for `dispatcher.add_observer`: two methods that return context managers.
 
-    Both are called on whatever thread or event loop does the work, several at
-    the same time too.
+    Both are called in the thread or event loop that does the work, and may be
+    called in several at the same time.
     """
 
     def emission(self, emission: Emission, /) -> AbstractContextManager[object]:
-        """Return what is entered before an emission's first handler is called.
+        """Return a context manager that is entered before the first handler is called.
 
-        It is left when `emit` is about to return, for `emit_async` when the
-        awaited handlers have ended; what runs later does so outside of it.
+        It is left when `emit` is about to return, or when the handlers that
+        `emit_async` awaits have ended. Handlers that run later run outside of it.
 
         Args:
             emission: the emission that begins.
@@ -62,12 +62,13 @@ class Observer(Protocol):
         ...  # pragma: no cover  # the body of a protocol
 
     def handling(self, emission: Emission, handler: Any, /) -> AbstractContextManager[object]:
-        """Return what is entered before a handler is called, and left after it has ended.
+        """Return a context manager that is entered before a handler is called.
 
-        What the handler raises is passed to `__exit__`. A batch is one call.
+        It is left when the handler has ended; its `__exit__` gets the exception
+        that the handler raised. A batch is one call.
 
         Args:
-            emission: the emission that is handled; of a batch, the last one.
+            emission: the emission that is handled; the last one of a batch.
             handler: the handler, as it was subscribed.
         """
         ...  # pragma: no cover  # the body of a protocol
@@ -78,10 +79,9 @@ class EventTiming(NamedTuple):
 
     Attributes:
         event: the name of the event.
-        emissions: how many began, those included that have not ended.
-        latency: those that have ended, counted by how long they took: at most
-            the bound, in seconds, at the same place of `LATENCY_BOUNDS`, and
-            more than the one before it.
+        emissions: how many began, including those that have not ended.
+        latency: for each bound of `LATENCY_BOUNDS`, in seconds, how many of those that
+            have ended took at most that long, and longer than the bound before.
     """
 
     event: str
@@ -95,11 +95,11 @@ class HandlerTiming(NamedTuple):
     Attributes:
         event: the name of the event.
         handler: the dotted name of the handler; handlers of one name are counted together.
-        calls: how many began, those included that have not ended.
-        failures: how many ended with an exception, a cancellation not being one.
-        total_seconds: how long those that have ended took together, in seconds.
-        longest_seconds: how long the longest of them took, in seconds.
-        latency: those that have ended, counted as in `EventTiming`.
+        calls: how many began, including those that have not ended.
+        failures: how many ended with an exception other than a cancellation.
+        total_seconds: the total time of those that have ended, in seconds.
+        longest_seconds: the time of the longest of them, in seconds.
+        latency: the histogram of those that have ended, as in `EventTiming`.
     """
 
     event: str
@@ -112,11 +112,11 @@ class HandlerTiming(NamedTuple):
 
 
 class TimingSnapshot(NamedTuple):
-    """What a `TimingObserver` counted until now.
+    """The counts and times of a `TimingObserver` until now.
 
     Attributes:
-        events: the events that were emitted, in the order in which they first were.
-        handlers: the events' handlers, in the order in which they were first called.
+        events: the events that were emitted, in the order of their first emissions.
+        handlers: their handlers, in the order of their first calls.
     """
 
     events: tuple[EventTiming, ...]
@@ -137,12 +137,12 @@ class _Record:
 class TimingObserver(Unique):
     """Counts and times emissions and handlers, in the memory of the process.
 
-    A handler has failed if it lets out any exception but `asyncio.CancelledError`:
-    one that ends with that was most likely cancelled together with its emitter.
+    A handler has failed if it raises any exception but `asyncio.CancelledError`:
+    a handler that ends with this one was most likely cancelled with its emitter.
 
-    Handlers are known by event and name, so what is remembered grows with the
-    program, not with its running time; no handler, emission or context is kept.
-    It may be added to several dispatchers, which are then counted together.
+    Handlers are counted by event and name, so the memory that this takes grows
+    with the program, not with its running time; no handler, emission or context
+    is kept. Several dispatchers with the same observer are counted together.
     """
 
     __slots__ = ("__weakref__", "_lock", "_records")
@@ -150,18 +150,18 @@ class TimingObserver(Unique):
     _instead_of_pickling = "send its snapshot()"
 
     def __init__(self) -> None:
-        # By event and handler; with None for the handler, it is of the emissions.
+        # By event and handler; the records of emissions have None for the handler.
         self._records: dict[tuple[str, str | None], _Record] = {}
         self._renew_after_fork()
         renew_after_fork(self)
 
     def _renew_after_fork(self) -> None:
-        """Start with a free lock; a forked child does."""
-        # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
+        """Start with a free lock, in a forked child."""
+        # Re-entrant: a signal handler or a finalizer may emit under the lock.
         self._lock = Lock()
 
     def emission(self, emission: Emission, /) -> AbstractContextManager[None]:
-        """Return what times an emission; see `Observer.emission`.
+        """Return a context manager that times an emission; see `Observer.emission`.
 
         Args:
             emission: the emission.
@@ -169,18 +169,18 @@ class TimingObserver(Unique):
         return _Timing(self, (emission.event, None))
 
     def handling(self, emission: Emission, handler: object, /) -> AbstractContextManager[None]:
-        """Return what times a call of a handler; see `Observer.handling`.
+        """Return a context manager that times a call of a handler; see `Observer.handling`.
 
         Args:
             emission: the emission that is handled.
             handler: the handler.
         """
-        # A stand-in for an emission, in somebody's test, may have no more than its event.
+        # A fake emission in a test may have an `event`, and no `name_of`.
         name_of = getattr(emission, "name_of", handler_name)
         return _Timing(self, (emission.event, name_of(handler)))
 
     def snapshot(self) -> TimingSnapshot:
-        """Return what was counted until now; later counting does not change it."""
+        """Return the counts and times until now; the snapshot does not change later."""
         events: list[EventTiming] = []
         handlers: list[HandlerTiming] = []
         with self._lock:
@@ -203,13 +203,17 @@ class TimingObserver(Unique):
         return TimingSnapshot(tuple(events), tuple(handlers))
 
     def reset(self) -> None:
-        """Count from 0; what is under way now will not be counted."""
+        """Count from 0; emissions and calls that are under way will not be counted."""
         with self._lock:
-            # What is under way holds the old records, and ends in them.
+            # Emissions and calls that are under way have the old records.
             self._records = {}
 
     def _isolate(self, *, empty: bool) -> Callable[[], None]:
-        """Go on with a copy of the counts, or from 0; return what puts the present ones back."""
+        """Go on with a copy of the counts, or from 0.
+
+        Returns:
+            A function that restores the present counts.
+        """
         with self._lock:
             saved = self._records
             self._records = {} if empty else copy.deepcopy(saved)
@@ -262,5 +266,5 @@ class _Timing:
 
 
 def _is_cancellation(kind: type[BaseException]) -> bool:
-    # Looked up, not imported: who never loaded asyncio cannot have raised its error.
+    # Looked up, not imported: a program that never loaded asyncio cannot raise its error.
     return issubclass(kind, getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", ()))

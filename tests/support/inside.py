@@ -47,7 +47,7 @@ from madcrow_events.plugins._footprint import is_of
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.plugins._reports import reason_of
-from madcrow_events.signals._isolation import Before, isolate_too
+from madcrow_events.signals._isolation import SavedRegistry, isolate_too
 from madcrow_events.signals._registry import declared_in
 from madcrow_events.subscriptions._subscription import _leave_note as leave_note
 
@@ -57,11 +57,11 @@ __all__ = [
     "BackgroundLoop",
     "BatchBuffer",
     "Batches",
-    "Before",
     "Gate",
     "Held",
     "Job",
     "NativeThread",
+    "SavedRegistry",
     "Timer",
     "Waiters",
     "WorkerThreads",

@@ -218,8 +218,8 @@ def test_a_validators_own_text_is_not_repeated(signals: SignalRegistry) -> None:
     with pytest.raises(ContextValidationError) as caught:
         EventDispatcher(signals, validate=True).emit("talk", password="canary")
     assert str(caught.value) == (
-        "talk does not fit Talkative: password: is of the right type, and its value is "
-        "refused (value_error)"
+        "talk does not fit Talkative: password: has the right type, and a value that is not "
+        "allowed (value_error)"
     )
 
 

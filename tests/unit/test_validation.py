@@ -108,19 +108,22 @@ class Detailed(BaseEventContext):
 @pytest.mark.parametrize(
     ("keywords", "told"),
     [
-        ({"address": {}}, "address: lacks 'city' in it"),
-        ({"stops": [{"city": "x"}, {}]}, "stops: lacks 'city' in it"),
+        ({"address": {}}, "address: has no 'city' in it"),
+        ({"stops": [{"city": "x"}, {}]}, "stops: has no 'city' in it"),
         (
             {"address": {"city": "x", "zip": 1}},
             "address: has 'zip' in it, which is not a field there, leave it out",
         ),
-        ({"address": {"city": 1}}, r"address: must be .*, and something in it is int \(.*"),
+        ({"address": {"city": 1}}, r"address: must be .*, and a value in it is int \(.*"),
         ({"address": 7}, r"address: must be .*, got int \(.*"),
         (
             {"by_email": {"ada@x.y": "canary"}},
-            r"by_email: must be dict.*, and something in it is str \(int_parsing\)",
+            r"by_email: must be dict.*, and a value in it is str \(int_parsing\)",
         ),
-        ({"amount": -1}, r"amount: is of the right type, and its value is refused \(greater_.*"),
+        (
+            {"amount": -1},
+            r"amount: has the right type, and a value that is not allowed \(greater_.*",
+        ),
         ({"choice": "b"}, r"choice: must be .*, got str \(literal_error\)"),
         ({"at": 1, "place": {"at": 2}}, "at: given twice, leave out either this or place"),
     ],
@@ -177,7 +180,11 @@ def _request_id_of(model: Any) -> Any:
     ("model", "keywords", "told"),
     [
         (Aliased, {"orderId": 1, "order_id": 2}, "given twice, leave out either this or orderId"),
-        (ByAliasOnly, {"order_id": 2, "orderId": 1}, "is given by its alias, write orderId=..."),
+        (
+            ByAliasOnly,
+            {"order_id": 2, "orderId": 1},
+            "is given by its alias only, write orderId=...",
+        ),
         (Aliased, {"orderId": "x"}, "order_id: must be int, got str"),
         (Aliased, {"orderId": 1, "number": 2}, "number: not a field, leave it out"),
     ],
@@ -195,7 +202,7 @@ def test_a_dispatcher_that_validates_says_that_a_model_is_no_keyword(
 ) -> None:
     """The failure that follows anyway says what to write."""
     told = advice(signals, Aliased, context=Aliased(order_id=1))
-    assert "context: a context, which emit takes no keyword for: write emit_typed(" in told
+    assert "context: a context, and emit takes plain values: write emit_typed(" in told
 
 
 class Renaming(BaseEventContext):
@@ -244,7 +251,10 @@ class OfNoField(BaseEventContext):
 
 @pytest.mark.parametrize(
     ("model", "told"),
-    [(Forgetful, "Forgetful: a validator made NoneType"), (OfNoField, "OfNoField: must be valid")],
+    [
+        (Forgetful, "Forgetful: a validator returned NoneType"),
+        (OfNoField, "OfNoField: must be valid"),
+    ],
 )
 def test_a_models_own_validator_is_named_when_it_makes_no_context(
     signals: SignalRegistry, model: Any, told: str

@@ -1,7 +1,7 @@
-"""Whether a handler may run later, and handing it to what runs it then.
+"""Admitting handlers that run later, and handing each to the thread or loop that runs it.
 
-What belongs to one process is one object, a `Backlog`, that a forked child
-replaces as a whole: the threads are not there, and the work is the parent's.
+All that belongs to one process is in one object, a `Backlog`. A forked child replaces it as a
+whole, because the threads do not exist there, and the work is the parent's.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from madcrow_events._moves import move_last
 from madcrow_events._other_loops import (
     STRANGERS,
     check_for_awaiting,
+    event_loop_error,
     greenlets,
     loop_to_wait_in,
     other_library,
-    refuse,
 )
 from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
@@ -53,23 +53,23 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "Overflow"]
 
 Overflow: TypeAlias = Literal["block", "raise", "drop"]
-"""What becomes of a handler that finds the queue full."""
+"""What happens to a handler when the queue is full."""
 
 _MOST = 1_000_000
 
 _UNABLE = (RuntimeError, MemoryError, OSError)
-"""What is raised where no thread or loop can be made, or the stack is full."""
+"""The errors that mean that no thread or loop can be made, or that the stack is full."""
 
 _left_behind: list[AbstractEventLoop] = []
-"""The loops that a forked child inherited, which it can neither run nor close."""
+"""The loops that a forked child has inherited; it can neither run nor close them."""
 
 
 class Admission:
-    """Admits the handlers that dispatchers of one family leave for later to a bounded queue.
+    """Admits handlers that run later to the bounded queue of a dispatcher and its siblings.
 
     Args:
-        queue_size: how many may wait.
-        overflow: what becomes of one more.
+        queue_size: how many handlers may wait.
+        overflow: what happens to one more.
         max_workers: how many threads to start at most.
 
     Raises:
@@ -119,7 +119,7 @@ class Admission:
         if self._finalizer is not None:
             self._finalizer.detach()
             self._finalizer = None
-        # The loop's thread is gone, and its sockets are the parent's: it must not be closed.
+        # Nobody may close the loop: its thread is gone, and its sockets are the parent's.
         _left_behind.extend(inherited.background_loop.loops)
         self.bound_loops = BoundLoops()
         for job in list(inherited.jobs.values()):
@@ -138,24 +138,24 @@ class Admission:
         emission: Emission,
         plan: Plan,
         outcomes: Outcomes,
-        held: object,
+        held_back: object,
         *,
         awaiting: bool,
     ) -> None:
-        """Set permits aside for the handlers of an emission that are not called inline.
+        """Acquire permits for the handlers of an emission that are not called inline.
 
         Args:
             emission: the emission, none of whose handlers has been called.
             plan: its handlers.
-            outcomes: what gets the permits.
-            held: what it had in the place of outcomes while a block held it back.
-            awaiting: whether its emitter awaits the async ones.
+            outcomes: gets the permits.
+            held_back: what the emission had instead of outcomes while a block held it back.
+            awaiting: whether the emitter awaits the async handlers.
 
         Raises:
-            QueueFullError: there are more than the queue has permits for, and waiting
-                for permits is not wanted, or could never end.
-            DispatcherClosedError: the dispatcher has been closed.
-            EventLoopError: they cannot be called from here.
+            QueueFullError: the queue has too few permits, and waiting for more is not wanted,
+                or would never end.
+            DispatcherClosedError: the dispatcher is closed.
+            EventLoopError: the handlers cannot be called from here.
         """
         needed = len(plan.subscriptions) - plan.inline
         if awaiting:
@@ -172,8 +172,8 @@ class Admission:
         outcomes.permits = permits
         if self.overflow == "drop":
             return
-        if isinstance(held, HeldBack) and len(held.permits) >= needed > 0:
-            outcomes.permits, held.permits = held.permits, permits
+        if isinstance(held_back, HeldBack) and len(held_back.permits) >= needed > 0:
+            outcomes.permits, held_back.permits = held_back.permits, permits
             return
         why = self._why_not_wait(awaiting=awaiting)
         backlog = self.backlog
@@ -192,25 +192,29 @@ class Admission:
         )
 
     def _why_not_wait(self, *, awaiting: bool) -> str | None:
-        """Return what an emitter that finds no permit is told; None if it can wait for one."""
+        """Return why an emitter cannot wait for a permit, for the message; None if it can."""
         if self.overflow != "block":
             return ""
-        if CURRENT.get(None) is not None and self.backlog.jobs_around():
-            return " (a handler that holds a place itself cannot wait for another)"
+        if CURRENT.get(None) is not None and self.backlog.enclosing_jobs():
+            return " (a handler that has a place itself cannot wait for another)"
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"
         library = other_library()
-        return f" (nobody can wait for one in {library}: emit in a thread)" if library else None
+        return f" (waiting is impossible in {library}: emit in a thread)" if library else None
 
     def _refuse_elsewhere(self, event: str, plan: Plan, *, awaiting: bool) -> None:
-        """Refuse handlers that run later where neither asyncio nor threads are what they are."""
+        """Refuse handlers that run later where another library replaces asyncio or threads.
+
+        Raises:
+            EventLoopError: it does, and a handler would need the original.
+        """
         if awaiting and plan.awaited:
             check_for_awaiting(event)
         kinds = [it.spec.is_async for it in plan.entries[plan.inline :]]
         library, threads = other_library(), greenlets()
         is_stranger = library or (threads == "eventlet" and running_loop() is None)
         if is_stranger and any(kinds) and self.bound_loops.loop is None:
-            raise refuse(event, library or threads)
+            raise event_loop_error(event, library or threads)
         if threads != "gevent":
             return
         problem = ""
@@ -221,38 +225,41 @@ class Admission:
             )
         elif not all(kinds) and running_loop() is not applications_loop():
             problem = (
-                "under gevent no async handler reaches the greenlets of plain ones in the "
-                "background: emit it from a greenlet"
+                "under gevent, an async handler cannot start plain background handlers: emit it "
+                "from a greenlet"
             )
         if problem:
             raise EventLoopError(
                 f"{event} has handlers that run later, and {problem}", event=event, library=threads
             )
 
-    async def set_aside_async(self, emission: Emission) -> None:
-        """Wait for the permits that an emission needs which was held back, and set them aside.
+    async def acquire_async(self, emission: Emission) -> None:
+        """Wait for the permits that a held-back emission needs, and acquire them.
 
         Args:
-            emission: what is to go out next, as by `emit`, which could not wait in a running loop.
+            emission: the emission that goes out next, by `emit`; that could not wait in a
+                running loop.
         """
         plan = plan_for(emission)
         needed = len(plan.subscriptions) - plan.inline
-        backlog, held = self.backlog, outcomes_of(emission)
-        if self.overflow != "block" or not 0 < needed <= self.queue_size or backlog.jobs_around():
+        backlog, held_back = self.backlog, outcomes_of(emission)
+        if self.overflow != "block" or not 0 < needed <= self.queue_size:
+            return
+        if backlog.enclosing_jobs():
             return
         permits: list[None] = []
-        held.permits = permits
+        held_back.permits = permits
         free = backlog.permits
         await free.freed.wait_async(
             lambda: free.acquire(needed, permits) or backlog.make_room(needed, permits), None
         )
 
     def release(self, permits: list[None]) -> None:
-        """Release the permits that were set aside and not used."""
+        """Release permits that were acquired and not used."""
         self.backlog.permits.release(permits)
 
     def abandon(self, emission: Emission) -> None:
-        """Give up those handlers of an emission that have not begun; doing so again is no error."""
+        """Give up the handlers of an emission that have not begun; a second call does nothing."""
         outcomes = outcomes_of(emission)
         if outcomes.permits:
             self.backlog.permits.release(outcomes.permits)
@@ -277,11 +284,11 @@ class Admission:
     def _starting(
         self, emission: Emission, plan: Plan, outcomes: Any, first: int
     ) -> Iterator[Backlog]:
-        """Start handlers in turn; yield wherever a permit has to be waited for."""
+        """Start handlers in turn; yield whenever the caller has to wait for a permit."""
         backlog, loop, entries = self.backlog, applications_loop(), plan.entries
         permits, free = outcomes.permits, backlog.permits
         for index in range(first, len(entries)):
-            # First, for no permit may be held while a predicate runs.
+            # Before a permit is acquired, because none may be held while a predicate runs.
             job = job_for(backlog, emission, outcomes, index, entries[index])
             if job is None:
                 continue
@@ -296,12 +303,12 @@ class Admission:
             else:
                 outcomes.settle(index)
                 free.release(permits, 1)
-        if permits:  # of handlers that are not for this emission
+        if permits:  # those of handlers that this emission is not for
             free.release(permits)
-        outcomes.tell()
+        outcomes.notify()
 
     def _launch(self, job: Job, permits: list[None], loop: AbstractEventLoop | None) -> None:
-        """Give a job a permit, and to what will do it, and which then releases the permit."""
+        """Give a job its permit, and hand it to the thread or loop that will do it."""
         backlog = job.backlog
         if self._finalizer is None and not _exit.is_over():
             _exit.wait_for(backlog)
@@ -315,31 +322,31 @@ class Admission:
             is_ours = False
             try:
                 is_ours = job.claim()
-                is_interrupted = is_interrupt(error)  # first, for a loss empties its frames
+                is_interrupted = is_interrupt(error)  # first, because `lose` clears the frames
                 if is_ours:
                     job.lose("it could not be started", error)
-            except RecursionError:  # for which its emitter has it back: no call fits in here
+            except RecursionError:  # no call of ours fits on the stack: only built-in ones do
                 try:
                     job.ticket.pop()
                     is_ours = True
-                except IndexError:  # a worker has begun with it, or it was claimed above
+                except IndexError:  # a worker has begun with the job, or it was claimed above
                     pass
                 if is_ours:
                     job.settle(NO_RESULT)
                     backlog.permits.free.extend(job.permit)
                     job.permit.clear()
-                    backlog.held.pop(id(job), None)
+                    backlog.in_loops.pop(id(job), None)
                     backlog.jobs.pop(id(job), None)
                 raise
-            # What keeps it from starting is its failure; what interrupts the emitter is raised.
-            is_timeout = isinstance(error, TimeoutError)  # which is an OSError, but not of these
+            # An error that keeps the job from starting is its failure; an interrupt is raised.
+            is_timeout = isinstance(error, TimeoutError)  # an OSError that means something else
             if is_timeout or is_interrupted or not isinstance(error, _UNABLE):
                 raise
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:
         backlog = job.backlog
-        # Looked at after the job was noted, so that whoever closes or exits waits for it. Then
-        # nobody else does it any more.
+        # Read after the job was entered in `jobs`, so that a later `close` or exit waits for it.
+        # After an earlier one no thread takes the job, and the caller does it.
         is_alone = self._is_closed or _exit.is_over()
         if not job.entry.spec.is_async:
             if job.subscription.batch is not None and not is_alone:
@@ -350,11 +357,11 @@ class Admission:
             job.release_permit()
             job.run_in_place()
             return
-        # Clients, pools and locks of the application's belong to its loop.
+        # The application's clients, pools and locks belong to its own loop.
         theirs = loop or self.bound_loops.loop
         if theirs is not None:
             job.loop = theirs
-            backlog.held[id(job)] = job
+            backlog.in_loops[id(job)] = job
         if job.subscription.batch is not None and not is_alone:
             backlog.batches.add(job, theirs)
         elif theirs is not None:
@@ -370,10 +377,10 @@ class Admission:
             else:
                 job.run_in_place()
 
-    # Waiting for them
+    # Waiting for handlers
 
     def report_lost(self) -> None:
-        """Record as failed what can never end any more, for its event loop was closed."""
+        """Record handlers as failed that can never end, because their event loop is closed."""
         self.backlog.is_done()
 
     def drain(self, timeout: float | None) -> bool:
@@ -391,14 +398,14 @@ class Admission:
             timeout: how many seconds to wait at most; None for as long as it takes.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller.
+            WouldDeadlockError: a pending handler waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         check_seconds("timeout", timeout, allow_zero=True)
         deadline = math.inf if timeout is None else monotonic() + timeout
         drain(self.backlog, timeout, "close", "await drain_async() first")
         self._is_closed = True
-        # Once more, for what other threads have emitted in between.
+        # Once more, because other threads may have emitted in between.
         left = None if timeout is None else max(0.0, deadline - monotonic())
         is_done = drain(self.backlog, left, "close", "await drain_async() first")
         if is_done:
@@ -421,17 +428,17 @@ class Admission:
         await load_async_loop().asyncio.to_thread(self.backlog.join, math.inf)
 
     def check_waiting(self, emission: Emission) -> None:
-        """Refuse to wait in a thread for an emission that waits for this thread.
+        """Refuse to wait in this thread for an emission whose handlers need it.
 
         Raises:
-            WouldDeadlockError: it does.
+            WouldDeadlockError: they do.
         """
         check_waiting(self.backlog, emission)
 
     def check_awaiting(self, emission: Emission) -> None:
-        """Refuse to wait, in whatever way, for what cannot end or is queued behind the caller.
+        """Refuse to wait for an emission whose handlers cannot end before the caller does.
 
         Raises:
-            WouldDeadlockError: it would.
+            WouldDeadlockError: they cannot.
         """
         check_awaiting(self.backlog, emission)

@@ -1,4 +1,4 @@
-"""The event loop of async handlers that run later and have no loop of the application's."""
+"""The package's own event loop, for async handlers that run later and have no other loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["BackgroundLoop"]
 
 
 class BackgroundLoop:
-    """An event loop in a thread of its own, which are made when they are first needed.
+    """An event loop in a thread of its own; both are made when they are first needed.
 
     Attributes:
         loops: the loop, once it runs.
@@ -43,13 +43,13 @@ class BackgroundLoop:
             return self.loops[0]
         started: list[threading.Thread] = []
         try:
-            # A loop of asyncio's in a greenlet would seem to run in all greenlets of its thread.
+            # An asyncio loop in a greenlet would seem to run in all greenlets of its thread.
             make = NativeThread if greenlets() else threading.Thread
             thread = start_thread(
                 _serve, "madcrow-events-loop", [None], started, self, loop, make=make
             )
             if thread is not None:
-                self.loops.append(loop)  # now that it runs, and nobody's work can be stuck in it
+                self.loops.append(loop)  # only now: in a loop that does not run, work is stuck
         finally:
             if loop not in self.loops:
                 _stop_soon(loop, is_running=bool(started))
@@ -71,7 +71,7 @@ class BackgroundLoop:
 
 
 def _stop_soon(loop: AbstractEventLoop, *, is_running: bool) -> None:
-    """Let a loop end that nobody will use."""
+    """Stop or close a loop that nobody will use."""
     if is_running:
         loop.call_soon_threadsafe(loop.stop)
     else:
@@ -86,9 +86,10 @@ def _serve(background_loop: BackgroundLoop, loop: AbstractEventLoop) -> None:
         try:
             loop.run_forever()
         except BaseException as error:  # an exit of a task that a handler started
+            # Without the traceback, whose text is the author's.
             log(
                 logging.ERROR, "a task in the background loop ended with %s", type_name(type(error))
-            )  # its traceback is its author's
+            )
         is_stopping = background_loop.is_stopping or loop.is_closed()
         is_wanted = loop in background_loop.loops and not is_stopping
     try:

@@ -1,7 +1,7 @@
 """The pending work of one process: handlers that no emitter waits for, and what runs them.
 
-Nothing here waits for a lock, because a finalizer may emit in the middle of anything; what the
-threads share are dictionaries, whose single operations cannot be interrupted.
+Nothing here waits for a lock, because a finalizer may emit in the middle of anything. Threads
+share dictionaries only, whose single operations cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ _loop_of = attrgetter("loop")
 
 
 class Backlog:
-    """The pending work of one process, and what works on it.
+    """The pending work of one process, and the threads and loops that do it.
 
     Args:
         queue_size: how many handlers may wait.
         max_workers: how many threads to start at most.
 
     Attributes:
-        jobs: what is pending.
-        held: those of the jobs that are in event loops of the application's.
-        changed: those who wait until nothing is pending.
+        jobs: the jobs that are pending.
+        in_loops: those of them that run in event loops of the application.
+        changed: the callers that wait until nothing is pending.
     """
 
     __slots__ = (
         "background_loop",
         "batches",
         "changed",
-        "held",
+        "in_loops",
         "is_stopping",
         "jobs",
         "permits",
@@ -57,7 +57,7 @@ class Backlog:
 
     def __init__(self, queue_size: int, max_workers: int) -> None:
         self.jobs: dict[int, Job] = {}
-        self.held: dict[int, Job] = {}
+        self.in_loops: dict[int, Job] = {}
         self.changed = Waiters(LOOK_EVERY)
         self.permits = Permits(queue_size)
         self.workers = WorkerThreads(max_workers)
@@ -68,13 +68,13 @@ class Backlog:
     # What is pending
 
     def is_done(self) -> bool:
-        """Whether nothing is pending; what can never end any more has failed."""
+        """Whether nothing is pending; jobs that can never end count as failed from now on."""
         return not self.jobs or bool(self._report_lost() and not self.jobs)
 
     def is_hopeless(self) -> bool:
-        """Whether nothing that is pending can still come to an end."""
+        """Whether none of the pending jobs can still end."""
         self._report_lost()
-        return len(self.jobs) <= len(self.held) and all(map(self.is_stopped, self._loops()))
+        return len(self.jobs) <= len(self.in_loops) and all(map(self.is_stopped, self._loops()))
 
     def is_stopped(self, loop: AbstractEventLoop | None) -> bool:
         """Whether an event loop is one of the application's, and does not run."""
@@ -83,43 +83,43 @@ class Backlog:
         return not (loop.is_running() or loop.is_closed())
 
     def jobs_of(self, emission: Emission) -> list[Job]:
-        """Return what is pending of an emission."""
+        """Return the pending jobs of an emission."""
         jobs, outcomes = list(self.jobs.values()), outcomes_of(emission)
         return [job for job in jobs if job.outcomes is outcomes]
 
-    def jobs_around(self) -> list[Job]:
+    def enclosing_jobs(self) -> list[Job]:
         """Return the jobs in which the caller runs."""
         jobs = [frame.job for frame in frames() if isinstance(frame, Branch)]
         return [job for job in jobs if job is not None and job.backlog is self]
 
     def _report_lost(self) -> int:
-        """Record as failed what can never end any more; return how many those are."""
+        """Record jobs as failed that can never end; return how many those are."""
         closed = {loop for loop in self._loops() if loop is not None and loop.is_closed()}
-        lost = [job for job in self._held() if job.loop in closed] if closed else []
+        lost = [job for job in self._jobs_in_loops() if job.loop in closed] if closed else []
         for job in lost:
             job.lose_with_loop()
         return len(lost)
 
-    def _held(self) -> list[Job]:
-        return list(self.held.values())
+    def _jobs_in_loops(self) -> list[Job]:
+        return list(self.in_loops.values())
 
     def _loops(self) -> set[AbstractEventLoop | None]:
-        """Return the event loops of what is held: few, while that may fill the queue."""
-        return set(map(_loop_of, self._held()))
+        """Return the event loops of these jobs: few, even if the jobs fill the queue."""
+        return set(map(_loop_of, self._jobs_in_loops()))
 
-    # Permits, where none is free
+    # Permits, when none is free
 
     def make_room(self, number: int, permits: list[None]) -> bool:
-        """Release what can be released, and acquire permits then.
+        """Free permits that jobs need no longer, and acquire some of them.
 
         Args:
-            number: how many.
-            permits: what they are put into, which is empty.
+            number: how many permits to acquire.
+            permits: an empty list, which gets them.
 
         Returns:
-            Whether there were as many; if not, none is acquired.
+            Whether so many were free; if not, none is acquired.
         """
-        self.batches.look()  # what waits for more releases its permits
+        self.batches.schedule()  # batches that wait for more contexts release their permits
         return bool(self._report_lost()) and (
             self.permits.acquire(number, permits) or self.make_room(number, permits)
         )
@@ -128,15 +128,19 @@ class Backlog:
         """Acquire a permit if one is free.
 
         Args:
-            permits: what it is put into, which is empty.
+            permits: an empty list, which gets it.
+
+        Returns:
+            Whether one was free.
 
         Raises:
-            WouldDeadlockError: none will ever be.
+            WouldDeadlockError: none will ever be free.
         """
         if self.permits.acquire(1, permits) or self.make_room(1, permits):
             return True
         stopped = {loop for loop in self._loops() if self.is_stopped(loop)}
-        if stopped and sum(job.loop in stopped for job in self._held()) >= self.permits.queue_size:
+        stuck = [job for job in self._jobs_in_loops() if job.loop in stopped] if stopped else ()
+        if len(stuck) >= self.permits.queue_size:
             raise WouldDeadlockError(
                 "the queue is full of handlers in an event loop that does not run: run it, or "
                 "await drain_async() before it ends"
@@ -146,7 +150,7 @@ class Backlog:
     # The end
 
     def stop(self) -> None:
-        """Let the threads end when they have nothing to do any more."""
+        """Let the threads end as soon as their work is done."""
         if self.is_stopping:
             return
         self.is_stopping = True
@@ -156,11 +160,11 @@ class Backlog:
         _exit.forget(self)
 
     def join(self, deadline: float) -> None:
-        """Wait until the threads have ended, after `stop`, or until the clock shows `deadline`."""
+        """Wait, after `stop`, until the threads have ended or the clock shows `deadline`."""
         others = self.background_loop.thread, self.batches.timer.thread
         join_threads([*self.workers.threads, *others], deadline)
 
     def leave_to_parent(self) -> None:
-        """Let nothing more be done of it, in a forked child, where its threads are not."""
+        """Do no more of this work: it is the parent's, and this is a forked child."""
         self.workers.forked = self.batches.timer.forked = True
         _exit.forget(self)

@@ -1,4 +1,4 @@
-"""Calling a handler with a batch, and reporting a batch that does not come to its end."""
+"""Calling a handler with a batch, and reporting a batch that was broken off."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = ["call_batch_async", "call_batch_here", "lose_batch", "release_permits
 
 
 def _prepared(jobs: list[Job]) -> Job:
-    """Make the last job's branch the frame of the whole batch, in the present context."""
+    """Make the last job's branch the frame of the whole batch; return that job."""
     last = jobs[-1]
     enter_batch([job.branch for job in jobs])
-    for job in jobs:  # what one line has caused may be among them
+    for job in jobs:  # a line of the log may have caused some of them
         cause = job.context.run(writing)
         if cause is not None:
             mark_as_written(cause)
@@ -35,7 +35,7 @@ def _prepared(jobs: list[Job]) -> Job:
 
 
 def call_batch_here(jobs: list[Job]) -> None:
-    """Call a handler with a batch, in no emitter's context, for what is in one is not for all."""
+    """Call a handler with a batch, in a context that belongs to none of its emitters."""
     if not jobs:
         return
     if not jobs[0].entry.spec.is_async:
@@ -58,7 +58,7 @@ async def call_batch_async(jobs: list[Job]) -> None:
         value = await await_in_time(last.entry, last.handler, last.emission, items)
     except GeneratorExit:
         raise
-    except BaseException as error:  # there is no emitter to let it through to
+    except BaseException as error:  # no emitter waits that could get it
         failure = record_in_batch([job.branch for job in jobs], last.entry, error)
     else:
         _keep(jobs, value)
@@ -66,10 +66,10 @@ async def call_batch_async(jobs: list[Job]) -> None:
     if failure is not None and not last.branch.is_announcing:
         try:
             await announce_async(last.emission, (failure,), len(jobs))
-        except BaseException as error:  # an exit, which has nowhere to go
+        except BaseException as error:  # an exit: no caller is there to get it
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
-    del last, failure, items  # which the traceback of the failure would keep
+    del last, failure, items  # or the traceback of the failure keeps them alive
 
 
 def _call(jobs: list[Job]) -> None:
@@ -79,7 +79,7 @@ def _call(jobs: list[Job]) -> None:
     try:
         with watching_handler(last.emission, last.handler):
             value = last.entry.spec.invoke_batch(last.handler, [job.item for job in jobs])
-    except BaseException as error:  # there is no emitter to let it through to
+    except BaseException as error:  # no emitter waits that could get it
         failure = record_in_batch([job.branch for job in jobs], last.entry, error)
     else:
         _keep(jobs, value)
@@ -87,25 +87,25 @@ def _call(jobs: list[Job]) -> None:
     if failure is not None and not last.branch.is_announcing:
         try:
             announce(last.emission, (failure,), len(jobs))
-        except BaseException as error:  # an exit, which has nowhere to go
+        except BaseException as error:  # an exit: no caller is there to get it
             log_unannounced(last.emission.event, error)
     _end(jobs, failure)
-    del last, failure  # as above
+    del last, failure  # or the traceback of the failure keeps them alive
 
 
 def release_permits(jobs: list[Job]) -> None:
-    for job in jobs:  # in a frame of its own, for a failure would keep the last of them
+    for job in jobs:  # in a frame of its own, or the traceback of a failure keeps the last job
         job.release_permit()
 
 
 def _finish(jobs: list[Job]) -> None:
-    for job in jobs:  # as above
+    for job in jobs:  # in a frame of its own, as in `release_permits`
         finish_detached(job.branch)
-        job.release_permit()  # now, for the announcement may need one
+        job.release_permit()  # now, because the announcement may need one
 
 
 def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
-    """Count a batch as done, and empty the list, which frames below name."""
+    """Count a batch as done, and empty the list, so that a traceback keeps no job alive."""
     is_for_the_program = False
     if failure is not None:
         is_for_the_program = is_exit(failure.exception)
@@ -122,7 +122,7 @@ def _keep(jobs: list[Job], value: object) -> None:
 
 
 def lose_batch(jobs: list[Job], reason: str, cause: BaseException | None = None) -> None:
-    """Report a batch that will not come to its end."""
+    """Report the handlers of a batch as failed: the batch was broken off."""
     jobs = list(jobs)
     ours: list[list[None]] = [[] for _ in jobs]
     error = HandlerCancelledError(reason)
@@ -130,7 +130,7 @@ def lose_batch(jobs: list[Job], reason: str, cause: BaseException | None = None)
     try:
         _report(jobs, ours, error)
     except BaseException:
-        _report(jobs, ours, error)  # once more, for that was interrupted
+        _report(jobs, ours, error)  # once more: the first call was interrupted
         raise
 
 
@@ -145,5 +145,5 @@ def _report(jobs: list[Job], ours: list[list[None]], error: HandlerCancelledErro
     for job in pending:
         job.settle(NO_RESULT)
     for job in jobs:
-        if not job.is_pending():  # whoever else reports it ends it
+        if not job.is_pending():  # a pending one is reported, and ended, by another thread
             job.end()

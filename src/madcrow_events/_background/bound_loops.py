@@ -12,7 +12,7 @@ __all__ = ["BoundLoops"]
 
 
 class BoundLoops:
-    """The loops to which a dispatcher is bound, the last of which holds."""
+    """The loops that a dispatcher is bound to; the last one that is open counts."""
 
     __slots__ = ("bindings",)
 
@@ -21,14 +21,14 @@ class BoundLoops:
 
     @property
     def loop(self) -> AbstractEventLoop | None:
-        """The application's loop for async handlers whose emitter has none; None without one."""
+        """The application's loop for async handlers whose emitter has none; None if unbound."""
         for binding in reversed(self.bindings):
             if not binding.loop.is_closed():
                 return binding.loop
         return None
 
     def bind(self, loop: AbstractEventLoop) -> Binding:
-        """Name that loop, until the binding is left."""
+        """Bind the dispatcher to a loop; return the `with` block that ends the binding."""
         for binding in list(self.bindings):
             if binding.loop.is_closed():
                 binding.end()
@@ -41,7 +41,7 @@ class Binding:
     """A `with` block in which a dispatcher is bound to a loop; blocks may end in any order.
 
     Args:
-        bindings: those of the dispatcher, the last of which holds.
+        bindings: all bindings of the dispatcher.
         loop: the application's loop.
     """
 
@@ -52,7 +52,7 @@ class Binding:
         self.loop = loop
 
     def end(self) -> None:
-        """Let it hold no more; doing so again is no error."""
+        """End the binding; a second call does nothing."""
         with suppress(ValueError):
             self._bindings.remove(self)
 

@@ -1,8 +1,8 @@
-"""What waits for handlers that take batches, and whose turn it is to handle the next batch.
+"""The contexts that wait for handlers of batches, and the turns in which these are called.
 
 One batch of a handler runs at a time, so that contexts stay in their order. Nothing here waits
-for a lock, because a finalizer may emit in the middle of anything: whoever takes the lease of a
-buffer calls the handler, and looks again, after giving it back, at what has come in meanwhile.
+for a lock, because a finalizer may emit in the middle of anything. The thread that gets the lease
+of a buffer calls the handler, releases the lease, and looks whether another batch is due by then.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ __all__ = ["BatchBuffer", "Batches", "Turn"]
 
 
 class Batches:
-    """The buffers of one process, and what handles the batches in them.
+    """The buffers of one process, and the threads and loops that handle their batches.
 
     Args:
-        permits: those of the queue; no batch waits for more when none is free.
-        workers: what calls plain handlers.
-        background_loop: what calls async handlers that have no loop of the application's.
+        permits: the permits of the queue; when none is free, batches are handled at once.
+        workers: the threads that call plain handlers.
+        background_loop: the loop of async handlers that have none of the application's.
 
     Attributes:
-        buffers: by the ids of the subscription and the loop.
-        flushing: a mark for each who waits for all batches.
+        buffers: the buffers, by the ids of the subscription and the loop.
+        flushing: a mark for each caller that waits for all batches.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Batches:
         self.timer = Timer(self.buffers)
 
     def add(self, job: Job, loop: AbstractEventLoop | None) -> None:
-        """Let a context wait for the next batch of its handler.
+        """Add a context to the next batch of its handler.
 
         Args:
             job: the handler and the context.
@@ -83,41 +83,41 @@ class Batches:
         """
         owner = job.owner
         key = (id(owner), id(loop))
-        buffer = self.buffers.get(key)  # which holds the loop, so that its id is not reused
+        buffer = self.buffers.get(key)  # it holds the loop, whose id then is not reused
         if buffer is None or buffer.owner() is not owner:
             limits: Any = owner.batch
             made = BatchBuffer(self, limits, loop, is_async=job.entry.spec.is_async)
             made.owner = weakref.ref(owner, _forget(weakref.ref(self), key))
-            if buffer is not None:  # of one that is gone: an interrupt kept that from being told
+            if buffer is not None:  # its owner is gone; an interrupt kept `_forget` from running
                 self.buffers.pop(key, None)
             buffer = self.buffers.setdefault(key, made)  # another thread may be faster
             self._forget_closed_loops()
         buffer.add(job)
 
     def _forget_closed_loops(self) -> None:
-        # Not of `items()`: to make pairs may run finalizers, which let others be forgotten.
+        # Not of `items()`: making its pairs may run finalizers, and these change the dictionary.
         for key in list(self.buffers):
             buffer = self.buffers.get(key)
             if buffer is not None and buffer.is_over():
                 self.buffers.pop(key, None)
 
     def is_flushing(self) -> bool:
-        """Whether no batch waits for more: somebody waits for all, or the queue is full."""
+        """Whether batches are handled at once: a caller waits for all, or the queue is full."""
         return bool(self.flushing) or not self.permits.free
 
-    def look(self) -> None:
-        """Let what waits for a batch be handled, as far as it is due."""
+    def schedule(self) -> None:
+        """Let the batches that are due be handled, and set alarms for the others."""
         for buffer in list(self.buffers.values()):
-            buffer.look()
+            buffer.schedule()
 
     def flush_now(self, mark: object = None) -> None:
-        """Let no batch wait for more from now on.
+        """Handle batches at once from now on, however few contexts they have.
 
         Args:
-            mark: what is taken out of `flushing` to end that.
+            mark: an object that the caller takes out of `flushing` to end this.
         """
         self.flushing.append(mark)
-        self.look()
+        self.schedule()
 
 
 def _forget(reference: weakref.ref[Batches], key: tuple[int, int]) -> Callable[[Any], None]:
@@ -132,17 +132,17 @@ def _forget(reference: weakref.ref[Batches], key: tuple[int, int]) -> Callable[[
 
 
 class BatchBuffer:
-    """What waits for the next batch of one subscription, in the work of one process.
+    """The contexts that wait for the next batch of one subscription, in one process.
 
     Args:
         batches: the buffers of that process.
-        limits: the subscription's option.
+        limits: the subscription's option `batch`.
         loop: the application's loop in which an async handler runs; None for our own.
-        is_async: whether its handler is.
+        is_async: whether the handler is async.
 
     Attributes:
-        owner: the subscription, held weakly; what waits holds it.
-        lease: for whoever has the turn to handle the next batch.
+        owner: the subscription, held weakly here, and strongly by the contexts that wait.
+        lease: holds one thing, which is moved to the turn that may handle the next batch.
     """
 
     __slots__ = (
@@ -170,36 +170,36 @@ class BatchBuffer:
         self._is_alarmed = False
 
     def is_over(self) -> bool:
-        """Whether nothing waits here, and nothing will, for the event loop is closed."""
+        """Whether the event loop is closed, and nothing waits here any more."""
         return self.loop is not None and self.loop.is_closed() and not self.waiting
 
     def add(self, job: Job) -> None:
-        """Let a context wait for the next batch."""
+        """Add a context to the next batch."""
         job.due = monotonic() + self.limits.max_wait
-        # Who handles it begins now, for at the exit no thread can be started any more.
+        # The thread is started now, because none can be started at the exit any more.
         if not self.is_async:
             self.batches.workers.start_a_thread()
         elif self.loop is None:
             job.loop = self.batches.background_loop.get()
         self.waiting.append(job)
-        self.look()
+        self.schedule()
 
-    def look(self) -> None:
-        """See to it that what waits is handled in time: now if it is due, else when it will be."""
+    def schedule(self) -> None:
+        """Hand over the next batch if it is due; if not, set an alarm for it."""
         turn = Turn(self)
         while self._is_due():
             try:
                 move_last(self.lease, turn.lease)
                 if self._is_due() and self._hand_over(turn):
                     return
-            except IndexError:  # whoever has the turn looks again
+            except IndexError:  # another thread has the turn, and will look for more batches
                 return
             except BaseException as error:  # the emitter is interrupted, or the stack is full
-                turn.give_back()
+                turn.release()
                 if turn.jobs:
                     turn.lose("it was interrupted", error)
                 raise
-            turn.give_back()
+            turn.release()
         self._set_alarm()
 
     def _is_due(self) -> bool:
@@ -215,7 +215,7 @@ class BatchBuffer:
         )
 
     def _set_alarm(self) -> None:
-        # One at a time will do: when it has come due, the next is set.
+        # One alarm at a time is enough: the next one is set when it has come due.
         if not self._is_alarmed:
             try:
                 due = self.waiting[0].due
@@ -224,18 +224,22 @@ class BatchBuffer:
             self._is_alarmed = True
             try:
                 if not self.batches.timer.set_alarm(due, self):
-                    self.batches.flush_now()  # for nobody will look when it is due
+                    self.batches.flush_now()  # no timer runs that would handle it later
             except BaseException:
                 self._is_alarmed = False
                 raise
 
     def come_due(self) -> None:
-        """Look, for an alarm has come due."""
+        """Schedule the batch whose alarm has come due."""
         self._is_alarmed = False
-        self.look()
+        self.schedule()
 
     def _hand_over(self, turn: Turn) -> bool:
-        """Let a thread or the loop have the turn; else handle the batch here."""
+        """Hand a turn to a thread or the loop; if neither can take it, handle the batch here.
+
+        Returns:
+            Whether it was handed over.
+        """
         if not self.is_async:
             if self.batches.workers.put(turn):
                 return True
@@ -248,7 +252,7 @@ class BatchBuffer:
         return False
 
     def _has_lost_loop(self) -> bool:
-        """Whether the application's loop is closed; then what waits for it is reported as lost."""
+        """Whether the application's loop is closed; if so, report its contexts as lost."""
         if self.loop is None or not self.loop.is_closed():
             return False
         for job in list(self.waiting):
@@ -257,47 +261,47 @@ class BatchBuffer:
 
 
 class Turn:
-    """The turn to handle the next batch of a buffer, which one has at a time.
+    """A turn to handle the next batch of a buffer; one turn at a time has the buffer's lease.
 
     Attributes:
-        lease: what makes it the turn; empty if somebody else has that.
-        jobs: what was taken of what waits.
+        lease: the lease; empty if another turn, or the buffer, has it.
+        jobs: the batch, as taken from the buffer.
     """
 
     __slots__ = ("_begun", "_buffer", "jobs", "lease")
 
     def __init__(self, buffer: BatchBuffer) -> None:
         self._buffer = buffer
-        self._begun: Turn | None = None  # the same turn, of whoever has begun with it
+        self._begun: Turn | None = None  # the turn of the worker that has taken this one over
         self.jobs: list[Job] = []
         self.lease: list[None] = []
 
-    def give_back(self) -> None:
-        """Let others have the turn, unless whoever it was handed to has begun already."""
-        # No deeper than what took it, for the stack may be full.
+    def release(self) -> None:
+        """Release the lease, unless the thread that got this turn has taken the lease over."""
+        # With no deeper calls than those that took it, because the stack may be full.
         try:
             self._buffer.lease.extend(map(list.pop, (self.lease,)))
         except IndexError:
             pass
 
-    def take(self) -> list[Job]:
-        """Take over what waits, as much as fits into a batch; return it."""
+    def take_batch(self) -> list[Job]:
+        """Take as many waiting jobs as fit into a batch; return them."""
         buffer = self._buffer
         with suppress(IndexError):
             move_first(buffer.waiting, self.jobs, buffer.limits.max_size)
-        # Without what was lost, for its emitter was interrupted.
+        # Without those that are lost, because their emitter was interrupted.
         return [job for job in self.jobs if job.claim()]
 
     def handle(self) -> None:
-        """Call the handler with a batch."""
-        jobs = self.take()
+        """Call the handler with the next batch, in this thread."""
+        jobs = self.take_batch()
         release_permits(jobs)
         call_batch_here(jobs)
         self.jobs.clear()
 
     def work_off(self) -> None:
-        """Handle a batch, in a worker."""
-        # Known before it begins, for a worker that is interrupted anywhere calls `lose`.
+        """Handle a batch in a worker."""
+        # Noted before the lease moves, because a worker that is interrupted calls `lose`.
         ours = self._begun = Turn(self._buffer)
         try:
             move_last(self.lease, ours.lease)
@@ -307,7 +311,7 @@ class Turn:
         ours.end()
 
     def begin(self, loop: AbstractEventLoop) -> None:
-        """Make a task of an async handler's batch; called in the loop's thread."""
+        """Start a task that handles a batch; called in the loop's thread."""
         ours = Turn(self._buffer)
         try:
             move_last(self.lease, ours.lease)
@@ -320,7 +324,7 @@ class Turn:
             raise
 
     def _begin(self, loop: AbstractEventLoop) -> None:
-        jobs = self.take()
+        jobs = self.take_batch()
         make = load_async_loop().asyncio.Task
         task = make(call_batch_async(jobs), loop=loop, context=Context())
         for job in jobs:
@@ -328,7 +332,7 @@ class Turn:
         task.add_done_callback(self._task_is_done, context=Context())
 
     def _task_is_done(self, task: Task[None]) -> None:
-        """Go on, and report a task that was cancelled before it began, or was broken off."""
+        """End the turn; report the batch if its task was cancelled or broken off."""
         if task.cancelled():
             lose_batch(self.jobs, "its task was cancelled")
         else:
@@ -341,14 +345,14 @@ class Turn:
         self.end()
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """Report what was taken from what waits, and will not come to its end."""
+        """Report the batch as lost: its call was broken off."""
         if self._begun is not None:
             self._begun.lose(reason, cause)
         lose_batch(self.jobs, reason, cause)
         self.end()
 
     def end(self) -> None:
-        """Let others have the turn, and look whether one more batch is due."""
-        self.jobs.clear()  # which hold handlers, perhaps longer than those live elsewhere
-        self.give_back()
-        self._buffer.look()
+        """End the turn, and schedule the next batch."""
+        self.jobs.clear()  # or they keep handlers alive that nothing else does
+        self.release()
+        self._buffer.schedule()

@@ -1,4 +1,4 @@
-"""What the exit of the interpreter waits for: handlers that are pending still."""
+"""Making the exit of the interpreter wait for handlers that are still pending."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ EXIT_SECONDS = 5.0
 """How long the exit waits at most."""
 
 _waited_for: dict[int, Backlog] = {}
-"""All that may have pending work."""
+"""The backlogs that may have pending work, by their ids."""
 
 _over: list[bool] = []
-"""Holds something from the moment on in which the exit waits no more."""
+"""Empty until the exit has waited; not empty from then on."""
 
 
 def is_over() -> bool:
-    """Whether the exit has waited, so that nobody else will do what is left to do now."""
+    """Whether the exit has waited: no thread will do work that begins from now on."""
     return bool(_over)
 
 
 def wait_for(backlog: Backlog) -> None:
-    """Let the exit wait until nothing of `backlog` is pending, `EXIT_SECONDS` at most."""
+    """Make the exit wait until nothing in a backlog is pending, `EXIT_SECONDS` at most."""
     if id(backlog) in _waited_for:
         return
     _waited_for[id(backlog)] = backlog
-    # The children that multiprocessing forks do not run what is registered with atexit.
+    # Children that multiprocessing forks do not run the functions registered with atexit.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)
     if parent_process is not None and parent_process() is not None:
-        from multiprocessing.util import Finalize  # only where it is in use
+        from multiprocessing.util import Finalize  # late, because few programs use it
 
         Finalize(None, _wait, exitpriority=100)
 
 
 def forget(backlog: Backlog) -> None:
-    """Let the exit not wait for it any more."""
+    """Do not make the exit wait for a backlog any more."""
     _waited_for.pop(id(backlog), None)
 
 
 def _wait() -> None:
-    """Wait for pending work, and report what is left of it."""
+    """Wait for pending work; log how many calls are left, and lost."""
     if _over:
         return
     try:
@@ -57,7 +57,7 @@ def _wait() -> None:
     except KeyboardInterrupt:  # the user has waited enough
         pass
     finally:
-        # Before counting, so that what is emitted from now on is done by its emitter.
+        # Before counting: from now on each emitter itself calls the handlers that run later.
         _over.append(True)
         left = sum(len(backlog.jobs) for backlog in list(_waited_for.values()))
         if left:
@@ -69,7 +69,7 @@ def _wait() -> None:
 
 
 def _wait_until(deadline: float) -> None:
-    """Wait until nothing is pending that can still end, or the clock shows `deadline`."""
+    """Wait until no pending job can still end, or the clock shows `deadline`."""
     flushed: set[int] = set()
     while True:
         backlogs = list(_waited_for.values())
@@ -79,13 +79,13 @@ def _wait_until(deadline: float) -> None:
                 backlog.batches.flush_now()
         for backlog in backlogs:
             backlog.changed.wait(backlog.is_hopeless, max(0, deadline - monotonic()))
-        # Again, for one may have begun work of another that had none.
+        # Once more: the work of one backlog may have emitted through another one.
         if monotonic() >= deadline or all(
             backlog.is_hopeless() for backlog in list(_waited_for.values())
         ):
             break
 
 
-# Now, and not with the first work, so that it runs after the application's own callbacks, and
-# waits for what they emit.
+# Registered at import, and not with the first job, so that it runs after the application's own
+# callbacks, and waits for the handlers of the events that they emit.
 atexit.register(_wait)

@@ -1,4 +1,4 @@
-"""One call of a handler that nobody waits for."""
+"""One call of a handler that runs later."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["Job"]
 
 
 class Job:
-    """One call of a handler that nobody waits for."""
+    """One call of a handler that runs later, in a worker or an event loop."""
 
     __slots__ = (
         "backlog",
@@ -68,21 +68,21 @@ class Job:
         self.entry = entry
         self.subscription = entry.subscription
         self.handler = handler
-        self.item: Any = None  # what a batch has of the emission
+        self.item: Any = None  # the entry of the emission in a batch
         self.due = 0.0
         self.loop: AbstractEventLoop | None = None
         self.task: Any = None
-        self.permit: list[None] = []  # for the queue, as long as it holds one
-        self.ticket: list[None] = [None]  # for whoever begins with it, or reports it as lost
-        self.unreported: list[None] = [None]  # for whoever reports it as lost
+        self.permit: list[None] = []  # the permit of the queue, until it is released
+        self.ticket: list[None] = [None]  # taken by the one that begins it or reports it
+        self.unreported: list[None] = [None]  # taken by the one that reports it as lost
 
     @property
     def owner(self) -> Subscribed:
-        """The subscription; that of the pattern for a pattern's part."""
+        """The subscription; for one that a pattern has made, that of the pattern."""
         return self.entry.owner
 
     def claim(self) -> bool:
-        """Take it over, to begin with it or to report it; return whether nobody has done so."""
+        """Take the job over, to begin it or to report it; return whether it was still free."""
         try:
             self.ticket.pop()
         except IndexError:
@@ -94,7 +94,7 @@ class Job:
         if self.claim():
             self.release_permit()
             context, run = self.context, [self.run]
-            del self  # as in run
+            del self  # or the traceback of a failure keeps it alive
             context.run(run.pop())
 
     def run(self) -> None:
@@ -106,13 +106,13 @@ class Job:
             if failure is not None:
                 announce(self.emission, (failure,))
                 release(self.emission, (failure,))
-        except BaseException as error:  # an exit, which has nowhere to go
+        except BaseException as error:  # an exit: no caller is there to get it
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
             if failure is not None and is_for_the_program:
                 raise failure.exception
-            del self, failure  # which the traceback of the failure would keep
+            del self, failure  # or the traceback of the failure keeps them alive
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
@@ -120,7 +120,7 @@ class Job:
         failure = await await_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
         finish_detached(self.branch)
-        self.release_permit()  # now, for the announcement may need one
+        self.release_permit()  # now, because the announcement may need one
         if failure is not None:
             try:
                 await announce_async(self.emission, (failure,))
@@ -132,19 +132,19 @@ class Job:
             if failure is not None and is_for_the_program:
                 raise failure.exception
         finally:
-            del self, failure  # which the traceback of the failure would keep
+            del self, failure  # or the traceback of the failure keeps them alive
 
     def begin(self) -> None:
-        """Make a task of an async handler; called in the loop's thread."""
+        """Start a task that calls an async handler; called in the loop's thread."""
         if not self.claim():
             return
-        # Not by the loop's task factory: an eager one would run the handler inside of emit.
+        # Without the loop's task factory: an eager one would run the handler inside of `emit`.
         make = load_async_loop().asyncio.Task
         self.task = make(self.run_async(), loop=self.loop, context=self.context)
         self.task.add_done_callback(self._task_is_done)
 
     def _task_is_done(self, task: Task[None]) -> None:
-        """Report a task that was cancelled before it began, or was broken off."""
+        """Report the handler if its task was cancelled or broken off."""
         if task.cancelled():
             self.lose("its task was cancelled")
         else:
@@ -156,7 +156,7 @@ class Job:
                 )
 
     def run_in_place(self) -> None:
-        """Call the handler here and now, for at the interpreter's exit nobody else can."""
+        """Call the handler here and now; at the interpreter's exit no thread or loop can."""
         if not self.claim():
             return
         try:
@@ -176,17 +176,22 @@ class Job:
             self.lose("no thread can be started for it")
 
     def is_stuck(self) -> bool:
-        """Whether it waits in an event loop of the application's that does not run."""
+        """Whether it waits in an event loop of the application that does not run."""
         return self.backlog.is_stopped(self.loop)
 
     def lose_with_loop(self) -> None:
-        """Report a handler whose event loop was closed."""
+        """Report the handler as failed: its event loop is closed."""
         self.lose(
             f"its event loop was closed before {self.emission.name_of(self.handler)} had ended"
         )
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
-        """Report a handler that will not come to its end; nobody begins with it any more."""
+        """Report the handler as failed: it was broken off, or can never begin.
+
+        Args:
+            reason: the text of the `HandlerCancelledError`.
+            cause: what broke it off.
+        """
         self.ticket.clear()
         ours: list[None] = []
         error = HandlerCancelledError(reason)
@@ -195,7 +200,7 @@ class Job:
             move_all(self.unreported, ours)
             self._report(ours, error)
         except BaseException:
-            self._report(ours, error)  # once more, for that was interrupted
+            self._report(ours, error)  # once more: the first call was interrupted
             raise
 
     def _report(self, ours: list[None], error: HandlerCancelledError) -> None:
@@ -204,27 +209,27 @@ class Job:
                 record_in_branch(self.branch, error)
             self.settle(NO_RESULT)
             release(self.emission, self.emission.failures)
-        if ours or not self.is_pending():  # whoever else reports it ends it
+        if ours or not self.is_pending():  # or another thread reports it, and ends it
             self.end()
 
     def settle(self, value: object) -> None:
-        """Note what the handler returned, or that it gave nothing."""
+        """Note what the handler returned, or `NO_RESULT`."""
         self.outcomes.settle(self.branch.index, value)
 
     def is_pending(self) -> bool:
-        """Whether its handler has not ended, and is not reported as lost."""
+        """Whether the handler has neither ended nor been reported as lost."""
         return self.outcomes.is_pending(self.branch.index)
 
     def end(self) -> None:
-        """Count the handler as done, and tell those who wait; doing so again is no error."""
+        """Count the handler as done, and notify those that wait; a second call does nothing."""
         try:
             self._leave()
         except BaseException:
-            self._leave()  # once more, for that was interrupted
+            self._leave()  # once more: the first call was interrupted
             raise
 
     def release_permit(self) -> None:
-        """Release its permit for the queue, if it holds one still."""
+        """Release the permit of the queue, if the job still has it."""
         if self.permit:
             self.backlog.permits.release(self.permit)
 
@@ -232,9 +237,9 @@ class Job:
         finish_detached(self.branch)
         self.branch.job = None
         self.release_permit()
-        self.backlog.held.pop(id(self), None)
-        # Last, for whoever waits until nothing is pending looks at this.
+        self.backlog.in_loops.pop(id(self), None)
+        # Last, because those that wait until nothing is pending look at this.
         self.backlog.jobs.pop(id(self), None)
-        self.outcomes.tell()
+        self.outcomes.notify()
         if not self.backlog.jobs:
-            self.backlog.changed.tell()
+            self.backlog.changed.notify()

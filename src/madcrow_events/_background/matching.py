@@ -1,4 +1,4 @@
-"""Whether an emission is for a handler that runs later; if so, it becomes a job."""
+"""Making a job of a handler that runs later, if the emission is for it."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def job_for(
     index: int,
     entry: Entry,
 ) -> Job | None:
-    """Return the job of a handler that runs later, with a context of its own.
+    """Return the job of a handler that runs later, with its own copy of the context variables.
 
     Args:
-        backlog: what it will be pending in.
+        backlog: the pending work that the job will be part of.
         emission: the emission.
-        outcomes: what it holds for its handlers.
-        index: which of its handlers that is.
-        entry: the handler.
+        outcomes: the emission's outcomes.
+        index: the place of the handler among those of the emission.
+        entry: the handler, as the plan has it.
 
     Returns:
-        The job; None if the emission is not for the handler, or that could not be found out.
+        The job; None if the emission is not for the handler, or if its predicate failed.
     """
     branch = Branch(emission, index)
     context = copy_context()

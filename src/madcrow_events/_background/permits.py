@@ -1,4 +1,4 @@
-"""How many handlers may be queued: each takes a permit, and releases it when it begins.
+"""How many handlers may be queued: each acquires a permit, and releases it when it begins.
 
 Nothing here waits for a lock, because a finalizer may emit in the middle of anything: a permit
 is moved from one list to another in a single step, which no signal handler can interrupt.
@@ -23,8 +23,8 @@ class Permits:
         queue_size: how many there are.
 
     Attributes:
-        free: the permits that nobody holds.
-        freed: those who wait for a permit.
+        free: the permits that nobody has acquired.
+        freed: the emitters that wait for a permit.
         dropped: how many calls were dropped because no permit was free.
     """
 
@@ -39,11 +39,14 @@ class Permits:
         self.is_dropping = False
 
     def acquire(self, number: int, permits: list[None]) -> bool:
-        """Acquire so many permits, or none; return whether they were free.
+        """Acquire a number of permits, or none of them if fewer are free.
 
         Args:
             number: how many.
-            permits: what they are put into, which is empty.
+            permits: an empty list, which gets them.
+
+        Returns:
+            Whether so many were free.
         """
         try:
             move_last(self.free, permits, number)
@@ -55,23 +58,23 @@ class Permits:
         return True
 
     def release(self, permits: list[None], number: int | None = None) -> None:
-        """Let others acquire permits.
+        """Release permits, and notify as many of the emitters that wait.
 
         Args:
-            permits: what `acquire` has put them into.
+            permits: the list that `acquire` has put them into.
             number: how many; None for all.
         """
         if number is None:
             number = move_all(permits, self.free)
         else:
             move_last(permits, self.free, number)
-        self.freed.tell(number)
+        self.freed.notify(number)
 
     def drop(self, event: str, handler: str) -> None:
-        """Count a call that found no permit; warn of the first, until half of the queue is free.
+        """Count a dropped call; log the first, then none until half of the queue is free.
 
         Args:
-            event: what was emitted.
+            event: the name of the event.
             handler: the name of the handler that is not called.
         """
         with self.tally:

@@ -1,4 +1,4 @@
-"""Starting threads, so that an interrupt loses neither a thread nor the right to start one."""
+"""Starting threads; an interrupt loses neither a thread nor the right to start one."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def start_thread(
     """Start a thread, if one more may be started.
 
     Args:
-        target: what it does.
+        target: the function that it calls.
         name: the thread's name.
-        startable: something for each thread that may still be started.
-        threads: where the thread is entered.
-        arguments: what the target is called with.
+        startable: one entry for each thread that may still be started.
+        threads: gets the thread.
+        arguments: the arguments of the target.
         make: the thread's class.
 
     Returns:
@@ -47,8 +47,8 @@ def start_thread(
         threads.append(thread)
         thread.start()
     except BaseException as error:
-        # One that was interrupted may have started it, or have left it unable to begin.
-        if _take_back(unbegun):
+        # A `start` that was interrupted may have started the thread all the same.
+        if _claim_start(unbegun):
             with suppress(ValueError):
                 threads.remove(thread)
             move_all(permit, startable)
@@ -62,13 +62,16 @@ def start_thread(
 
 
 def _begin(unbegun: list[None], target: Callable[..., None], *arguments: object) -> None:
-    """Do what a thread is for, unless its start has been taken back."""
-    if _take_back(unbegun):
+    """Call the target of a thread, unless the one that starts it has given up."""
+    if _claim_start(unbegun):
         target(*arguments)
 
 
-def _take_back(unbegun: list[None]) -> bool:
-    """Return whether a thread has not begun, and now never will but for the caller."""
+def _claim_start(unbegun: list[None]) -> bool:
+    """Return whether the caller is the first to claim a thread's start.
+
+    The thread claims it to begin, and the one that starts it to give up.
+    """
     try:
         unbegun.pop()
     except IndexError:

@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 __all__ = ["Timer", "keep_time"]
 
 Alarm: TypeAlias = "tuple[float, int, weakref.ref[BatchBuffer]]"
-"""When a buffer is to look at what waits; the number makes each unlike the others."""
+"""A time, and the buffer that is to be scheduled then; the number makes each alarm unique."""
 
 _number = count()
 
 
 class Timer:
-    """Lets buffers of batches look at what waits when that is due.
+    """Lets each buffer schedule its batch when that has waited long enough.
 
     Args:
-        buffers: all buffers, of which it needs the number.
+        buffers: all buffers; only their number is used.
 
     Attributes:
-        alarms: what its thread has not looked at; None lets it end.
-        bell: free when its thread is to look at the alarms.
+        alarms: the alarms that the thread has not yet read; None ends the thread.
+        bell: a lock that is free when the thread is to read the alarms.
         forked: whether this process was forked, so that the alarms are its parent's.
     """
 
@@ -54,17 +54,17 @@ class Timer:
         self.forked = False
 
     def set_alarm(self, due: float, buffer: BatchBuffer) -> bool:
-        """Let a buffer look when the clock shows `due`; return whether there is a thread for it."""
-        self._tell((due, next(_number), weakref.ref(buffer)))
+        """Let a buffer come due when the clock shows `due`; return whether a thread sees to it."""
+        self._notify((due, next(_number), weakref.ref(buffer)))
         return not self.startable or self._start()
 
     def stop(self) -> None:
-        """Let the thread end when it has looked at the alarms before."""
-        self._tell(None)
+        """Let the thread end when it has read the alarms that were set before."""
+        self._notify(None)
 
-    def _tell(self, alarm: Alarm | None) -> None:
+    def _notify(self, alarm: Alarm | None) -> None:
         self.alarms.put(alarm)
-        with suppress_but_interrupts(RuntimeError):  # it is to look already
+        with suppress_but_interrupts(RuntimeError):  # the bell has been rung already
             self.bell.release()
 
     def _start(self) -> bool:
@@ -76,7 +76,7 @@ class Timer:
 
 
 def keep_time(timer: Timer) -> None:
-    """Let buffers look when their time has come, until told to stop; the thread's target.
+    """Let buffers come due at their times, until the timer is stopped; the thread's target.
 
     Whatever is raised here, the timer goes on.
     """
@@ -85,27 +85,27 @@ def keep_time(timer: Timer) -> None:
     caught: BaseException | None = None
     while True:
         try:
-            if caught is not None:  # here, for that may be interrupted, too
+            if caught is not None:  # inside of the `try`, because this may be interrupted, too
                 _try_again_soon(timer, waiting, caught)
                 caught = None
             _keep_time(timer, waiting, taken)
-        except BaseException as error:  # what is due later must find its timer
+        except BaseException as error:  # the timer must go on for later alarms
             caught = error
         else:
             return
 
 
 def _try_again_soon(timer: Timer, waiting: list[Alarm], error: BaseException) -> None:
-    """Let what has come due be looked at once more, in a moment."""
+    """Set the alarm that failed once more, for a moment later."""
     if waiting:
         heapq.heapreplace(waiting, (monotonic() + LOOK_EVERY, *waiting[0][1:]))
     log(logging.ERROR, "the timer of batches was interrupted by %s", type_name(type(error)))
-    timer.bell.acquire(timeout=LOOK_EVERY)  # or what fails each time would keep a processor busy
+    timer.bell.acquire(timeout=LOOK_EVERY)  # or an alarm that always fails keeps a processor busy
 
 
 def _keep_time(timer: Timer, waiting: list[Alarm], taken: list[Alarm | None]) -> None:
-    while not timer.forked:  # pragma: no branch  # but by a handler that it called itself
-        # Look before waiting: who was broken off may have heard the bell, and not have looked yet.
+    while not timer.forked:  # pragma: no branch  # only a handler that it calls can fork it
+        # Read before waiting: an interrupt may have come after the bell, and before the reading.
         while taken or timer.alarms.qsize():
             if not taken:
                 taken.extend(map(SimpleQueue.get, (timer.alarms,)))
@@ -120,12 +120,12 @@ def _keep_time(timer: Timer, waiting: list[Alarm], taken: list[Alarm | None]) ->
                 buffer.come_due()
             del buffer
             heapq.heappop(waiting)
-        # Not by the queue, which under load waits for ever where its time is over as it wakes up.
+        # Not `alarms.get(timeout=...)`: under load it waits for ever if it wakes up too late.
         timer.bell.acquire(timeout=max(0.0, waiting[0][0] - monotonic()) if waiting else -1)
 
 
 def _forget_gone(timer: Timer, waiting: list[Alarm]) -> None:
-    """Forget the alarms of subscriptions that are gone, if there are many."""
+    """Forget the alarms of subscriptions that no longer exist, if there are many alarms."""
     if len(waiting) > 2 * len(timer.buffers) + 100:
         waiting[:] = [entry for entry in waiting if entry[2]() is not None]
         heapq.heapify(waiting)

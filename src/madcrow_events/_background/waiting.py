@@ -1,4 +1,4 @@
-"""Waiting for pending work, unless that waits for the caller."""
+"""Waiting for pending work, and refusing to where that work waits for the caller."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
     """Wait in a thread until nothing is pending.
 
     Args:
-        backlog: what may be pending.
+        backlog: the pending work.
         timeout: how many seconds to wait at most; None for as long as it takes, 0 only asks.
-        method: the name of what the user has called.
-        instead: what the user can do in an event loop.
+        method: the method that the user has called, for messages.
+        instead: what the user can do in an event loop, for messages.
 
     Returns:
         Whether nothing is pending.
 
     Raises:
-        WouldDeadlockError: what is pending waits for the caller.
+        WouldDeadlockError: a pending handler waits for the caller.
         InvalidOptionError: the timeout is no number of seconds.
     """
     check_seconds("timeout", timeout, allow_zero=True)
@@ -41,15 +41,15 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
     _refuse_inside_work(backlog, method)
     if backlog.is_done():
         return True
-    held = list(backlog.held.values())
-    _refuse_stuck(held, instead)
-    _refuse_here([*backlog.background_loop.loops, *(job.loop for job in held)], instead)
+    in_loops = list(backlog.in_loops.values())
+    _refuse_stuck(in_loops, instead)
+    _refuse_here([*backlog.background_loop.loops, *(job.loop for job in in_loops)], instead)
     mark = object()
     try:
         backlog.batches.flush_now(mark)
         return backlog.changed.wait(backlog.is_done, timeout)
     finally:
-        try:  # nothing may come before that could be interrupted
+        try:  # first, because an interrupt may come between any two steps
             backlog.batches.flushing.remove(mark)
         except ValueError:
             pass
@@ -59,37 +59,37 @@ async def drain_async(backlog: Backlog, timeout: float | None) -> bool:
     """Wait in a task until nothing is pending.
 
     Args:
-        backlog: what may be pending.
+        backlog: the pending work.
         timeout: as for `drain`.
 
     Returns:
         Whether nothing is pending.
 
     Raises:
-        WouldDeadlockError: what is pending waits for the caller.
+        WouldDeadlockError: a pending handler waits for the caller.
         InvalidOptionError: the timeout is no number of seconds.
     """
     check_seconds("timeout", timeout, allow_zero=True)
     if timeout == 0:
         return backlog.is_done()
     _refuse_inside_work(backlog, "drain_async")
-    _refuse_stuck(list(backlog.held.values()), "await drain_async()")
+    _refuse_stuck(list(backlog.in_loops.values()), "await drain_async()")
     mark = object()
     try:
         backlog.batches.flush_now(mark)
         return await backlog.changed.wait_async(backlog.is_done, timeout)
     finally:
-        try:  # nothing may come before that could be interrupted
+        try:  # first, because an interrupt may come between any two steps
             backlog.batches.flushing.remove(mark)
         except ValueError:
             pass
 
 
 def check_waiting(backlog: Backlog, emission: Emission) -> None:
-    """Refuse to wait in a thread for an emission that waits for this thread.
+    """Refuse to wait in this thread for an emission whose handlers need it.
 
     Raises:
-        WouldDeadlockError: it does.
+        WouldDeadlockError: they do.
     """
     check_awaiting(backlog, emission)
     outcomes = outcomes_of(emission)
@@ -100,21 +100,21 @@ def check_waiting(backlog: Backlog, emission: Emission) -> None:
 
 
 def check_awaiting(backlog: Backlog, emission: Emission) -> None:
-    """Refuse to wait, in whatever way, for what cannot end or is queued behind the caller.
+    """Refuse to wait for an emission whose handlers cannot end before the caller does.
 
     Raises:
-        WouldDeadlockError: it would.
+        WouldDeadlockError: they cannot.
     """
     jobs = backlog.jobs_of(emission)
     _refuse_stuck(jobs, "await emission.done()")
-    around = backlog.jobs_around()
-    batched = {job.owner for job in around if job.subscription.batch is not None}
+    enclosing = backlog.enclosing_jobs()
+    batched = {job.owner for job in enclosing if job.subscription.batch is not None}
     if any(job.owner in batched for job in jobs):
         raise WouldDeadlockError(
             f"a handler of batches waits for {emission.event}, which is part of this batch or "
             "of the next, and those are handled one at a time: let it return"
         )
-    is_worker = any(not job.entry.spec.is_async for job in around)
+    is_worker = any(not job.entry.spec.is_async for job in enclosing)
     if is_worker and any(job.loop is None for job in jobs):
         raise WouldDeadlockError(
             f"a background handler waits for the background handlers of {emission.event}, "
@@ -123,7 +123,7 @@ def check_awaiting(backlog: Backlog, emission: Emission) -> None:
 
 
 def _refuse_inside_work(backlog: Backlog, method: str) -> None:
-    if backlog.jobs_around():
+    if backlog.enclosing_jobs():
         raise WouldDeadlockError(
             f"{method} waits for all pending handlers, and one of them calls it: call it from "
             "the code that emits"

@@ -1,7 +1,7 @@
-"""The threads that call plain handlers, and the queue that they take those from.
+"""The threads that call plain handlers, and the queue from which they take their work.
 
-Nothing here waits for a lock, because a finalizer may emit in the middle of anything; what the
-threads share are lists and a `SimpleQueue`, whose single operations cannot be interrupted.
+Nothing here waits for a lock, because a finalizer may emit in the middle of anything. Threads
+share lists and a `SimpleQueue` only, whose single operations cannot be interrupted.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WorkerThreads:
         max_workers: how many to start at most.
 
     Attributes:
-        queue: what no thread has begun with; None lets one thread end.
+        queue: the work that no thread has begun; None ends one thread.
         idle: a mark for each thread that waits for work.
         forked: whether this process was forked, so that the queue is its parent's.
     """
@@ -46,30 +46,30 @@ class WorkerThreads:
         self.forked = False
 
     def start_a_thread(self) -> None:
-        """Start a thread if there is none."""
+        """Start a thread, unless one runs."""
         if not self.threads:
             self._start_thread()
 
     def put(self, work: Job | Turn) -> bool:
-        """Give work to a thread; return whether there is one."""
+        """Queue work for a thread; return whether a thread can take it."""
         if not self.threads:
             self._start_thread()
             if not self.threads:
                 return False
         self.queue.put(work)
         self.start_enough_threads()
-        if not self.threads:  # the start of the only one has failed in this very moment
+        if not self.threads:  # starting the only one has failed just now
             self._rescue()
         return True
 
     def start_enough_threads(self) -> None:
-        """Start a thread if more jobs are queued than threads wait for one."""
+        """Start a thread if more work is queued than threads are idle."""
         if self.startable and self.queue.qsize() > len(self.idle):
             self._start_thread()
 
     def _start_thread(self) -> None:
         """Start a thread, if one more may be started."""
-        # Among the threads before it runs, so that another emitter queues its job for it meanwhile.
+        # It is entered before it runs, so that other emitters can queue their work meanwhile.
         try:
             start_thread(_work, "madcrow-events-worker", self.startable, self.threads, self)
         finally:
@@ -77,7 +77,7 @@ class WorkerThreads:
                 self._rescue()
 
     def _rescue(self) -> None:
-        """See to what was queued for a thread that then could not be started."""
+        """Do the work here that was queued for a thread that could not be started."""
         if not self.queue.qsize() or start_thread(
             _work, "madcrow-events-worker", self.startable, self.threads, self
         ):
@@ -89,42 +89,42 @@ class WorkerThreads:
             _work_off_here(taken)
 
     def stop(self) -> None:
-        """Let the threads end when they have nothing to do any more."""
+        """Let the threads end as soon as their work is done."""
         for _ in self.threads:
             self.queue.put(None)
 
 
 def _work(workers: WorkerThreads) -> None:
-    """Take from the queue until told to stop; the target of each thread.
+    """Do the work of the queue until the threads are stopped; the target of each thread.
 
-    Whatever is raised here ends what was taken, and not the worker: a task queue's time limit
-    comes up anywhere.
+    An exception ends the work that was taken, and not the worker: a task queue may raise its
+    time limit anywhere.
     """
     taken: list[Job | Turn | None] = []
     caught: BaseException | None = None
     while True:
         try:
-            if caught is not None:  # here, for that may be interrupted, too
+            if caught is not None:  # inside of the `try`, because this may be interrupted, too
                 _lose(taken, caught)
                 caught = None
-            _work_until_told(workers, taken)
-        except BaseException as error:  # the next job must find its worker
+            _work_until_stopped(workers, taken)
+        except BaseException as error:  # the worker must go on for later jobs
             caught = error
         else:
             return
 
 
-def _work_until_told(workers: WorkerThreads, taken: list[Job | Turn | None]) -> None:
+def _work_until_stopped(workers: WorkerThreads, taken: list[Job | Turn | None]) -> None:
     while not workers.forked:
         if _take(workers, taken) is None:
             return
-        # Again, for this thread was still counted as idle a moment ago.
+        # Once more, because `put` may have counted this thread as idle.
         workers.start_enough_threads()
         _work_off(taken)
 
 
 def _work_off_here(taken: list[Job | Turn | None]) -> None:
-    """Do what was taken from the queue, in the place of a worker; whatever it is interrupted by."""
+    """Do work of the queue in the emitter's thread; report it as lost if it is interrupted."""
     try:
         _work_off(taken)
     except BaseException as error:
@@ -137,7 +137,7 @@ def _work_off(taken: list[Job | Turn | None]) -> None:
     for job in [it for it in taken if it is not None]:
         job.work_off()
     taken.clear()
-    job = None  # which the traceback of a failure would keep
+    job = None  # or the traceback of a failure keeps it alive
 
 
 def _lose(taken: list[Job | Turn | None], error: BaseException) -> None:
@@ -148,13 +148,13 @@ def _lose(taken: list[Job | Turn | None], error: BaseException) -> None:
 
 
 def _take(workers: WorkerThreads, taken: list[Job | Turn | None]) -> Job | Turn | None:
-    """Wait for work; return it, and put it into a list in the step that takes it from the queue."""
+    """Wait for work; return it, and enter it in `taken` in the step that takes it."""
     mark = object()
     try:
         workers.idle.append(mark)
         taken.extend(map(SimpleQueue.get, (workers.queue,)))
     finally:
-        try:  # nothing may come before that could be interrupted
+        try:  # first, because an interrupt may come between any two steps
             workers.idle.remove(mark)
         except ValueError:
             pass

@@ -1,4 +1,4 @@
-"""The default dispatcher, one of the three pieces of global state, and emitting through it."""
+"""Emitting through the default dispatcher, one of the three pieces of global state."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def get_event_dispatcher() -> EventDispatcher:
 
 
 def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
-    """Put another dispatcher in the place of the default one.
+    """Replace the default dispatcher.
 
     Args:
-        dispatcher: what `get_event_dispatcher` returns from now on; None for a
+        dispatcher: the dispatcher that `get_event_dispatcher` returns from now on; None for a
             new one with the default options.
 
     Raises:
-        InvalidOptionError: it is no dispatcher.
+        InvalidOptionError: it is neither a dispatcher nor None.
     """
     if not isinstance(dispatcher, EventDispatcher | None):
         raise InvalidOptionError("give an EventDispatcher, or None", option="dispatcher")
@@ -60,7 +60,7 @@ isolate_too(madcrow_signals, _save_default)
 
 
 def _refuse_context(dispatcher: EventDispatcher, event: object, context: object) -> None:
-    """Refuse a model in the place of keywords, unless the event has a field `context`."""
+    """Refuse a context as the keyword `context`, unless the event has a field of that name."""
     if isinstance(context, BaseEventContext):
         signal = dispatcher.signals.resolve(event)
         model = signal.context_model
@@ -80,8 +80,8 @@ def emit_event(
 
     Args:
         event: its name or signal.
-        sender: who emits; the signal itself if left out.
-        **context: what the handlers get.
+        sender: the object that emits; the signal itself if left out.
+        **context: the keywords that the handlers get.
 
     Raises:
         InvalidEventNameError: the name is malformed.
@@ -105,11 +105,11 @@ async def emit_event_async(
 
     Args:
         event: its name or signal.
-        sender: who emits; the signal itself if left out.
-        **context: what the handlers get.
+        sender: the object that emits; the signal itself if left out.
+        **context: the keywords that the handlers get.
 
     Raises:
-        CancelledError: the emitter was cancelled; so have been the handlers.
+        CancelledError: the emitter was cancelled, and with it the handlers.
         MadcrowEventsError: as for `EventDispatcher.emit_async`.
         Exception: a handler failed and the default dispatcher raises.
     """

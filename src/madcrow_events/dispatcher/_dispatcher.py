@@ -1,4 +1,4 @@
-"""The dispatcher: under which policy emissions happen."""
+"""The dispatcher: the policy under which events are emitted."""
 
 from __future__ import annotations
 
@@ -54,27 +54,27 @@ __all__ = ["EventDispatcher", "OnError"]
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 
 
-# Why the announcement of a failure may find nobody to hear it, which is not the emitter's matter.
+# The errors that keep a failure from being announced, and that the emitter need not know of.
 _NO_PLACE = (QueueFullError, DispatcherClosedError, WouldDeadlockError)
 
 OnError: TypeAlias = Literal["log", "raise"]
-"""What becomes of failures: `"log"` only, or `"raise"` to the emitter besides."""
+"""What happens to failures: `"log"` logs them, `"raise"` also raises them to the emitter."""
 
 
 class EventDispatcher(Unique):
     """Emits events, and shields the emitter from handlers that fail.
 
-    In a `with` block it is closed at the end; in an event loop, use `async with`.
+    A `with` block closes it at the end; in an event loop, use `async with`.
 
     Args:
         signals: the registry in which names are looked up.
         on_error: `"log"`, or `"raise"`: after all handlers ran, the emitter gets
-            the one exception, or `HandlerErrors` for several.
-        validate: whether a loose emission must satisfy the signal's model.
-        log_tracebacks: whether the log of a failure has the handler's traceback,
-            whose text is its author's.
-        queue_size: how many handlers that run later may wait for it.
-        overflow: what becomes of one more: `"block"` waits for a place, `"raise"`
+            the exception of the one that failed, or `HandlerErrors` for several.
+        validate: whether keywords must fit the signal's model.
+        log_tracebacks: whether the log of a failure has the traceback; its text
+            may be anything that the handler's author likes.
+        queue_size: how many handlers that run later may wait in the queue.
+        overflow: what happens to one more: `"block"` waits for a place, `"raise"`
             refuses the emission, `"drop"` leaves the handler out and counts it.
         max_workers: how many threads at most run plain handlers in the background.
 
@@ -132,7 +132,7 @@ class EventDispatcher(Unique):
             log_tracebacks: as for the class; None keeps what this one has.
 
         Raises:
-            InvalidOptionError: `on_error` is neither.
+            InvalidOptionError: `on_error` is neither `"log"` nor `"raise"`.
         """
         if on_error not in ("log", "raise", None):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
@@ -146,7 +146,7 @@ class EventDispatcher(Unique):
     def _sibling(self) -> EventDispatcher:
         """Return a dispatcher of the same class with the same attributes."""
         sibling = type(self).__new__(type(self))
-        state: Any = object.__getstate__(self)  # those of the object, and those of its slots
+        state: Any = object.__getstate__(self)  # of its `__dict__`, and of its slots
         for attributes in filter(None, state):
             for name, value in attributes.items():
                 setattr(sibling, name, value)
@@ -159,20 +159,21 @@ class EventDispatcher(Unique):
 
         Args:
             event: its name or signal.
-            sender: who emits; the signal itself if left out.
-            **context: what the handlers get, unchecked unless `validate` is set.
+            sender: the object that emits; the signal itself if left out.
+            **context: the keywords that the handlers get, unchecked unless `validate` is set.
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: nobody declared the event, or the signal is of another registry.
-            ContextTypeError: a context is given in the sender's place.
+            UnknownEventError: the event is not declared, or its signal belongs to another registry.
+            ContextTypeError: a context is given as the sender.
             ContextValidationError: `validate` is set and the keywords do not fit the model.
             EmissionDepthError: handlers emit events without end.
             QueueFullError: handlers that would run later find no place in the queue;
                 no handler has run.
-            DispatcherClosedError: the same, after `close`; no handler has run.
-            WouldDeadlockError: the places in the queue are held in an event loop that
-                does not run.
+            DispatcherClosedError: there are such handlers, and the dispatcher is closed; no
+                handler has run.
+            WouldDeadlockError: the queue is full of handlers in an event loop that does not
+                run.
             Exception: a handler failed and `on_error` is `"raise"`.
         """
         try:
@@ -188,12 +189,12 @@ class EventDispatcher(Unique):
         try:
             if call_all(emission, self, signal, sender, context, None, context):
                 go_on(emission)
-                # What this frame names lives as long as the traceback of a failure.
+                # The traceback of a failure keeps what this frame names alive.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
         except BaseException as error:
             abandon(emission, error)
-            emission = None  # type: ignore[assignment]  # as in emit
+            emission = None  # type: ignore[assignment]  # or the traceback keeps it
             raise
         return emission
 
@@ -204,14 +205,14 @@ class EventDispatcher(Unique):
 
         Args:
             event: its name or signal.
-            sender: who emits; the signal itself if left out.
-            **context: what the handlers get, unchecked unless `validate` is set.
+            sender: the object that emits; the signal itself if left out.
+            **context: the keywords that the handlers get, unchecked unless `validate` is set.
 
         Raises:
-            CancelledError: the emitter was cancelled; so have been the handlers.
+            CancelledError: the emitter was cancelled, and with it the handlers.
             MadcrowEventsError: as for `emit`.
-            Exception: a handler failed and `on_error` is `"raise"`; a `StopIteration`, which
-                cannot leave a coroutine, comes in `HandlerErrors`.
+            Exception: a handler failed and `on_error` is `"raise"`. A `StopIteration` comes in
+                `HandlerErrors`, because it cannot leave a coroutine.
         """
         try:
             if type(event) is EventSignal and event._registry is self.signals:
@@ -228,11 +229,11 @@ class EventDispatcher(Unique):
                 rest = go_on_async(emission, None)
                 if rest is not None:
                     await rest
-                    kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                    kept, emission = [emission], None  # type: ignore[assignment]  # as in `emit`
                     return kept.pop()
         except BaseException as error:
             abandon(emission, error)
-            emission = None  # type: ignore[assignment]  # as in emit
+            emission = None  # type: ignore[assignment]  # or the traceback keeps it
             raise
         return emission
 
@@ -260,13 +261,13 @@ class EventDispatcher(Unique):
             event: its name or signal.
             context: an instance of the signal's model, or a `GenericEventContext`
                 whose `event_type` is the event's name.
-            sender: who emits; the signal itself if left out.
+            sender: the object that emits; the signal itself if left out.
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: nobody declared the event, or the signal is of another registry.
+            UnknownEventError: the event is not declared, or its signal belongs to another registry.
             ContextTypeError: the context is of another model; no handler has run.
-            ContextValidationError: it lacks fields, and handlers fail for that.
+            ContextValidationError: the context lacks fields, and handlers failed because of it.
             EmissionDepthError: handlers emit events without end.
             QueueFullError: as for `emit`.
             DispatcherClosedError: as for `emit`.
@@ -287,12 +288,12 @@ class EventDispatcher(Unique):
         try:
             if call_all(emission, self, signal, sender, context, fits, None):
                 go_on(emission)
-                # What this frame names lives as long as the traceback of a failure.
+                # The traceback of a failure keeps what this frame names alive.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
         except BaseException as error:
             abandon(emission, error)
-            emission = None  # type: ignore[assignment]  # as in emit
+            emission = None  # type: ignore[assignment]  # or the traceback keeps it
             raise
         return emission
 
@@ -319,10 +320,10 @@ class EventDispatcher(Unique):
         Args:
             event: its name or signal.
             context: as for `emit_typed`.
-            sender: who emits; the signal itself if left out.
+            sender: the object that emits; the signal itself if left out.
 
         Raises:
-            CancelledError: the emitter was cancelled; so have been the handlers.
+            CancelledError: the emitter was cancelled, and with it the handlers.
             MadcrowEventsError: as for `emit_typed`.
             Exception: a handler failed and `on_error` is `"raise"`.
         """
@@ -342,27 +343,27 @@ class EventDispatcher(Unique):
                 rest = go_on_async(emission, fits)
                 if rest is not None:
                     await rest
-                    kept, emission = [emission], None  # type: ignore[assignment]  # as in emit
+                    kept, emission = [emission], None  # type: ignore[assignment]  # as in `emit`
                     return kept.pop()
         except BaseException as error:
             abandon(emission, error)
-            emission = None  # type: ignore[assignment]  # as in emit
+            emission = None  # type: ignore[assignment]  # or the traceback keeps it
             raise
         return emission
 
-    # What a `deferred` block holds back
+    # Holding back
 
     def deferred(self, scope: Callable[[], ScopeFields] | None = None) -> Deferral:
-        """Return a block that holds back what is emitted in it until it ends well.
+        """Return a block that holds emissions back until it ends without an exception.
 
-        For `with` and `async with`. It holds for this dispatcher and its siblings, and for tasks
-        and threads that are started in the block with a copy of the context variables, until it
-        ends. What is emitted is checked at once; its `state` tells what has become of it.
+        For `with` and `async with`. The block holds back what this dispatcher and its siblings
+        emit, also in tasks and threads that are started in it with a copy of the context
+        variables. Emissions are checked at once; the `state` of each shows what happens to it.
 
         Args:
-            scope: returns the fields of an `event_scope` that holds in the block. It is called
-                when the first event needs them, so that who emits nothing does not pay for them;
-                what it raises, or what does not fit, is raised to the emitter.
+            scope: returns the fields of an `event_scope` for the block. It is called when the
+                first event needs them, so that a block without events does not pay for them.
+                If it raises, or returns fields that do not fit, the emitter gets the exception.
         """
         return Deferral(self, scope)
 
@@ -372,7 +373,7 @@ class EventDispatcher(Unique):
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None = None,
     ) -> None:
-        """Emit `handler_failed` for each failure, but never from inside of one."""
+        """Emit `handler_failed` for each failure, but not for failures of its own handlers."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
                 run_within(as_the_cause(emission), dispatcher.emit_typed, signal, context)
@@ -385,7 +386,7 @@ class EventDispatcher(Unique):
         failures: tuple[HandlerFailure, ...],
         batch_size: int | None = None,
     ) -> None:
-        """Do the same where async handlers can be awaited."""
+        """Do as `_announce`, and await async handlers."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
                 emit = dispatcher.emit_typed_async
@@ -415,16 +416,16 @@ class EventDispatcher(Unique):
     # Observers
 
     def add_observer(self, observer: Observer) -> None:
-        """Let an observer be entered around each emission, and each call of a handler.
+        """Enter an observer around each emission, and around each call of a handler.
 
-        It holds for the siblings, too. Several are entered in the order in which they were
-        added, and left in the reverse order. To add one again changes nothing.
+        The siblings do so, too. Several observers are entered in the order in which they were
+        added, and left in the reverse order. Adding one again changes nothing.
 
         Args:
             observer: an object with the two methods of `Observer`, such as a `TimingObserver`.
 
         Raises:
-            InvalidOptionError: it lacks one of them.
+            InvalidOptionError: it lacks one of the methods.
         """
         if isinstance(observer, type):
             raise InvalidOptionError(
@@ -444,7 +445,7 @@ class EventDispatcher(Unique):
                 self._observers.append(observer)
 
     def remove_observer(self, observer: Observer) -> bool:
-        """Let an observer be entered no more.
+        """Remove an observer from this dispatcher and its siblings.
 
         Returns:
             Whether it was one of the observers.
@@ -455,11 +456,11 @@ class EventDispatcher(Unique):
             self._observers[:] = left
         return found
 
-    # What runs later
+    # Handlers that run later
 
     @property
     def dropped(self) -> int:
-        """How many calls of handlers `overflow="drop"` has dropped."""
+        """How many calls of handlers were dropped, under `overflow="drop"`."""
         return self._admission.dropped
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -467,13 +468,13 @@ class EventDispatcher(Unique):
 
         Args:
             timeout: how many seconds to wait at most; None for as long as it takes,
-                0 only asks.
+                0 to ask without waiting.
 
         Returns:
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller.
+            WouldDeadlockError: a pending handler waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         return self._admission.drain(timeout)
@@ -494,38 +495,38 @@ class EventDispatcher(Unique):
         return await self._admission.drain_async(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is pending, then accept nothing that would run later.
+        """Wait until no handler is pending, then refuse emissions with handlers that run later.
 
-        It holds for the siblings, too; doing so again is no error. Inline
-        handlers, and async ones that the emitter awaits, are called as before.
+        This closes the siblings, too; a second call does nothing. Inline handlers, and
+        async ones that the emitter awaits, are called as before.
 
         Args:
-            timeout: as for `drain`; what is still pending then goes on.
+            timeout: as for `drain`; handlers that are still pending then go on.
 
         Returns:
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending waits for the caller.
+            WouldDeadlockError: a pending handler waits for the caller.
             InvalidOptionError: the timeout is no number of seconds.
         """
         return self._admission.close(timeout)
 
     def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
-        """Name the loop for async handlers whose emitter runs in none.
+        """Choose the loop for async handlers whose emitter runs in none.
 
-        They run in the running loop of their emitter. Where there is none, as in a thread, they
-        run in this loop; only without one in a loop of the dispatcher's own, where clients,
-        pools and locks of the application would fail. It holds for the siblings, too.
+        Async handlers run in the loop of their emitter. If the emitter has none, as in a thread,
+        they run in this loop. Without a binding they run in a loop of the dispatcher's own,
+        where clients, pools and locks of the application fail. The siblings are bound, too.
 
         Args:
             loop: the application's loop; None for the one that runs here.
 
         Returns:
-            What ends the binding at the end of a `with` block; the one before holds again then.
+            A `with` block; at its end the binding ends, and the one before it counts again.
 
         Raises:
-            InvalidOptionError: it is no event loop, or is left out where none runs.
+            InvalidOptionError: it is not an event loop, or is left out where none runs.
         """
         if loop is None:
             loop = running_loop()
@@ -541,7 +542,7 @@ class EventDispatcher(Unique):
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        """Close it; if the block has raised, that is not hidden by a close that cannot be."""
+        """Close the dispatcher; a `WouldDeadlockError` does not hide an exception of the block."""
         try:
             self.close()
         except WouldDeadlockError:
@@ -553,7 +554,7 @@ class EventDispatcher(Unique):
         return self
 
     async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        """Wait in the loop until nothing is pending, and close it."""
+        """Wait in the loop until nothing is pending, and close the dispatcher."""
         try:
             await self._admission.close_async()
         except WouldDeadlockError:
@@ -571,7 +572,7 @@ class EventDispatcher(Unique):
 
 
 def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
-    # No loop in the `with` block of a lock: an interrupt of its step back would skip the release.
+    # Outside of the `with` block of a lock: an interrupt in a loop there skips the release.
     return [present for present in observers if present is not observer]
 
 

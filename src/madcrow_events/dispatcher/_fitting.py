@@ -1,4 +1,4 @@
-"""Whether what is given to an emitter can be the context of the event."""
+"""Checking that a context, or keywords, fit an event."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["check_loose", "fitting"]
 
-# What is surely meant as the context where the sender should be.
+# An instance of one of these, given as the sender, is surely meant as the context.
 _CONTEXTS = frozenset({BaseEventContext, dict})
 
 
 def check_loose(
     signal: EventSignal[Any], sender: object, context: dict[str, Any], *, validate: bool
 ) -> None:
-    """Refuse a context in the place of the sender, and keywords that do not fit.
+    """Refuse a context that is given as the sender, and keywords that do not fit.
 
     Args:
-        signal: what is emitted.
+        signal: the signal of the event.
         sender: who emits.
-        context: the keywords, filled in here by the `event_scope` around.
-        validate: whether they must fit the signal's model.
+        context: the keywords; the enclosing `event_scope` adds its fields here.
+        validate: whether the keywords must fit the signal's model.
 
     Raises:
         ContextTypeError: the sender is a context.
@@ -62,11 +62,14 @@ def check_loose(
 def fitting(
     signal: EventSignal[Any], context: Any
 ) -> tuple[BaseEventContext, BaseEventContext | None]:
-    """Return the context; then it again if it is of the signal's model, None if it is generic.
+    """Return the context to emit, twice if it is of the signal's model.
+
+    Returns:
+        The context; then the same, or None if it is a `GenericEventContext`.
 
     Raises:
-        ContextTypeError: it is neither.
-        ContextValidationError: it is of a class that the model has replaced, and does not fit.
+        ContextTypeError: the context is neither of the model nor generic.
+        ContextValidationError: it is of a model that was replaced, and does not fit the new one.
     """
     model = signal.context_model
     expected = BaseEventContext if model is None else model
@@ -75,7 +78,7 @@ def fitting(
         try:
             if context.event_type.replace("-", "_") == signal.name:
                 return context, None
-        except AttributeError:  # it has none: made by model_construct, say
+        except AttributeError:  # it has no `event_type`: made by model_construct, say
             pass
         raise ContextTypeError(
             f"a GenericEventContext for another event was emitted as {signal.name}: "

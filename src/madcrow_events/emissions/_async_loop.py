@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._clock import calling_later, is_frozen
-from madcrow_events._other_loops import other_library, refuse
+from madcrow_events._other_loops import event_loop_error, other_library
 from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, keywords_of
@@ -76,7 +76,7 @@ def start_handlers(
     if unfinished is not None:
         return _join(emission, unfinished.join())
     if emission._values._waiters is not None:
-        emission._values.tell()
+        emission._values.notify()
     return None
 
 
@@ -97,7 +97,7 @@ async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
         _give_up(emission)
         raise
     if values._waiters is not None:
-        values.tell()
+        values.notify()
 
 
 def _give_up(emission: Emission) -> None:
@@ -106,7 +106,7 @@ def _give_up(emission: Emission) -> None:
     for index in range(plan.inline, plan.inline + plan.awaited):
         if values[index] is PENDING:
             values[index] = NO_RESULT
-    values.tell()
+    values.notify()
 
 
 def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one frame, for speed
@@ -129,9 +129,9 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     """
     loop = _get_running_loop()
     if loop is None:
-        raise refuse(emission.event, other_library())
+        raise event_loop_error(emission.event, other_library())
     if "trio" in _modules and other_library():  # in the thread of an asyncio loop, as its guest
-        raise refuse(emission.event, "trio")
+        raise event_loop_error(emission.event, "trio")
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
     if emission._failures is not None and emission._failures.watch is not None:

@@ -156,7 +156,7 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
         values.extend([NO_RESULT] * (len(emission._plan.subscriptions) - len(values)))
     if type(values) is Outcomes and emission.dispatcher is not None:
         emission.dispatcher._admission.abandon(emission)
-        values.tell()
+        values.notify()
     failures = getattr(emission, "_failures", None)
     if failures is not None:
         if failures.watch is not None:
@@ -272,4 +272,4 @@ def _let_look(emission: Emission, held: HeldBack) -> None:
         held.drop()
     if held.permits and emission.dispatcher is not None:  # for handlers that are gone by now
         emission.dispatcher._admission.release(held.permits)  # type: ignore[arg-type]  # it is a list
-    held.tell()
+    held.notify()

@@ -91,7 +91,7 @@ class Held(Surroundings):
                 await emit_held_async(emission)
             else:
                 try:
-                    await policy._admission.set_aside_async(emission)
+                    await policy._admission.acquire_async(emission)
                 except BaseException as error:
                     raised.add(error, [])
                 emit_held(emission)

@@ -26,7 +26,7 @@ class Admission(Protocol):
         emission: Emission,
         plan: Plan,
         outcomes: Outcomes,
-        held: object,
+        held_back: object,
         *,
         awaiting: bool,
     ) -> None:
@@ -36,7 +36,7 @@ class Admission(Protocol):
             emission: the emission, none of whose handlers has been called.
             plan: its handlers.
             outcomes: what gets the permits.
-            held: what it had in the place of outcomes while a block held it back.
+            held_back: what it had in the place of outcomes while a block held it back.
             awaiting: whether its emitter awaits the async ones.
 
         Raises:
@@ -55,7 +55,7 @@ class Admission(Protocol):
     def abandon(self, emission: Emission) -> None:
         """Give up those handlers of an emission that have not begun."""
 
-    async def set_aside_async(self, emission: Emission) -> None:
+    async def acquire_async(self, emission: Emission) -> None:
         """Wait for the permits that an emission needs which a block held back."""
 
     def release(self, permits: list[None]) -> None:

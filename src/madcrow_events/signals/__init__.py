@@ -38,7 +38,7 @@ ContextT = TypeVar("ContextT", bound=models.BaseEventContext)
 madcrow_signals: SignalRegistry = SignalRegistry()
 """The default registry."""
 
-# The `doc` of each. It stands below the signal too, where editors read it, and no program can.
+# The `doc` of each signal, repeated below it, because editors read only that.
 _DOCS: Final = {
     "user_logged_in": "A user signed in.",
     "user_logged_out": "A user signed out.",
@@ -86,4 +86,4 @@ system_startup: Final = _declare("system_startup", models.SystemStartupEventCont
 """The application is up."""
 system_shutdown: Final = _declare("system_shutdown", models.SystemShutdownEventContext)
 """The application goes down."""
-madcrow_signals._built_in = tuple(madcrow_signals)  # what isolated(empty=True) keeps
+madcrow_signals._built_in = tuple(madcrow_signals)  # isolated(empty=True) keeps these

@@ -1,4 +1,4 @@
-"""Undoing whatever a test does to a registry."""
+"""Restoring a registry after a test."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ if TYPE_CHECKING:
 
     from madcrow_events.signals._registry import SignalRegistry
 
-__all__ = ["Before", "Companion", "companion_of", "isolate_too", "isolated"]
+__all__ = ["Companion", "SavedRegistry", "companion_of", "isolate_too", "isolated"]
 
 
 class Companion(Protocol):
-    """What a wing above keeps beside each registry."""
+    """State that a higher wing keeps beside each registry."""
 
     def save(self, empty: bool, /) -> Callable[[], None]:  # mapped
-        """Begin an `isolated` block, perhaps with nothing; return what restores the present."""
+        """Begin an `isolated` block, if `empty` without any state.
+
+        Returns:
+            A function that restores the present state.
+        """
         ...
 
 
@@ -29,32 +33,32 @@ CompanionT = TypeVar("CompanionT", bound=Companion)
 
 @contextmanager
 def isolated(registry: SignalRegistry, *, empty: bool) -> Iterator[None]:
-    """Undo, when the block ends, whatever it did to a registry; see `SignalRegistry.isolated`.
+    """Restore a registry when the block ends; see `SignalRegistry.isolated`.
 
     Args:
         registry: the registry.
         empty: whether to start with the built-in events and no handler.
 
     Raises:
-        RuntimeError: blocks end in another order than they were nested in.
+        RuntimeError: nested blocks end in another order than from the inside out.
     """
-    before = Before(registry)
+    saved = SavedRegistry(registry)
     try:
-        before.set_aside(empty=empty)
+        saved.set_aside(empty=empty)
         yield
     finally:
-        in_order = registry._isolations[-1:] == [before]
+        in_order = registry._isolations[-1:] == [saved]
         try:
-            before.restore()
+            saved.restore()
         except BaseException:
-            before.restore()  # once more, for that was interrupted
+            saved.restore()  # once more: the first call was interrupted
             raise
         if not in_order:
             raise RuntimeError("isolated() blocks must end in the reverse order of their start")
 
 
-class Before:
-    """What a registry held when a block began."""
+class SavedRegistry:
+    """The state of a registry as a block began."""
 
     def __init__(self, registry: SignalRegistry) -> None:
         self._registry = registry
@@ -69,10 +73,10 @@ class Before:
         self._restore_others: list[Callable[[], None]] = []
 
     def set_aside(self, *, empty: bool) -> None:
-        """Let the block begin with copies, or with nothing."""
+        """Begin the block, with the present state, or with built-in events only."""
         registry = self._registry
         registry._isolations.append(self)
-        # Each is noted in the step that saves it.
+        # One step saves a state and notes how to restore it, so that an interrupt loses none.
         self._restore_others.extend(map(_saved, registry._other_states, repeat(empty)))
         if empty:
             registry._set_aside = {**self._set_aside, **self._signals}
@@ -81,11 +85,15 @@ class Before:
                 del registry[name]
 
     def restore_too(self, restore: Callable[[], None]) -> None:
-        """Restore one more piece of state, which is saved already."""
+        """Restore one more piece of state, which has been saved.
+
+        Args:
+            restore: restores it.
+        """
         self._restore_others.append(restore)
 
     def restore(self) -> None:
-        """Let it hold that again, and nothing else; doing so again is no error."""
+        """Give the registry this state again; a second call does nothing."""
         registry = self._registry
         registry._set_aside = self._set_aside
         for block in list(registry._recordings):
@@ -105,7 +113,7 @@ class Before:
             table.restore(subscriptions)
         for restore in self._restore_others:
             restore()
-        with suppress(ValueError):  # with all that began in it, and has not ended
+        with suppress(ValueError):  # the block, and blocks in it that have not ended
             del registry._isolations[registry._isolations.index(self) :]
 
 
@@ -114,14 +122,14 @@ def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[
 
 
 def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], None]]) -> None:
-    """Let `isolated` restore one more piece of state, in blocks that have begun, too.
+    """Make `isolated` restore one more piece of state, also in blocks that have begun.
 
-    The wings above call it, for what they keep beside a registry: the default dispatcher, the
+    Higher wings call it for what they keep beside a registry: the default dispatcher, the
     stores of the ready-made handlers.
 
     Args:
         registry: the registry.
-        save: called with `empty` as a block starts; returns what restores the state.
+        save: called with `empty` as a block starts; returns a function that restores the state.
     """
     registry._other_states.append(save)
     for block in list(registry._isolations):
@@ -129,13 +137,13 @@ def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], No
 
 
 def companion_of(registry: SignalRegistry, kind: type[CompanionT]) -> CompanionT:
-    """Return what a wing above keeps beside a registry, made when it is first asked for.
+    """Return the state that a higher wing keeps beside a registry; the first call makes it.
 
-    The plugins call it, for what they have loaded into the registry.
+    The plugins keep there what they have loaded into the registry.
 
     Args:
-        registry: the registry, which keeps one of each kind.
-        kind: its class; `isolated` restores it.
+        registry: the registry, which keeps one object of each kind.
+        kind: the class of that object, which `isolated` restores.
     """
     companion = registry._companions.get(kind)
     if companion is None:

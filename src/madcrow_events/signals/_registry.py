@@ -34,7 +34,7 @@ from madcrow_events.subscriptions._signatures import read_call_spec
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
-    from madcrow_events.signals._isolation import Before, Companion
+    from madcrow_events.signals._isolation import Companion, SavedRegistry
     from madcrow_events.subscriptions._table import Recording
 
 
@@ -52,7 +52,7 @@ __all__ = [
 CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
     "madcrow_events.clearing", default=None
 )
-"""What `clear_handlers` calls first in this context, and may raise, or None."""
+"""A function that `clear_handlers` calls first in this context, and that may raise; or None."""
 
 
 class SignalRegistry(Unique, blinker.Namespace):
@@ -69,12 +69,12 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Make an empty registry.
 
         Raises:
-            TypeError: it is given what it should hold, as by `dataclasses.asdict`.
+            TypeError: it is given contents, as by `dataclasses.asdict`.
         """
         if misplaced:
             raise TypeError(
                 "a SignalRegistry is made empty, and its events are declared with signal(): "
-                "dataclasses.asdict makes no copy of an object that holds one, copy.copy does"
+                "dataclasses.asdict cannot copy an object that holds a registry, copy.copy can"
             )
         super().__init__()
         self.strict = strict
@@ -82,15 +82,15 @@ class SignalRegistry(Unique, blinker.Namespace):
         renew_after_fork(self)
         self._patterns = PatternTable()
         self._built_in: tuple[str, ...] = ()
-        self._isolations: list[Before] = []
-        # What an isolated(empty=True) block forgot, to be the same object if it is declared again.
+        self._isolations: list[SavedRegistry] = []
+        # The signals that an isolated(empty=True) block forgot; declared again, each is the same.
         self._set_aside: dict[str, EventSignal[Any]] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
         self._companions: dict[type[Companion], Companion] = {}
         self._recordings: WeakSet[Recording] = WeakSet()
 
     def _renew_after_fork(self) -> None:
-        """Start with a free lock; a forked child does."""
+        """Start with a free lock, in a forked child."""
         self._lock = Lock()
 
     @overload
@@ -102,11 +102,11 @@ class SignalRegistry(Unique, blinker.Namespace):
     def signal(
         self, name: str, doc: str | None = None, *, context: type[Any] | None = None
     ) -> EventSignal[Any]:
-        """Declare an event, or return it if it is declared.
+        """Declare an event, or return its signal if it is declared already.
 
         Args:
             name: small letters, digits and underscores, dots between namespaces,
-                128 characters at most; a hyphen is an underscore.
+                128 characters at most; a hyphen counts as an underscore.
             doc: what the event means.
             context: the model of its typed contexts; without one, any
                 `BaseEventContext` will do.
@@ -114,21 +114,21 @@ class SignalRegistry(Unique, blinker.Namespace):
         Raises:
             InvalidEventNameError: the name is malformed.
             ContextModelError: the model is no `BaseEventContext`, has a field
-                called `sender` or `self`, or stands in the place of `doc`.
-            SignalConflictError: it is declared with another model, or none. A class that
-                takes the place of the model, as its module runs again, is no other one.
+                called `sender` or `self`, or is given as `doc`.
+            SignalConflictError: it is declared with another model, or with none. The same class
+                from a module that has run again does not count as another model.
         """
         name = canonical_name(name)
         if not isinstance(doc, str | None):
             raise ContextModelError(
-                f"the second argument says in words what {name} means: give the model as "
+                f"the second argument is a text that says what {name} means: give the model as "
                 f"signal('{name}', context={type_name(doc)})",
                 event=name,
                 model=doc,
             )
         if context is not None:
             check_model(name, context)
-            prepare(context)  # not under the lock, for it may run code of the model's author
+            prepare(context)  # outside of the lock: it may run code of the model's author
         execution = None
         known = self._find(name)
         if isinstance(context, type) and (known is None or known.context_model is not context):
@@ -173,15 +173,15 @@ class SignalRegistry(Unique, blinker.Namespace):
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: no such event is declared, and the registry is strict; or the
-                signal is of another registry.
+                signal belongs to another registry.
         """
         if isinstance(name, EventSignal):
             if name._registry is None or name._registry is self:
                 return name
             raise UnknownEventError(
-                f"the signal {name.name} is of {name._registry._described()}, and was given to "
-                f"what belongs to {self._described()}: use what belongs to its own registry, or "
-                f"give the name '{name.name}' of an event that is declared here",
+                f"the signal {name.name} belongs to {name._registry._described()}, and was used "
+                f"with {self._described()}: use the signal with its own registry, or give the "
+                f"name '{name.name}' of an event that is declared in this one",
                 event=name.name,
             )
         canonical = canonical_name(name)
@@ -199,15 +199,16 @@ class SignalRegistry(Unique, blinker.Namespace):
         /,
         **options: Unpack[SubscriptionOptions],
     ) -> Subscription:
-        """Call a handler whenever an event of this name, or of a name like this, is emitted.
+        """Call a handler whenever an event with this name, or one that fits a pattern, is emitted.
 
         Args:
             name: an event's name, or a pattern such as `account_*`; `*` stands for
-                any characters, dots included, and never means `handler_failed`.
-                A pattern holds for events that are declared later, too.
-            handler: any callable (H); for a pattern it has `**context`, takes an
-                `Emission` or a `BaseEventContext`, or nothing.
-            **options: see `SubscriptionOptions`; with a pattern, `once` is once over all.
+                any characters, dots included, but a pattern never fits `handler_failed`.
+                A pattern also fits events that are declared later.
+            handler: any callable (H); for a pattern it takes `**context`, an
+                `Emission`, a `BaseEventContext`, or nothing.
+            **options: see `SubscriptionOptions`; with a pattern, `once` means one call for
+                all its events together.
 
         Returns:
             The subscription; for a pattern a `PatternSubscription`.
@@ -242,7 +243,7 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The active subscriptions to patterns, then those to each event."""
+        """The active subscriptions: those to patterns, then those to each event."""
         patterns: list[Subscription] = list(self._patterns.live())
         return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
 
@@ -250,7 +251,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Cancel every subscription to every event and pattern; the events stay declared.
 
         Raises:
-            PluginError: a plugin does so as it is imported.
+            PluginError: a plugin calls it while it is imported.
         """
         ask = CLEARING.get()
         if ask is not None:
@@ -265,24 +266,24 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @contextmanager
     def isolated(self, *, empty: bool = False) -> Iterator[SignalRegistry]:
-        """Undo, when the block ends, whatever it did to the registry; for tests.
+        """Restore the registry when the block ends; for tests.
 
-        Events and handlers that the block adds are gone afterwards, those that
-        it removes are back. With the default registry the default dispatcher is
-        restored too. It holds for the whole process, threads included.
+        Events and handlers that the block adds are gone afterwards, and those
+        that it removes are back. With the default registry, the default
+        dispatcher is restored too. All threads of the process see the same.
 
         Args:
             empty: start with the built-in events and no handler, instead of
-                what is there.
+                the present events and handlers.
 
         Raises:
-            RuntimeError: blocks end in another order than they were nested in.
+            RuntimeError: nested blocks end in another order than from the inside out.
         """
         with isolated(self, empty=empty):
             yield self
 
     def _fake(self, signal: EventSignal[Any]) -> None:
-        """Let the blocks that record have a new signal, too."""
+        """Let blocks that record emissions record those of a new signal too."""
         # No loop in the `with` block of a lock, as in `dispatcher._without`.
         for block in list(self._recordings):
             signal._table.fake(block, signal.name)
@@ -294,7 +295,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         def __getitem__(self, name: str | EventSignal[Any], /) -> EventSignal[Any]: ...
 
     def __missing__(self, name: object) -> EventSignal[Any]:
-        """Return the signal of a name in another spelling, or of a signal; see `resolve`."""
+        """Return what `resolve` returns, for a name in another spelling or a signal."""
         return self.resolve(name)
 
     def _find(self, name: str) -> EventSignal[Any] | None:
@@ -305,10 +306,10 @@ class SignalRegistry(Unique, blinker.Namespace):
         return cast("list[EventSignal[Any]]", list(self.values()))
 
     def _key(self, name: object) -> Any:
-        """Return under which key a name, in any spelling, or a signal stands.
+        """Return the key of a name in any spelling, or of a signal.
 
         Raises:
-            UnknownEventError: the signal is of another registry.
+            UnknownEventError: the signal belongs to another registry.
         """
         if isinstance(name, EventSignal):
             return self.resolve(name).name
@@ -325,7 +326,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         return super().get(self._key(name), default)
 
     def __delitem__(self, name: str | EventSignal[Any]) -> None:
-        """Forget an event; its signal object works on, but nobody finds it by name."""
+        """Forget an event; its signal still works, but is no longer found by name."""
         super().__delitem__(self._key(name))
 
     def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
@@ -346,7 +347,7 @@ class SignalRegistry(Unique, blinker.Namespace):
     update: Any = _refuse_assignment
 
     def _described(self) -> str:
-        """Return what tells it from other registries; the default one has the built-in events."""
+        """Return a name for messages; only the default registry has built-in events."""
         return "madcrow_signals" if self._built_in else f"{self!r} at {id(self):#x}"
 
     def __repr__(self) -> str:
@@ -354,7 +355,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         return f"<SignalRegistry of {len(self)} events>"
 
 
-# What the wings above do with a registry, and users do not
+# For higher wings, not for users
 
 
 def subscribe_as(
@@ -367,7 +368,7 @@ def subscribe_as(
     wrap: Callable[[CallSpec], CallSpec] | None = None,
     replaced: list[Subscription] | None = None,
 ) -> Subscription:
-    """Subscribe a handler as `SignalRegistry.subscribe` does; groups and recorders call it.
+    """Subscribe a handler as `SignalRegistry.subscribe` does, for groups and recorders.
 
     Args:
         registry: the registry.
@@ -375,10 +376,10 @@ def subscribe_as(
         handler: the handler.
         options: its options.
         origin: the group, or `RECORDER`, that the subscription belongs to.
-        wrap: returns the call spec by which the handler is called, around the one of its own.
-        replaced: gets the subscriptions that this one takes the place of; without it, they end.
+        wrap: takes the handler's call spec, and returns the one to call it by.
+        replaced: gets the subscriptions that this one replaces; if None, they end at once.
     """
-    # A recorder's names are patterns, too: it also hears an event that is declared anew.
+    # A recorder's names count as patterns, so that it also hears events that are declared anew.
     if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
         return registry.resolve(name)._subscribe(handler, options, origin, wrap, replaced)
     pattern, patterns = canonical_name(name, pattern="*" in name), registry._patterns
@@ -398,7 +399,7 @@ def subscribe_as(
     else:
         replaced += earlier
     if subscription is requested:
-        # Not under the lock: no thread may wait for a signal's lock while it holds this one.
+        # Outside of the lock: no thread may wait for a signal's lock while it has this one.
         for signal in present:
             extend(subscription, signal._table, signal.name)
     log(logging.DEBUG, "%s subscribed to %s", subscription.name, pattern)
@@ -406,19 +407,19 @@ def subscribe_as(
 
 
 def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
-    """Return the signals that are declared; plugins and their test look for their own."""
+    """Return the declared signals, for plugins and their test."""
     return registry._declared()
 
 
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
-    """Forget an event and its handlers, as plugins do when they are unloaded."""
+    """Forget an event and its handlers, for plugins that are unloaded."""
     with registry._lock:
         registry.pop(signal.name, None)
     signal._table.restore(())
 
 
 def declare_again(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
-    """Declare an event that was forgotten, with the same object; plugins do when loaded again.
+    """Declare a forgotten event with its old signal, for plugins that are loaded again.
 
     Raises:
         SignalConflictError: it is declared already, with another model.
@@ -433,7 +434,7 @@ def declare_again(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
 
 
 def record(registry: SignalRegistry, block: Recording) -> None:
-    """Take note of a block that records; recorders say it again when the block has ended."""
+    """Note that a block records emissions, or that it has ended; recorders call it both times."""
     with registry._lock:
         if block.is_open:
             registry._recordings.add(block)
@@ -445,5 +446,5 @@ def record(registry: SignalRegistry, block: Recording) -> None:
 
 
 def lock_of(registry: SignalRegistry) -> Lock:
-    """Return the lock of a registry, under which dispatchers also change their observers."""
+    """Return the lock of a registry; dispatchers also change their observers under it."""
     return registry._lock

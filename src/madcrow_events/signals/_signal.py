@@ -1,4 +1,4 @@
-"""The object for one event, as blinker knows it: code written for blinker works with it."""
+"""The object for one event, a blinker signal: code written for blinker works with it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ __all__ = ["EventSignal", "check_model", "renewed_context", "translated", "trans
 ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
 
 _MOST_REPLACED: Final = 15
-"""How many classes of before, besides the last one, are known for contexts still to come."""
+"""How many replaced models, besides the last one, still make valid contexts."""
 
 
 class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
@@ -90,7 +90,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     def __init__(
         self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
     ) -> None:
-        # blinker's own bookkeeping is replaced as a whole, so its __init__ does not run.
+        # Without blinker's __init__: all of its bookkeeping is replaced.
         self.name: str = canonical_name(name)
         self.doc = doc
         if doc:
@@ -98,18 +98,18 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
-        # The classes in whose place the model came, as its module ran again, and its execution.
+        # The models that this one has replaced, as its module ran again, and its execution.
         self._replaced: tuple[weakref.ref[type[BaseEventContext]], ...] = ()
         self._execution: Execution | None = None
         self._has_warned = False
         self._table = SubscriptionTable()
-        # Which has declared it; None if it was made by hand.
+        # The registry that has declared it; None if somebody made it directly.
         self._registry: SignalRegistry | None = None
         self._connected: blinker.Signal | None = None
         self._disconnected: blinker.Signal | None = None
 
     def __str__(self) -> str:
-        """Return the name, by which a handler can tell its events apart."""
+        """Return the name; handlers of several events compare it."""
         return self.name
 
     # Subscribing
@@ -175,13 +175,13 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         else:
             replaced += earlier
         if subscription is requested:
-            self._tell_connected(handler, options.get("sender", ANY), subscription.weak)
+            self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
 
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to this event.
 
-        After its module ran again, those of what the handler was before are meant, too.
+        If its module ran again, this includes those of the earlier function of that name.
 
         Returns:
             Whether there was one.
@@ -205,7 +205,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """Return a decorator that subscribes a function: `@signal.on()`.
 
         Args:
-            *misplaced: nothing; catches a decorator without its parentheses.
+            *misplaced: gets the function if the parentheses are missing; leave it out.
             **options: see `SubscriptionOptions`.
 
         Raises:
@@ -234,17 +234,17 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         return tuple(model for model in alive if model is not None)
 
     def _replaces(self, models: tuple[type[Any], ...]) -> bool:
-        """Whether the model came in the place of one of these, or of one derived from them."""
+        """Whether the model has replaced one of these models, or a class derived from one."""
         own = self.context_model
         return any(issubclass(former, models) for former in self._replaced_models()) or (
             own is not None and is_parametrised_as(own, models)
         )
 
     def _take_model(self, model: type[Any], execution: Execution | None) -> bool:
-        """Carry another model from now on, if it is what the module of the present one now has.
+        """Replace the model by one of the same name from a later execution of its module.
 
         Returns:
-            Whether it does, or did already.
+            Whether the signal now carries the model, or did so before.
         """
         own = self.context_model
         if own is not None and is_parametrised_as(own, (model,)):
@@ -277,7 +277,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         self._has_warned = False
 
     def _warn(self, model: type[Any]) -> None:
-        """Tell once that somebody has a class of before."""
+        """Log once that somebody uses a model that was replaced."""
         if not self._has_warned:
             self._has_warned = True
             log(
@@ -290,10 +290,10 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The active subscriptions, in the order in which they came."""
+        """The active subscriptions, in the order in which they were made."""
         return tuple(self._table.live())
 
-    # blinker's side
+    # The interface of blinker
 
     @property
     def receiver_connected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
@@ -303,7 +303,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         return self._connected
 
     @property
-    def receiver_disconnected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # as above
+    def receiver_disconnected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
         """Sent after `disconnect`, with `receiver` and `sender`."""
         if self._disconnected is None:
             self._disconnected = blinker.Signal(doc="Emitted after a receiver disconnects.")
@@ -319,7 +319,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
         Args:
             receiver: any callable; held weakly unless `weak` is False.
-            sender: only emissions of this sender, matched as guarantee L2 says.
+            sender: the sender whose emissions it gets, matched as guarantee L2 says.
             weak: whether to hold the receiver weakly.
 
         Returns:
@@ -344,7 +344,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             self._table.replace(requested)
         else:
             self._table.add(requested)
-        self._tell_connected(receiver, sender, weak)
+        self._notify_connected(receiver, sender, weak)
         return receiver
 
     @contextmanager
@@ -354,8 +354,8 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """Connect `receiver` until the block ends; an earlier connection stays as it was.
 
         Args:
-            receiver: any callable; held strongly for that time.
-            sender: only emissions of this sender.
+            receiver: any callable; held strongly until the block ends.
+            sender: the sender whose emissions it gets.
         """
         if self._connection(receiver, sender) is not None:
             yield
@@ -367,10 +367,10 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         finally:
             if connection is not None:
                 connection.cancel()
-            self._tell_disconnected(receiver, sender)
+            self._notify_disconnected(receiver, sender)
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
-        """Until the block ends, let neither `send` nor `emit` of this context reach anybody."""
+        """Return a block in which neither `send` nor `emit` calls a handler, in this context."""
         return Mute(self._table)
 
     @property
@@ -386,10 +386,10 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         _async_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
         **kwargs: object,
     ) -> list[tuple[Callable[..., Any], Any]]:
-        """Call all handlers of `sender`, in order; the first failure ends it and is raised.
+        """Call all handlers of `sender`, in order, until one raises; the caller gets that.
 
         Args:
-            sender: who sends; handlers get it as it is, None too.
+            sender: the object that sends; handlers get it as it is, also None.
             _async_wrapper: makes a plain callable of an async receiver.
             **kwargs: the context.
 
@@ -410,10 +410,10 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         _sync_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
         **kwargs: object,
     ) -> list[tuple[Callable[..., Any], Any]]:
-        """Await all handlers of `sender`, one after the other; the first failure is raised.
+        """Await all handlers of `sender`, one by one, until one raises; the caller gets that.
 
         Args:
-            sender: who sends; handlers get it as it is, None too.
+            sender: the object that sends; handlers get it as it is, also None.
             _sync_wrapper: makes an async callable of a plain handler.
             **kwargs: the context.
 
@@ -429,18 +429,18 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     @property
     def receivers(self) -> Mapping[Any, Any]:  # type: ignore[override]  # a plain dict in blinker
-        """The handlers, under keys of no meaning; true if there are any."""
+        """The handlers, under keys that mean nothing; true if there are any."""
         return {order_of(entry): entry.handler for entry in self._table.live()}
 
     def has_receivers_for(self, sender: object) -> bool:
-        """Whether an emission of `sender` would reach anybody.
+        """Whether an emission of `sender` would reach a handler.
 
         Args:
             sender: any object, or `ANY` to ask for handlers of every sender.
         """
         return self._table.has_any_for(translated_sender(sender))
 
-    def receivers_for(self, sender: object) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # blinker says Generator, of which only iteration is used
+    def receivers_for(self, sender: object) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # a Generator in blinker, but callers only iterate
         """Yield each handler that an emission of `sender` would reach, in order.
 
         Args:
@@ -452,18 +452,18 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
                 yield handler
 
     def disconnect(self, receiver: Callable[..., Any], sender: object = blinker.ANY) -> None:
-        """Stop calling a receiver, however it was connected; for `ANY`, for every sender.
+        """Stop calling a receiver, whether it was connected or subscribed.
 
         Args:
             receiver: the receiver; one that is not connected is no error.
-            sender: only its connection to this sender.
+            sender: the sender whose emissions it no longer gets; `ANY` for all senders.
         """
         for subscription in self._table.of_handler(receiver, translated_sender(sender)):
             subscription.cancel()
-        self._tell_disconnected(receiver, sender)
+        self._notify_disconnected(receiver, sender)
 
     def _clear_state(self) -> None:
-        """Cancel every subscription; what tests of blinker's signals call after each test."""
+        """Cancel every subscription; tests written for blinker call it."""
         for subscription in self.subscriptions:
             subscription.cancel()
 
@@ -471,26 +471,27 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         present = self._table.find(receiver, translated_sender(sender))
         return present if present is not None and present._connected else None
 
-    def _tell_connected(self, receiver: object, sender: object, weak: bool) -> None:
+    def _notify_connected(self, receiver: object, sender: object, weak: bool) -> None:
         if self._connected is not None:
             sender = blinker.ANY if sender is ANY else sender
             self._connected.send(self, receiver=receiver, sender=sender, weak=weak)
 
-    def _tell_disconnected(self, receiver: object, sender: object) -> None:
+    def _notify_disconnected(self, receiver: object, sender: object) -> None:
         if self._disconnected is not None:
             self._disconnected.send(self, receiver=receiver, sender=sender)
 
 
 def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext | None:
-    """Return a context of a class that a signal's model has replaced as one of the model.
+    """Return a new context of a signal's model, made of one of a model that it has replaced.
 
-    A dispatcher calls it for a context that is none of the model.
+    A dispatcher calls it for a context that is not of the signal's model.
 
     Returns:
-        The new one, without what a derived class has added; None for any other context.
+        The new context, without fields that a derived class has added; None if the context is
+        of no replaced model.
 
     Raises:
-        ContextValidationError: it lacks fields, or does not fit.
+        ContextValidationError: the context lacks fields, or does not fit.
     """
     former = next((it for it in signal._replaced_models() if isinstance(context, it)), None)
     if former is None:
@@ -504,7 +505,7 @@ def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> Base
     try:
         return validate_keywords(signal.name, model, spelled_for(model, keywords))
     except ContextValidationError as error:
-        # Models within it are of classes of before, too.
+        # The context may hold other models that were replaced, too.
         dumped = context.model_dump(round_trip=True, by_alias=False, include=set(keywords))
         try:
             return validate_keywords(signal.name, model, spelled_for(model, dumped))
@@ -513,12 +514,12 @@ def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> Base
 
 
 def translated_sender(sender: object) -> Any:
-    """Return a sender with our `ANY` in the place of blinker's."""
+    """Return our `ANY` for blinker's, and any other sender as it is."""
     return ANY if sender is blinker.ANY else sender
 
 
 def translated(options: SubscriptionOptions) -> SubscriptionOptions:
-    """Return options with our `ANY` in the place of blinker's."""
+    """Return options with our `ANY` instead of blinker's."""
     return {**options, "sender": translated_sender(options.get("sender", ANY))}
 
 
@@ -526,7 +527,7 @@ def check_model(event: str, model: object) -> None:
     """Refuse a class that cannot be the context of an event.
 
     Raises:
-        ContextModelError: it is no `BaseEventContext`, or has a reserved field.
+        ContextModelError: it is not derived from `BaseEventContext`, or has a reserved field.
     """
     if model is None:
         return

@@ -76,7 +76,7 @@ def test_a_batch_whose_task_is_broken_off_has_failed_once(
     backlog = backlog_of(dispatcher)
     (buffer,) = backlog.batches.buffers.values()
     turn = turn_of(buffer)
-    assert len(turn.take()) == 2
+    assert len(turn.take_batch()) == 2
     broken: Any = Broken(OSError("broken"))
     turn._task_is_done(broken)
     for emission in emissions:
@@ -106,7 +106,7 @@ def test_a_batch_that_is_closed_by_force_is_not_gone_on_with(
     (emission,) = emit_numbers(dispatcher, 1)
     (buffer,) = backlog_of(dispatcher).batches.buffers.values()
     turn = turn_of(buffer)
-    coroutine = calling_batches.call_batch_async(turn.take())
+    coroutine = calling_batches.call_batch_async(turn.take_batch())
     contextvars.copy_context().run(coroutine.send, None)
     coroutine.close()
     assert emission.pending == 1
