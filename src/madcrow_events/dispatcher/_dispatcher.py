@@ -2,66 +2,47 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
 
 from madcrow_events._background.admission import Admission, Overflow
-from madcrow_events._copies import Unique
-from madcrow_events._logs import log
-from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
+from madcrow_events.dispatcher._announcing import announce, announce_async
 from madcrow_events.dispatcher._fitting import check_loose, fitting
-from madcrow_events.emissions import Emission, HandlerFailure, ScopeFields
-from madcrow_events.emissions._causes import is_announcing
+from madcrow_events.dispatcher._lifetime import Lifetime
+from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._completion import abandon, go_on, go_on_async
-from madcrow_events.emissions._emission import as_the_cause
 from madcrow_events.emissions._frames import (
     Branch,
     Surroundings,
-    await_within,
-    run_within,
 )
-from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._plan import Plan
 from madcrow_events.exceptions import (
-    DispatcherClosedError,
     InvalidOptionError,
-    QueueFullError,
-    WouldDeadlockError,
 )
 from madcrow_events.models import (
     BaseEventContext,
     GenericEventContext,
-    HandlerFailedEventContext,
 )
 from madcrow_events.observers import Observer
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.signals._registry import lock_of
-
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
 
 __all__ = ["EventDispatcher", "OnError"]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 
 
-# The errors that keep a failure from being announced, and that the emitter need not know of.
-_NO_PLACE = (QueueFullError, DispatcherClosedError, WouldDeadlockError)
-
 OnError: TypeAlias = Literal["log", "raise"]
 """What happens to failures: `"log"` logs them, `"raise"` also raises them to the emitter."""
 
 
-class EventDispatcher(Unique):
+class EventDispatcher(Lifetime):
     """Emits events, and shields the emitter from handlers that fail.
 
     A `with` block closes it at the end; in an event loop, use `async with`.
@@ -367,51 +348,8 @@ class EventDispatcher(Unique):
         """
         return Deferral(self, scope)
 
-    def _announce(
-        self,
-        emission: Emission,
-        failures: tuple[HandlerFailure, ...],
-        batch_size: int | None = None,
-    ) -> None:
-        """Emit `handler_failed` for each failure, but not for failures of its own handlers."""
-        for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
-            try:
-                run_within(as_the_cause(emission), dispatcher.emit_typed, signal, context)
-            except _NO_PLACE as error:
-                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
-
-    async def _announce_async(
-        self,
-        emission: Emission,
-        failures: tuple[HandlerFailure, ...],
-        batch_size: int | None = None,
-    ) -> None:
-        """Do as `_announce`, and await async handlers."""
-        for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
-            try:
-                emit = dispatcher.emit_typed_async
-                await await_within(as_the_cause(emission), emit, signal, context)
-            except _NO_PLACE as error:
-                log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
-
-    def _announcements(
-        self,
-        emission: Emission,
-        failures: tuple[HandlerFailure, ...],
-        batch_size: int | None,
-    ) -> Iterator[tuple[EventDispatcher, EventSignal[Any], HandlerFailedEventContext]]:
-        signal = self.signals.get(HANDLER_FAILED)
-        if signal is None or is_announcing(emission):
-            return
-        quiet = self if self.on_error == "log" else self.with_options(on_error="log")
-        for failure in failures:
-            context = HandlerFailedEventContext(
-                event_name=emission.event,
-                handler_name=emission.name_of(failure.handler),
-                exception_type=type_name(type(failure.exception)),
-                batch_size=batch_size,
-            )
-            yield quiet, signal, context
+    _announce = announce
+    _announce_async = announce_async
 
     # Observers
 
@@ -455,111 +393,6 @@ class EventDispatcher(Unique):
             found = len(left) < len(self._observers)
             self._observers[:] = left
         return found
-
-    # Handlers that run later
-
-    @property
-    def dropped(self) -> int:
-        """How many calls of handlers were dropped, under `overflow="drop"`."""
-        return self._admission.dropped
-
-    def drain(self, timeout: float | None = None) -> bool:
-        """Wait until no handler of this dispatcher and its siblings is pending.
-
-        Args:
-            timeout: how many seconds to wait at most; None for as long as it takes,
-                0 to ask without waiting.
-
-        Returns:
-            Whether nothing is pending.
-
-        Raises:
-            WouldDeadlockError: a pending handler waits for the caller.
-            InvalidOptionError: the timeout is no number of seconds.
-        """
-        return self._admission.drain(timeout)
-
-    async def drain_async(self, timeout: float | None = None) -> bool:
-        """Do as `drain`, without stopping the event loop.
-
-        Args:
-            timeout: as for `drain`.
-
-        Returns:
-            Whether nothing is pending.
-
-        Raises:
-            WouldDeadlockError: a handler that is pending calls it.
-            InvalidOptionError: the timeout is no number of seconds.
-        """
-        return await self._admission.drain_async(timeout)
-
-    def close(self, timeout: float | None = None) -> bool:
-        """Wait until no handler is pending, then refuse emissions with handlers that run later.
-
-        This closes the siblings, too; a second call does nothing. Inline handlers, and
-        async ones that the emitter awaits, are called as before.
-
-        Args:
-            timeout: as for `drain`; handlers that are still pending then go on.
-
-        Returns:
-            Whether nothing is pending.
-
-        Raises:
-            WouldDeadlockError: a pending handler waits for the caller.
-            InvalidOptionError: the timeout is no number of seconds.
-        """
-        return self._admission.close(timeout)
-
-    def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
-        """Choose the loop for async handlers whose emitter runs in none.
-
-        Async handlers run in the loop of their emitter. If the emitter has none, as in a thread,
-        they run in this loop. Without a binding they run in a loop of the dispatcher's own,
-        where clients, pools and locks of the application fail. The siblings are bound, too.
-
-        Args:
-            loop: the application's loop; None for the one that runs here.
-
-        Returns:
-            A `with` block; at its end the binding ends, and the one before it counts again.
-
-        Raises:
-            InvalidOptionError: it is not an event loop, or is left out where none runs.
-        """
-        if loop is None:
-            loop = running_loop()
-        if loop is None or not hasattr(loop, "call_soon_threadsafe"):
-            raise InvalidOptionError(
-                "bind_loop takes an event loop: call it in a running one, or give it one",
-                option="loop",
-            )
-        return self._admission.bound_loops.bind(loop)
-
-    def __enter__(self) -> Self:
-        """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
-        return self
-
-    def __exit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        """Close the dispatcher; a `WouldDeadlockError` does not hide an exception of the block."""
-        try:
-            self.close()
-        except WouldDeadlockError:
-            if exc_type is None:
-                raise
-
-    async def __aenter__(self) -> Self:
-        """Return the dispatcher, for `async with EventDispatcher() as dispatcher:`."""
-        return self
-
-    async def __aexit__(self, exc_type: type[BaseException] | None, *exc_info: object) -> None:
-        """Wait in the loop until nothing is pending, and close the dispatcher."""
-        try:
-            await self._admission.close_async()
-        except WouldDeadlockError:
-            if exc_type is None:
-                raise
 
     def __repr__(self) -> str:
         """Show the options."""
