@@ -42,7 +42,6 @@ from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.handlers._declaring import register_wrapped
 from madcrow_events.models import _building as building
 from madcrow_events.plugins._checking import check_here
-from madcrow_events.plugins._fitness import _declared_api_version as declared_api_version
 from madcrow_events.plugins._footprint import is_of
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._loaded import loaded_in
@@ -75,7 +74,6 @@ __all__ = [
     "check_here",
     "completing",
     "current_frame",
-    "declared_api_version",
     "declared_in",
     "deferring",
     "definition_of",
