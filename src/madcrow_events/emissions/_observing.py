@@ -29,7 +29,6 @@ __all__ = [
     "KNOWN_LEVELS",
     "Watch",
     "is_debugging",
-    "is_watched",
     "log_skipped",
     "stop_watching",
     "watch",
@@ -173,16 +172,11 @@ def watching_handler(emission: Emission, handler: object) -> AbstractContextMana
     return nullcontext()
 
 
-def stop_watching(emission: Emission, error: BaseException | None = None) -> None:
-    """Let the observers of an emission go, if there are any; doing so again is no error.
-
-    Args:
-        emission: what has been emitted.
-        error: what goes through to the emitter, and is no failure of a handler.
-    """
+def stop_watching(emission: Emission) -> None:
+    """Let the observers of an emission go, if there are any; doing so again is no error."""
     failures = emission._failures
     if failures is not None and failures.watch is not None:
-        failures.watch.leave(error)
+        failures.watch.leave()
 
 
 class _DebugLog:
