@@ -17,18 +17,8 @@ if TYPE_CHECKING:
     from madcrow_events.testing import Recorder
 
 
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
-    """Declare the ini option, and let the package be imported as fast as without this plugin.
-
-    pytest rewrites the assertions of all modules of a distribution that brings a plugin, which
-    takes time and finds none in ours. There is no public way to say so for a whole package.
-    """
-    hook = pluginmanager.rewrite_hook
-    marked: set[str] = getattr(hook, "_must_rewrite", set())
-    marked.discard("madcrow_events")
-    # Who looks for the package before, as a tool that measures coverage may, has it remembered.
-    remembered: dict[str, bool] = getattr(hook, "_marked_for_rewrite_cache", {})
-    remembered.pop("madcrow_events", None)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the ini option."""
     parser.addini(
         "madcrow_events_isolate",
         "each test starts with the event handlers that were registered at import, and leaves none",

@@ -7,16 +7,11 @@ log.
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
 
 from madcrow_events._interrupts import is_interrupt
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 __all__ = [
     "handler_name",
-    "listed",
     "module_of",
     "names_apart",
     "printable",
@@ -58,13 +53,6 @@ def printable(text: object, limit: int = 200) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in shown
     )
-
-
-def listed(items: Sequence[str], separator: str = ", ", limit: int = 20) -> str:
-    """Return items as one text; of many, the first `limit`, and how many more there are."""
-    shown = separator.join(items[:limit])
-    rest = len(items) - limit
-    return f"{shown}{separator}and {rest} more" if rest > 0 else shown
 
 
 def handler_name(handler: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from madcrow_events._aliases import alias_paths, spellings_of, value_at
-from madcrow_events._text import listed, printable, type_name
+from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import ContextValidationError
 from madcrow_events.models import (
     RESERVED_FIELDS,
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["check_complete", "misfit_behind", "validate_keywords"]
+
+_MOST_PROBLEMS = 20
+"""How many problems a message names; whoever chooses the keywords does not choose its length."""
 
 
 def validate_keywords(
@@ -112,8 +115,10 @@ def _reserved(context: BaseEventContext) -> frozenset[str]:
 def _misfit(
     event: str, model: type[BaseEventContext], problems: list[tuple[str, str]]
 ) -> ContextValidationError:
-    shown = listed([f"{field}: {problem}" for field, problem in problems], separator="; ")
-    message = f"{event} does not fit {type_name(model)}: {shown}"
+    shown = [f"{field}: {problem}" for field, problem in problems[:_MOST_PROBLEMS]]
+    if len(problems) > _MOST_PROBLEMS:
+        shown.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+    message = f"{event} does not fit {type_name(model)}: {'; '.join(shown)}"
     return ContextValidationError(message, event=event, problems=tuple(problems))
 
 

@@ -38,7 +38,7 @@ PLUGINS = {
     ),
     "exits": ("raise SystemExit(3)", "", "failed", "SystemExit: 3"),
     "lacks": (HEAD + "1 / 0", "dependencies = ['absent-thing>=3']", "refused", "absent-thing"),
-    "newer": (HEAD + "1 / 0\ngroup = HandlerGroup('n', api_version=2)", "", "refused", "version 2"),
+    "newer": (HEAD + "group = HandlerGroup('n', api_version=2)", "", "failed", "version 2"),
     "clashing": (
         HEAD + "group = HandlerGroup('clash')\ngroup.signal('taken', context=LoginEventContext)\n"
         "@group.on('user_logged_in')\ndef note(**context): pass\n",

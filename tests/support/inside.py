@@ -28,7 +28,6 @@ from madcrow_events._waiters import Waiters
 from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
-from madcrow_events.emissions import _completion as completing
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _holding as deferring
 from madcrow_events.emissions import _ids as making_ids
@@ -42,7 +41,6 @@ from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.handlers._declaring import register_wrapped
 from madcrow_events.models import _building as building
 from madcrow_events.plugins._checking import check_here
-from madcrow_events.plugins._fitness import _declared_api_version as declared_api_version
 from madcrow_events.plugins._footprint import is_of
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._loaded import loaded_in
@@ -73,9 +71,7 @@ __all__ = [
     "calling_batches",
     "calling_later",
     "check_here",
-    "completing",
     "current_frame",
-    "declared_api_version",
     "declared_in",
     "deferring",
     "definition_of",

@@ -6,7 +6,6 @@ callbacks of a loop, and those where two things must come together.
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import gc
 import logging
@@ -32,7 +31,6 @@ from madcrow_events import (
     discover_plugins,
     event_scope,
 )
-from madcrow_events.plugins import Plugin
 from madcrow_events.testing import recorder
 from support import shops
 from support.inside import (
@@ -48,7 +46,6 @@ from support.inside import (
     backlog_of,
     call_all,
     calling_batches,
-    declared_api_version,
     deferring,
     definition_of,
     handler_name,
@@ -895,11 +892,6 @@ def in_metadata(ring: Any, _shop: Shop, patch: pytest.MonkeyPatch) -> None:
     discover_plugins()
 
 
-def in_the_source_of_a_plugin(ring: Any, _shop: Shop, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(ast, "parse", ring)
-    declared_api_version(Plugin("p:p", "p", "p", "1", "ast:group"))
-
-
 def in_a_module_of_a_plugin(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
     is_of("plugin", type("Proxy", (), {"__module__": property(ring)})())
 
@@ -938,7 +930,6 @@ def in_the_question_for_a_task(ring: Any, shop: Shop, patch: pytest.MonkeyPatch)
         in_a_traceback,
         in_the_text_of_an_error,
         in_metadata,
-        in_the_source_of_a_plugin,
         in_a_module_of_a_plugin,
     ],
 )

@@ -29,7 +29,6 @@ __all__ = [
     "KNOWN_LEVELS",
     "Watch",
     "is_debugging",
-    "is_watched",
     "log_skipped",
     "watch",
     "watching_handler",

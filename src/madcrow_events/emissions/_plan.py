@@ -26,7 +26,6 @@ __all__ = [
     "Subscribed",
     "call_with",
     "plan_for",
-    "plan_of",
 ]
 
 
@@ -258,11 +257,6 @@ NOBODY = Plan(
     name_of=handler_name,
 )
 """The plan of an emission that reaches no handler."""
-
-
-def plan_of(emission: Emission) -> Plan:
-    """Return the calls of an emission; for what makes them elsewhere."""
-    return emission._plan
 
 
 def plan_for(emission: Emission) -> Plan:

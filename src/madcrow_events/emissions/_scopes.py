@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import wraps
 from types import TracebackType
 from typing import Any, TypedDict
 
-from typing_extensions import ParamSpec, TypeVar, Unpack
+from typing_extensions import Unpack
 
 from madcrow_events._text import printable, type_name
 from madcrow_events.emissions._frames import Surroundings, current, enter, leave, surround
@@ -18,9 +17,6 @@ from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS
 
 __all__ = ["ScopeFields", "event_scope", "merge_scopes", "request_fields"]
-
-ParametersP = ParamSpec("ParametersP")
-ReturnedT = TypeVar("ReturnedT")
 
 
 class ScopeFields(TypedDict, total=False):
@@ -112,18 +108,6 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         """Fill them in no longer."""
         assert self._frame is not None  # noqa: S101  # it has been entered
         leave(self._frame)
-
-    def __call__(
-        self, function: Callable[ParametersP, ReturnedT]
-    ) -> Callable[ParametersP, ReturnedT]:
-        """Decorate a plain function: each of its calls runs in a block of its own."""
-
-        @wraps(function)
-        def scoped(*arguments: ParametersP.args, **keywords: ParametersP.kwargs) -> ReturnedT:
-            with event_scope(**self._fields):
-                return function(*arguments, **keywords)
-
-        return scoped
 
 
 def merge_scopes(around: Mapping[str, str], fields: ScopeFields) -> Mapping[str, str]:

@@ -24,7 +24,6 @@ from madcrow_events._text import printable, text_of
 __all__ = [
     "MAX_KEY_LENGTH",
     "MAX_SUBJECTS",
-    "Bounded",
     "Store",
     "account_key",
     "as_field",
@@ -32,6 +31,7 @@ __all__ = [
     "cut",
     "finite",
     "moment",
+    "touch",
 ]
 
 MAX_SUBJECTS = 10_000
@@ -102,50 +102,27 @@ def account_key(user_id: object) -> str:
     return f"{text[:MAX_KEY_LENGTH]}...{digest}"
 
 
-class Bounded(Generic[KeyT, ValueT]):
-    """A mapping that forgets its least recently used key when it has too many."""
+def touch(values: OrderedDict[KeyT, ValueT], key: KeyT, make: Callable[[], ValueT]) -> ValueT:
+    """Return the value of a key, made if it has none, and note that it was used.
 
-    def __init__(self, make: Callable[[], ValueT], limit: int = MAX_SUBJECTS) -> None:
-        self._make = make
-        self._limit = limit
-        self._values: OrderedDict[KeyT, ValueT] = OrderedDict()
-
-    def touch(self, key: KeyT) -> ValueT:
-        """Return the value of a key, made if need be, and remember the key longest."""
-        value = self._values.get(key)
-        if value is None:
-            value = self._values[key] = self._make()
-            if len(self._values) > self._limit:
-                self._values.popitem(last=False)
-        else:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: KeyT, value: ValueT) -> None:
-        """Set the value of a key, and remember the key longest."""
-        self.touch(key)
-        self._values[key] = value
-
-    def get(self, key: KeyT) -> ValueT | None:
-        """Return the value of a key, if it has one."""
-        return self._values.get(key)
-
-    def pop(self, key: KeyT) -> ValueT | None:
-        """Forget a key; return its value, if it had one."""
-        return self._values.pop(key, None)
-
-    def items(self) -> list[tuple[KeyT, ValueT]]:
-        """Return the keys and values, the least recently used first."""
-        return list(self._values.items())
-
-    def __len__(self) -> int:
-        """Count the keys."""
-        return len(self._values)
+    Args:
+        values: the values by their keys; of too many the least recently used is forgotten.
+        key: the key.
+        make: makes a key's first value.
+    """
+    value = values.get(key)
+    if value is None:
+        value = values[key] = make()
+        if len(values) > MAX_SUBJECTS:
+            values.popitem(last=False)
+    else:
+        values.move_to_end(key)
+    return value
 
 
-def count_one(counts: Bounded[str, int], key: str) -> None:
+def count_one(counts: OrderedDict[str, int], key: str) -> None:
     """Add one to the count of a key."""
-    counts.put(key, counts.touch(key) + 1)
+    counts[key] = touch(counts, key, int) + 1
 
 
 class Store(Generic[StateT]):

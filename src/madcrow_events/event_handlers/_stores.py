@@ -6,17 +6,19 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.event_handlers._bounded import (
-    Bounded,
     Store,
     account_key,
     count_one,
     cut,
     finite,
+    touch,
 )
 from madcrow_events.event_handlers._windows import FailureStore
 from madcrow_events.models import SuspiciousActivityEventContext
@@ -97,7 +99,7 @@ class SystemStatus(NamedTuple):
     handlers_failed: int
 
 
-class SessionStore(Store[Bounded[str, Session]]):
+class SessionStore(Store[OrderedDict[str, Session]]):
     """One session for each user: created, opened, closed, forgotten.
 
     It takes 48 MiB at most: 10,000 sessions, each with an id, an e-mail and a reason of 320
@@ -105,7 +107,7 @@ class SessionStore(Store[Bounded[str, Session]]):
     """
 
     def __init__(self) -> None:
-        super().__init__(lambda: Bounded(lambda: Session("")))
+        super().__init__(OrderedDict)
 
     def create(self, user_id: object, email: str | None, at: float) -> Session:
         """Note that an account was registered, at a time in seconds since 1970."""
@@ -148,7 +150,7 @@ class SessionStore(Store[Bounded[str, Session]]):
     def forget(self, user_id: object) -> Session | None:
         """Remove what is kept of a user; return it, if there was anything."""
         with self._lock:
-            return self._state.pop(account_key(user_id))
+            return self._state.pop(account_key(user_id), None)
 
     def get(self, user_id: object) -> Session | None:
         """Return what is kept of a user, if anything."""
@@ -162,19 +164,18 @@ class SessionStore(Store[Bounded[str, Session]]):
     def _change(self, user_id: object, email: str | None, **changes: Any) -> Session:
         key = account_key(user_id)
         with self._lock:
-            session = self._state.touch(key)
-            # The id as it is kept already: a second text of the same letters takes as much again.
-            session = session._replace(user_id=session.user_id or key, **changes)
+            session = touch(self._state, key, partial(Session, key))
+            session = session._replace(**changes)
             if email is not None:
                 session = session._replace(email=cut(email))
-            self._state.put(key, session)
+            self._state[key] = session
         return session
 
 
 class _Activity:
     def __init__(self) -> None:
-        self.by_event: Bounded[str, int] = Bounded(int)
-        self.by_user: Bounded[str, dict[str, int]] = Bounded(dict)
+        self.by_event: OrderedDict[str, int] = OrderedDict()
+        self.by_user: OrderedDict[str, dict[str, int]] = OrderedDict()
 
 
 class ActivityStore(Store[_Activity]):
@@ -193,7 +194,7 @@ class ActivityStore(Store[_Activity]):
             event = cut(event)
             count_one(self._state.by_event, event)
             if user_id is not None:
-                counts = self._state.by_user.touch(account_key(user_id))
+                counts = touch(self._state.by_user, account_key(user_id), dict)
                 if event in counts or len(counts) < MAX_EVENTS_OF_A_USER:
                     counts[event] = counts.get(event, 0) + 1
 
@@ -201,8 +202,8 @@ class ActivityStore(Store[_Activity]):
         """Return the counts as they are now."""
         with self._lock:
             return ActivitySnapshot(
-                dict(self._state.by_event.items()),
-                {user: dict(counts) for user, counts in self._state.by_user.items()},
+                dict(self._state.by_event),
+                {user: dict(counts) for user, counts in list(self._state.by_user.items())},
             )
 
 

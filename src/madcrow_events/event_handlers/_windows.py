@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from madcrow_events.event_handlers._bounded import Bounded, Store, count_one
+from madcrow_events.event_handlers._bounded import Store, count_one, touch
 
 __all__ = [
     "MAX_TIMES",
@@ -112,10 +113,10 @@ class _Window:
 class _Failures:
     def __init__(self) -> None:
         self.total = 0
-        self.by_reason: Bounded[str, int] = Bounded(int)
-        self.by_address: Bounded[str, int] = Bounded(int)
-        self.emails: Bounded[str, _Window] = Bounded(_Window)
-        self.addresses: Bounded[str, _Window] = Bounded(_Window)
+        self.by_reason: OrderedDict[str, int] = OrderedDict()
+        self.by_address: OrderedDict[str, int] = OrderedDict()
+        self.emails: OrderedDict[str, _Window] = OrderedDict()
+        self.addresses: OrderedDict[str, _Window] = OrderedDict()
 
 
 class FailureStore(Store[_Failures]):
@@ -158,8 +159,8 @@ class FailureStore(Store[_Failures]):
         with self._lock:
             return FailureAnalytics(
                 self._state.total,
-                dict(self._state.by_reason.items()),
-                dict(self._state.by_address.items()),
+                dict(self._state.by_reason),
+                dict(self._state.by_address),
             )
 
     def failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
@@ -177,7 +178,7 @@ class FailureStore(Store[_Failures]):
         ):
             if subject is None:
                 continue
-            window = windows.touch(subject)
+            window = touch(windows, subject, _Window)
             if window.is_too_late(at, seconds):
                 continue
             window.add(at, seconds)
@@ -208,6 +209,6 @@ class FailureStore(Store[_Failures]):
     def __len__(self) -> int:
         """Count the subjects that are remembered in the fullest of its parts."""
         state = self._state
-        parts: tuple[Bounded[str, Any], ...]
+        parts: tuple[OrderedDict[str, Any], ...]
         parts = (state.emails, state.addresses, state.by_address, state.by_reason)
         return max(len(part) for part in parts)

@@ -185,7 +185,8 @@ class HandlerGroup:
         if api_version > API_VERSION:
             raise PluginError(
                 f"the group {printable(name)} asks for api_version {api_version}, and this "
-                f"madcrow-events has {API_VERSION}: upgrade madcrow-events",
+                f"madcrow-events has {API_VERSION}: upgrade madcrow-events, or install an older "
+                "version of the plugin",
                 plugin=name,
             )
         self.name: str = name

@@ -1,8 +1,7 @@
 """Plugins: handler groups that other distributions offer through entry points.
 
 A distribution offers a `HandlerGroup` under the entry-point group
-`madcrow_events.handlers`. What its metadata and its source tell is checked
-before it is imported.
+`madcrow_events.handlers`. Its metadata are checked before it is imported.
 """
 
 from madcrow_events.plugins._checking import check_plugins

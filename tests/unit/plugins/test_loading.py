@@ -79,8 +79,6 @@ def test_a_plugin_is_discovered_loaded_and_unloaded(
         ("group = 1", "", "failed", "= bad:group names int, not a HandlerGroup"),
         ("raise SystemExit(3)", "", "failed", "SystemExit: 3"),
         ("from madcrow_events import HandlerGroup\ngroup = HandlerGroup('new', api_version=2)",
-         "", "refused", "asks for api_version 2"),
-        ("from madcrow_events import HandlerGroup\ngroup = [HandlerGroup('new', api_version=2)]",
          "", "failed", "asks for api_version 2"),
         (GOOD, "absent-thing>=3\nx; extra == 'x'", "refused", "install 'absent-thing>=3'"),
         (HALF, "", "failed", "UnknownEventError"),
@@ -282,7 +280,7 @@ def test_unloading_tells_of_a_call_that_does_not_end(
 
 def test_a_group_asks_for_a_version_that_there_is() -> None:
     assert HandlerGroup("it", api_version=1).api_version == 1
-    with pytest.raises(PluginError, match=r"it asks for api_version 2.*upgrade") as caught:
+    with pytest.raises(PluginError, match=r"it asks for api_version 2.*upgrade.*older") as caught:
         HandlerGroup("it", api_version=2)
     assert caught.value.plugin == "it"
     for version in (0, True, "1", 1.0):

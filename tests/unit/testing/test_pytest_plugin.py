@@ -177,19 +177,3 @@ def test_the_fixtures_work_beside_those_of_a_suite_that_isolates_by_itself(
     assert event_dispatcher.signals is isolated_signals is madcrow_signals
     emit_event("user_logged_in", user_id=1, email="a@example.com")
     recorded_events.assert_emitted("user_logged_in", user_id=1)
-
-
-@pytest.mark.once
-def test_the_package_is_imported_as_it_is(pytester: pytest.Pytester) -> None:
-    """Modules that pytest rewrites have names of its own; so had ours, once looked for early."""
-    pytester.makepyfile(
-        early="import importlib.util\nassert importlib.util.find_spec('madcrow_events')",
-        test_it="""
-        import madcrow_events
-
-        def test_it():
-            assert not any(name.startswith("@") for name in vars(madcrow_events))
-        """,
-    )
-    pytester.syspathinsert()
-    pytester.runpytest_subprocess("-p", "early", "-o", LOOPS).assert_outcomes(passed=1)

@@ -332,21 +332,6 @@ def test_dispatchers_and_registries_share_it(signals: SignalRegistry) -> None:
 # How it is written
 
 
-def test_it_decorates_functions(signal: EventSignal[Any], dispatcher: EventDispatcher) -> None:
-    """Each call, recursive ones too, runs in a block of its own."""
-
-    @event_scope(request_id="decorated")
-    def work(depth: int = 1) -> list[Any]:
-        own = [fields_of(loose(dispatcher))["request_id"]]
-        return own + (work(depth - 1) if depth else [])
-
-    assert work() == ["decorated"] * 2
-    with event_scope(request_id="around"):
-        assert work(0) == ["decorated"]
-        assert fields_of(typed(dispatcher))["request_id"] == "around"
-    assert fields_of(typed(dispatcher)) == NOTHING
-
-
 def test_it_is_good_for_one_block() -> None:
     """Entering it again is refused, for its first block would never end."""
     block = event_scope(request_id="1")
