@@ -81,15 +81,15 @@ def go_on_async(
     Returns:
         What the emitter must await; None if nothing is left, as where no handler suspends.
     """
-    plan, left = emission._plan, None
-    if plan.later:
-        emission._values.extend(plan.pending)
-        if context is not None:
-            context = emission._payload  # what an `event_scope` has filled in
-        if plan.queued:
-            left = _queue_and_join(emission, context)
-        else:
-            left = _start_handlers(emission, context)
+    plan = emission._plan
+    if not plan.later:
+        return _finish(emission, None)
+    emission._values.extend(plan.pending)
+    if context is not None:
+        context = emission._payload  # what an `event_scope` has filled in
+    if plan.queued:
+        return _finish(emission, _queue_and_join(emission, context))
+    left = _start_handlers(emission, context)
     if left is None and emission._failures is None:
         return None
     return _finish(emission, left)
