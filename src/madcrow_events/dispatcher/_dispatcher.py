@@ -22,10 +22,10 @@ from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._completion import abandon, go_on, go_on_async
 from madcrow_events.emissions._emission import as_the_cause
 from madcrow_events.emissions._frames import (
+    AmbientFrame,
     Branch,
-    Surroundings,
-    await_within,
-    run_within,
+    await_in_frame,
+    run_in_frame,
 )
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
@@ -375,7 +375,7 @@ class EventDispatcher(Unique):
         """Emit `handler_failed` for each failure, but never from inside of one."""
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
-                run_within(as_the_cause(emission), dispatcher.emit_typed, signal, context)
+                run_in_frame(as_the_cause(emission), dispatcher.emit_typed, signal, context)
             except _NO_PLACE as error:
                 log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
@@ -389,7 +389,7 @@ class EventDispatcher(Unique):
         for dispatcher, signal, context in self._announcements(emission, failures, batch_size):
             try:
                 emit = dispatcher.emit_typed_async
-                await await_within(as_the_cause(emission), emit, signal, context)
+                await await_in_frame(as_the_cause(emission), emit, signal, context)
             except _NO_PLACE as error:
                 log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
@@ -580,6 +580,6 @@ vars(sys.modules[Deferral.__module__]).update(EventDispatcher=EventDispatcher)
 vars(sys.modules[Emission.__module__]).update(
     EventDispatcher=EventDispatcher,
     EventSignal=EventSignal,
-    Frame=Emission | Branch | Surroundings,
+    Frame=Emission | Branch | AmbientFrame,
     Plan=Plan,
 )

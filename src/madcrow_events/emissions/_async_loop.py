@@ -42,7 +42,7 @@ their own event double at every level; all side by side, they would use up the m
 before the 64th level ends them.
 """
 
-_inherited = CURRENT.get
+_innermost = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _Task = asyncio.Task
@@ -146,7 +146,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         make, options = loop.create_task, {"name": emission.signal.name}
     branch = Branch(emission, index)
     first = index
-    inherited = _inherited(None)
+    innermost = _innermost(None)
     is_used = False
     argument: Any
     token = None
@@ -203,7 +203,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         raise
     finally:
         if token is None:  # interrupted as it was entered
-            _enter(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+            _enter(innermost)  # type: ignore[arg-type]  # None is the same as left empty
         else:
             _leave(token)
     if unfinished is not None:

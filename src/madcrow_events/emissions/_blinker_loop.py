@@ -45,9 +45,9 @@ def _sent(
     emission._values = []
     emission._failures = None
     emission._running = True
-    inherited = current()
-    if inherited is not None:
-        nest(emission, inherited)
+    innermost = current()
+    if innermost is not None:
+        nest(emission, innermost)
     return emission
 
 
@@ -65,7 +65,7 @@ def send(
     """
     results: list[tuple[Any, Any]] = []
     emission, token = _sent(signal, plan, sender, keywords), None
-    inherited = CURRENT.get(None)
+    innermost = CURRENT.get(None)
     try:
         token = CURRENT.set(emission)
         for entry in plan.entries_by_priority:
@@ -89,7 +89,7 @@ def send(
     finally:
         emission._running = False
         if token is None:  # interrupted as it was entered
-            CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+            CURRENT.set(innermost)  # type: ignore[arg-type]  # None is the same as left empty
         else:
             CURRENT.reset(token)
         abandon(emission)
@@ -110,7 +110,7 @@ async def send_async(
     """
     results: list[tuple[Any, Any]] = []
     emission, token = _sent(signal, plan, sender, keywords), None
-    inherited = CURRENT.get(None)
+    innermost = CURRENT.get(None)
     try:
         token = CURRENT.set(emission)
         for entry in plan.entries_by_priority:
@@ -138,7 +138,7 @@ async def send_async(
         emission._running = False
         try:
             if token is None:  # interrupted as it was entered
-                CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+                CURRENT.set(innermost)  # type: ignore[arg-type]  # None is the same as left empty
             else:
                 CURRENT.reset(token)
         except ValueError:  # a send_async that nobody awaits to its end, in another context

@@ -8,14 +8,14 @@ from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
+    AmbientFrame,
     Branch,
     Frame,
-    Surroundings,
+    ambient_frame_of,
     emission_of,
     enclosing,
+    new_ambient_frame,
     running,
-    surround,
-    surroundings_of,
 )
 from madcrow_events.emissions._ids import Trace
 
@@ -71,9 +71,9 @@ def cause_of(emission: Emission) -> Trace | None:
 
 def _cause_of(emission: Emission) -> Emission | Trace | None:
     """Return the same, or the emission itself as long as it has no trace."""
-    around = emission._outer
-    if isinstance(around, Surroundings) and around.cause is not None:
-        return around.cause
+    outer = emission._outer
+    if isinstance(outer, AmbientFrame) and outer.cause is not None:
+        return outer.cause
     frame = enclosing(emission)
     if isinstance(frame, Branch):
         if frame.trace is not None:
@@ -82,27 +82,27 @@ def _cause_of(emission: Emission) -> Emission | Trace | None:
     return getattr(frame, "_trace", frame)
 
 
-def place(emission: Emission, inherited: Frame) -> None:
+def place(emission: Emission, innermost: Frame) -> None:
     """Put an emission where it belongs among the frames: below what runs, caused by what is over.
 
     A task that a handler started inherits the handler's frame, and may outlive it.
     """
-    innermost: Any = inherited._outer if isinstance(inherited, Surroundings) else inherited
-    outer: Any = running(innermost)
-    if outer is None and isinstance(innermost, Branch) and innermost.job is not None:
-        outer = innermost  # a worker announces a failure
+    handling: Any = innermost._outer if isinstance(innermost, AmbientFrame) else innermost
+    outer: Any = running(handling)
+    if outer is None and isinstance(handling, Branch) and handling.job is not None:
+        outer = handling  # a worker announces a failure
     cause = None
-    if innermost is not None and innermost is not outer:
-        handled = emission_of(innermost)
-        cause = trace_of(handled) if handled is not None else innermost.trace
+    if handling is not None and handling is not outer:
+        handled = emission_of(handling)
+        cause = trace_of(handled) if handled is not None else handling.trace
     if isinstance(outer, Branch) and outer.is_anothers():
         outer = outer.of_others()
-    if outer is inherited:
+    if outer is innermost:
         emission._outer = outer
-    elif isinstance(inherited, Surroundings) and outer is inherited._outer:
-        emission._outer = inherited
+    elif isinstance(innermost, AmbientFrame) and outer is innermost._outer:
+        emission._outer = innermost
     else:
-        emission._outer = surround(inherited)
+        emission._outer = new_ambient_frame(innermost)
         emission._outer._outer = outer
         emission._outer.cause = emission._outer.cause or cause
 
@@ -134,11 +134,12 @@ def detach(branch: Branch, job: Any) -> None:
     branch.detached = branch._running = True
     branch.job = job
     branch.trace = trace_of(emission)
-    around = surroundings_of(emission)
-    if around is not None:
-        around, alone = Surroundings(), around
-        around.fields, around.holders = alone.inherited_fields(), alone.holders
-    branch._outer = around
+    ambient = ambient_frame_of(emission)
+    own: AmbientFrame | None = None
+    if ambient is not None:
+        own = AmbientFrame()
+        own.fields, own.holders = ambient.lazy_fields(), ambient.holders
+    branch._outer = own
 
 
 def enter_batch(branches: list[Branch]) -> None:
@@ -150,12 +151,12 @@ def enter_batch(branches: list[Branch]) -> None:
     for branch in branches:
         common = common & _fields_of(branch).items()
     frame = branches[-1]
-    frame._outer = around = Surroundings()
-    around.fields = dict(common)
+    frame._outer = ambient = AmbientFrame()
+    ambient.fields = dict(common)
     frame.is_announcing = any(branch.is_announcing for branch in branches)
     CURRENT.set(frame)
 
 
 def _fields_of(branch: Branch) -> Mapping[str, str]:
-    around = branch._outer
-    return around.known_fields() if isinstance(around, Surroundings) else NO_FIELDS
+    outer = branch._outer
+    return outer.resolved_fields() if isinstance(outer, AmbientFrame) else NO_FIELDS

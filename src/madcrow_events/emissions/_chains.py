@@ -8,13 +8,13 @@ from madcrow_events._logs import Writing, writing
 from madcrow_events.emissions._causes import is_announcing, place, trace_of
 from madcrow_events.emissions._failures import add_failure, failures_of
 from madcrow_events.emissions._frames import (
+    AmbientFrame,
     Branch,
     Frame,
-    Surroundings,
     emission_of,
     enclosing,
+    new_ambient_frame,
     running,
-    surround,
 )
 from madcrow_events.exceptions import EmissionDepthError
 
@@ -30,7 +30,7 @@ MAX_DEPTH = 64
 _NAMED_EVENTS = 6
 
 
-def nest(emission: Emission, inherited: Frame) -> None:
+def nest(emission: Emission, innermost: Frame) -> None:
     """Place an emission under the one whose handler made it.
 
     Raises:
@@ -38,8 +38,8 @@ def nest(emission: Emission, inherited: Frame) -> None:
     """
     line = writing()
     if line is not None:
-        inherited = _apart(line, inherited)
-    place(emission, inherited)
+        innermost = _apart(line, innermost)
+    place(emission, innermost)
     parent = emission.parent
     if parent is None:  # a handler that nobody awaits begins a chain of its own
         return
@@ -54,26 +54,26 @@ def nest(emission: Emission, inherited: Frame) -> None:
     raise error
 
 
-def _apart(line: Writing, inherited: Frame) -> Frame:
+def _apart(line: Writing, innermost: Frame) -> Frame:
     """Return the frame of what a handler of logs emits for a line: it begins a chain of its own.
 
     The line is about an emission, none of whose handlers has emitted it, and so none of them is
     to blame if that chain has no end.
     """
-    around: Any = line.frame
-    written_in = running(around)
-    if written_in is None or running(inherited) is not written_in:
-        return inherited
+    frame: Any = line.frame
+    written_in = running(frame)
+    if written_in is None or running(innermost) is not written_in:
+        return innermost
     emission: Any = emission_of(written_in)
     branch = Branch(emission, 0)
     branch.detached = True
     branch.is_announcing = is_announcing(emission)
     branch.trace = trace_of(emission)
     branch._outer = written_in._outer
-    if not isinstance(inherited, Surroundings):
+    if not isinstance(innermost, AmbientFrame):
         return branch
-    inside = surround(inherited)
-    inside._outer, inside.cause = branch, inherited.cause
+    inside = new_ambient_frame(innermost)
+    inside._outer, inside.cause = branch, innermost.cause
     return inside
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events.emissions._emission import Emission, raise_failures
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
-from madcrow_events.emissions._frames import await_within, run_within
+from madcrow_events.emissions._frames import await_in_frame, run_in_frame
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._lingering import let_go
 from madcrow_events.emissions._loop import call_all
@@ -196,7 +196,7 @@ def emit_held(emission: Emission) -> None:
     """Emit, as `emit` would have, what has been held back."""
     held = emission._values
     try:
-        run_within(held.frame, _emit_again, emission)
+        run_in_frame(held.frame, _emit_again, emission)
     except BaseException as error:
         abandon(emission, error)
         raise
@@ -222,7 +222,7 @@ async def emit_held_async(emission: Emission) -> None:
     """Do the same as `emit_async` would have."""
     held = emission._values
     try:
-        await await_within(held.frame, _emit_again_async, emission)
+        await await_in_frame(held.frame, _emit_again_async, emission)
     except BaseException as error:
         abandon(emission, error)
         raise

@@ -9,7 +9,7 @@ from madcrow_events._validation import check_complete, validate_keywords
 from madcrow_events.emissions._causes import trace_of
 from madcrow_events.emissions._emission import Emission
 from madcrow_events.emissions._failures import failures_of
-from madcrow_events.emissions._frames import surroundings_of
+from madcrow_events.emissions._frames import ambient_frame_of
 from madcrow_events.exceptions import ContextTypeError, ContextValidationError
 from madcrow_events.models import (
     BaseEventContext,
@@ -120,9 +120,9 @@ def _validate(emission: Emission, model: type[BaseEventContext]) -> BaseEventCon
             and model is not emission.signal.context_model
         ):
             # An `event_scope` may have filled in what this model does not take, or not by name.
-            around = surroundings_of(emission)
-            if around is not None:
-                values = filled_for(model, payload, around.known_fields())
+            ambient = ambient_frame_of(emission)
+            if ambient is not None:
+                values = filled_for(model, payload, ambient.resolved_fields())
                 outcome = _outcome(emission, model, values)
         known[model] = outcome
     if isinstance(outcome, ContextValidationError):

@@ -23,18 +23,18 @@ from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
+    AmbientFrame,
     Branch,
     Frame,
-    Surroundings,
+    ambient_frame_of,
     current,
     emission_of,
     enclosing,
     enter,
     frames,
     leave,
+    new_ambient_frame,
     running,
-    surround,
-    surroundings_of,
 )
 from madcrow_events.emissions._ids import Trace
 from madcrow_events.emissions._lingering import is_inside
@@ -277,8 +277,8 @@ class Emission(Unique, Generic[PayloadT_co]):
         return not self.pending and self.state != "deferred"
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
-        around = surroundings_of(CURRENT.get(None))
-        holding = () if around is None else (*around.holders, *around.flushing)
+        ambient = ambient_frame_of(CURRENT.get(None))
+        holding = () if ambient is None else (*ambient.holders, *ambient.flushing)
         if any(holder.holds(self) for holder in holding):
             raise WouldDeadlockError(
                 f"{method}() waits for {self.event} inside of the deferred() block that holds it "
@@ -323,13 +323,13 @@ class Emission(Unique, Generic[PayloadT_co]):
         return f"<Emission {self.event}, {outcome}>"
 
 
-def as_the_cause(emission: Emission) -> Surroundings:
-    """Return surroundings in the present context whose cause is that emission."""
-    surroundings = surround(current())
-    around = surroundings_of(emission)
-    surroundings.fields = NO_FIELDS if around is None else around.inherited_fields()
-    surroundings.cause = trace_of(emission)
-    return surroundings
+def as_the_cause(emission: Emission) -> AmbientFrame:
+    """Return frame in the present context whose cause is that emission."""
+    frame = new_ambient_frame(current())
+    ambient = ambient_frame_of(emission)
+    frame.fields = NO_FIELDS if ambient is None else ambient.lazy_fields()
+    frame.cause = trace_of(emission)
+    return frame
 
 
 class _AsCause(ContextDecorator):

@@ -2,7 +2,7 @@
 
 A handler that the call loop calls runs in its emission; one that runs in a
 task or thread of its own runs in a `Branch`; what a block adds to emissions
-stands around them in `Surroundings`. The context variable `CURRENT` holds the
+stands around them in `AmbientFrame`. The context variable `CURRENT` holds the
 innermost frame.
 """
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 __all__ = [
     "CURRENT",
     "NO_FIELDS",
+    "AmbientFrame",
     "Branch",
     "Fields",
     "Frame",
     "Holder",
-    "Surroundings",
-    "await_within",
+    "ambient_frame_of",
+    "await_in_frame",
     "current",
     "emission_of",
     "enclosing",
     "enter",
     "frames",
     "leave",
-    "run_within",
+    "new_ambient_frame",
+    "run_in_frame",
     "running",
-    "surround",
-    "surroundings_of",
 ]
 
 ReturnedT = TypeVar("ReturnedT")
@@ -55,7 +55,7 @@ Fields: TypeAlias = "Mapping[str, str] | Callable[[], Mapping[str, str]]"
 
 NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
-Frame: TypeAlias = "Emission | Branch | Surroundings"
+Frame: TypeAlias = "Emission | Branch | AmbientFrame"
 """What a handler runs in: the emission whose loop calls it, or a branch of its own; and what
 stands around those."""
 
@@ -94,7 +94,7 @@ class Holder(Protocol):
         ...
 
 
-class Surroundings:
+class AmbientFrame:
     """What stands around emissions without being a handler: a block, or a cause that is over.
 
     One holds all that outer ones held, and so is never directly inside of another.
@@ -116,7 +116,7 @@ class Surroundings:
     """The blocks that have held back what is emitted in them now."""
 
     cause: Trace | None = None
-    """The trace of what caused the emissions, if that is not the frame around."""
+    """The trace of what caused the emissions, if that is not the enclosing frame."""
 
     left: tuple[Frame | None] | None = None
     """What it was entered in, alone in a tuple, if it was left before a block that began in it."""
@@ -138,13 +138,13 @@ class Surroundings:
         """Clean up where `__exit__` could not."""
         self.token = self.block = None
 
-    def inherited_fields(self) -> Fields:
+    def lazy_fields(self) -> Fields:
         """Return what `event_scope` fills in, for what stands inside; it is not asked for yet."""
         return self.fields
 
-    def known_fields(self) -> Mapping[str, str]:
+    def resolved_fields(self) -> Mapping[str, str]:
         """Return what `event_scope` fills in, asked for now if it was not known before."""
-        fields = self.inherited_fields()
+        fields = self.lazy_fields()
         return fields() if callable(fields) else fields
 
 
@@ -233,23 +233,23 @@ def emission_of(frame: Frame) -> Emission | None:
     """Return what is handled in a frame; None for a detached branch that has finished."""
     if isinstance(frame, Branch):
         return frame.emission
-    return None if isinstance(frame, Surroundings) else frame
+    return None if isinstance(frame, AmbientFrame) else frame
 
 
 def enclosing(frame: Emission | Branch) -> Emission | Branch | None:
     """Return the frame that a frame is nested in, past what merely surrounds it."""
     outer = frame._outer
-    return outer._outer if isinstance(outer, Surroundings) else outer
+    return outer._outer if isinstance(outer, AmbientFrame) else outer
 
 
-def surroundings_of(frame: Frame | None) -> Surroundings | None:
+def ambient_frame_of(frame: Frame | None) -> AmbientFrame | None:
     """Return the innermost surroundings of a frame, which hold all that outer ones do."""
-    while frame is not None and not isinstance(frame, Surroundings):
+    while frame is not None and not isinstance(frame, AmbientFrame):
         frame = frame._outer
     return frame
 
 
-def surround(inner: Frame | None, made: Surroundings | None = None) -> Surroundings:
+def new_ambient_frame(inner: Frame | None, made: AmbientFrame | None = None) -> AmbientFrame:
     """Return new surroundings inside of a frame, for the caller to add to.
 
     Args:
@@ -257,25 +257,25 @@ def surround(inner: Frame | None, made: Surroundings | None = None) -> Surroundi
         made: what is to become the surroundings; made here if left out.
     """
     if made is None:
-        made = Surroundings()
+        made = AmbientFrame()
     if inner is None:
         return made
-    if isinstance(inner, Surroundings):
-        around: Surroundings | None = inner
+    if isinstance(inner, AmbientFrame):
+        ambient: AmbientFrame | None = inner
         made._outer, made.cause = inner._outer, inner.cause
     else:
-        around = surroundings_of(inner)
+        ambient = ambient_frame_of(inner)
         made._outer = inner
-    if around is not None:
-        made.fields = around.inherited_fields()
-        made.holders, made.flushing = around.holders, around.flushing
+    if ambient is not None:
+        made.fields = ambient.lazy_fields()
+        made.holders, made.flushing = ambient.holders, ambient.flushing
     return made
 
 
 def current() -> Frame | None:
     """Return the innermost frame of this context, past blocks that an interrupt has cut off."""
     frame = CURRENT.get(None)
-    while isinstance(frame, Surroundings) and frame.is_forsaken():
+    while isinstance(frame, AmbientFrame) and frame.is_forsaken():
         forsaken, frame = frame, _entered(frame.before)
         CURRENT.set(frame)  # type: ignore[arg-type]  # None is the same as left empty
         forsaken.forsake()
@@ -284,12 +284,12 @@ def current() -> Frame | None:
 
 def _entered(frame: Frame | None) -> Frame | None:
     """Return the frame, or the one that came back when it was left before those in it."""
-    while isinstance(frame, Surroundings) and frame.left is not None:
+    while isinstance(frame, AmbientFrame) and frame.left is not None:
         (frame,) = frame.left
     return frame
 
 
-def enter(frame: Surroundings, block: object) -> None:
+def enter(frame: AmbientFrame, block: object) -> None:
     """Make a frame the innermost one of this context.
 
     Args:
@@ -306,7 +306,7 @@ def enter(frame: Surroundings, block: object) -> None:
         raise
 
 
-def leave(frame: Surroundings) -> None:
+def leave(frame: AmbientFrame) -> None:
     """Undo an `enter`, in whatever order, and as far as possible in another context.
 
     A generator runs in the context of whoever asks it for its next value, so that its blocks
@@ -319,7 +319,7 @@ def leave(frame: Surroundings) -> None:
         raise
 
 
-def _leave(frame: Surroundings) -> None:
+def _leave(frame: AmbientFrame) -> None:
     back, token = frame.before, frame.token
     if token is None:
         return
@@ -334,7 +334,7 @@ def _leave(frame: Surroundings) -> None:
         frame.token = frame.block = None
         return
     else:
-        if current is frame and not (isinstance(back, Surroundings) and back.left):
+        if current is frame and not (isinstance(back, AmbientFrame) and back.left):
             frame.token = frame.block = None
             return  # the last to begin is the first to end, as nearly always
     back = _entered(back)
@@ -347,8 +347,8 @@ def _leave(frame: Surroundings) -> None:
     frame.token = frame.block = None
 
 
-def run_within(
-    frame: Surroundings, function: Callable[..., ReturnedT], *arguments: object
+def run_in_frame(
+    frame: AmbientFrame, function: Callable[..., ReturnedT], *arguments: object
 ) -> ReturnedT:
     """Return what a function returns that is called in a frame."""
     before, token = CURRENT.get(None), None
@@ -363,8 +363,8 @@ def run_within(
         del arguments  # which the traceback of a failure would keep
 
 
-async def await_within(
-    frame: Surroundings, function: Callable[..., Awaitable[ReturnedT]], *arguments: object
+async def await_in_frame(
+    frame: AmbientFrame, function: Callable[..., Awaitable[ReturnedT]], *arguments: object
 ) -> ReturnedT:
     """Await what a function returns that is called in a frame."""
     before, token = CURRENT.get(None), None

@@ -10,12 +10,12 @@ from madcrow_events._moves import move_first
 from madcrow_events.emissions._completion import emit_held, emit_held_async
 from madcrow_events.emissions._frames import (
     CURRENT,
+    AmbientFrame,
     Fields,
-    Surroundings,
     current,
     enter,
     leave,
-    surround,
+    new_ambient_frame,
 )
 from madcrow_events.emissions._outcomes import HeldBack
 from madcrow_events.emissions._plan import NOBODY
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Held"]
 
 
-class Held(Surroundings):
+class Held(AmbientFrame):
     """The frame of what is emitted in a block, and what it holds back."""
 
     # Defaults, because a server makes one for each request.
@@ -123,7 +123,7 @@ class Held(Surroundings):
         """Hold an emission back; see `Holder.hold`."""
         if not (self.is_open and self.is_of(emission.dispatcher)):
             return False
-        later = surround(frame)
+        later = new_ambient_frame(frame)
         # What its handlers will emit is not held back by this block, or one that this one joined.
         own = tuple(other for other in later.holders if other.is_of(emission.dispatcher))
         later.holders = tuple(other for other in later.holders if other not in own)
@@ -160,7 +160,7 @@ class Held(Surroundings):
             raise RuntimeError("a deferral is good for one block: call deferred() again")
         before = current()
         if before is not None:
-            surround(before, self)
+            new_ambient_frame(before, self)
             self.holders = around = tuple(it for it in self.holders if it.is_open)
             own = [it for it in around if isinstance(it, Held) and it.is_of(self._policy)]
             self._enclosing = own[-1] if own else None
@@ -222,7 +222,7 @@ class Held(Surroundings):
             deferral = outer
         return deferral
 
-    def inherited_fields(self) -> Fields:
+    def lazy_fields(self) -> Fields:
         if self._scope is None:  # it has none, or has been asked
             known: Mapping[str, str] | None = vars(self).get("_known")
             return self.fields if known is None else known

@@ -18,7 +18,7 @@ from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, fill, keywords_of
 from madcrow_events.emissions._failures import HandlerFailure, add_failure, failures_of, is_failure
-from madcrow_events.emissions._frames import CURRENT, Branch, Frame, current, surroundings_of
+from madcrow_events.emissions._frames import CURRENT, Branch, Frame, ambient_frame_of, current
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     is_debugging,
@@ -43,7 +43,7 @@ __all__ = ["call_all", "run_branch"]
 _NO_VALUES: Any = ()
 
 # Bound here, for a method of an imported name is looked up the slow way at every call.
-_inherited = CURRENT.get
+_innermost = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _known_levels = KNOWN_LEVELS
@@ -100,9 +100,9 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission._payload = payload
     emission._failures = None
     emission._running = False
-    inherited = _inherited(None)
-    if inherited is not None:
-        if _is_held_back(emission, inherited, awaiting):
+    innermost = _innermost(None)
+    if innermost is not None:
+        if _is_held_back(emission, innermost, awaiting):
             return False
         if context is not None:
             context = emission._payload
@@ -158,10 +158,10 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     finally:
         emission._running = False
         if token is None:  # interrupted as it was entered
-            _enter(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+            _enter(innermost)  # type: ignore[arg-type]  # None is the same as left empty
         else:
             _leave(token)
-    if inherited is not None:
+    if innermost is not None:
         pass_on_broken_chain(emission)
     return later or emission._failures is not None
 
@@ -179,25 +179,25 @@ def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Ou
     return outcomes
 
 
-def _is_held_back(emission: Emission, inherited: Frame, awaiting: bool) -> bool:
+def _is_held_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
     """Give an emission what stands around it; tell whether a `deferred` block holds it back.
 
     Raises:
         EmissionDepthError: it is nested too deep.
     """
-    around = surroundings_of(inherited)
-    if around is not None and around is inherited and around.is_forsaken():
-        innermost = current()
-        if innermost is None:
+    ambient = ambient_frame_of(innermost)
+    if ambient is not None and ambient is innermost and ambient.is_forsaken():
+        uncut = current()
+        if uncut is None:
             return False
-        inherited, around = innermost, surroundings_of(innermost)
-    if around is not None and (fields := around.known_fields()):
+        innermost, ambient = uncut, ambient_frame_of(uncut)
+    if ambient is not None and (fields := ambient.resolved_fields()):
         fill(emission, fields)
-    nest(emission, inherited)
-    if around is None or not around.holders or emission._plan is NOBODY:  # muted
+    nest(emission, innermost)
+    if ambient is None or not ambient.holders or emission._plan is NOBODY:  # muted
         return False
     return any(
-        holder.hold(emission, inherited, awaiting=awaiting) for holder in reversed(around.holders)
+        holder.hold(emission, innermost, awaiting=awaiting) for holder in reversed(ambient.holders)
     )
 
 

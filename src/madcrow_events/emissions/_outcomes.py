@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._frames import Surroundings
+    from madcrow_events.emissions._frames import AmbientFrame
 
 __all__ = ["NO_RESULT", "PENDING", "Called", "HeldBack", "Outcomes", "outcomes_of"]
 
@@ -81,7 +81,7 @@ class HeldBack(Outcomes):
 
     state: Literal["deferred", "dropped"] = "deferred"
 
-    def __init__(self, frame: Surroundings, *, awaiting: bool) -> None:
+    def __init__(self, frame: AmbientFrame, *, awaiting: bool) -> None:
         super().__init__()
         self.frame = frame
         self.awaiting = awaiting
