@@ -17,7 +17,7 @@ from madcrow_events.emissions._frames import (
     new_ambient_frame,
     running,
 )
-from madcrow_events.emissions._ids import Trace
+from madcrow_events.emissions._ids import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,61 +25,61 @@ if TYPE_CHECKING:
 
     from madcrow_events.emissions._emission import Emission
 
-__all__ = ["cause_of", "detach", "enter_batch", "is_announcing", "place", "trace_of"]
+__all__ = ["cause_of", "detach", "enter_batch", "ids_of", "is_announcing", "place"]
 
 
-def trace_of(emission: Emission) -> Trace:
-    """Return the trace of an emission, made with those of its causes if need be."""
+def ids_of(emission: Emission) -> Ids:
+    """Return the ids of an emission; make them now, those of its causes first, if need be."""
     try:
-        return emission._trace
+        return emission._ids
     except AttributeError:
         pass
-    # A loop, for where a trace is needed the stack may be nearly full.
-    untraced: list[Emission] = []
+    # A loop, not a recursion: the stack may be nearly full when ids are needed.
+    without_ids: list[Emission] = []
     cause: Any = emission
-    while not isinstance(cause, Trace | None):
-        untraced.append(cause)
+    while not isinstance(cause, Ids | None):
+        without_ids.append(cause)
         cause = _cause_of(cause)
-    for caused in reversed(untraced):
-        cause = _traced(caused, Trace(cause))
-    return emission._trace
+    for caused in reversed(without_ids):
+        cause = _give_ids(caused, Ids(cause))
+    return emission._ids
 
 
-_claims: dict[int, Trace] = {}
-"""Traces that are being given to emissions, by the id of the emission."""
+_claims: dict[int, Ids] = {}
+"""Ids that are being given to emissions, by the `id()` of the emission."""
 
 
-def _traced(emission: Emission, trace: Trace) -> Trace:
-    """Give an emission its trace, or return that which another thread was faster to give it."""
-    # Without a lock, under which a finalizer could wait for a thread that wants it: one of those
-    # who claim at the same time wins, and who claims later finds the trace in its place.
+def _give_ids(emission: Emission, ids: Ids) -> Ids:
+    """Give an emission its ids; return those of another thread if that thread was faster."""
+    # Without a lock: a finalizer that runs under one could wait for it forever. Of several threads
+    # that claim at the same time one wins; a thread that comes later finds the ids in place.
     try:
-        winner = _claims.setdefault(id(emission), trace)
-        present: Trace | None = getattr(emission, "_trace", None)
+        winner = _claims.setdefault(id(emission), ids)
+        present: Ids | None = getattr(emission, "_ids", None)
         if present is None:
-            present = emission._trace = winner
+            present = emission._ids = winner
     finally:
         _claims.pop(id(emission), None)
     return present
 
 
-def cause_of(emission: Emission) -> Trace | None:
-    """Return the trace of the emission whose handler caused this one, also if that is over."""
+def cause_of(emission: Emission) -> Ids | None:
+    """Return the ids of the emission whose handler caused this one, whether it is over or not."""
     cause = _cause_of(emission)
-    return cause if isinstance(cause, Trace | None) else trace_of(cause)
+    return cause if isinstance(cause, Ids | None) else ids_of(cause)
 
 
-def _cause_of(emission: Emission) -> Emission | Trace | None:
-    """Return the same, or the emission itself as long as it has no trace."""
+def _cause_of(emission: Emission) -> Emission | Ids | None:
+    """Return the ids of the cause, or the cause itself as long as it has none."""
     outer = emission._outer
     if isinstance(outer, AmbientFrame) and outer.cause is not None:
         return outer.cause
     frame = enclosing(emission)
     if isinstance(frame, Branch):
-        if frame.trace is not None:
-            return frame.trace
+        if frame.ids is not None:
+            return frame.ids
         frame = frame.emission  # which only a detached branch outlives
-    return getattr(frame, "_trace", frame)
+    return getattr(frame, "_ids", frame)
 
 
 def place(emission: Emission, innermost: Frame) -> None:
@@ -94,7 +94,7 @@ def place(emission: Emission, innermost: Frame) -> None:
     cause = None
     if handling is not None and handling is not outer:
         handled = emission_of(handling)
-        cause = trace_of(handled) if handled is not None else handling.trace
+        cause = ids_of(handled) if handled is not None else handling.ids
     if isinstance(outer, Branch) and outer.is_anothers():
         outer = outer.of_others()
     if outer is innermost:
@@ -133,7 +133,7 @@ def detach(branch: Branch, job: Any) -> None:
     branch.is_announcing = is_announcing(emission)
     branch.detached = branch._running = True
     branch.job = job
-    branch.trace = trace_of(emission)
+    branch.ids = ids_of(emission)
     ambient = ambient_frame_of(emission)
     own: AmbientFrame | None = None
     if ambient is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import Writing, writing
-from madcrow_events.emissions._causes import is_announcing, place, trace_of
+from madcrow_events.emissions._causes import ids_of, is_announcing, place
 from madcrow_events.emissions._failures import add_failure, failures_of
 from madcrow_events.emissions._frames import (
     AmbientFrame,
@@ -68,7 +68,7 @@ def _apart(line: Writing, innermost: Frame) -> Frame:
     branch = Branch(emission, 0)
     branch.detached = True
     branch.is_announcing = is_announcing(emission)
-    branch.trace = trace_of(emission)
+    branch.ids = ids_of(emission)
     branch._outer = written_in._outer
     if not isinstance(innermost, AmbientFrame):
         return branch

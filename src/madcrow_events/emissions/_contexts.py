@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import names_apart
 from madcrow_events._validation import check_complete, validate_keywords
-from madcrow_events.emissions._causes import trace_of
+from madcrow_events.emissions._causes import ids_of
 from madcrow_events.emissions._emission import Emission
 from madcrow_events.emissions._failures import failures_of
 from madcrow_events.emissions._frames import ambient_frame_of
@@ -149,7 +149,7 @@ def emission_with(models: tuple[type[BaseEventContext], ...], emission: Emission
     if context is emission._payload:
         return emission
     failures_of(emission)
-    trace_of(emission)
+    ids_of(emission)
     twin: Emission = Emission()
     for name in Emission.__slots__:
         if name != "_validated":

@@ -18,7 +18,7 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
-from madcrow_events.emissions._causes import cause_of, trace_of
+from madcrow_events.emissions._causes import cause_of, ids_of
 from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import (
     CURRENT,
@@ -36,7 +36,7 @@ from madcrow_events.emissions._frames import (
     new_ambient_frame,
     running,
 )
-from madcrow_events.emissions._ids import Trace
+from madcrow_events.emissions._ids import Ids
 from madcrow_events.emissions._lingering import is_inside
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
@@ -98,11 +98,11 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     __slots__ = (
         "_failures",
+        "_ids",
         "_outer",
         "_payload",
         "_plan",
         "_running",
-        "_trace",
         "_validated",
         "_values",
         "depth",
@@ -123,7 +123,7 @@ class Emission(Unique, Generic[PayloadT_co]):
     _values: Any  # a list, Outcomes, or an empty tuple where there is nobody to call
     _failures: Failures | None
     _running: bool
-    _trace: Trace  # made by `trace_of`
+    _ids: Ids  # made by `ids_of`
     _validated: dict[type[BaseEventContext], BaseEventContext | ContextValidationError]
 
     @property
@@ -152,7 +152,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
         Ids grow with time, and an emission's is above that of each that caused it.
         """
-        return trace_of(self).id
+        return ids_of(self).id
 
     @property
     def causation_id(self) -> UUID | None:
@@ -160,14 +160,14 @@ class Emission(Unique, Generic[PayloadT_co]):
 
         Unlike `parent` it holds through tasks, threads, the background and batches.
         """
-        trace_of(self)  # first, so that a cause's id is the older one
+        ids_of(self)  # first, so that a cause's id is the older one
         cause = cause_of(self)
         return None if cause is None else cause.id
 
     @property
     def correlation_id(self) -> UUID:
         """The id of the emission that began the chain of causes; its own if nothing caused it."""
-        return trace_of(self).root.id
+        return ids_of(self).root.id
 
     def as_cause(self) -> AbstractContextManager[None]:
         """Let what is emitted in the block count as caused by this emission.
@@ -328,7 +328,7 @@ def as_the_cause(emission: Emission) -> AmbientFrame:
     frame = new_ambient_frame(current())
     ambient = ambient_frame_of(emission)
     frame.fields = NO_FIELDS if ambient is None else ambient.lazy_fields()
-    frame.cause = trace_of(emission)
+    frame.cause = ids_of(emission)
     return frame
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from madcrow_events._background.job import Job
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._ids import Trace
+    from madcrow_events.emissions._ids import Ids
     from madcrow_events.emissions._policy import Policy
 
 __all__ = [
@@ -115,8 +115,8 @@ class AmbientFrame:
     flushing: tuple[Holder, ...] = ()
     """The blocks that have held back what is emitted in them now."""
 
-    cause: Trace | None = None
-    """The trace of what caused the emissions, if that is not the enclosing frame."""
+    cause: Ids | None = None
+    """The ids of the emission that caused those in here, if that is not the enclosing frame."""
 
     left: tuple[Frame | None] | None = None
     """What it was entered in, alone in a tuple, if it was left before a block that began in it."""
@@ -162,7 +162,7 @@ class Branch:
         task: the handler's, if tasks that handlers before it left behind may have the same branch.
         others: the branch of those tasks, made when they emit.
         unfinished: what an awaited one that has suspended belongs to; see `_async_loop`.
-        trace: that of the emission, which a detached one outlives.
+        ids: the ids of the emission, kept by a detached branch, which outlives it.
     """
 
     # Defaults, and no slots, because one is made for nearly every awaited handler.
@@ -171,7 +171,7 @@ class Branch:
     job: Job | None = None
     task: Any = None
     others: Branch | None = None
-    trace: Trace | None = None
+    ids: Ids | None = None
     _running: bool = True
 
     def __init__(self, emission: Emission, index: int) -> None:

@@ -10,7 +10,7 @@ import os
 import time
 from uuid import UUID
 
-__all__ = ["Trace"]
+__all__ = ["Ids"]
 
 _last_moment: list[int] = [0]
 
@@ -22,32 +22,32 @@ def _next_moment() -> int:
     return moment
 
 
-class Trace:
+class Ids:
     """What outlives an emission for those that it caused: its id, once that is asked for.
 
-    It refers to no other trace but that of the root, so that a chain of events without end
-    does not keep its beginning.
+    It refers to no others but those of the root, so that a chain of events without end does
+    not keep its beginning.
 
     Args:
-        cause: the trace of the emission that caused it, if there is one.
+        cause: the ids of the emission that caused this one, if there is one.
 
     Attributes:
-        root: the trace of the emission at the root of the chain.
+        root: the ids of the emission that began the chain of causes.
     """
 
-    __slots__ = ("_ids", "_moment", "root")
+    __slots__ = ("_made", "_moment", "root")
 
-    def __init__(self, cause: Trace | None) -> None:
-        self.root: Trace = self if cause is None else cause.root
+    def __init__(self, cause: Ids | None) -> None:
+        self.root: Ids = self if cause is None else cause.root
         self._moment = _next_moment()
-        self._ids: list[UUID] = []
+        self._made: list[UUID] = []
 
     @property
     def id(self) -> UUID:
         """The id, the same whenever and wherever it is asked for."""
-        if not self._ids:
-            self._ids.append(_uuid7(self._moment))
-        return self._ids[0]  # the first of those that threads made at the same time
+        if not self._made:
+            self._made.append(_uuid7(self._moment))
+        return self._made[0]  # the first of those that threads made at the same time
 
 
 def _uuid7(moment: int) -> UUID:
