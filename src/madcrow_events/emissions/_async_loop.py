@@ -19,7 +19,7 @@ from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, keywords_of
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
-from madcrow_events.emissions._observing import log_skipped, watching_handler
+from madcrow_events.emissions._observing import log_skipped, observing_handler
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
@@ -134,7 +134,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         raise refuse(emission.event, "trio")
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
-    if emission._failures is not None and emission._failures.watch is not None:
+    if emission._failures is not None and emission._failures.observation is not None:
         number = sum(len(calls) for _, calls in segments)
         entries: tuple[Any, ...] = emission._plan.entries[index : index + number]
         segments = ((BY_OPTIONS, entries),)
@@ -437,7 +437,7 @@ async def _obeying(entry: Entry, emission: Emission) -> Any:
     if handler is None:
         log_skipped(emission, entry.subscription.handler)
         return NO_RESULT
-    with watching_handler(emission, handler):
+    with observing_handler(emission, handler):
         value = await _limited(entry, handler, emission)
     return keep_value(entry, handler, value)
 
@@ -460,7 +460,7 @@ async def await_in_time(
         HandlerTimeoutError: it took longer.
         Exception: what it raised.
     """
-    with watching_handler(emission, handler):
+    with observing_handler(emission, handler):
         return await _limited(entry, handler, emission, batch)
 
 

@@ -10,7 +10,7 @@ from madcrow_events.emissions._frames import await_in_frame, run_in_frame
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._lingering import let_go
 from madcrow_events.emissions._loop import call_all
-from madcrow_events.emissions._observing import stop_watching
+from madcrow_events.emissions._observing import stop_observing
 from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
 from madcrow_events.emissions._plan import NOBODY
 
@@ -56,7 +56,7 @@ def go_on(emission: Emission) -> None:
     failures = _own_failures(emission)
     if failures:
         policy._announce(emission, failures, None)
-    stop_watching(emission)
+    stop_observing(emission)
     if failures:
         release(emission, failures)
         if policy.on_error == "raise":
@@ -113,7 +113,7 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
     failures = _own_failures(emission)
     if failures:
         await policy._announce_async(emission, failures, None)
-    stop_watching(emission)
+    stop_observing(emission)
     if failures:
         release(emission, failures)
         if policy.on_error == "raise":
@@ -157,8 +157,8 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
         values.tell()
     failures = getattr(emission, "_failures", None)
     if failures is not None:
-        if failures.watch is not None:
-            failures.watch.leave(error)
+        if failures.observation is not None:
+            failures.observation.leave(error)
         release(emission, failures.items)
     if error is not None:
         let_go((error,), Emission)

@@ -10,7 +10,7 @@ from madcrow_events._text import handler_name, type_name
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._observing import Watch
+    from madcrow_events.emissions._observing import Observation
 
 __all__ = ["Failures", "HandlerFailure", "add_failure", "failures_of", "is_failure"]
 
@@ -36,16 +36,26 @@ def is_failure(error: BaseException) -> bool:
 class Failures:
     """What went wrong in one emission; made when first needed.
 
-    `broken_at` is how many handlers of an outermost emission had finished when
-    the chain under the next one turned out to be too deep, or -1.
-    `told_depth` is whether that, or the same of a branch, stands among the items.
-    `nested` counts the awaited handlers below it of events that cause themselves. `detached` are
-    those of the items that the emitter does not answer for. `watch` is what observers have
-    entered around the emission, and have not left. `has_failed` is whether a handler has raised,
-    be it told or not.
+    Attributes:
+        items: all failures, in the order in which the handlers failed.
+        detached: those of them that came from handlers which no emitter waits for.
+        broken_at: the index of the handler under which a chain turned out to be too deep, if the
+            loop itself called that handler; else -1.
+        has_failed: whether a handler has raised, even if the failure was not recorded again.
+        told_depth: whether a chain that was too deep is among the items already.
+        nested: how many awaited handlers of events that cause themselves run below the emission.
+        observation: what the observers have entered around the emission; None without observers.
     """
 
-    __slots__ = ("broken_at", "detached", "has_failed", "items", "nested", "told_depth", "watch")
+    __slots__ = (
+        "broken_at",
+        "detached",
+        "has_failed",
+        "items",
+        "nested",
+        "observation",
+        "told_depth",
+    )
 
     def __init__(self) -> None:
         self.items: list[HandlerFailure] = []
@@ -54,7 +64,7 @@ class Failures:
         self.has_failed: bool = False
         self.told_depth: bool = False
         self.nested: int = 0
-        self.watch: Watch | None = None
+        self.observation: Observation | None = None
 
 
 def failures_of(emission: Emission) -> Failures:

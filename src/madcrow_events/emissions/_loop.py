@@ -23,8 +23,8 @@ from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     is_debugging,
     log_skipped,
-    watch,
-    watching_handler,
+    observing_handler,
+    start_observing,
 )
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
 from madcrow_events.emissions._plan import NOBODY
@@ -123,8 +123,8 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     else:
         emission._values = values = _NO_VALUES
     if policy._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
-        watch(emission)
-        segments = planned = _watched(plan)
+        start_observing(emission)
+        segments = planned = _observed(plan)
     if not segments:
         return later or emission._failures is not None
     call = token = None
@@ -234,28 +234,28 @@ def _record(emission: Emission, error: BaseException) -> None:
         add_failure(emission, index, error)
 
 
-def _watched(plan: Plan) -> Segments:
+def _observed(plan: Plan) -> Segments:
     """Return the inline calls of a plan, each with its observers around it."""
     if not plan.inline:
         return ()
     calls = tuple(
-        partial(_call_unwatched if it.subscription.origin is RECORDER else _call_watched, it)
+        partial(_call_unobserved if it.subscription.origin is RECORDER else _call_observed, it)
         for it in plan.entries[: plan.inline]
     )
     return ((BY_EMISSION, calls),)
 
 
-def _call_unwatched(entry: Entry, emission: Emission) -> Any:
+def _call_unobserved(entry: Entry, emission: Emission) -> Any:
     handler = entry.admit(emission)
     return NO_RESULT if handler is None else entry.spec.invoke(handler, emission)
 
 
-def _call_watched(entry: Entry, emission: Emission) -> Any:
+def _call_observed(entry: Entry, emission: Emission) -> Any:
     handler = entry.admit(emission)
     if handler is None:
         log_skipped(emission, entry.subscription.handler)
         return NO_RESULT
-    with watching_handler(emission, handler):
+    with observing_handler(emission, handler):
         value = entry.spec.invoke(handler, emission)
     return keep_value(entry, handler, value)
 
@@ -267,7 +267,7 @@ def run_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure 
     """Call a handler that nobody waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
-        with watching_handler(emission, handler):
+        with observing_handler(emission, handler):
             value = entry.spec.invoke(handler, emission)
     except BaseException as error:  # there is no emitter to let it through to
         return record_in_branch(branch, error)

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KNOWN_LEVELS",
-    "Watch",
+    "Observation",
     "is_debugging",
-    "is_watched",
+    "is_observed",
     "log_skipped",
-    "stop_watching",
-    "watch",
-    "watching_handler",
+    "observing_handler",
+    "start_observing",
+    "stop_observing",
 ]
 
 KNOWN_LEVELS: dict[int, bool] = getattr(LOGGER, "_cache", {})
@@ -43,8 +43,8 @@ One look-up instead of a call; where a Python has no such memory, the logger is 
 """
 
 
-def is_watched(dispatcher: Policy) -> bool:
-    """Whether anybody is to be told of emissions and calls."""
+def is_observed(dispatcher: Policy) -> bool:
+    """Whether emissions and calls have observers now, the debug log included."""
     return bool(dispatcher._observers or (KNOWN_LEVELS.get(logging.DEBUG, True) and is_debugging()))
 
 
@@ -52,7 +52,7 @@ _observing: ContextVar[bool] = ContextVar("madcrow_events.observing", default=Fa
 """Whether an observer is being entered or left; what it emits is not observed in its turn."""
 
 
-class Watch:
+class Observation:
     """The observers of one emission, or of one call of a handler.
 
     Whatever they raise or swallow, what is observed goes on as if they were not there.
@@ -130,7 +130,7 @@ class Watch:
         log_observer_failure(observer, error, tracebacks=self._dispatcher.log_tracebacks)
 
 
-class _HandlerWatch(Watch):
+class _HandlerObservation(Observation):
     """The observers of one call of a handler, for a `with` block."""
 
     __slots__ = ("_emission", "_handler")
@@ -158,22 +158,22 @@ class _HandlerWatch(Watch):
         self.leave(error)
 
 
-def watch(emission: Emission) -> None:
-    """Enter what watches an emission, until `stop_watching`."""
+def start_observing(emission: Emission) -> None:
+    """Enter the observers of an emission; `stop_observing` lets them go."""
     dispatcher: Any = emission.dispatcher
-    failures_of(emission).watch = made = Watch(dispatcher)
+    failures_of(emission).observation = made = Observation(dispatcher)
     made.enter(emission)
 
 
-def watching_handler(emission: Emission, handler: object) -> AbstractContextManager[object]:
-    """Return what is entered around a call of a handler: its observers, if anybody watches."""
+def observing_handler(emission: Emission, handler: object) -> AbstractContextManager[object]:
+    """Return a context manager to call a handler in: it enters the observers, if there are any."""
     dispatcher = emission.dispatcher
-    if dispatcher is not None and is_watched(dispatcher):
-        return _HandlerWatch(emission, handler)
+    if dispatcher is not None and is_observed(dispatcher):
+        return _HandlerObservation(emission, handler)
     return nullcontext()
 
 
-def stop_watching(emission: Emission, error: BaseException | None = None) -> None:
+def stop_observing(emission: Emission, error: BaseException | None = None) -> None:
     """Let the observers of an emission go, if there are any; doing so again is no error.
 
     Args:
@@ -181,8 +181,8 @@ def stop_watching(emission: Emission, error: BaseException | None = None) -> Non
         error: what goes through to the emitter, and is no failure of a handler.
     """
     failures = emission._failures
-    if failures is not None and failures.watch is not None:
-        failures.watch.leave(error)
+    if failures is not None and failures.observation is not None:
+        failures.observation.leave(error)
 
 
 class _DebugLog:
