@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.emissions._emission import Emission
 
-__all__ = ["cause_of", "detach", "enter_batch", "ids_of", "is_announcing", "place"]
+__all__ = ["begin_chain", "cause_of", "enter_batch", "ids_of", "is_announcing", "place"]
 
 
 def ids_of(emission: Emission) -> Ids:
@@ -78,7 +78,7 @@ def _cause_of(emission: Emission) -> Emission | Ids | None:
     if isinstance(frame, Branch):
         if frame.ids is not None:
             return frame.ids
-        frame = frame.emission  # which only a detached branch outlives
+        frame = frame.emission  # which only a unawaited branch outlives
     return getattr(frame, "_ids", frame)
 
 
@@ -112,7 +112,7 @@ def is_announcing(emission: Emission) -> bool:
     frame: Emission | Branch | None = emission
     while frame is not None:
         if isinstance(frame, Branch):
-            if frame.detached:
+            if frame.unawaited:
                 return frame.is_announcing
             frame = frame.emission
         elif frame.event == HANDLER_FAILED:
@@ -122,16 +122,16 @@ def is_announcing(emission: Emission) -> bool:
     return False
 
 
-def detach(branch: Branch, job: Any) -> None:
-    """Let what a handler emits that nobody awaits begin a chain of its own; for `_background`.
+def begin_chain(branch: Branch, job: Any) -> None:
+    """Let a handler that no emitter waits for begin a chain of its own; for `_background`.
 
     Args:
         branch: the handler's.
-        job: what it is to the workers, until its failure is announced.
+        job: the job that calls the handler, until its failure is announced.
     """
     emission: Any = branch.emission
     branch.is_announcing = is_announcing(emission)
-    branch.detached = branch._running = True
+    branch.unawaited = branch._running = True
     branch.job = job
     branch.ids = ids_of(emission)
     ambient = ambient_frame_of(emission)

@@ -66,7 +66,7 @@ def _apart(line: Writing, innermost: Frame) -> Frame:
         return innermost
     emission: Any = emission_of(written_in)
     branch = Branch(emission, 0)
-    branch.detached = True
+    branch.unawaited = True
     branch.is_announcing = is_announcing(emission)
     branch.ids = ids_of(emission)
     branch._outer = written_in._outer
@@ -84,7 +84,7 @@ def outermost(frame: Emission | Branch) -> Emission | Branch:
     """
     while True:
         outer = enclosing(frame)
-        if outer is None or not outer._running or (isinstance(outer, Branch) and outer.detached):
+        if outer is None or not outer._running or (isinstance(outer, Branch) and outer.unawaited):
             return frame
         frame = outer
 
@@ -120,8 +120,8 @@ def _break_chain(root: Emission | Branch, error: EmissionDepthError) -> None:
         root.broken = True
     else:
         failures.broken_at = index
-    if not failures.told_depth:
-        failures.told_depth = True
+    if not failures.depth_recorded:
+        failures.depth_recorded = True
         add_failure(emission, index, error)
 
 

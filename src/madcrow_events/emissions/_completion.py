@@ -128,8 +128,10 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
 def _own_failures(emission: Emission) -> tuple[HandlerFailure, ...]:
     """Return the failures of handlers that the emitter called or awaited."""
     failures = failures_of(emission)
-    items = tuple(failures.items)  # first, for what is detached was noted there before
-    return tuple(item for item in items if all(item is not other for other in failures.detached))
+    items = tuple(
+        failures.items
+    )  # copied first: an unawaited failure is noted among the unawaited before it is here
+    return tuple(item for item in items if all(item is not other for other in failures.unawaited))
 
 
 def release(emission: Emission, failures: Iterable[HandlerFailure]) -> None:

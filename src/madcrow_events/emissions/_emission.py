@@ -144,7 +144,7 @@ class Emission(Unique, Generic[PayloadT_co]):
         outer = enclosing(self)
         if not isinstance(outer, Branch):
             return outer
-        return None if outer.detached else outer.emission
+        return None if outer.unawaited else outer.emission
 
     @property
     def id(self) -> UUID:

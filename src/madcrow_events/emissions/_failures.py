@@ -38,31 +38,31 @@ class Failures:
 
     Attributes:
         items: all failures, in the order in which the handlers failed.
-        detached: those of them that came from handlers which no emitter waits for.
+        unawaited: those of them that came from handlers which no emitter waits for.
         broken_at: the index of the handler under which a chain turned out to be too deep, if the
             loop itself called that handler; else -1.
         has_failed: whether a handler has raised, even if the failure was not recorded again.
-        told_depth: whether a chain that was too deep is among the items already.
+        depth_recorded: whether a chain that was too deep is among the items already.
         nested: how many awaited handlers of events that cause themselves run below the emission.
         observation: what the observers have entered around the emission; None without observers.
     """
 
     __slots__ = (
         "broken_at",
-        "detached",
+        "depth_recorded",
         "has_failed",
         "items",
         "nested",
         "observation",
-        "told_depth",
+        "unawaited",
     )
 
     def __init__(self) -> None:
         self.items: list[HandlerFailure] = []
-        self.detached: list[HandlerFailure] = []
+        self.unawaited: list[HandlerFailure] = []
         self.broken_at: int = -1
         self.has_failed: bool = False
-        self.told_depth: bool = False
+        self.depth_recorded: bool = False
         self.nested: int = 0
         self.observation: Observation | None = None
 
@@ -80,7 +80,7 @@ def add_failure(
     index: int,
     error: BaseException,
     *,
-    detached: bool = False,
+    unawaited: bool = False,
     logged: bool = True,
 ) -> HandlerFailure:
     """Note a failure, and log it."""
@@ -91,8 +91,8 @@ def add_failure(
         error = entry.explain(error, emission)
     failure = HandlerFailure(subscription.handler, error)
     failures = failures_of(emission)
-    if detached:
-        failures.detached.append(failure)
+    if unawaited:
+        failures.unawaited.append(failure)
     failures.items.append(failure)
     if logged:
         tracebacks = dispatcher is not None and dispatcher.log_tracebacks

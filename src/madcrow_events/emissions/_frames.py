@@ -152,21 +152,21 @@ class Branch:
     """One handler that runs in a task or thread of its own; the frame of what it emits.
 
     Attributes:
-        emission: what is handled; None when a detached one has finished, so that
+        emission: what is handled; None when a unawaited one has finished, so that
             a chain of events without end does not keep its beginning.
         index: the handler's place among the subscriptions of the plan.
-        detached: whether nobody awaits it; what it emits begins a chain.
+        unawaited: whether nobody awaits it; what it emits begins a chain.
         broken: whether the chain below it has turned out to be too deep.
-        is_announcing: whether a detached one is part of a `handler_failed`.
-        job: what a detached one is to the workers, until its failure is announced.
+        is_announcing: whether a unawaited one is part of a `handler_failed`.
+        job: what a unawaited one is to the workers, until its failure is announced.
         task: the handler's, if tasks that handlers before it left behind may have the same branch.
         others: the branch of those tasks, made when they emit.
         unfinished: what an awaited one that has suspended belongs to; see `_async_loop`.
-        ids: the ids of the emission, kept by a detached branch, which outlives it.
+        ids: the ids of the emission, kept by a unawaited branch, which outlives it.
     """
 
     # Defaults, and no slots, because one is made for nearly every awaited handler.
-    detached: bool = False
+    unawaited: bool = False
     is_announcing: bool = False
     job: Job | None = None
     task: Any = None
@@ -206,7 +206,7 @@ class Branch:
         self._running = False
         if self.others is not None:
             self.others._running = False
-        if self.detached:
+        if self.unawaited:
             self.emission = None
 
 
@@ -230,7 +230,7 @@ def running(frame: Frame | None) -> Frame | None:
 
 
 def emission_of(frame: Frame) -> Emission | None:
-    """Return what is handled in a frame; None for a detached branch that has finished."""
+    """Return what is handled in a frame; None for a unawaited branch that has finished."""
     if isinstance(frame, Branch):
         return frame.emission
     return None if isinstance(frame, AmbientFrame) else frame

@@ -41,7 +41,7 @@ def record_in_batch(branches: list[Branch], entry: Entry, error: BaseException) 
     for emission in emissions:
         error = misfit_behind(emission.event, emission._payload, error) or error
     for branch, emission in zip(branches, emissions, strict=True):
-        failures.append(add_failure(emission, branch.index, error, detached=True, logged=False))
+        failures.append(add_failure(emission, branch.index, error, unawaited=True, logged=False))
         emission._values[branch.index] = NO_RESULT
     log_failure(
         entry.owner.event,
@@ -63,13 +63,13 @@ def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | N
     emission: Any = branch.emission
     misfit = misfit_behind(emission.event, emission._payload, error)
     if misfit is not None:
-        if not branch.detached:
+        if not branch.unawaited:
             raise misfit
         error = misfit  # there is no emitter to tell
     failures_of(emission).has_failed = True  # also if it is not told again
     failure = None
     if not (isinstance(error, EmissionDepthError) and is_broken(outermost(branch))):
-        failure = add_failure(emission, branch.index, error, detached=branch.detached)
+        failure = add_failure(emission, branch.index, error, unawaited=branch.unawaited)
     # Last, for whoever waits looks at the values.
     emission._values[branch.index] = NO_RESULT
     return failure
