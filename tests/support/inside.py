@@ -49,7 +49,7 @@ from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.plugins._reports import reason_of
 from madcrow_events.signals._isolation import Before, isolate_too
 from madcrow_events.signals._registry import declared_in
-from madcrow_events.subscriptions._subscription import _leave_note as leave_note
+from madcrow_events.subscriptions._subscription import _cancel_when_gone as cancel_when_gone
 
 __all__ = [
     "NO_RESULT",
@@ -72,6 +72,7 @@ __all__ = [
     "call_all",
     "calling_batches",
     "calling_later",
+    "cancel_when_gone",
     "check_here",
     "completing",
     "current_frame",
@@ -87,10 +88,8 @@ __all__ = [
     "isolate_too",
     "keep_time",
     "keeping_frames",
-    "leave_note",
     "loaded_in",
     "making_ids",
-    "notes_of",
     "other_library",
     "patterns_of",
     "printable",
@@ -102,6 +101,7 @@ __all__ = [
     "senders_of",
     "sending",
     "serving",
+    "stale_of",
     "table_of",
     "timing",
     "turn_of",
@@ -129,9 +129,9 @@ def senders_of(signal: EventSignal[Any]) -> Any:
     return table_of(signal)._by_sender
 
 
-def notes_of(signal: EventSignal[Any]) -> Any:
-    """Return the notes of subscriptions that ended while the table was locked."""
-    return table_of(signal)._notes
+def stale_of(signal: EventSignal[Any]) -> Any:
+    """Return the subscriptions that have ended, and are in the table still."""
+    return table_of(signal)._stale
 
 
 def patterns_of(signals: SignalRegistry) -> list[Any]:

@@ -50,9 +50,9 @@ class PatternTable:
         if present is not None and present.active:
             check_same_options(present, pattern)
             return present
-        holder = self._ids.get((pattern.event, pattern.id))
-        if holder is not None and holder.active and holder not in replaced:
-            check_same_handler(holder, pattern)
+        namesake = self._ids.get((pattern.event, pattern.id))
+        if namesake is not None and namesake.active and namesake not in replaced:
+            check_same_handler(namesake, pattern)
         self._enter(pattern)
         return pattern
 
@@ -62,8 +62,8 @@ class PatternTable:
             self._ids[pattern.event, pattern.id] = pattern
         pattern._activate()
 
-    def leave_note(self, pattern: PatternSubscription) -> None:
-        """Take a pattern out."""
+    def mark_stale(self, pattern: PatternSubscription) -> None:
+        """Remove a pattern that has ended."""
         self._by_order.pop(pattern._order, None)
         if self._by_key.get(pattern._key) is pattern:
             self._by_key.pop(pattern._key, None)
@@ -106,13 +106,13 @@ class PatternSubscription(Subscription):
 
     def __init__(
         self,
-        holder: PatternTable,
+        table: PatternTable,
         pattern: str,
         handler: Any,
         spec: CallSpec,
         options: SubscriptionOptions,
     ) -> None:
-        super().__init__(holder, pattern, handler, spec, options)
+        super().__init__(table, pattern, handler, spec, options)
         self._key = (pattern, self._handler_key, self._sender_key)
         # What fnmatch makes of several stars takes linear time, unlike a chain of ".*".
         self._matches = re.compile(fnmatch.translate(pattern)).match

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from madcrow_events._executions import Execution
 
 __all__ = [
+    "AnyTable",
     "Subscription",
-    "SubscriptionHolder",
     "entry_of",
     "is_part",
     "next_order",
@@ -100,13 +100,13 @@ def is_part(subscription: Subscription) -> bool:
     return subscription._owner is not None
 
 
-class SubscriptionHolder(Protocol):
-    """What a subscription was entered in."""
+class AnyTable(Protocol):
+    """The table that a subscription is entered in: a signal's, or that of the patterns."""
 
     plans: Plans
 
-    def leave_note(self, subscription: Any, /) -> None:
-        """Take note, without waiting, that a subscription has ended."""
+    def mark_stale(self, subscription: Any, /) -> None:
+        """Have the entry of a subscription that has ended removed; never waits."""
 
 
 class Subscription(Unique):
@@ -134,13 +134,13 @@ class Subscription(Unique):
         "_handler",
         "_handler_is_weak",
         "_handler_key",
-        "_holder",
         "_order",
         "_origin",
         "_owner",
         "_sender",
         "_sender_is_weak",
         "_sender_key",
+        "_table",
         "_ticket",
         "background",
         "batch",
@@ -156,7 +156,7 @@ class Subscription(Unique):
 
     def __init__(
         self,
-        holder: SubscriptionHolder,
+        table: AnyTable,
         event: str,
         handler: object,
         spec: CallSpec,
@@ -167,7 +167,7 @@ class Subscription(Unique):
         owner: Subscription | None = None,
         key: Hashable = None,
     ) -> None:
-        self._holder = holder
+        self._table = table
         self._owner = owner
         self._active = False
         self.event: str = event
@@ -198,7 +198,7 @@ class Subscription(Unique):
         reference = None
         binding = None if weak is False else binding_of(handler)
         if weak or (binding is not None and binding.is_of_instance):
-            reference = _weak_reference(handler, binding, _leave_note(self))
+            reference = _weak_reference(handler, binding, _cancel_when_gone(self))
             if reference is None and weak:
                 raise InvalidOptionError(
                     f"{handler_name(handler)} cannot be held weakly: leave out weak=True",
@@ -215,7 +215,7 @@ class Subscription(Unique):
             self._sender_key = sender_key(sender)
             binding = binding_of(sender) if type(sender) is types.MethodType else None
             if binding is not None or not isinstance(self._sender_key, tuple):
-                reference = _weak_reference(sender, binding, _leave_note(self))
+                reference = _weak_reference(sender, binding, _cancel_when_gone(self))
         self._sender_is_weak = reference is not None
         self._sender: Any = sender if reference is None else reference
 
@@ -262,8 +262,8 @@ class Subscription(Unique):
         """End it; doing so again is no error. Never waits, so finalizers may call it."""
         # Two plain stores, between which nothing interrupts: no plan has an ended subscription.
         self._active = False
-        self._holder.plans = STALE
-        self._holder.leave_note(self)
+        self._table.plans = STALE
+        self._table.mark_stale(self)
 
     def __enter__(self) -> Self:
         """Return the subscription, for `with signal.subscribe(handler):`."""
@@ -411,8 +411,8 @@ def entry_of(subscription: Subscription) -> Entry:
     )
 
 
-def _leave_note(subscription: Subscription) -> Callable[[Any], None]:
-    """Return a weak-reference callback that takes no lock and keeps nothing alive."""
+def _cancel_when_gone(subscription: Subscription) -> Callable[[Any], None]:
+    """Return a weak reference's callback, which cancels a subscription without keeping it alive."""
     reference = weakref.ref(subscription)
 
     def gone(_: object) -> None:

@@ -108,7 +108,7 @@ class SubscriptionTable:
         "_ids",
         "_lock",
         "_mutes",
-        "_notes",
+        "_stale",
         "plans",
     )
 
@@ -117,7 +117,7 @@ class SubscriptionTable:
         renew_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._ids: dict[str, Subscription] = {}
-        self._notes: deque[Subscription] = deque()
+        self._stale: deque[Subscription] = deque()
         self._mutes: set[Muting] = set()
         self._fakes: set[weakref.ref[Recording]] = set()
         self.plans: Plans = STALE
@@ -157,9 +157,9 @@ class SubscriptionTable:
             return present
         # A pattern's part has an id among patterns.
         if subscription.id is not None and subscription._owner is None:
-            holder = self._ids.get(subscription.id)
-            if holder is not None and holder.active and holder not in replaced:
-                return holder
+            namesake = self._ids.get(subscription.id)
+            if namesake is not None and namesake.active and namesake not in replaced:
+                return namesake
         dropped.append(present)
         self._enter(subscription)
         return subscription
@@ -175,10 +175,10 @@ class SubscriptionTable:
             replaced._active = False
         self._enter(subscription)
 
-    def leave_note(self, subscription: Subscription) -> None:
-        """Take a subscription out: now if the lock is free, else with the next change."""
-        self._notes.append(subscription)
-        self._settle()
+    def mark_stale(self, subscription: Subscription) -> None:
+        """Remove an ended subscription: now if the lock is free, else with the next change."""
+        self._stale.append(subscription)
+        self._sweep_if_free()
 
     def _present(self, subscription: Subscription) -> Subscription | None:
         bucket = self._by_sender.get(subscription._sender_key)
@@ -211,13 +211,13 @@ class SubscriptionTable:
             finally:
                 self._busy = nested
         if not nested:
-            self._settle()
+            self._sweep_if_free()
         return returned
 
-    def _settle(self) -> None:
-        """Act on notes that nobody else will act on."""
+    def _sweep_if_free(self) -> None:
+        """Remove stale subscriptions now, unless a thread that has the lock will do it."""
         dropped: list[Any] = []
-        while self._notes and self._lock.run_if_free(partial(self._sweep_alone, dropped)):
+        while self._stale and self._lock.run_if_free(partial(self._sweep_alone, dropped)):
             if self._busy:
                 return
             dropped.clear()
@@ -231,8 +231,8 @@ class SubscriptionTable:
                 self._busy = False
 
     def _sweep(self, dropped: list[Any]) -> None:
-        while self._notes:
-            subscription = self._notes[0]
+        while self._stale:
+            subscription = self._stale[0]
             dropped.append(subscription)
             bucket = self._by_sender.get(subscription._sender_key, {})
             # One that an isolated() block cancelled is active again after the block.
@@ -242,7 +242,7 @@ class SubscriptionTable:
                     del self._by_sender[subscription._sender_key]
             if subscription.id is not None and not subscription.active:
                 forget_id(self._ids, subscription.id, subscription)
-            self._notes.popleft()  # last, for whoever is interrupted leaves it to the next
+            self._stale.popleft()  # last, for an interrupt before this leaves it to the next sweep
 
     # Reading. Copies are made by list(), during which nothing else can run.
 
@@ -339,13 +339,13 @@ class SubscriptionTable:
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
         try:
             if block.is_open:
-                self._fakes.add(weakref.ref(block, self._make_stale))
+                self._fakes.add(weakref.ref(block, self._make_plans_stale))
             else:
                 self._fakes.discard(weakref.ref(block))
         finally:
             self.plans = STALE
 
-    def _make_stale(self, _: object) -> None:
+    def _make_plans_stale(self, _: object) -> None:
         self.plans = STALE
 
     @property
