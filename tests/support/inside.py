@@ -35,7 +35,7 @@ from madcrow_events.emissions import _ids as making_ids
 from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._completion import _own_failures as finding_own_failures
 from madcrow_events.emissions._frames import CURRENT
-from madcrow_events.emissions._holding import Held
+from madcrow_events.emissions._holding import DeferralFrame
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -58,8 +58,8 @@ __all__ = [
     "BatchBuffer",
     "Batches",
     "Before",
+    "DeferralFrame",
     "Gate",
-    "Held",
     "Job",
     "NativeThread",
     "Timer",

@@ -137,7 +137,7 @@ class Admission:
         emission: Emission,
         plan: Plan,
         outcomes: Outcomes,
-        held: object,
+        held_back: object,
         *,
         awaiting: bool,
     ) -> None:
@@ -147,7 +147,7 @@ class Admission:
             emission: the emission, none of whose handlers has been called.
             plan: its handlers.
             outcomes: what gets the permits.
-            held: what it had in the place of outcomes while a block held it back.
+            held_back: what it had in the place of outcomes while a block held it back.
             awaiting: whether its emitter awaits the async ones.
 
         Raises:
@@ -171,8 +171,8 @@ class Admission:
         outcomes.permits = permits
         if self.overflow == "drop":
             return
-        if isinstance(held, HeldBack) and len(held.permits) >= needed > 0:
-            outcomes.permits, held.permits = held.permits, permits
+        if isinstance(held_back, HeldBack) and len(held_back.permits) >= needed > 0:
+            outcomes.permits, held_back.permits = held_back.permits, permits
             return
         why = self._why_not_wait(awaiting=awaiting)
         backlog = self.backlog

@@ -23,8 +23,8 @@ __all__ = [
     "abandon",
     "announce",
     "announce_async",
-    "emit_held",
-    "emit_held_async",
+    "emit_held_back",
+    "emit_held_back_async",
     "go_on",
     "go_on_async",
     "release",
@@ -194,17 +194,17 @@ async def announce_async(
 # What was held back
 
 
-def emit_held(emission: Emission) -> None:
+def emit_held_back(emission: Emission) -> None:
     """Emit, as `emit` would have, what has been held back."""
-    held = emission._values
+    held_back = emission._values
     try:
-        run_in_frame(held.frame, _emit_again, emission)
+        run_in_frame(held_back.frame, _emit_again, emission)
     except BaseException as error:
         abandon(emission, error)
         raise
     finally:
-        _let_look(emission, held)
-        del emission, held  # as in emit
+        _end_holding_back(emission, held_back)
+        del emission, held_back  # as in emit
 
 
 def _emit_again(emission: Emission) -> None:
@@ -220,17 +220,17 @@ def _emit_again(emission: Emission) -> None:
         del emission  # as in emit
 
 
-async def emit_held_async(emission: Emission) -> None:
+async def emit_held_back_async(emission: Emission) -> None:
     """Do the same as `emit_async` would have."""
-    held = emission._values
+    held_back = emission._values
     try:
-        await await_in_frame(held.frame, _emit_again_async, emission)
+        await await_in_frame(held_back.frame, _emit_again_async, emission)
     except BaseException as error:
         abandon(emission, error)
         raise
     finally:
-        _let_look(emission, held)
-        del emission, held  # as in emit
+        _end_holding_back(emission, held_back)
+        del emission, held_back  # as in emit
 
 
 async def _emit_again_async(emission: Emission) -> None:
@@ -265,11 +265,11 @@ def _payload_again(
     return payload, payload if type(payload) is emission.signal.context_model else None, None
 
 
-def _let_look(emission: Emission, held: HeldBack) -> None:
+def _end_holding_back(emission: Emission, held_back: HeldBack) -> None:
     """Let those look again who wait for an emission that was held back."""
-    if emission._values is held:  # it was never called: nested too deep, for example
+    if emission._values is held_back:  # it was never called: nested too deep, for example
         emission._plan = NOBODY
-        held.drop()
-    if held.permits and emission.dispatcher is not None:  # for handlers that are gone by now
-        emission.dispatcher._admission.release(held.permits)  # type: ignore[arg-type]  # it is a list
-    held.tell()
+        held_back.drop()
+    if held_back.permits and emission.dispatcher is not None:  # for handlers that are gone by now
+        emission.dispatcher._admission.release(held_back.permits)  # type: ignore[arg-type]  # it is a list
+    held_back.tell()

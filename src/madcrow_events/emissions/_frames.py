@@ -130,11 +130,11 @@ class AmbientFrame:
     block: weakref.ref[Any] | None = None
     """The block that a `with` has entered it by, as long as that has not left it."""
 
-    def is_forsaken(self) -> bool:
+    def is_cut_off(self) -> bool:
         """Whether the `with` of its block is over, though its `__exit__` was interrupted."""
         return self.block is not None and self.block() is None
 
-    def forsake(self) -> None:
+    def clean_up(self) -> None:
         """Clean up where `__exit__` could not."""
         self.token = self.block = None
 
@@ -275,10 +275,10 @@ def new_ambient_frame(inner: Frame | None, made: AmbientFrame | None = None) -> 
 def current() -> Frame | None:
     """Return the innermost frame of this context, past blocks that an interrupt has cut off."""
     frame = CURRENT.get(None)
-    while isinstance(frame, AmbientFrame) and frame.is_forsaken():
-        forsaken, frame = frame, _entered(frame.before)
+    while isinstance(frame, AmbientFrame) and frame.is_cut_off():
+        cut_off, frame = frame, _entered(frame.before)
         CURRENT.set(frame)  # type: ignore[arg-type]  # None is the same as left empty
-        forsaken.forsake()
+        cut_off.clean_up()
     return frame
 
 
@@ -302,7 +302,7 @@ def enter(frame: AmbientFrame, block: object) -> None:
         frame.token = CURRENT.set(frame)
     except BaseException:  # interrupted as it was entered
         CURRENT.set(before)  # type: ignore[arg-type]  # as above
-        frame.forsake()
+        frame.clean_up()
         raise
 
 

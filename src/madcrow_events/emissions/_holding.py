@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._moves import move_first
-from madcrow_events.emissions._completion import emit_held, emit_held_async
+from madcrow_events.emissions._completion import emit_held_back, emit_held_back_async
 from madcrow_events.emissions._frames import (
     CURRENT,
     AmbientFrame,
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._policy import Policy
     from madcrow_events.emissions._scopes import ScopeFields
 
-__all__ = ["Held"]
+__all__ = ["DeferralFrame"]
 
 
-class Held(AmbientFrame):
+class DeferralFrame(AmbientFrame):
     """The frame of what is emitted in a block, and what it holds back."""
 
     # Defaults, because a server makes one for each request.
     _known: Mapping[str, str]
-    _enclosing: Held | None = None
+    _enclosing: DeferralFrame | None = None
     has_ended: bool = False
     is_open: bool = False
 
     def __init__(self, policy: Policy, scope: Callable[[], ScopeFields] | None) -> None:
         self._policy = policy
         self._scope = scope
-        self.held: deque[Emission] = deque()
+        self.held_back: deque[Emission] = deque()
 
     def discard(self) -> int:
         """Drop what is held back now; return how many emissions that were."""
@@ -60,10 +60,10 @@ class Held(AmbientFrame):
         """Emit what is held back now; as `Deferral.flush` says."""
         raised = _Raised()
         taken: list[Any] = []
-        while self.held:
+        while self.held_back:
             try:
                 if self._take(taken):
-                    emit_held(taken[0])
+                    emit_held_back(taken[0])
             except BaseException as error:  # raised when all have gone out
                 raised.add(error, taken)
         taken.clear()  # for this frame may be part of a traceback
@@ -73,7 +73,7 @@ class Held(AmbientFrame):
         """Emit what is held back now, and await it; as `Deferral.flush_async` says."""
         raised = _Raised()
         taken: list[Any] = []
-        while self.held:
+        while self.held_back:
             try:
                 if self._take(taken):
                     await self._emit_async(taken[0], raised)
@@ -86,15 +86,15 @@ class Held(AmbientFrame):
         policy: Any = emission.dispatcher
         try:
             if raised.exit is not None:
-                emit_held(emission)
+                emit_held_back(emission)
             elif emission._values.awaiting:
-                await emit_held_async(emission)
+                await emit_held_back_async(emission)
             else:
                 try:
                     await policy._admission.set_aside_async(emission)
                 except BaseException as error:
                     raised.add(error, [])
-                emit_held(emission)
+                emit_held_back(emission)
         finally:
             del emission  # as in flush
 
@@ -106,7 +106,7 @@ class Held(AmbientFrame):
         while True:
             taken.clear()
             try:
-                move_first(self.held, taken)
+                move_first(self.held_back, taken)
             except IndexError:
                 return False
             values: Any = taken[0]._values
@@ -130,12 +130,12 @@ class Held(AmbientFrame):
         later.flushing = own
         plan, emission._plan = emission._plan, NOBODY
         emission._values = HeldBack(later, awaiting=awaiting)
-        self.held.append(emission)
+        self.held_back.append(emission)
         if self.is_open:
             return True
         # It was closed in this very moment, by another thread, which may have taken it along.
         try:  # type: ignore[unreachable]  # mypy knows of no other thread
-            self.held.remove(emission)
+            self.held_back.remove(emission)
         except ValueError:
             return True
         emission._plan = plan
@@ -143,7 +143,7 @@ class Held(AmbientFrame):
 
     def holds(self, emission: Emission) -> bool:
         """Whether it holds that emission back now."""
-        return emission in self.held
+        return emission in self.held_back
 
     # The block
 
@@ -162,14 +162,14 @@ class Held(AmbientFrame):
         if before is not None:
             new_ambient_frame(before, self)
             self.holders = around = tuple(it for it in self.holders if it.is_open)
-            own = [it for it in around if isinstance(it, Held) and it.is_of(self._policy)]
+            own = [it for it in around if isinstance(it, DeferralFrame) and it.is_of(self._policy)]
             self._enclosing = own[-1] if own else None
         self.holders = (*self.holders, self)
         try:
             self.is_open = True
             enter(self, block)
         except BaseException:
-            self.forsake()
+            self.clean_up()
             raise
 
     def begin_again(self) -> None:
@@ -180,7 +180,7 @@ class Held(AmbientFrame):
         """Whether it goes on, and no other block in it does."""
         return self.token is not None and CURRENT.get(None) is self
 
-    def end(self, error: BaseException | None) -> Held | None:
+    def end(self, error: BaseException | None) -> DeferralFrame | None:
         """Hold nothing back any more; return what is to be flushed now, if anything is.
 
         Args:
@@ -190,21 +190,21 @@ class Held(AmbientFrame):
         leave(self)
         # It would lead to itself, and be left for the garbage collector.
         self.holders = self.holders[:-1]
-        return self._settle(error) if self.held else None
+        return self._frame_to_flush(error) if self.held_back else None
 
     def break_off(self) -> None:
         """Leave the block, if its end has not done so, and drop what is held back still."""
         leave(self)
-        self.forsake()
+        self.clean_up()
 
-    def forsake(self) -> None:
+    def clean_up(self) -> None:
         """Drop what is held back: the end of the block was interrupted."""
-        super().forsake()
+        super().clean_up()
         self.is_open, self.has_ended = False, True
         self.holders = ()
         self.discard()
 
-    def _settle(self, error: BaseException | None) -> Held | None:
+    def _frame_to_flush(self, error: BaseException | None) -> DeferralFrame | None:
         """Return the block whose emissions are to go out now that this one has ended, if any."""
         if error is not None:
             self.discard()
@@ -215,7 +215,7 @@ class Held(AmbientFrame):
         taken: list[Emission] = []
         while (outer := deferral._joined()) is not None:
             while deferral._take(taken):
-                outer.held.append(taken[0])
+                outer.held_back.append(taken[0])
             if outer.is_open:
                 return None
             # Another thread has closed that in this very moment, and may have missed the last.
@@ -243,7 +243,7 @@ class Held(AmbientFrame):
             self._scope = None  # which may hold a whole request, longer than that lasts
         return self._known
 
-    def _joined(self) -> Held | None:
+    def _joined(self) -> DeferralFrame | None:
         """Return the innermost block around it that goes on, though others have ended before it."""
         outer = self._enclosing
         while outer is not None and not outer.is_open:

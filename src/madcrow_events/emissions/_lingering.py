@@ -80,13 +80,13 @@ def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:
     Returns:
         Whether it has ended.
     """
-    code, held = frame.f_code, gc.get_referents(frame)
-    for part in held:
+    code, referents = frame.f_code, gc.get_referents(frame)
+    for part in referents:
         if part is code:
             break
     else:  # it has not ended: to clear a coroutine that is suspended would end it
         return False
-    if not keep_variables or is_inside(frame) or _lead_to(held, kind):
+    if not keep_variables or is_inside(frame) or _lead_to(referents, kind):
         frame.clear()
     return True
 
@@ -101,7 +101,7 @@ def _lead_to(parts: list[Any], kind: type) -> bool:
     """Whether objects are, or hold, an emission, as far as that can be seen in short time."""
     seen: set[int] = set()
     for _ in range(_DEPTH):
-        held: list[Any] = []
+        referents: list[Any] = []
         for part in parts:
             its_class = type(part)
             if its_class is kind or its_class is Branch:
@@ -110,12 +110,12 @@ def _lead_to(parts: list[Any], kind: type) -> bool:
                 continue
             seen.add(id(part))
             if its_class is FunctionType:
-                held += (*(part.__closure__ or ()), *(part.__defaults__ or ()))
+                referents += (*(part.__closure__ or ()), *(part.__defaults__ or ()))
             else:
-                held += gc.get_referents(part)
+                referents += gc.get_referents(part)
         if len(seen) > _MOST:
             return False
-        parts = held
+        parts = referents
     return False
 
 

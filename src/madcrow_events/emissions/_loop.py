@@ -168,13 +168,13 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
 
 def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:
     """Return the outcomes of an emission with handlers that run later, which may."""
-    held = getattr(emission, "_values", None)
+    held_back = getattr(emission, "_values", None)
     # The emission's from the start, so that no place is lost if this is interrupted.
     outcomes = emission._values = Outcomes()
     try:
-        policy._admission.admit(emission, plan, outcomes, held, awaiting=awaiting)
+        policy._admission.admit(emission, plan, outcomes, held_back, awaiting=awaiting)
     except MadcrowEventsError:
-        emission._values = held  # which is dropped, if a block has held it back
+        emission._values = held_back  # which is dropped, if a block has held it back
         raise
     return outcomes
 
@@ -186,7 +186,7 @@ def _is_held_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
         EmissionDepthError: it is nested too deep.
     """
     ambient = ambient_frame_of(innermost)
-    if ambient is not None and ambient is innermost and ambient.is_forsaken():
+    if ambient is not None and ambient is innermost and ambient.is_cut_off():
         uncut = current()
         if uncut is None:
             return False

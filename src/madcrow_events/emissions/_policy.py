@@ -26,7 +26,7 @@ class Admission(Protocol):
         emission: Emission,
         plan: Plan,
         outcomes: Outcomes,
-        held: object,
+        held_back: object,
         *,
         awaiting: bool,
     ) -> None:
@@ -36,7 +36,7 @@ class Admission(Protocol):
             emission: the emission, none of whose handlers has been called.
             plan: its handlers.
             outcomes: what gets the permits.
-            held: what it had in the place of outcomes while a block held it back.
+            held_back: what it had in the place of outcomes while a block held it back.
             awaiting: whether its emitter awaits the async ones.
 
         Raises:
