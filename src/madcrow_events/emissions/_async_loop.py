@@ -176,7 +176,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
                 task = make(running, **options)
                 if task.done():
                     if values[branch.index] is PENDING:
-                        _bury(values, branch, task)
+                        _record_unbegun(values, branch, task)
                     is_used = branch.broken
                     if is_used and values.exit is not None:
                         break
@@ -209,7 +209,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     if unfinished is not None:
         if "eager_start" not in options:
             # Runs after the first step of each task.
-            loop.call_soon(unfinished.bury_unbegun)
+            loop.call_soon(unfinished.record_unbegun)
     elif is_used and values.exit is not None:
         raise values.exit
     return unfinished
@@ -270,7 +270,7 @@ async def _with_options(
 ) -> None:
     try:
         try:
-            values[branch.index] = await _obeying(entry, emission)
+            values[branch.index] = await _await_by_options(entry, emission)
         except BaseException as error:
             _record(values, branch, error)
         if branch.unfinished is not None:
@@ -306,7 +306,7 @@ def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
         branch.unfinished.wake()
 
 
-def _bury(values: Outcomes, branch: Branch, task: asyncio.Task[None]) -> None:
+def _record_unbegun(values: Outcomes, branch: Branch, task: asyncio.Task[None]) -> None:
     """Note what ended a task before its handler began: an interrupt is the emitter's."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
@@ -364,7 +364,7 @@ class _Unfinished:
             except asyncio.CancelledError as error:
                 # Once more; the handlers know already, and the emitter will be told at the end.
                 self.values.exit = self.values.exit or error
-        self.bury_unbegun()
+        self.record_unbegun()
 
     def leave(self, branch: Branch) -> None:
         """Note that one has finished."""
@@ -378,7 +378,7 @@ class _Unfinished:
         if self.waiter is not None and not self.waiter.done() and not self.loop.is_closed():
             self.waiter.set_result(None)
 
-    def bury_unbegun(self) -> None:
+    def record_unbegun(self) -> None:
         """Note the handlers whose tasks were cancelled before they began."""
         for task, branch in self.started:
             if self.values[branch.index] is PENDING and task.done():
@@ -387,7 +387,7 @@ class _Unfinished:
                 if self.emitter_is_cancelled():
                     self.values[branch.index] = NO_RESULT
                 else:
-                    _bury(self.values, branch, task)
+                    _record_unbegun(self.values, branch, task)
         if not self.left:
             self.wake()
 
@@ -431,14 +431,14 @@ def _causes_itself(emission: Emission) -> bool:
     return ancestor is not None
 
 
-async def _obeying(entry: Entry, emission: Emission) -> Any:
+async def _await_by_options(entry: Entry, emission: Emission) -> Any:
     """Await a handler as its options say; return what the emission's values hold for it."""
     handler = entry.admit(emission)
     if handler is None:
         log_skipped(emission, entry.subscription.handler)
         return NO_RESULT
     with observing_handler(emission, handler):
-        value = await _limited(entry, handler, emission)
+        value = await _await_with_timeout(entry, handler, emission)
     return keep_value(entry, handler, value)
 
 
@@ -461,10 +461,10 @@ async def await_in_time(
         Exception: what it raised.
     """
     with observing_handler(emission, handler):
-        return await _limited(entry, handler, emission, batch)
+        return await _await_with_timeout(entry, handler, emission, batch)
 
 
-async def _limited(
+async def _await_with_timeout(
     entry: Entry,
     handler: object,
     emission: Emission,

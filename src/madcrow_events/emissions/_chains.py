@@ -38,7 +38,7 @@ def nest(emission: Emission, innermost: Frame) -> None:
     """
     line = writing()
     if line is not None:
-        innermost = _apart(line, innermost)
+        innermost = _frame_of_line(line, innermost)
     place(emission, innermost)
     parent = emission.parent
     if parent is None:  # a handler that nobody awaits begins a chain of its own
@@ -54,7 +54,7 @@ def nest(emission: Emission, innermost: Frame) -> None:
     raise error
 
 
-def _apart(line: Writing, innermost: Frame) -> Frame:
+def _frame_of_line(line: Writing, innermost: Frame) -> Frame:
     """Return the frame of what a handler of logs emits for a line: it begins a chain of its own.
 
     The line is about an emission, none of whose handlers has emitted it, and so none of them is

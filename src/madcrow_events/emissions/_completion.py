@@ -8,7 +8,7 @@ from madcrow_events.emissions._emission import Emission, raise_failures
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import await_in_frame, run_in_frame
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
-from madcrow_events.emissions._lingering import let_go
+from madcrow_events.emissions._lingering import empty_frames
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._observing import stop_observing
 from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
@@ -137,7 +137,7 @@ def _own_failures(emission: Emission) -> tuple[HandlerFailure, ...]:
 def release(emission: Emission, failures: Iterable[HandlerFailure]) -> None:
     """Break the circle of an emission, its failures, and what their tracebacks name."""
     is_raised = emission.dispatcher is None or emission.dispatcher.on_error == "raise"
-    let_go((it.exception for it in failures), Emission, keep_variables=is_raised)
+    empty_frames((it.exception for it in failures), Emission, keep_variables=is_raised)
 
 
 def abandon(emission: Emission | None, error: BaseException | None = None) -> None:
@@ -163,7 +163,7 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
             failures.observation.leave(error)
         release(emission, failures.items)
     if error is not None:
-        let_go((error,), Emission)
+        empty_frames((error,), Emission)
 
 
 # For jobs, which see nothing of a dispatcher

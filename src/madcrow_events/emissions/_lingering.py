@@ -18,7 +18,7 @@ from madcrow_events.emissions._frames import Branch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["is_inside", "let_go"]
+__all__ = ["empty_frames", "is_inside"]
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _INSIDE = (_PACKAGE, "asyncio.")
@@ -40,7 +40,7 @@ _traceback_of: Any = BaseException.__dict__["__traceback__"].__get__
 _exceptions_of: Any = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
-def let_go(
+def empty_frames(
     errors: Iterable[BaseException | None], kind: type, *, keep_variables: bool = True
 ) -> None:
     """Empty the frames that exceptions have passed through.
