@@ -55,12 +55,12 @@ def calling_later(
         if not is_over:
             function()
 
-    def tell_loop() -> None:
+    def notify_loop() -> None:
         with suppress_but_interrupts(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(call)
 
     is_over = False
-    timer = threading.Timer(seconds, tell_loop)
+    timer = threading.Timer(seconds, notify_loop)
     timer.daemon = True
     timer.start()
     try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["LOOK_EVERY", "Waiters", "check_seconds"]
 
 LOOK_EVERY = 0.1
-"""Seconds between looks at what may end without telling, such as an event loop that is closed."""
+"""Seconds between looks at what may end without a notice, such as an event loop that is closed."""
 
 
 def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> None:
@@ -50,11 +50,11 @@ def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> 
 
 
 class Waiters:
-    """Those who wait until something is so; whoever makes it so calls `tell`.
+    """Those who wait until something is so; whoever makes it so calls `notify`.
 
     Args:
         look_every: how many seconds to wait at most before looking again, for what
-            becomes so without `tell`, or for who was told and went away.
+            becomes so without `notify`, or for who was notified and went away.
     """
 
     __slots__ = ("_callbacks", "_look_every")
@@ -63,7 +63,7 @@ class Waiters:
         self._callbacks: list[Callable[[], object]] = []
         self._look_every = look_every
 
-    def tell(self, number: int | None = None) -> None:
+    def notify(self, number: int | None = None) -> None:
         """Let those who wait look again: all, or so many of those who came first."""
         while self._callbacks and number != 0:
             try:
@@ -81,16 +81,16 @@ class Waiters:
             if remaining <= 0:
                 return False
             # An event of `threading` has a lock of its own, which an interrupt leaves held.
-            told = threading.Lock()
-            told.acquire()  # whoever tells releases it
-            self._callbacks.append(told.release)
+            notice = threading.Lock()
+            notice.acquire()  # whoever notifies releases it
+            self._callbacks.append(notice.release)
             try:
-                # Again, for it may have become so before anybody could be told.
+                # Again, for it may have become so before anybody could be notified.
                 if is_so():
                     return True
-                told.acquire(timeout=min(remaining, self._look_every))
+                notice.acquire(timeout=min(remaining, self._look_every))
             finally:
-                self._forget(told.release)
+                self._forget(notice.release)
         return True
 
     async def wait_async(
@@ -114,20 +114,20 @@ class Waiters:
             remaining = deadline - monotonic()
             if remaining <= 0 or (loop.time() >= deadline_of_loop and not is_frozen()):
                 return False
-            told = loop.create_future()
+            wake = loop.create_future()
 
-            def tell(told: asyncio.Future[None] = told) -> None:
+            def notify(wake: asyncio.Future[None] = wake) -> None:
                 with suppress_but_interrupts(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(_resolve, told)
+                    loop.call_soon_threadsafe(_resolve, wake)
 
-            self._callbacks.append(tell)
+            self._callbacks.append(notify)
             try:
                 if is_so():
                     return True
-                with calling_later(loop, min(remaining, self._look_every), partial(_resolve, told)):
-                    await told
+                with calling_later(loop, min(remaining, self._look_every), partial(_resolve, wake)):
+                    await wake
             finally:
-                self._forget(tell)
+                self._forget(notify)
         return True
 
     def _forget(self, callback: Callable[[], object]) -> None:

@@ -230,13 +230,13 @@ def test_what_interrupts_the_start_of_a_thread_reaches_the_emitter_as_it_is(
 
 
 @pytest.mark.parametrize("place", [1, 2])
-def test_who_waits_in_a_thread_is_not_held_up_by_who_was_interrupted_as_it_told(
+def test_who_waits_in_a_thread_is_not_held_up_by_who_was_interrupted_as_it_notified(
     ring: Any, place: int
 ) -> None:
     """The lock in an event of Python's own would stay held; the one here is a plain one."""
 
     def profile(frame: Any, event: str, _argument: object) -> None:
-        if event == "c_return" and frame.f_code is Waiters.tell.__code__:
+        if event == "c_return" and frame.f_code is Waiters.notify.__code__:
             places.append(frame.f_lineno)
             if len(places) == place:
                 ring()
@@ -249,7 +249,7 @@ def test_who_waits_in_a_thread_is_not_held_up_by_who_was_interrupted_as_it_told(
         time.sleep(0.001)
     sys.setprofile(profile)
     try:
-        waiters.tell()
+        waiters.notify()
     except TimeLimit:
         pass
     finally:

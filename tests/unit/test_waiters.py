@@ -11,8 +11,8 @@ from madcrow_events.exceptions import EventLoopError
 from support.inside import Waiters
 
 
-def answers(*told: bool) -> object:
-    left = list(told)
+def answers(*notified: bool) -> object:
+    left = list(notified)
     return lambda: left.pop(0)
 
 
@@ -28,14 +28,14 @@ def test_nobody_waits_longer_than_asked() -> None:
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_as_many_as_are_told_look_again_the_first_first(number: int) -> None:
+def test_as_many_as_are_notified_look_again_the_first_first(number: int) -> None:
     def wait(name: int) -> None:
-        waiters.wait(lambda: name in told or (began.append(name), False)[1], 10)
+        waiters.wait(lambda: name in notified or (began.append(name), False)[1], 10)
         woken.append(name)
 
     waiters = Waiters()
     began: list[int] = []
-    told: set[int] = set()
+    notified: set[int] = set()
     woken: list[int] = []
     threads = []
     for name in range(3):
@@ -43,19 +43,19 @@ def test_as_many_as_are_told_look_again_the_first_first(number: int) -> None:
         threads[-1].start()
         while began.count(name) < 2 or len(waiters._callbacks) <= name:
             pass
-    told.update(range(number))
-    waiters.tell(number)
+    notified.update(range(number))
+    waiters.notify(number)
     for thread in threads[:number]:
         thread.join(10)
     assert sorted(woken) == list(range(number))
-    told.update(range(3))
-    waiters.tell()
+    notified.update(range(3))
+    waiters.notify()
     for thread in threads:
         thread.join(10)
     assert sorted(woken) == [0, 1, 2]
 
 
-async def test_what_is_told_twice_is_told_once() -> None:
+async def test_a_task_that_is_notified_twice_goes_on_once() -> None:
     async def wait() -> bool:
         return await waiters.wait_async(lambda: so, 10)
 
@@ -70,7 +70,7 @@ async def test_what_is_told_twice_is_told_once() -> None:
     assert await waiting
 
 
-def test_telling_who_waited_in_a_loop_that_is_closed_is_no_error() -> None:
+def test_notifying_a_task_whose_loop_is_closed_is_no_error() -> None:
     async def wait() -> None:
         task = asyncio.create_task(waiters.wait_async(lambda: False, None))
         await asyncio.sleep(0)
@@ -81,7 +81,7 @@ def test_telling_who_waited_in_a_loop_that_is_closed_is_no_error() -> None:
     callbacks: list[object] = []
     asyncio.run(wait())
     waiters._callbacks.extend(callbacks)  # type: ignore[arg-type]
-    waiters.tell()
+    waiters.notify()
     assert waiters._callbacks == []
 
 

@@ -297,7 +297,7 @@ class Admission:
                 free.release(permits, 1)
         if permits:  # of handlers that are not for this emission
             free.release(permits)
-        outcomes.tell()
+        outcomes.notify()
 
     def _launch(self, job: Job, permits: list[None], loop: AbstractEventLoop | None) -> None:
         """Give a job a permit, and to what will do it, and which then releases the permit."""

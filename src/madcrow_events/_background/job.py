@@ -234,6 +234,6 @@ class Job:
         self.backlog.held.pop(id(self), None)
         # Last, for whoever waits until nothing is pending looks at this.
         self.backlog.jobs.pop(id(self), None)
-        self.outcomes.tell()
+        self.outcomes.notify()
         if not self.backlog.jobs:
-            self.backlog.changed.tell()
+            self.backlog.changed.notify()

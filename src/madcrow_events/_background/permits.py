@@ -65,7 +65,7 @@ class Permits:
             number = move_all(permits, self.free)
         else:
             move_last(permits, self.free, number)
-        self.freed.tell(number)
+        self.freed.notify(number)
 
     def drop(self, event: str, handler: str) -> None:
         """Count a call that found no permit; warn of the first, until half of the queue is free.

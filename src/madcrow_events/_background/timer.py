@@ -55,14 +55,14 @@ class Timer:
 
     def set_alarm(self, due: float, buffer: BatchBuffer) -> bool:
         """Let a buffer look when the clock shows `due`; return whether there is a thread for it."""
-        self._tell((due, next(_number), weakref.ref(buffer)))
+        self._notify((due, next(_number), weakref.ref(buffer)))
         return not self.startable or self._start()
 
     def stop(self) -> None:
         """Let the thread end when it has looked at the alarms before."""
-        self._tell(None)
+        self._notify(None)
 
-    def _tell(self, alarm: Alarm | None) -> None:
+    def _notify(self, alarm: Alarm | None) -> None:
         self.alarms.put(alarm)
         with suppress_but_interrupts(RuntimeError):  # it is to look already
             self.bell.release()

@@ -76,7 +76,7 @@ def start_handlers(
     if unfinished is not None:
         return _join(emission, unfinished.join())
     if emission._values._waiters is not None:
-        emission._values.tell()
+        emission._values.notify()
     return None
 
 
@@ -97,7 +97,7 @@ async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
         _give_up(emission)
         raise
     if values._waiters is not None:
-        values.tell()
+        values.notify()
 
 
 def _give_up(emission: Emission) -> None:
@@ -106,7 +106,7 @@ def _give_up(emission: Emission) -> None:
     for index in range(plan.inline, plan.inline + plan.awaited):
         if values[index] is PENDING:
             values[index] = NO_RESULT
-    values.tell()
+    values.notify()
 
 
 def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one frame, for speed

@@ -156,7 +156,7 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
         values.extend([NO_RESULT] * (len(emission._plan.subscriptions) - len(values)))
     if type(values) is Outcomes and emission.dispatcher is not None:
         emission.dispatcher._admission.abandon(emission)
-        values.tell()
+        values.notify()
     failures = getattr(emission, "_failures", None)
     if failures is not None:
         if failures.observation is not None:
@@ -270,6 +270,7 @@ def _end_holding_back(emission: Emission, held_back: HeldBack) -> None:
     if emission._values is held_back:  # it was never called: nested too deep, for example
         emission._plan = NOBODY
         held_back.drop()
-    if held_back.permits and emission.dispatcher is not None:  # for handlers that are gone by now
-        emission.dispatcher._admission.release(held_back.permits)  # type: ignore[arg-type]  # it is a list
-    held_back.tell()
+    admission = None if emission.dispatcher is None else emission.dispatcher._admission
+    if held_back.permits and admission is not None:  # set aside for handlers that are gone by now
+        admission.release(held_back.permits)  # type: ignore[arg-type]  # it is a list
+    held_back.notify()

@@ -63,10 +63,10 @@ class Outcomes(list[Any]):
         """Forget who waits: threads that do not exist in a forked child."""
         vars(self).pop("_waiters", None)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Let everyone who waits look again."""
         if self._waiters is not None:
-            self._waiters.tell()
+            self._waiters.notify()
 
 
 class HeldBack(Outcomes):
@@ -90,7 +90,7 @@ class HeldBack(Outcomes):
     def drop(self) -> None:
         """Give the emission up."""
         self.state = "dropped"
-        self.tell()
+        self.notify()
 
 
 def outcomes_of(emission: Emission) -> Any:

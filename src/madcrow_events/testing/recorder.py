@@ -135,7 +135,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def _record(self, emission: Emission) -> Any:
         self._emissions[id(emission)] = emission
-        self._arrived.tell()
+        self._arrived.notify()
         return NO_RESULT  # so that it does not show among the results
 
     @property
