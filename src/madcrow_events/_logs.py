@@ -25,7 +25,7 @@ __all__ = [
     "log_observer_failure",
     "log_unannounced",
     "mark_as_written",
-    "tell_frame_by",
+    "set_frame_getter",
     "writing",
 ]
 
@@ -64,7 +64,7 @@ writing = _writing.get
 _frame: Callable[[], object] = type(None)
 
 
-def tell_frame_by(function: Callable[[], object]) -> None:
+def set_frame_getter(function: Callable[[], object]) -> None:
     """Let a function tell the present frame, which is none of the matters of this module."""
     global _frame  # noqa: PLW0603  # set once, by the module above that has the frames
     _frame = function

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 from typing_extensions import TypeVar
 
 from madcrow_events._interrupts import is_interrupt
-from madcrow_events._logs import tell_frame_by
+from madcrow_events._logs import set_frame_getter
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -62,7 +62,7 @@ stands around those."""
 CURRENT: ContextVar[Frame] = ContextVar("madcrow_events.current")
 """The innermost frame of this context; left empty outside of any."""
 
-tell_frame_by(partial(CURRENT.get, None))
+set_frame_getter(partial(CURRENT.get, None))
 
 
 class Holder(Protocol):
