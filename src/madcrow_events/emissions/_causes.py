@@ -1,4 +1,4 @@
-"""Where an emission stands among others: what it is nested in, and what caused it."""
+"""Finding an emission's place among others: what it is nested in, and what caused it."""
 
 from __future__ import annotations
 
@@ -78,14 +78,19 @@ def _cause_of(emission: Emission) -> Emission | Ids | None:
     if isinstance(frame, Branch):
         if frame.ids is not None:
             return frame.ids
-        frame = frame.emission  # which only a unawaited branch outlives
+        frame = frame.emission  # only an unawaited branch loses it, and that one has ids
     return getattr(frame, "_ids", frame)
 
 
 def place(emission: Emission, innermost: Frame) -> None:
-    """Put an emission where it belongs among the frames: below what runs, caused by what is over.
+    """Put an emission inside of the innermost handler that still runs.
 
-    A task that a handler started inherits the handler's frame, and may outlive it.
+    A task that a handler started inherits the handler's frame, and may outlive it. The handler is
+    then only the cause of the emission, and not a frame around it.
+
+    Args:
+        emission: the emission.
+        innermost: the innermost frame of its emitter.
     """
     handling: Any = innermost._outer if isinstance(innermost, AmbientFrame) else innermost
     outer: Any = running(handling)
@@ -145,7 +150,7 @@ def begin_chain(branch: Branch, job: Any) -> None:
 def enter_batch(branches: list[Branch]) -> None:
     """Make the last branch the frame of a whole batch, in the present context; for `_background`.
 
-    Of what `event_scope` fills in, the batch has what all of its emissions have.
+    `event_scope` fields are filled in for the batch if all of its emissions have them.
     """
     common: AbstractSet[tuple[str, str]] = _fields_of(branches[-1]).items()
     for branch in branches:

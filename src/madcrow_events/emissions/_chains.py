@@ -1,4 +1,4 @@
-"""How deep emissions may be nested, and what becomes of a chain that is too deep."""
+"""The limit of nested emissions, and the end of a chain that is too deep."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ _NAMED_EVENTS = 6
 
 
 def nest(emission: Emission, innermost: Frame) -> None:
-    """Place an emission under the one whose handler made it.
+    """Nest an emission in the one whose handler emitted it.
 
     Raises:
-        EmissionDepthError: the chain is too deep, or was, under the same handler.
+        EmissionDepthError: the chain is too deep, or has been before, under the same handler of the
+            outermost emission.
     """
     line = writing()
     if line is not None:
         innermost = _frame_of_line(line, innermost)
     place(emission, innermost)
     parent = emission.parent
-    if parent is None:  # a handler that nobody awaits begins a chain of its own
+    if parent is None:  # a handler that no emitter waits for begins a chain of its own
         return
     frame: Any = enclosing(emission)
     emission.depth = parent.depth + 1
@@ -55,10 +56,10 @@ def nest(emission: Emission, innermost: Frame) -> None:
 
 
 def _frame_of_line(line: Writing, innermost: Frame) -> Frame:
-    """Return the frame of what a handler of logs emits for a line: it begins a chain of its own.
+    """Return the frame for an emission by a log handler: a new branch, which begins its own chain.
 
-    The line is about an emission, none of whose handlers has emitted it, and so none of them is
-    to blame if that chain has no end.
+    A line about an emission is not written by one of that emission's handlers. If log handlers
+    emit without end, none of those handlers is to blame.
     """
     frame: Any = line.frame
     written_in = running(frame)
@@ -80,7 +81,7 @@ def _frame_of_line(line: Writing, innermost: Frame) -> Frame:
 def outermost(frame: Emission | Branch) -> Emission | Branch:
     """Return the frame that a chain began in: the outermost emission, or a branch of it.
 
-    A chain is what happens under one handler of the outermost emission.
+    A chain is all that is emitted under one handler of the outermost emission.
     """
     while True:
         outer = enclosing(frame)
@@ -97,10 +98,10 @@ def is_broken(root: Emission | Branch) -> bool:
 
 
 def pass_on_broken_chain(emission: Emission) -> None:
-    """Fail an emission inside a broken chain too, so that the chain unwinds to its outermost.
+    """Fail an emission of a broken chain, so that the chain ends up to its outermost emission.
 
     Raises:
-        EmissionDepthError: it is inside of one.
+        EmissionDepthError: the emission is in a broken chain.
     """
     failures = emission._failures
     if failures is None or not failures.has_failed or not emission.depth:
@@ -112,7 +113,7 @@ def pass_on_broken_chain(emission: Emission) -> None:
 def _break_chain(root: Emission | Branch, error: EmissionDepthError) -> None:
     """Record the end of a chain in its outermost emission, once for that emission."""
     emission = emission_of(root)
-    assert emission is not None  # noqa: S101  # it runs
+    assert emission is not None  # noqa: S101  # it still runs
     failures = failures_of(emission)
     index = len(emission._values)
     if isinstance(root, Branch):

@@ -1,4 +1,4 @@
-"""What follows the inline handlers of an emission: later ones, failures; the end of a block."""
+"""Completing an emission after its inline handlers, and emitting what a block held back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def _load_start_handlers(*arguments: object) -> Any:
-    """Load what imports asyncio, put it in this one's place, and call it."""
+    """Load `start_handlers`, which imports asyncio, put it in this function's place and call it."""
     global _start_handlers  # noqa: PLW0603  # a function, loaded when first needed
     _start_handlers = load_async_loop().start_handlers
     return _start_handlers(*arguments)
@@ -42,11 +42,11 @@ _start_handlers: Callable[..., Any] = _load_start_handlers
 
 
 def go_on(emission: Emission) -> None:
-    """Do what is left after the inline handlers: start later ones, tell of failures.
+    """Complete an emission whose inline handlers have run: start the later ones, announce failures.
 
     Raises:
-        Exception: a handler failed, and the dispatcher raises.
-        WouldDeadlockError: a place in the queue can never be had.
+        Exception: a handler failed, and the dispatcher raises failures.
+        WouldDeadlockError: waiting for a place in the queue could never end.
     """
     policy: Any = emission.dispatcher
     plan = emission._plan
@@ -61,7 +61,7 @@ def go_on(emission: Emission) -> None:
         release(emission, failures)
         if policy.on_error == "raise":
             event = emission.event
-            del emission  # for this frame is part of the traceback
+            del emission  # the traceback keeps this frame, and so the emission
             try:
                 raise_failures(event, failures)
             finally:
@@ -71,20 +71,20 @@ def go_on(emission: Emission) -> None:
 def go_on_async(
     emission: Emission, context: BaseEventContext | None
 ) -> Coroutine[Any, Any, None] | None:
-    """Do the same for an emitter that awaits the async handlers.
+    """Do as `go_on`, for an emitter that awaits the async handlers.
 
     Args:
         emission: the emission.
         context: its context, if that is an instance of the signal's model.
 
     Returns:
-        What the emitter must await; None if nothing is left, as where no handler suspends.
+        A coroutine that the emitter must await; None if nothing is left to do.
     """
     plan, left = emission._plan, None
     if plan.later:
         emission._values.extend(plan.pending)
         if context is not None:
-            context = emission._payload  # what an `event_scope` has filled in
+            context = emission._payload  # an `event_scope` may have put another model there
         if plan.queued:
             left = _queue_and_join(emission, context)
         else:
@@ -104,7 +104,7 @@ async def _queue_and_join(emission: Emission, context: BaseEventContext | None) 
 
 
 async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) -> None:
-    """Await what is left, and tell of failures."""
+    """Await the handlers that have not finished, and announce failures."""
     if left is not None:
         await left
     if emission._failures is None:
@@ -118,7 +118,7 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
         release(emission, failures)
         if policy.on_error == "raise":
             event = emission.event
-            del emission  # for this frame is part of the traceback
+            del emission  # the traceback keeps this frame, and so the emission
             try:
                 raise_failures(event, failures)
             finally:
@@ -135,17 +135,17 @@ def _own_failures(emission: Emission) -> tuple[HandlerFailure, ...]:
 
 
 def release(emission: Emission, failures: Iterable[HandlerFailure]) -> None:
-    """Break the circle of an emission, its failures, and what their tracebacks name."""
+    """Break the reference cycle of an emission, its failures and the frames in their tracebacks."""
     is_raised = emission.dispatcher is None or emission.dispatcher.on_error == "raise"
     empty_frames((it.exception for it in failures), Emission, keep_variables=is_raised)
 
 
 def abandon(emission: Emission | None, error: BaseException | None = None) -> None:
-    """Count the handlers that have not begun as never to be called; doing so again is no error.
+    """Give up the handlers that have not begun; doing so again is no error.
 
     Args:
-        emission: what has been emitted; None if its emitter has let go of it already.
-        error: what goes through to the emitter, and is told to the observers.
+        emission: the emission; None if its emitter has deleted its own reference to it already.
+        error: the exception that goes through to the emitter; observers get it, too.
     """
     if emission is None:
         return
@@ -166,18 +166,18 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
         empty_frames((error,), Emission)
 
 
-# For jobs, which see nothing of a dispatcher
+# For jobs, which do not know dispatchers
 
 
 def announce(
     emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None = None
 ) -> None:
-    """Emit `handler_failed` for what a handler raised that no emitter waits for.
+    """Emit `handler_failed` for each failure of a handler that no emitter waits for.
 
     Args:
-        emission: what it handled; the last one of a batch.
-        failures: what was raised.
-        batch_size: how many emissions a batch had; None for other handlers.
+        emission: the emission that it handled; the last one of a batch.
+        failures: its failures.
+        batch_size: how many emissions its batch had; None for a handler without batches.
     """
     policy: Any = emission.dispatcher
     policy._announce(emission, failures, batch_size)
@@ -186,16 +186,16 @@ def announce(
 async def announce_async(
     emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None = None
 ) -> None:
-    """Do the same where async handlers can be awaited."""
+    """Do as `announce`, where async handlers can be awaited."""
     policy: Any = emission.dispatcher
     await policy._announce_async(emission, failures, batch_size)
 
 
-# What was held back
+# Emissions that a block held back
 
 
 def emit_held_back(emission: Emission) -> None:
-    """Emit, as `emit` would have, what has been held back."""
+    """Emit an emission that was held back, as `emit` would have."""
     held_back = emission._values
     try:
         run_in_frame(held_back.frame, _emit_again, emission)
@@ -221,7 +221,7 @@ def _emit_again(emission: Emission) -> None:
 
 
 async def emit_held_back_async(emission: Emission) -> None:
-    """Do the same as `emit_async` would have."""
+    """Emit an emission that was held back, as `emit_async` would have."""
     held_back = emission._values
     try:
         await await_in_frame(held_back.frame, _emit_again_async, emission)
@@ -258,7 +258,7 @@ async def _emit_again_async(emission: Emission) -> None:
 def _payload_again(
     emission: Emission,
 ) -> tuple[Any, BaseEventContext | None, dict[str, Any] | None]:
-    """Return payload, context and keywords for `call_all`, of what was held back."""
+    """Return payload, context and keywords of an emission that was held back, for `call_all`."""
     payload = emission._payload
     if type(payload) is dict:
         return payload, None, payload
@@ -266,8 +266,8 @@ def _payload_again(
 
 
 def _end_holding_back(emission: Emission, held_back: HeldBack) -> None:
-    """Let those look again who wait for an emission that was held back."""
-    if emission._values is held_back:  # it was never called: nested too deep, for example
+    """Notify those who wait for an emission, now that it is no longer held back."""
+    if emission._values is held_back:  # no handler was called: it was nested too deep, for example
         emission._plan = NOBODY
         held_back.drop()
     admission = None if emission.dispatcher is None else emission.dispatcher._admission

@@ -1,4 +1,4 @@
-"""What counts as a handler's failure, and what an emission notes of those (F)."""
+"""Failures of handlers: which exceptions count as one, and where an emission notes them (F)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Failures", "HandlerFailure", "add_failure", "failures_of", "is_failu
 
 
 class HandlerFailure(NamedTuple):
-    """What a handler raised."""
+    """An exception that a handler raised."""
 
     handler: Any
     exception: BaseException
@@ -27,8 +27,8 @@ class HandlerFailure(NamedTuple):
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether a plain handler that raises it has failed; else it goes through."""
-    # Looked up, not imported: who never loaded asyncio cannot have raised its error.
+    """Whether an exception is a failure of the handler; if not, it goes through to the emitter."""
+    # Looked up, not imported: without asyncio in the program nothing can raise its error.
     cancelled_error = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", Exception)
     return isinstance(error, (Exception, cancelled_error))
 
@@ -68,7 +68,7 @@ class Failures:
 
 
 def failures_of(emission: Emission) -> Failures:
-    """Return what is noted of an emission's failures, made if need be."""
+    """Return the notes on an emission's failures; make them if there are none."""
     failures = emission._failures
     if failures is None:
         failures = emission._failures = Failures()

@@ -1,4 +1,4 @@
-"""A block that holds emissions back, and how they go out when it ends."""
+"""A block that holds emissions back, and emits them when it ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["DeferralFrame"]
 
 
 class DeferralFrame(AmbientFrame):
-    """The frame of what is emitted in a block, and what it holds back."""
+    """The frame of a `deferred` block, with the emissions that it holds back."""
 
     # Defaults, because a server makes one for each request.
     _known: Mapping[str, str]
@@ -48,7 +48,7 @@ class DeferralFrame(AmbientFrame):
         self.held_back: deque[Emission] = deque()
 
     def discard(self) -> int:
-        """Drop what is held back now; return how many emissions that were."""
+        """Drop the emissions that are held back now; return how many there were."""
         number = 0
         taken: list[Emission] = []
         while self._take(taken):
@@ -57,7 +57,7 @@ class DeferralFrame(AmbientFrame):
         return number
 
     def flush(self) -> None:
-        """Emit what is held back now; as `Deferral.flush` says."""
+        """Emit the emissions that are held back now; see `Deferral.flush`."""
         raised = _Raised()
         taken: list[Any] = []
         while self.held_back:
@@ -66,11 +66,11 @@ class DeferralFrame(AmbientFrame):
                     emit_held_back(taken[0])
             except BaseException as error:  # raised when all have gone out
                 raised.add(error, taken)
-        taken.clear()  # for this frame may be part of a traceback
+        taken.clear()  # a traceback may keep this frame
         raised.again()
 
     async def flush_async(self) -> None:
-        """Emit what is held back now, and await it; as `Deferral.flush_async` says."""
+        """Emit the emissions that are held back now, and await them; see `Deferral.flush_async`."""
         raised = _Raised()
         taken: list[Any] = []
         while self.held_back:
@@ -79,7 +79,7 @@ class DeferralFrame(AmbientFrame):
                     await self._emit_async(taken[0], raised)
             except BaseException as error:  # raised when all have gone out
                 raised.add(error, taken)
-        taken.clear()  # for this frame may be part of a traceback
+        taken.clear()  # a traceback may keep this frame
         raised.again()
 
     async def _emit_async(self, emission: Emission, raised: _Raised) -> None:
@@ -96,12 +96,12 @@ class DeferralFrame(AmbientFrame):
                     raised.add(error, [])
                 emit_held_back(emission)
         finally:
-            del emission  # as in flush
+            del emission  # a traceback may keep this frame
 
     def _take(self, taken: list[Emission]) -> bool:
-        """Put the first that is held back into a list; return whether there was one.
+        """Move the first emission that is held back into a list; return whether there was one.
 
-        One by one, for other threads may be adding and taking at the same time.
+        Only one at a time, because other threads may add and take at the same time.
         """
         while True:
             taken.clear()
@@ -111,12 +111,12 @@ class DeferralFrame(AmbientFrame):
                 return False
             values: Any = taken[0]._values
             if values.process != os.getpid():
-                values.drop()  # in this process, which was forked in the block: the parent has it
+                values.drop()  # this process was forked in the block; the parent emits it
             elif values.state == "deferred":
                 return True
 
     def is_of(self, policy: Policy | None) -> bool:
-        """Whether it is for what goes through a dispatcher, or one of its siblings."""
+        """Whether it is for the emissions of that dispatcher and of its siblings."""
         return policy is not None and policy._admission is self._policy._admission
 
     def hold(self, emission: Emission, frame: Frame, *, awaiting: bool) -> bool:
@@ -124,7 +124,7 @@ class DeferralFrame(AmbientFrame):
         if not (self.is_open and self.is_of(emission.dispatcher)):
             return False
         later = new_ambient_frame(frame)
-        # What its handlers will emit is not held back by this block, or one that this one joined.
+        # Neither this block nor one that it joins is to hold back what the handlers will emit.
         own = tuple(other for other in later.holders if other.is_of(emission.dispatcher))
         later.holders = tuple(other for other in later.holders if other not in own)
         later.flushing = own
@@ -133,7 +133,7 @@ class DeferralFrame(AmbientFrame):
         self.held_back.append(emission)
         if self.is_open:
             return True
-        # It was closed in this very moment, by another thread, which may have taken it along.
+        # Another thread has closed the block at this very moment, and may have taken the emission.
         try:  # type: ignore[unreachable]  # mypy knows of no other thread
             self.held_back.remove(emission)
         except ValueError:
@@ -142,7 +142,7 @@ class DeferralFrame(AmbientFrame):
         return False
 
     def holds(self, emission: Emission) -> bool:
-        """Whether it holds that emission back now."""
+        """Whether it holds back that emission now."""
         return emission in self.held_back
 
     # The block
@@ -151,7 +151,7 @@ class DeferralFrame(AmbientFrame):
         """Hold emissions back from now on.
 
         Args:
-            block: what a `with` holds as long as it goes on.
+            block: the object that the `with` statement keeps alive until it ends.
 
         Raises:
             RuntimeError: it has begun before.
@@ -173,39 +173,39 @@ class DeferralFrame(AmbientFrame):
             raise
 
     def begin_again(self) -> None:
-        """Go on in another context, beyond the `with`."""
+        """Go on in another context, after the `with` has ended."""
         self.token = CURRENT.set(self)
 
     def is_innermost(self) -> bool:
-        """Whether it goes on, and no other block in it does."""
+        """Whether it is the innermost block of this context."""
         return self.token is not None and CURRENT.get(None) is self
 
     def end(self, error: BaseException | None) -> DeferralFrame | None:
-        """Hold nothing back any more; return what is to be flushed now, if anything is.
+        """End the block; return the frame whose emissions are to be flushed now, if there is one.
 
         Args:
-            error: what the block has raised, if it did.
+            error: the exception that the block has raised, or None.
         """
         self.is_open, self.has_ended = False, True
         leave(self)
-        # It would lead to itself, and be left for the garbage collector.
+        # Break the cycle of the frame and itself, so that no garbage collection is needed.
         self.holders = self.holders[:-1]
         return self._frame_to_flush(error) if self.held_back else None
 
     def break_off(self) -> None:
-        """Leave the block, if its end has not done so, and drop what is held back still."""
+        """Leave the block, unless its end has done so, and drop the emissions still held back."""
         leave(self)
         self.clean_up()
 
     def clean_up(self) -> None:
-        """Drop what is held back: the end of the block was interrupted."""
+        """Drop the emissions held back, after the end of the block was interrupted."""
         super().clean_up()
         self.is_open, self.has_ended = False, True
         self.holders = ()
         self.discard()
 
     def _frame_to_flush(self, error: BaseException | None) -> DeferralFrame | None:
-        """Return the block whose emissions are to go out now that this one has ended, if any."""
+        """Return the frame whose emissions go out when this block has ended; None if none do."""
         if error is not None:
             self.discard()
             return None
@@ -218,33 +218,33 @@ class DeferralFrame(AmbientFrame):
                 outer.held_back.append(taken[0])
             if outer.is_open:
                 return None
-            # Another thread has closed that in this very moment, and may have missed the last.
+            # Another thread has closed the outer block meanwhile, and may have missed the last.
             deferral = outer
         return deferral
 
     def lazy_fields(self) -> Fields:
-        if self._scope is None:  # it has none, or has been asked
+        if self._scope is None:  # there is no scope, or its fields are known
             known: Mapping[str, str] | None = vars(self).get("_known")
             return self.fields if known is None else known
         return self._scoped_fields
 
     def _scoped_fields(self) -> Mapping[str, str]:
-        """Return the fields of its scope, asked for by the first event that needs them.
+        """Return the fields of its scope; the first event that needs them asks the scope.
 
         Raises:
-            InvalidOptionError: as for `event_scope`.
+            InvalidOptionError: `event_scope` would refuse a field.
         """
         scope = self._scope
         if scope is not None:
             around = self.fields
             fields = merge_scopes(around() if callable(around) else around, scope())
-            # Threads that ask at the same time all get what the first of them was told.
+            # Threads that ask at the same time all get the answer that the first of them got.
             vars(self).setdefault("_known", fields)
-            self._scope = None  # which may hold a whole request, longer than that lasts
+            self._scope = None  # it may keep a whole request alive
         return self._known
 
     def _joined(self) -> DeferralFrame | None:
-        """Return the innermost block around it that goes on, though others have ended before it."""
+        """Return the innermost enclosing block that goes on, past those that have ended."""
         outer = self._enclosing
         while outer is not None and not outer.is_open:
             outer = outer._enclosing
@@ -252,18 +252,18 @@ class DeferralFrame(AmbientFrame):
 
 
 class _Raised:
-    """What several emissions raised, for one raise after the last of them."""
+    """The exceptions of several emissions, to be raised together after the last of them."""
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
         self.exit: BaseException | None = None
 
     def add(self, error: BaseException, taken: list[Emission]) -> None:
-        """Note what one of them raised.
+        """Note the exception of an emission.
 
         Args:
-            error: what was raised.
-            taken: the emission, which is dropped if it was interrupted before it went out.
+            error: the exception.
+            taken: the emission, in a list; it is dropped if an interrupt kept it from going out.
         """
         for emission in taken:
             if emission.state == "deferred":
@@ -274,19 +274,19 @@ class _Raised:
             self.exit = error
 
     def again(self) -> None:
-        """Raise it; do nothing if there is none.
+        """Raise the exceptions noted; do nothing if there are none.
 
         Raises:
             BaseException: the first that is no `Exception`, with the others as its cause.
-            Exception: the only one.
-            HandlerErrors: there are several.
+            Exception: the only exception.
+            HandlerErrors: there are several exceptions.
         """
         others: Exception | None = self.errors[0] if self.errors else None
         if len(self.errors) > 1:
             message = f"{len(self.errors)} of the emissions that were held back raised"
             others = HandlerErrors(message, self.errors)
         end = self.exit
-        self.errors, self.exit = [], None  # for this frame is part of the traceback
+        self.errors, self.exit = [], None  # the traceback keeps this frame
         try:
             if end is not None and others is not None:
                 raise end from others

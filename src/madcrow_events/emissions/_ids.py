@@ -1,7 +1,7 @@
-"""What identifies an emission and its cause, made when somebody asks for it.
+"""The ids of emissions and their causes, made when somebody asks for them.
 
-An id is a UUIDv7 of the moment at which it was first needed. Whoever needs one makes those of
-the causes first, so that ids grow along every chain of causes, and with time.
+An id is a UUIDv7 of the moment at which it was first needed. The ids of the causes are made first,
+so that ids grow along every chain of causes, and with time.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ _last_moment: list[int] = [0]
 
 
 def _next_moment() -> int:
-    """Return the time in nanoseconds since 1970, later than what was returned before."""
-    # Two threads may get the same, and what is random in an id tells those apart.
+    """Return the time in nanoseconds since 1970, always later than the time returned before."""
+    # Two threads may get the same time; the random bits keep their ids apart.
     _last_moment[0] = moment = max(time.time_ns(), _last_moment[0] + 1)
     return moment
 
 
 class Ids:
-    """What outlives an emission for those that it caused: its id, once that is asked for.
+    """The id of an emission and of the root of its chain, kept by those that it caused.
 
     It refers to no others but those of the root, so that a chain of events without end does
     not keep its beginning.
@@ -44,10 +44,10 @@ class Ids:
 
     @property
     def id(self) -> UUID:
-        """The id, the same whenever and wherever it is asked for."""
+        """The id, always the same one."""
         if not self._made:
             self._made.append(_uuid7(self._moment))
-        return self._made[0]  # the first of those that threads made at the same time
+        return self._made[0]  # the first, if several threads made one at the same time
 
 
 def _uuid7(moment: int) -> UUID:

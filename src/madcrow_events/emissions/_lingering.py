@@ -1,9 +1,9 @@
-"""What the traceback of a failure keeps alive, and lets go once everybody has been told.
+"""Emptying the frames that the traceback of a failure keeps alive, once it has been announced.
 
-An emission holds its failures, an exception its traceback, and that the frames that it passed
-through, with all that their variables hold: the emission itself, its context, the object whose
-method has failed. That is a circle, so that the object would be called again until the next
-collection of garbage. The traceback itself stays, with every line.
+An emission refers to its failures, a failure to its traceback, and the traceback to frames. The
+variables of these frames refer to the emission again, to its context, and to the object whose
+method has failed. Because of this cycle the object would live, and be called again, until the next
+garbage collection. The traceback itself stays, with every line.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _INSIDE = (_PACKAGE, "asyncio.")
 _CALLED = (_PACKAGE + "event_handlers.", _PACKAGE + "testing.")
 
 _DEPTH = 6
-"""That of the object that a closure holds which a closure in a variable holds."""
+"""How many references are followed: enough for a closure in a closure in a variable."""
 
 _MOST = 300
-"""How many objects are looked at on the way."""
+"""How many objects are looked at, at most."""
 
 _LARGE = (type, ModuleType, FrameType, CodeType)
 _WHOLE = (_PACKAGE + "dispatcher", _PACKAGE + "signals", _PACKAGE + "subscriptions")
@@ -48,11 +48,10 @@ def empty_frames(
     Frames that have not ended stay as they are.
 
     Args:
-        errors: what the handlers raised.
+        errors: the exceptions that the handlers raised.
         kind: the class of emissions.
-        keep_variables: whether somebody else may look at them, such as a debugger, since what
-            is raised goes on to the emitter. Then the frames of handlers are emptied only if
-            they lead to an emission.
+        keep_variables: whether the exceptions go on to the emitter, so that a debugger may look at
+            the variables. Then a handler's frame is emptied only if it leads to an emission.
     """
     seen: set[int] = set()
     left: list[BaseException | None] = [*errors]
@@ -67,7 +66,7 @@ def empty_frames(
         traceback = _traceback_of(error)
         if traceback is not None:
             frame: FrameType | None = traceback.tb_frame
-            # And those that called it.
+            # Then the frames that called it.
             while frame is not None and _empty(frame, kind, keep_variables=keep_variables):
                 frame = frame.f_back
             while (traceback := traceback.tb_next) is not None:
@@ -75,7 +74,7 @@ def empty_frames(
 
 
 def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:
-    """Clear a frame that has ended, unless its variables are to be kept.
+    """Empty a frame that has ended, unless its variables are to be kept.
 
     Returns:
         Whether it has ended.
@@ -84,7 +83,7 @@ def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:
     for part in referents:
         if part is code:
             break
-    else:  # it has not ended: to clear a coroutine that is suspended would end it
+    else:  # it has not ended: clearing a suspended coroutine would end it
         return False
     if not keep_variables or is_inside(frame) or _lead_to(referents, kind):
         frame.clear()
@@ -92,13 +91,13 @@ def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:
 
 
 def is_inside(frame: FrameType) -> bool:
-    """Whether a frame is of this package, or of asyncio, and of no handler."""
+    """Whether a frame belongs to this package or to asyncio, and not to a handler."""
     name = frame.f_globals.get("__name__")
     return isinstance(name, str) and name.startswith(_INSIDE) and not name.startswith(_CALLED)
 
 
 def _lead_to(parts: list[Any], kind: type) -> bool:
-    """Whether objects are, or hold, an emission, as far as that can be seen in short time."""
+    """Whether objects are emissions, or lead to one within a limited search."""
     seen: set[int] = set()
     for _ in range(_DEPTH):
         referents: list[Any] = []
@@ -120,5 +119,5 @@ def _lead_to(parts: list[Any], kind: type) -> bool:
 
 
 def _is_large(its_class: type) -> bool:
-    """Whether objects of a class lead to half of the program, and to no emission."""
+    """Whether the objects of a class lead to large parts of the program, and to no emission."""
     return issubclass(its_class, _LARGE) or module_of(its_class).startswith(_WHOLE)

@@ -1,10 +1,8 @@
-"""The call loops: order, isolation, depth, collection. Pure functions over plans.
+"""The call loop of a dispatcher: inline handlers in order, each isolated from the others.
 
-`call_all` is the dispatcher's: it isolates each handler from the others. What
-it does not call itself, because it is async or runs in the background, is
-called in a branch of its own: `_async_loop` and `_background` start those, and
-`run_branch` here is what a thread does with one. The loop itself is one frame
-with a part for each call style, for speed.
+`call_all` leaves async and background handlers to `_async_loop` and `_background`, which start each
+in a branch of its own; `run_branch` calls one in a thread. The loop is one frame with a part for
+each call style, for speed.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ __all__ = ["call_all", "run_branch"]
 
 _NO_VALUES: Any = ()
 
-# Bound here, for a method of an imported name is looked up the slow way at every call.
+# Bound here, because looking up a method of an imported name takes time at every call.
 _innermost = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
@@ -60,31 +58,31 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     keywords: dict[str, Any] | None,
     awaiting: bool = False,  # a keyword would cost each emission
 ) -> bool:
-    """Call every inline handler of an emission, whatever the others do, and collect the outcome.
+    """Call all inline handlers of an emission, even if some fail, and collect the outcome.
 
-    If there are other handlers, the emission has `Outcomes` and `Failures` when
-    it returns, and `go_on` starts them.
+    If it has other handlers, it has `Outcomes` and `Failures` when this returns, for `go_on`, which
+    starts those.
 
     Args:
-        emission: the emission, made by the caller; one that was held back comes a second time.
+        emission: the emission, made by the caller; an emission that was held back comes twice.
         policy: the dispatcher.
-        signal: what is emitted.
-        sender: who emits; None for the signal itself.
-        payload: the context as it was emitted: a model, or the keywords.
+        signal: the signal of the emission.
+        sender: its sender; None for the signal itself.
+        payload: its context as it was emitted: a model, or the keywords.
         context: the payload, if it is an instance of the signal's model.
         keywords: the payload, if it is keywords.
         awaiting: whether the emitter awaits the async handlers.
 
     Returns:
-        Whether handlers are to be started, or failures to be told. For an emission that a block
-        holds back that is not so now; another thread may have begun with it.
+        Whether handlers are left to be started, or failures to be announced. False for an emission
+        that a block holds back: another thread may be emitting it already.
 
     Raises:
-        EventLoopError: its async handlers cannot be called here; none has been called.
-        EmissionDepthError: it, or one below it, is nested too deep.
-        QueueFullError: other handlers find no place to wait in; none has been called.
-        DispatcherClosedError: nobody would call them any more; none has been called.
-        BaseException: what a handler raised that is no `Exception`.
+        EventLoopError: its async handlers cannot be called here; no handler has been called.
+        EmissionDepthError: it is nested too deep, or an emission below it is.
+        QueueFullError: the queue has no place for its other handlers; no handler has been called.
+        DispatcherClosedError: its other handlers can no longer run; no handler has been called.
+        BaseException: a handler raised something other than an `Exception`.
     """
     if sender is None:
         sender = signal
@@ -111,12 +109,12 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     later = plan.later
     if later:
         if awaiting and not plan.queued:
-            if plan.inline:  # else nothing has been called when that turns out
+            if plan.inline:  # else `start_handlers` finds out, before any handler is called
                 check_for_awaiting(signal.name)
             values = emission._values = Outcomes()
         else:
             values = _admit(emission, policy, plan, awaiting)
-            # Made now, for several threads may have failures to note.
+            # Made now, because several threads may note failures at once.
             failures_of(emission)
     elif segments:
         emission._values = values = []
@@ -150,15 +148,15 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                         for call in calls:
                             values.append(call(emission))
                 break
-            except BaseException as error:  # _record lets through what is not a failure
+            except BaseException as error:  # _record raises again what is no failure
                 if not _came_from(call, _after(planned, len(values)), keywords):
-                    raise  # between two handlers: a signal handler has raised it
+                    raise  # from a signal handler of the process, between two handlers
                 _record(emission, error)
                 segments = _after(planned, len(values))
     finally:
         emission._running = False
         if token is None:  # interrupted as it was entered
-            _enter(innermost)  # type: ignore[arg-type]  # None is the same as left empty
+            _enter(innermost)  # type: ignore[arg-type]  # None stands for no frame
         else:
             _leave(token)
     if innermost is not None:
@@ -167,23 +165,23 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
 
 
 def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:
-    """Return the outcomes of an emission with handlers that run later, which may."""
+    """Return the outcomes of an emission whose later handlers are admitted."""
     held_back = getattr(emission, "_values", None)
-    # The emission's from the start, so that no place is lost if this is interrupted.
+    # Stored at once, so that no permit is lost if this is interrupted.
     outcomes = emission._values = Outcomes()
     try:
         policy._admission.admit(emission, plan, outcomes, held_back, awaiting=awaiting)
     except MadcrowEventsError:
-        emission._values = held_back  # which is dropped, if a block has held it back
+        emission._values = held_back  # an emission that was held back is dropped
         raise
     return outcomes
 
 
 def _is_held_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
-    """Give an emission what stands around it; tell whether a `deferred` block holds it back.
+    """Nest an emission in its frames; return whether a `deferred` block holds it back.
 
     Raises:
-        EmissionDepthError: it is nested too deep.
+        EmissionDepthError: the emission is nested too deep.
     """
     ambient = ambient_frame_of(innermost)
     if ambient is not None and ambient is innermost and ambient.is_cut_off():
@@ -202,7 +200,7 @@ def _is_held_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
 
 
 def _came_from(call: object, left: Segments, keywords: dict[str, Any] | None) -> bool:
-    """Whether an exception came out of the first of the calls that are left, or its arguments."""
+    """Whether an exception came out of the first call that is left, or from its arguments."""
     if not left:
         return False
     style, calls = left[0]
@@ -210,7 +208,7 @@ def _came_from(call: object, left: Segments, keywords: dict[str, Any] | None) ->
 
 
 def _after(segments: Segments, number: int) -> Segments:
-    """Return what is left of segments after so many calls."""
+    """Return the calls that are left after the first `number`."""
     for index, (style, calls) in enumerate(segments):
         if number < len(calls):
             return ((style, calls[number:]), *segments[index + 1 :])
@@ -219,14 +217,14 @@ def _after(segments: Segments, number: int) -> Segments:
 
 
 def _record(emission: Emission, error: BaseException) -> None:
-    """Note what the inline handler at hand raised, or let it through."""
+    """Note the failure of the current inline handler; raise again what is no failure."""
     if not is_failure(error):
         raise error
     misfit = misfit_behind(emission.event, emission._payload, error)
     if misfit is not None:
         raise misfit
     failures_of(emission).has_failed = True
-    # The end of a broken chain has been recorded already, by the outermost emission.
+    # The outermost emission has recorded the end of a broken chain already.
     is_new = not (isinstance(error, EmissionDepthError) and is_broken(outermost(emission)))
     index = len(emission._values)
     emission._values.append(NO_RESULT)
@@ -235,7 +233,7 @@ def _record(emission: Emission, error: BaseException) -> None:
 
 
 def _observed(plan: Plan) -> Segments:
-    """Return the inline calls of a plan, each with its observers around it."""
+    """Return the inline calls of a plan, each of which enters the observers."""
     if not plan.inline:
         return ()
     calls = tuple(
@@ -264,12 +262,12 @@ def _call_observed(entry: Entry, emission: Emission) -> Any:
 
 
 def run_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure | None:
-    """Call a handler that nobody waits for, in its own context; return its failure, if any."""
+    """Call a handler that no emitter waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
         with observing_handler(emission, handler):
             value = entry.spec.invoke(handler, emission)
-    except BaseException as error:  # there is no emitter to let it through to
+    except BaseException as error:  # no emitter is there to raise it to
         return record_in_branch(branch, error)
     emission._values[branch.index] = keep_value(entry, handler, value)
     return None

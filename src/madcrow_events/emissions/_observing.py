@@ -1,7 +1,7 @@
-"""What is entered around emissions and handlers: an application's observers, and the debug log.
+"""Observing emissions and handlers: by the observers of an application, and by the debug log.
 
-An observer is somebody else's code on every path, so whatever it raises is logged here and
-ends here. The debug log is one more observer, there while the logger is at DEBUG.
+An observer is somebody else's code on every path, so all that it raises is logged and goes no
+further. The debug log is one more observer, while the logger is at DEBUG.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = [
 KNOWN_LEVELS: dict[int, bool] = getattr(LOGGER, "_cache", {})
 """The logger's own memory of its answers, which it empties when a level changes.
 
-One look-up instead of a call; where a Python has no such memory, the logger is asked each time.
+A look-up here is faster than a call. On a Python without this memory the logger is asked each time.
 """
 
 
@@ -49,19 +49,19 @@ def is_observed(dispatcher: Policy) -> bool:
 
 
 _observing: ContextVar[bool] = ContextVar("madcrow_events.observing", default=False)
-"""Whether an observer is being entered or left; what it emits is not observed in its turn."""
+"""Whether an observer is being entered or left: its own emissions are not observed."""
 
 
 class Observation:
     """The observers of one emission, or of one call of a handler.
 
-    Whatever they raise or swallow, what is observed goes on as if they were not there.
+    The emission or call goes on as if there were no observers, whatever they raise or swallow.
 
     Args:
-        dispatcher: whose observers they are.
+        dispatcher: the dispatcher that has the observers.
     """
 
-    # Without the emission, which holds it.
+    # No reference to the emission, which refers to this.
     __slots__ = ("_dispatcher", "_entered")
 
     def __init__(self, dispatcher: Policy) -> None:
@@ -69,11 +69,11 @@ class Observation:
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
 
     def enter(self, emission: Emission, *handler: object) -> None:
-        """Enter the observers, the first first.
+        """Enter the observers, in their order.
 
         Args:
-            emission: what is emitted.
-            handler: the handler that is called; left out around the emission itself.
+            emission: the emission.
+            handler: the handler that is called; left out for the emission itself.
         """
         observing = _observing.get()
         observers: tuple[Observer, ...] = () if observing else tuple(self._dispatcher._observers)
@@ -100,10 +100,10 @@ class Observation:
             self._entered.append((observer, around))
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Let the observers go, the last first; doing so again is no error.
+        """Leave the observers, the last first; doing so again is no error.
 
         Args:
-            error: what ended what they observed, if anything did.
+            error: the exception that ended the emission or the call, or None.
         """
         observing = _observing.get()
         try:
@@ -113,11 +113,11 @@ class Observation:
             _observing.set(observing)
 
     def _leave(self, error: BaseException | None) -> None:
-        told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+        details = (None, None, None) if error is None else (type(error), error, error.__traceback__)
         while self._entered:
             observer, around = self._entered.pop()
             try:
-                around.__exit__(*told)
+                around.__exit__(*details)
             except BaseException as raised:
                 if raised is error:
                     continue
@@ -154,12 +154,12 @@ class _HandlerObservation(Observation):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let the observers go; what they swallow is raised all the same."""
+        """Leave the observers; an exception that they swallow is raised all the same."""
         self.leave(error)
 
 
 def start_observing(emission: Emission) -> None:
-    """Enter the observers of an emission; `stop_observing` lets them go."""
+    """Enter the observers of an emission; `stop_observing` leaves them."""
     dispatcher: Any = emission.dispatcher
     failures_of(emission).observation = made = Observation(dispatcher)
     made.enter(emission)
@@ -174,11 +174,11 @@ def observing_handler(emission: Emission, handler: object) -> AbstractContextMan
 
 
 def stop_observing(emission: Emission, error: BaseException | None = None) -> None:
-    """Let the observers of an emission go, if there are any; doing so again is no error.
+    """Leave the observers of an emission, if there are any; doing so again is no error.
 
     Args:
-        emission: what has been emitted.
-        error: what goes through to the emitter, and is no failure of a handler.
+        emission: the emission.
+        error: an exception that goes through to the emitter, and is no failure of a handler.
     """
     failures = emission._failures
     if failures is not None and failures.observation is not None:
@@ -210,7 +210,7 @@ class _DebugLog:
 
     @contextmanager
     def handling(self, emission: Emission, handler: object, /) -> Iterator[None]:
-        """Write what came of a call, and how long it took."""
+        """Write whether a call returned or raised, and how long it took."""
         started = time.perf_counter()
         outcome = "raised"
         try:
@@ -233,6 +233,6 @@ _debug_log = _DebugLog()
 
 
 def log_skipped(emission: Emission, handler: object) -> None:
-    """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
+    """Write at DEBUG that a handler was skipped: its subscription is not for this emission."""
     if is_debugging():
         log(logging.DEBUG, "handler %s of %s skipped", emission.name_of(handler), emission.event)
