@@ -34,8 +34,7 @@ def nest(emission: Emission, innermost: Frame) -> None:
     """Nest an emission in the one whose handler emitted it.
 
     Raises:
-        EmissionDepthError: the chain is too deep, or has been before, under the same handler of the
-            outermost emission.
+        EmissionDepthError: the chain is too deep, now or earlier under its outermost handler.
     """
     line = writing()
     if line is not None:

@@ -266,11 +266,11 @@ def _payload_again(
 
 
 def _end_holding_back(emission: Emission, held_back: HeldBack) -> None:
-    """Notify those who wait for an emission, now that it is no longer held back."""
+    """Notify the waiters for an emission that is no longer held back."""
     if emission._values is held_back:  # no handler was called: it was nested too deep, for example
         emission._plan = NOBODY
         held_back.drop()
     admission = None if emission.dispatcher is None else emission.dispatcher._admission
-    if held_back.permits and admission is not None:  # set aside for handlers that are gone by now
+    if held_back.permits and admission is not None:  # for handlers that no longer exist
         admission.release(held_back.permits)  # type: ignore[arg-type]  # it is a list
     held_back.notify()

@@ -72,7 +72,7 @@ PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
 
 
 class HandlerResult(NamedTuple):
-    """What a handler returned."""
+    """The value that a handler returned."""
 
     handler: Any
     value: Any

@@ -34,17 +34,17 @@ def is_failure(error: BaseException) -> bool:
 
 
 class Failures:
-    """What went wrong in one emission; made when first needed.
+    """The failures of one emission, and notes on them; made when first needed.
 
     Attributes:
         items: all failures, in the order in which the handlers failed.
-        unawaited: those of them that came from handlers which no emitter waits for.
+        unawaited: the items from handlers that no emitter waits for.
         broken_at: the index of the handler under which a chain turned out to be too deep, if the
             loop itself called that handler; else -1.
         has_failed: whether a handler has raised, even if the failure was not recorded again.
         depth_recorded: whether a chain that was too deep is among the items already.
         nested: how many awaited handlers of events that cause themselves run below the emission.
-        observation: what the observers have entered around the emission; None without observers.
+        observation: the observers entered around the emission; None without observers.
     """
 
     __slots__ = (

@@ -114,7 +114,7 @@ class AmbientFrame:
     """The blocks that have held the emissions in here back, and now emit them."""
 
     cause: Ids | None = None
-    """The ids of the emission that caused those in here, if that is not the enclosing frame."""
+    """The ids of the emission that caused the ones in here, if none of the frames is its own."""
 
     left: tuple[Frame | None] | None = None
     """The frame to go back to, in a tuple, if this one was left before a block that began in it."""
@@ -157,8 +157,8 @@ class Branch:
         broken: whether the chain below it has turned out to be too deep.
         is_announcing: whether an unawaited handler handles a `handler_failed`, or what one caused.
         job: the job of an unawaited handler, until its failure is announced.
-        task: the handler's, if tasks that handlers before it left behind may have the same branch.
-        others: the branch of those tasks, made when they emit.
+        task: the handler's task, if earlier handlers may have left tasks behind in this branch.
+        others: the branch of these tasks, made when they emit.
         unfinished: the unfinished tasks of the emission, for an awaited handler that has suspended.
         ids: the ids of the emission, for an unawaited branch, which may outlive it.
     """
@@ -305,7 +305,7 @@ def enter(frame: AmbientFrame, block: object) -> None:
 
 
 def leave(frame: AmbientFrame) -> None:
-    """Undo an `enter`, in whatever order, and as far as possible in another context.
+    """Undo an `enter`, in any order, and as far as possible in another context.
 
     A generator runs in the context of the code that asks for its next value. So a block in it may
     end in another context than it began in, or before a block that began later.

@@ -64,7 +64,7 @@ class DeferralFrame(AmbientFrame):
             try:
                 if self._take(taken):
                     emit_held_back(taken[0])
-            except BaseException as error:  # raised when all have gone out
+            except BaseException as error:  # raised after the last emission
                 raised.add(error, taken)
         taken.clear()  # a traceback may keep this frame
         raised.again()
@@ -77,7 +77,7 @@ class DeferralFrame(AmbientFrame):
             try:
                 if self._take(taken):
                     await self._emit_async(taken[0], raised)
-            except BaseException as error:  # raised when all have gone out
+            except BaseException as error:  # raised after the last emission
                 raised.add(error, taken)
         taken.clear()  # a traceback may keep this frame
         raised.again()

@@ -23,10 +23,10 @@ def _next_moment() -> int:
 
 
 class Ids:
-    """The id of an emission and of the root of its chain, kept by those that it caused.
+    """The id of an emission and of the root of its chain, kept by the emissions that it caused.
 
-    It refers to no others but those of the root, so that a chain of events without end does
-    not keep its beginning.
+    It refers to the ids of the root and to no others, so that a chain of events without end
+    does not keep its beginning.
 
     Args:
         cause: the ids of the emission that caused this one, if there is one.

@@ -28,7 +28,7 @@ _DEPTH = 6
 """How many references are followed: enough for a closure in a closure in a variable."""
 
 _MOST = 300
-"""How many objects are looked at, at most."""
+"""How many objects a search visits at most."""
 
 _LARGE = (type, ModuleType, FrameType, CodeType)
 _WHOLE = (_PACKAGE + "dispatcher", _PACKAGE + "signals", _PACKAGE + "subscriptions")

@@ -89,9 +89,9 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     plan = signal._table.plans.everyone
     if plan is None:
         plan = signal._table.plan_for(sender)
-    emission.signal = signal  # type: ignore[assignment]  # which implements `Signal`
+    emission.signal = signal  # type: ignore[assignment]  # it implements `Signal`
     emission.sender = sender
-    emission.dispatcher = policy  # type: ignore[assignment]  # which implements `Policy`
+    emission.dispatcher = policy  # type: ignore[assignment]  # it implements `Policy`
     emission._outer = None
     emission.depth = 0
     emission._plan = plan
@@ -148,7 +148,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                         for call in calls:
                             values.append(call(emission))
                 break
-            except BaseException as error:  # _record raises again what is no failure
+            except BaseException as error:  # _record raises it again if it is no failure
                 if not _came_from(call, _after(planned, len(values)), keywords):
                     raise  # from a signal handler of the process, between two handlers
                 _record(emission, error)
@@ -217,7 +217,7 @@ def _after(segments: Segments, number: int) -> Segments:
 
 
 def _record(emission: Emission, error: BaseException) -> None:
-    """Note the failure of the current inline handler; raise again what is no failure."""
+    """Note the failure of the current inline handler; raise any other exception again."""
     if not is_failure(error):
         raise error
     misfit = misfit_behind(emission.event, emission._payload, error)

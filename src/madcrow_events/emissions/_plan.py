@@ -146,7 +146,7 @@ class Plan:
         queued: the subscriptions whose handlers are in the background.
         by_priority: all subscriptions, in the order in which blinker's `send` calls them.
         segments: the inline calls, as runs of neighbours of one style: `(style, callables)`.
-        to_await: the awaited calls, in the same form.
+        to_await: the awaited calls, in that form, too.
         bound_to: a subscription that holds this plan's sender weakly, or None.
         entry_of: returns the entry of a subscription.
         name_of: returns the name of a handler in logs and metrics.
@@ -234,7 +234,7 @@ class Plans:
 
 
 STALE = Plans()
-STALE.by_sender = MappingProxyType({})  # type: ignore[assignment]  # nobody may put a plan there
+STALE.by_sender = MappingProxyType({})  # type: ignore[assignment]  # no plan can be put there
 """Stands for plans that a change has made stale; always empty.
 
 There is only one, so that a change is followed by a plain store, which no interrupt can split.
