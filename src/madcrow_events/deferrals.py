@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from madcrow_events.emissions import ScopeFields
 from madcrow_events.emissions._frames import leave
-from madcrow_events.emissions._holding import Held
+from madcrow_events.emissions._holding import DeferralFrame
 
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher
@@ -36,13 +36,13 @@ class Deferral:
     def __init__(
         self, dispatcher: EventDispatcher, scope: Callable[[], ScopeFields] | None = None
     ) -> None:
-        self._frame = Held(dispatcher, scope)
+        self._frame = DeferralFrame(dispatcher, scope)
         self._is_detached = False
 
     @property
     def pending(self) -> int:
         """How many emissions are held back, including those of nested blocks that have ended."""
-        return len(self._frame.held)
+        return len(self._frame.held_back)
 
     def discard(self) -> int:
         """Drop the emissions that are held back now; the block goes on, and may hold back more.

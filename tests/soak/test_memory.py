@@ -15,7 +15,7 @@ import pytest
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, emit_event
 from madcrow_events.event_handlers import _stores, register_all_handlers
 from madcrow_events.event_handlers._bounded import MAX_SUBJECTS
-from support.inside import notes_of, patterns_of, senders_of, table_of
+from support.inside import patterns_of, senders_of, stale_of, table_of
 
 pytestmark = pytest.mark.soak
 
@@ -93,7 +93,7 @@ def test_subscribing_and_cancelling_leaves_nothing_behind(
     assert last[0]() is None
     assert not signals.subscriptions
     assert not senders_of(signal)
-    assert not notes_of(signal)
+    assert not stale_of(signal)
     assert not patterns_of(signals)
 
 
@@ -112,7 +112,7 @@ def test_senders_that_come_and_go_leave_nothing_behind(
     gc.collect()
     assert not signals.subscriptions
     assert not senders_of(signal)
-    assert not notes_of(signal)
+    assert not stale_of(signal)
     assert not table_of(signal).plans.by_sender
 
 

@@ -34,7 +34,7 @@ from madcrow_events.emissions import _ids as making_ids
 from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._completion import _own_failures as finding_own_failures
 from madcrow_events.emissions._frames import CURRENT
-from madcrow_events.emissions._holding import Held
+from madcrow_events.emissions._holding import DeferralFrame
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -47,7 +47,7 @@ from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.plugins._reports import reason_of
 from madcrow_events.signals._isolation import SavedRegistry, isolate_too
 from madcrow_events.signals._registry import declared_in
-from madcrow_events.subscriptions._subscription import _leave_note as leave_note
+from madcrow_events.subscriptions._subscription import _cancel_when_gone as cancel_when_gone
 
 __all__ = [
     "NO_RESULT",
@@ -55,8 +55,8 @@ __all__ = [
     "BackgroundLoop",
     "BatchBuffer",
     "Batches",
+    "DeferralFrame",
     "Gate",
-    "Held",
     "Job",
     "NativeThread",
     "SavedRegistry",
@@ -70,6 +70,7 @@ __all__ = [
     "call_all",
     "calling_batches",
     "calling_later",
+    "cancel_when_gone",
     "check_here",
     "current_frame",
     "declared_in",
@@ -83,10 +84,8 @@ __all__ = [
     "isolate_too",
     "keep_time",
     "keeping_frames",
-    "leave_note",
     "loaded_in",
     "making_ids",
-    "notes_of",
     "other_library",
     "patterns_of",
     "printable",
@@ -98,6 +97,7 @@ __all__ = [
     "senders_of",
     "sending",
     "serving",
+    "stale_of",
     "table_of",
     "timing",
     "turn_of",
@@ -125,9 +125,9 @@ def senders_of(signal: EventSignal[Any]) -> Any:
     return table_of(signal)._by_sender
 
 
-def notes_of(signal: EventSignal[Any]) -> Any:
-    """Return the notes of subscriptions that ended while the table was locked."""
-    return table_of(signal)._notes
+def stale_of(signal: EventSignal[Any]) -> Any:
+    """Return the subscriptions that have ended, and are in the table still."""
+    return table_of(signal)._stale
 
 
 def patterns_of(signals: SignalRegistry) -> list[Any]:

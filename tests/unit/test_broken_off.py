@@ -36,7 +36,7 @@ from support import shops
 from support.inside import (
     STRANGERS,
     Batches,
-    Held,
+    DeferralFrame,
     Job,
     SavedRegistry,
     Turn,
@@ -735,7 +735,7 @@ def test_what_is_held_back_is_dropped_if_its_flush_is_broken_off(
     break_off: BreakOff, is_async: bool
 ) -> None:
     shop = Shop()
-    break_off(deferring, "emit_held_async" if is_async else "emit_held", Interrupt)
+    break_off(deferring, "emit_held_back_async" if is_async else "emit_held_back", Interrupt)
     with pytest.raises(Interrupt):
         (shops.emit_deferred_async if is_async else shops.emit_deferred)(shop, 1)
     assert shop.emissions == {}
@@ -803,9 +803,9 @@ def test_what_another_thread_flushes_at_the_same_time_goes_out_once(
         return real(held, taken)
 
     others: list[bool] = []
-    real = Held._take
+    real = DeferralFrame._take
     shop = Shop()
-    monkeypatch.setattr(Held, "_take", take)
+    monkeypatch.setattr(DeferralFrame, "_take", take)
     (shops.emit_deferred_async if is_async else shops.emit_deferred)(shop, 1)
     assert shop.dispatcher.drain(LIMIT)
     assert len(shop.emissions[1]) == 1

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, EventSignal, LoginEventContext, SignalRegistry
-from support.inside import notes_of, senders_of, table_of
+from support.inside import senders_of, stale_of, table_of
 
 
 class Sender:
@@ -147,7 +147,7 @@ def test_bookkeeping_for_senders_does_not_grow(
         dispatcher.emit(signal, ("nobody", number))
     del sender
     assert not senders_of(signal)
-    assert not notes_of(signal)
+    assert not stale_of(signal)
     assert len(table_of(signal).plans.by_sender) <= 1
 
 

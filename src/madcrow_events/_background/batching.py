@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all
-from madcrow_events.emissions._causes import enter_batch, finish_detached
+from madcrow_events.emissions._causes import enter_batch, finish_unawaited
 from madcrow_events.emissions._completion import announce, announce_async, release
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
-from madcrow_events.emissions._observing import watching_handler
+from madcrow_events.emissions._observing import observing_handler
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._recording import is_recorded, keep_value, record_in_batch
 from madcrow_events.exceptions import HandlerCancelledError
@@ -77,7 +77,7 @@ def _call(jobs: list[Job]) -> None:
     last = _prepared(jobs)
     failure: HandlerFailure | None = None
     try:
-        with watching_handler(last.emission, last.handler):
+        with observing_handler(last.emission, last.handler):
             value = last.entry.spec.invoke_batch(last.handler, [job.item for job in jobs])
     except BaseException as error:  # no emitter waits that could get it
         failure = record_in_batch([job.branch for job in jobs], last.entry, error)
@@ -100,7 +100,7 @@ def release_permits(jobs: list[Job]) -> None:
 
 def _finish(jobs: list[Job]) -> None:
     for job in jobs:  # in a frame of its own, as in `release_permits`
-        finish_detached(job.branch)
+        finish_unawaited(job.branch)
         job.release_permit()  # now, because the announcement may need one
 
 

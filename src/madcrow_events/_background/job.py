@@ -10,7 +10,7 @@ from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import type_name
-from madcrow_events.emissions._causes import finish_detached
+from madcrow_events.emissions._causes import finish_unawaited
 from madcrow_events.emissions._completion import announce, announce_async, release
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
@@ -101,7 +101,7 @@ class Job:
         """Call a plain handler, in the job's context."""
         failure = run_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
-        finish_detached(self.branch)
+        finish_unawaited(self.branch)
         try:
             if failure is not None:
                 announce(self.emission, (failure,))
@@ -119,7 +119,7 @@ class Job:
         await_branch = load_async_loop().await_branch
         failure = await await_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
-        finish_detached(self.branch)
+        finish_unawaited(self.branch)
         self.release_permit()  # now, because the announcement may need one
         if failure is not None:
             try:
@@ -234,7 +234,7 @@ class Job:
             self.backlog.permits.release(self.permit)
 
     def _leave(self) -> None:
-        finish_detached(self.branch)
+        finish_unawaited(self.branch)
         self.branch.job = None
         self.release_permit()
         self.backlog.in_loops.pop(id(self), None)

@@ -6,7 +6,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from madcrow_events._background.job import Job
-from madcrow_events.emissions._causes import detach
+from madcrow_events.emissions._causes import begin_chain
 from madcrow_events.emissions._failures import is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._observing import log_skipped
@@ -63,5 +63,5 @@ def job_for(
         return None
     job = Job(backlog, branch, outcomes, context, entry, handler)
     job.item = item
-    detach(branch, job)
+    begin_chain(branch, job)
     return job

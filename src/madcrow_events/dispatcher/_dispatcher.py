@@ -17,8 +17,8 @@ from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._completion import abandon, go_on, go_on_async
 from madcrow_events.emissions._frames import (
+    AmbientFrame,
     Branch,
-    Surroundings,
 )
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._plan import Plan
@@ -414,6 +414,6 @@ vars(sys.modules[Deferral.__module__]).update(EventDispatcher=EventDispatcher)
 vars(sys.modules[Emission.__module__]).update(
     EventDispatcher=EventDispatcher,
     EventSignal=EventSignal,
-    Frame=Emission | Branch | Surroundings,
+    Frame=Emission | Branch | AmbientFrame,
     Plan=Plan,
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import names_apart, type_name
 from madcrow_events._validation import validate_keywords
-from madcrow_events.emissions._frames import current, surroundings_of
+from madcrow_events.emissions._frames import ambient_frame_of, current
 from madcrow_events.exceptions import ContextTypeError
 from madcrow_events.models import (
     BaseEventContext,
@@ -53,9 +53,9 @@ def check_loose(
             received=type(sender),
         )
     if validate and signal.context_model is not None:
-        around = surroundings_of(current())
-        if around is not None:
-            fill_loose(signal.context_model, context, around.known_fields())
+        ambient = ambient_frame_of(current())
+        if ambient is not None:
+            fill_loose(signal.context_model, context, ambient.resolved_fields())
         validate_keywords(signal.name, signal.context_model, context)
 
 

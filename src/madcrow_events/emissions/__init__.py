@@ -1,4 +1,4 @@
-"""One act of emitting: what came of it, where it stands among others, what fills its context."""
+"""Emissions: how handlers are called, the outcome, the causes, and the fields of scopes."""
 
 from madcrow_events.emissions._emission import Emission, EmissionState, HandlerResult, current_event
 from madcrow_events.emissions._failures import HandlerFailure

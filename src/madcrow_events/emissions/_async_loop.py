@@ -1,7 +1,7 @@
 """The async call loop: handlers that are awaited, each in a task of its own (A).
 
-Loaded when the first of them is called, for it imports asyncio. Each way of calling a
-handler has its own frame, for speed.
+It imports asyncio, and so it is loaded only when the first async handler is called. Each way of
+calling a handler has its own frame, for speed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, keywords_of
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
-from madcrow_events.emissions._observing import log_skipped, watching_handler
+from madcrow_events.emissions._observing import log_skipped, observing_handler
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
 __all__ = ["await_branch", "await_in_time", "start_handlers"]
 
 _SIDE_BY_SIDE = 512
-"""Halved with each level: how many handlers of events that cause themselves run side by side.
+"""How many handlers of events that cause themselves run side by side; halved with each level.
 
-Beyond, such an emission awaits its handlers one after the other. Two handlers that each emit
-their own event double at every level. So they end at the 64th level, having taken 37 MiB; all
-side by side, they had taken 3 GiB and crashed the process long before.
+Beyond this number an emission awaits its handlers one after the other. Two handlers that each emit
+their own event double at every level. This way they end at the 64th level, having taken 37 MiB. If
+all of them ran side by side, they would take 3 GiB and crash the process long before.
 """
 
-_inherited = CURRENT.get
+_innermost = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _Task = asyncio.Task
@@ -61,10 +61,10 @@ def start_handlers(
         context: its context, if that is an instance of the signal's model.
 
     Returns:
-        What the emitter must await, until all are done; None if they are.
+        A coroutine that the emitter must await; None if all handlers are done.
 
     Raises:
-        BaseException: what a handler raised that is no `Exception`.
+        BaseException: a handler raised something other than an `Exception`.
     """
     if emission.depth:
         return _join(emission, _await_nested(emission, context))
@@ -84,15 +84,15 @@ async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
     """Await the handlers of an emission that have suspended.
 
     Raises:
-        CancelledError: the emitter was cancelled; the handlers have been, too.
+        CancelledError: the emitter was cancelled, and the handlers with it.
         EmissionDepthError: the emission belongs to a chain that is too deep.
-        BaseException: what a handler raised that is no `Exception`.
+        BaseException: a handler raised something other than an `Exception`.
     """
     values = emission._values
     try:
         await joining
         if values.exit is not None:
-            raise values.exit  # noqa: TRY301  # what was not begun is given up below
+            raise values.exit  # noqa: TRY301  # handlers that have not begun are given up below
     except BaseException:
         _give_up(emission)
         raise
@@ -101,7 +101,7 @@ async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
 
 
 def _give_up(emission: Emission) -> None:
-    """Count what was never begun, or was closed with the loop, as never to be called."""
+    """Give up the handlers that have not begun, or were closed with their loop."""
     plan, values = emission._plan, emission._values
     for index in range(plan.inline, plan.inline + plan.awaited):
         if values[index] is PENDING:
@@ -118,13 +118,13 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     """Start handlers in order, each in its task; return those that have not finished at once.
 
     Args:
-        emission: what they handle.
+        emission: the emission that they handle.
         context: its context, if that is an instance of the signal's model.
-        segments: how they are called.
-        index: the place of the first of them among the emission's values.
+        segments: their calls.
+        index: the place of the first handler among the emission's values.
 
     Raises:
-        BaseException: what a handler raised that is no `Exception`, if none has suspended.
+        BaseException: a handler raised something other than an `Exception`, and none has suspended.
         EventLoopError: asyncio does not run here.
     """
     loop = _get_running_loop()
@@ -134,19 +134,19 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         raise event_loop_error(emission.event, "trio")
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
-    if emission._failures is not None and emission._failures.watch is not None:
+    if emission._failures is not None and emission._failures.observation is not None:
         number = sum(len(calls) for _, calls in segments)
         entries: tuple[Any, ...] = emission._plan.entries[index : index + number]
         segments = ((BY_OPTIONS, entries),)
-    # Options in a dictionary are what a class takes fastest, and making up a name takes time.
+    # A class takes options from a dictionary fastest, and asyncio takes time to make up a name.
     make: Any = _Task
     options = {"loop": loop, "name": emission.signal.name, **_EAGERLY}
     if loop.get_task_factory() is not None:
-        # The application's factory sees these tasks like all others.
+        # The application's task factory is to make these tasks, too.
         make, options = loop.create_task, {"name": emission.signal.name}
     branch = Branch(emission, index)
     first = index
-    inherited = _inherited(None)
+    innermost = _innermost(None)
     is_used = False
     argument: Any
     token = None
@@ -165,7 +165,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
             else:
                 run, argument = _with_model, emission
             for call in calls:
-                # Handlers that finish at once share a branch: one is over before the next begins.
+                # Handlers that finish at once share a branch: each ends before the next begins.
                 if is_used:
                     branch = Branch(emission, index)
                     first = index
@@ -176,7 +176,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
                 task = make(running, **options)
                 if task.done():
                     if values[branch.index] is PENDING:
-                        _bury(values, branch, task)
+                        _record_unbegun(values, branch, task)
                     is_used = branch.broken
                     if is_used and values.exit is not None:
                         break
@@ -203,20 +203,21 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         raise
     finally:
         if token is None:  # interrupted as it was entered
-            _enter(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+            _enter(innermost)  # type: ignore[arg-type]  # None stands for no frame
         else:
             _leave(token)
     if unfinished is not None:
         if "eager_start" not in options:
-            # Runs after the first step of each task.
-            loop.call_soon(unfinished.bury_unbegun)
+            # The loop calls this after the first step of each task.
+            loop.call_soon(unfinished.record_unbegun)
     elif is_used and values.exit is not None:
         raise values.exit
     return unfinished
 
 
-# What the tasks run. A handler is called inside of its task, so that one that is cancelled
-# before it began leaves no coroutine behind. One for each style, for a further frame takes time.
+# The coroutines of the tasks. They call the handler themselves, so that a task which is cancelled
+# before it begins leaves no coroutine behind. Each style has its own, because one more frame would
+# take time.
 
 
 async def _with_keywords(
@@ -225,11 +226,11 @@ async def _with_keywords(
     try:
         try:
             values[branch.index] = await call(sender, **keywords)
-        except BaseException as error:  # _record keeps what may not be swallowed
+        except BaseException as error:  # _record keeps an exit for the emitter
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # the emitter is told of it
+    except BaseException as error:  # raised again to the emitter
         _break_off(values, branch, error)
 
 
@@ -243,7 +244,7 @@ async def _with(
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # the emitter is told of it
+    except BaseException as error:  # raised again to the emitter
         _break_off(values, branch, error)
 
 
@@ -257,7 +258,7 @@ async def _with_model(
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # the emitter is told of it
+    except BaseException as error:  # raised again to the emitter
         _break_off(values, branch, error)
 
 
@@ -270,24 +271,24 @@ async def _with_options(
 ) -> None:
     try:
         try:
-            values[branch.index] = await _obeying(entry, emission)
+            values[branch.index] = await _await_by_options(entry, emission)
         except BaseException as error:
             _record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
-    except BaseException as error:  # the emitter is told of it
+    except BaseException as error:  # raised again to the emitter
         _break_off(values, branch, error)
 
 
 def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
-    """Note what a handler raised; keep for the emitter what may not be swallowed."""
+    """Note what a handler raised; keep an exit, such as `KeyboardInterrupt`, for the emitter."""
     unfinished = branch.unfinished
     if isinstance(error, Exception):
         record_in_branch(branch, error)
     elif not isinstance(error, asyncio.CancelledError):
         if values.exit is None or isinstance(values.exit, asyncio.CancelledError):
             values.exit = error
-        branch.broken = True  # nothing more may happen below it
+        branch.broken = True  # emissions below it are refused from now on
         values[branch.index] = NO_RESULT
     elif unfinished is not None and unfinished.emitter_is_cancelled():
         values[branch.index] = NO_RESULT
@@ -296,7 +297,7 @@ def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
 
 
 def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
-    """Let the emitter have what interrupted the end of a task, and not a handler."""
+    """Keep an exception for the emitter that interrupted the end of a task, not its handler."""
     values.exit = values.exit or error
     branch.broken = True
     if values[branch.index] is PENDING:
@@ -306,8 +307,8 @@ def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
         branch.unfinished.wake()
 
 
-def _bury(values: Outcomes, branch: Branch, task: asyncio.Task[None]) -> None:
-    """Note what ended a task before its handler began: an interrupt is the emitter's."""
+def _record_unbegun(values: Outcomes, branch: Branch, task: asyncio.Task[None]) -> None:
+    """Note how a task ended before its handler began; an interrupt is kept for the emitter."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
         _break_off(values, branch, error)
@@ -341,17 +342,17 @@ class _Unfinished:
                 await self.waiter
         except asyncio.CancelledError as error:
             self.values.exit = self.values.exit or error
-        except BaseException:  # closed, or interrupted, so nothing can be awaited any more
+        except BaseException:  # closed or interrupted: nothing can be awaited any more
             self.cancel()
             raise
         if self.values.exit is not None:
             await self._cancel()
-        # A task holds its context, that its branch, and that these: a cycle.
+        # Break a cycle: a task refers to its context, that to the branch, and the branch to this.
         self.started.clear()
         self.values.loop = None
 
     def cancel(self) -> None:
-        """Cancel what has not finished."""
+        """Cancel the tasks that have not finished."""
         if not self.loop.is_closed():
             for task, _ in self.started:
                 task.cancel()
@@ -362,12 +363,12 @@ class _Unfinished:
             try:
                 await asyncio.wait(left)
             except asyncio.CancelledError as error:
-                # Once more; the handlers know already, and the emitter will be told at the end.
+                # Cancelled again. The handlers know already; the emitter gets it at the end.
                 self.values.exit = self.values.exit or error
-        self.bury_unbegun()
+        self.record_unbegun()
 
     def leave(self, branch: Branch) -> None:
-        """Note that one has finished."""
+        """Note that a handler has finished."""
         branch.finish()
         self.left -= 1
         if not self.left or self.values.exit is not None:
@@ -378,7 +379,7 @@ class _Unfinished:
         if self.waiter is not None and not self.waiter.done() and not self.loop.is_closed():
             self.waiter.set_result(None)
 
-    def bury_unbegun(self) -> None:
+    def record_unbegun(self) -> None:
         """Note the handlers whose tasks were cancelled before they began."""
         for task, branch in self.started:
             if self.values[branch.index] is PENDING and task.done():
@@ -387,7 +388,7 @@ class _Unfinished:
                 if self.emitter_is_cancelled():
                     self.values[branch.index] = NO_RESULT
                 else:
-                    _bury(self.values, branch, task)
+                    _record_unbegun(self.values, branch, task)
         if not self.left:
             self.wake()
 
@@ -395,13 +396,13 @@ class _Unfinished:
         """Whether a cancellation is the emitter's, and not a handler's own."""
         if self.values.exit is not None:
             return True
-        # The end of a loop cancels all tasks, the handlers' perhaps before the emitter's.
+        # A loop that ends cancels all tasks, perhaps the handlers' before the emitter's.
         emitter = None if self.waiter is None else self.emitter
         return emitter is not None and emitter.cancelling() > self.cancels
 
 
 async def _await_nested(emission: Emission, context: BaseEventContext | None) -> None:
-    """Await the handlers of an emission that a handler of another one awaits."""
+    """Await the handlers of an emission that was made by a handler of another emission."""
     plan = emission._plan
     root: Any = emission_of(outermost(emission))
     chain = failures_of(root)
@@ -431,14 +432,14 @@ def _causes_itself(emission: Emission) -> bool:
     return ancestor is not None
 
 
-async def _obeying(entry: Entry, emission: Emission) -> Any:
-    """Await a handler as its options say; return what the emission's values hold for it."""
+async def _await_by_options(entry: Entry, emission: Emission) -> Any:
+    """Await a handler, as the options of its subscription say; return the value to keep for it."""
     handler = entry.admit(emission)
     if handler is None:
         log_skipped(emission, entry.subscription.handler)
         return NO_RESULT
-    with watching_handler(emission, handler):
-        value = await _limited(entry, handler, emission)
+    with observing_handler(emission, handler):
+        value = await _await_with_timeout(entry, handler, emission)
     return keep_value(entry, handler, value)
 
 
@@ -451,20 +452,20 @@ async def await_in_time(
     """Await an async handler, cancelled after its timeout.
 
     Args:
-        entry: the handler's.
+        entry: the handler's entry in the plan.
         handler: the handler.
-        emission: what it handles; the last one of a batch.
-        batch: what it is called with if it takes batches.
+        emission: the emission that it handles; the last one of a batch.
+        batch: the items of a batch; None for a handler that takes one emission.
 
     Raises:
-        HandlerTimeoutError: it took longer.
-        Exception: what it raised.
+        HandlerTimeoutError: the handler took longer.
+        Exception: the handler raised it.
     """
-    with watching_handler(emission, handler):
-        return await _limited(entry, handler, emission, batch)
+    with observing_handler(emission, handler):
+        return await _await_with_timeout(entry, handler, emission, batch)
 
 
-async def _limited(
+async def _await_with_timeout(
     entry: Entry,
     handler: object,
     emission: Emission,
@@ -494,7 +495,7 @@ async def _limited(
         if not limit.expired():
             raise
         cause = error
-    if limit.expired():  # also if it swallowed the cancellation and returned
+    if limit.expired():  # even if the handler swallowed the cancellation and returned
         raise HandlerTimeoutError(
             f"{emission.name_of(handler)} of {emission.event} took longer than its timeout of "
             f"{seconds} s, and was cancelled",
@@ -506,13 +507,13 @@ async def _limited(
 
 
 async def await_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure | None:
-    """Await a handler that nobody waits for, in its own context; return its failure, if any."""
+    """Await a handler that no emitter waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
         value = await await_in_time(entry, handler, emission)
     except GeneratorExit:
         raise
-    except BaseException as error:  # there is no emitter to let it through to
+    except BaseException as error:  # no emitter is there to raise it to
         return record_in_branch(branch, error)
     emission._values[branch.index] = keep_value(entry, handler, value)
     return None

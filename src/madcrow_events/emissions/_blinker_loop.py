@@ -1,7 +1,6 @@
 """The call loops of blinker's `send` and `send_async`: the first failure ends them.
 
-They return what handlers return, so a background handler is called in its
-place like any other.
+They return the handlers' values, so a background handler is called in its place, like any other.
 """
 
 from __future__ import annotations
@@ -45,9 +44,9 @@ def _sent(
     emission._values = []
     emission._failures = None
     emission._running = True
-    inherited = current()
-    if inherited is not None:
-        nest(emission, inherited)
+    innermost = current()
+    if innermost is not None:
+        nest(emission, innermost)
     return emission
 
 
@@ -65,7 +64,7 @@ def send(
     """
     results: list[tuple[Any, Any]] = []
     emission, token = _sent(signal, plan, sender, keywords), None
-    inherited = CURRENT.get(None)
+    innermost = CURRENT.get(None)
     try:
         token = CURRENT.set(emission)
         for entry in plan.entries_by_priority:
@@ -80,16 +79,16 @@ def send(
                     value = entry.spec.invoke(handler, emission)
                 if value is not NO_RESULT:
                     results.append((handler, value))
-                    # With its handler, for `send` has an order of its own.
+                    # With its handler: `send` calls the handlers in an order of its own.
                     emission._values.append(Called(handler, value))
                     continue
             emission._values.append(NO_RESULT)
-        # A handler that swallowed the end of a too deep chain does not hide it.
+        # Raises the end of a chain that is too deep, even if a handler has swallowed it.
         emission.raise_for_failures()
     finally:
         emission._running = False
         if token is None:  # interrupted as it was entered
-            CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+            CURRENT.set(innermost)  # type: ignore[arg-type]  # None stands for no frame
         else:
             CURRENT.reset(token)
         abandon(emission)
@@ -110,7 +109,7 @@ async def send_async(
     """
     results: list[tuple[Any, Any]] = []
     emission, token = _sent(signal, plan, sender, keywords), None
-    inherited = CURRENT.get(None)
+    innermost = CURRENT.get(None)
     try:
         token = CURRENT.set(emission)
         for entry in plan.entries_by_priority:
@@ -128,30 +127,31 @@ async def send_async(
                     value = await sync_wrapper(receiver)(sender, **keywords)
                 if value is not NO_RESULT:
                     results.append((handler, value))
-                    # With its handler, for `send` has an order of its own.
+                    # With its handler: `send` calls the handlers in an order of its own.
                     emission._values.append(Called(handler, value))
                     continue
             emission._values.append(NO_RESULT)
-        # A handler that swallowed the end of a too deep chain does not hide it.
+        # Raises the end of a chain that is too deep, even if a handler has swallowed it.
         emission.raise_for_failures()
     finally:
         emission._running = False
         try:
             if token is None:  # interrupted as it was entered
-                CURRENT.set(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+                CURRENT.set(innermost)  # type: ignore[arg-type]  # None stands for no frame
             else:
                 CURRENT.reset(token)
-        except ValueError:  # a send_async that nobody awaits to its end, in another context
+        except ValueError:  # left before its end, it is closed in another context
             pass
         abandon(emission)
     return results
 
 
 def _admitted(entry: Entry, emission: Emission, refusal: str) -> Any:
-    """Return the handler if this emission is for it, else None; claims a `once`.
+    """Return the handler if this emission is for it, else None; a `once` is then used up.
 
     Raises:
-        RuntimeError: it is, and there is a refusal; then a `once` is not used up.
+        RuntimeError: the emission is for the handler, but `refusal` says why it cannot be called;
+            a `once` is then not used up.
     """
     handler = entry.match(emission)
     if handler is None or entry.is_used_up():
@@ -173,7 +173,7 @@ def _as_receiver(entry: Entry, handler: object, emission: Emission) -> Any:
 
 
 def _as_async_receiver(entry: Entry, handler: object, emission: Emission) -> Any:
-    """Return the same for an async handler, with its timeout."""
+    """Return an async callable of blinker's form, which keeps the timeout of the handler."""
     if entry.spec.style == BY_KEYWORDS and entry.subscription.timeout is None:
         return handler
 

@@ -1,4 +1,4 @@
-"""Where an emission stands among others: what it is nested in, and what caused it."""
+"""Finding an emission's place among others: what it is nested in, and what caused it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from madcrow_events._names import HANDLER_FAILED
 from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
+    AmbientFrame,
     Branch,
     Frame,
-    Surroundings,
+    ambient_frame_of,
     emission_of,
     enclosing,
+    new_ambient_frame,
     running,
-    surround,
-    surroundings_of,
 )
-from madcrow_events.emissions._ids import Trace
+from madcrow_events.emissions._ids import Ids
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,91 +26,96 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
 
 __all__ = [
+    "begin_chain",
     "cause_of",
-    "detach",
     "enter_batch",
-    "finish_detached",
+    "finish_unawaited",
+    "ids_of",
     "is_announcing",
     "place",
-    "trace_of",
 ]
 
 
-def trace_of(emission: Emission) -> Trace:
-    """Return the trace of an emission, made with those of its causes if need be."""
+def ids_of(emission: Emission) -> Ids:
+    """Return the ids of an emission; make them now, those of its causes first, if need be."""
     try:
-        return emission._trace
+        return emission._ids
     except AttributeError:
         pass
-    # A loop, for where a trace is needed the stack may be nearly full.
-    untraced: list[Emission] = []
+    # A loop, not a recursion: the stack may be nearly full when ids are needed.
+    without_ids: list[Emission] = []
     cause: Any = emission
-    while not isinstance(cause, Trace | None):
-        untraced.append(cause)
+    while not isinstance(cause, Ids | None):
+        without_ids.append(cause)
         cause = _cause_of(cause)
-    for caused in reversed(untraced):
-        cause = _traced(caused, Trace(cause))
-    return emission._trace
+    for caused in reversed(without_ids):
+        cause = _give_ids(caused, Ids(cause))
+    return emission._ids
 
 
-_claims: dict[int, Trace] = {}
-"""Traces that are being given to emissions, by the id of the emission."""
+_claims: dict[int, Ids] = {}
+"""Ids that are being given to emissions, by the `id()` of the emission."""
 
 
-def _traced(emission: Emission, trace: Trace) -> Trace:
-    """Give an emission its trace, or return that which another thread was faster to give it."""
-    # Without a lock, under which a finalizer could wait for a thread that wants it: one of those
-    # who claim at the same time wins, and who claims later finds the trace in its place.
+def _give_ids(emission: Emission, ids: Ids) -> Ids:
+    """Give an emission its ids; return those of another thread if that thread was faster."""
+    # Without a lock: a finalizer that runs under one could wait for it forever. Of several threads
+    # that claim at the same time one wins; a thread that comes later finds the ids in place.
     try:
-        winner = _claims.setdefault(id(emission), trace)
-        present: Trace | None = getattr(emission, "_trace", None)
+        winner = _claims.setdefault(id(emission), ids)
+        present: Ids | None = getattr(emission, "_ids", None)
         if present is None:
-            present = emission._trace = winner
+            present = emission._ids = winner
     finally:
         _claims.pop(id(emission), None)
     return present
 
 
-def cause_of(emission: Emission) -> Trace | None:
-    """Return the trace of the emission whose handler caused this one, also if that is over."""
+def cause_of(emission: Emission) -> Ids | None:
+    """Return the ids of the emission whose handler caused this one, whether it is over or not."""
     cause = _cause_of(emission)
-    return cause if isinstance(cause, Trace | None) else trace_of(cause)
+    return cause if isinstance(cause, Ids | None) else ids_of(cause)
 
 
-def _cause_of(emission: Emission) -> Emission | Trace | None:
-    """Return the same, or the emission itself as long as it has no trace."""
-    around = emission._outer
-    if isinstance(around, Surroundings) and around.cause is not None:
-        return around.cause
+def _cause_of(emission: Emission) -> Emission | Ids | None:
+    """Return the ids of the cause, or the cause itself as long as it has none."""
+    outer = emission._outer
+    if isinstance(outer, AmbientFrame) and outer.cause is not None:
+        return outer.cause
     frame = enclosing(emission)
     if isinstance(frame, Branch):
-        if frame.trace is not None:
-            return frame.trace
-        frame = frame.emission  # which only a detached branch outlives
-    return getattr(frame, "_trace", frame)
+        if frame.ids is not None:
+            return frame.ids
+        frame = frame.emission  # only an unawaited branch loses it, and that one has ids
+    return getattr(frame, "_ids", frame)
 
 
-def place(emission: Emission, inherited: Frame) -> None:
-    """Put an emission where it belongs among the frames: below what runs, caused by what is over.
+def place(emission: Emission, innermost: Frame) -> None:
+    """Put an emission inside of the innermost handler that still runs.
 
-    A task that a handler started inherits the handler's frame, and may outlive it.
+    A task that a handler started inherits the handler's frame, and may outlive it. The handler is
+    then only the cause of the emission, and not a frame around it.
+
+    Args:
+        emission: the emission.
+        innermost: the innermost frame of its emitter.
     """
-    innermost: Any = inherited._outer if isinstance(inherited, Surroundings) else inherited
-    outer: Any = running(innermost)
-    if outer is None and isinstance(innermost, Branch) and innermost.job is not None:
-        outer = innermost  # a worker announces a failure
+    handling: Any = innermost._outer if isinstance(innermost, AmbientFrame) else innermost
+    outer: Any = running(handling)
+    if outer is None and isinstance(handling, Branch) and handling.job is not None:
+        outer = handling  # a worker announces a failure
     cause = None
-    if innermost is not None and innermost is not outer:
-        handled = emission_of(innermost)
-        cause = trace_of(handled) if handled is not None else innermost.trace
+    if handling is not None and handling is not outer:
+        handled = emission_of(handling)
+        cause = ids_of(handled) if handled is not None else handling.ids
     if isinstance(outer, Branch) and outer.is_anothers():
         outer = outer.of_others()
-    if outer is inherited:
+    if outer is innermost:
         emission._outer = outer
-    elif isinstance(inherited, Surroundings) and outer is inherited._outer:
-        emission._outer = inherited
+    elif isinstance(innermost, AmbientFrame) and outer is innermost._outer:
+        emission._outer = innermost
     else:
-        emission._outer = surround(inherited)
+        emission._outer = new_ambient_frame(innermost)
         emission._outer._outer = outer
         emission._outer.cause = emission._outer.cause or cause
 
@@ -120,7 +125,7 @@ def is_announcing(emission: Emission) -> bool:
     frame: Emission | Branch | None = emission
     while frame is not None:
         if isinstance(frame, Branch):
-            if frame.detached:
+            if frame.unawaited:
                 return frame.is_announcing
             frame = frame.emission
         elif frame.event == HANDLER_FAILED:
@@ -130,53 +135,54 @@ def is_announcing(emission: Emission) -> bool:
     return False
 
 
-def detach(branch: Branch, job: Any) -> None:
-    """Let what a handler emits that nobody awaits begin a chain of its own; for `_background`.
+def begin_chain(branch: Branch, job: Any) -> None:
+    """Let a handler that no emitter waits for begin a chain of its own; for `_background`.
 
     Args:
         branch: the handler's.
-        job: what it is to the workers, until its failure is announced.
+        job: the job that calls the handler, until its failure is announced.
     """
     emission: Any = branch.emission
-    branch.detached = branch._running = True
+    branch.unawaited = branch._running = True
     branch.job = job
     if emission._outer is None:
         branch.is_announcing = emission.signal.name == HANDLER_FAILED
         return
     branch.is_announcing = is_announcing(emission)
-    around = surroundings_of(emission)
-    if around is not None:
-        around, alone = Surroundings(), around
-        around.fields, around.holders = alone.inherited_fields(), alone.holders
-    branch._outer = around
+    ambient = ambient_frame_of(emission)
+    own: AmbientFrame | None = None
+    if ambient is not None:
+        own = AmbientFrame()
+        own.fields, own.holders = ambient.lazy_fields(), ambient.holders
+    branch._outer = own
 
 
-def finish_detached(branch: Branch) -> None:
-    """Let a detached branch stop being the frame of what its context still emits.
+def finish_unawaited(branch: Branch) -> None:
+    """Let an unawaited branch stop being the frame of what its context still emits.
 
     The emission is let go, so that a chain of events without end does not keep its beginning; its
     ids stay.
     """
     if branch.emission is not None:
-        branch.trace = trace_of(branch.emission)
+        branch.ids = ids_of(branch.emission)
     branch.finish()
 
 
 def enter_batch(branches: list[Branch]) -> None:
     """Make the last branch the frame of a whole batch, in the present context; for `_background`.
 
-    Of what `event_scope` fills in, the batch has what all of its emissions have.
+    `event_scope` fields are filled in for the batch if all of its emissions have them.
     """
     common: AbstractSet[tuple[str, str]] = _fields_of(branches[-1]).items()
     for branch in branches:
         common = common & _fields_of(branch).items()
     frame = branches[-1]
-    frame._outer = around = Surroundings()
-    around.fields = dict(common)
+    frame._outer = ambient = AmbientFrame()
+    ambient.fields = dict(common)
     frame.is_announcing = any(branch.is_announcing for branch in branches)
     CURRENT.set(frame)
 
 
 def _fields_of(branch: Branch) -> Mapping[str, str]:
-    around = branch._outer
-    return around.known_fields() if isinstance(around, Surroundings) else NO_FIELDS
+    outer = branch._outer
+    return outer.resolved_fields() if isinstance(outer, AmbientFrame) else NO_FIELDS

@@ -1,20 +1,20 @@
-"""How deep emissions may be nested, and what becomes of a chain that is too deep."""
+"""The limit of nested emissions, and the end of a chain that is too deep."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import Writing, writing
-from madcrow_events.emissions._causes import is_announcing, place, trace_of
+from madcrow_events.emissions._causes import ids_of, is_announcing, place
 from madcrow_events.emissions._failures import add_failure, failures_of
 from madcrow_events.emissions._frames import (
+    AmbientFrame,
     Branch,
     Frame,
-    Surroundings,
     emission_of,
     enclosing,
+    new_ambient_frame,
     running,
-    surround,
 )
 from madcrow_events.exceptions import EmissionDepthError
 
@@ -30,18 +30,18 @@ MAX_DEPTH = 64
 _NAMED_EVENTS = 6
 
 
-def nest(emission: Emission, inherited: Frame) -> None:
-    """Place an emission under the one whose handler made it.
+def nest(emission: Emission, innermost: Frame) -> None:
+    """Nest an emission in the one whose handler emitted it.
 
     Raises:
-        EmissionDepthError: the chain is too deep, or was, under the same handler.
+        EmissionDepthError: the chain is too deep, now or earlier under its outermost handler.
     """
     line = writing()
     if line is not None:
-        inherited = _apart(line, inherited)
-    place(emission, inherited)
+        innermost = _frame_of_line(line, innermost)
+    place(emission, innermost)
     parent = emission.parent
-    if parent is None:  # a handler that nobody awaits begins a chain of its own
+    if parent is None:  # a handler that no emitter waits for begins a chain of its own
         return
     frame: Any = enclosing(emission)
     emission.depth = parent.depth + 1
@@ -54,37 +54,37 @@ def nest(emission: Emission, inherited: Frame) -> None:
     raise error
 
 
-def _apart(line: Writing, inherited: Frame) -> Frame:
-    """Return the frame of what a handler of logs emits for a line: it begins a chain of its own.
+def _frame_of_line(line: Writing, innermost: Frame) -> Frame:
+    """Return the frame for an emission by a log handler: a new branch, which begins its own chain.
 
-    The line is about an emission, none of whose handlers has emitted it, and so none of them is
-    to blame if that chain has no end.
+    A line about an emission is not written by one of that emission's handlers. If log handlers
+    emit without end, none of those handlers is to blame.
     """
-    around: Any = line.frame
-    written_in = running(around)
-    if written_in is None or running(inherited) is not written_in:
-        return inherited
+    frame: Any = line.frame
+    written_in = running(frame)
+    if written_in is None or running(innermost) is not written_in:
+        return innermost
     emission: Any = emission_of(written_in)
     branch = Branch(emission, 0)
-    branch.detached = True
+    branch.unawaited = True
     branch.is_announcing = is_announcing(emission)
-    branch.trace = trace_of(emission)
+    branch.ids = ids_of(emission)
     branch._outer = written_in._outer
-    if not isinstance(inherited, Surroundings):
+    if not isinstance(innermost, AmbientFrame):
         return branch
-    inside = surround(inherited)
-    inside._outer, inside.cause = branch, inherited.cause
+    inside = new_ambient_frame(innermost)
+    inside._outer, inside.cause = branch, innermost.cause
     return inside
 
 
 def outermost(frame: Emission | Branch) -> Emission | Branch:
     """Return the frame that a chain began in: the outermost emission, or a branch of it.
 
-    A chain is what happens under one handler of the outermost emission.
+    A chain is all that is emitted under one handler of the outermost emission.
     """
     while True:
         outer = enclosing(frame)
-        if outer is None or not outer._running or (isinstance(outer, Branch) and outer.detached):
+        if outer is None or not outer._running or (isinstance(outer, Branch) and outer.unawaited):
             return frame
         frame = outer
 
@@ -97,10 +97,10 @@ def is_broken(root: Emission | Branch) -> bool:
 
 
 def pass_on_broken_chain(emission: Emission) -> None:
-    """Fail an emission inside a broken chain too, so that the chain unwinds to its outermost.
+    """Fail an emission of a broken chain, so that the chain ends up to its outermost emission.
 
     Raises:
-        EmissionDepthError: it is inside of one.
+        EmissionDepthError: the emission is in a broken chain.
     """
     failures = emission._failures
     if failures is None or not failures.has_failed or not emission.depth:
@@ -112,7 +112,7 @@ def pass_on_broken_chain(emission: Emission) -> None:
 def _break_chain(root: Emission | Branch, error: EmissionDepthError) -> None:
     """Record the end of a chain in its outermost emission, once for that emission."""
     emission = emission_of(root)
-    assert emission is not None  # noqa: S101  # it runs
+    assert emission is not None  # noqa: S101  # it still runs
     failures = failures_of(emission)
     index = len(emission._values)
     if isinstance(root, Branch):
@@ -120,8 +120,8 @@ def _break_chain(root: Emission | Branch, error: EmissionDepthError) -> None:
         root.broken = True
     else:
         failures.broken_at = index
-    if not failures.told_depth:
-        failures.told_depth = True
+    if not failures.depth_recorded:
+        failures.depth_recorded = True
         add_failure(emission, index, error)
 
 

@@ -1,4 +1,4 @@
-"""What follows the inline handlers of an emission: later ones, failures; the end of a block."""
+"""Completing an emission after its inline handlers, and emitting what a block held back."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events.emissions._emission import Emission, raise_failures
 from madcrow_events.emissions._failures import Failures, HandlerFailure
-from madcrow_events.emissions._frames import await_within, run_within
+from madcrow_events.emissions._frames import await_in_frame, run_in_frame
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
-from madcrow_events.emissions._lingering import let_go
+from madcrow_events.emissions._lingering import empty_frames
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
 from madcrow_events.emissions._plan import NOBODY
@@ -22,8 +22,8 @@ __all__ = [
     "abandon",
     "announce",
     "announce_async",
-    "emit_held",
-    "emit_held_async",
+    "emit_held_back",
+    "emit_held_back_async",
     "go_on",
     "go_on_async",
     "release",
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def _load_start_handlers(*arguments: object) -> Any:
-    """Load what imports asyncio, put it in this one's place, and call it."""
+    """Load `start_handlers`, which imports asyncio, put it in this function's place and call it."""
     global _start_handlers  # noqa: PLW0603  # a function, loaded when first needed
     _start_handlers = load_async_loop().start_handlers
     return _start_handlers(*arguments)
@@ -41,11 +41,11 @@ _start_handlers: Callable[..., Any] = _load_start_handlers
 
 
 def go_on(emission: Emission) -> None:
-    """Do what is left after the inline handlers: start later ones, tell of failures.
+    """Complete an emission whose inline handlers have run: start the later ones, announce failures.
 
     Raises:
-        Exception: a handler failed, and the dispatcher raises.
-        WouldDeadlockError: a place in the queue can never be had.
+        Exception: a handler failed, and the dispatcher raises failures.
+        WouldDeadlockError: waiting for a place in the queue could never end.
     """
     policy: Any = emission.dispatcher
     plan = emission._plan
@@ -56,13 +56,13 @@ def go_on(emission: Emission) -> None:
     failures = _own_failures(failed) if failed is not None and failed.items else ()
     if failures:
         policy._announce(emission, failures, None)
-    if failed is not None and failed.watch is not None:
-        failed.watch.leave()
+    if failed is not None and failed.observation is not None:
+        failed.observation.leave()
     if failures:
         release(emission, failures)
         if policy.on_error == "raise":
             event = emission.event
-            del emission  # for this frame is part of the traceback
+            del emission  # the traceback keeps this frame, and so the emission
             try:
                 raise_failures(event, failures)
             finally:
@@ -72,21 +72,21 @@ def go_on(emission: Emission) -> None:
 def go_on_async(
     emission: Emission, context: BaseEventContext | None
 ) -> Coroutine[Any, Any, None] | None:
-    """Do the same for an emitter that awaits the async handlers.
+    """Do as `go_on`, for an emitter that awaits the async handlers.
 
     Args:
         emission: the emission.
         context: its context, if that is an instance of the signal's model.
 
     Returns:
-        What the emitter must await; None if nothing is left, as where no handler suspends.
+        A coroutine that the emitter must await; None if nothing is left to do.
     """
     plan = emission._plan
     if not plan.later:
         return _finish(emission, None)
     emission._values.extend(plan.pending)
     if context is not None:
-        context = emission._payload  # what an `event_scope` has filled in
+        context = emission._payload  # an `event_scope` may have put another model there
     if plan.queued:
         return _finish(emission, _queue_and_join(emission, context))
     left = _start_handlers(emission, context)
@@ -105,7 +105,7 @@ async def _queue_and_join(emission: Emission, context: BaseEventContext | None) 
 
 
 async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) -> None:
-    """Await what is left, and tell of failures."""
+    """Await the handlers that have not finished, and announce failures."""
     if left is not None:
         await left
     failed = emission._failures
@@ -115,13 +115,13 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
     failures = _own_failures(failed)
     if failures:
         await policy._announce_async(emission, failures, None)
-    if failed.watch is not None:
-        failed.watch.leave()
+    if failed.observation is not None:
+        failed.observation.leave()
     if failures:
         release(emission, failures)
         if policy.on_error == "raise":
             event = emission.event
-            del emission  # for this frame is part of the traceback
+            del emission  # the traceback keeps this frame, and so the emission
             try:
                 raise_failures(event, failures)
             finally:
@@ -130,22 +130,23 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
 
 def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
     """Return the failures of handlers that the emitter called or awaited."""
-    items = tuple(failures.items)  # first, for what is detached was noted there before
-    return tuple(item for item in items if all(item is not other for other in failures.detached))
+    # First, because an unawaited failure is noted among the unawaited before it is noted here.
+    items = tuple(failures.items)
+    return tuple(item for item in items if all(item is not other for other in failures.unawaited))
 
 
 def release(emission: Emission, failures: Iterable[HandlerFailure]) -> None:
-    """Break the circle of an emission, its failures, and what their tracebacks name."""
+    """Break the reference cycle of an emission, its failures and the frames in their tracebacks."""
     is_raised = emission.dispatcher is None or emission.dispatcher.on_error == "raise"
-    let_go((it.exception for it in failures), Emission, keep_variables=is_raised)
+    empty_frames((it.exception for it in failures), Emission, keep_variables=is_raised)
 
 
 def abandon(emission: Emission | None, error: BaseException | None = None) -> None:
-    """Count the handlers that have not begun as never to be called; doing so again is no error.
+    """Give up the handlers that have not begun; doing so again is no error.
 
     Args:
-        emission: what has been emitted; None if its emitter has let go of it already.
-        error: what goes through to the emitter, and is told to the observers.
+        emission: the emission; None if its emitter has deleted its own reference to it already.
+        error: the exception that goes through to the emitter; observers get it, too.
     """
     if emission is None:
         return
@@ -159,25 +160,25 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
         values.notify()
     failures = getattr(emission, "_failures", None)
     if failures is not None:
-        if failures.watch is not None:
-            failures.watch.leave(error)
+        if failures.observation is not None:
+            failures.observation.leave(error)
         release(emission, failures.items)
     if error is not None:
-        let_go((error,), Emission)
+        empty_frames((error,), Emission)
 
 
-# For jobs, which see nothing of a dispatcher
+# For jobs, which do not know dispatchers
 
 
 def announce(
     emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None = None
 ) -> None:
-    """Emit `handler_failed` for what a handler raised that no emitter waits for.
+    """Emit `handler_failed` for each failure of a handler that no emitter waits for.
 
     Args:
-        emission: what it handled; the last one of a batch.
-        failures: what was raised.
-        batch_size: how many emissions a batch had; None for other handlers.
+        emission: the emission that it handled; the last one of a batch.
+        failures: its failures.
+        batch_size: how many emissions its batch had; None for a handler without batches.
     """
     policy: Any = emission.dispatcher
     policy._announce(emission, failures, batch_size)
@@ -186,25 +187,25 @@ def announce(
 async def announce_async(
     emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None = None
 ) -> None:
-    """Do the same where async handlers can be awaited."""
+    """Do as `announce`, where async handlers can be awaited."""
     policy: Any = emission.dispatcher
     await policy._announce_async(emission, failures, batch_size)
 
 
-# What was held back
+# Emissions that a block held back
 
 
-def emit_held(emission: Emission) -> None:
-    """Emit, as `emit` would have, what has been held back."""
-    held = emission._values
+def emit_held_back(emission: Emission) -> None:
+    """Emit an emission that was held back, as `emit` would have."""
+    held_back = emission._values
     try:
-        run_within(held.frame, _emit_again, emission)
+        run_in_frame(held_back.frame, _emit_again, emission)
     except BaseException as error:
         abandon(emission, error)
         raise
     finally:
-        _let_look(emission, held)
-        del emission, held  # as in emit
+        _end_holding_back(emission, held_back)
+        del emission, held_back  # as in emit
 
 
 def _emit_again(emission: Emission) -> None:
@@ -220,17 +221,17 @@ def _emit_again(emission: Emission) -> None:
         del emission  # as in emit
 
 
-async def emit_held_async(emission: Emission) -> None:
-    """Do the same as `emit_async` would have."""
-    held = emission._values
+async def emit_held_back_async(emission: Emission) -> None:
+    """Emit an emission that was held back, as `emit_async` would have."""
+    held_back = emission._values
     try:
-        await await_within(held.frame, _emit_again_async, emission)
+        await await_in_frame(held_back.frame, _emit_again_async, emission)
     except BaseException as error:
         abandon(emission, error)
         raise
     finally:
-        _let_look(emission, held)
-        del emission, held  # as in emit
+        _end_holding_back(emission, held_back)
+        del emission, held_back  # as in emit
 
 
 async def _emit_again_async(emission: Emission) -> None:
@@ -258,18 +259,19 @@ async def _emit_again_async(emission: Emission) -> None:
 def _payload_again(
     emission: Emission,
 ) -> tuple[Any, BaseEventContext | None, dict[str, Any] | None]:
-    """Return payload, context and keywords for `call_all`, of what was held back."""
+    """Return payload, context and keywords of an emission that was held back, for `call_all`."""
     payload = emission._payload
     if type(payload) is dict:
         return payload, None, payload
     return payload, payload if type(payload) is emission.signal.context_model else None, None
 
 
-def _let_look(emission: Emission, held: HeldBack) -> None:
-    """Let those look again who wait for an emission that was held back."""
-    if emission._values is held:  # it was never called: nested too deep, for example
+def _end_holding_back(emission: Emission, held_back: HeldBack) -> None:
+    """Notify the waiters for an emission that is no longer held back."""
+    if emission._values is held_back:  # no handler was called: it was nested too deep, for example
         emission._plan = NOBODY
-        held.drop()
-    if held.permits and emission.dispatcher is not None:  # for handlers that are gone by now
-        emission.dispatcher._admission.release(held.permits)  # type: ignore[arg-type]  # it is a list
-    held.notify()
+        held_back.drop()
+    admission = None if emission.dispatcher is None else emission.dispatcher._admission
+    if held_back.permits and admission is not None:  # for handlers that no longer exist
+        admission.release(held_back.permits)  # type: ignore[arg-type]  # it is a list
+    held_back.notify()

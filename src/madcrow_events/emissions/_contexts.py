@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import names_apart
 from madcrow_events._validation import check_complete, validate_keywords
-from madcrow_events.emissions._causes import trace_of
+from madcrow_events.emissions._causes import ids_of
 from madcrow_events.emissions._emission import Emission
 from madcrow_events.emissions._failures import failures_of
-from madcrow_events.emissions._frames import surroundings_of
+from madcrow_events.emissions._frames import ambient_frame_of
 from madcrow_events.exceptions import ContextTypeError, ContextValidationError
 from madcrow_events.models import (
     BaseEventContext,
@@ -28,7 +28,7 @@ __all__ = ["check_given", "context_as", "emission_with", "fill", "keywords_of"]
 
 
 def fill(emission: Emission, fields: Mapping[str, str]) -> None:
-    """Fill in the fields of an `event_scope` that the emitter left out."""
+    """Fill in those fields of an `event_scope` that the emitter has left out."""
     payload = emission._payload
     if type(payload) is dict:
         fill_loose(emission.signal.context_model, payload, fields)
@@ -39,21 +39,21 @@ def fill(emission: Emission, fields: Mapping[str, str]) -> None:
         check_complete(emission.event, payload)
         if hasattr(payload, "__pydantic_fields_set__"):
             raise
-        # Its `__init__` does not call that of its base, and has given all fields.
+        # A model whose `__init__` does not call pydantic's has set all its fields itself.
 
 
 def check_given(emission: Emission) -> None:
     """Refuse a typed emission whose model lacks fields.
 
     Raises:
-        ContextValidationError: it does.
+        ContextValidationError: fields are missing.
     """
     if type(emission._payload) is not dict:
         check_complete(emission.event, emission._payload)
 
 
 def keywords_of(emission: Emission) -> dict[str, Any]:
-    """Return the context as keywords; for reading and unpacking, not for changing."""
+    """Return the context as keywords, to read or unpack, never to change."""
     payload = emission._payload
     keywords: dict[str, Any] = payload if type(payload) is dict else payload._keywords()
     return keywords
@@ -62,12 +62,11 @@ def keywords_of(emission: Emission) -> dict[str, Any]:
 def context_as(models: tuple[type[BaseEventContext], ...], emission: Emission) -> BaseEventContext:
     """Return the context as an instance of one of `models`.
 
-    A loose or generic context is validated once per model, however many
-    handlers ask for it.
+    A loose or generic context is validated once for each model, however many handlers ask for it.
 
     Raises:
-        ContextTypeError: the emission is typed, and by another model.
-        ContextValidationError: the keywords do not fit.
+        ContextTypeError: the emission carries another model.
+        ContextValidationError: the keywords do not fit the model.
     """
     payload = emission._payload
     if isinstance(payload, models):
@@ -119,10 +118,10 @@ def _validate(emission: Emission, model: type[BaseEventContext]) -> BaseEventCon
             and is_loose
             and model is not emission.signal.context_model
         ):
-            # An `event_scope` may have filled in what this model does not take, or not by name.
-            around = surroundings_of(emission)
-            if around is not None:
-                values = filled_for(model, payload, around.known_fields())
+            # `event_scope` may have filled in fields that this model does not take by their names.
+            ambient = ambient_frame_of(emission)
+            if ambient is not None:
+                values = filled_for(model, payload, ambient.resolved_fields())
                 outcome = _outcome(emission, model, values)
         known[model] = outcome
     if isinstance(outcome, ContextValidationError):
@@ -142,14 +141,14 @@ def _outcome(
 def emission_with(models: tuple[type[BaseEventContext], ...], emission: Emission) -> Emission:
     """Return this emission with its context as a model, for `h(emission: Emission[Model])`.
 
-    A typed emission is that already. A loose one gets a twin that shares
-    everything else, so that the annotation is true in both cases.
+    A typed emission is returned as it is. For a loose one it is a twin, which carries the model
+    and shares everything else, so that the annotation is true in both cases.
     """
     context = context_as(models, emission)
     if context is emission._payload:
         return emission
     failures_of(emission)
-    trace_of(emission)
+    ids_of(emission)
     twin: Emission = Emission()
     for name in Emission.__slots__:
         if name != "_validated":

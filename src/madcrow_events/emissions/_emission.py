@@ -1,8 +1,7 @@
-"""One act of emitting and what came of it.
+"""One act of emitting, and its outcome.
 
-An `Emission` is returned to the emitter and offered to handlers. Its cost is
-paid on every call, so it holds only what the call loop has at hand; results
-and failures become objects when somebody asks for them.
+The emitter gets an `Emission` back, and handlers may take it. Each call of `emit` makes one, so it
+keeps only what the call loop has at hand; results and failures become objects when somebody asks.
 """
 
 from __future__ import annotations
@@ -18,25 +17,25 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
-from madcrow_events.emissions._causes import cause_of, trace_of
+from madcrow_events.emissions._causes import cause_of, ids_of
 from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import (
     CURRENT,
     NO_FIELDS,
+    AmbientFrame,
     Branch,
     Frame,
-    Surroundings,
+    ambient_frame_of,
     current,
     emission_of,
     enclosing,
     enter,
     frames,
     leave,
+    new_ambient_frame,
     running,
-    surround,
-    surroundings_of,
 )
-from madcrow_events.emissions._ids import Trace
+from madcrow_events.emissions._ids import Ids
 from madcrow_events.emissions._lingering import is_inside
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Called, HeldBack, Outcomes
 from madcrow_events.exceptions import (
@@ -64,7 +63,7 @@ __all__ = [
 EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
 """How far an emission has come; see `Emission.state`."""
 
-# Of `inspect`, which takes long to import.
+# As in `inspect`, which takes long to import.
 CO_GENERATOR = 0x20
 CO_COROUTINE = 0x80
 CO_ASYNC_GENERATOR = 0x200
@@ -73,7 +72,7 @@ PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
 
 
 class HandlerResult(NamedTuple):
-    """What a handler returned."""
+    """The value that a handler returned."""
 
     handler: Any
     value: Any
@@ -86,23 +85,23 @@ class HandlerResult(NamedTuple):
 class Emission(Unique, Generic[PayloadT_co]):
     """One act of emitting an event, and its outcome.
 
-    Made by a dispatcher or a signal, never by hand. `Emission[C]` is one whose
-    context is a `C`; that of a loose emission is a read-only mapping.
+    Made by a dispatcher or a signal, never by hand. The context of an `Emission[C]` is a `C`; the
+    context of a loose emission is a read-only mapping.
 
     Attributes:
         signal: the signal that was emitted.
-        sender: who emitted it; the signal itself unless the emitter named one.
-        dispatcher: the dispatcher it went through; None for `signal.send`.
+        sender: the sender that the emitter named; the signal itself if it named none.
+        dispatcher: the dispatcher that emitted it; None for `signal.send`.
         depth: how many unfinished emissions it is nested in.
     """
 
     __slots__ = (
         "_failures",
+        "_ids",
         "_outer",
         "_payload",
         "_plan",
         "_running",
-        "_trace",
         "_validated",
         "_values",
         "depth",
@@ -120,10 +119,10 @@ class Emission(Unique, Generic[PayloadT_co]):
     _outer: Frame | None
     _plan: Plan
     _payload: Any
-    _values: Any  # a list, Outcomes, or an empty tuple where there is nobody to call
+    _values: Any  # a list, Outcomes, or an empty tuple if there is no handler
     _failures: Failures | None
     _running: bool
-    _trace: Trace  # made by `trace_of`
+    _ids: Ids  # made by `ids_of`
     _validated: dict[type[BaseEventContext], BaseEventContext | ContextValidationError]
 
     @property
@@ -133,7 +132,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def context(self) -> PayloadT_co:
-        """The context model that was emitted; of a loose emission its keywords, read-only."""
+        """The context that was emitted: a model, or the keywords of a loose emission, read-only."""
         payload: Any = self._payload
         context: Any = MappingProxyType(payload) if type(payload) is dict else payload
         return cast("PayloadT_co", context)
@@ -144,37 +143,38 @@ class Emission(Unique, Generic[PayloadT_co]):
         outer = enclosing(self)
         if not isinstance(outer, Branch):
             return outer
-        return None if outer.detached else outer.emission
+        return None if outer.unawaited else outer.emission
 
     @property
     def id(self) -> UUID:
-        """What tells it from all others: a UUIDv7, made when first asked for.
+        """The id of this emission: a UUIDv7, made when first asked for.
 
-        Ids grow with time, and an emission's is above that of each that caused it.
+        Ids grow with time: the id of an emission is above the ids of all that caused it.
         """
-        return trace_of(self).id
+        return ids_of(self).id
 
     @property
     def causation_id(self) -> UUID | None:
-        """The id of the emission whose handler emitted this one, finished or not; None if none did.
+        """The id of the emission whose handler emitted this one; None if no handler did.
 
-        Unlike `parent` it holds through tasks, threads, the background and batches.
+        Unlike `parent` it stays known in tasks, threads, the background and batches, and after the
+        handler has finished.
         """
-        trace_of(self)  # first, so that a cause's id is the older one
+        ids_of(self)  # first, so that a cause's id is the older one
         cause = cause_of(self)
         return None if cause is None else cause.id
 
     @property
     def correlation_id(self) -> UUID:
-        """The id of the emission that began the chain of causes; its own if nothing caused it."""
-        return trace_of(self).root.id
+        """The id of the emission that began the chain of causes; its own if no other caused it."""
+        return ids_of(self).root.id
 
     def as_cause(self) -> AbstractContextManager[None]:
-        """Let what is emitted in the block count as caused by this emission.
+        """Make this emission the cause of all that is emitted in the block.
 
         For code that works on an emission elsewhere: a batch handler that goes through its
-        emissions, or a thread with a queue of its own. What was filled in by the emission's
-        `event_scope` is filled in there, too.
+        emissions, or a thread with a queue of its own. The fields of the `event_scope` in which
+        the emission was emitted are filled in there, too.
         """
         return _AsCause(self)
 
@@ -182,8 +182,8 @@ class Emission(Unique, Generic[PayloadT_co]):
     def state(self) -> EmissionState:
         """How far it has come.
 
-        `"deferred"`: a `deferred` block holds it back. `"dropped"`: that block gave it up, and
-        nobody was called. `"running"`: not all of its handlers have ended. `"done"`: they have.
+        `"deferred"`: a `deferred` block holds it back. `"dropped"`: that block gave it up, and no
+        handler was called. `"running"`: some handlers have not ended. `"done"`: all have.
         """
         values = self._values
         if isinstance(values, HeldBack):
@@ -197,7 +197,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def results(self) -> tuple[HandlerResult, ...]:
-        """What the handlers returned, in the order in which they were called."""
+        """The values that the handlers returned, in the order in which they were called."""
         return tuple(
             HandlerResult(value.handler, value.value)
             if type(value) is Called
@@ -208,12 +208,12 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def failures(self) -> tuple[HandlerFailure, ...]:
-        """What the handlers raised, in the order in which they failed."""
+        """The exceptions that the handlers raised, in the order in which they failed."""
         return () if self._failures is None else tuple(self._failures.items)
 
     @property
     def pending(self) -> int:
-        """How many handlers have not finished; after `emit`, those that run later."""
+        """How many handlers have not finished: after `emit`, those that run later."""
         values = self._values
         missing = len(self._plan.subscriptions) - len(values)
         if type(values) is Outcomes:
@@ -224,13 +224,13 @@ class Emission(Unique, Generic[PayloadT_co]):
         """Raise what the handlers raised; do nothing if none did.
 
         Raises:
-            Exception: the one that a single handler raised, as it is.
-            HandlerErrors: several handlers failed; or one, by a `StopIteration`, and the caller
-                is a coroutine or a generator, which that cannot leave.
-            HandlerCancelledError: in place of a `CancelledError` of a handler.
+            Exception: a single handler raised it.
+            HandlerErrors: several handlers failed; or one raised `StopIteration`, and the caller
+                is a coroutine or a generator, which that exception cannot leave.
+            HandlerCancelledError: a single handler raised `CancelledError`.
         """
         event, failures = self.event, self.failures
-        del self  # for this frame is part of the traceback
+        del self  # the traceback keeps this frame
         try:
             raise_failures(event, failures)
         finally:
@@ -240,15 +240,14 @@ class Emission(Unique, Generic[PayloadT_co]):
         """Wait in a thread until nothing is pending.
 
         Args:
-            timeout: how many seconds to wait at most; None for as long as it takes,
-                0 only asks.
+            timeout: how many seconds to wait at most; None without a limit, 0 to ask only.
 
         Returns:
             Whether nothing is pending.
 
         Raises:
-            WouldDeadlockError: what is pending cannot end before the waiting does.
-            InvalidOptionError: the timeout is no number of seconds.
+            WouldDeadlockError: a pending handler cannot end before the waiting does.
+            InvalidOptionError: the timeout is not a number of seconds.
         """
         check_seconds("timeout", timeout, allow_zero=True)
         if self._has_ended() or timeout == 0:
@@ -262,8 +261,8 @@ class Emission(Unique, Generic[PayloadT_co]):
         """Wait in a task until nothing is pending.
 
         Raises:
-            WouldDeadlockError: one of the emission's own handlers awaits it, or a worker
-                what may be queued behind it.
+            WouldDeadlockError: the caller is one of the emission's own handlers, or runs in a
+                worker that a queued handler of the emission may need.
         """
         if not self._has_ended():
             self._refuse_to_wait_for_itself("done")
@@ -277,8 +276,8 @@ class Emission(Unique, Generic[PayloadT_co]):
         return not self.pending and self.state != "deferred"
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
-        around = surroundings_of(CURRENT.get(None))
-        holding = () if around is None else (*around.holders, *around.flushing)
+        ambient = ambient_frame_of(CURRENT.get(None))
+        holding = () if ambient is None else (*ambient.holders, *ambient.flushing)
         if any(holder.holds(self) for holder in holding):
             raise WouldDeadlockError(
                 f"{method}() waits for {self.event} inside of the deferred() block that holds it "
@@ -298,12 +297,12 @@ class Emission(Unique, Generic[PayloadT_co]):
         values = self._values
         if isinstance(values, Outcomes):
             return values.waiters
-        # The loop of inline calls tells nobody that it has ended, for that would cost every
-        # emission; only another thread can wait for it, and seldom will.
+        # The loop of inline calls notifies nobody of its end, because that would cost time in every
+        # emission. Only another thread can wait for it, which is rare.
         return Waiters(look_every=0.001)
 
     def name_of(self, handler: object) -> str:
-        """Return how logs and metrics name a handler of this emission; for observers.
+        """Return the name of a handler of this emission in logs and metrics; for observers.
 
         Args:
             handler: the handler, as `Observer.handling` gets it.
@@ -323,23 +322,23 @@ class Emission(Unique, Generic[PayloadT_co]):
         return f"<Emission {self.event}, {outcome}>"
 
 
-def as_the_cause(emission: Emission) -> Surroundings:
-    """Return surroundings in the present context whose cause is that emission."""
-    surroundings = surround(current())
-    around = surroundings_of(emission)
-    surroundings.fields = NO_FIELDS if around is None else around.inherited_fields()
-    surroundings.cause = trace_of(emission)
-    return surroundings
+def as_the_cause(emission: Emission) -> AmbientFrame:
+    """Return a new ambient frame in the present context, with that emission as the cause."""
+    frame = new_ambient_frame(current())
+    ambient = ambient_frame_of(emission)
+    frame.fields = NO_FIELDS if ambient is None else ambient.lazy_fields()
+    frame.cause = ids_of(emission)
+    return frame
 
 
 class _AsCause(ContextDecorator):
-    """A block in which an emission is the cause of what is emitted."""
+    """A block with an emission as the cause of all that is emitted in it."""
 
     def __init__(self, emission: Emission) -> None:
         self._emission = emission
 
     def _recreate_cm(self) -> _AsCause:
-        return _AsCause(self._emission)  # for each call of a function that it decorates
+        return _AsCause(self._emission)  # one for each call of the decorated function
 
     def __enter__(self) -> None:
         self._frame = as_the_cause(self._emission)
@@ -356,16 +355,16 @@ def current_event() -> Emission | None:
 
 
 def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
-    """Raise what handlers raised; do nothing if there is none.
+    """Raise the exceptions of failures; do nothing if there are no failures.
 
     Args:
         event: the name of the event.
-        failures: what they raised.
+        failures: the failures of its handlers.
 
     Raises:
-        Exception: the one of a single failure, as it is.
-        HandlerErrors: there are several, or the one cannot be raised to the caller.
-        HandlerCancelledError: in place of a `CancelledError` of a handler.
+        Exception: the exception of a single failure.
+        HandlerErrors: there are several failures, or the only exception cannot leave the caller.
+        HandlerCancelledError: the only exception is a `CancelledError`.
     """
     errors = [_raisable(failure) for failure in failures]
     try:
@@ -382,11 +381,11 @@ def raise_failures(event: str, failures: tuple[HandlerFailure, ...]) -> None:
         if errors:
             raise HandlerErrors(f"{len(errors)} handlers of {event} failed", errors, event=event)
     finally:
-        del errors, failures  # for this frame is part of the traceback
+        del errors, failures  # the traceback keeps this frame
 
 
 def _place_it_cannot_leave(error: Exception) -> str:
-    """Return what would replace an exception that passes through it; empty if nothing does."""
+    """Return which kind of calling function would replace an exception; empty if none would."""
     if not isinstance(error, (StopIteration, StopAsyncIteration)):
         return ""
     frame = sys._getframe(1)

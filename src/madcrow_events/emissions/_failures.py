@@ -1,4 +1,4 @@
-"""What counts as a handler's failure, and what an emission notes of those (F)."""
+"""Failures of handlers: which exceptions count as one, and where an emission notes them (F)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from madcrow_events._text import handler_name, type_name
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._observing import Watch
+    from madcrow_events.emissions._observing import Observation
 
 __all__ = ["Failures", "HandlerFailure", "add_failure", "failures_of", "is_failure"]
 
 
 class HandlerFailure(NamedTuple):
-    """What a handler raised."""
+    """An exception that a handler raised."""
 
     handler: Any
     exception: BaseException
@@ -27,38 +27,48 @@ class HandlerFailure(NamedTuple):
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether a plain handler that raises it has failed; else it goes through."""
-    # Looked up, not imported: who never loaded asyncio cannot have raised its error.
+    """Whether an exception is a failure of the handler; if not, it goes through to the emitter."""
+    # Looked up, not imported: without asyncio in the program nothing can raise its error.
     cancelled_error = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", Exception)
     return isinstance(error, (Exception, cancelled_error))
 
 
 class Failures:
-    """What went wrong in one emission; made when first needed.
+    """The failures of one emission, and notes on them; made when first needed.
 
-    `broken_at` is how many handlers of an outermost emission had finished when
-    the chain under the next one turned out to be too deep, or -1.
-    `told_depth` is whether that, or the same of a branch, stands among the items.
-    `nested` counts the awaited handlers below it of events that cause themselves. `detached` are
-    those of the items that the emitter does not answer for. `watch` is what observers have
-    entered around the emission, and have not left. `has_failed` is whether a handler has raised,
-    be it told or not.
+    Attributes:
+        items: all failures, in the order in which the handlers failed.
+        unawaited: the items from handlers that no emitter waits for.
+        broken_at: the index of the handler under which a chain turned out to be too deep, if the
+            loop itself called that handler; else -1.
+        has_failed: whether a handler has raised, even if the failure was not recorded again.
+        depth_recorded: whether a chain that was too deep is among the items already.
+        nested: how many awaited handlers of events that cause themselves run below the emission.
+        observation: the observers entered around the emission; None without observers.
     """
 
-    __slots__ = ("broken_at", "detached", "has_failed", "items", "nested", "told_depth", "watch")
+    __slots__ = (
+        "broken_at",
+        "depth_recorded",
+        "has_failed",
+        "items",
+        "nested",
+        "observation",
+        "unawaited",
+    )
 
     def __init__(self) -> None:
         self.items: list[HandlerFailure] = []
-        self.detached: list[HandlerFailure] = []
+        self.unawaited: list[HandlerFailure] = []
         self.broken_at: int = -1
         self.has_failed: bool = False
-        self.told_depth: bool = False
+        self.depth_recorded: bool = False
         self.nested: int = 0
-        self.watch: Watch | None = None
+        self.observation: Observation | None = None
 
 
 def failures_of(emission: Emission) -> Failures:
-    """Return what is noted of an emission's failures, made if need be."""
+    """Return the notes on an emission's failures; make them if there are none."""
     failures = emission._failures
     if failures is None:
         failures = emission._failures = Failures()
@@ -70,7 +80,7 @@ def add_failure(
     index: int,
     error: BaseException,
     *,
-    detached: bool = False,
+    unawaited: bool = False,
     logged: bool = True,
 ) -> HandlerFailure:
     """Note a failure, and log it."""
@@ -81,8 +91,8 @@ def add_failure(
         error = entry.explain(error, emission)
     failure = HandlerFailure(subscription.handler, error)
     failures = failures_of(emission)
-    if detached:
-        failures.detached.append(failure)
+    if unawaited:
+        failures.unawaited.append(failure)
     failures.items.append(failure)
     if logged:
         tracebacks = dispatcher is not None and dispatcher.log_tracebacks

@@ -1,9 +1,8 @@
 """The frames that handlers run in.
 
-A handler that the call loop calls runs in its emission; one that runs in a
-task or thread of its own runs in a `Branch`; what a block adds to emissions
-stands around them in `Surroundings`. The context variable `CURRENT` holds the
-innermost frame.
+The frame of a handler that the call loop calls is its emission. A handler in a task or thread of
+its own has a `Branch`. A block, such as that of `event_scope`, has an `AmbientFrame`, which
+encloses the emissions in it. The context variable `CURRENT` has the innermost frame.
 """
 
 from __future__ import annotations
@@ -24,63 +23,62 @@ if TYPE_CHECKING:
 
     from madcrow_events._background.job import Job
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._ids import Trace
+    from madcrow_events.emissions._ids import Ids
     from madcrow_events.emissions._policy import Policy
 
 __all__ = [
     "CURRENT",
     "NO_FIELDS",
+    "AmbientFrame",
     "Branch",
     "Fields",
     "Frame",
     "Holder",
-    "Surroundings",
-    "await_within",
+    "ambient_frame_of",
+    "await_in_frame",
     "current",
     "emission_of",
     "enclosing",
     "enter",
     "frames",
     "leave",
-    "run_within",
+    "new_ambient_frame",
+    "run_in_frame",
     "running",
-    "surround",
-    "surroundings_of",
 ]
 
 ReturnedT = TypeVar("ReturnedT")
 
 Fields: TypeAlias = "Mapping[str, str] | Callable[[], Mapping[str, str]]"
-"""What `event_scope` fills in, or what returns it, the same each time."""
+"""The fields that `event_scope` fills in, or a function that returns the same each time."""
 
 NO_FIELDS: Mapping[str, str] = MappingProxyType({})
 
-Frame: TypeAlias = "Emission | Branch | Surroundings"
-"""What a handler runs in: the emission whose loop calls it, or a branch of its own; and what
-stands around those."""
+Frame: TypeAlias = "Emission | Branch | AmbientFrame"
+"""The emission whose loop calls a handler, the handler's own branch, or a block around these."""
 
 CURRENT: ContextVar[Frame] = ContextVar("madcrow_events.current")
-"""The innermost frame of this context; left empty outside of any."""
+"""The innermost frame of this context; empty outside of all frames."""
 
 set_frame_getter(partial(CURRENT.get, None))
 
 
 class Holder(Protocol):
-    """What may hold emissions back until something has succeeded.
+    """A block that may hold emissions back until something has succeeded.
 
     Implemented by the block of `deferred`; called by the loop before the handlers of an emission,
-    and by who waits for one.
+    and by `Emission.wait` and `Emission.done`.
     """
 
     is_open: bool
-    """Whether it holds back what is emitted now."""
+    """Whether it holds emissions back now."""
 
     def is_of(self, policy: Policy | None, /) -> bool:
-        """Whether it is for what goes through a dispatcher."""
+        """Whether it is for the emissions of that dispatcher."""
         ...
 
     def hold(self, emission: Emission, frame: Frame, *, awaiting: bool) -> bool:
-        """Hold an emission back; return whether it is one of those that the holder is for.
+        """Hold an emission back if the block is open and for its dispatcher; return whether it did.
 
         Args:
             emission: the emission, none of whose handlers has been called.
@@ -90,88 +88,88 @@ class Holder(Protocol):
         ...
 
     def holds(self, emission: Emission) -> bool:
-        """Whether it holds that emission back now."""
+        """Whether it holds back that emission now."""
         ...
 
 
-class Surroundings:
-    """What stands around emissions without being a handler: a block, or a cause that is over.
+class AmbientFrame:
+    """A frame around emissions that is no handler: a block, or a cause that is over.
 
-    One holds all that outer ones held, and so is never directly inside of another.
+    Each has all that the ambient frames around it have, so that none is directly inside of another.
     """
 
-    # Nothing runs in it, so that who looks for what runs looks further out.
+    # No handler, so that a search for the handler that runs goes on outside of it.
     _running: ClassVar[bool] = False
 
     # Defaults, and no slots, because one is made for each block of a server's requests.
     _outer: Emission | Branch | None = None
 
     fields: Fields = NO_FIELDS
-    """What `event_scope` fills in, or what returns it, the same each time."""
+    """The fields that `event_scope` fills in, or a function that returns the same each time."""
 
     holders: tuple[Holder, ...] = ()
     """The blocks that may hold emissions back, the innermost last."""
 
     flushing: tuple[Holder, ...] = ()
-    """The blocks that have held back what is emitted in them now."""
+    """The blocks that have held the emissions in here back, and now emit them."""
 
-    cause: Trace | None = None
-    """The trace of what caused the emissions, if that is not the frame around."""
+    cause: Ids | None = None
+    """The ids of the emission that caused the ones in here, if none of the frames is its own."""
 
     left: tuple[Frame | None] | None = None
-    """What it was entered in, alone in a tuple, if it was left before a block that began in it."""
+    """The frame to go back to, in a tuple, if this one was left before a block that began in it."""
 
     before: Frame | None = None
-    """What it was entered in."""
+    """The frame that was current when this one was entered."""
 
     token: Token[Frame] | None = None
-    """What undoes the entering; None outside of it."""
+    """Resets `CURRENT` to the frame before; None while this frame is not entered."""
 
     block: weakref.ref[Any] | None = None
-    """The block that a `with` has entered it by, as long as that has not left it."""
+    """The object that the `with` statement entered, until it has left this frame."""
 
-    def is_forsaken(self) -> bool:
-        """Whether the `with` of its block is over, though its `__exit__` was interrupted."""
+    def is_cut_off(self) -> bool:
+        """Whether the `with` is over, but an interrupted `__exit__` has not left this frame."""
         return self.block is not None and self.block() is None
 
-    def forsake(self) -> None:
-        """Clean up where `__exit__` could not."""
+    def clean_up(self) -> None:
+        """Clean up in the place of an interrupted `__exit__`."""
         self.token = self.block = None
 
-    def inherited_fields(self) -> Fields:
-        """Return what `event_scope` fills in, for what stands inside; it is not asked for yet."""
+    def lazy_fields(self) -> Fields:
+        """Return the fields for frames inside of this one; a function if they are not known yet."""
         return self.fields
 
-    def known_fields(self) -> Mapping[str, str]:
-        """Return what `event_scope` fills in, asked for now if it was not known before."""
-        fields = self.inherited_fields()
+    def resolved_fields(self) -> Mapping[str, str]:
+        """Return the fields that `event_scope` fills in; ask for them if they are not known yet."""
+        fields = self.lazy_fields()
         return fields() if callable(fields) else fields
 
 
 class Branch:
-    """One handler that runs in a task or thread of its own; the frame of what it emits.
+    """The frame of one handler that runs in a task or thread of its own.
 
     Attributes:
-        emission: what is handled; None when a detached one has finished, so that
-            a chain of events without end does not keep its beginning.
+        emission: the emission that is handled; None after an unawaited handler has finished, so
+            that a chain of events without end does not keep its beginning.
         index: the handler's place among the subscriptions of the plan.
-        detached: whether nobody awaits it; what it emits begins a chain.
+        unawaited: whether no emitter waits for the handler; its emissions begin a chain.
         broken: whether the chain below it has turned out to be too deep.
-        is_announcing: whether a detached one is part of a `handler_failed`.
-        job: what a detached one is to the workers, until its failure is announced.
-        task: the handler's, if tasks that handlers before it left behind may have the same branch.
-        others: the branch of those tasks, made when they emit.
-        unfinished: what an awaited one that has suspended belongs to; see `_async_loop`.
-        trace: that of the emission, which a detached one outlives.
+        is_announcing: whether an unawaited handler handles a `handler_failed`, or what one caused.
+        job: the job of an unawaited handler, until its failure is announced.
+        task: the handler's task, if earlier handlers may have left tasks behind in this branch.
+        others: the branch of these tasks, made when they emit.
+        unfinished: the unfinished tasks of the emission, for an awaited handler that has suspended.
+        ids: the ids of the emission, for an unawaited branch, which may outlive it.
     """
 
     # Defaults, and no slots, because one is made for nearly every awaited handler.
-    detached: bool = False
+    unawaited: bool = False
     is_announcing: bool = False
     job: Job | None = None
     task: Any = None
     others: Branch | None = None
-    trace: Trace | None = None
+    ids: Ids | None = None
     _running: bool = True
 
     def __init__(self, emission: Emission, index: int) -> None:
@@ -202,11 +200,11 @@ class Branch:
         return self.others
 
     def finish(self) -> None:
-        """Stop being the frame of what its context still emits."""
+        """Mark the handler as finished; a task that it leaves behind is no longer inside of it."""
         self._running = False
         if self.others is not None:
             self.others._running = False
-        if self.detached:
+        if self.unawaited:
             self.emission = None
 
 
@@ -219,7 +217,7 @@ def frames() -> Iterator[Frame]:
 
 
 def running(frame: Frame | None) -> Frame | None:
-    """Return the frame or the nearest around it that has not finished.
+    """Return the frame itself or the nearest frame around it that has not finished.
 
     A task started by a handler inherits the frame in its context, and may
     outlive it.
@@ -230,143 +228,143 @@ def running(frame: Frame | None) -> Frame | None:
 
 
 def emission_of(frame: Frame) -> Emission | None:
-    """Return what is handled in a frame; None for a detached branch that has finished."""
+    """Return the emission that is handled in a frame; None for a finished unawaited branch."""
     if isinstance(frame, Branch):
         return frame.emission
-    return None if isinstance(frame, Surroundings) else frame
+    return None if isinstance(frame, AmbientFrame) else frame
 
 
 def enclosing(frame: Emission | Branch) -> Emission | Branch | None:
-    """Return the frame that a frame is nested in, past what merely surrounds it."""
+    """Return the emission or branch that a frame is nested in, past an ambient frame."""
     outer = frame._outer
-    return outer._outer if isinstance(outer, Surroundings) else outer
+    return outer._outer if isinstance(outer, AmbientFrame) else outer
 
 
-def surroundings_of(frame: Frame | None) -> Surroundings | None:
-    """Return the innermost surroundings of a frame, which hold all that outer ones do."""
-    while frame is not None and not isinstance(frame, Surroundings):
+def ambient_frame_of(frame: Frame | None) -> AmbientFrame | None:
+    """Return the innermost ambient frame from a frame outwards; it has all that outer ones have."""
+    while frame is not None and not isinstance(frame, AmbientFrame):
         frame = frame._outer
     return frame
 
 
-def surround(inner: Frame | None, made: Surroundings | None = None) -> Surroundings:
-    """Return new surroundings inside of a frame, for the caller to add to.
+def new_ambient_frame(inner: Frame | None, made: AmbientFrame | None = None) -> AmbientFrame:
+    """Return a new ambient frame inside of a frame, for the caller to add to.
 
     Args:
-        inner: the frame; None outside of any.
-        made: what is to become the surroundings; made here if left out.
+        inner: the frame that encloses it; None outside of all frames.
+        made: the object that becomes the ambient frame; made here if left out.
     """
     if made is None:
-        made = Surroundings()
+        made = AmbientFrame()
     if inner is None:
         return made
-    if isinstance(inner, Surroundings):
-        around: Surroundings | None = inner
+    if isinstance(inner, AmbientFrame):
+        ambient: AmbientFrame | None = inner
         made._outer, made.cause = inner._outer, inner.cause
     else:
-        around = surroundings_of(inner)
+        ambient = ambient_frame_of(inner)
         made._outer = inner
-    if around is not None:
-        made.fields = around.inherited_fields()
-        made.holders, made.flushing = around.holders, around.flushing
+    if ambient is not None:
+        made.fields = ambient.lazy_fields()
+        made.holders, made.flushing = ambient.holders, ambient.flushing
     return made
 
 
 def current() -> Frame | None:
     """Return the innermost frame of this context, past blocks that an interrupt has cut off."""
     frame = CURRENT.get(None)
-    while isinstance(frame, Surroundings) and frame.is_forsaken():
-        forsaken, frame = frame, _entered(frame.before)
-        CURRENT.set(frame)  # type: ignore[arg-type]  # None is the same as left empty
-        forsaken.forsake()
+    while isinstance(frame, AmbientFrame) and frame.is_cut_off():
+        cut_off, frame = frame, _entered(frame.before)
+        CURRENT.set(frame)  # type: ignore[arg-type]  # None stands for no frame
+        cut_off.clean_up()
     return frame
 
 
 def _entered(frame: Frame | None) -> Frame | None:
-    """Return the frame, or the one that came back when it was left before those in it."""
-    while isinstance(frame, Surroundings) and frame.left is not None:
+    """Return the frame; if it has been left already, the frame that replaced it."""
+    while isinstance(frame, AmbientFrame) and frame.left is not None:
         (frame,) = frame.left
     return frame
 
 
-def enter(frame: Surroundings, block: object) -> None:
+def enter(frame: AmbientFrame, block: object) -> None:
     """Make a frame the innermost one of this context.
 
     Args:
         frame: the frame.
-        block: what a `with` holds as long as it goes on.
+        block: the object that the `with` statement keeps alive until it ends.
     """
     frame.before = before = CURRENT.get(None)
     frame.block = weakref.ref(block)
     try:
         frame.token = CURRENT.set(frame)
     except BaseException:  # interrupted as it was entered
-        CURRENT.set(before)  # type: ignore[arg-type]  # as above
-        frame.forsake()
+        CURRENT.set(before)  # type: ignore[arg-type]  # None stands for no frame
+        frame.clean_up()
         raise
 
 
-def leave(frame: Surroundings) -> None:
-    """Undo an `enter`, in whatever order, and as far as possible in another context.
+def leave(frame: AmbientFrame) -> None:
+    """Undo an `enter`, in any order, and as far as possible in another context.
 
-    A generator runs in the context of whoever asks it for its next value, so that its blocks
-    may end in another context than they began in, or before a block that began later.
+    A generator runs in the context of the code that asks for its next value. So a block in it may
+    end in another context than it began in, or before a block that began later.
     """
     try:
         _leave(frame)
     except BaseException:
-        _leave(frame)  # once more, for that was interrupted
+        _leave(frame)  # once more, because it was interrupted
         raise
 
 
-def _leave(frame: Surroundings) -> None:
+def _leave(frame: AmbientFrame) -> None:
     back, token = frame.before, frame.token
     if token is None:
         return
     current = CURRENT.get(None)
     try:
         CURRENT.reset(token)
-    except ValueError:  # it is another context
+    except ValueError:  # entered in another context
         pass
-    except RuntimeError as error:  # that was done, and what came after it was interrupted
+    except RuntimeError as error:  # reset already, by a call that was interrupted after it
         if is_interrupt(error):
             raise
         frame.token = frame.block = None
         return
     else:
-        if current is frame and not (isinstance(back, Surroundings) and back.left):
+        if current is frame and not (isinstance(back, AmbientFrame) and back.left):
             frame.token = frame.block = None
-            return  # the last to begin is the first to end, as nearly always
+            return  # the usual case: the last block to begin ends first
     back = _entered(back)
     if current is not frame:
-        # A block that began in it goes on, and must not come back to it.
+        # A block that began inside of this one goes on; at its end it must not restore this one.
         frame.left = (back,)
         back = _entered(current)
     if back is not CURRENT.get(None):
-        CURRENT.set(back)  # type: ignore[arg-type]  # as above
+        CURRENT.set(back)  # type: ignore[arg-type]  # None stands for no frame
     frame.token = frame.block = None
 
 
-def run_within(
-    frame: Surroundings, function: Callable[..., ReturnedT], *arguments: object
+def run_in_frame(
+    frame: AmbientFrame, function: Callable[..., ReturnedT], *arguments: object
 ) -> ReturnedT:
-    """Return what a function returns that is called in a frame."""
+    """Call a function in a frame; return its result."""
     before, token = CURRENT.get(None), None
     try:
         token = CURRENT.set(frame)
         return function(*arguments)
     finally:
         if token is None:  # interrupted as it was entered
-            CURRENT.set(before)  # type: ignore[arg-type]  # as above
+            CURRENT.set(before)  # type: ignore[arg-type]  # None stands for no frame
         else:
             CURRENT.reset(token)
-        del arguments  # which the traceback of a failure would keep
+        del arguments  # the traceback of a failure would keep them
 
 
-async def await_within(
-    frame: Surroundings, function: Callable[..., Awaitable[ReturnedT]], *arguments: object
+async def await_in_frame(
+    frame: AmbientFrame, function: Callable[..., Awaitable[ReturnedT]], *arguments: object
 ) -> ReturnedT:
-    """Await what a function returns that is called in a frame."""
+    """Call an async function in a frame and await it; return its result."""
     before, token = CURRENT.get(None), None
     try:
         token = CURRENT.set(frame)
@@ -374,9 +372,9 @@ async def await_within(
     finally:
         try:
             if token is None:
-                CURRENT.set(before)  # type: ignore[arg-type]  # as above
+                CURRENT.set(before)  # type: ignore[arg-type]  # None stands for no frame
             else:
                 CURRENT.reset(token)
-        except ValueError:  # it is closed in another context, with its loop
+        except ValueError:  # the coroutine is closed in another context, with its loop
             pass
-        del arguments  # as above
+        del arguments  # the traceback of a failure would keep them

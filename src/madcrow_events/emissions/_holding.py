@@ -1,4 +1,4 @@
-"""A block that holds emissions back, and how they go out when it ends."""
+"""A block that holds emissions back, and emits them when it ends."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._moves import move_first
-from madcrow_events.emissions._completion import emit_held, emit_held_async
+from madcrow_events.emissions._completion import emit_held_back, emit_held_back_async
 from madcrow_events.emissions._frames import (
     CURRENT,
+    AmbientFrame,
     Fields,
-    Surroundings,
     current,
     enter,
     leave,
-    surround,
+    new_ambient_frame,
 )
 from madcrow_events.emissions._outcomes import HeldBack
 from madcrow_events.emissions._plan import NOBODY
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._policy import Policy
     from madcrow_events.emissions._scopes import ScopeFields
 
-__all__ = ["Held"]
+__all__ = ["DeferralFrame"]
 
 
-class Held(Surroundings):
-    """The frame of what is emitted in a block, and what it holds back."""
+class DeferralFrame(AmbientFrame):
+    """The frame of a `deferred` block, with the emissions that it holds back."""
 
     # Defaults, because a server makes one for each request.
     _known: Mapping[str, str]
-    _enclosing: Held | None = None
+    _enclosing: DeferralFrame | None = None
     has_ended: bool = False
     is_open: bool = False
 
     def __init__(self, policy: Policy, scope: Callable[[], ScopeFields] | None) -> None:
         self._policy = policy
         self._scope = scope
-        self.held: deque[Emission] = deque()
+        self.held_back: deque[Emission] = deque()
 
     def discard(self) -> int:
-        """Drop what is held back now; return how many emissions that were."""
+        """Drop the emissions that are held back now; return how many there were."""
         number = 0
         taken: list[Emission] = []
         while self._take(taken):
@@ -57,93 +57,93 @@ class Held(Surroundings):
         return number
 
     def flush(self) -> None:
-        """Emit what is held back now; as `Deferral.flush` says."""
+        """Emit the emissions that are held back now; see `Deferral.flush`."""
         raised = _Raised()
         taken: list[Any] = []
-        while self.held:
+        while self.held_back:
             try:
                 if self._take(taken):
-                    emit_held(taken[0])
-            except BaseException as error:  # raised when all have gone out
+                    emit_held_back(taken[0])
+            except BaseException as error:  # raised after the last emission
                 raised.add(error, taken)
-        taken.clear()  # for this frame may be part of a traceback
+        taken.clear()  # a traceback may keep this frame
         raised.again()
 
     async def flush_async(self) -> None:
-        """Emit what is held back now, and await it; as `Deferral.flush_async` says."""
+        """Emit the emissions that are held back now, and await them; see `Deferral.flush_async`."""
         raised = _Raised()
         taken: list[Any] = []
-        while self.held:
+        while self.held_back:
             try:
                 if self._take(taken):
                     await self._emit_async(taken[0], raised)
-            except BaseException as error:  # raised when all have gone out
+            except BaseException as error:  # raised after the last emission
                 raised.add(error, taken)
-        taken.clear()  # for this frame may be part of a traceback
+        taken.clear()  # a traceback may keep this frame
         raised.again()
 
     async def _emit_async(self, emission: Emission, raised: _Raised) -> None:
         policy: Any = emission.dispatcher
         try:
             if raised.exit is not None:
-                emit_held(emission)
+                emit_held_back(emission)
             elif emission._values.awaiting:
-                await emit_held_async(emission)
+                await emit_held_back_async(emission)
             else:
                 try:
                     await policy._admission.acquire_async(emission)
                 except BaseException as error:
                     raised.add(error, [])
-                emit_held(emission)
+                emit_held_back(emission)
         finally:
-            del emission  # as in flush
+            del emission  # a traceback may keep this frame
 
     def _take(self, taken: list[Emission]) -> bool:
-        """Put the first that is held back into a list; return whether there was one.
+        """Move the first emission that is held back into a list; return whether there was one.
 
-        One by one, for other threads may be adding and taking at the same time.
+        Only one at a time, because other threads may add and take at the same time.
         """
         while True:
             taken.clear()
             try:
-                move_first(self.held, taken)
+                move_first(self.held_back, taken)
             except IndexError:
                 return False
             values: Any = taken[0]._values
             if values.process != os.getpid():
-                values.drop()  # in this process, which was forked in the block: the parent has it
+                values.drop()  # this process was forked in the block; the parent emits it
             elif values.state == "deferred":
                 return True
 
     def is_of(self, policy: Policy | None) -> bool:
-        """Whether it is for what goes through a dispatcher, or one of its siblings."""
+        """Whether it is for the emissions of that dispatcher and of its siblings."""
         return policy is not None and policy._admission is self._policy._admission
 
     def hold(self, emission: Emission, frame: Frame, *, awaiting: bool) -> bool:
         """Hold an emission back; see `Holder.hold`."""
         if not (self.is_open and self.is_of(emission.dispatcher)):
             return False
-        later = surround(frame)
-        # What its handlers will emit is not held back by this block, or one that this one joined.
+        later = new_ambient_frame(frame)
+        # Neither this block nor one that it joins is to hold back what the handlers will emit.
         own = tuple(other for other in later.holders if other.is_of(emission.dispatcher))
         later.holders = tuple(other for other in later.holders if other not in own)
         later.flushing = own
         plan, emission._plan = emission._plan, NOBODY
         emission._values = HeldBack(later, awaiting=awaiting)
-        self.held.append(emission)
+        self.held_back.append(emission)
         if self.is_open:
             return True
-        # It was closed in this very moment, by another thread, which may have taken it along.
+        # Another thread has closed the block at this very moment, and may have taken the emission.
         try:  # type: ignore[unreachable]  # mypy knows of no other thread
-            self.held.remove(emission)
+            self.held_back.remove(emission)
         except ValueError:
             return True
         emission._plan = plan
         return False
 
     def holds(self, emission: Emission) -> bool:
-        """Whether it holds that emission back now."""
-        return emission in self.held
+        """Whether it holds back that emission now."""
+        return emission in self.held_back
 
     # The block
 
@@ -151,7 +151,7 @@ class Held(Surroundings):
         """Hold emissions back from now on.
 
         Args:
-            block: what a `with` holds as long as it goes on.
+            block: the object that the `with` statement keeps alive until it ends.
 
         Raises:
             RuntimeError: it has begun before.
@@ -160,52 +160,52 @@ class Held(Surroundings):
             raise RuntimeError("a deferral is good for one block: call deferred() again")
         before = current()
         if before is not None:
-            surround(before, self)
+            new_ambient_frame(before, self)
             self.holders = around = tuple(it for it in self.holders if it.is_open)
-            own = [it for it in around if isinstance(it, Held) and it.is_of(self._policy)]
+            own = [it for it in around if isinstance(it, DeferralFrame) and it.is_of(self._policy)]
             self._enclosing = own[-1] if own else None
         self.holders = (*self.holders, self)
         try:
             self.is_open = True
             enter(self, block)
         except BaseException:
-            self.forsake()
+            self.clean_up()
             raise
 
     def begin_again(self) -> None:
-        """Go on in another context, beyond the `with`."""
+        """Go on in another context, after the `with` has ended."""
         self.token = CURRENT.set(self)
 
     def is_innermost(self) -> bool:
-        """Whether it goes on, and no other block in it does."""
+        """Whether it is the innermost block of this context."""
         return self.token is not None and CURRENT.get(None) is self
 
-    def end(self, error: BaseException | None) -> Held | None:
-        """Hold nothing back any more; return what is to be flushed now, if anything is.
+    def end(self, error: BaseException | None) -> DeferralFrame | None:
+        """End the block; return the frame whose emissions are to be flushed now, if there is one.
 
         Args:
-            error: what the block has raised, if it did.
+            error: the exception that the block has raised, or None.
         """
         self.is_open, self.has_ended = False, True
         leave(self)
-        # It would lead to itself, and be left for the garbage collector.
+        # Break the cycle of the frame and itself, so that no garbage collection is needed.
         self.holders = self.holders[:-1]
-        return self._settle(error) if self.held else None
+        return self._frame_to_flush(error) if self.held_back else None
 
     def break_off(self) -> None:
-        """Leave the block, if its end has not done so, and drop what is held back still."""
+        """Leave the block, unless its end has done so, and drop the emissions still held back."""
         leave(self)
-        self.forsake()
+        self.clean_up()
 
-    def forsake(self) -> None:
-        """Drop what is held back: the end of the block was interrupted."""
-        super().forsake()
+    def clean_up(self) -> None:
+        """Drop the emissions held back, after the end of the block was interrupted."""
+        super().clean_up()
         self.is_open, self.has_ended = False, True
         self.holders = ()
         self.discard()
 
-    def _settle(self, error: BaseException | None) -> Held | None:
-        """Return the block whose emissions are to go out now that this one has ended, if any."""
+    def _frame_to_flush(self, error: BaseException | None) -> DeferralFrame | None:
+        """Return the frame whose emissions go out when this block has ended; None if none do."""
         if error is not None:
             self.discard()
             return None
@@ -215,36 +215,36 @@ class Held(Surroundings):
         taken: list[Emission] = []
         while (outer := deferral._joined()) is not None:
             while deferral._take(taken):
-                outer.held.append(taken[0])
+                outer.held_back.append(taken[0])
             if outer.is_open:
                 return None
-            # Another thread has closed that in this very moment, and may have missed the last.
+            # Another thread has closed the outer block meanwhile, and may have missed the last.
             deferral = outer
         return deferral
 
-    def inherited_fields(self) -> Fields:
-        if self._scope is None:  # it has none, or has been asked
+    def lazy_fields(self) -> Fields:
+        if self._scope is None:  # there is no scope, or its fields are known
             known: Mapping[str, str] | None = vars(self).get("_known")
             return self.fields if known is None else known
         return self._scoped_fields
 
     def _scoped_fields(self) -> Mapping[str, str]:
-        """Return the fields of its scope, asked for by the first event that needs them.
+        """Return the fields of its scope; the first event that needs them asks the scope.
 
         Raises:
-            InvalidOptionError: as for `event_scope`.
+            InvalidOptionError: `event_scope` would refuse a field.
         """
         scope = self._scope
         if scope is not None:
             around = self.fields
             fields = merge_scopes(around() if callable(around) else around, scope())
-            # Threads that ask at the same time all get what the first of them was told.
+            # Threads that ask at the same time all get the answer that the first of them got.
             vars(self).setdefault("_known", fields)
-            self._scope = None  # which may hold a whole request, longer than that lasts
+            self._scope = None  # it may keep a whole request alive
         return self._known
 
-    def _joined(self) -> Held | None:
-        """Return the innermost block around it that goes on, though others have ended before it."""
+    def _joined(self) -> DeferralFrame | None:
+        """Return the innermost enclosing block that goes on, past those that have ended."""
         outer = self._enclosing
         while outer is not None and not outer.is_open:
             outer = outer._enclosing
@@ -252,18 +252,18 @@ class Held(Surroundings):
 
 
 class _Raised:
-    """What several emissions raised, for one raise after the last of them."""
+    """The exceptions of several emissions, to be raised together after the last of them."""
 
     def __init__(self) -> None:
         self.errors: list[Exception] = []
         self.exit: BaseException | None = None
 
     def add(self, error: BaseException, taken: list[Emission]) -> None:
-        """Note what one of them raised.
+        """Note the exception of an emission.
 
         Args:
-            error: what was raised.
-            taken: the emission, which is dropped if it was interrupted before it went out.
+            error: the exception.
+            taken: the emission, in a list; it is dropped if an interrupt kept it from going out.
         """
         for emission in taken:
             if emission.state == "deferred":
@@ -274,19 +274,19 @@ class _Raised:
             self.exit = error
 
     def again(self) -> None:
-        """Raise it; do nothing if there is none.
+        """Raise the exceptions noted; do nothing if there are none.
 
         Raises:
             BaseException: the first that is no `Exception`, with the others as its cause.
-            Exception: the only one.
-            HandlerErrors: there are several.
+            Exception: the only exception.
+            HandlerErrors: there are several exceptions.
         """
         others: Exception | None = self.errors[0] if self.errors else None
         if len(self.errors) > 1:
             message = f"{len(self.errors)} of the emissions that were held back raised"
             others = HandlerErrors(message, self.errors)
         end = self.exit
-        self.errors, self.exit = [], None  # for this frame is part of the traceback
+        self.errors, self.exit = [], None  # the traceback keeps this frame
         try:
             if end is not None and others is not None:
                 raise end from others

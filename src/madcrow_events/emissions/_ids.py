@@ -1,7 +1,7 @@
-"""What identifies an emission and its cause, made when somebody asks for it.
+"""The ids of emissions and their causes, made when somebody asks for them.
 
-An id is a UUIDv7 of the moment at which it was first needed. Whoever needs one makes those of
-the causes first, so that ids grow along every chain of causes, and with time.
+An id is a UUIDv7 of the moment at which it was first needed. The ids of the causes are made first,
+so that ids grow along every chain of causes, and with time.
 """
 
 from __future__ import annotations
@@ -10,44 +10,44 @@ import os
 import time
 from uuid import UUID
 
-__all__ = ["Trace"]
+__all__ = ["Ids"]
 
 _last_moment: list[int] = [0]
 
 
 def _next_moment() -> int:
-    """Return the time in nanoseconds since 1970, later than what was returned before."""
-    # Two threads may get the same, and what is random in an id tells those apart.
+    """Return the time in nanoseconds since 1970, always later than the time returned before."""
+    # Two threads may get the same time; the random bits keep their ids apart.
     _last_moment[0] = moment = max(time.time_ns(), _last_moment[0] + 1)
     return moment
 
 
-class Trace:
-    """What outlives an emission for those that it caused: its id, once that is asked for.
+class Ids:
+    """The id of an emission and of the root of its chain, kept by the emissions that it caused.
 
-    It refers to no other trace but that of the root, so that a chain of events without end
+    It refers to the ids of the root and to no others, so that a chain of events without end
     does not keep its beginning.
 
     Args:
-        cause: the trace of the emission that caused it, if there is one.
+        cause: the ids of the emission that caused this one, if there is one.
 
     Attributes:
-        root: the trace of the emission at the root of the chain.
+        root: the ids of the emission that began the chain of causes.
     """
 
-    __slots__ = ("_ids", "_moment", "root")
+    __slots__ = ("_made", "_moment", "root")
 
-    def __init__(self, cause: Trace | None) -> None:
-        self.root: Trace = self if cause is None else cause.root
+    def __init__(self, cause: Ids | None) -> None:
+        self.root: Ids = self if cause is None else cause.root
         self._moment = _next_moment()
-        self._ids: list[UUID] = []
+        self._made: list[UUID] = []
 
     @property
     def id(self) -> UUID:
-        """The id, the same whenever and wherever it is asked for."""
-        if not self._ids:
-            self._ids.append(_uuid7(self._moment))
-        return self._ids[0]  # the first of those that threads made at the same time
+        """The id, always the same one."""
+        if not self._made:
+            self._made.append(_uuid7(self._moment))
+        return self._made[0]  # the first, if several threads made one at the same time
 
 
 def _uuid7(moment: int) -> UUID:

@@ -1,8 +1,8 @@
 """Loading what imports asyncio: once, when first needed, and never across a fork.
 
-A child that is forked while another thread imports a module inherits it half
-made, behind a lock that nobody will release. So forks wait until the import
-is over; likewise for the making of a loop, where asyncio has a lock of its own.
+A child that is forked while another thread imports a module inherits that module half made, behind
+a lock that nobody will release. So forks wait until the import is over. They also wait while a loop
+is made, because asyncio has a lock of its own there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
     "running_loop",
 ]
 
-# Re-entrant, for a finalizer that runs during the import may emit, or fork.
+# Re-entrant, because a finalizer that runs during the import may emit or fork.
 _importing = Lock()
 
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows has no fork
@@ -43,7 +43,7 @@ _loaded: list[ModuleType] = []
 
 
 def load_async_loop() -> ModuleType:
-    """Return the module `_async_loop`, and have asyncio loaded."""
+    """Return the module `_async_loop`; import it, and asyncio, if that is not done yet."""
     if not _loaded:
         with _importing:
             from madcrow_events.emissions import _async_loop
@@ -53,15 +53,15 @@ def load_async_loop() -> ModuleType:
 
 
 _ours: WeakSet[AbstractEventLoop] = WeakSet()
-"""The loops that were made here, in which no client or pool of the application's is."""
+"""The loops that were made here, which no client or pool of the application uses."""
 
 
 def new_event_loop() -> AbstractEventLoop:
-    """Return a new event loop, which is not the application's."""
+    """Return a new event loop, of the package's own."""
     asyncio = load_async_loop().asyncio
     with _importing:
         if greenlets():
-            # Of greenlets' own selector nobody lets the loop's thread go on.
+            # The selector that gevent puts in its place would never wake the loop's thread.
             selector = sys.modules["gevent.monkey"].get_original("selectors", "DefaultSelector")
             loop: AbstractEventLoop = asyncio.SelectorEventLoop(selector())
         else:
@@ -71,20 +71,20 @@ def new_event_loop() -> AbstractEventLoop:
 
 
 def run_to_the_end(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Await something here and now, where no loop runs."""
+    """Run a coroutine to its end, in a thread without a running loop."""
     with load_async_loop().asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(coroutine, context=copy_context())
 
 
 def applications_loop() -> AbstractEventLoop | None:
-    """Return the event loop that runs in this thread, if that is the application's."""
+    """Return the event loop that runs in this thread, if the application made it; else None."""
     loop = running_loop()
     return None if loop in _ours else loop
 
 
 def running_loop() -> AbstractEventLoop | None:
-    """Return the event loop that runs in this thread, if one does."""
-    # Looked up, not imported: who has not loaded asyncio, or not to the end, runs no loop.
+    """Return the event loop that runs in this thread, or None."""
+    # Looked up, not imported: no loop can run before asyncio is loaded to the end.
     get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)
     loop: AbstractEventLoop | None = None if get_running_loop is None else get_running_loop()
     return None if loop is None or is_of_another_greenlet(loop) else loop

@@ -1,9 +1,9 @@
-"""What the traceback of a failure keeps alive, and lets go once everybody has been told.
+"""Emptying the frames that the traceback of a failure keeps alive, once it has been announced.
 
-An emission holds its failures, an exception its traceback, and that the frames that it passed
-through, with all that their variables hold: the emission itself, its context, the object whose
-method has failed. That is a circle, so that the object would be called again until the next
-collection of garbage. The traceback itself stays, with every line.
+An emission refers to its failures, a failure to its traceback, and the traceback to frames. The
+variables of these frames refer to the emission again, to its context, and to the object whose
+method has failed. Because of this cycle the object would live, and be called again, until the next
+garbage collection. The traceback itself stays, with every line.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from madcrow_events.emissions._frames import Branch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["is_inside", "let_go"]
+__all__ = ["empty_frames", "is_inside"]
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _INSIDE = (_PACKAGE, "asyncio.")
 _CALLED = (_PACKAGE + "event_handlers.", _PACKAGE + "testing.")
 
 _DEPTH = 6
-"""That of the object that a closure holds which a closure in a variable holds."""
+"""How many references are followed: enough for a closure in a closure in a variable."""
 
 _MOST = 300
-"""How many objects are looked at on the way."""
+"""How many objects a search visits at most."""
 
 _LARGE = (type, ModuleType, FrameType, CodeType)
 _WHOLE = (_PACKAGE + "dispatcher", _PACKAGE + "signals", _PACKAGE + "subscriptions")
@@ -40,7 +40,7 @@ _traceback_of: Any = BaseException.__dict__["__traceback__"].__get__
 _exceptions_of: Any = BaseExceptionGroup.__dict__["exceptions"].__get__
 
 
-def let_go(
+def empty_frames(
     errors: Iterable[BaseException | None], kind: type, *, keep_variables: bool = True
 ) -> None:
     """Empty the frames that exceptions have passed through.
@@ -48,11 +48,10 @@ def let_go(
     Frames that have not ended stay as they are.
 
     Args:
-        errors: what the handlers raised.
+        errors: the exceptions that the handlers raised.
         kind: the class of emissions.
-        keep_variables: whether somebody else may look at them, such as a debugger, since what
-            is raised goes on to the emitter. Then the frames of handlers are emptied only if
-            they lead to an emission.
+        keep_variables: whether the exceptions go on to the emitter, so that a debugger may look at
+            the variables. Then a handler's frame is emptied only if it leads to an emission.
     """
     seen: set[int] = set()
     left: list[BaseException | None] = [*errors]
@@ -67,7 +66,7 @@ def let_go(
         traceback = _traceback_of(error)
         if traceback is not None:
             frame: FrameType | None = traceback.tb_frame
-            # And those that called it.
+            # Then the frames that called it.
             while frame is not None and _empty(frame, kind, keep_variables=keep_variables):
                 frame = frame.f_back
             while (traceback := traceback.tb_next) is not None:
@@ -75,33 +74,33 @@ def let_go(
 
 
 def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:
-    """Clear a frame that has ended, unless its variables are to be kept.
+    """Empty a frame that has ended, unless its variables are to be kept.
 
     Returns:
         Whether it has ended.
     """
-    code, held = frame.f_code, gc.get_referents(frame)
-    for part in held:
+    code, referents = frame.f_code, gc.get_referents(frame)
+    for part in referents:
         if part is code:
             break
-    else:  # it has not ended: to clear a coroutine that is suspended would end it
+    else:  # it has not ended: clearing a suspended coroutine would end it
         return False
-    if not keep_variables or is_inside(frame) or _lead_to(held, kind):
+    if not keep_variables or is_inside(frame) or _lead_to(referents, kind):
         frame.clear()
     return True
 
 
 def is_inside(frame: FrameType) -> bool:
-    """Whether a frame is of this package, or of asyncio, and of no handler."""
+    """Whether a frame belongs to this package or to asyncio, and not to a handler."""
     name = frame.f_globals.get("__name__")
     return isinstance(name, str) and name.startswith(_INSIDE) and not name.startswith(_CALLED)
 
 
 def _lead_to(parts: list[Any], kind: type) -> bool:
-    """Whether objects are, or hold, an emission, as far as that can be seen in short time."""
+    """Whether objects are emissions, or lead to one within a limited search."""
     seen: set[int] = set()
     for _ in range(_DEPTH):
-        held: list[Any] = []
+        referents: list[Any] = []
         for part in parts:
             its_class = type(part)
             if its_class is kind or its_class is Branch:
@@ -110,15 +109,15 @@ def _lead_to(parts: list[Any], kind: type) -> bool:
                 continue
             seen.add(id(part))
             if its_class is FunctionType:
-                held += (*(part.__closure__ or ()), *(part.__defaults__ or ()))
+                referents += (*(part.__closure__ or ()), *(part.__defaults__ or ()))
             else:
-                held += gc.get_referents(part)
+                referents += gc.get_referents(part)
         if len(seen) > _MOST:
             return False
-        parts = held
+        parts = referents
     return False
 
 
 def _is_large(its_class: type) -> bool:
-    """Whether objects of a class lead to half of the program, and to no emission."""
+    """Whether the objects of a class lead to large parts of the program, and to no emission."""
     return issubclass(its_class, _LARGE) or module_of(its_class).startswith(_WHOLE)

@@ -1,10 +1,8 @@
-"""The call loops: order, isolation, depth, collection. Pure functions over plans.
+"""The call loop of a dispatcher: inline handlers in order, each isolated from the others.
 
-`call_all` is the dispatcher's: it isolates each handler from the others. What
-it does not call itself, because it is async or runs in the background, is
-called in a branch of its own: `_async_loop` and `_background` start those, and
-`run_branch` here is what a thread does with one. The loop itself is one frame
-with a part for each call style, for speed.
+`call_all` leaves async and background handlers to `_async_loop` and `_background`, which start each
+in a branch of its own; `run_branch` calls one in a thread. The loop is one frame with a part for
+each call style, for speed.
 """
 
 from __future__ import annotations
@@ -24,13 +22,13 @@ from madcrow_events.emissions._failures import (
     failures_of,
     is_failure,
 )
-from madcrow_events.emissions._frames import CURRENT, Branch, Frame, current, surroundings_of
+from madcrow_events.emissions._frames import CURRENT, Branch, Frame, ambient_frame_of, current
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     is_debugging,
     log_skipped,
-    watch,
-    watching_handler,
+    observing_handler,
+    start_observing,
 )
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
 from madcrow_events.emissions._plan import NOBODY
@@ -48,8 +46,8 @@ __all__ = ["call_all", "run_branch"]
 
 _NO_VALUES: Any = ()
 
-# Bound here, for a method of an imported name is looked up the slow way at every call.
-_inherited = CURRENT.get
+# Bound here, because looking up a method of an imported name takes time at every call.
+_innermost = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
 _known_levels = KNOWN_LEVELS
@@ -66,49 +64,49 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     keywords: dict[str, Any] | None,
     awaiting: bool = False,  # a keyword would cost each emission
 ) -> bool:
-    """Call every inline handler of an emission, whatever the others do, and collect the outcome.
+    """Call all inline handlers of an emission, even if some fail, and collect the outcome.
 
-    If there are other handlers, the emission has `Outcomes` and `Failures` when
-    it returns, and `go_on` starts them.
+    If it has other handlers, it has `Outcomes` and `Failures` when this returns, for `go_on`, which
+    starts those.
 
     Args:
-        emission: the emission, made by the caller; one that was held back comes a second time.
+        emission: the emission, made by the caller; an emission that was held back comes twice.
         policy: the dispatcher.
-        signal: what is emitted.
-        sender: who emits; None for the signal itself.
-        payload: the context as it was emitted: a model, or the keywords.
+        signal: the signal of the emission.
+        sender: its sender; None for the signal itself.
+        payload: its context as it was emitted: a model, or the keywords.
         context: the payload, if it is an instance of the signal's model.
         keywords: the payload, if it is keywords.
         awaiting: whether the emitter awaits the async handlers.
 
     Returns:
-        Whether handlers are to be started, or failures to be told. For an emission that a block
-        holds back that is not so now; another thread may have begun with it.
+        Whether handlers are left to be started, or failures to be announced. False for an emission
+        that a block holds back: another thread may be emitting it already.
 
     Raises:
-        EventLoopError: its async handlers cannot be called here; none has been called.
-        EmissionDepthError: it, or one below it, is nested too deep.
-        QueueFullError: other handlers find no place to wait in; none has been called.
-        DispatcherClosedError: nobody would call them any more; none has been called.
-        BaseException: what a handler raised that is no `Exception`.
+        EventLoopError: its async handlers cannot be called here; no handler has been called.
+        EmissionDepthError: it is nested too deep, or an emission below it is.
+        QueueFullError: the queue has no place for its other handlers; no handler has been called.
+        DispatcherClosedError: its other handlers can no longer run; no handler has been called.
+        BaseException: a handler raised something other than an `Exception`.
     """
     if sender is None:
         sender = signal
     plan = signal._table.plans.everyone
     if plan is None:
         plan = signal._table.plan_for(sender)
-    emission.signal = signal  # type: ignore[assignment]  # which implements `Signal`
+    emission.signal = signal  # type: ignore[assignment]  # it implements `Signal`
     emission.sender = sender
-    emission.dispatcher = policy  # type: ignore[assignment]  # which implements `Policy`
+    emission.dispatcher = policy  # type: ignore[assignment]  # it implements `Policy`
     emission._outer = None
     emission.depth = 0
     emission._plan = plan
     emission._payload = payload
     emission._failures = None
     emission._running = False
-    inherited = _inherited(None)
-    if inherited is not None:
-        if _is_held_back(emission, inherited, awaiting):
+    innermost = _innermost(None)
+    if innermost is not None:
+        if _is_held_back(emission, innermost, awaiting):
             return False
         if context is not None:
             context = emission._payload
@@ -117,20 +115,20 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     later = plan.later
     if later:
         if awaiting and not plan.queued:
-            if plan.inline:  # else nothing has been called when that turns out
+            if plan.inline:  # else `start_handlers` finds out, before any handler is called
                 check_for_awaiting(signal.name)
             values = emission._values = Outcomes()
         else:
             values = _admit(emission, policy, plan, awaiting)
-            # Made now, for several threads may have failures to note.
+            # Made now, because several threads may note failures at once.
             emission._failures = Failures()
     elif segments:
         emission._values = values = []
     else:
         emission._values = values = _NO_VALUES
     if policy._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
-        watch(emission)
-        segments = planned = _watched(plan)
+        start_observing(emission)
+        segments = planned = _observed(plan)
     if not segments:
         return later or emission._failures is not None
     call = token = None
@@ -156,59 +154,59 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
                         for call in calls:
                             values.append(call(emission))
                 break
-            except BaseException as error:  # _record lets through what is not a failure
+            except BaseException as error:  # _record raises it again if it is no failure
                 if not _came_from(call, _after(planned, len(values)), keywords):
-                    raise  # between two handlers: a signal handler has raised it
+                    raise  # from a signal handler of the process, between two handlers
                 _record(emission, error)
                 segments = _after(planned, len(values))
     finally:
         emission._running = False
         if token is None:  # interrupted as it was entered
-            _enter(inherited)  # type: ignore[arg-type]  # None is the same as left empty
+            _enter(innermost)  # type: ignore[arg-type]  # None stands for no frame
         else:
             _leave(token)
-    if inherited is not None:
+    if innermost is not None:
         pass_on_broken_chain(emission)
     return later or emission._failures is not None
 
 
 def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:
-    """Return the outcomes of an emission with handlers that run later, which may."""
-    held = getattr(emission, "_values", None)
-    # The emission's from the start, so that no place is lost if this is interrupted.
+    """Return the outcomes of an emission whose later handlers are admitted."""
+    held_back = getattr(emission, "_values", None)
+    # Stored at once, so that no permit is lost if this is interrupted.
     outcomes = emission._values = Outcomes()
     try:
-        policy._admission.admit(emission, plan, outcomes, held, awaiting=awaiting)
+        policy._admission.admit(emission, plan, outcomes, held_back, awaiting=awaiting)
     except MadcrowEventsError:
-        emission._values = held  # which is dropped, if a block has held it back
+        emission._values = held_back  # an emission that was held back is dropped
         raise
     return outcomes
 
 
-def _is_held_back(emission: Emission, inherited: Frame, awaiting: bool) -> bool:
-    """Give an emission what stands around it; tell whether a `deferred` block holds it back.
+def _is_held_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
+    """Nest an emission in its frames; return whether a `deferred` block holds it back.
 
     Raises:
-        EmissionDepthError: it is nested too deep.
+        EmissionDepthError: the emission is nested too deep.
     """
-    around = surroundings_of(inherited)
-    if around is not None and around is inherited and around.is_forsaken():
-        innermost = current()
-        if innermost is None:
+    ambient = ambient_frame_of(innermost)
+    if ambient is not None and ambient is innermost and ambient.is_cut_off():
+        uncut = current()
+        if uncut is None:
             return False
-        inherited, around = innermost, surroundings_of(innermost)
-    if around is not None and (fields := around.known_fields()):
+        innermost, ambient = uncut, ambient_frame_of(uncut)
+    if ambient is not None and (fields := ambient.resolved_fields()):
         fill(emission, fields)
-    nest(emission, inherited)
-    if around is None or not around.holders or emission._plan is NOBODY:  # muted
+    nest(emission, innermost)
+    if ambient is None or not ambient.holders or emission._plan is NOBODY:  # muted
         return False
     return any(
-        holder.hold(emission, inherited, awaiting=awaiting) for holder in reversed(around.holders)
+        holder.hold(emission, innermost, awaiting=awaiting) for holder in reversed(ambient.holders)
     )
 
 
 def _came_from(call: object, left: Segments, keywords: dict[str, Any] | None) -> bool:
-    """Whether an exception came out of the first of the calls that are left, or its arguments."""
+    """Whether an exception came out of the first call that is left, or from its arguments."""
     if not left:
         return False
     style, calls = left[0]
@@ -216,7 +214,7 @@ def _came_from(call: object, left: Segments, keywords: dict[str, Any] | None) ->
 
 
 def _after(segments: Segments, number: int) -> Segments:
-    """Return what is left of segments after so many calls."""
+    """Return the calls that are left after the first `number`."""
     for index, (style, calls) in enumerate(segments):
         if number < len(calls):
             return ((style, calls[number:]), *segments[index + 1 :])
@@ -225,14 +223,14 @@ def _after(segments: Segments, number: int) -> Segments:
 
 
 def _record(emission: Emission, error: BaseException) -> None:
-    """Note what the inline handler at hand raised, or let it through."""
+    """Note the failure of the current inline handler; raise any other exception again."""
     if not is_failure(error):
         raise error
     misfit = misfit_behind(emission.event, emission._payload, error)
     if misfit is not None:
         raise misfit
     failures_of(emission).has_failed = True
-    # The end of a broken chain has been recorded already, by the outermost emission.
+    # The outermost emission has recorded the end of a broken chain already.
     is_new = not (isinstance(error, EmissionDepthError) and is_broken(outermost(emission)))
     index = len(emission._values)
     emission._values.append(NO_RESULT)
@@ -240,28 +238,28 @@ def _record(emission: Emission, error: BaseException) -> None:
         add_failure(emission, index, error)
 
 
-def _watched(plan: Plan) -> Segments:
-    """Return the inline calls of a plan, each with its observers around it."""
+def _observed(plan: Plan) -> Segments:
+    """Return the inline calls of a plan, each of which enters the observers."""
     if not plan.inline:
         return ()
     calls = tuple(
-        partial(_call_unwatched if it.subscription.origin is RECORDER else _call_watched, it)
+        partial(_call_unobserved if it.subscription.origin is RECORDER else _call_observed, it)
         for it in plan.entries[: plan.inline]
     )
     return ((BY_EMISSION, calls),)
 
 
-def _call_unwatched(entry: Entry, emission: Emission) -> Any:
+def _call_unobserved(entry: Entry, emission: Emission) -> Any:
     handler = entry.admit(emission)
     return NO_RESULT if handler is None else entry.spec.invoke(handler, emission)
 
 
-def _call_watched(entry: Entry, emission: Emission) -> Any:
+def _call_observed(entry: Entry, emission: Emission) -> Any:
     handler = entry.admit(emission)
     if handler is None:
         log_skipped(emission, entry.subscription.handler)
         return NO_RESULT
-    with watching_handler(emission, handler):
+    with observing_handler(emission, handler):
         value = entry.spec.invoke(handler, emission)
     return keep_value(entry, handler, value)
 
@@ -270,12 +268,12 @@ def _call_watched(entry: Entry, emission: Emission) -> Any:
 
 
 def run_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure | None:
-    """Call a handler that nobody waits for, in its own context; return its failure, if any."""
+    """Call a handler that no emitter waits for, in its own context; return its failure, if any."""
     emission: Any = branch.emission
     try:
-        with watching_handler(emission, handler):
+        with observing_handler(emission, handler):
             value = entry.spec.invoke(handler, emission)
-    except BaseException as error:  # there is no emitter to let it through to
+    except BaseException as error:  # no emitter is there to raise it to
         return record_in_branch(branch, error)
     emission._values[branch.index] = keep_value(entry, handler, value)
     return None

@@ -1,7 +1,7 @@
-"""What is entered around emissions and handlers: an application's observers, and the debug log.
+"""Observing emissions and handlers: by the observers of an application, and by the debug log.
 
-An observer is somebody else's code on every path, so whatever it raises is logged here and
-ends here. The debug log is one more observer, there while the logger is at DEBUG.
+An observer is somebody else's code on every path, so all that it raises is logged and goes no
+further. The debug log is one more observer, while the logger is at DEBUG.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KNOWN_LEVELS",
-    "Watch",
+    "Observation",
     "is_debugging",
     "log_skipped",
-    "watch",
-    "watching_handler",
+    "observing_handler",
+    "start_observing",
 ]
 
 KNOWN_LEVELS: dict[int, bool] = getattr(LOGGER, "_cache", {})
 """The logger's own memory of its answers, which it empties when a level changes.
 
-One look-up instead of a call; where a Python has no such memory, the logger is asked each time.
+A look-up here is faster than a call. On a Python without this memory the logger is asked each time.
 """
 
 
-def is_watched(dispatcher: Policy) -> bool:
-    """Whether anybody is to be told of emissions and calls."""
+def is_observed(dispatcher: Policy) -> bool:
+    """Whether emissions and calls have observers now, the debug log included."""
     return bool(dispatcher._observers or (KNOWN_LEVELS.get(logging.DEBUG, True) and is_debugging()))
 
 
 _observing: ContextVar[bool] = ContextVar("madcrow_events.observing", default=False)
-"""Whether an observer is being entered or left; what it emits is not observed in its turn."""
+"""Whether an observer is being entered or left: its own emissions are not observed."""
 
 
-class Watch:
+class Observation:
     """The observers of one emission, or of one call of a handler.
 
-    Whatever they raise or swallow, what is observed goes on as if they were not there.
+    The emission or call goes on as if there were no observers, whatever they raise or swallow.
 
     Args:
-        dispatcher: whose observers they are.
+        dispatcher: the dispatcher that has the observers.
     """
 
-    # Without the emission, which holds it.
+    # No reference to the emission, which refers to this.
     __slots__ = ("_dispatcher", "_entered")
 
     def __init__(self, dispatcher: Policy) -> None:
@@ -67,11 +67,11 @@ class Watch:
         self._entered: list[tuple[Observer, AbstractContextManager[object]]] = []
 
     def enter(self, emission: Emission, *handler: object) -> None:
-        """Enter the observers, the first first.
+        """Enter the observers, in their order.
 
         Args:
-            emission: what is emitted.
-            handler: the handler that is called; left out around the emission itself.
+            emission: the emission.
+            handler: the handler that is called; left out for the emission itself.
         """
         observing = _observing.get()
         observers: tuple[Observer, ...] = () if observing else tuple(self._dispatcher._observers)
@@ -98,10 +98,10 @@ class Watch:
             self._entered.append((observer, around))
 
     def leave(self, error: BaseException | None = None) -> None:
-        """Let the observers go, the last first; doing so again is no error.
+        """Leave the observers, the last first; doing so again is no error.
 
         Args:
-            error: what ended what they observed, if anything did.
+            error: the exception that ended the emission or the call, or None.
         """
         observing = _observing.get()
         try:
@@ -111,11 +111,11 @@ class Watch:
             _observing.set(observing)
 
     def _leave(self, error: BaseException | None) -> None:
-        told = (None, None, None) if error is None else (type(error), error, error.__traceback__)
+        details = (None, None, None) if error is None else (type(error), error, error.__traceback__)
         while self._entered:
             observer, around = self._entered.pop()
             try:
-                around.__exit__(*told)
+                around.__exit__(*details)
             except BaseException as raised:
                 if raised is error:
                     continue
@@ -128,7 +128,7 @@ class Watch:
         log_observer_failure(observer, error, tracebacks=self._dispatcher.log_tracebacks)
 
 
-class _HandlerWatch(Watch):
+class _HandlerObservation(Observation):
     """The observers of one call of a handler, for a `with` block."""
 
     __slots__ = ("_emission", "_handler")
@@ -152,22 +152,22 @@ class _HandlerWatch(Watch):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Let the observers go; what they swallow is raised all the same."""
+        """Leave the observers; an exception that they swallow is raised all the same."""
         self.leave(error)
 
 
-def watch(emission: Emission) -> None:
-    """Enter what watches an emission, until its `watch` is left."""
+def start_observing(emission: Emission) -> None:
+    """Enter the observers of an emission, until its `observation` is left."""
     dispatcher: Any = emission.dispatcher
-    failures_of(emission).watch = made = Watch(dispatcher)
+    failures_of(emission).observation = made = Observation(dispatcher)
     made.enter(emission)
 
 
-def watching_handler(emission: Emission, handler: object) -> AbstractContextManager[object]:
-    """Return what is entered around a call of a handler: its observers, if anybody watches."""
+def observing_handler(emission: Emission, handler: object) -> AbstractContextManager[object]:
+    """Return a context manager to call a handler in: it enters the observers, if there are any."""
     dispatcher = emission.dispatcher
-    if dispatcher is not None and is_watched(dispatcher):
-        return _HandlerWatch(emission, handler)
+    if dispatcher is not None and is_observed(dispatcher):
+        return _HandlerObservation(emission, handler)
     return nullcontext()
 
 
@@ -196,7 +196,7 @@ class _DebugLog:
 
     @contextmanager
     def handling(self, emission: Emission, handler: object, /) -> Iterator[None]:
-        """Write what came of a call, and how long it took."""
+        """Write whether a call returned or raised, and how long it took."""
         started = time.perf_counter()
         outcome = "raised"
         try:
@@ -219,6 +219,6 @@ _debug_log = _DebugLog()
 
 
 def log_skipped(emission: Emission, handler: object) -> None:
-    """Write at DEBUG that a handler was not called, for its subscription left this emission out."""
+    """Write at DEBUG that a handler was skipped: its subscription is not for this emission."""
     if is_debugging():
         log(logging.DEBUG, "handler %s of %s skipped", emission.name_of(handler), emission.event)

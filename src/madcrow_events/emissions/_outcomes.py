@@ -1,4 +1,4 @@
-"""What an emission holds for each of its handlers: a value, or a mark of what became of it."""
+"""The outcome of each handler of an emission: its value, or a mark that says why there is none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from madcrow_events.emissions._emission import Emission
-    from madcrow_events.emissions._frames import Surroundings
+    from madcrow_events.emissions._frames import AmbientFrame
 
 __all__ = ["NO_RESULT", "PENDING", "Called", "HeldBack", "Outcomes", "outcomes_of"]
 
@@ -21,11 +21,11 @@ NO_RESULT: Any = object()
 
 
 PENDING: Any = object()
-"""Stands there for a handler that has not finished, and does not keep the loop from going on."""
+"""Stands in an emission's values for a handler that has not finished, and runs outside the loop."""
 
 
 class Called(NamedTuple):
-    """A value together with the weakly held handler that returned it."""
+    """A value, together with the handler that returned it, which its subscription holds weakly."""
 
     handler: Any
     value: Any
@@ -36,8 +36,8 @@ class Outcomes(list[Any]):
 
     Attributes:
         loop: the event loop in which an emitter awaits some of them.
-        exit: what a handler raised that no emission may swallow, or the emitter's cancellation.
-        permits: the permits for the queue that are set aside for them.
+        exit: an exception for the emitter: an exit by a handler, or the emitter's own cancellation.
+        permits: the queue's permits that are set aside for these handlers.
     """
 
     loop: AbstractEventLoop | None = None
@@ -46,42 +46,42 @@ class Outcomes(list[Any]):
     _waiters: Waiters | None = None
 
     def is_pending(self, index: int) -> bool:
-        """Whether a handler has not finished, and is not given up."""
+        """Whether a handler has neither finished nor been given up."""
         return self[index] is PENDING
 
     def settle(self, index: int, value: object = NO_RESULT) -> None:
-        """Note what a handler returned; or that it gave nothing, so that nobody waits for it."""
+        """Set the outcome of a handler: its value, or that there is none."""
         self[index] = value
 
     @property
     def waiters(self) -> Waiters:
-        """Who waits for the last of them; made when somebody does."""
+        """The waiters for the last of these handlers; made when somebody waits."""
         made: Waiters = vars(self).setdefault("_waiters", Waiters(LOOK_EVERY))
         return made
 
     def forget_waiters(self) -> None:
-        """Forget who waits: threads that do not exist in a forked child."""
+        """Forget the waiters: in a forked child their threads do not exist."""
         vars(self).pop("_waiters", None)
 
     def notify(self) -> None:
-        """Let everyone who waits look again."""
+        """Wake all waiters, so that they look again."""
         if self._waiters is not None:
             self._waiters.notify()
 
 
 class HeldBack(Outcomes):
-    """Stands in the place of the values of an emission that a `deferred` block holds back, or held.
+    """Stands for the values of an emission that a `deferred` block holds back or has dropped.
 
     Attributes:
-        state: whether it still may be emitted.
+        state: whether it may still be emitted.
         awaiting: whether its emitter awaits the async handlers.
-        frame: what it is emitted in when the block ends.
-        process: the process that holds it back; a forked child leaves it to its parent.
+        frame: the frame in which it is emitted when the block ends.
+        process: the id of the process that holds it back; a forked child drops it.
     """
 
     state: Literal["deferred", "dropped"] = "deferred"
 
-    def __init__(self, frame: Surroundings, *, awaiting: bool) -> None:
+    def __init__(self, frame: AmbientFrame, *, awaiting: bool) -> None:
         super().__init__()
         self.frame = frame
         self.awaiting = awaiting
@@ -94,5 +94,5 @@ class HeldBack(Outcomes):
 
 
 def outcomes_of(emission: Emission) -> Any:
-    """Return what an emission holds for its handlers; for what runs them elsewhere."""
+    """Return the outcomes of an emission; for the wings above, which run handlers."""
     return emission._values

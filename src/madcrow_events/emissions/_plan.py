@@ -1,4 +1,4 @@
-"""The calls of one emission, in order and prepared: all that the loops know of subscriptions."""
+"""The calls of one emission, prepared and in order: all that the loops know of subscriptions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 Segments: TypeAlias = "tuple[tuple[int, tuple[Callable[..., Any], ...]], ...]"
-"""Runs of neighbouring calls of one style."""
+"""The calls of a plan, as runs of neighbours of one style: `(style, callables)`."""
 
 
 def call_with(function: Any, argument: Any) -> Any:
@@ -42,15 +42,14 @@ class CallSpec:
     """How a handler is called.
 
     Attributes:
-        style: which of the call loop's three ways fits.
-        invoke: `invoke(handler, emission)`, the general way.
-        fit: `fit(stand_in, emission)`, the same with something else than the handler, and without
-            what wraps the calls: makes the arguments, and raises a `ContextValidationError` if the
-            call would not take them.
-        is_async: whether a call gives a coroutine.
-        item: `item(emission)`, what a handler for batches gets of each; None for other handlers.
-        invoke_batch: `invoke_batch(handler, items)`, for handlers of batches.
-        ask: `ask(when, context)`, for subscriptions with a predicate.
+        style: the call loop's way to call it: one of the constants of `_styles`.
+        invoke: `invoke(handler, emission)` calls the handler.
+        fit: `fit(stand_in, emission)` makes the arguments and calls a stand-in with them, without
+            wrappers around the call; it raises `ContextValidationError` if they do not fit.
+        is_async: whether a call returns a coroutine.
+        item: `item(emission)` returns an emission's item for a batch; None without batches.
+        invoke_batch: `invoke_batch(handler, items)` calls a handler of batches.
+        ask: `ask(when, context)` calls the predicate of a subscription.
     """
 
     __slots__ = ("ask", "fit", "invoke", "invoke_batch", "is_async", "item", "style")
@@ -76,7 +75,7 @@ class CallSpec:
 
 
 class Subscribed(Protocol):
-    """What everybody may know of a subscription; `subscriptions.Subscription` is one."""
+    """The part of a subscription that emissions may use; `subscriptions.Subscription` is one."""
 
     event: str
     once: bool
@@ -85,11 +84,11 @@ class Subscribed(Protocol):
 
     @property
     def handler(self) -> Any:
-        """The handler; None if it was held weakly and is gone."""
+        """The handler; None if it was held weakly and no longer exists."""
 
     @property
     def name(self) -> str:
-        """How logs name the handler."""
+        """The name of the handler in logs."""
 
     @property
     def origin(self) -> object:
@@ -104,25 +103,25 @@ SubscribedT = TypeVar("SubscribedT", bound=Subscribed)
 
 
 class Entry(NamedTuple):
-    """One handler of a plan: what those that call it need to know.
+    """One handler of a plan, with all that is needed to call it.
 
     Made by `subscriptions` for a plan, when the loops first ask for it; used by the loops, and
     by the jobs of the background.
 
     Attributes:
-        subscription: whose handler it is.
-        owner: the subscription that the user made: the pattern's for a pattern's part.
+        subscription: the subscription of the handler.
+        owner: the subscription that the user made: the pattern, for a pattern's part.
         spec: how the handler is called.
-        match: `match(emission)` returns the handler if it lives and its `when` agrees, else None.
-        admit: `admit(emission)`, the same; it takes the one call of a `once`.
-        take: `take(handler, emission)` returns a handler that matched; None if it was a `once` that
-            somebody else was faster to call.
-        claim: takes the one call of a `once`; returns whether the handler may be called.
-        check_arguments: `check_arguments(handler, emission)` raises what the making of a `once`'s
-            arguments raises, which does not use it up.
-        explain: `explain(error, emission)` returns what the handler raised, or what tells better
-            that the call did not reach it.
-        is_used_up: returns whether it was a `once` whose call has been taken.
+        match: `match(emission)` returns the handler if it exists and its `when` agrees, else None.
+        admit: `admit(emission)` does as `match`, and claims the one call of a `once`.
+        take: `take(handler, emission)` claims the one call of a `once` for a handler that matched;
+            it returns the handler, or None if the call was claimed before.
+        claim: `claim()` claims the one call of a `once`; it returns whether the call is free.
+        check_arguments: `check_arguments(handler, emission)` raises if the arguments of a `once`
+            cannot be made, and leaves its one call unclaimed.
+        explain: `explain(error, emission)` returns the exception of a call, or a clearer one if the
+            arguments did not fit, so that the handler was not reached.
+        is_used_up: `is_used_up()` returns whether the one call of a `once` has been claimed.
     """
 
     subscription: Subscribed
@@ -142,22 +141,22 @@ class Plan:
 
     Args:
         inline: the subscriptions whose handlers the loop calls itself, in order.
-        awaited: those whose handlers are async and not in the background.
-        queued: those whose handlers are in the background.
-        by_priority: all of them in the order in which blinker's `send` calls them.
+        awaited: the subscriptions whose handlers are async and not in the background.
+        queued: the subscriptions whose handlers are in the background.
+        by_priority: all subscriptions, in the order in which blinker's `send` calls them.
         segments: the inline calls, as runs of neighbours of one style: `(style, callables)`.
-        to_await: the awaited calls, in the same form.
+        to_await: the awaited calls, in that form, too.
         bound_to: a subscription that holds this plan's sender weakly, or None.
         entry_of: returns the entry of a subscription.
-        name_of: returns how logs and metrics name a handler.
+        name_of: returns the name of a handler in logs and metrics.
 
     Attributes:
-        subscriptions: all that are called: inline, then awaited, then in the background.
-        inline: how many are called inline.
-        awaited: how many are async and not in the background.
-        queued: how many are in the background.
-        pending: what an emission's values hold for those two until they have finished.
-        later: whether there are any.
+        subscriptions: all subscriptions: inline, then awaited, then in the background.
+        inline: how many handlers are called inline.
+        awaited: how many handlers are async and not in the background.
+        queued: how many handlers are in the background.
+        pending: the first outcomes of the awaited and queued handlers: `PENDING` for each.
+        later: whether there are awaited or queued handlers.
     """
 
     __slots__ = (
@@ -207,23 +206,23 @@ class Plan:
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """What the loops need to know of `subscriptions`, in the same order."""
+        """The entries of `subscriptions`, in the same order."""
         if self._entries is None:
             self._entries = tuple(map(self._entry_of, self.subscriptions))
         return self._entries
 
     @property
     def entries_by_priority(self) -> tuple[Entry, ...]:
-        """The same, in the order in which blinker's `send` calls them."""
+        """The entries in the order in which blinker's `send` calls them."""
         if self._by_priority is None:
             self._by_priority = tuple(map(self._entry_of, self.by_priority))
         return self._by_priority
 
 
 class Plans:
-    """The plans that are valid until the next change, which puts a new object in this one's place.
+    """The plans of a signal until its subscriptions change; then a new object takes the place.
 
-    A plan that was built from an older state is put where nobody looks.
+    So a plan that was built before the change is stored in the old object, where nobody looks.
     """
 
     __slots__ = ("by_sender", "everyone")
@@ -234,10 +233,10 @@ class Plans:
 
 
 STALE = Plans()
-STALE.by_sender = MappingProxyType({})  # type: ignore[assignment]  # nobody may put a plan there
+STALE.by_sender = MappingProxyType({})  # type: ignore[assignment]  # no plan can be put there
 """Stands for plans that a change has made stale; always empty.
 
-It is one object, so that a change is followed by a plain store, which nothing interrupts.
+There is only one, so that a change is followed by a plain store, which no interrupt can split.
 """
 
 
@@ -260,5 +259,5 @@ NOBODY = Plan(
 
 
 def plan_for(emission: Emission) -> Plan:
-    """Return the calls that an emission would make if it went out now."""
+    """Return the plan that an emission would have if it were emitted now."""
     return emission.signal._table.plan_for(emission.sender)

@@ -1,4 +1,4 @@
-"""What emissions need of those above them; each says who implements it, and who calls it."""
+"""The parts of the wings above that emissions use, as protocols."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Admission", "Policy", "Signal"]
 
 
 class Admission(Protocol):
-    """Whether handlers may run later, and their start.
+    """Admits handlers that run later, and starts them.
 
     Implemented by `_background`; called by the loops, by `Emission.wait`, and as blocks end.
     """
@@ -35,15 +35,15 @@ class Admission(Protocol):
         Args:
             emission: the emission, none of whose handlers has been called.
             plan: its handlers.
-            outcomes: what gets the permits.
-            held_back: what it had in the place of outcomes while a block held it back.
-            awaiting: whether its emitter awaits the async ones.
+            outcomes: its outcomes, which get the permits.
+            held_back: its `HeldBack`, if a block held it back; else anything.
+            awaiting: whether its emitter awaits the async handlers.
 
         Raises:
-            QueueFullError: there are more than the queue has permits for, and waiting
-                for permits is not wanted, or could never end.
+            QueueFullError: the queue lacks permits, and waiting for them is not wanted or could
+                never end.
             DispatcherClosedError: the dispatcher has been closed.
-            EventLoopError: they cannot be called from here.
+            EventLoopError: the handlers cannot be called from here.
         """
 
     def start(self, emission: Emission, plan: Plan, outcomes: Outcomes) -> None:
@@ -53,26 +53,26 @@ class Admission(Protocol):
         """Start the background handlers of `emit_async`."""
 
     def abandon(self, emission: Emission) -> None:
-        """Give up those handlers of an emission that have not begun."""
+        """Give up the handlers of an emission that have not begun."""
 
     async def acquire_async(self, emission: Emission) -> None:
-        """Wait for the permits that an emission needs which a block held back."""
+        """Wait for the permits of an emission that a block held back, and acquire them."""
 
     def release(self, permits: list[None]) -> None:
         """Release permits that were set aside and not used."""
 
     def check_waiting(self, emission: Emission) -> None:
-        """Refuse to wait in a thread for what waits for this thread."""
+        """Refuse to wait in a thread for handlers that wait for this thread."""
 
     def check_awaiting(self, emission: Emission) -> None:
-        """Refuse to wait, in whatever way, for what cannot end."""
+        """Refuse to wait for handlers that cannot end."""
 
     def report_lost(self) -> None:
-        """Record as failed what can never end any more."""
+        """Record the handlers as failed that can never end any more."""
 
 
 class Policy(Protocol):
-    """How emissions happen.
+    """The policy of a dispatcher.
 
     Implemented by `EventDispatcher`, which users hold: hence the underscores. Called by the loops,
     by observing, as blocks end, and by the jobs of the background.
@@ -93,7 +93,7 @@ class Policy(Protocol):
     async def _announce_async(
         self, emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None
     ) -> None:
-        """Do the same where async handlers can be awaited."""
+        """Do as `_announce`, where async handlers can be awaited."""
 
 
 class Table(Protocol):
@@ -107,17 +107,17 @@ class Table(Protocol):
 
 
 class Signal(Protocol):
-    """What is emitted; implemented by `EventSignal`, called by the loops."""
+    """A signal; implemented by `EventSignal`, called by the loops."""
 
     name: str
 
     @property
     def context_model(self) -> type[BaseEventContext] | None:
-        """What its contexts are made by."""
+        """The model of its contexts."""
 
     @property
     def is_muted(self) -> bool:
-        """Whether no handler is to be called from here."""
+        """Whether it is muted in the present context."""
         ...
 
     @property
@@ -129,5 +129,5 @@ class Signal(Protocol):
         ...
 
     def _replaces(self, models: tuple[type[BaseEventContext], ...], /) -> bool:
-        """Whether its model has taken the place of one of them, which was defined before."""
+        """Whether its model has replaced one of these, which was defined earlier."""
         ...

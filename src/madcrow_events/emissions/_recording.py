@@ -1,4 +1,4 @@
-"""What is noted of a handler that ran by itself."""
+"""Recording the value or the failure of a handler that ran in a branch."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ __all__ = ["is_recorded", "keep_value", "record_in_batch", "record_in_branch"]
 
 
 def keep_value(entry: Entry, handler: object, value: object) -> Any:
-    """Return what an emission's values hold for what a handler returned."""
+    """Return the outcome to store for a handler's value."""
     weak = entry.subscription.weak
     return Called(handler, value) if weak and value is not NO_RESULT else value
 
 
 def is_recorded(emission: Emission, error: BaseException) -> bool:
-    """Whether an exception is among what went wrong with an emission."""
+    """Whether an exception is among the failures of an emission."""
     return any(failure.exception is error for failure in failures_of(emission).items)
 
 
 def record_in_batch(branches: list[Branch], entry: Entry, error: BaseException) -> HandlerFailure:
-    """Note what a handler raised for a batch in each of its emissions, and log it once.
+    """Note a failure for a batch in each of its emissions, and log it once.
 
     Returns:
-        The failure of the last of them.
+        The failure of the last emission.
     """
     failures: list[HandlerFailure] = []
     emissions: list[Any] = [branch.emission for branch in branches]
     for emission in emissions:
         error = misfit_behind(emission.event, emission._payload, error) or error
     for branch, emission in zip(branches, emissions, strict=True):
-        failures.append(add_failure(emission, branch.index, error, detached=True, logged=False))
+        failures.append(add_failure(emission, branch.index, error, unawaited=True, logged=False))
         emission._values[branch.index] = NO_RESULT
     log_failure(
         entry.owner.event,
         entry.subscription.name,
         error,
-        # What one of them must not show may be in it.
+        # A traceback may show a value of any of these emissions.
         tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),
         batch_size=len(branches),
     )
@@ -55,7 +55,7 @@ def record_in_batch(branches: list[Branch], entry: Entry, error: BaseException) 
 
 
 def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | None:
-    """Note what a handler raised in its branch; return the failure, unless it is told already.
+    """Note the failure of a handler in its branch; return it, or None if it is recorded already.
 
     Raises:
         ContextValidationError: the emitter, which waits for the branch, gave an incomplete context.
@@ -63,13 +63,13 @@ def record_in_branch(branch: Branch, error: BaseException) -> HandlerFailure | N
     emission: Any = branch.emission
     misfit = misfit_behind(emission.event, emission._payload, error)
     if misfit is not None:
-        if not branch.detached:
+        if not branch.unawaited:
             raise misfit
-        error = misfit  # there is no emitter to tell
-    failures_of(emission).has_failed = True  # also if it is not told again
+        error = misfit  # no emitter is there to raise it to
+    failures_of(emission).has_failed = True  # even if it is recorded already
     failure = None
     if not (isinstance(error, EmissionDepthError) and is_broken(outermost(branch))):
-        failure = add_failure(emission, branch.index, error, detached=branch.detached)
-    # Last, for whoever waits looks at the values.
+        failure = add_failure(emission, branch.index, error, unawaited=branch.unawaited)
+    # Last, because waiters look at the outcomes.
     emission._values[branch.index] = NO_RESULT
     return failure

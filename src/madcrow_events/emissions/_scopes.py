@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from typing_extensions import Unpack
 
 from madcrow_events._text import printable, type_name
-from madcrow_events.emissions._frames import Surroundings, current, enter, leave, surround
+from madcrow_events.emissions._frames import AmbientFrame, current, enter, leave, new_ambient_frame
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS
 
@@ -84,7 +84,7 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
     def __init__(self, **fields: Unpack[ScopeFields]) -> None:
         merge_scopes({}, fields)  # which refuses what does not fit
         self._fields = fields
-        self._frame: Surroundings | None = None
+        self._frame: AmbientFrame | None = None
 
     def __enter__(self) -> None:
         """Fill the fields in from now on.
@@ -94,8 +94,8 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         """
         if self._frame is not None:
             raise RuntimeError("an event_scope is good for one block: call event_scope() again")
-        surroundings = surround(current())
-        surroundings.fields = merge_scopes(surroundings.known_fields(), self._fields)
+        surroundings = new_ambient_frame(current())
+        surroundings.fields = merge_scopes(surroundings.resolved_fields(), self._fields)
         self._frame = surroundings
         enter(surroundings, self)
 

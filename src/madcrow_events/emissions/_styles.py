@@ -1,4 +1,4 @@
-"""How a prepared call is made: what the loops and those who prepare calls agree on."""
+"""The styles of prepared calls, for the loops and for the rooms that prepare the calls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ["BY_CONTEXT", "BY_EMISSION", "BY_KEYWORDS", "BY_OPTIONS", "RECORDER"]
 
 BY_KEYWORDS = 0  # handler(sender, **context)
 BY_CONTEXT = 1  # handler(context)
-BY_EMISSION = 2  # call(emission), which does the rest
-BY_OPTIONS = 3  # an async handler whose subscription has options to obey first
+BY_EMISSION = 2  # call(emission), which makes the arguments itself
+BY_OPTIONS = 3  # an async handler whose subscription has options, such as a timeout
 
 RECORDER: Any = object()
-"""The origin of subscriptions that only record, which go on while handlers are faked."""
+"""The origin of subscriptions that only record; they are called even while handlers are faked."""

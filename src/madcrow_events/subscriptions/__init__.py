@@ -1,4 +1,4 @@
-"""Who is called, and how."""
+"""Subscriptions: which handlers an emission reaches, and how each is called."""
 
 from madcrow_events.subscriptions._handler_types import (
     BatchHandler,

@@ -1,4 +1,4 @@
-"""What the annotations of a handler mean, names in quotes included, at any depth."""
+"""Reading the annotations of a handler, with names in quotes at any depth."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from madcrow_events.subscriptions._kinds import function_behind, is_mock
 
 __all__ = ["Annotations", "is_list", "is_model", "is_unknown"]
 
-_DEPTH = 16  # of quotes in quotes; an alias may be called like what it stands for
+_DEPTH = 16  # of quotes in quotes: an alias that stands for its own name would never end
 
 
 class _Names(ChainMap[str, Any]):
-    """Names of a module. One that is missing stands for itself, so the rest can be read."""
+    """The names of a module. A missing name stands for itself, so that the rest can be read."""
 
     def __missing__(self, name: str) -> Any:
         return ForwardRef(name)
@@ -41,7 +41,7 @@ class Annotations:
         self._read: dict[str, Any] = {}
 
     def resolved(self, annotation: object) -> Any:
-        """Return what an annotation in quotes says; as it is if that cannot be read."""
+        """Return the meaning of an annotation in quotes; the annotation if it is unreadable."""
         for _ in range(_DEPTH):
             if isinstance(annotation, str):
                 text, names = annotation, {}
@@ -62,18 +62,18 @@ class Annotations:
             if self._names is None:
                 self._names = self._known_names()
             return eval(text, {}, self._names.new_child(names))  # noqa: S307  # the author's own annotation, as typing.get_type_hints evaluates it
-        except Exception as error:  # anything may be written there; then it is none of ours
+        except Exception as error:  # anything may be written there, and is not ours to judge
             if is_interrupt(error):
                 raise
             return text
 
     def _known_names(self) -> ChainMap[str, Any]:
-        # Names mean what they mean where the handler was written. A model that is defined
-        # inside a function is no global there, so the signal's own is offered besides.
-        # Nor are names that are imported for type checkers only; ours are offered too.
+        # Names have the meaning that they have in the handler's module. Two kinds are no globals
+        # there, and are added: the signal's model, which may be defined inside a function, and
+        # names of this package, which may be imported for type checkers only.
         function = function_behind(self._handler)
         if is_mock(function):
-            function = None  # for a mock's names are mocks
+            function = None  # the names of a mock are mocks
         own: dict[str, Any] = {
             "Any": Any,
             "Emission": Emission,
@@ -87,7 +87,7 @@ class Annotations:
         return _Names(parameters, scope, own, builtins.__dict__)
 
     def members(self, annotation: object) -> tuple[Any, ...]:
-        """Return what an annotation allows, without None: the members of a union, or itself."""
+        """Return the members of a union without None, or else the annotation, as a tuple."""
         annotation = self._unwrapped(annotation)
         origin = typing.get_origin(annotation)
         if origin is typing.Annotated:
@@ -100,15 +100,15 @@ class Annotations:
         return () if annotation in (None, NoneType) else (annotation,)
 
     def arguments(self, annotation: object) -> tuple[Any, ...]:
-        """Return what stands in the brackets of an annotation: the members of each."""
+        """Return the members of each argument in the brackets of an annotation."""
         return tuple(m for part in typing.get_args(annotation) for m in self.members(part))
 
     def metadata(self, annotation: object) -> tuple[Any, ...]:
-        """Return what else `Annotated` says of a parameter."""
+        """Return the metadata of an `Annotated` annotation."""
         return getattr(self._unwrapped(annotation), "__metadata__", ())
 
     def _unwrapped(self, annotation: object) -> Any:
-        """Return what an annotation stands for, through quotes, aliases and new types."""
+        """Return the meaning of an annotation behind quotes, aliases and new types."""
         for _ in range(_DEPTH):
             annotation = self.resolved(annotation)
             alias = typing.get_origin(annotation) or annotation
@@ -123,7 +123,7 @@ class Annotations:
 
 
 def _value_of(alias: Any, arguments: tuple[Any, ...]) -> Any:
-    """Return what an alias stands for that was made by the `type` statement."""
+    """Return the value of an alias that the `type` statement has made."""
     try:
         return alias.__value__[arguments] if arguments else alias.__value__
     except Exception as error:  # its names are looked up only now
@@ -133,7 +133,7 @@ def _value_of(alias: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _names_in(reference: ForwardRef) -> dict[str, Any]:
-    """Return the names that Python 3.14 has made up for what it could read of an annotation."""
+    """Return the names that Python 3.14 has made up for the readable parts of an annotation."""
     return getattr(reference, "__extra_names__", None) or {}
 
 
@@ -142,12 +142,12 @@ def _text(annotation: Any) -> str:
 
 
 def is_unknown(annotation: object) -> bool:
-    """Whether an annotation is a name that nobody knows."""
+    """Whether an annotation is a name that could not be found."""
     return isinstance(annotation, str | ForwardRef)
 
 
 def is_list(annotation: object) -> bool:
-    """Whether an annotation is `list[...]`, or `Sequence[...]` and the like."""
+    """Whether an annotation is `list[...]`, `Sequence[...]` or another supertype of lists."""
     origin = typing.get_origin(annotation)
     return isinstance(origin, type) and issubclass(list, origin)
 

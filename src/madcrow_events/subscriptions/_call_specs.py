@@ -1,4 +1,4 @@
-"""How a handler is called, once its signature has been read (H)."""
+"""Calling a handler, once its signature has been read (H)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def _await_what_can_be(
 
 
 def perhaps_awaited(spec: CallSpec) -> CallSpec:
-    """Return the call spec of an async handler that may also return what it would give awaited."""
+    """Return the call spec of a handler whose result may have to be awaited, or may not."""
     return CallSpec(
         BY_EMISSION,
         partial(_await_what_can_be, spec.invoke),
@@ -94,11 +94,11 @@ def fit_keywords(
     handler: object,
     emission: Emission,
 ) -> Any:
-    """Do as `invoke`, for a handler with `**kwargs`, once its named parameters have been looked at.
+    """Check the named parameters of a handler with `**kwargs`, and then do as `invoke`.
 
     Raises:
-        ContextValidationError: the emission lacks a required one, or has a keyword for one that
-            is given by its place.
+        ContextValidationError: the emission lacks a required parameter, or has a keyword for a
+            parameter that is passed by position.
     """
     context = keywords_of(emission)
     for name in required:
@@ -141,7 +141,7 @@ def invoke_by_parameters(
     keywords = {name: get(emission) for name, get in injected}
     if takes_rest:
         context = keywords_of(emission)
-        if not withheld.isdisjoint(context):  # its wrapper fills these in
+        if not withheld.isdisjoint(context):  # the wrapper of the handler fills these in
             context = {name: context[name] for name in context.keys() - withheld}
         return handler(*arguments, **{**context, **keywords})
     if by_name:

@@ -1,7 +1,6 @@
-"""The forms of handlers that a type checker knows.
+"""The types of handlers, for type checkers.
 
-Annotations that a reader may want to evaluate need their names at run time,
-so nothing is imported for type checkers only.
+These annotations may be evaluated at run time, so nothing is imported for type checkers only.
 """
 
 from __future__ import annotations
@@ -46,16 +45,16 @@ Handler: TypeAlias = (
     | Callable[[Emission[ContextT]], Any]
     | Callable[[], Any]
 )
-"""What `signal.subscribe` takes; handlers that take fields by name are registered by name."""
+"""A handler for `signal.subscribe`; one that takes fields by name is registered by name."""
 
 BatchHandler: TypeAlias = (
     Callable[[list[ContextT]], Any] | Callable[[list[Emission[ContextT]]], Any]
 )
-"""What `signal.subscribe` takes with the option `batch`."""
+"""A handler for `signal.subscribe` with the option `batch`."""
 
 
-# A function fits one of these two if it fits both overloads: the first is what the event
-# demands, the second captures the function's own signature for the decorator to return.
+# A function fits one of these two protocols if it fits both overloads. The first is the call that
+# the event makes; the second captures the function's own signature, which the decorator returns.
 
 
 class _TakesContext(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # the second overload hides the first from its check of variance
@@ -65,7 +64,7 @@ class _TakesContext(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyrig
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
 
 
-class _TakesEmission(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # likewise
+class _TakesEmission(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # the second overload hides the first
     @overload
     def __call__(self, emission: Emission[ContextT_contra], /) -> Any: ...
     @overload
@@ -89,21 +88,21 @@ class HandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidType
     def __call__(self, handler: BareHandlerT, /) -> BareHandlerT: ...
 
 
-class _TakesContexts(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # as above
+class _TakesContexts(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # the second overload hides the first
     @overload
     def __call__(self, contexts: list[ItemT], /) -> Any: ...
     @overload
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
 
 
-class _TakesEmissions(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # as above
+class _TakesEmissions(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse]  # the second overload hides the first
     @overload
     def __call__(self, emissions: list[Emission[ItemT]], /) -> Any: ...
     @overload
     def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
 
 
-class BatchHandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # as above
+class BatchHandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # mypy takes it for invariant
     """A decorator that subscribes a handler for batches and returns it unchanged."""
 
     @overload

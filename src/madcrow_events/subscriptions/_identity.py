@@ -1,4 +1,4 @@
-"""What handlers and senders are told apart by: keys that run no code of theirs."""
+"""Identity keys of handlers and senders, made without running code of theirs."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NO_OWNERS = frozenset({types.ModuleType, types.NoneType})
 
 
 class Binding(NamedTuple):
-    """How a handler is bound to an object, where each access makes the handler anew.
+    """The binding of a handler to an object, if each access makes the handler anew.
 
     Attributes:
-        owner: the object, or the class, that it is bound to; the source if it is bound to nothing.
-        source: what it is made of: a function, a descriptor, or several parts.
-        key: what tells the source from every other living one.
+        owner: the object or class that it is bound to; the source if it is bound to neither.
+        source: the function, the descriptor or the parts that it is made of.
+        key: the identity of the source among all living ones.
         bind: `bind(source, owner)` makes the handler once more.
     """
 
@@ -40,20 +40,20 @@ class Binding(NamedTuple):
 
     @property
     def is_bound(self) -> bool:
-        """Whether it is bound at all; static methods are not."""
+        """Whether it is bound to an object or a class; static methods are not."""
         return self.owner is not self.source
 
     @property
     def is_of_instance(self) -> bool:
-        """Whether it goes away with its object; a class goes away with nothing."""
+        """Whether it is bound to an object, with which it goes away; a class stays."""
         return self.is_bound and not isinstance(self.owner, type)
 
 
 def binding_of(handler: Any) -> Binding | None:
-    """Return how a handler is bound, or None if it is what it is: a function, an object, a partial.
+    """Return how a handler is bound, or None for a function, an object or a partial.
 
-    Besides methods these are what gives a `partialmethod`, a `singledispatchmethod`, and a method
-    under a decorator of wrapt, or under one that is a class and gives partials.
+    Bound are methods, also a `partialmethod`, a `singledispatchmethod`, a method under a decorator
+    of wrapt, and a method under a decorator that is a class and returns partials.
     """
     kind = type(handler)
     if kind is types.MethodType:
@@ -74,7 +74,7 @@ def binding_of(handler: Any) -> Binding | None:
 
 
 def _is_of_wrapt(kind: type) -> bool:
-    """Whether objects of a class are decorated methods; packages have wrapt in them, too."""
+    """Whether a class is wrapt's class of decorated methods, or a copy of it in another package."""
     return any(type_name(base) == "BoundFunctionWrapper" for base in kind.__mro__)
 
 
@@ -92,7 +92,7 @@ def _dispatched(handler: Any) -> Binding | None:
 
 
 def _accessed(descriptor: object, decorated: object, owner: object, kind: object) -> Binding:
-    """Return how a method is bound that a descriptor around a decorated function has made."""
+    """Return the binding of a method that a descriptor around a decorated function has made."""
     decorator = decorated.__class__
     if issubclass(decorator, classmethod):
         owner = kind
@@ -110,7 +110,7 @@ def _access(descriptor: Any, owner: Any) -> Any:
 
 
 def undispatched(handler: object) -> Any:
-    """Return the method for all types of what a `singledispatchmethod` gives; else `handler`."""
+    """Return the method for all types if `handler` is a `singledispatchmethod`; else `handler`."""
     binding = binding_of(handler)
     if binding is None or not issubclass(type(binding.source), singledispatchmethod):
         return handler
@@ -130,7 +130,7 @@ def _partially_bound(handler: partial[Any]) -> Binding | None:
 
 
 def _bound_by_descriptor(handler: partial[Any]) -> Binding | None:
-    """Return how a method is bound whose decorator passes the object to itself, as asgiref's do."""
+    """Return the binding of a method whose decorator passes the object itself, as asgiref's do."""
     function: Any = handler.func
     descriptor = function.__self__ if type(function) is types.MethodType else function
     if len(handler.args) != 1 or handler.keywords or not hasattr(type(descriptor), "__get__"):
@@ -151,9 +151,9 @@ def _bind_partial(source: Any, owner: Any) -> Any:
 
 
 def identity_key(handler: Any) -> Hashable:
-    """Return what tells `handler` from all other living objects; equal for one method's objects."""
+    """Return a key of `handler` among all living objects; equal for all objects of one method."""
     if issubclass(type(handler), staticmethod):
-        handler = handler.__func__  # which is what its class gives
+        handler = handler.__func__  # the class returns this one, too
     binding = binding_of(handler)
     return _own_key(handler) if binding is None else (id(binding.owner), binding.key)
 
@@ -169,12 +169,12 @@ def _own_key(thing: Any) -> Hashable:
 
 
 def sender_key(sender: object) -> Hashable:
-    """Return what a sender is matched by: its type and value if plain, else its identity."""
+    """Return the key by which a sender is matched: type and value of a plain one, else identity."""
     kind = type(sender)
     try:
         if kind in _PLAIN_TYPES:
             return (kind, sender)
-    except TypeError:  # its metaclass gives its class no hash
+    except TypeError:  # the metaclass of its class has no hash
         return _own_key(sender)
     if kind is tuple:
         return (tuple, *map(sender_key, sender))  # type: ignore[call-overload]  # it is a tuple

@@ -1,6 +1,6 @@
-"""Parameters that somebody else fills in: those of dependency injection.
+"""Parameters that a package for dependency injection fills in.
 
-The packages are known by name, and none is imported: whoever uses one has done so.
+The packages are known by name and never imported here: a program that uses one has imported it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _MARKERS = {
     "dependency_injector": {"_Marker"},
     "fastapi": {"Depends"},
 }
-"""The classes of what marks a parameter, by package."""
+"""The classes of the markers of parameters, by package."""
 
 
 def is_injection_used() -> bool:
-    """Whether the program has imported a package that injects."""
+    """Whether the program has imported a package for dependency injection."""
     return any(package in sys.modules for package in _MARKERS)
 
 
 def injecting_package(marks: Iterable[Any]) -> tuple[str, Any] | None:
-    """Return the package whose marker is among `marks`, and that marker; None if there is none."""
+    """Return the package whose marker is among `marks`, and the marker; None without a marker."""
     for mark in marks:
         for base in type(mark).__mro__:
             package = module_of(base).partition(".")[0]
@@ -41,9 +41,9 @@ def injecting_package(marks: Iterable[Any]) -> tuple[str, Any] | None:
 
 
 def is_left_to_wrapper(handler: object, package: str, marker: object) -> bool:
-    """Whether a handler is wrapped by what resolves this marker.
+    """Whether a handler is wrapped by a package that resolves this marker.
 
-    That is the marker's own package, one that extends it, such as `fastapi_injectable`, or the
+    Such a package is the marker's own, one that extends it, such as `fastapi_injectable`, or the
     package of a marker inside of it, as in `Depends(Provide[...])`.
     """
     resolving = {package}

@@ -1,8 +1,8 @@
-"""What kind of callable a handler is, read from the callable itself.
+"""The kind of callable that a handler is, read from the callable itself.
 
-Decorators decide for themselves what a call does, so what they wrap is not judged in
-their place; those that only pass a call on are looked through. Mocks and proxies claim
-to be of another class: of mocks the claim is ignored, for they do nothing of what it says.
+A decorator decides what a call does, so the function in it does not count; but decorators that only
+pass a call on are looked through. Mocks and proxies claim to be of another class. The claim of a
+mock is ignored, because a mock does not behave like that class.
 """
 
 from __future__ import annotations
@@ -31,38 +31,38 @@ __all__ = [
 ]
 
 _PASS_ON = frozenset({"functools", "contextlib", "fast_depends.use", "dependency_injector.wiring"})
-"""The modules whose wrappers return whatever the wrapped function returns."""
+"""The modules whose wrappers return the result of the wrapped function."""
 
 _MOCKS = frozenset({"unittest.mock", "mock.mock"})
 
 _DECORATED = frozenset({"FunctionWrapper", "BoundFunctionWrapper"})
-"""The classes of wrapt's decorators, under whatever package that has wrapt in it."""
+"""The classes of wrapt's decorators, also in packages that have a copy of wrapt."""
 
 _SLOTS = (types.WrapperDescriptorType, types.MethodWrapperType)
 
 
 def is_async(handler: object) -> bool:
-    """Whether calling `handler` gives a coroutine, also for objects with async `__call__`."""
+    """Whether calling `handler` returns a coroutine, also for objects with async `__call__`."""
     flags = _plain_flags(handler)
     if flags is not None:
         return bool(flags & inspect.CO_COROUTINE)
     try:
         return any(map(_gives_coroutine, _layers(handler, _wrapped_if_passed_on)))
-    except Exception as error:  # a proxy without a target raises anything for any name
+    except Exception as error:  # a proxy without a target may raise anything
         if is_interrupt(error):
             raise
         return False
 
 
 def is_perhaps_awaited(handler: object) -> bool:
-    """Whether a decorator of wrapt decides in each call if an async handler is awaited."""
+    """Whether a decorator of wrapt decides at each call if the result is to be awaited."""
     if _plain_flags(handler) is not None:
         return False
     return any(map(_wrapper_of, _layers(handler, _wrapped_if_passed_on)))
 
 
 def is_generator(handler: object) -> bool:
-    """Whether calling `handler` only makes a generator, so that nothing of it runs."""
+    """Whether calling `handler` only makes a generator, and runs none of its code."""
     lazy = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
     flags = _plain_flags(handler)
     if flags is not None:
@@ -72,7 +72,7 @@ def is_generator(handler: object) -> bool:
 
 
 def is_bare_classmethod(handler: object) -> bool:
-    """Whether `handler` is a class method as it stands in a class body, under wrapt or not."""
+    """Whether `handler` is a class method without its class, with or without wrapt around it."""
     return issubclass(handler.__class__, classmethod) and not is_mock(handler)
 
 
@@ -92,14 +92,14 @@ def wrapping_packages(handler: object) -> set[str]:
     found = set()
     for layer in _layers(handler, _wrapped):
         if getattr(layer, "__dishka_injected__", False) is True:
-            found.add("dishka")  # whose wrappers are compiled, and of no module
+            found.add("dishka")  # its wrappers are compiled, and name no module
         if _wrapped(layer) is not None:
             found.add(_module_of(layer).partition(".")[0])
     return found
 
 
 def _plain_flags(handler: object) -> int | None:
-    """Return the flags of a plain function or method, without decorators; else None. For speed."""
+    """Return the code flags of a function or method without decorators; else None. For speed."""
     function = handler.__func__ if type(handler) is types.MethodType else handler
     if type(function) is not types.FunctionType or function.__dict__:
         return None
@@ -107,7 +107,7 @@ def _plain_flags(handler: object) -> int | None:
 
 
 def _layers(handler: object, unwrap: Callable[[Any], Any]) -> Iterator[Any]:
-    """Yield `handler` and what is called in its place, from the outside to the inside."""
+    """Yield `handler` and the callables that it passes calls on to, from outside to inside."""
     yield handler
     below = unwrap(handler)
     if below is None:
@@ -117,7 +117,7 @@ def _layers(handler: object, unwrap: Callable[[Any], Any]) -> Iterator[Any]:
 
 
 def _called_by(handler: Any) -> Any:
-    """Return what `handler` calls as it is called, or None if that is itself."""
+    """Return the callable that `handler` calls, or None if it does the work itself."""
     if is_mock(handler):
         return None
     kind = handler.__class__
@@ -130,28 +130,28 @@ def _called_by(handler: Any) -> Any:
 
 
 def _wrapped(handler: object) -> Any:
-    """Return what a decorator has noted that it wraps, or None."""
+    """Return the callable that a decorator says it wraps, or None."""
     if module_of(type(handler)) == "functools":
         return getattr(handler, "__wrapped__", None)
     return getattr(handler, "__dict__", {}).get("__wrapped__")
 
 
 def _wrapper_of(layer: object) -> Any:
-    """Return the function with which a decorator of wrapt takes the place of another, or None."""
+    """Return the function that a decorator of wrapt calls in the handler's place, or None."""
     is_decorated = any(type_name(base) in _DECORATED for base in type(layer).__mro__)
     return getattr(layer, "_self_wrapper", None) if is_decorated else None
 
 
 def _wrapped_if_passed_on(handler: Any) -> Any:
     if _wrapper_of(handler) is not None:
-        return handler.__wrapped__  # a call may give what it gives
+        return handler.__wrapped__  # a call may return its result
     if _module_of(handler) not in _PASS_ON or issubclass(type(handler), partial):
         return None
     return _wrapped(handler)
 
 
 def _module_of(layer: object) -> str:
-    """Return the name of the module in which a function, or the class of an object, was written."""
+    """Return the name of the module that defines a function, or the class of an object."""
     scope: dict[str, Any] = getattr(layer, "__globals__", {})
     return str(scope.get("__name__", module_of(type(layer))))
 
@@ -162,7 +162,7 @@ def _gives_coroutine(layer: object) -> bool:
     wrapper = _wrapper_of(layer)
     if wrapper is not None and is_async(wrapper):
         return True
-    # Older than the mark of inspect; only who has imported asyncio has set it.
+    # The mark from before `inspect.markcoroutinefunction`; setting it takes asyncio.
     mark = getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", layer)
     return inspect.iscoroutinefunction(layer) or getattr(layer, "_is_coroutine", None) is mark
 

@@ -25,7 +25,7 @@ class AnySender(Enum):
     ANY = "ANY"
 
     def __repr__(self) -> str:
-        """Read as the name it is imported by."""
+        """Return the name by which it is imported."""
         return "ANY"
 
 
@@ -34,7 +34,7 @@ ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY
 
 
 class SingleOptions(TypedDict, total=False):
-    """The options of a handler that is called for each emission: all but `batch`."""
+    """The options of a handler that is called once for each emission: all but `batch`."""
 
     sender: Any
     priority: int
@@ -50,25 +50,25 @@ class SubscriptionOptions(SingleOptions, total=False):
     """The options of every way to subscribe.
 
     Attributes:
-        sender: only emissions of this sender; `ANY` unless given.
+        sender: only emissions of this sender reach the handler; `ANY` unless given.
         priority: the higher, the earlier; 0 unless given. Equals run in order of registration.
-        once: whether to cancel the subscription as it is first called.
+        once: whether the first call cancels the subscription.
         when: a predicate over the context, as a read-only mapping of its keywords.
         weak: whether to hold the handler weakly; None, the default, does so for
             bound methods only.
         timeout: for an async handler, after how many seconds it is cancelled.
         background: whether it runs later, out of the emitter's way.
-        id: a name of its own within its event or pattern, such as `welcome-mail`, by which logs
-            and metrics know the handler; None, the default, leaves that to the function's.
-        batch: limits of the batches that it takes, in the background; None, the default, calls
-            it for each emission.
+        id: a name for the handler in logs and metrics, such as `welcome-mail`, unique within its
+            event or pattern; None, the default, for the function's own name.
+        batch: the limits of the batches that the handler takes, in the background; None, the
+            default, to call it for each emission.
     """
 
     batch: Batch | None
 
 
 def check_options(options: SubscriptionOptions) -> None:
-    """Refuse options that mean nothing.
+    """Refuse options that are unknown or impossible.
 
     Raises:
         InvalidOptionError: an option is unknown or has an impossible value.

@@ -1,7 +1,7 @@
-"""Which parameters a handler is called with, whatever it is wrapped in.
+"""Reading the signature of a handler through all that wraps it.
 
-`inspect.signature` reads most of them. What it misses are partials that `update_wrapper` has
-named, methods under decorators that are classes, mocks, and proxies.
+`inspect.signature` reads most handlers right. It misreads partials that `update_wrapper` has named,
+methods under decorators that are classes, mocks, and proxies.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ _LENIENTLY: dict[str, Any] = (
     if sys.version_info >= (3, 14)
     else {}
 )
-"""How annotations are read that may name what is imported for type checkers only."""
+"""Has `inspect` accept annotations with names that are imported for type checkers only."""
 
 
 def signature_of(handler: object) -> inspect.Signature:
-    """Return the signature of a handler, whose annotations may name what does not exist."""
+    """Return the signature of a handler, even if its annotations have unknown names."""
     if type(handler) in (types.FunctionType, types.MethodType):
         handler = _with_bound_arguments(handler)
     else:
         handler = _with_bound_arguments(_current(handler))
         said = inspect.getattr_static(type(handler), "__signature__", None)
         if is_mock(handler) and type(said) is inspect.Signature:
-            return said  # what it checks its calls against, whatever it claims to be
+            return said  # the mock checks its calls against this one
         handler = _called(handler)
     try:
         return inspect.signature(undispatched(handler), **_LENIENTLY)
     except (TypeError, ValueError):
-        # Newer Pythons read some signature of a proxy.
+        # Newer Pythons read a signature from a weak proxy, and do not come here.
         if type(handler) is weakref.CallableProxyType:  # pragma: no branch
             return inspect.signature(handler.__call__)  # pragma: no cover
         if not is_mock(handler):
@@ -50,7 +50,7 @@ def signature_of(handler: object) -> inspect.Signature:
 
 
 def _current(handler: Any) -> Any:
-    """Return what a proxy like those of werkzeug stands for now; else `handler`."""
+    """Return the present target of a proxy like those of werkzeug; else `handler`."""
     if inspect.getattr_static(type(handler), "_get_current_object", None) is None:
         return handler
     return handler._get_current_object()
@@ -59,7 +59,7 @@ def _current(handler: Any) -> Any:
 def _with_bound_arguments(handler: Any) -> Any:
     """Return a partial without the name of a function that `update_wrapper` has given it.
 
-    For `inspect` follows that name, and then takes the bound arguments for parameters.
+    `inspect` would follow that name, and take the bound arguments for parameters.
     """
     named = inspect.unwrap(handler, stop=_is_followed_no_further)
     if not issubclass(type(named), partial):
@@ -69,12 +69,12 @@ def _with_bound_arguments(handler: Any) -> Any:
         if _is_method(named):
             function = named.__wrapped__
         elif function_behind(function) is not function_behind(named.__wrapped__):
-            return handler  # it calls something else around what it wraps
+            return handler  # it calls another function than the one it wraps
     return partial(_with_bound_arguments(function), *named.args, **named.keywords)
 
 
 def _is_method(named: partial[Any]) -> bool:
-    """Whether a decorator that is a class has passed the object of a method to itself."""
+    """Whether a partial is a method that a decorator class has bound by passing the object."""
     call: Any = named.func
     return (
         type(call) is types.MethodType
@@ -89,7 +89,7 @@ def _is_followed_no_further(layer: object) -> bool:
 
 
 def _called(handler: object) -> Any:
-    """Return what is called in the place of an object whose `__call__` is no plain method."""
+    """Return the callable behind an object whose `__call__` is no plain method; else the object."""
     call = inspect.getattr_static(type(handler), "__call__", None)
     if type(call) in (types.FunctionType, types.WrapperDescriptorType):
         return handler

@@ -1,4 +1,4 @@
-"""Subscriptions to patterns of names: a part for each event that matches, and the table."""
+"""Subscriptions to patterns of event names, each with a part for every event that matches."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ class PatternTable:
         self._by_order: dict[int, PatternSubscription] = {}
         self._by_key: dict[Hashable, PatternSubscription] = {}
         self._ids: dict[tuple[str, str | None], Subscription] = {}
-        self.plans: Plans = STALE  # never others: each event's table has its own
+        self.plans: Plans = STALE  # always: the plans are in the tables of the events
 
     def add(
         self, pattern: PatternSubscription, replaced: Collection[Subscription] = ()
     ) -> PatternSubscription:
-        """Enter a pattern, or return the equal one that is here already.
+        """Enter a pattern and return it; return an equal one instead that is entered already.
 
         Args:
-            pattern: the new one.
-            replaced: those in whose place it comes, and whose id it may have.
+            pattern: the new pattern.
+            replaced: the subscriptions that it replaces, and whose id it may take.
 
         Raises:
-            SubscriptionConflictError: the handler is here with other options, or another has
-                its id.
+            SubscriptionConflictError: its handler is entered with other options, or another
+                handler has its id.
         """
         present = self._by_key.get(pattern._key)
         if present is not None and present.active:
             check_same_options(present, pattern)
             return present
-        holder = self._ids.get((pattern.event, pattern.id))
-        if holder is not None and holder.active and holder not in replaced:
-            check_same_handler(holder, pattern)
+        namesake = self._ids.get((pattern.event, pattern.id))
+        if namesake is not None and namesake.active and namesake not in replaced:
+            check_same_handler(namesake, pattern)
         self._enter(pattern)
         return pattern
 
@@ -62,15 +62,15 @@ class PatternTable:
             self._ids[pattern.event, pattern.id] = pattern
         pattern._activate()
 
-    def leave_note(self, pattern: PatternSubscription) -> None:
-        """Take a pattern out."""
+    def mark_stale(self, pattern: PatternSubscription) -> None:
+        """Remove a pattern that has ended."""
         self._by_order.pop(pattern._order, None)
         if self._by_key.get(pattern._key) is pattern:
             self._by_key.pop(pattern._key, None)
         forget_id(self._ids, (pattern.event, pattern.id), pattern)
 
     def live(self, pattern: str | None = None) -> list[PatternSubscription]:
-        """Return the active subscriptions, or those to one pattern, without recorders, in order."""
+        """Return the active patterns, or those with one text, in order and without recorders."""
         return [
             entry
             for entry in self.live_and_recording()
@@ -83,11 +83,11 @@ class PatternTable:
         return [entry for entry in self.live(pattern) if entry._handler_key == key]
 
     def live_and_recording(self) -> list[PatternSubscription]:
-        """Return the active patterns, and those of recorders."""
+        """Return the active patterns, recorders included."""
         return [entry for entry in list(self._by_order.values()) if entry.active]
 
     def restore(self, patterns: Iterable[PatternSubscription]) -> None:
-        """Hold what `live` returned once; the tables restore the subscriptions themselves."""
+        """Restore the patterns that `live` returned earlier; the tables restore the parts."""
         for pattern in self.live():
             pattern.cancel()
         for pattern in patterns:
@@ -106,17 +106,17 @@ class PatternSubscription(Subscription):
 
     def __init__(
         self,
-        holder: PatternTable,
+        table: PatternTable,
         pattern: str,
         handler: Any,
         spec: CallSpec,
         options: SubscriptionOptions,
     ) -> None:
-        super().__init__(holder, pattern, handler, spec, options)
+        super().__init__(table, pattern, handler, spec, options)
         self._key = (pattern, self._handler_key, self._sender_key)
-        # What fnmatch makes of several stars takes linear time, unlike a chain of ".*".
+        # With several stars, the expression of `fnmatch` takes linear time, unlike a chain of ".*".
         self._matches = re.compile(fnmatch.translate(pattern)).match
-        # Without the sender, which would be kept alive by it.
+        # Without the sender, which this would keep alive.
         self._options: SubscriptionOptions = {**options, "sender": ANY}
         self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
 
@@ -136,7 +136,7 @@ class PatternSubscription(Subscription):
             key=self._key[:2],
         )
         self._children[next_order()] = table.add(child)
-        if not self._active:  # pragma: no cover  # another thread cancelled it at this very moment
+        if not self._active:  # pragma: no cover  # another thread cancelled it meanwhile
             child.cancel()
 
     def cancel(self) -> None:
@@ -144,23 +144,23 @@ class PatternSubscription(Subscription):
         try:
             self._cancel()
         except BaseException:
-            self._cancel()  # once more, for that was interrupted
+            self._cancel()  # once more, because it was interrupted
             raise
 
     def _cancel(self) -> None:
         super().cancel()
         for reference in self._children.valuerefs():  # a copy, while others may extend it
             child = reference()
-            if child is not None:  # pragma: no branch  # one may go away at this very moment
+            if child is not None:  # pragma: no branch  # one may go away meanwhile
                 child.cancel()
 
 
 def extend(pattern: PatternSubscription, table: SubscriptionTable, event: str) -> None:
-    """Subscribe a pattern's handler to an event, if the pattern means it.
+    """Subscribe a pattern's handler to an event, if the name of the event matches.
 
-    A registry calls it for each pattern and event that meet.
+    A registry calls this for each pair of a pattern and an event.
     """
     if event == HANDLER_FAILED != pattern.event:
-        return  # it is never meant by a star
+        return  # no star matches it
     if pattern._matches(event):
         pattern._extend_to(table, event)

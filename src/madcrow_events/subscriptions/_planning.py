@@ -1,4 +1,4 @@
-"""Which calls an emission makes, and in which order."""
+"""Planning the calls of an emission and their order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which subscriptions a handler takes the place of, when its module runs again."""
+"""Finding the subscriptions that a handler replaces when its module runs again."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = ["defined_earlier", "end_replaced", "find_replaced"]
 def find_replaced(
     requested: Subscription, present: Callable[[], Iterable[Subscription]]
 ) -> list[Subscription]:
-    """Return the subscriptions of what the handler was in earlier executions of its module.
+    """Return the subscriptions that the handler had in earlier executions of its module.
 
     Args:
-        requested: the new subscription, which gets to know its execution.
-        present: returns those that may be concerned; not called unless a module ran again.
+        requested: the new subscription; the execution of its module is noted in it.
+        present: returns the subscriptions to search; called only if a module ran again.
     """
-    # Not under a lock, for a handler's attributes may be code of its author's (F6).
+    # Not under a lock, because reading a handler's attributes may run its author's code (F6).
     requested._execution, found = _earlier(requested.handler, present)
     return found
 
@@ -35,7 +35,7 @@ def find_replaced(
 def defined_earlier(
     handler: object, present: Callable[[], Iterable[Subscription]]
 ) -> list[Subscription]:
-    """Return the same for a handler that is not to be subscribed."""
+    """Return the subscriptions that a handler had in earlier executions, without subscribing it."""
     return _earlier(handler, present)[1]
 
 
@@ -57,14 +57,14 @@ def _earlier(
         if other is None or other[:2] != (module, name):
             continue
         if other.function is function:
-            return execution, []  # it is no new one
+            return execution, []  # the same function, not a new one
         if execution.is_again(entry._execution):
             found.append(entry)
     return execution, found
 
 
 def end_replaced(replaced: Iterable[Subscription]) -> None:
-    """Cancel what a handler has taken the place of."""
+    """Cancel the subscriptions that a handler has replaced."""
     for subscription in replaced:
         subscription.cancel()
         log(

@@ -1,9 +1,8 @@
 """Reading a handler's signature, once, when it is registered.
 
-Each parameter gets its source: the emission, the context as a model, the
-sender, one keyword, or all the rest. From these comes a `CallSpec`: how the call
-loop calls the handler. Whatever cannot be called is refused here, in words that
-say what to write instead.
+Each parameter gets its source: the emission, the context as a model, the sender, one keyword, or
+all the rest. The sources make up a `CallSpec`, by which the call loop calls the handler. A handler
+that cannot be called is refused here, with a message that says what to write instead.
 """
 
 from __future__ import annotations
@@ -70,25 +69,25 @@ def read_call_spec(
     batch: bool = False,
     replaced: tuple[type[BaseEventContext], ...] = (),
 ) -> CallSpec:
-    """Read how `handler` wants to be called.
+    """Return the call spec of a handler, read from its signature.
 
     Args:
         handler: any callable.
         event: the event's name or pattern, for messages.
         model: the context model of the signal, if it has one.
-        pattern: whether the handler is for a pattern, and so takes no field by name.
+        pattern: whether the handler is for a pattern; it then cannot take a field by name.
         batch: whether the handler takes a list of contexts.
-        replaced: classes in whose place the model came; a handler may still name them.
+        replaced: classes that the model has replaced; a handler may still name them.
 
     Raises:
-        HandlerSignatureError: it cannot be called with what the event carries.
+        HandlerSignatureError: the handler cannot be called with the context of the event.
     """
     reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
     return _awaited(handler, reader.read_for_batches() if batch else reader.read())
 
 
 def call_spec_of_receiver(receiver: object) -> CallSpec:
-    """Return how `receiver` is called if it is connected, whatever its signature."""
+    """Return the call spec of a receiver for `connect`, which does not read its signature."""
     return _awaited(receiver, ASYNC_RECEIVER) if is_async(receiver) else RECEIVER
 
 
@@ -211,7 +210,7 @@ class _Reader:
             parameter.name == "sender"
             or (self.model is not None and parameter.name in self.model.model_fields)
         ):
-            raise self._takes_no_list()  # it is written for single contexts
+            raise self._takes_no_list()  # the handler is for single contexts
         item: Callable[[Emission], Any] = whole_context
         for member in members:
             if is_list(member):
@@ -245,7 +244,7 @@ class _Reader:
         try:
             is_bare, is_lazy = is_bare_classmethod(self.handler), is_generator(self.handler)
             parameters = list(signature_of(self.handler).parameters.values())
-        except Exception as error:  # a wrapper loop, a property that raises: any of it
+        except Exception as error:  # a wrapper loop, or a property that raises
             if is_interrupt(error):
                 raise
             raise self._refused("has no readable signature: wrap it in a function") from None
@@ -273,7 +272,7 @@ class _Reader:
         return self._refused(f"is of type {type_name(kind)} and cannot be called: give a function")
 
     def _without_injected(self, parameters: list[inspect.Parameter]) -> list[inspect.Parameter]:
-        """Return the parameters that a wrapper does not fill in; those behind one go by name."""
+        """Return the parameters that no wrapper fills in, by name only if one before them is."""
         left: list[inspect.Parameter] = []
         withheld: set[str] = set()
         for parameter in parameters:
@@ -347,7 +346,7 @@ class _Reader:
             )
 
     def _written(self, name: str) -> str:
-        """Return how the annotation for a class is written in the handler."""
+        """Return the annotation that the handler needs for a class, with `list` for batches."""
         return f"list[{name}]" if self.batch else name
 
     def _check_field(self, parameter: inspect.Parameter, lands: str) -> None:
@@ -403,11 +402,11 @@ class _Reader:
 
 
 def _may_be_list(annotation: object) -> bool:
-    """Whether an annotation allows a list, or says nothing that can be read."""
+    """Whether an annotation allows a list, or is unreadable."""
     kind = typing.get_origin(annotation) or annotation
     if kind in (Any, inspect.Parameter.empty) or not isinstance(kind, type):
         return True
     try:
         return issubclass(list, kind)
-    except TypeError:  # a protocol that cannot be asked
+    except TypeError:  # a protocol without run-time checks
         return True

@@ -1,6 +1,6 @@
 """One handler's connection to one signal: its lifetime, its sender filter and its options.
 
-Weak references end a subscription by `cancel`, which never waits for a lock.
+A weak reference that dies ends its subscription by `cancel`, which never waits for a lock.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from madcrow_events._executions import Execution
 
 __all__ = [
+    "AnyTable",
     "Subscription",
-    "SubscriptionHolder",
     "entry_of",
     "is_part",
     "next_order",
@@ -41,8 +41,8 @@ __all__ = [
 class _WeakMethod:
     """A bound method whose object is held weakly.
 
-    Unlike `weakref.WeakMethod` it holds the function, so that it has one
-    reference to watch, and not two that may die in either order.
+    Unlike `weakref.WeakMethod` it keeps the function alive, so that only one reference can die, and
+    not two in either order.
     """
 
     __slots__ = ("_bind", "_owner", "_source")
@@ -58,7 +58,7 @@ class _WeakMethod:
 
 
 def _weak_reference(thing: object, binding: Binding | None, callback: Callable[[Any], None]) -> Any:
-    """Return a weak reference, or None where `thing` does not allow one."""
+    """Return a weak reference, or None if `thing` does not allow one."""
     try:
         if binding is None:
             return weakref.ref(thing, callback)
@@ -68,7 +68,7 @@ def _weak_reference(thing: object, binding: Binding | None, callback: Callable[[
 
 
 class _NotCalled(partial[Any]):
-    """Stands for a handler, so that its arguments are made, and it is not called."""
+    """Stands for a handler that is not to be called, while its arguments are made."""
 
     __slots__ = ()
 
@@ -85,28 +85,29 @@ def next_order() -> int:
 
 
 def order_of(subscription: Subscription) -> int:
-    """Return the number that tells which subscriptions came before and after this one.
+    """Return the number of a subscription, which grows from one subscription to the next.
 
-    Groups and plugins compare it with `next_order`, to find what came since.
+    Groups and plugins compare it with `next_order`, to find the subscriptions made since.
     """
     return subscription._order
 
 
 def is_part(subscription: Subscription) -> bool:
-    """Whether a subscription is a pattern's part for one event, which comes back with the event.
+    """Whether a subscription is a pattern's part for one event.
 
-    Plugins ask it: such a part is no reason to keep an event declared.
+    For plugins: such a part is no reason to keep an event declared, because it is made again when
+    the event is.
     """
     return subscription._owner is not None
 
 
-class SubscriptionHolder(Protocol):
-    """What a subscription was entered in."""
+class AnyTable(Protocol):
+    """The table that a subscription is entered in: a signal's, or that of the patterns."""
 
     plans: Plans
 
-    def leave_note(self, subscription: Any, /) -> None:
-        """Take note, without waiting, that a subscription has ended."""
+    def mark_stale(self, subscription: Any, /) -> None:
+        """Have the entry of a subscription that has ended removed; never waits."""
 
 
 class Subscription(Unique):
@@ -117,11 +118,11 @@ class Subscription(Unique):
     Attributes:
         event: the name of the signal.
         priority: the higher, the earlier.
-        once: whether it is cancelled as it is first called.
-        when: the predicate that decides on each emission, or None.
+        once: whether its first call cancels it.
+        when: the predicate that decides for each emission whether to call the handler, or None.
         timeout: after how many seconds an async handler is cancelled, or None.
         background: whether the handler runs later, out of the emitter's way.
-        id: its own name within its event or pattern, or None.
+        id: the name that it was given, unique within its event or pattern, or None.
         batch: the limits of the batches that the handler takes, or None.
     """
 
@@ -134,13 +135,13 @@ class Subscription(Unique):
         "_handler",
         "_handler_is_weak",
         "_handler_key",
-        "_holder",
         "_order",
         "_origin",
         "_owner",
         "_sender",
         "_sender_is_weak",
         "_sender_key",
+        "_table",
         "_ticket",
         "background",
         "batch",
@@ -156,7 +157,7 @@ class Subscription(Unique):
 
     def __init__(
         self,
-        holder: SubscriptionHolder,
+        table: AnyTable,
         event: str,
         handler: object,
         spec: CallSpec,
@@ -167,7 +168,7 @@ class Subscription(Unique):
         owner: Subscription | None = None,
         key: Hashable = None,
     ) -> None:
-        self._holder = holder
+        self._table = table
         self._owner = owner
         self._active = False
         self.event: str = event
@@ -198,7 +199,7 @@ class Subscription(Unique):
         reference = None
         binding = None if weak is False else binding_of(handler)
         if weak or (binding is not None and binding.is_of_instance):
-            reference = _weak_reference(handler, binding, _leave_note(self))
+            reference = _weak_reference(handler, binding, _cancel_when_gone(self))
             if reference is None and weak:
                 raise InvalidOptionError(
                     f"{handler_name(handler)} cannot be held weakly: leave out weak=True",
@@ -215,23 +216,23 @@ class Subscription(Unique):
             self._sender_key = sender_key(sender)
             binding = binding_of(sender) if type(sender) is types.MethodType else None
             if binding is not None or not isinstance(self._sender_key, tuple):
-                reference = _weak_reference(sender, binding, _leave_note(self))
+                reference = _weak_reference(sender, binding, _cancel_when_gone(self))
         self._sender_is_weak = reference is not None
         self._sender: Any = sender if reference is None else reference
 
     @property
     def handler(self) -> Any:
-        """The handler, or None if it was held weakly and is gone."""
+        """The handler, or None if it was held weakly and no longer exists."""
         return self._handler() if self._handler_is_weak else self._handler
 
     @property
     def sender(self) -> Any:
-        """The sender it listens to, `ANY`, or None if that was held weakly and is gone."""
+        """The sender that it listens to, or `ANY`; None if the sender no longer exists."""
         return self._sender() if self._sender_is_weak else self._sender
 
     @property
     def origin(self) -> object:
-        """The handler group that made it, or None; that of its pattern for a pattern's part."""
+        """The handler group that made it, or None; a pattern's part has that of the pattern."""
         return self._origin if self._owner is None else self._owner.origin
 
     @origin.setter
@@ -260,10 +261,10 @@ class Subscription(Unique):
 
     def cancel(self) -> None:
         """End it; doing so again is no error. Never waits, so finalizers may call it."""
-        # Two plain stores, between which nothing interrupts: no plan has an ended subscription.
+        # No interrupt comes between two plain stores, so no plan has a subscription that has ended.
         self._active = False
-        self._holder.plans = STALE
-        self._holder.leave_note(self)
+        self._table.plans = STALE
+        self._table.mark_stale(self)
 
     def __enter__(self) -> Self:
         """Return the subscription, for `with signal.subscribe(handler):`."""
@@ -275,7 +276,7 @@ class Subscription(Unique):
 
     @property
     def name(self) -> str:
-        """How logs and metrics name the handler: by its `id`, or by the function's dotted name."""
+        """The name of the handler in logs and metrics: its `id`, or the function's dotted name."""
         return self.id or handler_name(self.handler)
 
     def __repr__(self) -> str:
@@ -290,7 +291,7 @@ class Subscription(Unique):
 
     @property
     def _is_plain(self) -> bool:
-        """Whether nothing has to be looked at before the handler is called."""
+        """Whether the handler can be called without checks before."""
         return not (self._handler_is_weak or self.once) and self.when is None
 
     def _prepared(self) -> tuple[int, Any]:
@@ -302,29 +303,29 @@ class Subscription(Unique):
         return self._call_spec.style, self._handler
 
     def _prepared_to_await(self) -> tuple[int, Any]:
-        """Return the same for the loop of awaited handlers."""
+        """Return the style and the callable for the loop of awaited handlers."""
         if self.timeout is not None or not self._is_plain:
             return BY_OPTIONS, entry_of(self)
         return self._prepared()
 
     def _admit(self, emission: Emission) -> Any:
-        """Return the handler if this emission is for it, else None; claims a `once`."""
+        """Return the handler if this emission is for it, else None; claim the call of a `once`."""
         handler = self._match(emission)
         if handler is None or self._ticket is None:
             return handler
         return self._take(handler, emission)
 
     def _take(self, handler: object, emission: Emission) -> Any:
-        """Return the handler, which a `once` is only once, and else None."""
+        """Claim the one call of a `once`; return the handler, or None if it was claimed before."""
         self._check_arguments(handler, emission)
         return handler if self._is_claimed() else None
 
     def _is_used_up(self) -> bool:
-        """Whether it was a `once`, and its one call has been taken."""
+        """Whether it is a `once` whose one call has been claimed."""
         return self._ticket is not None and not (self._owner or self)._ticket
 
     def _check_arguments(self, handler: Any, emission: Emission) -> None:
-        """Raise what the making of the arguments of a `once` does, which does not use it up.
+        """Raise if the arguments of a `once` cannot be made, before its one call is claimed.
 
         Raises:
             ContextTypeError: the emission carries another model.
@@ -335,19 +336,19 @@ class Subscription(Unique):
             self._call_spec.fit(_NotCalled(handler), emission)
 
     def _explained(self, error: Exception, emission: Emission) -> Exception:
-        """Return what the handler raised, or what tells better that the call did not reach it."""
+        """Return the exception of a call, or a clearer one if the arguments did not fit."""
         handler = self.handler
         if handler is None or self._call_spec.fit is self._call_spec.invoke:
             return error
         try:
             self._call_spec.fit(_NotCalled(handler), emission)
         except ContextValidationError as misfit:
-            misfit.__suppress_context__ = True  # it says less
+            misfit.__suppress_context__ = True  # the first exception says less
             return misfit.with_traceback(None)
         return error
 
     def _match(self, emission: Emission) -> Any:
-        """Return the handler if it lives and its `when` agrees, else None."""
+        """Return the handler if it exists and its `when` agrees, else None."""
         handler = self._handler() if self._handler_is_weak else self._handler
         if handler is None or self.when is None:
             return handler
@@ -355,11 +356,11 @@ class Subscription(Unique):
         return handler if self._call_spec.ask(self.when, context) else None
 
     def _is_claimed(self) -> bool:
-        """Whether it may be called, which takes the one call that a `once` has."""
+        """Claim the one call of a `once`; return whether the handler may be called."""
         return self._ticket is None or (self._owner or self)._claim()
 
     def _claim(self) -> bool:
-        """Take the one call that a `once` may make; for a pattern, the one over all its events."""
+        """Claim the one call of a `once`, which a pattern has for all its events together."""
         try:
             self._ticket.pop()  # type: ignore[union-attr]  # a `once` has one; pop is atomic
         except IndexError:
@@ -389,14 +390,14 @@ class Subscription(Unique):
         )
 
     def _activate(self) -> None:
-        """Mark it as entered in its table; a `once` may make its one call from now on."""
+        """Mark it as active; a `once` has its one call from now on."""
         self._active = True
         if self._ticket is not None:
             self._ticket[:] = [True]
 
 
 def entry_of(subscription: Subscription) -> Entry:
-    """Return what those that call its handler need to know of a subscription."""
+    """Return the entry of a subscription for plans."""
     return Entry(
         subscription,
         subscription._owner or subscription,
@@ -411,8 +412,8 @@ def entry_of(subscription: Subscription) -> Entry:
     )
 
 
-def _leave_note(subscription: Subscription) -> Callable[[Any], None]:
-    """Return a weak-reference callback that takes no lock and keeps nothing alive."""
+def _cancel_when_gone(subscription: Subscription) -> Callable[[Any], None]:
+    """Return a weak reference's callback, which cancels a subscription without keeping it alive."""
     reference = weakref.ref(subscription)
 
     def gone(_: object) -> None:

@@ -1,10 +1,10 @@
 """The subscriptions of one signal, by sender and handler.
 
-Changing the table drops its plans; the next emission builds the one it needs,
-under the lock, and later ones read it without. `cancel` and weak-reference callbacks may
-run anywhere, in the middle of a garbage collection too, so they leave a note
-and never wait. What a table drops, it drops after it let go of the lock, for a
-finalizer is user code.
+A change of the table drops its plans. The next emission builds the plan that it needs, under the
+lock; later emissions read it without the lock. `cancel` and the callbacks of weak references may
+run anywhere, also during a garbage collection. So they mark their subscription stale and never
+wait. The table removes it later. It drops the last reference only after it has released the lock,
+because a finalizer, which is user code, may run then.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ ReturnedT = TypeVar("ReturnedT")
 IdT = TypeVar("IdT")
 
 Muting: TypeAlias = "weakref.ref[Mute]"
-"""A `muted` block, held weakly: it is alive as long as its `with` goes on."""
+"""A `muted` block, held weakly: it exists as long as its `with` goes on."""
 
 _muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", default=frozenset())
-"""The `muted` blocks of this context, and of those that it was copied from."""
+"""The `muted` blocks of this context, and of the contexts that it was copied from."""
 
 
 class Mute(Unique, ContextDecorator):
@@ -65,10 +65,10 @@ class Mute(Unique, ContextDecorator):
         self._muting: Muting = weakref.ref(self)
 
     def _recreate_cm(self) -> Mute:
-        return Mute(self._table)  # for each call of a function that it decorates
+        return Mute(self._table)  # one for each call of the decorated function
 
     def __enter__(self) -> None:
-        """Call nobody from now on."""
+        """Mute the signal."""
         try:
             self._table.mute(self._muting)
         except BaseException:
@@ -76,21 +76,21 @@ class Mute(Unique, ContextDecorator):
             raise
 
     def __exit__(self, *exc_info: object) -> None:
-        """Call handlers again."""
+        """End the muting."""
         try:
             self._table.unmute(self._muting)
         except BaseException:
-            self._table.unmute(self._muting)  # once more, for that was interrupted
+            self._table.unmute(self._muting)  # once more, because it was interrupted
             raise
 
 
 class Recording(Protocol):
-    """A block of a test in which emissions are recorded, and perhaps no handler is called."""
+    """A block of a test that records emissions, and may keep handlers from being called."""
 
     is_open: bool
 
     def _is_faked(self, event: str, /) -> bool:
-        """Whether the handlers of an event are not called in it."""
+        """Whether it keeps the handlers of an event from being called."""
         ...
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class SubscriptionTable:
         "_ids",
         "_lock",
         "_mutes",
-        "_notes",
+        "_stale",
         "plans",
     )
 
@@ -117,7 +117,7 @@ class SubscriptionTable:
         renew_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._ids: dict[str, Subscription] = {}
-        self._notes: deque[Subscription] = deque()
+        self._stale: deque[Subscription] = deque()
         self._mutes: set[Muting] = set()
         self._fakes: set[weakref.ref[Recording]] = set()
         self.plans: Plans = STALE
@@ -133,15 +133,15 @@ class SubscriptionTable:
     def add(
         self, subscription: Subscription, replaced: Collection[Subscription] = ()
     ) -> Subscription:
-        """Enter a subscription, or return the equal one that is here already.
+        """Enter a subscription and return it; return an equal one instead that is entered already.
 
         Args:
-            subscription: the new one.
-            replaced: those in whose place it comes, and whose id it may have.
+            subscription: the new subscription.
+            replaced: the subscriptions that it replaces, and whose id it may take.
 
         Raises:
-            SubscriptionConflictError: the handler is here with other options, or another has
-                its id.
+            SubscriptionConflictError: its handler is entered with other options, or another
+                handler has its id.
         """
         present = self._exclusively(self._add, subscription, replaced)
         if present is not subscription:
@@ -155,17 +155,17 @@ class SubscriptionTable:
         present = self._present(subscription)
         if present is not None and present.active:
             return present
-        # A pattern's part has an id among patterns.
+        # The id of a pattern's part is unique among patterns, not here.
         if subscription.id is not None and subscription._owner is None:
-            holder = self._ids.get(subscription.id)
-            if holder is not None and holder.active and holder not in replaced:
-                return holder
+            namesake = self._ids.get(subscription.id)
+            if namesake is not None and namesake.active and namesake not in replaced:
+                return namesake
         dropped.append(present)
         self._enter(subscription)
         return subscription
 
     def replace(self, subscription: Subscription) -> None:
-        """Enter a subscription, in the place of one of the same handler and sender."""
+        """Enter a subscription; it replaces one of the same handler and sender."""
         self._exclusively(self._enter_instead, subscription)
 
     def _enter_instead(self, dropped: list[Any], subscription: Subscription) -> None:
@@ -175,10 +175,10 @@ class SubscriptionTable:
             replaced._active = False
         self._enter(subscription)
 
-    def leave_note(self, subscription: Subscription) -> None:
-        """Take a subscription out: now if the lock is free, else with the next change."""
-        self._notes.append(subscription)
-        self._settle()
+    def mark_stale(self, subscription: Subscription) -> None:
+        """Remove an ended subscription: now if the lock is free, else with the next change."""
+        self._stale.append(subscription)
+        self._sweep_if_free()
 
     def _present(self, subscription: Subscription) -> Subscription | None:
         bucket = self._by_sender.get(subscription._sender_key)
@@ -189,7 +189,7 @@ class SubscriptionTable:
         subscription._activate()
         if subscription.id is not None and subscription._owner is None:
             self._ids[subscription.id] = subscription
-        # Nothing interrupts between an entry and the plain store that makes the plans stale.
+        # No interrupt comes between an entry and the plain store that makes the plans stale.
         if bucket is None:
             self._by_sender[subscription._sender_key] = {subscription._handler_key: subscription}
         else:
@@ -199,7 +199,7 @@ class SubscriptionTable:
     def _exclusively(self, change: Callable[..., ReturnedT], *arguments: object) -> ReturnedT:
         """Call `change(dropped, *arguments)` under the lock, and return what it returns.
 
-        What is put into `dropped` goes away after the lock was let go of.
+        Objects in `dropped` are dropped after the lock is released.
         """
         dropped: list[Any] = []
         with self._lock:
@@ -211,13 +211,13 @@ class SubscriptionTable:
             finally:
                 self._busy = nested
         if not nested:
-            self._settle()
+            self._sweep_if_free()
         return returned
 
-    def _settle(self) -> None:
-        """Act on notes that nobody else will act on."""
+    def _sweep_if_free(self) -> None:
+        """Remove stale subscriptions now, unless a thread that has the lock will do it."""
         dropped: list[Any] = []
-        while self._notes and self._lock.run_if_free(partial(self._sweep_alone, dropped)):
+        while self._stale and self._lock.run_if_free(partial(self._sweep_alone, dropped)):
             if self._busy:
                 return
             dropped.clear()
@@ -231,23 +231,23 @@ class SubscriptionTable:
                 self._busy = False
 
     def _sweep(self, dropped: list[Any]) -> None:
-        while self._notes:
-            subscription = self._notes[0]
+        while self._stale:
+            subscription = self._stale[0]
             dropped.append(subscription)
             bucket = self._by_sender.get(subscription._sender_key, {})
-            # One that an isolated() block cancelled is active again after the block.
+            # A subscription that an isolated() block cancelled is active again after the block.
             if bucket.get(subscription._handler_key) is subscription and not subscription.active:
                 del bucket[subscription._handler_key]
                 if not bucket:
                     del self._by_sender[subscription._sender_key]
             if subscription.id is not None and not subscription.active:
                 forget_id(self._ids, subscription.id, subscription)
-            self._notes.popleft()  # last, for whoever is interrupted leaves it to the next
+            self._stale.popleft()  # last, for an interrupt before this leaves it to the next sweep
 
-    # Reading. Copies are made by list(), during which nothing else can run.
+    # Reading. list() makes the copies, because no other code can run during it.
 
     def live(self) -> list[Subscription]:
-        """Return the active subscriptions in the order in which they came, without recorders."""
+        """Return the active subscriptions in the order of registration, without recorders."""
         found = self._exclusively(self._entries)
         active = (entry for entry in found if entry.active and entry.origin is not RECORDER)
         return sorted(active, key=lambda entry: entry._order)
@@ -258,7 +258,7 @@ class SubscriptionTable:
         ]
 
     def of_handler(self, handler: object, sender: object = ANY) -> list[Subscription]:
-        """Return the active subscriptions of a handler; with `ANY`, those to all senders."""
+        """Return the active subscriptions of a handler to a sender; `ANY` means all senders."""
         found = self._exclusively(self._of_handler, identity_key(handler), sender)
         return [entry for entry in found if entry.active]
 
@@ -276,7 +276,7 @@ class SubscriptionTable:
         return present if present is not None and present.active else None
 
     def has_any_for(self, sender: object) -> bool:
-        """Whether an emission of `sender` would reach anybody; `ANY` asks for all senders."""
+        """Whether an emission of `sender` would reach a handler; `ANY` asks for all senders."""
         keys = (ANY,) if sender is ANY else (ANY, sender_key(sender))
         return any(
             entry.active and entry.origin is not RECORDER
@@ -285,11 +285,11 @@ class SubscriptionTable:
         )
 
     def plan_for(self, sender: object) -> Plan:
-        """Return the plan for an emission of `sender`; the slow way to `plans.everyone`."""
+        """Return the plan for an emission of `sender`; the loop tries `plans.everyone` first."""
         return NOBODY if self.is_muted else self.unmuted_plan_for(sender)
 
     def unmuted_plan_for(self, sender: object) -> Plan:
-        """Return the plan for an emission of `sender` in a context that did not mute."""
+        """Return the plan for an emission of `sender` in a context without muting."""
         key: Hashable = ANY
         if len(self._by_sender) > (ANY in self._by_sender):
             own = sender_key(sender)
@@ -299,12 +299,12 @@ class SubscriptionTable:
         if plan is None:
             plan = self._exclusively(self._build, key)
         if plan.bound_to is not None and not plan.bound_to._sender_is_alive:
-            # That sender is gone, and this one has its id now (L2).
+            # That sender no longer exists, and this one has got its `id()` (L2).
             plan = self._exclusively(self._build, ANY)
         return plan
 
     def _build(self, _dropped: list[Any], key: Hashable) -> Plan:
-        # Taken before reading: a change that comes later replaces it.
+        # Taken before the subscriptions are read: a change after this puts another object there.
         plans = self.plans
         if plans is STALE:
             plans = self.plans = Plans()
@@ -316,7 +316,7 @@ class SubscriptionTable:
                 for entry in list(self._by_sender.get(key, {}).values())
                 if not (entry._connected and entry._handler_key in connected)
             ]
-        # The block of one whose `with` was left by an interrupt, without its `__exit__`, is gone.
+        # If an interrupt ended the `with` without its `__exit__`, the block no longer exists.
         self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
         if self._fakes:
             entries = [entry for entry in entries if entry.origin is RECORDER]
@@ -331,7 +331,7 @@ class SubscriptionTable:
     def fake(self, block: Recording, event: str) -> None:
         """Call only recorders while a block is open, if it fakes the table's event.
 
-        To be said again when it has ended.
+        Call this again when the block has ended.
         """
         if block._is_faked(event):
             self._exclusively(self._fake, block)
@@ -339,28 +339,28 @@ class SubscriptionTable:
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
         try:
             if block.is_open:
-                self._fakes.add(weakref.ref(block, self._make_stale))
+                self._fakes.add(weakref.ref(block, self._make_plans_stale))
             else:
                 self._fakes.discard(weakref.ref(block))
         finally:
             self.plans = STALE
 
-    def _make_stale(self, _: object) -> None:
+    def _make_plans_stale(self, _: object) -> None:
         self.plans = STALE
 
     @property
     def is_muted(self) -> bool:
-        """Whether the present context muted it, in a block that has not ended."""
+        """Whether a `muted` block of the present context goes on."""
         return bool(self._mutes) and self._is_muted_here()
 
     def _is_muted_here(self) -> bool:
         for mute in list(self._mutes):
-            if mute() is None:  # its `with` was left by an interrupt, without its `__exit__`
+            if mute() is None:  # an interrupt ended the `with` without its `__exit__`
                 self.unmute(mute)
         return not self._mutes.isdisjoint(_muted.get())
 
     def mute(self, mute: Muting) -> None:
-        """Call nobody from this context from now on."""
+        """Call no handlers from this context from now on."""
         try:
             self._mutes.add(mute)
         finally:
@@ -368,7 +368,7 @@ class SubscriptionTable:
         _muted.set(frozenset(it for it in _muted.get() if it() is not None) | {mute})
 
     def unmute(self, mute: Muting) -> None:
-        """Call handlers again, unless another block mutes; doing so again is no error."""
+        """Call handlers again, unless another block mutes, too; doing so again is no error."""
         try:
             self._mutes.discard(mute)
         finally:
@@ -377,7 +377,7 @@ class SubscriptionTable:
         _muted.set(_muted.get() - {mute})
 
     def restore(self, subscriptions: Iterable[Subscription]) -> None:
-        """Hold what `live` returned once, as far as it is alive, and nothing else."""
+        """Have the subscriptions that `live` returned earlier, if they are alive, and no others."""
         for present in self.live():
             present.cancel()
         for subscription in subscriptions:
@@ -386,7 +386,7 @@ class SubscriptionTable:
 
 
 def forget_id(ids: dict[IdT, Subscription], key: IdT, subscription: Subscription) -> None:
-    """Let others have the id of a subscription that has ended."""
+    """Free the id of a subscription that has ended."""
     if ids.get(key) is subscription:
         del ids[key]
 

@@ -21,7 +21,7 @@ from madcrow_events import (
     event_scope,
 )
 from support.blocks import LONG
-from support.inside import Held, current_frame
+from support.inside import DeferralFrame, current_frame
 from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -244,7 +244,7 @@ async def test_an_emission_that_another_thread_flushes_at_once_is_not_begun_twic
     signals.subscribe(
         signal, handler_async if kind == "async" else handler, background=kind == "background"
     )
-    hold = Held.hold
+    hold = DeferralFrame.hold
 
     def hold_then_flush(frame: Any, *arguments: Any, **options: Any) -> bool:
         held = hold(frame, *arguments, **options)
@@ -254,7 +254,7 @@ async def test_an_emission_that_another_thread_flushes_at_once_is_not_begun_twic
         return held
 
     with dispatcher.deferred():
-        monkeypatch.setattr(Held, "hold", hold_then_flush)
+        monkeypatch.setattr(DeferralFrame, "hold", hold_then_flush)
         if awaits:
             await dispatcher.emit_async(signal)
         else:

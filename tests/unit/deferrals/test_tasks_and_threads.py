@@ -14,7 +14,7 @@ import pytest
 
 from madcrow_events import Emission, EventDispatcher
 from support.blocks import LONG, Failed, Way, in_every_way
-from support.inside import Held
+from support.inside import DeferralFrame
 from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -175,14 +175,14 @@ async def test_a_block_that_closes_while_a_nested_one_hands_over_loses_nothing(
     await inner.__aenter__()
     for number in range(3):
         await way.emit(dispatcher, "thing_happened", number=number)
-    take = Held._take
+    take = DeferralFrame._take
 
     def close_then_take(self: Any, taken: Any) -> bool:
-        if self is inner.deferral._frame and len(self.held) == 2:
+        if self is inner.deferral._frame and len(self.held_back) == 2:
             outer.deferral.__exit__(None, None, None)
         return take(self, taken)
 
-    monkeypatch.setattr(Held, "_take", close_then_take)
+    monkeypatch.setattr(DeferralFrame, "_take", close_then_take)
     await inner.__aexit__(None, None, None)
     assert heard == []
     assert outermost.deferral.pending == 3
@@ -209,7 +209,7 @@ def test_an_emission_that_comes_while_the_block_closes_goes_out_once(
             if taken_along:
                 deferral.flush()
 
-    deferral._frame.held = Closing()
+    deferral._frame.held_back = Closing()
     with deferral:
         emission = dispatcher.emit("thing_happened", number=1)
         assert heard == [1]

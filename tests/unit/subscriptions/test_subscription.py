@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import ANY, EventDispatcher, InvalidOptionError, SignalRegistry, Subscription
-from support.inside import leave_note, notes_of, renew_after_fork, senders_of, table_of
+from support.inside import cancel_when_gone, renew_after_fork, senders_of, stale_of, table_of
 from support.proxies import FunctionWrapper
 from support.subscribers import Collector, Sender, emitted
 
@@ -192,7 +192,7 @@ def test_nothing_is_left_behind(signal: Any, dispatcher: EventDispatcher) -> Non
     gc.collect()
     assert not signal.subscriptions
     assert not senders_of(signal)
-    assert not notes_of(signal)
+    assert not stale_of(signal)
     assert not any(reference() for reference in handlers)
 
 
@@ -262,22 +262,22 @@ def test_a_note_that_finds_the_lock_taken_is_acted_on_when_it_is_free(signal: An
         thread.start()
         thread.join(timeout=5)
         assert not thread.is_alive()
-        assert notes_of(signal)
+        assert stale_of(signal)
 
     def cancel_and_subscribe(_dropped: object) -> Subscription:
         again.cancel()
         nested = signal.subscribe(lambda: None)
-        assert notes_of(signal)
+        assert stale_of(signal)
         return nested
 
     subscription = signal.subscribe(lambda: None)
     table_of(signal)._exclusively(cancel_elsewhere)
-    assert not notes_of(signal)
+    assert not stale_of(signal)
     assert not senders_of(signal)
     again = signal.subscribe(lambda: None)
     nested = table_of(signal)._exclusively(cancel_and_subscribe)
     assert signal.subscriptions == (nested,)
-    assert not notes_of(signal)
+    assert not stale_of(signal)
 
 
 @pytest.mark.guarantee("N6")
@@ -304,7 +304,7 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
 
 def test_a_reference_that_outlives_its_subscription_ends_nothing(signal: Any) -> None:
     subscription = signal.subscribe(lambda: None)
-    gone = leave_note(subscription)
+    gone = cancel_when_gone(subscription)
     subscription.cancel()
     del subscription
     assert gone(None) is None

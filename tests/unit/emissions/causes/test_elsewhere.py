@@ -53,17 +53,17 @@ def test_threads_that_ask_at_the_same_time_get_the_same_ids(
     assert results == [expected] * threads
 
 
-@pytest.mark.parametrize("has_trace", [False, True])
+@pytest.mark.parametrize("has_ids", [False, True])
 def test_who_is_overtaken_gets_the_id_of_who_was_faster(
     signal: EventSignal[Any],
     dispatcher: EventDispatcher,
     monkeypatch: pytest.MonkeyPatch,
-    has_trace: bool,
+    has_ids: bool,
 ) -> None:
     """Another thread made it while this one was about to."""
     emission = dispatcher.emit(signal)
     seen: list[UUID] = []
-    if has_trace:
+    if has_ids:
         with emission.as_cause():
             pass
 
@@ -72,7 +72,7 @@ def test_who_is_overtaken_gets_the_id_of_who_was_faster(
         thread.start()
         thread.join()
 
-    module, name = (making_ids, "_uuid7") if has_trace else (finding_causes, "_cause_of")
+    module, name = (making_ids, "_uuid7") if has_ids else (finding_causes, "_cause_of")
     function = getattr(module, name)
 
     def overtaken(argument: Any) -> Any:

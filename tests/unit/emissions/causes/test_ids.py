@@ -170,7 +170,7 @@ def test_without_background_nothing_is_noted_of_causes(
     seen: list[Emission[Any]] = []
     signal.subscribe(lambda: seen.append(dispatcher.emit(inner)))
     seen.append(dispatcher.emit(signal))
-    assert [hasattr(emission, "_trace") for emission in seen] == [False, False]
+    assert [hasattr(emission, "_ids") for emission in seen] == [False, False]
 
 
 def test_a_cause_that_was_not_read_gets_an_id_below(
