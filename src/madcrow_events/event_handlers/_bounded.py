@@ -34,10 +34,10 @@ __all__ = [
 ]
 
 MAX_SUBJECTS = 10_000
-"""How many users, e-mails or addresses a store remembers."""
+"""The largest number of users, e-mails or addresses that a store remembers."""
 
 MAX_KEY_LENGTH = 320
-"""How many characters of a text are kept; an e-mail address has at most 320."""
+"""The number of characters that are kept of a text; an e-mail address has at most 320."""
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")

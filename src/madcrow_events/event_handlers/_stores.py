@@ -39,11 +39,11 @@ __all__ = [
 
 
 MAX_EVENTS_OF_A_USER = 20
-"""How many different events are counted for one user; the ready-made handlers count nine."""
+"""The largest number of different events for one user; the ready-made handlers count nine."""
 
 
 class Session(NamedTuple):
-    """One user's session, as far as events have told of it.
+    """One user's session, as far as it is known from events.
 
     Attributes:
         user_id: the account, as text; an id of more than 320 characters is cut, with a digest.
@@ -70,7 +70,7 @@ class Session(NamedTuple):
 
 
 class ActivitySnapshot(NamedTuple):
-    """How often each event happened, in all and for each user."""
+    """The counts of each event, in all and for each user."""
 
     by_event: dict[str, int]
     by_user: dict[str, dict[str, int]]
@@ -178,7 +178,7 @@ class _Activity:
 
 
 class ActivityStore(Store[_Activity]):
-    """How often each event happened.
+    """The counts of each event, in all and for each user.
 
     It takes at most 48 MiB: 10,000 events and 10,000 users with names of 320 characters, and
     20 events for each user.

@@ -23,11 +23,11 @@ __all__ = [
 ]
 
 MAX_TIMES = 100
-"""How many failures of one subject a window can count."""
+"""The largest number of failures that a window counts for one subject."""
 
 
 class FailureAnalytics(NamedTuple):
-    """How many attempts to sign in failed: in all, for each reason, from each address."""
+    """The numbers of failed sign-ins: in all, for each reason, from each address."""
 
     total: int
     by_reason: dict[str, int]
@@ -35,7 +35,7 @@ class FailureAnalytics(NamedTuple):
 
 
 class SecurityLimits(NamedTuple):
-    """How many failures raise an alert, and within how many seconds."""
+    """The numbers of failures that raise an alert, and the length of the window."""
 
     window_seconds: float = 15 * 60.0
     brute_force: int = 5

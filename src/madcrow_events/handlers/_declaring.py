@@ -56,7 +56,7 @@ def on_event(
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: nobody declared the event.
+        UnknownEventError: the event is not declared.
         InvalidOptionError: an option has an invalid value.
         HandlerSignatureError: (by the decorator) the function cannot be called
             with what the event carries.
@@ -95,7 +95,7 @@ def register_handler(
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: nobody declared the event.
+        UnknownEventError: the event is not declared.
         HandlerSignatureError: the handler cannot be called with what the event carries.
         InvalidOptionError: an option has an invalid value.
         SubscriptionConflictError: the handler is subscribed already, with other options.
@@ -122,7 +122,7 @@ def unregister_handler(
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: nobody declared the event.
+        UnknownEventError: the event is not declared.
     """
     return signals.unsubscribe(name, handler)
 
@@ -265,7 +265,7 @@ class HandlerGroup:
 
         Raises:
             SignalConflictError: an event is declared already, with another model.
-            UnknownEventError: nobody declared an event that a handler names.
+            UnknownEventError: an event that a handler names is not declared.
             HandlerSignatureError: a handler cannot be called with what its event carries.
             SubscriptionConflictError: a handler is subscribed already, with other options.
         """
@@ -329,7 +329,7 @@ def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:
 
 
 def has_lasting_handlers(group: HandlerGroup) -> bool:
-    """Whether a group has a handler that stays subscribed until somebody removes it.
+    """Whether a group has a handler that stays subscribed until it is removed.
 
     A group that has only `once` handlers can be left without subscriptions by their calls.
     """

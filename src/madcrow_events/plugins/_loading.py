@@ -223,7 +223,7 @@ def unload_plugin(
     handlers that run in other threads. Pending background calls of its handlers are dropped with
     a warning: drain the dispatcher first.
 
-    An event of the plugin stays declared while a handler of somebody else is subscribed to it by
+    An event of the plugin stays declared while a handler of another origin is subscribed to it by
     its name. The plugin's modules stay imported; it can be loaded again.
 
     Args:
