@@ -26,7 +26,7 @@ PLUGINS = {
     ),
     "import-error": ("import nothing_of_this_name", "", "failed", "ModuleNotFoundError"),
     "syntax-error": ("def", "", "failed", "SyntaxError"),
-    "missing-attribute": ("other = 1", "", "failed", "an object that the module has not"),
+    "missing-attribute": ("other = 1", "", "failed", "an object that the module does not have"),
     "wrong-type": ("group = []", "", "failed", "names list, not a HandlerGroup"),
     "half-registered": (
         HEAD + "group = HandlerGroup('half')\ngroup.signal('half.happened')\n"

@@ -35,10 +35,10 @@ def register_all_handlers(
 
     Args:
         signals: the registry.
-        leave_out: a group that is not registered, or several, such as `[security_group]`.
+        leave_out: a group to leave out, or several, such as `[security_group]`.
 
     Raises:
-        InvalidOptionError: `leave_out` has something that is none of the groups,
+        InvalidOptionError: `leave_out` names something that is not one of these groups,
             or `signals` is no registry.
     """
     if not isinstance(signals, SignalRegistry):

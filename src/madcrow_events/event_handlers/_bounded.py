@@ -1,10 +1,9 @@
-"""What every store is made of: a bounded mapping, and a lock around some state.
+"""The parts of every store: a bounded mapping, and a lock around some state.
 
-A store remembers a bounded number of subjects; the least recently used makes
-room for a new one. Of each text it keeps a bounded length, so a store has a bound
-in bytes, which its docstring states. Its lock is never held while user code runs
-on purpose, and is re-entrant for what a finalizer or a signal handler does all
-the same.
+A store remembers a bounded number of subjects; the least recently used one makes
+room for a new one. It keeps a bounded length of each text. So a store has a bound
+in bytes, which its docstring states. A store calls no user code while it holds its
+lock. A finalizer or a signal handler may still run then, so the lock is re-entrant.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ __all__ = [
 ]
 
 MAX_SUBJECTS = 10_000
-"""How many users, e-mails or addresses a store remembers."""
+"""The largest number of users, e-mails or addresses that a store remembers."""
 
 MAX_KEY_LENGTH = 320
-"""How many characters of a text are kept; an e-mail has 320 at most."""
+"""The number of characters that are kept of a text; an e-mail address has at most 320."""
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 ValueT = TypeVar("ValueT")
@@ -49,8 +48,9 @@ def moment(timestamp: object) -> float:
     """Return a context's timestamp in seconds since 1970.
 
     Args:
-        timestamp: a datetime, a naive one being local time, or seconds since
-            1970; anything else stands for now, as does what no float can hold.
+        timestamp: a datetime, or seconds since 1970. A datetime without a time zone is
+            local time. Anything else stands for now, and so does a number that no float
+            can hold.
     """
     try:
         seconds = timestamp.timestamp() if isinstance(timestamp, datetime) else timestamp
@@ -61,18 +61,18 @@ def moment(timestamp: object) -> float:
 
 
 def finite(number: object) -> float | None:
-    """Return a number as it is kept; None for what is none, or is more than a float can hold."""
+    """Return a number as a float; None if it is no number, or no float can hold it."""
     if isinstance(number, bool) or not hasattr(type(number), "__float__"):
         return None
     try:
-        kept = float(number)  # type: ignore[arg-type]  # it has what makes it one
+        kept = float(number)  # type: ignore[arg-type]  # checked above
     except (OverflowError, TypeError, ValueError):  # 10**400, or an array of several
         return None
     return kept if math.isfinite(kept) else None
 
 
 def as_field(value: object) -> object:
-    """Return a value for a field of a log record, which any formatter can write."""
+    """Return a value for a field of a log record, in a form that any formatter can write."""
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int) and finite(value) is not None:
@@ -81,15 +81,15 @@ def as_field(value: object) -> object:
 
 
 def cut(text: object) -> str:
-    """Return the first characters of a text, as many as are kept."""
+    """Return the first 320 characters of a text, which is as much as a store keeps."""
     return text_of(text)[:MAX_KEY_LENGTH]
 
 
 def account_key(user_id: object) -> str:
-    """Return the text for an account; two accounts never have the same, however long their ids.
+    """Return the text that stands for an account; no two accounts share one.
 
     Args:
-        user_id: a UUID, a number or text; a long one is cut, and a digest of the whole added.
+        user_id: a UUID, a number or text; a long id is cut, and a digest of the whole id is added.
     """
     is_long = isinstance(user_id, int) and user_id.bit_length() >= MAX_KEY_LENGTH
     text = hex(user_id) if is_long else text_of(user_id)  # type: ignore[arg-type]  # it is an int
@@ -98,7 +98,7 @@ def account_key(user_id: object) -> str:
     from hashlib import blake2b  # few ids are so long
 
     digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    # Longer than any text that is kept as it is, so that no account can have it as its id.
+    # Longer than any id that is kept uncut, so it cannot be the id of another account.
     return f"{text[:MAX_KEY_LENGTH]}...{digest}"
 
 
@@ -135,7 +135,7 @@ class Store(Generic[StateT]):
         renew_after_fork(self)
 
     def _renew_after_fork(self) -> None:
-        """Start with a free lock; a forked child does."""
+        """Start with a free lock; called in a forked child, too."""
         # Re-entrant: a signal handler or a finalizer may emit while the lock is held.
         self._lock = Lock()
 
@@ -143,11 +143,11 @@ class Store(Generic[StateT]):
         """Forget everything."""
         empty = self._make()
         with self._lock:
-            # Dropped by the caller of the lock, not under it: a finalizer is user code (F6).
+            # The old state must die after the lock is free: its finalizers are user code.
             _dropped, self._state = self._state, empty
 
     def isolate(self, *, empty: bool) -> Callable[[], None]:
-        """Go on with a copy, or empty; return what puts the present state back."""
+        """Go on with a copy of the state, or empty; return a function that puts the state back."""
         with self._lock:
             saved = self._state
             self._state = self._make() if empty else copy.deepcopy(saved)

@@ -1,6 +1,6 @@
-"""What the ready-made handlers remember: one of the package's three pieces of global state.
+"""The memory of the ready-made handlers, one of the package's three pieces of global state.
 
-`madcrow_signals.isolated()` puts all of it back as it was.
+`madcrow_signals.isolated()` puts all of it back at the end of its block.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ __all__ = [
 
 
 MAX_EVENTS_OF_A_USER = 20
-"""How many different events are counted for one user; the ready-made handlers count nine."""
+"""The largest number of different events for one user; the ready-made handlers count nine."""
 
 
 class Session(NamedTuple):
-    """What is known of one user's session.
+    """One user's session, as far as it is known from events.
 
     Attributes:
-        user_id: the account, as text; of one of more than 320 characters, these and a digest.
-        email: the account's e-mail, if an event told it.
-        created_at: when the account was registered, in seconds since 1970, if that was seen.
-        opened_at: when the user signed in, in seconds since 1970, if that was seen.
+        user_id: the account, as text; an id of more than 320 characters is cut, with a digest.
+        email: the account's e-mail address, or None.
+        created_at: when the account was registered, in seconds since 1970, or None.
+        opened_at: when the user signed in, in seconds since 1970, or None.
         closed_at: when the session ended, in seconds since 1970; None while it is open.
-        duration: how long it lasted, in seconds, if that is known.
-        reason: why it ended.
+        duration: how long the session lasted, in seconds, or None.
+        reason: why the session ended, or None.
     """
 
     user_id: str
@@ -72,22 +72,22 @@ class Session(NamedTuple):
 
 
 class ActivitySnapshot(NamedTuple):
-    """How often each event happened, in all and for each user."""
+    """The counts of each event, in all and for each user."""
 
     by_event: dict[str, int]
     by_user: dict[str, dict[str, int]]
 
 
 class SystemStatus(NamedTuple):
-    """What is known of the application.
+    """The application's start, and counts since then.
 
     Attributes:
-        version: as its start-up event told it.
-        process_id: as its start-up event told it.
-        started_at: when it started, in seconds since 1970; None before it did.
-        uptime: how long it has been running, in seconds.
-        events_emitted: how many events were emitted since monitoring began,
-            those that handlers emitted included, `handler_failed` left out.
+        version: the application's version, from its start-up event.
+        process_id: the application's process id.
+        started_at: when the application started, in seconds since 1970; None before that.
+        uptime: how long the application has been running, in seconds.
+        events_emitted: how many events were emitted since monitoring began. The events
+            that handlers emit are counted, those called `handler_failed` are not.
         handlers_failed: how many handlers failed since then.
     """
 
@@ -102,8 +102,8 @@ class SystemStatus(NamedTuple):
 class SessionStore(Store[OrderedDict[str, Session]]):
     """One session for each user: created, opened, closed, forgotten.
 
-    It takes 48 MiB at most: 10,000 sessions, each with an id, an e-mail and a reason of 320
-    characters.
+    It takes at most 48 MiB: 10,000 sessions, each with an id, an e-mail address and a reason
+    of 320 characters.
     """
 
     def __init__(self) -> None:
@@ -128,12 +128,12 @@ class SessionStore(Store[OrderedDict[str, Session]]):
         duration: float | None = None,
         reason: str | None = None,
     ) -> Session:
-        """Note that a session ended; what ended already keeps its first end.
+        """Note that a session ended; a session that has ended already stays as it is.
 
         Args:
             user_id: the account.
-            email: the account's e-mail, if it is known.
-            at: when it ended, in seconds since 1970.
+            email: the account's e-mail address, if it is known.
+            at: when the session ended, in seconds since 1970.
             duration: how long it lasted, in seconds; None to count from its opening.
             reason: why it ended.
         """
@@ -148,17 +148,17 @@ class SessionStore(Store[OrderedDict[str, Session]]):
             return self._change(user_id, email, closed_at=at, duration=duration, reason=kept)
 
     def forget(self, user_id: object) -> Session | None:
-        """Remove what is kept of a user; return it, if there was anything."""
+        """Remove a user's session and return it, or None."""
         with self._lock:
             return self._state.pop(account_key(user_id), None)
 
     def get(self, user_id: object) -> Session | None:
-        """Return what is kept of a user, if anything."""
+        """Return a user's session, or None."""
         with self._lock:
             return self._state.get(account_key(user_id))
 
     def __len__(self) -> int:
-        """Count the users of whom something is kept."""
+        """Return the number of users that have a session."""
         return len(self._state)
 
     def _change(self, user_id: object, email: str | None, **changes: Any) -> Session:
@@ -179,9 +179,9 @@ class _Activity:
 
 
 class ActivityStore(Store[_Activity]):
-    """How often each event happened.
+    """The counts of each event, in all and for each user.
 
-    It takes 48 MiB at most: 10,000 events and 10,000 users with names of 320 characters, and
+    It takes at most 48 MiB: 10,000 events and 10,000 users with names of 320 characters, and
     20 events for each user.
     """
 
@@ -189,7 +189,7 @@ class ActivityStore(Store[_Activity]):
         super().__init__(_Activity)
 
     def count(self, event: str, user_id: object) -> None:
-        """Count one event; `user_id` is None for one that is nobody's."""
+        """Count one event; `user_id` is None for an event that concerns no user."""
         with self._lock:
             event = cut(event)
             count_one(self._state.by_event, event)
@@ -217,7 +217,7 @@ class AlertStore(Store[list[AlertFunction]]):
         super().__init__(list)
 
     def isolate(self, *, empty: bool) -> Callable[[], None]:
-        """Copy the list, not the functions."""
+        """Go on with a copy of the list, but the same functions."""
         with self._lock:
             saved = self._state
             self._state = [] if empty else list(saved)
@@ -229,13 +229,13 @@ class AlertStore(Store[list[AlertFunction]]):
         return restore
 
     def add(self, function: AlertFunction) -> None:
-        """Add a function, unless it is there."""
+        """Add a function, unless the list has it."""
         with self._lock:
             if function not in self._state:
                 self._state.append(function)
 
     def remove(self, function: AlertFunction) -> bool:
-        """Remove a function; return whether it was there."""
+        """Remove a function; return whether the list had it."""
         with self._lock:
             found = function in self._state
             if found:
@@ -259,12 +259,12 @@ class StatusStore(Store[_Status]):
     """The application's start, and the observer that counts since then.
 
     Attributes:
-        observer: counts emissions and failures while a dispatcher has it.
+        observer: counts the emissions and failures of the dispatchers it is added to.
     """
 
     def __init__(self) -> None:
         super().__init__(_Status)
-        # Beside the state: dispatchers hold this very object, so only its counts can be copied.
+        # Outside of the state: dispatchers hold this very object, so only its counts can be copied.
         self.observer = TimingObserver()
 
     def clear(self) -> None:
@@ -273,7 +273,7 @@ class StatusStore(Store[_Status]):
         self.observer.reset()
 
     def isolate(self, *, empty: bool) -> Callable[[], None]:
-        """Go on with a copy of start and counts, or empty; return what puts both back."""
+        """Go on with copies of start and counts, or empty; return a function that restores both."""
         restore_start = super().isolate(empty=empty)
         restore_counts = self.observer._isolate(empty=empty)
 
@@ -317,7 +317,7 @@ status = StatusStore()
 
 
 def clear_stores() -> None:
-    """Empty all stores; limits and alert functions are settings, and stay."""
+    """Empty all stores; limits and alert functions stay, because they are settings."""
     for store in (sessions, activity, failures, status):
         store.clear()
 

@@ -1,7 +1,7 @@
 """Failed attempts to sign in: how often, and the sliding windows that make them suspicious.
 
-A window ends at the newest failure of its subject. A failure that is told
-later than a whole window after it happened no longer counts.
+A window ends at the newest failure of its subject. A failure that arrives late, by
+more than a whole window, does not count.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 MAX_TIMES = 100
-"""How many failures of one subject are counted within a window; its count ends there."""
+"""The largest number of failures that a window counts for one subject."""
 
 
 class FailureAnalytics(NamedTuple):
-    """How many attempts to sign in failed: in all, for each reason, from each address."""
+    """The numbers of failed sign-ins: in all, for each reason, from each address."""
 
     total: int
     by_reason: dict[str, int]
@@ -36,7 +36,7 @@ class FailureAnalytics(NamedTuple):
 
 
 class SecurityLimits(NamedTuple):
-    """From how many failures on an alert is raised, and within how many seconds."""
+    """The numbers of failures that raise an alert, and the length of the window."""
 
     window_seconds: float = 15 * 60.0
     brute_force: int = 5
@@ -46,7 +46,7 @@ class SecurityLimits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """What the windows found: see `SuspiciousActivityEventContext`."""
+    """A finding of the windows; its fields are those of `SuspiciousActivityEventContext`."""
 
     kind: str
     subject: str
@@ -58,10 +58,10 @@ _NEVER = array("d")
 
 
 class _Window:
-    """The failures of one subject within the window before the newest of them.
+    """The failures of one subject, from a window's length before the newest one on.
 
-    There may be many windows, so it has arrays, and hashes instead of e-mails. Each attribute that
-    is named after a kind of alert says when that was raised last.
+    There may be many windows, so each keeps arrays, and hashes in place of e-mail addresses. An
+    attribute that is named after a kind of alert says when that alert was last raised.
     """
 
     __slots__ = (
@@ -90,9 +90,9 @@ class _Window:
         del self.times[: max(bisect_left(self.times, oldest), len(self.times) - MAX_TIMES)]
 
     def add_email(self, at: float, email: str, seconds: float) -> None:
-        """Note the e-mail of a failure that was added."""
+        """Note the e-mail address of a failure, after `add`."""
         latest = dict(zip(self.emails, self.latest, strict=True))
-        key = hash(email)  # which nobody outside of the process can predict
+        key = hash(email)  # nobody outside of the process can predict it
         latest[key] = max(at, latest.get(key, at))
         oldest = self.times[-1] - seconds
         kept = [known for known, last in latest.items() if last >= oldest]
@@ -102,7 +102,7 @@ class _Window:
         self.latest = array("d", [latest[known] for known in kept])
 
     def raises(self, kind: str, at: float, seconds: float) -> bool:
-        """Whether an alert is due, which is noted: there is one in a window."""
+        """Whether an alert is due, at most one in each window; an alert that is due is noted."""
         last: float | None = getattr(self, kind)
         if last is not None and at - last <= seconds:
             return False
@@ -122,11 +122,9 @@ class _Failures:
 class FailureStore(Store[_Failures]):
     """Failed attempts to sign in: counts, and sliding windows.
 
-    A window ends at the newest failure of its subject. A failure that is told
-    later than a whole window after it happened no longer counts.
-
-    It takes 96 MiB at most: 10,000 e-mails, 10,000 reasons and twice 10,000 addresses, of 320
-    characters each. A window holds 100 times; one of an address 100 e-mails besides, as hashes.
+    It takes at most 96 MiB: 10,000 e-mail addresses, 10,000 reasons and twice 10,000 network
+    addresses, of 320 characters each. A window holds 100 times. The window of a network address
+    also holds 100 e-mail addresses, as hashes.
     """
 
     def __init__(self) -> None:
@@ -134,7 +132,7 @@ class FailureStore(Store[_Failures]):
         self.limits = SecurityLimits()
 
     def isolate(self, *, empty: bool) -> Callable[[], None]:
-        """Put the limits back, too."""
+        """Go on with a copy, or empty; return a function that puts state and limits back."""
         limits = self.limits
         restore_state = super().isolate(empty=empty)
         if empty:
@@ -164,7 +162,7 @@ class FailureStore(Store[_Failures]):
             )
 
     def failed(self, email: str, address: str | None, at: float) -> list[Suspicion]:
-        """Add a failure, at a time in seconds since 1970; return what became suspicious by it."""
+        """Add a failure, at a time in seconds since 1970; return the suspicions it raises."""
         with self._lock:
             return self._failed(email, address, at)
 
@@ -182,7 +180,7 @@ class FailureStore(Store[_Failures]):
             if window.is_too_late(at, seconds):
                 continue
             window.add(at, seconds)
-            # An e-mail is attacked by attempts, an address attacks e-mails.
+            # An account is attacked by attempts; an address attacks accounts.
             attempts: Sequence[float] = window.times
             if kind == "many_accounts":
                 window.add_email(at, email, seconds)
@@ -192,7 +190,7 @@ class FailureStore(Store[_Failures]):
         return found
 
     def succeeded(self, email: str, at: float) -> list[Suspicion]:
-        """Look at a sign-in, at a time in seconds since 1970; return what is suspicious of it."""
+        """Check a sign-in, at a time in seconds since 1970; return the suspicions it raises."""
         limits = self.limits
         seconds = limits.window_seconds
         with self._lock:
@@ -207,7 +205,7 @@ class FailureStore(Store[_Failures]):
         return []
 
     def __len__(self) -> int:
-        """Count the subjects that are remembered in the fullest of its parts."""
+        """Return the number of subjects in the fullest of the parts."""
         state = self._state
         parts: tuple[OrderedDict[str, Any], ...]
         parts = (state.emails, state.addresses, state.by_address, state.by_reason)

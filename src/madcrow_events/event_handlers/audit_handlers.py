@@ -1,9 +1,9 @@
 """Ready-made handlers that write an audit trail: one line for each action of a user.
 
 The lines go to the logger `madcrow_events.audit`, at INFO. A line's message
-names the event only; what the line is about stands in listed fields of the
-record (`extra`), for a structured formatter. A field that is not listed is
-never written, whatever the event carries.
+names the event only. Its details stand in listed fields of the record
+(`extra`), for a structured formatter. A field that is not listed is never
+written, whatever the event carries.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def log_user_login(sender: Any, **context: Any) -> None:
 
 @audit_group.on(user_logged_out)
 def log_user_logout(sender: Any, **context: Any) -> None:
-    """Write who signed out, after how long and why."""
+    """Write who signed out, after how long, and why."""
     _write("user_logged_out", context, "session_duration", "logout_reason")
 
 

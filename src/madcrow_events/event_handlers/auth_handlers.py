@@ -1,6 +1,6 @@
-"""Ready-made handlers that keep a session store true and count what users do.
+"""Ready-made handlers that keep sessions up to date and count the actions of users.
 
-Each is a plain function, so a test may call it: `handle_user_login(None,
+Each one is a plain function, so a test can call it: `handle_user_login(None,
 user_id="1", email="ada@example.com")`.
 """
 
@@ -92,7 +92,7 @@ def handle_user_logout(
 def handle_user_registration(
     sender: Any, *, user_id: Any, email: str | None = None, timestamp: Any = None, **_rest: Any
 ) -> Session:
-    """Note when the account was made; nobody is signed in by it.
+    """Note when the account was registered; this signs nobody in.
 
     Args:
         sender: who emitted the event.
@@ -101,7 +101,7 @@ def handle_user_registration(
         timestamp: when it happened; now if left out.
 
     Returns:
-        What is kept of the user.
+        The user's session.
     """
     return sessions.create(user_id, email, moment(timestamp))
 
@@ -116,10 +116,10 @@ def handle_user_registration(
 @auth_group.on(session_expired)
 @auth_group.on(token_refreshed)
 def update_user_activity_metrics(sender: Any, *, user_id: Any = None, **_rest: Any) -> None:
-    """Count the event, in all and for its user; `activity_snapshot` tells the counts.
+    """Count the event, in all and for its user; `activity_snapshot` returns the counts.
 
     Args:
-        sender: who emitted the event; outside of an emission, the event itself.
+        sender: who emitted the event; if the function is called directly, the event.
         user_id: the account.
     """
     emission = current_event()
@@ -129,23 +129,23 @@ def update_user_activity_metrics(sender: Any, *, user_id: Any = None, **_rest: A
 @auth_group.on(user_logged_out, priority=_AFTER_THE_OTHERS)  # type: ignore[type-var]  # it takes fields by name
 @auth_group.on(account_closed, priority=_AFTER_THE_OTHERS)
 def cleanup_user_session_data(sender: Any, *, user_id: Any, **_rest: Any) -> Session | None:
-    """Remove what the session store kept of the user, after all other handlers.
+    """Remove the user's session from the store, after all other handlers.
 
     Args:
         sender: who emitted the event.
         user_id: the account.
 
     Returns:
-        What was kept.
+        The session, or None if there was none.
     """
     return sessions.forget(user_id)
 
 
 def session_of(user_id: Any) -> Session | None:
-    """Return what is known of a user's session, or None.
+    """Return a user's session, or None.
 
     Args:
-        user_id: the account; `7` and `"7"` are the same.
+        user_id: the account; `7` and `"7"` are the same account.
     """
     return sessions.get(user_id)
 

@@ -1,9 +1,9 @@
 """Ready-made handlers that watch failed sign-ins and raise alerts.
 
-Three kinds of suspicious activity are told, each once a window for its
-subject: `brute_force` (many failures for one e-mail), `many_accounts` (many
-e-mails tried from one address) and `success_after_failures` (a sign-in after
-many failures). Time comes from the events where they carry it.
+There are three kinds of alerts: `brute_force` (many failures for one e-mail
+address), `many_accounts` (many e-mail addresses tried from one network address)
+and `success_after_failures` (a sign-in after many failures). Each kind is raised
+once in a window for its subject. Times are those that the events carry, if any.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def track_failed_login_attempts(
     ip_address: str | None = None,
     **_rest: Any,
 ) -> None:
-    """Count the failure by its reason and address; `failure_analytics` tells the counts.
+    """Count the failure by its reason and address; `failure_analytics` returns the counts.
 
     Args:
         sender: who emitted the event.
         failure_reason: why the attempt was refused.
-        ip_address: where it came from.
+        ip_address: the address that the attempt came from.
     """
     failures.count(cut(failure_reason), None if ip_address is None else cut(ip_address))
 
@@ -85,21 +85,21 @@ def monitor_suspicious_activity(
     timestamp: Any = None,
     **context: Any,
 ) -> None:
-    """Watch the windows of the e-mail and the address; emit `suspicious_activity` if need be.
+    """Add the attempt to the windows; emit `suspicious_activity` if one has reached its limit.
 
     Args:
         sender: who emitted the event.
-        email: the e-mail that was tried; letters' case does not matter.
-        ip_address: where the attempt came from.
+        email: the e-mail address that was tried; upper and lower case are the same.
+        ip_address: the address that the attempt came from.
         timestamp: when it happened; now if left out.
-        **context: outside of an emission, a `failure_reason` tells a failure.
+        **context: if the function is called directly, a `failure_reason` marks a failure.
     """
     emission = current_event()
     failed = (
         "failure_reason" in context if emission is None else emission.event == login_failed.name
     )
     subject = normalized_email(email)
-    # A wrong clock somewhere must not put the windows into the future, where nothing counts.
+    # A wrong clock must not move a window into the future: no later failure would count.
     at = min(moment(timestamp), time.time())
     address = None if ip_address is None else cut(ip_address)
     found = failures.failed(subject, address, at) if failed else failures.succeeded(subject, at)
@@ -108,14 +108,14 @@ def monitor_suspicious_activity(
 
 
 def normalized_email(email: str) -> str:
-    """Return the form of an e-mail that alerts name as their subject.
+    """Return an e-mail address in the form in which alerts name it.
 
     Args:
-        email: as it was typed; case, width and composition of letters do not
-            matter, nor do spaces around it. 320 characters are kept.
+        email: the address as it was typed. Case, width and composition of its letters
+            do not matter, nor do spaces around it. The first 320 characters are kept.
     """
-    # Cut first: to order many accents takes the square of their number. Three times the length,
-    # for letters that are typed with two accents of their own.
+    # Cut first, because sorting many accents takes the square of their number. The limit is three
+    # times the length, because a letter may be typed with two accents.
     typed = text_of(email).strip()[: 3 * MAX_KEY_LENGTH]
     return cut(unicodedata.normalize("NFKC", typed).casefold().strip())
 
@@ -147,15 +147,15 @@ def handle_suspicious_activity_alert(
 
     Args:
         sender: who emitted the event.
-        kind: which pattern was seen.
-        subject: whom it concerns.
-        count: how often.
-        window_seconds: within how many seconds.
+        kind: the kind of alert.
+        subject: the e-mail address or network address that it concerns.
+        count: the number of attempts.
+        window_seconds: the length of the window, in seconds.
         **context: the base fields of the event.
 
     Raises:
-        Exception: the one that an alert function raised; all were called.
-        HandlerErrors: several did.
+        Exception: one alert function raised it; the others were called.
+        HandlerErrors: several alert functions raised.
     """
     SECURITY_LOGGER.warning(
         "suspicious_activity",
@@ -216,7 +216,7 @@ def handle_session_expiration(
 
 
 def add_alert_function(function: AlertFunction) -> AlertFunction:
-    """Call a function with the context of each alert, from now on; also a decorator.
+    """Call a function with the context of each alert from now on; usable as a decorator.
 
     Args:
         function: takes one argument, a `SuspiciousActivityEventContext`.
@@ -225,7 +225,7 @@ def add_alert_function(function: AlertFunction) -> AlertFunction:
         The function.
 
     Raises:
-        HandlerSignatureError: it does not take one argument, or is async.
+        HandlerSignatureError: the function does not take one argument, or is async.
     """
     try:
         inspect.signature(function).bind(None)
@@ -244,7 +244,7 @@ def add_alert_function(function: AlertFunction) -> AlertFunction:
 
 
 def remove_alert_function(function: AlertFunction) -> bool:
-    """Call a function no longer.
+    """Stop calling a function with alerts.
 
     Returns:
         Whether it was one of the alert functions.
@@ -253,11 +253,11 @@ def remove_alert_function(function: AlertFunction) -> bool:
 
 
 def set_security_limits(limits: SecurityLimits) -> None:
-    """Set from how many failures on an alert is raised, and within how many seconds.
+    """Set how many failures raise an alert, and within how many seconds.
 
     Args:
-        limits: for example `SecurityLimits(window_seconds=60, brute_force=3)`; what is
-            left out has its default.
+        limits: for example `SecurityLimits(window_seconds=60, brute_force=3)`; the other
+            limits get their defaults.
 
     Raises:
         InvalidOptionError: a number is not above 0, or not finite.

@@ -40,12 +40,12 @@ def handle_system_startup(
     timestamp: Any = None,
     **_rest: Any,
 ) -> None:
-    """Record version, process id and time of the start.
+    """Record the version, the process id and the time of the start.
 
     Args:
         sender: who emitted the event.
         version: the application's version.
-        process_id: its process; this one if left out.
+        process_id: its process id; that of this process if left out.
         timestamp: when it happened; now if left out.
     """
     status.start(version, os.getpid() if process_id is None else process_id, moment(timestamp))
@@ -53,9 +53,10 @@ def handle_system_startup(
 
 @system_group.on(system_startup)
 def initialize_system_monitoring(sender: Any, **_context: Any) -> None:
-    """Count events and failed handlers from now on; `system_status` tells them.
+    """Count events and failed handlers from now on; `system_status` returns the counts.
 
-    Those of the dispatcher that emitted the event are counted, or of the default one.
+    Counts those of the dispatcher that emitted the event. If the function is called directly, it
+    counts those of the default dispatcher.
 
     Args:
         sender: who emitted the event.
@@ -105,5 +106,5 @@ def cleanup_system_resources(sender: Any, **_context: Any) -> None:
 
 
 def system_status() -> SystemStatus:
-    """Return version, process id, uptime, and what was counted since the start."""
+    """Return the version, the process id, the uptime, and the counts since the start."""
     return status.snapshot()

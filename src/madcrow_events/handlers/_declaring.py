@@ -51,17 +51,17 @@ def on_event(
 
     Args:
         name: the event's name, or a pattern such as `account_*`.
-        signals: the registry that declares it.
+        signals: the registry that declares the event.
         **options: see `SubscriptionOptions`.
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: nobody declared the event.
-        InvalidOptionError: an option means nothing.
+        UnknownEventError: the event is not declared.
+        InvalidOptionError: an option has an invalid value.
         HandlerSignatureError: (by the decorator) the function cannot be called
             with what the event carries.
-        SubscriptionConflictError: (by the decorator) it is subscribed already,
-            with other options.
+        SubscriptionConflictError: (by the decorator) the function is subscribed
+            already, with other options.
     """
     check_options(options)
     if not isinstance(name, str) or "*" not in name:
@@ -86,7 +86,7 @@ def register_handler(
 
     Args:
         name: the event's name, or a pattern such as `account_*`.
-        handler: any callable in one of the forms of the guarantees' table H.
+        handler: any callable in one of the forms that table H of the guarantees lists.
         signals: the registry that declares the event.
         **options: see `SubscriptionOptions`.
 
@@ -95,10 +95,10 @@ def register_handler(
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: nobody declared the event.
+        UnknownEventError: the event is not declared.
         HandlerSignatureError: the handler cannot be called with what the event carries.
-        InvalidOptionError: an option means nothing.
-        SubscriptionConflictError: it is subscribed already, with other options.
+        InvalidOptionError: an option has an invalid value.
+        SubscriptionConflictError: the handler is subscribed already, with other options.
     """
     return signals.subscribe(name, handler, **options)
 
@@ -122,7 +122,7 @@ def unregister_handler(
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: nobody declared the event.
+        UnknownEventError: the event is not declared.
     """
     return signals.unsubscribe(name, handler)
 
@@ -134,7 +134,7 @@ def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
         signals: the registry that declares the events.
 
     Raises:
-        PluginError: a plugin does so as it is imported.
+        PluginError: a plugin calls this while it is imported.
     """
     signals.clear_handlers()
 
@@ -147,7 +147,7 @@ class _DeclaredSignal(NamedTuple):
     name: str
     doc: str | None
     model: type[BaseEventContext] | None
-    is_own: bool = True  # not only needed
+    is_own: bool = True  # the group declares it, and does not only need it
 
 
 class _DeclaredHandler(NamedTuple):
@@ -157,23 +157,23 @@ class _DeclaredHandler(NamedTuple):
 
 
 class HandlerGroup:
-    """Handlers, and the events they need, declared together and registered together.
+    """Handlers and the events they need, declared together and registered together.
 
-    Declaring touches no registry; `register` does, all of the group or nothing.
+    Declaring touches no registry. `register` declares and subscribes the whole group, or nothing.
 
     A plugin exports one such group.
 
     Args:
-        name: what the group is called in reports.
-        api_version: the version of this interface that it was written for; there is one so far.
+        name: the group's name in reports.
+        api_version: the version of this interface that the group was written for; so far, only 1.
 
     Attributes:
-        name: as given.
-        api_version: as given.
+        name: the argument.
+        api_version: the argument.
 
     Raises:
         InvalidOptionError: the version is no positive integer.
-        PluginError: it was written for a newer version of this package.
+        PluginError: the group was written for a newer version of this package.
     """
 
     def __init__(self, name: str, *, api_version: int = 1) -> None:
@@ -184,7 +184,7 @@ class HandlerGroup:
             )
         if api_version > API_VERSION:
             raise PluginError(
-                f"the group {printable(name)} asks for api_version {api_version}, and this "
+                f"the group {printable(name)} asks for api_version {api_version}, but this "
                 f"madcrow-events has {API_VERSION}: upgrade madcrow-events, or install an older "
                 "version of the plugin",
                 plugin=name,
@@ -197,7 +197,7 @@ class HandlerGroup:
     def signal(
         self, name: str, doc: str | None = None, *, context: type[BaseEventContext] | None = None
     ) -> None:
-        """Declare an event that `register` will declare in the registry.
+        """Add an event to the group; `register` declares it in the registry.
 
         Args:
             name: the event's name.
@@ -230,14 +230,14 @@ class HandlerGroup:
         """Return a decorator that adds a function to the group, and leaves it as it is.
 
         Args:
-            name: the event's name, a pattern, or a signal, to which type checkers hold
-                the handler; `register` declares a signal's event where the
-                registry lacks it.
+            name: the event's name, a pattern, or a signal. With a signal, type checkers
+                compare the handler with the signal's model, and `register` declares the
+                event if the registry lacks it.
             **options: see `SubscriptionOptions`.
 
         Raises:
             InvalidEventNameError: the name or pattern is malformed.
-            InvalidOptionError: an option means nothing.
+            InvalidOptionError: an option has an invalid value.
         """
         check_options(options)
         if isinstance(name, EventSignal):
@@ -255,18 +255,18 @@ class HandlerGroup:
 
     @property
     def handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
-        """The group's handlers with the event or pattern of each, in order."""
+        """The group's handlers, each with its event or pattern, in the order of declaration."""
         return tuple((entry.name, entry.handler) for entry in self._handlers)
 
     def register(self, signals: SignalRegistry = madcrow_signals) -> None:
-        """Declare the group's events and subscribe its handlers; once is enough.
+        """Declare the group's events and subscribe its handlers; doing so again changes nothing.
 
         Args:
             signals: the registry.
 
         Raises:
             SignalConflictError: an event is declared already, with another model.
-            UnknownEventError: nobody declared an event that a handler names.
+            UnknownEventError: an event that a handler names is not declared.
             HandlerSignatureError: a handler cannot be called with what its event carries.
             SubscriptionConflictError: a handler is subscribed already, with other options.
         """
@@ -292,12 +292,12 @@ def register_wrapped(
     signals: SignalRegistry,
     wrap: Callable[[CallSpec], CallSpec] | None = None,
 ) -> None:
-    """Register a group as `HandlerGroup.register` does; plugins call it.
+    """Register a group as `HandlerGroup.register` does, with wrapped handlers if it is a plugin's.
 
     Args:
         group: the group.
         signals: the registry.
-        wrap: returns the call spec by which a handler is called, around the one of its own.
+        wrap: takes the call spec of a handler, and returns the one to call it by.
     """
     present = set(signals)
     start = next_order()
@@ -320,18 +320,18 @@ def register_wrapped(
 
 
 def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:
-    """Return the events that a group declares; plugins and their test tell them from others.
+    """Return the events that a group declares.
 
     Args:
         group: the group.
-        with_needed: whether to name those, too, that its handlers are for by a signal.
+        with_needed: whether to include the events of signals that its handlers only listen to.
     """
     return {it.name for it in group._signals if with_needed or it.is_own}
 
 
 def has_lasting_handlers(group: HandlerGroup) -> bool:
-    """Whether a handler of a group stays subscribed until it is removed; a `once` may not.
+    """Whether a group has a handler that stays subscribed until it is removed.
 
-    Plugins ask it, to see whether a group without subscriptions lost them.
+    A group that has only `once` handlers can be left without subscriptions by their calls.
     """
     return any(not it.options.get("once") for it in group._handlers)

@@ -1,4 +1,4 @@
-"""One decorator for each of the commonest built-in events."""
+"""A decorator for each of the most common built-in events."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ ContextT = TypeVar("ContextT", bound=BaseEventContext, default=BaseEventContext)
 
 
 class SignalSubscriber(Protocol[ContextT]):
-    """Makes decorators for one built-in event: `@on_user_login()`, with options if need be.
+    """Makes decorators for one built-in event: `@on_user_login()`, or with options.
 
-    It raises what `EventSignal.on` raises.
+    A call raises the same errors as `EventSignal.on`.
     """
 
     @overload

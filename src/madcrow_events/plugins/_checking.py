@@ -1,4 +1,4 @@
-"""Loading each plugin in a process of its own, to see whether it would."""
+"""Checking whether plugins would load, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["check_here", "check_plugins"]
 
 _CHECK: Final = """\
 import sys
-open(sys.argv[2], "w").close()  # which tells that a Python runs this
+open(sys.argv[2], "w").close()  # the sign that Python runs this
 import json, os, pathlib
 sys.path[:] = [it if isinstance(it, str) else pathlib.Path(*it) for it in json.load(sys.stdin)]
 from madcrow_events import madcrow_signals
 from madcrow_events.plugins._checking import check_here
 madcrow_signals.strict = False
 check_here(*sys.argv[1:])
-os._exit(0)  # without waiting for a thread that the plugin began
+os._exit(0)  # without waiting for threads that the plugin started
 """
 
 _OPTIONS: Final = {
@@ -47,13 +47,13 @@ def check_plugins(
     deny: Iterable[str] | None = None,
     timeout: float = 10.0,
 ) -> PluginReports:
-    """Load every plugin that is wanted in a process of its own, one after the other.
+    """Report whether each wanted plugin would load, by loading it in a process of its own.
 
-    Nothing is loaded into this process; so one that hangs, or ends its process, is named, too.
-    That process knows no event of the application: each name that a plugin listens to counts as
-    declared there, without a model. It is a Python of the same options. Where no such process can
-    be started, as in a program that is frozen into one file, every plugin is refused with that
-    reason.
+    The plugins are checked one after the other, and none is loaded into this process. So a
+    plugin that hangs, or that ends its process, is reported like any other. The new process runs
+    Python with the same options. It does not know the events of the application: every name that
+    a plugin listens to counts as declared, without a model. Where no such process can be started,
+    for example in a program that is frozen into one file, every plugin is refused with that reason.
 
     Args:
         allow: see `load_plugins`.
@@ -61,12 +61,12 @@ def check_plugins(
         timeout: how long a plugin may take, in seconds.
 
     Returns:
-        A report for each plugin that is installed, by name. `milliseconds` are those of the
-        load, without the start of the process; reports have no `exception`. The `warnings` are
-        those of `load_plugins`.
+        A report for each installed plugin, sorted by name. Its `milliseconds` do not include the
+        start of the process, and it has no `exception`. The `warnings` are those of
+        `load_plugins`.
 
     Raises:
-        InvalidOptionError: a list is no list of names, or the timeout no positive number.
+        InvalidOptionError: a list is no list of names, or the timeout is no positive number.
     """
     check_seconds("timeout", timeout)
     plugins = discover_plugins()
@@ -82,14 +82,14 @@ def check_plugins(
 
 
 def _why_not_apart() -> str:
-    """Return why no other Python can be started, or an empty string."""
+    """Return why no other Python process can be started, or an empty string."""
     if getattr(sys, "frozen", False):
         return "this program is frozen, and would start itself again"
     return "" if sys.executable else "sys.executable names no Python"
 
 
 def _options() -> list[str]:
-    """Return the options of this Python, and one that leaves the working directory out."""
+    """Return the options of this Python, and `-P`: the working directory is not searched."""
     options = ["-P", *(["-B"] if sys.dont_write_bytecode else [])]
     for name, option in _OPTIONS.items():
         options += [option] * getattr(sys.flags, name)
@@ -100,19 +100,19 @@ def _options() -> list[str]:
 
 def _not_apart(plugin: Plugin, why: str) -> PluginReport:
     reason = (
-        f"it cannot be checked in a process of its own, for {why}: see what load_plugins() says"
+        f"it cannot be checked in a process of its own, because {why}: see what load_plugins() says"
     )
     return PluginReport(plugin, "refused", reason)
 
 
 def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
-    """Return the report of a plugin; or None, and why no other Python can be started."""
+    """Return the report of a plugin; or None, and why no other Python process can be started."""
     import json  # only checks need it
     import subprocess  # only checks need it
     import tempfile  # only checks need it
 
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as errors:
-        # Not its output, to which the plugin may print.
+        # Not read from standard output, because the plugin may print.
         answer = os.path.join(folder, "report.json")  # noqa: PTH118  # pathlib would be imported
         path = [it if isinstance(it, str) else [os.fsdecode(it)] for it in search_path()]
         command = [sys.executable, *_options(), "-c", _CHECK, plugin.name, answer]
@@ -121,7 +121,7 @@ def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
                 command,
                 check=False,
                 timeout=timeout,
-                input=json.dumps(path).encode(),  # for an argument it may be too long
+                input=json.dumps(path).encode(),  # it may be too long for an argument
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
             )
@@ -148,7 +148,7 @@ def _check(plugin: Plugin, timeout: float) -> tuple[PluginReport | None, str]:
 
 
 def check_here(name: str, answer: str) -> None:
-    """Load one plugin, and write what came of it to a file; run by `_check`."""
+    """Load one plugin and write its report to a file; `_check` runs this in a new process."""
     import json  # only checks need it
 
     (plugin,) = (it for it in discover_plugins() if it.name == name)

@@ -1,4 +1,4 @@
-"""What the metadata of installed distributions says of plugins; none is imported."""
+"""Finding plugins in the metadata of installed distributions, without importing them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOGGER = logging.getLogger("madcrow_events.plugins")
 
 
 class Plugin(NamedTuple):
-    """What the metadata of an installed distribution says of a plugin.
+    """A plugin, as the metadata of its distribution describes it.
 
     Attributes:
         name: the distribution and the entry point, such as `acme-alerts:alerts`.
@@ -40,7 +40,7 @@ class Plugin(NamedTuple):
         distribution: the name of the distribution, in its normal form.
         version: the distribution's version.
         target: the module and the object in it, such as `acme_alerts.plugin:group`.
-        requires: what the distribution requires, as its metadata has it.
+        requires: the distribution's requirements, as they stand in its metadata.
     """
 
     name: str
@@ -60,15 +60,15 @@ class Plugin(NamedTuple):
 
     @property
     def _attribute(self) -> str:
-        # What may follow in brackets are extras, which were installed, or not.
+        # Extras may follow in brackets; whether they are installed does not matter here.
         return self.target.partition(":")[2].partition("[")[0].strip()
 
 
 def discover_plugins() -> list[Plugin]:
-    """Return the plugins of all installed distributions, by name; imports none of them.
+    """Return the plugins of all installed distributions, sorted by name, without importing them.
 
-    A distribution that is found twice on the path counts where it is found first, as it does
-    for imports. One whose metadata cannot be read is left out, and named in a warning.
+    Of a distribution that stands on the path twice, the first one counts, as it does for
+    imports. A distribution whose metadata cannot be read is left out, and a warning names it.
     """
     from importlib.metadata import distributions  # loaded when first needed
 
@@ -79,7 +79,7 @@ def discover_plugins() -> list[Plugin]:
             if ENTRY_POINT_GROUP in text:
                 for plugin in _plugins_of(distribution, text):
                     found.setdefault(plugin.name, plugin)
-        except Exception as error:  # they are that distribution's problem
+        except Exception as error:  # one broken distribution must not hide the others
             if is_interrupt(error):
                 raise
             LOGGER.warning(
@@ -92,13 +92,13 @@ def discover_plugins() -> list[Plugin]:
 
 
 def search_path() -> list[Any]:
-    """Return what of `sys.path` can be searched: whatever else is in it, imports pass over, too."""
+    """Return the entries of `sys.path` that can be searched; imports ignore the others, too."""
     entries: list[Any] = list(sys.path)
     return [entry for entry in entries if isinstance(entry, str | os.PathLike)]
 
 
 def is_installed(name: str) -> bool:
-    """Whether there is a distribution of a name."""
+    """Whether a distribution of this name is installed."""
     return any(True for _ in _of_name(name))
 
 
@@ -113,7 +113,7 @@ def _plugins_of(distribution: Distribution, entry_points: str) -> list[Plugin]:
     name = _normal(metadata["Name"])
     named = (it for it in _of_name(metadata["Name"]) if _normal(it.metadata["Name"]) == name)
     if next(named).read_text("entry_points.txt") != entry_points:
-        return []  # another one comes first
+        return []  # another distribution of this name comes first on the path
     return [
         Plugin(
             name=f"{name}:{entry_point}",
@@ -130,8 +130,8 @@ def _plugins_of(distribution: Distribution, entry_points: str) -> list[Plugin]:
 def _entries(entry_points: str) -> Iterator[tuple[str, str]]:
     """Yield the name and the target of each entry point in the group of plugins.
 
-    They are read here because `Distribution.entry_points` refuses all of them for one mistaken
-    target, from Python 3.15 on.
+    The text is parsed here because, from Python 3.15 on, `Distribution.entry_points` refuses all
+    entries if the target of one is malformed.
     """
     group = ""
     for line in map(str.strip, entry_points.splitlines()):
@@ -143,19 +143,19 @@ def _entries(entry_points: str) -> Iterator[tuple[str, str]]:
 
 
 def _normal(name: str) -> str:
-    """Return the one spelling of a name, as PyPI has it (PEP 503)."""
+    """Return the normal form of a distribution's name (PEP 503)."""
     spelling = re.sub(r"[-_.]+", "-", name)
-    # Some letters of other scripts, such as the sign for kelvin, become one of ASCII.
+    # In lower case, some letters of other scripts become ASCII, such as the sign for kelvin.
     return spelling.lower() if spelling.isascii() else spelling
 
 
 def is_called(plugin: Plugin, name: str, *, by_entry_point: bool = True) -> bool:
-    """Whether an entry of a list means a plugin.
+    """Whether an entry of an allow or deny list means this plugin.
 
     Args:
         plugin: the plugin.
         name: the entry: `distribution:entry-point`, a distribution, or an entry point.
-        by_entry_point: whether an entry point alone is enough.
+        by_entry_point: whether the name of an entry point alone is enough.
     """
     distribution, colon, entry_point = (_normal(part.strip()) for part in name.partition(":"))
     if colon:

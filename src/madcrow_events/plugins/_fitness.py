@@ -25,26 +25,26 @@ def why_unfit(plugin: Plugin, wanted: list[Plugin]) -> str:
         wanted: all plugins that are to be loaded.
     """
     if not _WELL_FORMED.fullmatch(plugin.name):
-        # With its escapes, for a letter may look like another one.
+        # Escaped, because a letter may look like one of another alphabet.
         return (
-            f"{printable(ascii(plugin.name))} is no name of a plugin: name the distribution and "
-            "the entry point with letters from a to z, digits, '-', '_' and '.', and install it "
-            "again"
+            f"{printable(ascii(plugin.name))} is not a valid plugin name: name the distribution "
+            "and the entry point with letters from a to z, digits, '-', '_' and '.', and install "
+            "it again"
         )
     rivals = [it for it in wanted if it._key == plugin._key and _WELL_FORMED.fullmatch(it.name)]
     if len(rivals) > 1:
         names = " and ".join(printable(it.name) for it in rivals)
         if sum(it.distribution == plugin.distribution for it in rivals) > 1:
-            fix = f"call them differently, and install {printable(plugin.distribution)} again"
-            return f"{names} offer one name: {fix}"
+            fix = f"give them different names, and install {printable(plugin.distribution)} again"
+            return f"{names} offer the same name: {fix}"
         return (
-            f"{names} offer one name: allow one of them, as in allow=['{rivals[0].name}'], or "
+            f"{names} offer the same name: allow one of them, as in allow=['{rivals[0].name}'], or "
             "uninstall all but one"
         )
     absent = _absent_requirements(plugin)
     if absent:
         needed = " ".join(f"'{requirement}'" for requirement in absent)
-        return f"it requires what is not installed: pip install {needed}"
+        return f"it requires packages that are not installed: pip install {needed}"
     return ""
 
 
@@ -52,10 +52,10 @@ _REQUIRED_NAME = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)")
 
 
 def _absent_requirements(plugin: Plugin) -> list[str]:
-    """Return what the plugin's distribution requires on every machine, and is not installed.
+    """Return the requirements of the plugin's distribution that are not installed.
 
-    A requirement with a marker (`; python_version < "3.12"`, `; extra == "dev"`) is left to the
-    import, which fails if it matters.
+    A requirement with a marker (`; python_version < "3.12"`, `; extra == "dev"`) is not checked:
+    if it is needed here, the import fails.
     """
     absent = []
     for requirement in plugin.requires:

@@ -1,7 +1,7 @@
-"""What a plugin does to a registry while it is loaded, in its group and beside it.
+"""The changes that loading a plugin makes to a registry, in its group and outside of it.
 
-It is told from what other threads do by the modules that handlers and models
-come from.
+Other threads may change the registry at the same time. A change counts as the plugin's if its
+handler or model comes from one of the plugin's modules.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ __all__ = ["Footprint", "is_of", "outside_of_group"]
 
 
 class Footprint:
-    """What is new in a registry since a plugin began to be loaded, and is the plugin's.
+    """The handlers and events that a plugin has added to a registry since its load began.
 
-    Its modules are those of its package; or, where the application has imported something of
-    that already, no more than the module that the entry point names. A namespace package is
-    shared by several distributions: then the plugin's own is the one below it.
+    The plugin's modules are those of its package. Where the application has imported something
+    of that package already, only the module that the entry point names counts. A namespace
+    package is shared by several distributions: there, the package below it is the plugin's own.
 
     Args:
         plugin: the plugin, which is not imported yet.
@@ -49,16 +49,16 @@ class Footprint:
         self._start = next_order()
 
     def declare_again(self) -> None:
-        """Declare what the plugin's modules declared when they were imported, which is once.
+        """Declare again the events that the plugin's modules declared when they were imported.
 
         Raises:
-            SignalConflictError: such an event is declared already, with another model.
+            SignalConflictError: one of these events is declared already, with another model.
         """
         for signal in self._remembered():
             declare_again(self._signals, signal)
 
     def refuse_others(self) -> None:
-        """Refuse handlers that the plugin's modules subscribed beside its group.
+        """Refuse handlers that the plugin's modules subscribed outside of its group.
 
         Raises:
             PluginError: there is one.
@@ -67,9 +67,9 @@ class Footprint:
             raise PluginError(outside_of_group(subscription), plugin=self._plugin.name)
 
     def events(self, group: HandlerGroup | None = None) -> list[EventSignal[Any]]:
-        """Return the signals that are new, and were declared by the plugin's modules or its group.
+        """Return the new signals that the plugin's modules or its group declared.
 
-        What the modules declared is remembered for the next time.
+        Those of the modules are remembered for the next load, because modules are imported once.
         """
         new = [it for it in declared_in(self._signals) if it.name not in self._declared]
         own = self._own()
@@ -91,9 +91,10 @@ class Footprint:
             forget(self._signals, signal)
 
     def forget_modules(self) -> None:
-        """Let the plugin's modules run again, all of them, as the one does whose import failed.
+        """Let all modules of the plugin run again at the next import.
 
-        Otherwise that one would add to a group, in another module, what it has added before.
+        Python itself forgets only the module whose import failed. That module would then run
+        twice, and add its handlers twice to a group that lives in another module.
         """
         own = self._own()
         for name in set(sys.modules) - self._imported:
@@ -101,7 +102,7 @@ class Footprint:
                 sys.modules.pop(name, None)
 
     def _remembered(self) -> list[EventSignal[Any]]:
-        """Return what modules declared that are still the same, and will not do so again."""
+        """Return the signals of modules that are still imported, so do not declare them again."""
         return [
             signal
             for module, signal in loaded_in(self._signals).declared.get(self._plugin.name, ())
@@ -109,7 +110,7 @@ class Footprint:
         ]
 
     def _subscribed(self) -> list[Subscription]:
-        # Decorators act on the default registry, whichever the plugin is loaded into.
+        # Decorators subscribe to the default registry, whichever the plugin is loaded into.
         own = self._own()
         registries = {id(registry): registry for registry in (self._signals, madcrow_signals)}
         return [
@@ -121,13 +122,13 @@ class Footprint:
 
     def _own(self) -> str:
         """Return the package, or the module, whose handlers and models are the plugin's."""
-        # What could be imported of the way to the module tells which packages are shared.
+        # Only a package that was imported can be known as shared.
         own = next((it for it in self._packages if not _is_shared(it)), self._plugin._module)
         return self._plugin._module if own in self._imported else own
 
 
 def _is_shared(package: str) -> bool:
-    """Whether an imported package is a namespace, in which each distribution has its own."""
+    """Whether an imported package is a namespace package, which several distributions share."""
     module: Any = sys.modules.get(package)
     if not hasattr(module, "__path__"):
         return False
@@ -136,7 +137,7 @@ def _is_shared(package: str) -> bool:
     called: tuple[str, ...] = ()
     with suppress_but_interrupts(Exception):  # a loader may raise anything
         called = module.__spec__.loader.get_code(package).co_names
-    # The two ways from before namespaces needed no code.
+    # Older namespace packages call one of these two functions.
     return not {"extend_path", "declare_namespace"}.isdisjoint(called)
 
 
@@ -158,7 +159,7 @@ def is_of(own: str, thing: object) -> bool:
 
 
 def outside_of_group(subscription: Subscription) -> str:
-    """Return what is wrong with a subscription that a plugin's module has made by itself."""
+    """Return a message that refuses a subscription which a plugin's module made by itself."""
     return (
         f"{handler_name(subscription.handler)} is subscribed to {subscription.event} outside of "
         "the plugin's group, and would outlive it: decorate it with @group.on(...)"

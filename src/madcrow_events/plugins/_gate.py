@@ -1,8 +1,8 @@
 """The gate through which the handlers of a plugin are called, until it is unloaded.
 
-Whoever calls a handler first says that it enters, then looks whether the gate is
-closed. So once it is closed and those inside have left, nothing starts any more.
-An async handler is inside until its first step is done; then it has started.
+A call first enters, and then looks whether the gate is closed. So once the gate is
+closed and all calls inside have left, no handler starts any more. The call of an
+async handler leaves after its first step, since the handler has started then.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Gate:
 
     def _renew_after_fork(self) -> None:
         """Forget calls in threads that a forked child does not have."""
-        # By a token of each call, the thread it is made in.
+        # A token of each call, and the thread in which it is made.
         self._inside: dict[object, int] = {}
 
     def close(self) -> None:
@@ -69,7 +69,7 @@ class Gate:
         )
 
     def _enters(self, handler: object) -> object:
-        """Return a token that says who is inside, or None if the gate is closed."""
+        """Return a token for a call that is now inside, or None if the gate is closed."""
         token = object()
         self._inside[token] = threading.get_ident()
         if not self._is_closed:
@@ -79,14 +79,14 @@ class Gate:
             self._has_told = True
             log(
                 logging.WARNING,
-                "%s is not called any more, for its plugin is unloaded; what waited for it in the "
-                "background is dropped: drain the dispatcher before unloading",
+                "%s is not called any more, because its plugin is unloaded; its pending background "
+                "calls are dropped: drain the dispatcher before unloading",
                 handler_name(handler),
             )
         return None
 
     def _leave(self, token: object) -> None:
-        self._inside.pop(token, None)  # a child that was forked inside has forgotten it
+        self._inside.pop(token, None)  # in a child that was forked inside, it is forgotten already
 
     def _call(self, invoke: Callable[[Any, Any], Any], handler: object, argument: object) -> Any:
         token = self._enters(handler)
@@ -107,13 +107,13 @@ class Gate:
         return await _Steps(self, invoke, handler, argument)
 
     def wait(self, timeout: float | None) -> int:
-        """Wait for calls that are made in other threads.
+        """Wait until the calls in other threads have left the gate.
 
         Args:
             timeout: how long to wait, in seconds; None for as long as it takes.
 
         Returns:
-            How many of them did not end in time.
+            How many of these calls did not end in time.
         """
         own = threading.get_ident()
         deadline = math.inf if timeout is None else monotonic() + timeout
@@ -125,7 +125,7 @@ class Gate:
 
 
 class _Steps:
-    """Awaits an async handler, inside of a gate until its first step is done."""
+    """Awaits an async handler, which stays inside a gate until its first step is done."""
 
     __slots__ = ("_argument", "_gate", "_handler", "_invoke")
 
@@ -142,7 +142,7 @@ class _Steps:
         if token is None:
             return NO_RESULT
         try:
-            # Apart, for what it raises may be a StopIteration, and is no value that it returns.
+            # Outside of the inner `try`: a StopIteration that this raises is no returned value.
             steps = self._invoke(self._handler, self._argument).__await__()
             try:
                 waits_for = next(steps)
@@ -156,7 +156,7 @@ class _Steps:
             except GeneratorExit:
                 steps.close()
                 raise
-            except BaseException as error:  # a cancellation, which is the handler's to answer
+            except BaseException as error:  # a cancellation, which the handler may answer
                 try:
                     waits_for = steps.throw(error)
                 except StopIteration as end:

@@ -1,4 +1,4 @@
-"""What is loaded into each registry."""
+"""The plugins that are loaded into each registry."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ __all__ = ["Held", "LoadedPlugins", "loaded_in"]
 
 
 class Held:
-    """What is held of one plugin.
+    """The state of one loaded plugin.
 
     Attributes:
-        ticket: empty while it is being loaded or unloaded; who unloads it pops what is in it.
+        ticket: empty while the plugin is being loaded or unloaded. A thread that wants to unload
+            the plugin pops the one item, so only one thread can.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class Held:
         self.report: PluginReport | None = None
 
     def reinstate(self) -> None:
-        """Let it be loaded, as it was before an `isolated` block."""
+        """Make the plugin count as loaded again, at the end of an `isolated` block."""
         if self.report is not None:
             self.gate.open()
             self.ticket = [True]
@@ -42,9 +43,9 @@ class LoadedPlugins:
     """The plugins of one registry.
 
     Attributes:
-        by_key: by the key of its entry point, what is held of each that is loaded.
-        declared: by name, the events that a plugin's modules declared, each with the module. No
-            `isolated` block forgets them, for a module is imported once.
+        by_key: the state of each loaded plugin, by the key of its entry point.
+        declared: the events that each plugin's modules declared, by the plugin's name, each event
+            with its module. No `isolated` block forgets them, because modules are imported once.
     """
 
     def __init__(self) -> None:
@@ -52,10 +53,10 @@ class LoadedPlugins:
         self.declared: dict[str, tuple[tuple[Any, EventSignal[Any]], ...]] = {}
 
     def save(self, empty: bool, /) -> Callable[[], None]:  # called by isolated()
-        """Let an `isolated` block begin; return what undoes it."""
+        """Begin an `isolated` block; return the function that ends it."""
         before = self.by_key
         restore = partial(self._restore, before)
-        self.by_key = {} if empty else {**before}  # nothing interrupts between it and the return
+        self.by_key = {} if empty else {**before}  # nothing can interrupt before the return
         return restore
 
     def _restore(self, before: dict[str, Any]) -> None:

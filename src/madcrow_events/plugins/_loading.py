@@ -1,7 +1,7 @@
 """Loading plugins into a registry, and taking them out again.
 
-What a plugin raises while it is loaded is its own failure. All of this limits accidents, not
-malice: a plugin is code that runs with all the rights of the application.
+A plugin that raises while it is loaded has failed; the application goes on. All of this guards
+against accidents, not malice: a plugin is code that runs with all the rights of the application.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ def load_plugins(
     deny: Iterable[str] | None = None,
     signals: SignalRegistry = madcrow_signals,
 ) -> PluginReports:
-    """Import every plugin that is wanted, and register its group: all of it, or nothing (P1-P3).
+    """Import every wanted plugin, and register its group: all of it, or nothing.
 
-    The environment has its say, too: `MADCROW_EVENTS_DISABLE_PLUGINS=1` refuses them all,
+    The environment can refuse plugins, too. `MADCROW_EVENTS_DISABLE_PLUGINS=1` refuses them all.
     `MADCROW_EVENTS_PLUGINS_DENY` and `MADCROW_EVENTS_PLUGINS_ALLOW` are lists like the
-    arguments, with commas between the names. What either deny list names is refused, and
-    so is what an allow list, where there is one, does not name.
+    arguments, with commas between the names. A plugin is refused if a deny list names it, or if
+    there is an allow list that does not.
 
     Before each import the audit event `madcrow_events.load_plugin` is raised with the plugin's
-    name and target. What is loaded already is left as it is, and reported as loaded; where all
-    of its handlers were removed since, as by `clear_all_handlers`, they are subscribed again. One
-    that needs an event that another one declares is loaded after it.
+    name and target. A plugin that is loaded already stays as it is, and is reported as loaded. If
+    all of its handlers were removed since, for example by `clear_all_handlers`, they are
+    subscribed again. A plugin that needs an event of another plugin is loaded after that one.
 
-    Lists keep out what is not meant to be loaded. They are no authentication: a distribution is
-    called what whoever built it has called it.
+    The lists keep out plugins that you do not mean to load. They are no authentication: anybody
+    can build a distribution of any name.
 
     Args:
         allow: names of distributions, such as `acme-alerts`, or of plugins, such as
             `acme-alerts:alerts`: only these are loaded.
         deny: names of distributions, plugins, or entry points such as `alerts`: these are not.
-        signals: the registry in which they are registered.
+        signals: the registry in which the plugins are registered.
 
     Returns:
-        A report for each plugin that is installed, by name; its `warnings` tell of names on the
-        lists that mean none.
+        A report for each installed plugin, sorted by name. The `warnings` name the entries of the
+        lists that mean no installed plugin.
 
     Raises:
         InvalidOptionError: a list is no list of names, or `signals` is no registry.
@@ -111,7 +111,7 @@ def load(
         group = (import_group or _imported)(plugin)
         _refuse_twice(group, plugins)
         footprint.declare_again()
-        group.unregister(signals)  # what it registered itself would not pass the gate
+        group.unregister(signals)  # handlers that it registered itself would bypass the gate
         footprint.refuse_others()
         register_wrapped(group, signals, held.gate.around)
         held.report = report = PluginReport(
@@ -123,7 +123,7 @@ def load(
         )
         held.group = group
         held.ticket = [True]
-    except (Exception, SystemExit) as error:  # it is the plugin's failure (P3)
+    except (Exception, SystemExit) as error:  # a failing plugin must not end the application
         took = (time.perf_counter() - began) * 1000
         return PluginReport(plugin, "failed", reason_of(error), took, exception=error)
     finally:
@@ -136,7 +136,7 @@ def load(
 
 
 def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginReport:
-    """Leave a plugin that is loaded as it is, unless all of its handlers were removed."""
+    """Return the report of a loaded plugin; subscribe its handlers again if all were removed."""
     report: PluginReport = held.report
     reason = "it is being loaded or unloaded already, by another thread or by itself"
     if not held.ticket:
@@ -145,7 +145,7 @@ def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginRep
     if report.plugin.name != plugin.name:
         other = f"{name} offers the same name, and is loaded: unload_plugin('{name}') first"
         return PluginReport(plugin, "refused", other)
-    # A `once` may have ended by itself.
+    # A group that has only `once` handlers may have lost them by calling them.
     lasts = has_lasting_handlers(held.group)
     if not lasts or any(it.origin is held.group for it in signals.subscriptions):
         return report
@@ -156,7 +156,7 @@ def _load_again(plugin: Plugin, held: Any, signals: SignalRegistry) -> PluginRep
     try:
         Footprint(plugin, signals).declare_again()
         register_wrapped(held.group, signals, held.gate.around)
-    except (Exception, SystemExit) as error:  # it is the plugin's failure (P3)
+    except (Exception, SystemExit) as error:  # a failing plugin must not end the application
         return PluginReport(plugin, "failed", reason_of(error), exception=error)
     finally:
         held.ticket.append(True)
@@ -187,7 +187,7 @@ def _imported(plugin: Plugin) -> HandlerGroup:
         try:
             thing = getattr(thing, name)
         except AttributeError as error:
-            message = f"{where} names an object that the module has not: {fix}"
+            message = f"{where} names an object that the module does not have: {fix}"
             raise PluginError(message, plugin=plugin.name) from error
     if not isinstance(thing, HandlerGroup):
         raise PluginError(
@@ -200,8 +200,7 @@ def _imported(plugin: Plugin) -> HandlerGroup:
 
 def _refuse_clearing(name: str) -> NoReturn:
     raise PluginError(
-        "it clears all handlers as it is imported, those of the application, too: leave that to "
-        "its tests",
+        "its import clears all handlers, those of the application, too: leave that to its tests",
         plugin=name,
     )
 
@@ -218,34 +217,34 @@ def _refuse_twice(group: HandlerGroup, plugins: dict[str, Any]) -> None:
 def unload_plugin(
     name: str, *, timeout: float | None = 5.0, signals: SignalRegistry = madcrow_signals
 ) -> bool:
-    """Cancel every subscription of a plugin, and forget the events that it alone knows.
+    """Cancel every subscription of a plugin, and forget the events that only it declared.
 
-    When it has returned, none of the plugin's handlers starts any more; those that
-    other threads are in are waited for. What waits for its handlers in the background is
-    dropped, and a warning tells so: drain the dispatcher first.
+    When this function has returned, none of the plugin's handlers starts any more. It waits for
+    handlers that run in other threads. Pending background calls of its handlers are dropped with
+    a warning: drain the dispatcher first.
 
-    An event that it declared stays while somebody else's handler is subscribed to it, by
-    its name. Its modules stay imported, as Python has it; it can be loaded again.
+    An event of the plugin stays declared while a handler of another origin is subscribed to it by
+    its name. The plugin's modules stay imported; it can be loaded again.
 
     Args:
-        name: the plugin's name, such as `acme-alerts:alerts`, its entry point's, or its
-            distribution's.
-        timeout: how long to wait for calls in other threads, in seconds; None for as long as
-            they take.
-        signals: the registry in which it was loaded.
+        name: the name of the plugin, such as `acme-alerts:alerts`, of its entry point, or of its
+            distribution.
+        timeout: how long to wait for calls in other threads, in seconds; None to wait until they
+            have ended.
+        signals: the registry into which it was loaded.
 
     Returns:
         Whether it was loaded.
 
     Raises:
-        InvalidOptionError: the name is no string, the timeout no number of seconds, or `signals`
-            no registry.
+        InvalidOptionError: the name is no string, the timeout is no number of seconds, or
+            `signals` is no registry.
     """
     _check_registry(signals)
     check_seconds("timeout", timeout, allow_zero=True)
     if not isinstance(name, str):
         raise InvalidOptionError(
-            f"name is that of a plugin, such as 'acme-alerts:alerts', not {type_name(type(name))}",
+            f"name must name a plugin, such as 'acme-alerts:alerts', not {type_name(type(name))}",
             option="name",
         )
     plugins = loaded_in(signals).by_key
@@ -259,11 +258,11 @@ def unload_plugin(
 
 
 def _forget_signals(report: PluginReport, plugins: dict[str, Any], signals: SignalRegistry) -> None:
-    """Forget the events that only an unloaded plugin has declared, and nobody listens to."""
+    """Forget the events that only an unloaded plugin declared, and that have no handler."""
     others = {event for it in list(plugins.values()) if it.ticket for event in events_of(it.group)}
     for event in report.signals:
         signal = signals.get(event)
-        # A part of somebody's pattern comes back with the signal.
+        # A subscription by pattern comes back when the event is declared again.
         if signal is None or not all(map(is_part, signal.subscriptions)):
             continue
         if event not in others:

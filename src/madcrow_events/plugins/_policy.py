@@ -1,4 +1,4 @@
-"""Which plugins are wanted: what the lists allow and deny."""
+"""Which plugins are wanted, by the allow and deny lists."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["why_unwanted"]
 
 
 class _NameList(NamedTuple):
-    source: str  # who says so
+    source: str  # where the list stands, for messages
     names: tuple[str, ...]
-    by_entry_point: bool  # whether an entry point is named without its distribution, too
+    by_entry_point: bool  # whether the name of an entry point alone is enough
 
     def has(self, plugin: Plugin) -> bool:
         return any(self._means(plugin, name) for name in self.names)
@@ -33,10 +33,11 @@ class _NameList(NamedTuple):
 def why_unwanted(
     plugins: list[Plugin], allow: Iterable[str] | None, deny: Iterable[str] | None
 ) -> tuple[dict[Plugin, str], list[str]]:
-    """Return the plugins that are not to be loaded, each with the reason.
+    """Return the plugins that must not be loaded, each with the reason.
 
     Returns:
-        The reasons, and a warning for each name on a list that means no plugin, logged already.
+        The reasons, and a warning for each name on a list that means no plugin. The warnings are
+        logged already.
 
     Raises:
         InvalidOptionError: a list is no list of names.
@@ -54,7 +55,7 @@ def why_unwanted(
         elif missing:
             reasons[plugin] = f"it is not on the allow list, {missing[0].source}"
             if any(names is missing[0] and is_called(plugin, name) for names, name in unknown):
-                reasons[plugin] += f", with its distribution: write '{printable(plugin.name)}'"
+                reasons[plugin] += f", by its full name: write '{printable(plugin.name)}'"
     warnings = [_why_unknown(names, name, plugins) for names, name in unknown]
     for warning in warnings:
         LOGGER.warning("%s", warning)
@@ -67,8 +68,10 @@ def _is_switched_off() -> bool:
 
 
 def _lists(option: str, given: Iterable[str] | None) -> list[_NameList]:
-    """Return the lists of one kind: the argument, and the environment's, if there are any."""
-    by_entry_point = option == "deny"  # anybody can offer one of a name that is allowed
+    """Return the lists of one kind that are given: as the argument, and in the environment."""
+    by_entry_point = (
+        option == "deny"
+    )  # to allow it alone would admit any distribution that uses the same name
     lists = []
     if given is not None:
         if isinstance(given, str) or not isinstance(given, Iterable):
@@ -91,7 +94,7 @@ def _lists(option: str, given: Iterable[str] | None) -> list[_NameList]:
 
 
 def _why_unknown(names: _NameList, name: str, plugins: list[Plugin]) -> str:
-    """Return what is wrong with a name that means no plugin."""
+    """Return a warning about a name that means no plugin."""
     meant = [f"'{printable(plugin.name)}'" for plugin in plugins if is_called(plugin, name)]
     if meant:
         fault = f"an entry point without its distribution: write {' or '.join(meant)}"

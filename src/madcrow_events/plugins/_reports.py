@@ -1,4 +1,4 @@
-"""What came of each plugin, and what is logged of it."""
+"""The report on each plugin, and its line in the log."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _SLOW = 0.5  # seconds
 
 
 class PluginReport(NamedTuple):
-    """What came of one plugin.
+    """The result of loading or checking one plugin.
 
     Attributes:
-        plugin: what its metadata says.
-        status: `loaded`; `refused`, without an import; or `failed`, while it was loaded.
-        reason: why it was not loaded, and what would help; empty if it was. May quote what the
-            plugin raised.
+        plugin: the plugin, as its metadata describes it.
+        status: `loaded`, `refused` (it was not imported), or `failed` (loading it raised).
+        reason: why it was not loaded, and what would help; empty if it was loaded. May quote the
+            plugin's exception.
         milliseconds: how long it took to import and register it.
-        signals: the events that it brought.
+        signals: the events that it declared.
         handlers: the events or patterns that its handlers are subscribed to, in order.
-        exception: what it raised, or None.
+        exception: the exception that it raised, or None.
     """
 
     plugin: Plugin
@@ -64,7 +64,7 @@ class PluginReport(NamedTuple):
         return self.plugin.version
 
     def __str__(self) -> str:
-        """Tell it in one line."""
+        """Return the report in one line."""
         return self._told(self.reason)
 
     def _told(self, reason: str) -> str:
@@ -79,14 +79,14 @@ class PluginReport(NamedTuple):
 
 
 class PluginReports(list[PluginReport]):
-    """The reports of one load or check, for each plugin that is installed, by name.
+    """The reports of one load or check: one for each installed plugin, sorted by name.
 
     Args:
-        reports: as in a list.
-        warnings: as below.
+        reports: the reports.
+        warnings: see the attribute.
 
     Attributes:
-        warnings: what is wrong with the lists: each name on them that means no installed plugin.
+        warnings: a message for each name on an allow or deny list that means no installed plugin.
     """
 
     def __init__(self, reports: Iterable[PluginReport] = (), warnings: Iterable[str] = ()) -> None:
@@ -98,7 +98,7 @@ def reason_of(error: BaseException) -> str:
     kind = type_name(type(error))
     try:
         text = printable(str(error))
-    except Exception as raised:  # an exception can be made so that it cannot be shown
+    except Exception as raised:  # its `__str__` may raise anything
         if is_interrupt(raised):
             raise
         text = ""
@@ -114,17 +114,17 @@ def _places(error: BaseException) -> list[tuple[str, int]]:
     return found
 
 
-_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120  # pathlib would be imported for it
+_HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120  # pathlib would be imported
 
 
 def _place(error: BaseException) -> str:
-    """Tell where an error was raised or, if this package raised it, what led there."""
+    """Return the place where an error was raised, or the caller's if this package raised it."""
     places = [it for it in _places(error) if not it[0].startswith(("<frozen", _HERE))]
     return f" ({printable(places[-1][0])}, line {places[-1][1]})" if places else ""
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether this package raised an error, whose text then quotes nothing."""
+    """Whether this package raised an error; the text of such an error quotes no values."""
     places = _places(error)
     return isinstance(error, MadcrowEventsError) and places[-1][0].startswith(_HERE)
 
@@ -133,15 +133,15 @@ def log_report(report: PluginReport, *, is_wanted: bool) -> None:
     level = {"loaded": logging.INFO, "refused": logging.WARNING, "failed": logging.ERROR}
     reason, error = report.reason, report.exception
     if error is not None and not _is_ours(error):
-        # Its text is the plugin's, and may quote anything (G1).
+        # The text is the plugin's: it may quote values, which are never logged.
         reason = f"{type_name(type(error))}{_place(error)}; the report has its text"
     LOGGER.log(
         level[report.status] if is_wanted else logging.INFO, "plugin %s", report._told(reason)
     )
     if report.milliseconds > _SLOW * 1000:
         LOGGER.warning(
-            "plugin %s took %.1f s to load: what it prepares at import could wait until it "
-            "handles its first event",
+            "plugin %s took %.1f s to load: it could prepare at its first event what it prepares "
+            "at import",
             printable(report.plugin.name),
             report.milliseconds / 1000,
         )

@@ -1,4 +1,4 @@
-"""The test kit: record what is emitted, call no handler, try a plugin; needs no pytest."""
+"""The test kit: record emissions, fake events, try a plugin. It does not need pytest."""
 
 from madcrow_events.testing._plugin_check import assert_plugin_works
 from madcrow_events.testing.recorder import Recorder, fake_events, record_events

@@ -1,4 +1,4 @@
-"""Trying a plugin as an application would load it."""
+"""Trying a plugin in the way in which an application would load it."""
 
 from __future__ import annotations
 
@@ -32,51 +32,51 @@ Example: TypeAlias = BaseEventContext | Mapping[str, Any]
 
 __all__ = ["assert_plugin_works"]
 
-_TIMES = 2  # what a first load leaves behind shows in the second
+_TIMES = 2  # the second load shows what the first one left behind
 _SECONDS = 10.0
 
 
 def assert_plugin_works(
     group: HandlerGroup, /, *, examples: Mapping[str, Example] | None = None
 ) -> None:
-    """Fail unless a plugin loads, answers, unloads and leaves nothing behind; twice.
+    """Fail unless a plugin loads, handles its events, unloads, and leaves nothing behind, twice.
 
-    It is loaded among the built-in events, with no other handlers. Then each event that its
-    handlers are for is emitted once, or once for each sender that they are for; every handler
-    must be called, and none may fail. They are really called: where one would send a mail, let
-    the test replace what sends it.
+    The plugin is loaded among the built-in events, with no other handlers. Then each event that
+    it subscribes to is emitted once, or once for each sender that it subscribes to. Every handler
+    must be called, and none may fail. The handlers really run: if one would send a mail, replace
+    the function that sends it in your test.
 
-    An event of which there is no example is emitted with a context that Hypothesis makes up
-    (extra: `testing`); one without a model, with no context at all.
+    An event without an example is emitted with a context that Hypothesis makes up (extra:
+    `testing`). If the event has no model either, it is emitted with an empty context.
 
     Args:
         group: the object that the plugin exports.
-        examples: by event, a context to emit: a model, or a mapping of keywords. An event of
-            the application is declared by its example.
+        examples: a context to emit for each event: a model, or a mapping of keywords. An example
+            also declares an event that belongs to the application.
 
     Raises:
-        AssertionError: it does not; the message says what is wrong.
-        InvalidOptionError: an example is no context.
-        ImportError: a context has to be made up, and Hypothesis is not installed.
+        AssertionError: the plugin fails one of these checks; the message says which.
+        InvalidOptionError: an example is neither a model nor a mapping of keywords.
+        ImportError: Hypothesis is needed to make up a context, and is not installed.
     """
     given: object = group
     if not isinstance(given, HandlerGroup):
-        raise AssertionError(  # noqa: TRY004  # it is what the plugin's test asserts
-            f"a plugin exports one HandlerGroup, and this is {type_name(type(given))}"
+        raise AssertionError(  # noqa: TRY004  # a test that calls this expects AssertionError
+            f"a plugin exports one HandlerGroup, but this is {type_name(type(given))}"
         )
     if not group.handlers:
         raise AssertionError(f"{group!r} would do nothing: add handlers with @group.on(...)")
     _refuse_others(group)
     by_event = _checked(examples if examples is not None else {})
     with madcrow_signals.isolated(empty=True) as signals:
-        signals.signal(HANDLER_FAILED)  # which the recorder would leave behind
+        signals.signal(HANDLER_FAILED)  # or the recorder would leave it behind
         _declare(group, by_event, signals)
         for _ in range(_TIMES):
             _try(group, by_event, signals)
 
 
 def _declare(group: HandlerGroup, by_event: dict[str, Example], signals: SignalRegistry) -> None:
-    """Declare the events of the examples that the group does not bring."""
+    """Declare the events of examples that the group does not declare."""
     present = events_of(group) | set(signals)
     for event, example in by_event.items():
         if event not in present:
@@ -85,7 +85,7 @@ def _declare(group: HandlerGroup, by_event: dict[str, Example], signals: SignalR
 
 
 def _refuse_others(group: HandlerGroup) -> None:
-    """Refuse what `load_plugins` would find: handlers that the module subscribed by itself."""
+    """Refuse handlers that the module subscribed by itself, as `load_plugins` would."""
     handlers = [handler for _, handler in group.handlers]
     modules = {str(getattr(handler, "__module__", None)) for handler in handlers}
     for subscription in madcrow_signals.subscriptions:
@@ -97,12 +97,13 @@ def _refuse_others(group: HandlerGroup) -> None:
 def _checked(examples: object) -> dict[str, Example]:
     if not isinstance(examples, Mapping):
         raise InvalidOptionError(
-            "examples are a mapping: examples={'order_placed': {'order_id': 7}}", option="examples"
+            "examples must be a mapping: examples={'order_placed': {'order_id': 7}}",
+            option="examples",
         )
     for event, example in examples.items():
         if not isinstance(example, BaseEventContext | Mapping):
             raise InvalidOptionError(
-                f"the example of {event} is a context or a mapping of keywords, not "
+                f"the example of {event} must be a context or a mapping of keywords, not "
                 f"{type_name(type(example))}",
                 option="examples",
             )
@@ -110,7 +111,7 @@ def _checked(examples: object) -> dict[str, Example]:
             isinstance(name, str) and name != "sender" for name in example
         ):
             raise InvalidOptionError(
-                f"the example of {event} has the keywords of its context, and no sender among them",
+                f"the keys of the example of {event} must be keywords of its context, not sender",
                 option="examples",
             )
     return {canonical_name(event): example for event, example in examples.items()}
@@ -128,7 +129,7 @@ def _try(group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRe
     reached = _reached(group, examples, signals)
     dispatcher = EventDispatcher(signals, log_tracebacks=False)
     set_event_dispatcher(dispatcher)  # for handlers that emit; undone with the isolation
-    with record_events(signals=signals) as events:  # those that its handlers emit, too
+    with record_events(signals=signals) as events:  # also those that its handlers emit
         try:
             for signal, sender in reached:
                 _emit(dispatcher, signal, sender, examples.get(signal.name))
@@ -150,7 +151,7 @@ def _try(group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRe
 def _reached(
     group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRegistry
 ) -> list[tuple[EventSignal[Any], Any]]:
-    """Return each signal that the group's handlers are for, with each sender that they are for."""
+    """Return the signals that the group subscribes to, each with each sender it subscribes to."""
     reached = {
         (signal.name, sender_key(subscription.sender)): (signal, subscription.sender)
         for signal in declared_in(signals)
@@ -161,12 +162,12 @@ def _reached(
     for event in examples.keys() - events:
         near = get_close_matches(event, events, 1)
         raise AssertionError(
-            f"none of its handlers is for {event}, of which there is an example"
+            f"there is an example of {event}, but no handler of the plugin is for it"
             + (f": did you mean {near[0]}?" if near else "")
         )
     if not reached:
         raise AssertionError(
-            f"no event that is declared reaches the handlers of {group!r}: give an example of one "
+            f"no declared event reaches the handlers of {group!r}: give an example of an event "
             "that the application declares, examples={'order_placed': ...}"
         )
     return list(reached.values())
@@ -200,8 +201,8 @@ def _close(dispatcher: EventDispatcher) -> bool:
         return dispatcher.close(_SECONDS)
     except WouldDeadlockError as error:
         raise AssertionError(
-            "assert_plugin_works cannot wait for async handlers inside of an event loop: let its "
-            "test be a plain function"
+            "assert_plugin_works cannot wait for async handlers inside of an event loop: write "
+            "its test as a plain function"
         ) from error
 
 
@@ -212,7 +213,7 @@ def _look_at(group: HandlerGroup, events: Recorder) -> None:
         for handler, exception in emission.failures:
             raise AssertionError(
                 f"{handler_name(handler)} failed on {shown(emission)}: {type_name(type(exception))}"
-                ". If it cannot come like this, give an example of how it does: "
+                ". If the application never emits it like this, give an example of how it does: "
                 f"examples={{'{emission.event}': ...}}"
             ) from exception
     for event, handler in group.handlers:

@@ -1,7 +1,7 @@
-"""Recording what is emitted, to assert on it.
+"""Recording emissions, to make assertions about them.
 
-It is longer than other files because a recorder's assertions are explained one by one, and
-share what they say when they fail.
+This file is longer than others because each assertion of a recorder has its docstring, and all of
+them share their failure messages.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _SHOWN_LENGTH = 1000
 
 
 class Recorder(AbstractContextManager["Recorder"]):
-    """The emissions of a registry, from every thread, task and dispatcher, while it is open.
+    """Records the emissions of a registry in a block, from every thread, task and dispatcher.
 
-    Made by `record_events` and `fake_events`, for a `with` or an `async with` block. It stays
-    readable after its block. Unlike all else in this package, its messages show the values of
+    `record_events` and `fake_events` make one, for a `with` or an `async with` block. It stays
+    readable after its block. Unlike the rest of this package, its messages show the values of
     contexts: use it in tests.
 
     Attributes:
-        is_open: whether its block has begun, and not ended.
+        is_open: whether the block has begun and not yet ended.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._signals = signals
         self._calls_handlers = calls_handlers
         self._arrived = Waiters()
-        # By identity, for one that several patterns match is recorded once.
+        # By identity, because an emission that several patterns match is recorded once.
         self._emissions: dict[int, Emission] = {}
         self._subscriptions: list[Subscription] = []
         self._has_begun = False
@@ -73,11 +73,11 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Begin to record.
 
         Raises:
-            RuntimeError: it has begun before.
+            RuntimeError: the recorder was used before.
             UnknownEventError: a pattern without a `*` is the name of no declared event.
         """
         if self._has_begun:
-            raise RuntimeError("this recorder was open before: make another one for each block")
+            raise RuntimeError("this recorder was used before: make a new one for each block")
         for pattern in self._patterns:
             if "*" not in pattern:
                 self._signals.resolve(pattern)
@@ -114,7 +114,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         try:
             self._end()
         except BaseException:
-            self._end()  # once more, for that was interrupted
+            self._end()  # again, because an interrupt may have cut it short
             raise
 
     def _end(self) -> None:
@@ -128,7 +128,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def _matches(self, event: str) -> bool:
         return any(
-            # As for subscriptions, no pattern means `handler_failed`.
+            # As with subscriptions, no pattern matches `handler_failed`.
             event == pattern if event == HANDLER_FAILED else fnmatch.fnmatchcase(event, pattern)
             for pattern in self._patterns
         )
@@ -136,15 +136,15 @@ class Recorder(AbstractContextManager["Recorder"]):
     def _record(self, emission: Emission) -> Any:
         self._emissions[id(emission)] = emission
         self._arrived.notify()
-        return NO_RESULT  # so that it does not show among the results
+        return NO_RESULT  # keeps the recorder out of the results
 
     @property
     def emissions(self) -> tuple[Emission, ...]:
-        """What was emitted, in the order in which the emissions began."""
+        """The recorded emissions, in the order in which they began."""
         return tuple(list(self._emissions.values()))  # noqa: C414  # list() cannot be interrupted
 
     def clear(self) -> None:
-        """Forget what was emitted so far."""
+        """Forget the emissions so far."""
         self._emissions.clear()
 
     def assert_emitted(
@@ -160,22 +160,22 @@ class Recorder(AbstractContextManager["Recorder"]):
 
         Args:
             event: the event's name, or its signal.
-            times: exactly how often; at least once unless given.
-            where: a predicate over the context, as a mapping; what it raises goes through.
+            times: exactly how often it was emitted; at least once unless given.
+            where: a predicate over the context, as a mapping; an exception of it reaches you.
             **fields: values of the context.
 
         Returns:
             The last of the emissions that match.
 
         Raises:
-            AssertionError: it was not; the message shows what was emitted instead. Or it is
-                none of the events that are recorded.
+            AssertionError: the event was not emitted, and the message shows what was. Or this
+                recorder does not record the event.
             UnknownEventError: no such event is declared, or the signal is of another registry.
-            InvalidOptionError: `times` is no positive number.
+            InvalidOptionError: `times` is no positive integer.
         """
         if times is not None and (type(times) is not int or times < 1):
             raise InvalidOptionError(
-                "times is how often, 1 or more: for never there is assert_not_emitted",
+                "times must be an int, 1 or more: for never there is assert_not_emitted",
                 option="times",
             )
         found = self._matching(event, where, fields)
@@ -199,7 +199,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Fail if an event was emitted with these values; see `assert_emitted`.
 
         Raises:
-            AssertionError: it was. Or it is none of the events that are recorded.
+            AssertionError: the event was emitted, or this recorder does not record it.
             UnknownEventError: no such event is declared.
         """
         found = self._matching(event, where, fields)
@@ -210,15 +210,15 @@ class Recorder(AbstractContextManager["Recorder"]):
     def assert_handled_by(
         self, event: str | EventSignal[Any], handler: Callable[..., Any], /
     ) -> None:
-        """Fail unless a handler was called for an event, and returned.
+        """Fail unless a handler was called for an event and returned without an exception.
 
         Args:
             event: the event's name, or its signal.
             handler: the handler.
 
         Raises:
-            AssertionError: it was not, or raised; the message names those that were called. Or
-                the event is none of those that are recorded.
+            AssertionError: the handler was not called, or it raised; the message names the
+                handlers that were called. Or this recorder does not record the event.
             UnknownEventError: no such event is declared.
         """
         emissions = self._matching(event, None, {})
@@ -259,16 +259,16 @@ class Recorder(AbstractContextManager["Recorder"]):
 
         Args:
             event: the event's name, or its signal.
-            timeout: how long to wait, in seconds; None for as long as it takes.
-            where: as for `assert_emitted`.
-            **fields: as for `assert_emitted`.
+            timeout: how long to wait, in seconds; None to wait without a limit.
+            where: see `assert_emitted`.
+            **fields: see `assert_emitted`.
 
         Returns:
             The last of the emissions that match.
 
         Raises:
-            AssertionError: it was not emitted in time. Or it is none of the events that are
-                recorded.
+            AssertionError: the event was not emitted in time, or this recorder does not record
+                it.
             UnknownEventError: no such event is declared.
             InvalidOptionError: the timeout is no number of seconds.
         """
@@ -285,7 +285,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         where: Where | None = None,
         **fields: object,
     ) -> Emission:
-        """Do the same as `wait_for` in a task; other tasks of its event loop can emit the event."""
+        """Do the same as `wait_for`, while other tasks of the event loop can run and emit."""
         check_seconds("timeout", timeout)
         await self._arrived.wait_async(lambda: self._matching(event, where, fields), timeout)
         return self._awaited(event, timeout, where, fields)
@@ -310,7 +310,8 @@ class Recorder(AbstractContextManager["Recorder"]):
     ) -> list[Emission]:
         if where is not None and not callable(where):
             raise InvalidOptionError(
-                "where is a predicate over the context, such as lambda order: order['total'] > 3",
+                "where must be a predicate over the context, such as "
+                "lambda order: order['total'] > 3",
                 option="where",
             )
         if isinstance(event, EventSignal):
@@ -323,7 +324,7 @@ class Recorder(AbstractContextManager["Recorder"]):
     def _refuse_what_always_holds(
         self, name: str, found: list[Emission], fields: Mapping[str, Any]
     ) -> None:
-        """Refuse assertions that say nothing: about what is misspelt, or not recorded."""
+        """Refuse assertions that prove nothing: misspelt names, and unrecorded events."""
         if not self._has_begun:
             raise AssertionError("nothing was recorded yet: use the recorder in a with block")
         if not found:
@@ -331,7 +332,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 raise unknown_event(name, self._signals)
             if not self._matches(name):
                 raise AssertionError(
-                    f"{name} is not recorded, only {', '.join(self._patterns)}: name it, too"
+                    f"{name} is not recorded, only {', '.join(self._patterns)}: record it, too"
                 )
         models = {signal.context_model for signal in [self._signals.get(name)] if signal}
         for model in models - {None}:
@@ -396,7 +397,7 @@ def shown(emission: Emission) -> str:
 def _shown_value(name: str, value: object) -> str:
     try:
         text = repr(value)
-    except Exception:  # what cannot be shown must not hide what failed
+    except Exception:  # a broken repr must not hide the failure
         return f"{name}=<{type_name(type(value))} without a repr>"
     return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 
@@ -407,13 +408,13 @@ def record_events(
     """Record emissions in a `with` or `async with` block.
 
     Args:
-        *patterns: names or patterns of events, or signals; all events unless given. A pattern
-            never means `handler_failed`, which can be named.
+        *patterns: names or patterns of events, or signals; all events unless given. No pattern
+            matches `handler_failed`: name it.
         signals: the registry.
 
     Raises:
         InvalidEventNameError: a name or pattern is malformed.
-        UnknownEventError: a signal is of another registry.
+        UnknownEventError: a signal belongs to another registry.
     """
     return Recorder(patterns, signals)
 
@@ -423,8 +424,8 @@ def fake_events(
 ) -> Recorder:
     """Record emissions in a `with` or `async with` block, and call none of their handlers.
 
-    It holds for the whole process. A handler that is subscribed in the block is not called
-    either, before the block has ended; what waited in the background before it is.
+    This holds for the whole process, and also for handlers that are subscribed in the block.
+    Background calls that were pending before the block still run.
 
     Args:
         *patterns: see `record_events`; the handlers of other events are called.

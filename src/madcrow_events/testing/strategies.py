@@ -40,16 +40,16 @@ __all__ = ["contexts"]
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
-# Before Python 3.12 there is only the first, and later they may be two.
+# From Python 3.12 on there may be a second type.
 _ALIASES = (TypeAliasType, getattr(typing, "TypeAliasType", TypeAliasType))
 
-_HOPELESS = 25  # contexts that were made up and refused, and none that was not
+_HOPELESS = 25  # contexts that were refused, with none that was valid
 
 _AWARE = st.datetimes(timezones=st.just(dt.UTC))
-_YEAR_2000 = dt.datetime(2000, 1, 1)  # noqa: DTZ001  # Hypothesis takes the zone apart
-_YEAR_3000 = dt.datetime(3000, 1, 1)  # noqa: DTZ001  # likewise
+_YEAR_2000 = dt.datetime(2000, 1, 1)  # noqa: DTZ001  # Hypothesis takes the time zone as another argument
+_YEAR_3000 = dt.datetime(3000, 1, 1)  # noqa: DTZ001  # Hypothesis takes the time zone as another argument
 
-# What Hypothesis does not know, or knows with values that hardly ever are valid.
+# Types that Hypothesis does not know, or for which it hardly ever draws valid values.
 _KNOWN: dict[Any, SearchStrategy[Any]] = {
     dt.datetime: _AWARE,
     Any: st.none() | st.booleans() | st.integers() | st.text(),
@@ -65,9 +65,9 @@ _KNOWN: dict[Any, SearchStrategy[Any]] = {
 def contexts(model: type[ContextT], /, **fields: SearchStrategy[Any]) -> SearchStrategy[ContextT]:
     """Return a strategy for valid contexts of a model.
 
-    Each field is drawn from its annotation and limits, such as `Field(ge=0)` or `pattern=...`,
-    those of models in it included; one with a default is left out now and then. What a
-    validator refuses is not drawn.
+    Each field is drawn from its annotation and limits, such as `Field(ge=0)` or `pattern=...`;
+    so are the fields of nested models. A field with a default is left out now and then. Values
+    that a validator refuses are not drawn.
 
     Args:
         model: the context model.
@@ -75,31 +75,34 @@ def contexts(model: type[ContextT], /, **fields: SearchStrategy[Any]) -> SearchS
             few values through, or Hypothesis does not know their type.
 
     Raises:
-        InvalidOptionError: the model is none, or has no such field; or a field needs a strategy
-            of its own. That too few values are valid shows when they are drawn.
+        InvalidOptionError: this is no context model, it has no such field, or a field needs a
+            strategy of its own. If a validator lets too few values through, this is raised when
+            values are drawn.
     """
     given: object = model
     if not (isinstance(given, type) and issubclass(given, BaseEventContext)):
         raise InvalidOptionError(
-            "contexts takes a model of contexts, such as LoginEventContext", option="model"
+            "contexts() takes a context model, such as LoginEventContext", option="model"
         )
     for name, strategy in fields.items():
         if name not in model.model_fields:
             raise InvalidOptionError(f"{type_name(model)} has no field {name}", option=name)
         if not isinstance(strategy, st.SearchStrategy):
             raise InvalidOptionError(
-                f"{name} is a strategy, such as st.just({strategy!r})", option=name
+                f"{name} must be a strategy, such as st.just({strategy!r})", option=name
             )
     return _instances(model, fields)
 
 
 def simplest(model: type[ContextT], /) -> ContextT:
-    """Return the simplest of a model's contexts, as Hypothesis sees it.
+    """Return the context of a model that Hypothesis considers the simplest.
 
     Raises:
-        InvalidOptionError: none can be made up.
+        InvalidOptionError: no context can be made up.
     """
-    first = settings(database=None, phases=[Phase.generate])  # which is what it would shrink to
+    first = settings(
+        database=None, phases=[Phase.generate]
+    )  # the first one is the one it would shrink to
     try:
         return find(contexts(model), lambda _: True, settings=first)
     except HypothesisException as error:
@@ -123,7 +126,7 @@ def _instances(
                 raise InvalidOptionError(_needs_strategy(model, name), option=name) from error
         is_needed = field.is_required() or name in fields
         (required if is_needed else optional)[(*spellings_of(model, name), name)[0]] = strategy
-    refused: Counter[str] = Counter()  # the fields of contexts that were
+    refused: Counter[str] = Counter()  # by field, how many contexts were refused
     tried = Counter(valid=0, invalid=0)
 
     def build(values: dict[str, Any]) -> _ModelT:
@@ -170,7 +173,7 @@ def _of_type(annotation: object, limits: Iterable[Any] = ()) -> SearchStrategy[A
     return _of_plain_type(annotation, limits)
 
 
-@functools.cache  # one for each model, so that Hypothesis sees where models go in a circle
+@functools.cache  # one for each model, so that Hypothesis notices a model that contains itself
 def _nested(model: type[BaseModel]) -> SearchStrategy[BaseModel]:
     return st.deferred(lambda: _instances(model, {}))
 
@@ -188,7 +191,7 @@ def _of_plain_type(annotation: Any, limits: list[Any]) -> SearchStrategy[Any]:
     if annotation in _KNOWN:
         return _KNOWN[annotation]
     for limit in limits:
-        if type(limit).__module__ == "annotated_types":  # the others Hypothesis does not know
+        if type(limit).__module__ == "annotated_types":  # Hypothesis knows no others
             annotation = Annotated[annotation, limit]
     strategy: SearchStrategy[Any] = st.from_type(annotation)
     strategy.validate()
@@ -196,7 +199,7 @@ def _of_plain_type(annotation: Any, limits: list[Any]) -> SearchStrategy[Any]:
 
 
 def _validity(annotation: Any, limits: list[Any]) -> Callable[[Any], bool]:
-    """Return a function that tells whether a value is within limits, as pydantic sees them."""
+    """Return a function that checks with pydantic whether a value is within the limits."""
     for limit in limits:
         annotation = Annotated[annotation, limit]
     adapter: TypeAdapter[Any] = TypeAdapter(annotation)

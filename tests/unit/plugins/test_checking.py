@@ -127,9 +127,10 @@ def test_no_other_program_is_started_where_there_is_no_python(
     assert not (tmp_path / "started").exists()
     assert fails.status == lacks.status == "refused"
     assert fails.reason == (
-        f"it cannot be checked in a process of its own, for {reason}: see what load_plugins() says"
+        f"it cannot be checked in a process of its own, because {reason}: "
+        "see what load_plugins() says"
     )
-    assert "it requires what is not installed" in lacks.reason
+    assert "it requires packages that are not installed" in lacks.reason
     assert not sys.modules.keys() & {"fails", "lacks"}
 
 

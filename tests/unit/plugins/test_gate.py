@@ -79,7 +79,7 @@ def test_a_closed_gate_lets_nothing_through_and_tells_so_once(
     assert emission.ok
     # Only what was to run later is dropped: here the async handler, and not the second.
     (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
-    assert "fourth is not called any more, for its plugin is unloaded" in warning
+    assert "fourth is not called any more, because its plugin is unloaded" in warning
     gate.open()
     assert [it.handler for it in dispatcher.emit("happened").results] == [first]
 

@@ -75,7 +75,7 @@ def test_a_plugin_is_discovered_loaded_and_unloaded(
     [
         ("import nothing_of_this_name", "", "failed", "No module named 'nothing_of_this_name'"),
         ("def", "", "failed", "SyntaxError"),
-        ("other = 1", "", "failed", "names an object that the module has not"),
+        ("other = 1", "", "failed", "names an object that the module does not have"),
         ("group = 1", "", "failed", "= bad:group names int, not a HandlerGroup"),
         ("raise SystemExit(3)", "", "failed", "SystemExit: 3"),
         ("from madcrow_events import HandlerGroup\ngroup = HandlerGroup('new', api_version=2)",

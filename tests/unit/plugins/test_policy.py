@@ -63,7 +63,7 @@ def test_a_list_names_plugins(install: Install, signals: SignalRegistry) -> None
         load_plugins(allow="good", signals=signals)
     with pytest.raises(InvalidOptionError, match="deny is a list of names"):
         load_plugins(deny=5, signals=signals)  # type: ignore[arg-type]
-    with pytest.raises(InvalidOptionError, match=r"name is that of a plugin.*not int"):
+    with pytest.raises(InvalidOptionError, match=r"name must name a plugin.*not int"):
         unload_plugin(5, signals=signals)  # type: ignore[arg-type]
     with pytest.raises(InvalidOptionError, match="timeout must be"):
         unload_plugin("good", timeout=-1, signals=signals)
@@ -141,7 +141,9 @@ def test_a_name_that_could_be_taken_for_another_one_is_refused(
     assert reports.pop("keeper:alerts").ok
     (refused,) = reports.values()
     assert refused.status == "refused"
-    assert refused.reason.startswith(f"{shown} is no name of a plugin: name the distribution and")
+    assert refused.reason.startswith(
+        f"{shown} is not a valid plugin name: name the distribution and"
+    )
 
 
 @pytest.mark.guarantee("P5")
@@ -152,7 +154,7 @@ def test_an_allow_list_names_an_entry_point_with_its_distribution(
     install("acme-mail", GOOD, entry_point="alerts")
     reports = load_plugins(allow=["Alerts"], signals=signals)
     assert reports[0].reason == (
-        "it is not on the allow list, the argument allow, with its distribution: "
+        "it is not on the allow list, the argument allow, by its full name: "
         "write 'acme-mail:alerts'"
     )
     (warning,) = reports.warnings
@@ -198,7 +200,9 @@ def test_one_distribution_must_not_offer_one_name_twice(
     """No list can tell them apart."""
     install("one", GOOD, entry_point="alerts = one:group\nAlerts")
     for report in load_plugins(signals=signals):
-        assert report.reason.endswith("one name: call them differently, and install one again")
+        assert report.reason.endswith(
+            "the same name: give them different names, and install one again"
+        )
 
 
 @pytest.mark.guarantee("P2")
@@ -213,7 +217,7 @@ def test_of_two_plugins_with_one_name_none_is_loaded_unless_the_lists_leave_one(
         reports = load_plugins(deny=deny, signals=signals)
         assert [report.status for report in reports] == ["refused", "refused"]
         assert (
-            f"one:twin-handlers and two:{theirs} offer one name: allow one of them, as in "
+            f"one:twin-handlers and two:{theirs} offer the same name: allow one of them, as in "
             "allow=['one:twin-handlers'], or uninstall"
         ) in reports[1].reason
     assert not sys.modules.keys() & {"one", "two"}

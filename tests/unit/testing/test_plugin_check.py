@@ -100,7 +100,7 @@ def emits_to_raises(**context: Any) -> None:
             r"cannot be loaded: UnknownEventError.*examples=\{'no_such_event': ...\}",
         ),
         (lambda it: it.on("user_logged_in")(lambda emial: None), "loaded: HandlerSignatureError"),
-        (lambda it: it.on("no_such.*")(raises), "no event that is declared reaches"),
+        (lambda it: it.on("no_such.*")(raises), "no declared event reaches"),
         (lambda it: it.on("user_logged_in")(raises), "raises failed on user_logged_in"),
         (lambda it: it.on("user_logged_in")(raises_later), "raises_later failed on user_logged_in"),
         (
@@ -133,11 +133,15 @@ def test_what_is_wrong_is_named(add: Callable[[HandlerGroup], object], message: 
 @pytest.mark.parametrize(
     ("examples", "error", "message"),
     [
-        ([1], InvalidOptionError, "examples are a mapping"),
-        ({"user_logged_in": 5}, InvalidOptionError, "is a context or a mapping .*not int"),
-        ({"user_logged_in": {"sender": 1}}, InvalidOptionError, "no sender among them"),
-        ({"user_logged_in": {1: 1}}, InvalidOptionError, "the keywords of its context"),
-        ({"user_loged_in": {}}, AssertionError, "for user_loged_in.*did you mean user_logged_in"),
+        ([1], InvalidOptionError, "examples must be a mapping"),
+        ({"user_logged_in": 5}, InvalidOptionError, "must be a context or a mapping .*not int"),
+        ({"user_logged_in": {"sender": 1}}, InvalidOptionError, "must be keywords of its context"),
+        ({"user_logged_in": {1: 1}}, InvalidOptionError, "keywords of its context, not sender"),
+        (
+            {"user_loged_in": {}},
+            AssertionError,
+            "example of user_loged_in.*did you mean user_logged_in",
+        ),
         (
             {"user_logged_in": LogoutEventContext(user_id=1, email="a")},
             AssertionError,
@@ -161,7 +165,7 @@ async def test_a_running_loop_is_named() -> None:
     async def wait() -> None:
         await asyncio.sleep(0.01)
 
-    with pytest.raises(AssertionError, match="let its test be a plain function"):
+    with pytest.raises(AssertionError, match="write its test as a plain function"):
         assert_plugin_works(group)
     await asyncio.sleep(0.05)
 
@@ -208,7 +212,7 @@ def test_a_handler_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_no_group_is_named() -> None:
-    with pytest.raises(AssertionError, match="one HandlerGroup, and this is function"):
+    with pytest.raises(AssertionError, match="one HandlerGroup, but this is function"):
         assert_plugin_works(raises)  # type: ignore[arg-type]
 
 

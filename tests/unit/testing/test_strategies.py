@@ -155,8 +155,8 @@ class Nested(BaseEventContext):
     ("model", "fields", "message"),
     [
         (LoginEventContext, {"emial": st.just("a")}, "LoginEventContext has no field emial"),
-        (LoginEventContext, {"email": "a"}, r"email is a strategy, such as st\.just\('a'\)"),
-        (int, {}, "contexts takes a model of contexts"),
+        (LoginEventContext, {"email": "a"}, r"email must be a strategy, such as st\.just\('a'\)"),
+        (int, {}, "takes a context model"),
         (NotForPython, {}, r"NotForPython\.word cannot be made up"),
         (Unknown, {}, r"Unknown\.url cannot be made up: give a strategy, as in contexts\(Unknown"),
     ],
