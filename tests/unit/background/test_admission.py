@@ -33,7 +33,7 @@ from madcrow_events import (
     SubscriptionConflictError,
     WouldDeadlockError,
 )
-from support.inside import admitting, finding_own_failures, working
+from support.inside import admitting, backlog_of, finding_own_failures, working
 from support.waiting import LIMIT, elsewhere, eventually
 from support.ways import plain_and_async
 
@@ -731,3 +731,39 @@ def test_work_that_comes_as_a_worker_takes_other_work_finds_a_worker(
     first = emit(dispatcher, number=1)
     assert dispatcher.drain(LIMIT)
     assert first.ok
+
+
+@pytest.mark.guarantee("B1")
+def test_no_thread_is_started_for_what_an_idle_worker_can_do(stage: Stage) -> None:
+    dispatcher = stage.make(max_workers=2)
+    stage.signal.subscribe(stage.hear, background=True)
+    workers = backlog_of(dispatcher).workers
+    workers.start_a_thread()
+    for _ in range(5):
+        assert eventually(lambda: workers.idle)
+        assert emit(dispatcher).wait(LIMIT)
+    assert len(workers.threads) == 1
+
+
+@pytest.mark.guarantee("B1")
+def test_a_burst_of_drops_is_over_when_exactly_half_of_the_queue_is_free(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work() -> None:
+        begun.release()
+        assert go_on.acquire(timeout=LIMIT)
+
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    dispatcher = stage.make(queue_size=2, max_workers=1, overflow="drop")
+    stage.signal.subscribe(work, background=True)
+    emit(dispatcher)
+    assert begun.acquire(timeout=LIMIT)
+    for _ in range(3):
+        emit(dispatcher)
+    assert told(caplog, logging.WARNING) == 1
+    go_on.release()
+    assert begun.acquire(timeout=LIMIT)
+    for _ in range(2):
+        emit(dispatcher)
+    assert told(caplog, logging.WARNING) == 2
+    go_on.release(3)
