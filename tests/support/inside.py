@@ -12,6 +12,7 @@ from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
 from madcrow_events._background import admission as admitting
 from madcrow_events._background import background_loop as serving
 from madcrow_events._background import batching as calling_batches
+from madcrow_events._background import buffers as buffering
 from madcrow_events._background import exit as ending
 from madcrow_events._background import timer as timing
 from madcrow_events._background import workers as working
@@ -72,6 +73,7 @@ __all__ = [
     "awaiting",
     "backlog_of",
     "bindings_of",
+    "buffering",
     "building",
     "call_all",
     "calling_batches",
