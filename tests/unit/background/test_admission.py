@@ -6,6 +6,7 @@ One long file, for all of it stands on one stage: a worker that the test keeps b
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import logging
@@ -673,38 +674,41 @@ def test_a_once_that_was_called_elsewhere_holds_no_place_while_a_predicate_runs(
 
 
 @pytest.mark.guarantee("B2")
-@plain_and_async
 def test_closing_waits_for_what_another_thread_emits_before_no_more_is_admitted(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, is_async: bool
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def emit_late() -> None:
+    def drain(*arguments: Any) -> Any:
+        is_done = real(*arguments)
         if not late:
             late.append(stage.occupy(dispatcher))
             threading.Timer(0.05, stage.free.set).start()
-
-    def drain(*arguments: Any) -> Any:
-        is_done = real(*arguments)
-        emit_late()
         return is_done
-
-    async def drain_async(*arguments: Any) -> Any:
-        is_done = await real_async(*arguments)
-        emit_late()
-        return is_done
-
-    async def main() -> None:
-        async with dispatcher:
-            pass
 
     late: list[Emission[Any]] = []
-    real, real_async = admitting.drain, admitting.drain_async
+    real = admitting.drain
     monkeypatch.setattr(admitting, "drain", drain)
+    dispatcher = stage.make()
+    assert dispatcher.close(LIMIT)
+    assert late[0].state == "done"
+
+
+@pytest.mark.guarantee("B2")
+async def test_leaving_a_dispatcher_waits_for_what_comes_before_no_more_is_admitted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drain_async(*arguments: Any) -> Any:
+        is_done = await real(*arguments)
+        if not late:
+            late.append(emit(dispatcher))
+        return is_done
+
+    late: list[Emission[Any]] = []
+    real = admitting.drain_async
     monkeypatch.setattr(admitting, "drain_async", drain_async)
     dispatcher = stage.make()
-    if is_async:
-        asyncio.run(main())
-    else:
-        assert dispatcher.close(LIMIT)
+    stage.signals.subscribe(NAME, functools.partial(asyncio.sleep, 0.05), background=True)
+    async with dispatcher:
+        pass
     assert late[0].state == "done"
 
 
