@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events._background import admission as admitting
 from madcrow_events._background import background_loop as serving
 from madcrow_events._background import batching as calling_batches
+from madcrow_events._background import buffers as buffering
 from madcrow_events._background import exit as ending
 from madcrow_events._background import timer as timing
+from madcrow_events._background import workers as working
 from madcrow_events._background.background_loop import BackgroundLoop
 from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.buffers import BatchBuffer, Batches, Turn
@@ -47,6 +50,7 @@ from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.plugins._reports import reason_of
 from madcrow_events.signals._isolation import SavedRegistry, isolate_too
 from madcrow_events.signals._registry import declared_in
+from madcrow_events.subscriptions import _table as tabling
 from madcrow_events.subscriptions._subscription import _cancel_when_gone as cancel_when_gone
 
 __all__ = [
@@ -63,9 +67,11 @@ __all__ = [
     "Timer",
     "Waiters",
     "WorkerThreads",
+    "admitting",
     "awaiting",
     "backlog_of",
     "bindings_of",
+    "buffering",
     "building",
     "call_all",
     "calling_batches",
@@ -99,9 +105,11 @@ __all__ = [
     "serving",
     "stale_of",
     "table_of",
+    "tabling",
     "timing",
     "turn_of",
     "type_name",
+    "working",
 ]
 
 

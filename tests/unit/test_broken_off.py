@@ -26,6 +26,7 @@ from madcrow_events import (
     Batch,
     Emission,
     EventDispatcher,
+    EventSignal,
     HandlerCancelledError,
     current_event,
     discover_plugins,
@@ -39,6 +40,7 @@ from support.inside import (
     DeferralFrame,
     Job,
     SavedRegistry,
+    Timer,
     Turn,
     Waiters,
     WorkerThreads,
@@ -58,8 +60,10 @@ from support.inside import (
     sending,
     serving,
     timing,
+    working,
 )
 from support.shops import LIMIT, Shop
+from support.waiting import eventually
 
 pytestmark = [
     pytest.mark.guarantee("F3"),
@@ -137,6 +141,37 @@ def test_a_worker_that_is_broken_off_as_it_begins_to_wait_waits_again() -> None:
     assert shop.dispatcher.drain(LIMIT)
     assert not is_refusing
     shop.assert_all_is_well()
+
+
+def test_a_worker_that_is_broken_off_as_it_waits_is_not_counted_as_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Queue(working.SimpleQueue):  # type: ignore[misc, name-defined]
+        def get(self, *arguments: Any) -> Any:
+            if left:
+                left.clear()
+                raise MemoryError
+            return super().get(*arguments)
+
+    left = [True]
+    monkeypatch.setattr(working, "SimpleQueue", Queue)
+    shop = Shop()
+    workers = backlog_of(shop.dispatcher).workers
+    workers.start_a_thread()
+    assert eventually(lambda: not left and workers.idle)
+    assert len(workers.idle) == len(workers.threads)
+    shop.assert_all_is_well()
+
+
+def test_an_alarm_that_is_broken_off_as_it_is_set_is_set_for_the_next_context(
+    break_off: BreakOff, dispatcher: EventDispatcher, signal: EventSignal[Any]
+) -> None:
+    signal.subscribe(lambda batch: None, batch=Batch(100, 0.01))
+    left = break_off(Timer, "set_alarm", Interrupt)
+    with pytest.raises(Interrupt):
+        dispatcher.emit(signal)
+    assert not left
+    assert dispatcher.emit(signal).wait(LIMIT)
 
 
 @pytest.mark.parametrize("has_heard_of_both", [False, True])

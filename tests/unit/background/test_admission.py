@@ -6,6 +6,7 @@ One long file, for all of it stands on one stage: a worker that the test keeps b
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import itertools
 import logging
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import (
+    Batch,
     DispatcherClosedError,
     Emission,
     EventDispatcher,
@@ -32,7 +34,7 @@ from madcrow_events import (
     SubscriptionConflictError,
     WouldDeadlockError,
 )
-from support.inside import finding_own_failures
+from support.inside import admitting, backlog_of, finding_own_failures, working
 from support.waiting import LIMIT, elsewhere, eventually
 from support.ways import plain_and_async
 
@@ -612,3 +614,160 @@ def test_a_loop_that_is_kept_from_running_is_not_waited_for(stage: Stage, waitin
         runner.run(emission.done())
         assert runner.run(dispatcher.drain_async(LIMIT))
     assert stage.heard == ["ran"]
+
+
+@pytest.mark.guarantee("B1")
+async def test_a_flush_that_finds_too_few_places_does_not_keep_those(stage: Stage) -> None:
+    dispatcher = stage.make(queue_size=2, max_workers=1)
+    stage.signal.subscribe(stage.hear, background=True)
+    stage.signal.subscribe(lambda: None, background=True)
+    stage.occupy(dispatcher)
+    dispatcher.emit(stage.busy)
+    async with asyncio.timeout(LIMIT):
+        async with dispatcher.deferred():
+            emit(dispatcher, number=1)
+            asyncio.get_running_loop().call_later(0.01, stage.free.set)
+        assert await dispatcher.drain_async()
+    assert stage.heard == [1]
+
+
+@plain_and_async
+@pytest.mark.parametrize("batch", [None, Batch(1, 1.0)], ids=["each", "batch"])
+@pytest.mark.guarantee("B1")
+def test_a_failed_handler_holds_no_place_that_its_announcement_needs(
+    stage: Stage, is_async: bool, batch: Batch | None
+) -> None:
+    def fail(batch: list[Any] | None = None) -> None:
+        raise ValueError
+
+    async def fail_async(batch: list[Any] | None = None) -> None:
+        raise ValueError
+
+    dispatcher = stage.make(queue_size=1)
+    stage.signals.subscribe("handler_failed", lambda: stage.hear(number=1), background=True)
+    stage.signal.subscribe(fail_async if is_async else fail, background=True, batch=batch)
+    emit(dispatcher)
+    assert dispatcher.drain(LIMIT)
+    assert stage.heard == [1]
+
+
+@pytest.mark.guarantee("B1")
+def test_a_once_that_was_called_elsewhere_holds_no_place_while_a_predicate_runs(
+    stage: Stage,
+) -> None:
+    def call_it_first(context: Any) -> bool:
+        if context["number"] == 1:
+            emit(dispatcher, number=2)
+        return True
+
+    def emit_another(context: Any) -> bool:
+        return context["number"] == 2 or dispatcher.emit(another).wait(LIMIT)
+
+    dispatcher = stage.make(queue_size=1)
+    another = stage.signals.signal("another_thing")
+    another.subscribe(lambda: None, background=True)
+    stage.signal.subscribe(stage.hear, background=True, once=True, when=call_it_first)
+    stage.signal.subscribe(lambda: None, background=True, when=emit_another)
+    elsewhere(lambda: emit(dispatcher, number=1)).result(LIMIT)
+    assert dispatcher.drain(LIMIT)
+    assert stage.heard == [2]
+
+
+@pytest.mark.guarantee("B2")
+def test_closing_waits_for_what_another_thread_emits_before_no_more_is_admitted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drain(*arguments: Any) -> Any:
+        is_done = real(*arguments)
+        if not late:
+            late.append(stage.occupy(dispatcher))
+            threading.Timer(0.05, stage.free.set).start()
+        return is_done
+
+    late: list[Emission[Any]] = []
+    real = admitting.drain
+    monkeypatch.setattr(admitting, "drain", drain)
+    dispatcher = stage.make()
+    assert dispatcher.close(LIMIT)
+    assert late[0].state == "done"
+
+
+@pytest.mark.guarantee("B2")
+async def test_leaving_a_dispatcher_waits_for_what_comes_before_no_more_is_admitted(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def drain_async(*arguments: Any) -> Any:
+        is_done = await real(*arguments)
+        if not late:
+            late.append(emit(dispatcher))
+        return is_done
+
+    late: list[Emission[Any]] = []
+    real = admitting.drain_async
+    monkeypatch.setattr(admitting, "drain_async", drain_async)
+    dispatcher = stage.make()
+    stage.signals.subscribe(NAME, functools.partial(asyncio.sleep, 0.05), background=True)
+    async with dispatcher:
+        pass
+    assert late[0].state == "done"
+
+
+@pytest.mark.guarantee("B1")
+def test_work_that_comes_as_a_worker_takes_other_work_finds_a_worker(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Queue(working.SimpleQueue):  # type: ignore[misc, name-defined]
+        def get(self, *arguments: Any) -> Any:
+            work = super().get(*arguments)
+            if not second:  # by a thread of its own, or it would be this worker's
+                second.append(elsewhere(lambda: emit(dispatcher, number=2)).result(LIMIT))
+            return work
+
+    def wait_for_the_second(number: int) -> None:
+        stage.hear(number=number)
+        if number == 1:
+            assert eventually(lambda: 2 in stage.heard)
+
+    second: list[Any] = []
+    monkeypatch.setattr(working, "SimpleQueue", Queue)
+    stage.signal.subscribe(wait_for_the_second, background=True)
+    dispatcher = stage.make(max_workers=2)
+    first = emit(dispatcher, number=1)
+    assert dispatcher.drain(LIMIT)
+    assert first.ok
+
+
+@pytest.mark.guarantee("B1")
+def test_no_thread_is_started_for_what_an_idle_worker_can_do(stage: Stage) -> None:
+    dispatcher = stage.make(max_workers=2)
+    stage.signal.subscribe(stage.hear, background=True)
+    workers = backlog_of(dispatcher).workers
+    workers.start_a_thread()
+    for _ in range(5):
+        assert eventually(lambda: workers.idle)
+        assert emit(dispatcher).wait(LIMIT)
+    assert len(workers.threads) == 1
+
+
+@pytest.mark.guarantee("B1")
+def test_a_burst_of_drops_is_over_when_exactly_half_of_the_queue_is_free(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work() -> None:
+        begun.release()
+        assert go_on.acquire(timeout=LIMIT)
+
+    begun, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    dispatcher = stage.make(queue_size=2, max_workers=1, overflow="drop")
+    stage.signal.subscribe(work, background=True)
+    emit(dispatcher)
+    assert begun.acquire(timeout=LIMIT)
+    for _ in range(3):
+        emit(dispatcher)
+    assert told(caplog, logging.WARNING) == 1
+    go_on.release()
+    assert begun.acquire(timeout=LIMIT)
+    for _ in range(2):
+        emit(dispatcher)
+    assert told(caplog, logging.WARNING) == 2
+    go_on.release(3)

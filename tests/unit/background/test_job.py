@@ -19,6 +19,7 @@ from madcrow_events import (
     WouldDeadlockError,
 )
 from support.inside import WorkerThreads, backlog_of
+from support.waiting import eventually
 
 
 async def suspends() -> None:
@@ -496,3 +497,28 @@ def test_a_failure_whose_announcement_ends_with_its_loop_is_recorded_once(
     for task in left:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         task.get_coro().close()  # type: ignore[union-attr]
+
+
+@pytest.mark.guarantee("F3")
+def test_what_has_begun_goes_on_though_the_emitter_is_interrupted(
+    signals: SignalRegistry, signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    def begin(emission: Emission[Any]) -> None:
+        begun.append(emission)
+        assert free.wait(10)
+
+    def interrupt(_: Any) -> bool:
+        raise KeyboardInterrupt
+
+    begun: list[Emission[Any]] = []
+    free = threading.Event()
+    signals.subscribe(signal, begin, background=True)
+    signal.subscribe(lambda: None, background=True, when=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        dispatcher.emit(signal)
+    assert eventually(lambda: begun)
+    assert begun[0].state == "running"
+    free.set()
+    assert begun[0].wait(10)
+    assert begun[0].state == "done"
+    assert dispatcher.drain(10)

@@ -335,3 +335,25 @@ def test_what_its_scope_was_asked_of_is_not_kept(
         del request
     assert kept() is None
     assert emission.context.request_id == "Request"
+
+
+async def test_a_block_in_a_nested_one_forgets_the_outer_one_that_has_ended(
+    dispatcher: EventDispatcher,
+) -> None:
+    """So that tasks of which each starts the next in its block look at no more and more of them."""
+
+    async def nested() -> None:
+        with dispatcher.deferred():
+            begun.set()
+            await outer_has_ended.wait()
+            with dispatcher.deferred():
+                numbers.append(len(current_frame().holders))
+
+    begun, outer_has_ended = asyncio.Event(), asyncio.Event()
+    numbers: list[int] = []
+    with dispatcher.deferred():
+        task = asyncio.create_task(nested())
+        await begun.wait()
+    outer_has_ended.set()
+    await task
+    assert numbers == [2]

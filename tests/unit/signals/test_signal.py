@@ -103,6 +103,18 @@ def test_connect_via_and_senders_work_with_blinkers_any_and_ours(signal: EventSi
 
 
 @pytest.mark.guarantee("N5")
+def test_a_receiver_connected_to_all_and_subscribed_to_one_is_called_for_each(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    def receiver(sender: Any, **context: Any) -> None: ...
+
+    signal.connect(receiver)
+    signal.subscribe(receiver, sender="me")
+    assert len(dispatcher.emit(signal, "me").results) == 2
+    assert len(dispatcher.emit(signal, "you").results) == 1
+
+
+@pytest.mark.guarantee("N5")
 def test_a_receiver_connected_to_all_and_to_one_is_called_once(signal: EventSignal[Any]) -> None:
     def receiver(sender: Any) -> None: ...
 

@@ -339,10 +339,11 @@ def test_a_dead_senders_handlers_are_forgotten_and_its_id_is_nobody_elses(
 
 
 @pytest.mark.guarantee("L2")
-def test_a_plan_of_a_dead_sender_is_not_followed(signal: Any) -> None:
+@pytest.mark.parametrize("background", [False, True])
+def test_a_plan_of_a_dead_sender_is_not_followed(signal: Any, background: bool) -> None:
     """Even if a plan is stale, as it can be for an instant while another thread rebuilds it."""
     sender = Sender()
-    signal.subscribe(lambda: "mine", sender=sender)
+    signal.subscribe(lambda: "mine", sender=sender, background=background)
     stale = table_of(signal).plan_for(sender)
     key = id(sender)
     buckets = {key: dict(senders_of(signal)[key])}

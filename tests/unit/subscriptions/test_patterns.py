@@ -21,7 +21,7 @@ from madcrow_events import (
     on_event,
 )
 from madcrow_events.subscriptions import PatternSubscription
-from support.inside import declared_in, table_of
+from support.inside import declared_in, table_of, tabling
 
 
 @pytest.fixture
@@ -280,6 +280,33 @@ def test_a_pattern_whose_handler_is_gone_is_not_extended(shop: SignalRegistry) -
     table = table_of(shop.signal("later"))
     subscription._extend_to(table, "later")
     assert not table.live()
+
+
+def test_a_pattern_whose_handler_goes_away_while_it_is_extended_calls_nothing_else(
+    shop: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even for a moment, in which another thread could emit."""
+
+    class Owner:
+        def handle(self) -> None: ...
+
+    def active(subscription: PatternSubscription) -> bool:
+        was_active = super(PatternSubscription, subscription).active
+        owners.clear()
+        return was_active
+
+    def add(table: Any, subscription: Any) -> Any:
+        handlers.append(subscription.handler)
+        return real(table, subscription)
+
+    real = tabling.SubscriptionTable.add
+    owners, handlers = [Owner()], list[Any]()
+    subscription: Any = shop.subscribe("*", owners[0].handle)
+    monkeypatch.setattr(PatternSubscription, "active", property(active))
+    monkeypatch.setattr(tabling.SubscriptionTable, "add", add)
+    subscription._extend_to(tabling.SubscriptionTable(), "later")
+    assert not owners
+    assert None not in handlers
 
 
 def test_a_pattern_of_one_sender_hears_that_sender_only(

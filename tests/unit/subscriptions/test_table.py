@@ -10,11 +10,13 @@ import pytest
 from madcrow_events import (
     Batch,
     EventDispatcher,
+    EventSignal,
     InvalidOptionError,
     SignalRegistry,
     SubscriptionConflictError,
     TimingObserver,
 )
+from support.inside import table_of, tabling
 from support.outcomes import logged
 from support.ways import Way, in_every_way
 
@@ -122,3 +124,36 @@ def test_an_id_that_no_log_could_show_is_refused(signals: SignalRegistry, value:
     signals.signal("ping")
     with pytest.raises(InvalidOptionError, match="such as 'welcome-mail'"):
         signals.subscribe("ping", first, id=value)
+
+
+@pytest.mark.guarantee("H6")
+def test_a_handler_that_is_cancelled_while_a_plan_is_made_is_not_in_the_next(
+    signal: EventSignal[Any], dispatcher: EventDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By another thread, or a finalizer: neither waits for the table's lock."""
+
+    def plan_calls(subscriptions: Any) -> Any:
+        plan = real(subscriptions)
+        subscription.cancel()
+        return plan
+
+    real = tabling.plan_calls
+    monkeypatch.setattr(tabling, "plan_calls", plan_calls)
+    subscription = signal.subscribe(first)
+    dispatcher.emit(signal)
+    assert dispatcher.emit(signal).results == ()
+
+
+@pytest.mark.guarantee("F3")
+def test_a_cancelled_subscription_whose_taking_out_is_broken_off_is_taken_out_later(
+    signal: EventSignal[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forget_id(*_arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    subscription = signal.subscribe(first, id="mail")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(tabling, "forget_id", forget_id)
+        subscription.cancel()
+    assert signal.subscriptions == ()
+    assert not table_of(signal)._ids

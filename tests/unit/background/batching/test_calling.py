@@ -23,7 +23,7 @@ from madcrow_events import (
     event_scope,
 )
 from support.batches import HOUR, NAME, Kept, emit_numbers, handler_of, numbers
-from support.inside import backlog_of
+from support.inside import backlog_of, buffering, turn_of
 from support.waiting import LIMIT
 from support.ways import plain_and_async
 
@@ -385,3 +385,32 @@ def test_a_batch_that_emits_into_a_full_queue_is_told_so(
     assert isinstance(emission.failures[0].exception, QueueFullError)
     free.set()
     assert dispatcher.close(LIMIT)
+
+
+def test_a_batch_that_another_thread_has_handled_is_not_followed_by_a_smaller_one(
+    signals: SignalRegistry, signal: EventSignal[Any], kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though an emitter saw that a batch was due, and then what had come in meanwhile."""
+
+    def move_last(source: list[Any], *arguments: Any) -> None:
+        if source is buffers[0].lease and len(buffers[0].waiting) == 2 and not emitted:
+            emitted.append(3)
+            turn = turn_of(buffers[0])
+            turn.handle()
+            turn.release()
+            emit_numbers(dispatcher, 3)
+        real(source, *arguments)
+
+    dispatcher = EventDispatcher(signals, max_workers=1)
+    signals.signal("another_thing").subscribe(lambda: None, background=True)
+    signal.subscribe(kept, batch=Batch(2, HOUR))
+    emit_numbers(dispatcher, 1)
+    buffers = list(backlog_of(dispatcher).batches.buffers.values())
+    emitted: list[int] = []
+    real = buffering.move_last
+    monkeypatch.setattr(buffering, "move_last", move_last)
+    emit_numbers(dispatcher, 2)
+    assert dispatcher.emit("another_thing").wait(LIMIT)
+    assert kept.batches == [[1, 2]]
+    assert dispatcher.drain(LIMIT)
+    assert kept.batches == [[1, 2], [3]]

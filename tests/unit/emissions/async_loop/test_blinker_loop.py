@@ -127,3 +127,24 @@ def test_send_async_keeps_the_options_and_stops_at_the_first_failure(
     subscription.cancel()
     assert run(signal.send_async()) == [(after, "after")]
     assert run(signal.send_async()) == []
+
+
+@pytest.mark.guarantee("N5")
+@pytest.mark.parametrize("is_async", [False, True], ids=["send", "send_async"])
+async def test_an_emission_of_a_send_that_a_failure_ended_has_ended(
+    signal: EventSignal[Any], is_async: bool
+) -> None:
+    def failing(sender: Any) -> None:
+        emissions.append(current_event())
+        raise ValueError
+
+    emissions: list[Any] = []
+    signal.connect(failing)
+    signal.connect(print)
+    with pytest.raises(ValueError):
+        if is_async:
+            await signal.send_async("me", _sync_wrapper=call_as_async)
+        else:
+            signal.send("me")
+    assert emissions[0].state == "done"
+    assert emissions[0].wait(10)

@@ -451,3 +451,35 @@ async def test_a_chain_is_what_happens_under_one_handler_though_they_run_side_by
     ]
     assert emission.failures[0].handler is looping
     assert (["heard"], ["heard"]) in values(emission)
+
+
+@pytest.mark.guarantee("A1")
+async def test_emissions_that_were_cancelled_do_not_count_among_those_that_cause_themselves(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Where there are hundreds of them, handlers run one after the other, to save memory."""
+
+    async def first(number: int) -> None:
+        if number == 0:
+            for _ in range(300):
+                task = asyncio.create_task(dispatcher.emit_async(signal, number=1))
+                await asyncio.sleep(0)
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+            last.append(await dispatcher.emit_async(signal, number=2))
+        elif number == 1:
+            await asyncio.sleep(60)
+        else:
+            await asyncio.wait_for(second_has_begun.wait(), 2)
+
+    async def second(number: int) -> None:
+        if number == 2:
+            second_has_begun.set()
+
+    last: list[Emission[Any]] = []
+    second_has_begun = asyncio.Event()
+    signal.subscribe(first)
+    signal.subscribe(second)
+    await dispatcher.emit_async(signal, number=0)
+    assert last[0].ok

@@ -361,3 +361,19 @@ def test_who_waits_in_a_thread_learns_that_the_loop_was_closed(
     thread.join()
     assert waited == [True]
     assert len(held[0].failures) == 1
+
+
+@pytest.mark.guarantee("E2")
+async def test_a_loop_may_wait_for_threads_when_its_own_handlers_have_ended(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    async def suspends() -> None:
+        await asyncio.sleep(0)
+
+    free = threading.Event()
+    signal.subscribe(suspends)
+    signal.subscribe(lambda: free.wait(10) and None, background=True)
+    emission = await dispatcher.emit_async(signal)
+    assert not emission.wait(0.001)
+    free.set()
+    assert emission.wait(10)

@@ -296,6 +296,30 @@ async def test_a_handler_whose_task_somebody_else_cancels_is_a_failed_handler(
     assert current.cancelling() == 0
 
 
+@pytest.mark.guarantee("F3")
+async def test_a_cancelled_handler_has_failed_though_its_emitter_survived_a_cancellation_before(
+    signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    async def victim() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(60)
+
+    async def stubborn() -> Emission[Any]:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            return await dispatcher.emit_async(signal)
+        raise AssertionError
+
+    signal.subscribe(victim)
+    emitter = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    emitter.cancel()
+    assert errors(await emitter) == [asyncio.CancelledError]
+
+
 def _emit_and_wait(dispatcher: EventDispatcher) -> Callable[..., Any]:
     async def emit(*arguments: Any, **context: Any) -> Emission[Any]:
         return await awaited(dispatcher.emit(*arguments, **context))
