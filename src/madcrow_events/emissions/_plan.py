@@ -85,18 +85,22 @@ class Subscribed(Protocol):
     @property
     def handler(self) -> Any:
         """The handler; None if it was held weakly and no longer exists."""
+        ...
 
     @property
     def name(self) -> str:
         """The name of the handler in logs."""
+        ...
 
     @property
     def origin(self) -> object:
         """The group that made it, or `RECORDER`."""
+        ...
 
     @property
     def weak(self) -> bool:
         """Whether the handler is held weakly."""
+        ...
 
 
 SubscribedT = TypeVar("SubscribedT", bound=Subscribed)

@@ -152,7 +152,7 @@ def _needs_strategy(model: type[BaseModel], name: str) -> str:
     )
 
 
-def _of_type(annotation: object, limits: Iterable[Any] = ()) -> SearchStrategy[Any]:
+def _of_type(annotation: Any, limits: Iterable[Any] = ()) -> SearchStrategy[Any]:
     """Return a strategy for values of a type within limits.
 
     Raises:
