@@ -59,7 +59,7 @@ class Observer(Protocol):
         Args:
             emission: the emission that begins.
         """
-        ...  # pragma: no cover  # the body of a protocol
+        ...
 
     def handling(self, emission: Emission, handler: Any, /) -> AbstractContextManager[object]:
         """Return a context manager that is entered before a handler is called.
@@ -71,7 +71,7 @@ class Observer(Protocol):
             emission: the emission that is handled; the last one of a batch.
             handler: the handler, as it was subscribed.
         """
-        ...  # pragma: no cover  # the body of a protocol
+        ...
 
 
 class EventTiming(NamedTuple):
