@@ -1,4 +1,6 @@
-"""How many handlers may be queued: each acquires a permit, and releases it when it begins.
+"""How many handlers may be queued, and the count of those that are dropped.
+
+Each handler acquires a permit, a place in the queue, and releases it when it begins.
 
 Nothing here waits for a lock, because a finalizer may emit in the middle of anything: a permit
 is moved from one list to another in a single step, which no signal handler can interrupt.

@@ -54,7 +54,10 @@ class Timer:
         self.forked = False
 
     def set_alarm(self, due: float, buffer: BatchBuffer) -> bool:
-        """Let a buffer come due when the clock shows `due`; return whether a thread sees to it."""
+        """Let a buffer come due when the clock shows `due`; return whether a thread sees to it.
+
+        If no thread can, the caller must handle the batch itself.
+        """
         self._notify((due, next(_number), weakref.ref(buffer)))
         return not self.startable or self._start()
 

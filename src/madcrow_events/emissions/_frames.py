@@ -248,7 +248,7 @@ def ambient_frame_of(frame: Frame | None) -> AmbientFrame | None:
 
 
 def new_ambient_frame(inner: Frame | None, made: AmbientFrame | None = None) -> AmbientFrame:
-    """Return a new ambient frame inside of a frame, for the caller to add to.
+    """Return a new ambient frame inside of a frame; it begins with the fields and holders of that.
 
     Args:
         inner: the frame that encloses it; None outside of all frames.

@@ -143,7 +143,7 @@ def _entries(entry_points: str) -> Iterator[tuple[str, str]]:
 
 
 def _normal(name: str) -> str:
-    """Return the normal form of a distribution's name (PEP 503)."""
+    """Return the normal form of a distribution's or an entry point's name (PEP 503)."""
     spelling = re.sub(r"[-_.]+", "-", name)
     # In lower case, some letters of other scripts become ASCII, such as the sign for kelvin.
     return spelling.lower() if spelling.isascii() else spelling

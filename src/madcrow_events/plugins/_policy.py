@@ -1,4 +1,4 @@
-"""Which plugins are wanted, by the allow and deny lists."""
+"""Which plugins are wanted, by the allow and deny lists; `_discovery` compares the names."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class PatternSubscription(Subscription):
             {**self._options, "sender": sender},
             order=self._order,
             owner=self,
-            key=self._key[:2],
+            key=self._key[:2],  # of its own, so that a handler of two patterns is called for each
         )
         self._children[next_order()] = table.add(child)
         if not self._active:  # pragma: no cover  # another thread cancelled it meanwhile

@@ -1,4 +1,4 @@
-"""Planning the calls of an emission and their order."""
+"""The order and the form of the calls of an emission; `_table` says whose they are."""
 
 from __future__ import annotations
 
