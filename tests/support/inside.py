@@ -34,6 +34,7 @@ from madcrow_events.emissions import _causes as finding_causes
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _holding as deferring
 from madcrow_events.emissions import _ids as making_ids
+from madcrow_events.emissions import _outcomes as settling
 from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._completion import _own_failures as finding_own_failures
 from madcrow_events.emissions._frames import CURRENT
@@ -103,6 +104,7 @@ __all__ = [
     "senders_of",
     "sending",
     "serving",
+    "settling",
     "stale_of",
     "table_of",
     "tabling",

@@ -68,11 +68,7 @@ def start_handlers(
     """
     if emission.depth:
         return _join(emission, _await_nested(emission, context))
-    try:
-        unfinished = _start(emission, context, emission._plan.to_await, emission._plan.inline)
-    except BaseException:
-        _give_up(emission)
-        raise
+    unfinished = _start(emission, context, emission._plan.to_await, emission._plan.inline)
     if unfinished is not None:
         return _join(emission, unfinished.join())
     if emission._values._waiters is not None:
@@ -89,24 +85,11 @@ async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
         BaseException: a handler raised something other than an `Exception`.
     """
     values = emission._values
-    try:
-        await joining
-        if values.exit is not None:
-            raise values.exit  # noqa: TRY301  # handlers that have not begun are given up below
-    except BaseException:
-        _give_up(emission)
-        raise
+    await joining
+    if values.exit is not None:
+        raise values.exit  # its emitter abandons the handlers that have not begun
     if values._waiters is not None:
         values.notify()
-
-
-def _give_up(emission: Emission) -> None:
-    """Give up the handlers that have not begun, or were closed with their loop."""
-    plan, values = emission._plan, emission._values
-    for index in range(plan.inline, plan.inline + plan.awaited):
-        if values[index] is PENDING:
-            values[index] = NO_RESULT
-    values.notify()
 
 
 def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one frame, for speed

@@ -18,8 +18,8 @@ from madcrow_events import (
     SignalRegistry,
     WouldDeadlockError,
 )
-from support.inside import WorkerThreads, backlog_of
-from support.waiting import eventually
+from support.inside import WorkerThreads, backlog_of, settling
+from support.waiting import elsewhere, eventually
 
 
 async def suspends() -> None:
@@ -405,6 +405,34 @@ async def test_a_thread_that_waits_is_told_when_nothing_had_to_be_awaited(
     await dispatcher.emit_async(signal)
     threads[0].join(10)
     assert ended == [True]
+
+
+@pytest.mark.guarantee("E2")
+@pytest.mark.parametrize("way", ["nobody is called", "the emitter is cancelled"])
+async def test_a_thread_that_waits_is_told_at_once_when_handlers_are_given_up(
+    signal: EventSignal[Any],
+    dispatcher: EventDispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    def starts_to_wait(emission: Emission[Any]) -> None:
+        waiting.append(elsewhere(lambda: emission.wait(60)))
+        assert eventually(lambda: settling.outcomes_of(emission)._waiters)
+
+    monkeypatch.setattr(settling, "LOOK_EVERY", 60)
+    waiting: list[Any] = []
+    dispatcher.signals.subscribe(signal, starts_to_wait)
+    if way == "nobody is called":
+        signal.subscribe(lambda: None, background=True, when=lambda _: False)
+        dispatcher.emit(signal)
+    else:
+        signal.subscribe(suspends)
+        emitting = asyncio.create_task(dispatcher.emit_async(signal))
+        await asyncio.sleep(0.01)
+        emitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await emitting
+    assert await asyncio.wait_for(asyncio.wrap_future(waiting[0]), 10)
 
 
 @pytest.mark.guarantee("F3")
