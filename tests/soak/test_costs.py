@@ -213,4 +213,4 @@ def test_no_store_takes_more_than_its_bound(
         taken = bytes_of(store._state) / MIB
     print(f"{taken:.1f} MiB of {bound}")
     assert taken <= bound
-    assert f"It takes {bound} MiB at most" in " ".join((type(store).__doc__ or "").split())
+    assert f"It takes at most {bound} MiB" in " ".join((type(store).__doc__ or "").split())

@@ -1,4 +1,4 @@
-"""The async call loop: handlers that are awaited, each in a task of its own (A).
+"""The async call loop: handlers that are awaited, each in a task of its own.
 
 It imports asyncio, and so it is loaded only when the first async handler is called. Each way of
 calling a handler has its own frame, for speed.
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["await_branch", "await_in_time", "start_handlers"]
 
 _SIDE_BY_SIDE = 512
-"""How many handlers of events that cause themselves run side by side; halved with each level.
+"""How many handlers of events that cause themselves run side by side in a chain.
+
+The number is halved with each level, and is 8 at least.
 
 Beyond this number an emission awaits its handlers one after the other. Two handlers that each emit
 their own event double at every level. This way they end at the 64th level, having taken 37 MiB. If
@@ -54,17 +56,19 @@ _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) 
 def start_handlers(
     emission: Emission, context: BaseEventContext | None
 ) -> Coroutine[Any, Any, None] | None:
-    """Start the awaited handlers of an emission in order.
+    """Start the awaited handlers of an emission in order; those of a nested one as it is awaited.
 
     Args:
         emission: the emission, whose inline handlers have run.
         context: its context, if that is an instance of the signal's model.
 
     Returns:
-        A coroutine that the emitter must await; None if all handlers are done.
+        A coroutine that the emitter must await; None if all handlers are done. A nested emission
+        always has one, because its handlers may have to wait for each other.
 
     Raises:
-        BaseException: a handler raised something other than an `Exception`.
+        ContextValidationError: the emitter gave an incomplete context.
+        BaseException: a handler raised an exit, such as `KeyboardInterrupt`.
     """
     if emission.depth:
         return _join(emission, _await_nested(emission, context))
@@ -82,7 +86,8 @@ async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
     Raises:
         CancelledError: the emitter was cancelled, and the handlers with it.
         EmissionDepthError: the emission belongs to a chain that is too deep.
-        BaseException: a handler raised something other than an `Exception`.
+        ContextValidationError: the emitter gave an incomplete context.
+        BaseException: a handler raised an exit, such as `KeyboardInterrupt`.
     """
     values = emission._values
     await joining
@@ -107,13 +112,14 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         index: the place of the first handler among the emission's values.
 
     Raises:
-        BaseException: a handler raised something other than an `Exception`, and none has suspended.
+        ContextValidationError: the emitter gave an incomplete context.
+        BaseException: a handler raised an exit, and none has suspended.
         EventLoopError: asyncio does not run here.
     """
     loop = _get_running_loop()
     if loop is None:
         raise event_loop_error(emission.event, other_library())
-    if "trio" in _modules and other_library():  # in the thread of an asyncio loop, as its guest
+    if "trio" in _modules and other_library():  # as a guest in the thread of an asyncio loop
         raise event_loop_error(emission.event, "trio")
     values, sender = emission._values, emission.sender
     unfinished: _Unfinished | None = None
@@ -121,7 +127,8 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         number = sum(len(calls) for _, calls in segments)
         entries: tuple[Any, ...] = emission._plan.entries[index : index + number]
         segments = ((BY_OPTIONS, entries),)
-    # A class takes options from a dictionary fastest, and asyncio takes time to make up a name.
+    # In a dictionary, because a class takes them fastest. With a name, because asyncio takes time
+    # to make one up.
     make: Any = _Task
     options = {"loop": loop, "name": emission.signal.name, **_EAGERLY}
     if loop.get_task_factory() is not None:
@@ -136,7 +143,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     try:
         token = _enter(branch)
         for style, calls in segments:
-            run: Any = _with
+            run: Any = _with_argument
             if style == BY_KEYWORDS:
                 run, argument = _with_keywords, keywords_of(emission)
             elif style == BY_OPTIONS:
@@ -161,8 +168,10 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
                     if values[branch.index] is PENDING:
                         _record_unbegun(values, branch, task)
                     is_used = branch.broken
-                    if is_used and values.exit is not None:
-                        break
+                    if is_used:
+                        branch.finish()  # a task that the handler left behind begins a chain
+                        if values.exit is not None:
+                            break
                     continue
                 if unfinished is None:
                     unfinished = _Unfinished(emission, loop)
@@ -179,7 +188,9 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
             branch._running = False
     except BaseException as error:
         if unfinished is not None:
+            _keep_exit(values, error)  # so that the handlers know whose cancellation it is
             unfinished.cancel()
+            values.loop = None
         misfit = misfit_behind(emission.event, emission._payload, error)
         if misfit is not None:
             raise misfit from None
@@ -217,7 +228,7 @@ async def _with_keywords(
         _break_off(values, branch, error)
 
 
-async def _with(
+async def _with_argument(
     call: Any, _sender: object, argument: Any, values: Outcomes, branch: Branch
 ) -> None:
     try:
@@ -269,19 +280,27 @@ def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
     if isinstance(error, Exception):
         record_in_branch(branch, error)
     elif not isinstance(error, asyncio.CancelledError):
-        if values.exit is None or isinstance(values.exit, asyncio.CancelledError):
-            values.exit = error
-        branch.broken = True  # emissions below it are refused from now on
+        _keep_exit(values, error)
+        branch.broken = True  # what the handler still emits is refused until its task has ended
         values[branch.index] = NO_RESULT
-    elif unfinished is not None and unfinished.emitter_is_cancelled():
+    elif unfinished is not None and unfinished.is_cancelled_from_outside():
         values[branch.index] = NO_RESULT
     else:
         record_in_branch(branch, error)
 
 
+def _keep_exit(values: Outcomes, error: BaseException) -> None:
+    """Keep an exception for the emitter; an exit counts more than a cancellation."""
+    if values.exit is None or isinstance(values.exit, asyncio.CancelledError):
+        values.exit = error
+
+
 def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
-    """Keep an exception for the emitter that interrupted the end of a task, not its handler."""
-    values.exit = values.exit or error
+    """Keep an exception for the emitter that is no handler's failure.
+
+    It interrupted the end of a task, or says that the emitter gave an incomplete context.
+    """
+    _keep_exit(values, error)
     branch.broken = True
     if values[branch.index] is PENDING:
         values[branch.index] = NO_RESULT
@@ -368,18 +387,19 @@ class _Unfinished:
             if self.values[branch.index] is PENDING and task.done():
                 branch._running = False
                 self.left -= 1
-                if self.emitter_is_cancelled():
+                if self.is_cancelled_from_outside():
                     self.values[branch.index] = NO_RESULT
                 else:
                     _record_unbegun(self.values, branch, task)
         if not self.left:
             self.wake()
 
-    def emitter_is_cancelled(self) -> bool:
-        """Whether a cancellation is the emitter's, and not a handler's own."""
+    def is_cancelled_from_outside(self) -> bool:
+        """Whether a cancellation comes from the emitter or an exit, not from the handler."""
         if self.values.exit is not None:
             return True
-        # A loop that ends cancels all tasks, perhaps the handlers' before the emitter's.
+        # A loop that ends cancels all tasks, perhaps the handlers' before the emitter's. Before
+        # `join` there is no emitter that could have been cancelled.
         emitter = None if self.waiter is None else self.emitter
         return emitter is not None and emitter.cancelling() > self.cancels
 
@@ -388,11 +408,11 @@ async def _await_nested(emission: Emission, context: BaseEventContext | None) ->
     """Await the handlers of an emission that was made by a handler of another emission."""
     plan = emission._plan
     root: Any = emission_of(outermost(emission))
-    chain = failures_of(root)
+    root_notes = failures_of(root)
     counted = plan.awaited if _causes_itself(emission) else 0
-    chain.nested += counted
+    root_notes.nested += counted
     rounds: list[Segments] = [plan.to_await]
-    if counted and chain.nested > max(8, _SIDE_BY_SIDE >> emission.depth):
+    if counted and root_notes.nested > max(8, _SIDE_BY_SIDE >> emission.depth):
         rounds = [((style, (call,)),) for style, calls in plan.to_await for call in calls]
     index = plan.inline
     try:
@@ -402,9 +422,9 @@ async def _await_nested(emission: Emission, context: BaseEventContext | None) ->
                 await unfinished.join()
             if emission._values.exit is not None:
                 return
-            index += 1
+            index += 1  # each round but a single one has one call
     finally:
-        chain.nested -= counted
+        root_notes.nested -= counted
     pass_on_broken_chain(emission)
 
 

@@ -130,7 +130,7 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
 
 def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
     """Return the failures of handlers that the emitter called or awaited."""
-    # First, because an unawaited failure is noted among the unawaited before it is noted here.
+    # Copied first: a failure enters `unawaited` before it enters `items`.
     items = tuple(failures.items)
     return tuple(item for item in items if all(item is not other for other in failures.unawaited))
 
@@ -205,7 +205,7 @@ def emit_held_back(emission: Emission) -> None:
         raise
     finally:
         _end_holding_back(emission, held_back)
-        del emission, held_back  # as in emit
+        del emission, held_back  # which the traceback of a failure may keep
 
 
 def _emit_again(emission: Emission) -> None:
@@ -218,7 +218,7 @@ def _emit_again(emission: Emission) -> None:
         if left:
             go_on(emission)
     finally:
-        del emission  # as in emit
+        del emission  # which the traceback of a failure may keep
 
 
 async def emit_held_back_async(emission: Emission) -> None:
@@ -231,7 +231,7 @@ async def emit_held_back_async(emission: Emission) -> None:
         raise
     finally:
         _end_holding_back(emission, held_back)
-        del emission, held_back  # as in emit
+        del emission, held_back  # which the traceback of a failure may keep
 
 
 async def _emit_again_async(emission: Emission) -> None:
@@ -253,7 +253,7 @@ async def _emit_again_async(emission: Emission) -> None:
             if rest is not None:
                 await rest
     finally:
-        del emission  # as in emit
+        del emission  # which the traceback of a failure may keep
 
 
 def _payload_again(

@@ -1,4 +1,4 @@
-"""Failures of handlers: which exceptions count as one, and where an emission notes them (F)."""
+"""Failures of handlers: which exceptions count as one, and where an emission notes them."""
 
 from __future__ import annotations
 

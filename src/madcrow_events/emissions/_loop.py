@@ -1,8 +1,8 @@
 """The call loop of a dispatcher: inline handlers in order, each isolated from the others.
 
-`call_all` leaves async and background handlers to `_async_loop` and `_background`, which start each
-in a branch of its own; `run_branch` calls one in a thread. The loop is one frame with a part for
-each call style, for speed.
+`call_all` leaves the later handlers to others: `_async_loop` starts async handlers that the emitter
+awaits, `_background` all the rest, which `run_branch` calls in a thread. The loop is one stack
+frame with a part for each call style, for speed.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
 ) -> bool:
     """Call all inline handlers of an emission, even if some fail, and collect the outcome.
 
-    If it has other handlers, it has `Outcomes` and `Failures` when this returns, for `go_on`, which
-    starts those.
+    If it has other handlers, it has `Outcomes` when this returns, and `Failures` unless all of
+    them are awaited; `go_on` or `go_on_async` starts them.
 
     Args:
         emission: the emission, made by the caller; an emission that was held back comes twice.
@@ -88,7 +88,9 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         EmissionDepthError: it is nested too deep, or an emission below it is.
         QueueFullError: the queue has no place for its other handlers; no handler has been called.
         DispatcherClosedError: its other handlers can no longer run; no handler has been called.
-        BaseException: a handler raised something other than an `Exception`.
+        ContextValidationError: the emitter gave an incomplete context; the handlers after the one
+            that failed for it have not been called.
+        BaseException: a handler raised an exit, such as `KeyboardInterrupt`.
     """
     if sender is None:
         sender = signal
@@ -106,7 +108,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission._running = False
     innermost = _innermost(None)
     if innermost is not None:
-        if _is_held_back(emission, innermost, awaiting):
+        if _nest_or_hold_back(emission, innermost, awaiting):
             return False
         if context is not None:
             context = emission._payload
@@ -171,19 +173,23 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
 
 
 def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Outcomes:
-    """Return the outcomes of an emission whose later handlers are admitted."""
+    """Have the later handlers of an emission admitted; return its outcomes.
+
+    Raises:
+        MadcrowEventsError: as for `Admission.admit`.
+    """
     held_back = getattr(emission, "_values", None)
     # Stored at once, so that no permit is lost if this is interrupted.
     outcomes = emission._values = Outcomes()
     try:
         policy._admission.admit(emission, plan, outcomes, held_back, awaiting=awaiting)
     except MadcrowEventsError:
-        emission._values = held_back  # an emission that was held back is dropped
+        emission._values = held_back  # which `emit_held_back` then drops
         raise
     return outcomes
 
 
-def _is_held_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
+def _nest_or_hold_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
     """Nest an emission in its frames; return whether a `deferred` block holds it back.
 
     Raises:
@@ -223,7 +229,12 @@ def _after(segments: Segments, number: int) -> Segments:
 
 
 def _record(emission: Emission, error: BaseException) -> None:
-    """Note the failure of the current inline handler; raise any other exception again."""
+    """Note the failure of the current inline handler; raise any other exception again.
+
+    Raises:
+        ContextValidationError: the handler failed because the emitter gave an incomplete context.
+        BaseException: it raised an exit.
+    """
     if not is_failure(error):
         raise error
     misfit = misfit_behind(emission.event, emission._payload, error)
@@ -250,6 +261,7 @@ def _observed(plan: Plan) -> Segments:
 
 
 def _call_unobserved(entry: Entry, emission: Emission) -> Any:
+    """Call a recorder of tests, which observers are not told of."""
     handler = entry.admit(emission)
     return NO_RESULT if handler is None else entry.spec.invoke(handler, emission)
 
@@ -268,7 +280,7 @@ def _call_observed(entry: Entry, emission: Emission) -> Any:
 
 
 def run_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure | None:
-    """Call a handler that no emitter waits for, in its own context; return its failure, if any."""
+    """Call a handler that no emitter waits for, in its branch; return its failure, if any."""
     emission: Any = branch.emission
     try:
         with observing_handler(emission, handler):

@@ -205,7 +205,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             name: an event's name, or a pattern such as `account_*`; `*` stands for
                 any characters, dots included, but a pattern never fits `handler_failed`.
                 A pattern also fits events that are declared later.
-            handler: any callable (H); for a pattern it takes `**context`, an
+            handler: any callable; for a pattern it takes `**context`, an
                 `Emission`, a `BaseEventContext`, or nothing.
             **options: see `SubscriptionOptions`; with a pattern, `once` means one call for
                 all its events together.

@@ -1,4 +1,4 @@
-"""Calling a handler, once its signature has been read (H)."""
+"""Calling a handler, once its signature has been read."""
 
 from __future__ import annotations
 
