@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from madcrow_events import (
+    BaseEventContext,
+    ContextValidationError,
     Emission,
     EventDispatcher,
     EventSignal,
@@ -363,3 +366,66 @@ def test_a_held_task_that_never_began_is_a_failed_handler_too(
         assert values(emission) == ["function"]
     assert emission.pending == 0
     assert dispatcher.drain(timeout=5)
+
+
+@pytest.mark.guarantee("F5")
+@pytest.mark.parametrize("ends_by", ["a chain without end", "an exit"])
+async def test_a_task_that_a_handler_of_a_broken_chain_left_behind_emits_on_its_own(
+    signals: SignalRegistry, dispatcher: EventDispatcher, ends_by: str
+) -> None:
+    """Also if the handler has ended at once, without being suspended."""
+    tasks: list[asyncio.Task[Emission[Any]]] = []
+    is_over = asyncio.Event()
+    signals.signal("other")
+    signal = signals.signal("thing_happened")
+
+    async def emit_later() -> Emission[Any]:
+        await is_over.wait()
+        return await dispatcher.emit_async("other")
+
+    async def handler() -> None:
+        if not tasks:
+            tasks.append(asyncio.create_task(emit_later()))
+        if ends_by == "an exit":
+            raise SystemExit
+        await dispatcher.emit_async(signal)
+
+    signal.subscribe(handler)
+    try:
+        await dispatcher.emit_async(signal)
+    except SystemExit:
+        assert ends_by == "an exit"
+    is_over.set()
+    (task,) = tasks
+    assert (await task).depth == 0
+
+
+@pytest.mark.guarantee("C4")
+async def test_handlers_that_an_incomplete_context_ends_have_not_failed(
+    signals: SignalRegistry, dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are cancelled, because the emitter is told of its context instead."""
+    cancelled: list[str] = []
+
+    class Thing(BaseEventContext):
+        number: int
+
+    signal = signals.signal("thing_happened", context=Thing)
+
+    async def by_context(context: Thing) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append("by_context")
+            raise
+
+    async def by_keywords(sender: Any, **context: Any) -> None: ...
+
+    signal.subscribe(by_context)
+    signal.subscribe(by_keywords)
+    with pytest.raises(ContextValidationError, match="number"):
+        await dispatcher.emit_typed_async(signal, Thing.model_construct())
+    await asyncio.sleep(0.01)
+    # Before 3.12 no task begins at once, so that it is cancelled before it begins.
+    assert cancelled == ["by_context"] * (sys.version_info >= (3, 12))
+    assert logged(caplog) == []
