@@ -594,7 +594,7 @@ def test_what_python_itself_cannot_read_is_refused() -> None:
         (looping, "no readable signature"),
         (RaisingSignature(), "no readable signature"),
         (late, "after 'color', which is passed by name: put it first"),
-        (shadowing, r"the context would land there: write \(context, name, \*\*rest\)"),
+        (shadowing, r"it would get the context: write \(context, name, \*\*rest\)"),
     ):
         with pytest.raises(HandlerSignatureError, match=fix):
             user_logged_in.subscribe(handler)
