@@ -162,8 +162,8 @@ class Branch:
             that a chain of events without end does not keep its beginning.
         index: the handler's place among the subscriptions of the plan.
         unawaited: whether no emitter waits for the handler; its emissions begin a chain.
-        broken: whether what is emitted below it is refused: the chain is too deep, or the handler
-            has raised an exit.
+        broken: whether what is emitted below it is refused: the chain is too deep, or an exception
+            for the emitter, such as an exit, has ended the handler.
         is_announcing: whether an unawaited handler handles a `handler_failed`, or what one caused.
         job: the job of an unawaited handler, until its failure is announced.
         task: the handler's task, if earlier handlers may have left tasks behind in this branch.

@@ -418,7 +418,7 @@ def unresolvable_union(context: Nowhere | LoginEventContext) -> None: ...  # typ
         (lambda context: None, "annotate it with LoginEventContext to receive the context"),
         (lambda email, **rest: None, r"write \(sender, email, \*\*rest\)"),
         (lambda email, /: None, r"write \(sender, email, \*\*rest\)"),
-        (lambda a, b, /: None, "only the first may be so, and is the sender"),
+        (lambda a, b, /: None, "and only the sender by position: move 'b' behind the '/'"),
         (lambda *, order_id: None, "no field of LoginEventContext"),
         (lambda context, order_id: None, "no field of LoginEventContext"),
         (Undecorated.handle, "subscribe the bound method, as in service.method"),
