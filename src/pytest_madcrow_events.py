@@ -65,7 +65,7 @@ def event_dispatcher(isolated_signals: SignalRegistry) -> Iterator[EventDispatch
 def recorded_events(request: pytest.FixtureRequest) -> Iterator[Recorder]:
     """Record what the test emits on the default registry."""
     if "isolated_signals" in request.fixturenames:
-        request.getfixturevalue("isolated_signals")  # first, for it begins without any handler
+        request.getfixturevalue("isolated_signals")  # first, because it removes all handlers
     from madcrow_events.testing import record_events  # when a test asks for it
 
     with record_events() as events:

@@ -2,8 +2,8 @@
 
 A module runs again when it is reloaded or imported once more, when a script is run again in a new
 `__main__` or in the old one, and, cell by cell, in a notebook. Its functions and classes then
-replace those of the same names from the execution before. Two of one name in one execution stay
-two, and so do those of two files that are loaded under one name.
+replace those of the same names from the execution before. Functions of the same name are kept apart
+if they come from one execution, or from two files that are loaded under one module name.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ _latest: weakref.WeakValueDictionary[str, Execution] = weakref.WeakValueDictiona
 """The latest execution of each module, as long as something refers to it."""
 
 _seen: weakref.WeakKeyDictionary[types.FunctionType, Execution] = weakref.WeakKeyDictionary()
-"""The execution in which each function was seen first; a later one may find it still in use."""
+"""The execution in which each function was first seen.
+
+A later execution may find the same function still in use; the function still belongs to the first.
+"""
 
 _executed_again: set[str] = set()
 """The modules of which a second execution was seen."""

@@ -27,8 +27,9 @@ __all__ = ["Lock"]
 class Lock(RLock):
     """A lock for `with`, re-entrant because a signal handler or finalizer may emit under it.
 
-    If a signal handler raises as `acquire` returns, a plain lock is never released: outside of a
-    `with` block on every Python, in one since 3.14. This one is.
+    If a signal handler raises just as `acquire` returns, a plain lock stays acquired for ever: on
+    every Python outside of a `with` block, and since 3.14 inside one, too. This lock is released in
+    both cases.
     """
 
     def __enter__(self) -> bool:

@@ -140,7 +140,13 @@ def log_observer_failure(observer: object, error: BaseException, *, tracebacks: 
 def log_unannounced(event: str, error: BaseException) -> None:
     """Log at WARNING that an exception has cut off the announcement of a failure."""
     name = type_name(type(error))
-    log(logging.WARNING, "a failure of %s is not announced to all: %s", event, name)
+    log(
+        logging.WARNING,
+        "the announcement of a failure of %s was cut off by %s: some handlers of handler_failed "
+        "may not have been called",
+        event,
+        name,
+    )
 
 
 def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
@@ -189,8 +195,9 @@ def _indented_traceback(error: BaseException) -> str:
     try:
         raise _FormattingError  # noqa: TRY301  # to be the one that is handled
     except _FormattingError as aside:
-        # Each exception inside of `traceback` goes through all causes of the one that is being
-        # handled. That is this one, without causes; the emitter's may have thousands.
+        # When the `traceback` module raises internally, Python walks the whole `__context__` chain
+        # of the exception that is being handled. So we handle this one, whose chain is cut; the
+        # emitter may be handling one with thousands of causes.
         aside.__context__ = None
         text = _formatted(error)
     left_out = len(text) - _TRACEBACK_LENGTH

@@ -83,7 +83,7 @@ def check_for_awaiting(event: str) -> None:
     """Refuse to await handlers where asyncio does not run.
 
     Raises:
-        EventLoopError: it does not run here.
+        EventLoopError: asyncio does not run here.
     """
     library = other_library()
     if library:

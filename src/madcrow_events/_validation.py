@@ -69,7 +69,10 @@ def check_complete(event: str, context: BaseEventContext) -> None:
         (name, "has no value, make the context with all fields, not by model_construct")
         for name in model.model_fields
         if name not in vars(context)
-    ] + [(name, "belongs to the call, rename it") for name in _reserved(context)]
+    ] + [
+        (name, "this name is reserved for the call of a handler, rename the field")
+        for name in _reserved(context)
+    ]
     if problems:
         raise _misfit(event, model, problems)
 

@@ -66,10 +66,10 @@ class Deferral:
         self._frame.flush()
 
     async def flush_async(self) -> None:
-        """Do as `flush`, and await the handlers of what was emitted by `emit_async`.
+        """Emit what is held back now, and await the handlers of events from `emit_async`.
 
-        If the queue is full and the dispatcher's `overflow` is `"block"`, it waits for a place,
-        also for what was emitted by `emit`.
+        The block goes on. If the queue is full and the dispatcher's `overflow` is `"block"`, it
+        waits for a place, also for what was emitted by `emit`.
 
         Raises:
             CancelledError: the caller was cancelled; the rest has gone out as by `flush`.

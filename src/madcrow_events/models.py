@@ -77,7 +77,7 @@ def _now() -> datetime:
 
 
 def _as_given(value: object, validate: Callable[[Any], Any]) -> Any:
-    """Return an id as it was given; one of JSON, where a UUID is text, as it validates."""
+    """Return an id unchanged, but turn the text of a UUID in JSON into a UUID."""
     if isinstance(value, bool) or not isinstance(value, UUID | int | str):
         raise PydanticCustomError("account_id", "an id is a UUID, an int or a str")
     valid = validate(value)
@@ -171,7 +171,12 @@ class BaseEventContext(BaseModel):
         rebuild, built = super().model_rebuild, []
 
         def build(frames: int = 3) -> None:
-            """Build the validator, `frames` below the caller, whose names annotations may use."""
+            """Build the validator.
+
+            Args:
+                frames: how many frames this call lies below the caller of `model_rebuild`, whose
+                    local names the annotations may use.
+            """
             is_built = rebuild(
                 force=force,
                 raise_errors=raise_errors,
@@ -467,7 +472,8 @@ class GenericEventContext(BaseEventContext):
     def _no_reserved_keys(cls, data: dict[str, Any]) -> dict[str, Any]:
         if not RESERVED_FIELDS.isdisjoint(data):
             raise PydanticCustomError(
-                "reserved_key", "the keys 'sender' and 'self' belong to the call: rename them"
+                "reserved_key",
+                "the keys 'sender' and 'self' are reserved for the call of a handler: rename them",
             )
         return data
 

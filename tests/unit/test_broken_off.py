@@ -504,7 +504,7 @@ async def test_at_the_exit_an_async_handler_cannot_be_waited_for_in_a_loop(optio
         (job,) = backlog_of(shop.dispatcher).jobs.values()
         job._run_in_place()
     (failure,) = emission.failures
-    assert str(failure.exception) == "no thread can be started for it"
+    assert str(failure.exception) == "no thread could be started for the handler"
 
 
 def test_where_no_other_library_is_loaded_none_is_asked(

@@ -124,7 +124,7 @@ def test_a_handler_that_is_defined_again_runs_once(
     for value in (2, 3):
         namespace = run(FIRST + HANDLERS[kind].replace("1", str(value)))
         assert values() == [value]
-    assert "takes the place of what it was before its module ran again" in caplog.text
+    assert "replaces its earlier version, because its module ran again" in caplog.text
     if "greet" in namespace:
         name = "order_*" if kind == "a pattern" else "order_placed"
         assert madcrow_signals.unsubscribe(name, namespace["greet"])

@@ -437,7 +437,7 @@ def test_an_extra_field_may_not_be_called_as_the_call_needs(
 
     service = Service()
     signals.signal("order_placed", context=Open).subscribe(service.take)
-    with pytest.raises(ContextValidationError, match=f"{name}: belongs to the call, rename it"):
+    with pytest.raises(ContextValidationError, match=f"{name}: this name is reserved for the call"):
         dispatcher.emit_typed("order_placed", Open(**{name: 1}))
 
 

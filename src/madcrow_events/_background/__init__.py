@@ -1,3 +1,3 @@
-"""What runs later."""
+"""Running the handlers that their emitter does not wait for."""
 
 __all__: list[str] = []

@@ -203,10 +203,11 @@ class Admission:
         return f" (waiting is impossible in {library}: emit in a thread)" if library else None
 
     def _refuse_elsewhere(self, event: str, plan: Plan, *, awaiting: bool) -> None:
-        """Refuse handlers that run later where another library replaces asyncio or threads.
+        """Refuse later handlers that need asyncio or threads where another library replaces them.
 
         Raises:
-            EventLoopError: it does, and a handler would need the original.
+            EventLoopError: another library has replaced asyncio or threads, and a handler needs the
+                original.
         """
         if awaiting and plan.awaited:
             check_for_awaiting(event)
@@ -324,7 +325,7 @@ class Admission:
                 is_ours = job.claim()
                 is_interrupted = is_interrupt(error)  # first, because `lose` clears the frames
                 if is_ours:
-                    job.lose("it could not be started", error)
+                    job.lose("the handler could not be started", error)
             except RecursionError:  # no call of ours fits on the stack: only built-in ones do
                 try:
                     job.ticket.pop()
@@ -345,8 +346,9 @@ class Admission:
 
     def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:
         backlog = job.backlog
-        # Read after the job was entered in `jobs`, so that a later `close` or exit waits for it.
-        # After an earlier one no thread takes the job, and the caller does it.
+        # Read only once the job is in `jobs`: a `close` or exit that begins later then waits for
+        # the job. If one has happened already, no thread would take the job, so it runs here, or
+        # in the application's loop.
         is_alone = self._is_closed or _exit.is_over()
         if not job.entry.spec.is_async:
             if job.subscription.batch is not None and not is_alone:
@@ -380,7 +382,7 @@ class Admission:
     # Waiting for handlers
 
     def report_lost(self) -> None:
-        """Record handlers as failed that can never end, because their event loop is closed."""
+        """Record as failed the handlers that can never end, because their event loop is closed."""
         self.backlog.is_done()
 
     def drain(self, timeout: float | None) -> bool:
@@ -431,7 +433,7 @@ class Admission:
         """Refuse to wait in this thread for an emission whose handlers need it.
 
         Raises:
-            WouldDeadlockError: they do.
+            WouldDeadlockError: handlers of the emission need this thread.
         """
         check_waiting(self.backlog, emission)
 
@@ -439,6 +441,6 @@ class Admission:
         """Refuse to wait for an emission whose handlers cannot end before the caller does.
 
         Raises:
-            WouldDeadlockError: they cannot.
+            WouldDeadlockError: handlers of the emission cannot end before the caller does.
         """
         check_awaiting(self.backlog, emission)

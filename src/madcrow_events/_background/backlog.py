@@ -93,7 +93,7 @@ class Backlog:
         return [job for job in jobs if job is not None and job.backlog is self]
 
     def _report_lost(self) -> int:
-        """Record jobs as failed that can never end; return how many those are."""
+        """Record as failed the jobs that can never end, and return their number."""
         closed = {loop for loop in self._loops() if loop is not None and loop.is_closed()}
         lost = [job for job in self._jobs_in_loops() if job.loop in closed] if closed else []
         for job in lost:

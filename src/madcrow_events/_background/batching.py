@@ -43,7 +43,7 @@ def call_batch_here(jobs: list[Job]) -> None:
     elif running_loop() is None:
         Context().run(run_to_the_end, call_batch_async(jobs))
     else:
-        lose_batch(jobs, "no thread can be started for it")
+        lose_batch(jobs, "no thread could be started for the handler")
 
 
 async def call_batch_async(jobs: list[Job]) -> None:

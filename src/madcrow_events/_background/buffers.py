@@ -197,7 +197,7 @@ class BatchBuffer:
             except BaseException as error:  # the emitter is interrupted, or the stack is full
                 turn.release()
                 if turn.jobs:
-                    turn.lose("it was interrupted", error)
+                    turn.lose("the handler was interrupted", error)
                 raise
             turn.release()
         self._set_alarm()
@@ -320,7 +320,7 @@ class Turn:
         try:
             ours._begin(loop)
         except BaseException as error:
-            ours.lose("it was interrupted", error)
+            ours.lose("the handler was interrupted", error)
             raise
 
     def _begin(self, loop: AbstractEventLoop) -> None:
@@ -334,11 +334,11 @@ class Turn:
     def _task_is_done(self, task: Task[None]) -> None:
         """End the turn; report the batch if its task was cancelled or broken off."""
         if task.cancelled():
-            lose_batch(self.jobs, "its task was cancelled")
+            lose_batch(self.jobs, "the handler's task was cancelled")
         else:
             error = task.exception()
             if error is not None:
-                lose_batch(self.jobs, "its task was broken off", error)
+                lose_batch(self.jobs, "the handler's task was broken off", error)
                 log(
                     logging.ERROR, "a background task was interrupted by %s", type_name(type(error))
                 )

@@ -146,23 +146,23 @@ class Job:
     def _task_is_done(self, task: Task[None]) -> None:
         """Report the handler if its task was cancelled or broken off."""
         if task.cancelled():
-            self.lose("its task was cancelled")
+            self.lose("the handler's task was cancelled")
         else:
             error = task.exception()
             if error is not None:
-                self.lose("its task was broken off", error)
+                self.lose("the handler's task was broken off", error)
                 log(
                     logging.ERROR, "a background task was interrupted by %s", type_name(type(error))
                 )
 
     def run_in_place(self) -> None:
-        """Call the handler here and now; at the interpreter's exit no thread or loop can."""
+        """Call the handler here and now, because no thread or loop can take it."""
         if not self.claim():
             return
         try:
             self._run_in_place()
         except BaseException as error:
-            self.lose("it was interrupted", error)
+            self.lose("the handler was interrupted", error)
             raise
 
     def _run_in_place(self) -> None:
@@ -173,7 +173,7 @@ class Job:
         elif running_loop() is None:
             self.context.run(run_to_the_end, self.run_async())
         else:
-            self.lose("no thread can be started for it")
+            self.lose("no thread could be started for the handler")
 
     def is_stuck(self) -> bool:
         """Whether it waits in an event loop of the application that does not run."""
@@ -181,9 +181,8 @@ class Job:
 
     def lose_with_loop(self) -> None:
         """Report the handler as failed: its event loop is closed."""
-        self.lose(
-            f"its event loop was closed before {self.emission.name_of(self.handler)} had ended"
-        )
+        name = self.emission.name_of(self.handler)
+        self.lose(f"the event loop of {name} was closed before the handler had ended")
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """Report the handler as failed: it was broken off, or can never begin.

@@ -1,6 +1,6 @@
-"""How many handlers may be queued, and the count of those that are dropped.
+"""The places in the queue, and the count of the calls that are dropped because none is free.
 
-Each handler acquires a permit, a place in the queue, and releases it when it begins.
+A plain handler gives its place, a permit, back when it begins, an async one when it has ended.
 
 Nothing here waits for a lock, because a finalizer may emit in the middle of anything: a permit
 is moved from one list to another in a single step, which no signal handler can interrupt.

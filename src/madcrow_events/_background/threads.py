@@ -70,7 +70,8 @@ def _begin(unbegun: list[None], target: Callable[..., None], *arguments: object)
 def _claim_start(unbegun: list[None]) -> bool:
     """Return whether the caller is the first to claim a thread's start.
 
-    The thread claims it to begin, and the one that starts it to give up.
+    The new thread claims the start in order to begin; the thread that starts it claims the start
+    in order to give up.
     """
     try:
         unbegun.pop()

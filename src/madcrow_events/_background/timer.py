@@ -99,7 +99,7 @@ def keep_time(timer: Timer) -> None:
 
 
 def _try_again_soon(timer: Timer, waiting: list[Alarm], error: BaseException) -> None:
-    """Set the alarm that failed once more, for a moment later."""
+    """Log the error, set the failed alarm again for a moment later, and pause."""
     if waiting:
         heapq.heapreplace(waiting, (monotonic() + LOOK_EVERY, *waiting[0][1:]))
     log(logging.ERROR, "the timer of batches was interrupted by %s", type_name(type(error)))

@@ -1,4 +1,4 @@
-"""Waiting for pending work, and refusing to where that work waits for the caller."""
+"""Waiting for pending work; the wait is refused if that work itself waits for the caller."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def check_waiting(backlog: Backlog, emission: Emission) -> None:
     """Refuse to wait in this thread for an emission whose handlers need it.
 
     Raises:
-        WouldDeadlockError: they do.
+        WouldDeadlockError: handlers of the emission need this thread.
     """
     check_awaiting(backlog, emission)
     outcomes = outcomes_of(emission)
@@ -103,7 +103,7 @@ def check_awaiting(backlog: Backlog, emission: Emission) -> None:
     """Refuse to wait for an emission whose handlers cannot end before the caller does.
 
     Raises:
-        WouldDeadlockError: they cannot.
+        WouldDeadlockError: handlers of the emission cannot end before the caller does.
     """
     jobs = backlog.jobs_of(emission)
     _refuse_stuck(jobs, "await emission.done()")

@@ -142,7 +142,7 @@ def _work_off(taken: list[Job | Turn | None]) -> None:
 
 def _lose(taken: list[Job | Turn | None], error: BaseException) -> None:
     for job in [it for it in taken if it is not None]:
-        job.lose("it was interrupted", error)
+        job.lose("the handler was interrupted", error)
     taken.clear()
     log(logging.ERROR, "a background worker was interrupted by %s", type_name(type(error)))
 

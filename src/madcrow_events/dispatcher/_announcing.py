@@ -47,7 +47,7 @@ async def announce_async(
     failures: tuple[HandlerFailure, ...],
     batch_size: int | None = None,
 ) -> None:
-    """Do as `_announce`, and await async handlers."""
+    """Emit `handler_failed` for each failure, and await its async handlers."""
     for quiet, signal, context in _announcements(dispatcher, emission, failures, batch_size):
         try:
             emit = quiet.emit_typed_async

@@ -62,7 +62,7 @@ def check_loose(
 def fitting(
     signal: EventSignal[Any], context: Any
 ) -> tuple[BaseEventContext, BaseEventContext | None]:
-    """Return the context to emit, twice if it is of the signal's model.
+    """Return the context to emit, and the same again (else None) if it is of the signal's model.
 
     Returns:
         The context; then the same, or None if it is a `GenericEventContext`.

@@ -45,7 +45,7 @@ class Lifetime(Unique):
         return self._admission.drain(timeout)
 
     async def drain_async(self, timeout: float | None = None) -> bool:
-        """Do as `drain`, without stopping the event loop.
+        """Wait until no handler of this dispatcher and its siblings is pending; the loop goes on.
 
         Args:
             timeout: as for `drain`.

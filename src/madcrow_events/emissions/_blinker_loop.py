@@ -147,7 +147,7 @@ async def send_async(
 
 
 def _admitted(entry: Entry, emission: Emission, refusal: str) -> Any:
-    """Return the handler if this emission is for it, else None; a `once` is then used up.
+    """Return the handler, and use up its `once`, if this emission is for it; else return None.
 
     Raises:
         RuntimeError: the emission is for the handler, but `refusal` says why it cannot be called;

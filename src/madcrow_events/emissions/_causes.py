@@ -158,10 +158,10 @@ def begin_chain(branch: Branch, job: Any) -> None:
 
 
 def finish_unawaited(branch: Branch) -> None:
-    """Let an unawaited branch stop being the frame of what its context still emits.
+    """Mark an unawaited handler as finished.
 
-    The emission is let go, so that a chain of events without end does not keep its beginning; its
-    ids stay.
+    Events that its leftover tasks emit are then no longer nested in it. The emission is let go, so
+    that a chain of events without end does not keep its beginning; its ids stay.
     """
     if branch.emission is not None:
         branch.ids = ids_of(branch.emission)

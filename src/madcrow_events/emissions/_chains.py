@@ -57,8 +57,8 @@ def nest(emission: Emission, innermost: Frame) -> None:
 def _frame_of_line(line: Writing, innermost: Frame) -> Frame:
     """Return the frame for an emission by a log handler: a new branch, which begins its own chain.
 
-    A line about an emission is not written by one of that emission's handlers. If log handlers
-    emit without end, none of those handlers is to blame.
+    This package writes the line, not a handler of the emission that the line is about. So if
+    logging handlers emit without end, no handler of that emission is recorded as failed.
     """
     frame: Any = line.frame
     written_in = running(frame)
@@ -93,6 +93,7 @@ def is_broken(root: Emission | Branch) -> bool:
     if isinstance(root, Branch):
         return root.broken
     failures = root._failures
+    # Equal while that handler still runs: its value is appended when it has ended.
     return failures is not None and failures.broken_at == len(root._values)
 
 
@@ -132,7 +133,7 @@ def _depth_error(emission: Emission) -> EmissionDepthError:
         names.insert(0, ancestor.event)
         ancestor = ancestor.parent
     return EmissionDepthError(
-        f"emissions are nested more than {MAX_DEPTH} deep, the last of them "
-        f"{' > '.join(names)}: let one of these handlers stop emitting",
+        f"emissions are nested more than {MAX_DEPTH} levels deep; the last events are "
+        f"{' > '.join(names)}: stop a handler of one of them from emitting",
         events=tuple(names),
     )

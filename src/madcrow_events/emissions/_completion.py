@@ -267,7 +267,10 @@ def _payload_again(
 
 
 def _end_holding_back(emission: Emission, held_back: HeldBack) -> None:
-    """Notify the waiters for an emission that is no longer held back."""
+    """Clean up after an emission was held back.
+
+    It is dropped if it did not go out, unused permits are released, and waiters are notified.
+    """
     if emission._values is held_back:  # no handler was called: it was nested too deep, for example
         emission._plan = NOBODY
         held_back.drop()

@@ -95,7 +95,8 @@ class Holder(Protocol):
 class AmbientFrame:
     """A frame around emissions that is no handler: a block, or a cause that is over.
 
-    Each has all that the ambient frames around it have, so that none is directly inside of another.
+    A new one takes over the fields and holders of the ambient frame around it, and skips that frame
+    in `_outer`, so an ambient frame is never directly inside of another.
     """
 
     # No handler, so that a search for the handler that runs goes on outside of it.
@@ -114,10 +115,17 @@ class AmbientFrame:
     """The blocks that have held the emissions in here back, and now emit them."""
 
     cause: Ids | None = None
-    """The ids of the emission that caused the ones in here, if none of the frames is its own."""
+    """The ids of the emission that caused what is emitted in this frame.
+
+    Set where the enclosing handler's emission is not the cause: by `as_cause`, or when the causing
+    handler is over; else None.
+    """
 
     left: tuple[Frame | None] | None = None
-    """The frame to go back to, in a tuple, if this one was left before a block that began in it."""
+    """Set if this frame was left while a block that began inside of it went on.
+
+    A tuple with the frame to which that block goes back instead.
+    """
 
     before: Frame | None = None
     """The frame that was current when this one was entered."""
@@ -154,11 +162,12 @@ class Branch:
             that a chain of events without end does not keep its beginning.
         index: the handler's place among the subscriptions of the plan.
         unawaited: whether no emitter waits for the handler; its emissions begin a chain.
-        broken: whether the chain below it has turned out to be too deep.
+        broken: whether what is emitted below it is refused: the chain is too deep, or an exception
+            for the emitter, such as an exit, has ended the handler.
         is_announcing: whether an unawaited handler handles a `handler_failed`, or what one caused.
         job: the job of an unawaited handler, until its failure is announced.
         task: the handler's task, if earlier handlers may have left tasks behind in this branch.
-        others: the branch of these tasks, made when they emit.
+        others: the branch of all other tasks than that, made when one of them emits.
         unfinished: the unfinished tasks of the emission, for an awaited handler that has suspended.
         ids: the ids of the emission, for an unawaited branch, which may outlive it.
     """
@@ -180,7 +189,10 @@ class Branch:
         self.unfinished: Any = None
 
     def is_anothers(self) -> bool:
-        """Whether the caller is a task that a handler before this one has left behind."""
+        """Whether the caller is another task than the handler's own.
+
+        That is one that an earlier handler has left behind, or one that this handler has started.
+        """
         if self.task is None:
             return False
         import asyncio  # there is a task, so it is loaded
@@ -193,7 +205,7 @@ class Branch:
             return False
 
     def of_others(self) -> Branch:
-        """Return the branch of tasks that handlers before it have left behind."""
+        """Return the branch for what those other tasks emit."""
         if self.others is None:
             emission: Any = self.emission
             self.others = Branch(emission, self.index)

@@ -21,11 +21,18 @@ NO_RESULT: Any = object()
 
 
 PENDING: Any = object()
-"""Stands in an emission's values for a handler that has not finished, and runs outside the loop."""
+"""Stands in an emission's values for a handler that has not finished.
+
+Only for a handler that the call loop does not call itself.
+"""
 
 
 class Called(NamedTuple):
-    """A value, together with the handler that returned it, which its subscription holds weakly."""
+    """A value together with the handler that returned it.
+
+    For a handler that its subscription holds weakly, and for `send`, which calls handlers in
+    another order than `plan.subscriptions`.
+    """
 
     handler: Any
     value: Any
@@ -36,7 +43,8 @@ class Outcomes(list[Any]):
 
     Attributes:
         loop: the event loop in which an emitter awaits some of them.
-        exit: an exception for the emitter: an exit by a handler, or the emitter's own cancellation.
+        exit: an exception for the emitter: an exit by a handler, the emitter's own cancellation, or
+            the error that says that the emitter gave an incomplete context.
         permits: the queue's permits that are set aside for these handlers.
     """
 

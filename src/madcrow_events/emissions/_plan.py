@@ -157,7 +157,8 @@ class Plan:
     Attributes:
         subscriptions: all subscriptions: inline, then awaited, then in the background.
         inline: how many handlers are called inline.
-        awaited: how many handlers are async and not in the background.
+        awaited: how many handlers are async and not in the background; under `emit` these run
+            later, too.
         queued: how many handlers are in the background.
         pending: the first outcomes of the awaited and queued handlers: `PENDING` for each.
         later: whether there are awaited or queued handlers.
@@ -224,9 +225,10 @@ class Plan:
 
 
 class Plans:
-    """The plans of a signal until its subscriptions change; then a new object takes the place.
+    """The plans of a signal, valid until its subscriptions change; then another object replaces it.
 
-    So a plan that was built before the change is stored in the old object, where nobody looks.
+    A thread that was still building a plan stores it in the replaced object, which nothing reads
+    any more.
     """
 
     __slots__ = ("by_sender", "everyone")
@@ -259,7 +261,7 @@ NOBODY = Plan(
     entry_of=_no_entry,
     name_of=handler_name,
 )
-"""The plan of an emission that reaches no handler."""
+"""The plan of an emission that is muted, and of one as long as a block holds it back."""
 
 
 def plan_for(emission: Emission) -> Plan:

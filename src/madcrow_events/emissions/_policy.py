@@ -68,7 +68,7 @@ class Admission(Protocol):
         """Refuse to wait for handlers that cannot end."""
 
     def report_lost(self) -> None:
-        """Record the handlers as failed that can never end any more."""
+        """Record as failed the handlers that can never end."""
 
 
 class Policy(Protocol):
@@ -93,7 +93,7 @@ class Policy(Protocol):
     async def _announce_async(
         self, emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None
     ) -> None:
-        """Do as `_announce`, where async handlers can be awaited."""
+        """Emit `handler_failed` for each failure, and await its async handlers."""
 
 
 class Table(Protocol):

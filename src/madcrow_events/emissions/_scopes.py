@@ -77,7 +77,7 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         InvalidOptionError: a name is none of these, or a value is neither text nor None.
     """
 
-    # A class and no generator, for a server enters one for each of its requests.
+    # A class, not a generator function, for speed: a server enters one for each request.
 
     __slots__ = ("__weakref__", "_fields", "_frame")
 

@@ -180,7 +180,8 @@ class FailureStore(Store[_Failures]):
             if window.is_too_late(at, seconds):
                 continue
             window.add(at, seconds)
-            # An account is attacked by attempts; an address attacks accounts.
+            # For an e-mail address, count its failed attempts; for a network address, the different
+            # e-mail addresses that were tried from it.
             attempts: Sequence[float] = window.times
             if kind == "many_accounts":
                 window.add_email(at, email, seconds)

@@ -102,7 +102,10 @@ class Footprint:
                 sys.modules.pop(name, None)
 
     def _remembered(self) -> list[EventSignal[Any]]:
-        """Return the signals of modules that are still imported, so do not declare them again."""
+        """Return the signals of modules that stay imported.
+
+        Such a module will not declare its signals again by itself.
+        """
         return [
             signal
             for module, signal in loaded_in(self._signals).declared.get(self._plugin.name, ())

@@ -140,8 +140,8 @@ def log_report(report: PluginReport, *, is_wanted: bool) -> None:
     )
     if report.milliseconds > _SLOW * 1000:
         LOGGER.warning(
-            "plugin %s took %.1f s to load: it could prepare at its first event what it prepares "
-            "at import",
+            "plugin %s took %.1f s to load: its author could move slow work from the import to the "
+            "first event that it handles",
             printable(report.plugin.name),
             report.milliseconds / 1000,
         )

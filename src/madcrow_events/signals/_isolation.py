@@ -19,7 +19,7 @@ __all__ = ["Companion", "SavedRegistry", "companion_of", "isolate_too", "isolate
 class Companion(Protocol):
     """State that a higher wing keeps beside each registry."""
 
-    def save(self, empty: bool, /) -> Callable[[], None]:  # mapped
+    def save(self, empty: bool, /) -> Callable[[], None]:
         """Begin an `isolated` block, if `empty` without any state.
 
         Returns:
@@ -117,7 +117,7 @@ class SavedRegistry:
             del registry._isolations[registry._isolations.index(self) :]
 
 
-def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[[], None]:  # mapped
+def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[[], None]:
     return save(empty)
 
 
@@ -133,7 +133,7 @@ def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], No
     """
     registry._other_states.append(save)
     for block in list(registry._isolations):
-        block.restore_too(save(False))  # mapped elsewhere
+        block.restore_too(save(False))
 
 
 def companion_of(registry: SignalRegistry, kind: type[CompanionT]) -> CompanionT:

@@ -98,7 +98,8 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
-        # The models that this one has replaced, as its module ran again, and its execution.
+        # The earlier models that `context_model` has replaced because its module ran again. Below:
+        # the execution of the module that defines `context_model`.
         self._replaced: tuple[weakref.ref[type[BaseEventContext]], ...] = ()
         self._execution: Execution | None = None
         self._has_warned = False
@@ -482,7 +483,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
 
 def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext | None:
-    """Return a new context of a signal's model, made of one of a model that it has replaced.
+    """Convert a context of an earlier, replaced model into one of the signal's present model.
 
     A dispatcher calls it for a context that is not of the signal's model.
 

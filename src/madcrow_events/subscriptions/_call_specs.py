@@ -107,8 +107,10 @@ def fit_keywords(
     for name in by_place:
         if name in context:
             raise ContextValidationError(
-                f"{emission.event} was emitted with '{name}', and {handler_name(handler)} takes "
-                f"something else there: rename the parameter, or write ({name}, /, **context)",
+                f"{emission.event} was emitted with a keyword '{name}', but the parameter "
+                f"'{name}' of {handler_name(handler)} already gets the sender, the context or the "
+                "emission: rename the parameter, or make it positional-only: "
+                f"({name}, /, **context)",
                 event=emission.event,
                 problems=((name, "given twice"),),
             )

@@ -57,9 +57,10 @@ def _current(handler: Any) -> Any:
 
 
 def _with_bound_arguments(handler: Any) -> Any:
-    """Return a partial without the name of a function that `update_wrapper` has given it.
+    """Return a partial without the `__wrapped__` that `update_wrapper` gave it.
 
-    `inspect` would follow that name, and take the bound arguments for parameters.
+    `inspect` would follow `__wrapped__` to the function, and count arguments that are already bound
+    as parameters.
     """
     named = inspect.unwrap(handler, stop=_is_followed_no_further)
     if not issubclass(type(named), partial):

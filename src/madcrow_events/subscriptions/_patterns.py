@@ -36,7 +36,7 @@ class PatternTable:
     def add(
         self, pattern: PatternSubscription, replaced: Collection[Subscription] = ()
     ) -> PatternSubscription:
-        """Enter a pattern and return it; return an equal one instead that is entered already.
+        """Enter a pattern and return it, or return the equal one that is entered already.
 
         Args:
             pattern: the new pattern.

@@ -27,7 +27,7 @@ def find_replaced(
         requested: the new subscription; the execution of its module is noted in it.
         present: returns the subscriptions to search; called only if a module ran again.
     """
-    # Not under a lock, because reading a handler's attributes may run its author's code (F6).
+    # Not under a lock, because reading a handler's attributes may run its author's code.
     requested._execution, found = _earlier(requested.handler, present)
     return found
 
@@ -69,7 +69,7 @@ def end_replaced(replaced: Iterable[Subscription]) -> None:
         subscription.cancel()
         log(
             logging.INFO,
-            "%s on %s takes the place of what it was before its module ran again",
+            "handler %s of %s replaces its earlier version, because its module ran again",
             subscription.name,
             printable(subscription.event),
         )

@@ -352,16 +352,17 @@ class _Reader:
     def _check_field(self, parameter: inspect.Parameter, lands: str) -> None:
         if self.model is not None and parameter.name in self.model.model_fields:
             raise self._refused(
-                f"names the parameter '{parameter.name}' like a field, but the {lands} "
-                f"would land there: write ({lands}, {parameter.name}, **rest)"
+                f"has a parameter '{parameter.name}', which is also a field, but it would get "
+                f"the {lands}: write ({lands}, {parameter.name}, **rest)"
             )
 
     def _check_name(self, parameter: inspect.Parameter, *, takes_rest: bool) -> None:
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             if parameter.default is parameter.empty:
                 raise self._refused(
-                    f"takes '{parameter.name}' by position only, where nothing can be passed by "
-                    "name: only the first may be so, and is the sender"
+                    f"takes '{parameter.name}' as a positional-only parameter, but fields are "
+                    "passed by name, and only the sender by position: "
+                    f"move '{parameter.name}' behind the '/'"
                 )
             return
         if parameter.default is not parameter.empty:

@@ -107,7 +107,7 @@ class AnyTable(Protocol):
     plans: Plans
 
     def mark_stale(self, subscription: Any, /) -> None:
-        """Have the entry of a subscription that has ended removed; never waits."""
+        """Arrange for the entry of an ended subscription to be removed, without waiting."""
 
 
 class Subscription(Unique):

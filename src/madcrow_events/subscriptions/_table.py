@@ -133,7 +133,7 @@ class SubscriptionTable:
     def add(
         self, subscription: Subscription, replaced: Collection[Subscription] = ()
     ) -> Subscription:
-        """Enter a subscription and return it; return an equal one instead that is entered already.
+        """Enter a subscription and return it, or return the equal one that is entered already.
 
         Args:
             subscription: the new subscription.
@@ -242,7 +242,8 @@ class SubscriptionTable:
                     del self._by_sender[subscription._sender_key]
             if subscription.id is not None and not subscription.active:
                 forget_id(self._ids, subscription.id, subscription)
-            self._stale.popleft()  # last, for an interrupt before this leaves it to the next sweep
+            # Last: if an interrupt comes before this, the next sweep removes the subscription.
+            self._stale.popleft()
 
     # Reading. list() makes the copies, because no other code can run during it.
 
@@ -299,7 +300,7 @@ class SubscriptionTable:
         if plan is None:
             plan = self._exclusively(self._build, key)
         if plan.bound_to is not None and not plan.bound_to._sender_is_alive:
-            # That sender no longer exists, and this one has got its `id()` (L2).
+            # That sender no longer exists, and this one has got its `id()`.
             plan = self._exclusively(self._build, ANY)
         return plan
 
@@ -329,9 +330,9 @@ class SubscriptionTable:
     # Muting, faking and isolating
 
     def fake(self, block: Recording, event: str) -> None:
-        """Call only recorders while a block is open, if it fakes the table's event.
+        """Keep this event's handlers from being called while a block that fakes it is open.
 
-        Call this again when the block has ended.
+        Recorders are still called. Call this again when the block has ended.
         """
         if block._is_faked(event):
             self._exclusively(self._fake, block)
@@ -377,7 +378,10 @@ class SubscriptionTable:
         _muted.set(_muted.get() - {mute})
 
     def restore(self, subscriptions: Iterable[Subscription]) -> None:
-        """Have the subscriptions that `live` returned earlier, if they are alive, and no others."""
+        """Make the subscriptions that `live` returned earlier the only active ones.
+
+        Those whose handler or sender is gone stay inactive.
+        """
         for present in self.live():
             present.cancel()
         for subscription in subscriptions:

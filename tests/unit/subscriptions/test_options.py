@@ -351,7 +351,7 @@ def who_comes_first(who: Any, **context: Any) -> None:
         (with_rest, {}, "emitted without 'number', which"),
         (awaited_with_rest, {}, "emitted without 'number', which"),
         (with_emission, {"number": 1}, "emitted without 'other', which"),
-        (who_comes_first, {"who": "ada"}, r"emitted with 'who', .* write \(who, /, \*\*context\)"),
+        (who_comes_first, {"who": "ada"}, r"keyword 'who', .*only: \(who, /, \*\*context\)"),
     ],
 )
 def test_keywords_that_a_call_would_not_take_use_no_once_up(

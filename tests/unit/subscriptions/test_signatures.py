@@ -418,7 +418,7 @@ def unresolvable_union(context: Nowhere | LoginEventContext) -> None: ...  # typ
         (lambda context: None, "annotate it with LoginEventContext to receive the context"),
         (lambda email, **rest: None, r"write \(sender, email, \*\*rest\)"),
         (lambda email, /: None, r"write \(sender, email, \*\*rest\)"),
-        (lambda a, b, /: None, "only the first may be so, and is the sender"),
+        (lambda a, b, /: None, "and only the sender by position: move 'b' behind the '/'"),
         (lambda *, order_id: None, "no field of LoginEventContext"),
         (lambda context, order_id: None, "no field of LoginEventContext"),
         (Undecorated.handle, "subscribe the bound method, as in service.method"),
@@ -594,7 +594,7 @@ def test_what_python_itself_cannot_read_is_refused() -> None:
         (looping, "no readable signature"),
         (RaisingSignature(), "no readable signature"),
         (late, "after 'color', which is passed by name: put it first"),
-        (shadowing, r"the context would land there: write \(context, name, \*\*rest\)"),
+        (shadowing, r"it would get the context: write \(context, name, \*\*rest\)"),
     ):
         with pytest.raises(HandlerSignatureError, match=fix):
             user_logged_in.subscribe(handler)

@@ -51,7 +51,7 @@ def test_a_batch_whose_task_is_cancelled_before_it_begins_has_failed(
     for emission in emissions:
         (failure,) = emission.failures
         assert isinstance(failure.exception, HandlerCancelledError)
-        assert str(failure.exception) == "its task was cancelled"
+        assert str(failure.exception) == "the handler's task was cancelled"
     (emission,) = emit_numbers(dispatcher, 3)
     assert dispatcher.drain(LIMIT)
     assert values_of(emission) == [1]
