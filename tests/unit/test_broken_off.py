@@ -606,7 +606,7 @@ def test_what_ends_a_task_before_its_handler_begins_is_told(
         raise error
 
     shop = Shop()
-    monkeypatch.setattr(awaiting, "_with", broken)
+    monkeypatch.setattr(awaiting, "_with_argument", broken)
     monkeypatch.setattr(awaiting, "_with_keywords", broken)
     with shop.other.subscribe(fail_async):
         if error is Interrupt:

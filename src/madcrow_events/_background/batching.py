@@ -9,7 +9,7 @@ from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all
 from madcrow_events.emissions._causes import enter_batch, finish_unawaited
-from madcrow_events.emissions._completion import announce, announce_async, release
+from madcrow_events.emissions._completion import announce, announce_async, break_cycles
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import observing_handler
 from madcrow_events.emissions._outcomes import NO_RESULT
@@ -109,7 +109,7 @@ def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
     is_for_the_program = False
     if failure is not None:
         is_for_the_program = is_exit(failure.exception)
-        release(jobs[-1].emission, (failure,))
+        break_cycles(jobs[-1].emission, (failure,))
     while jobs:
         jobs.pop(0).end()
     if failure is not None and is_for_the_program:

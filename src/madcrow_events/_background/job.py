@@ -11,7 +11,7 @@ from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import type_name
 from madcrow_events.emissions._causes import finish_unawaited
-from madcrow_events.emissions._completion import announce, announce_async, release
+from madcrow_events.emissions._completion import announce, announce_async, break_cycles
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
@@ -105,7 +105,7 @@ class Job:
         try:
             if failure is not None:
                 announce(self.emission, (failure,))
-                release(self.emission, (failure,))
+                break_cycles(self.emission, (failure,))
         except BaseException as error:  # an exit: no caller is there to get it
             log_unannounced(self.emission.event, error)
         finally:
@@ -126,7 +126,7 @@ class Job:
                 await announce_async(self.emission, (failure,))
             except BaseException as error:
                 log_unannounced(self.emission.event, error)
-            release(self.emission, (failure,))
+            break_cycles(self.emission, (failure,))
         self.end()
         try:
             if failure is not None and is_for_the_program:
@@ -207,7 +207,7 @@ class Job:
             if not is_recorded(self.emission, error):
                 record_in_branch(self.branch, error)
             self.settle(NO_RESULT)
-            release(self.emission, self.emission.failures)
+            break_cycles(self.emission, self.emission.failures)
         if ours or not self.is_pending():  # or another thread reports it, and ends it
             self.end()
 

@@ -15,7 +15,7 @@ from madcrow_events.dispatcher._announcing import announce, announce_async
 from madcrow_events.dispatcher._fitting import check_loose, fitting
 from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
-from madcrow_events.emissions._completion import abandon, go_on, go_on_async
+from madcrow_events.emissions._completion import abandon, complete, complete_async
 from madcrow_events.emissions._frames import (
     AmbientFrame,
     Branch,
@@ -169,7 +169,7 @@ class EventDispatcher(Lifetime):
         emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context):
-                go_on(emission)
+                complete(emission)
                 # The traceback of a failure keeps what this frame names alive.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
@@ -207,7 +207,7 @@ class EventDispatcher(Lifetime):
         emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context, True):
-                rest = go_on_async(emission, None)
+                rest = complete_async(emission, None)
                 if rest is not None:
                     await rest
                     kept, emission = [emission], None  # type: ignore[assignment]  # as in `emit`
@@ -268,7 +268,7 @@ class EventDispatcher(Lifetime):
         emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, fits, None):
-                go_on(emission)
+                complete(emission)
                 # The traceback of a failure keeps what this frame names alive.
                 kept, emission = [emission], None  # type: ignore[assignment]
                 return kept.pop()
@@ -321,7 +321,7 @@ class EventDispatcher(Lifetime):
         emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, fits, None, True):
-                rest = go_on_async(emission, fits)
+                rest = complete_async(emission, fits)
                 if rest is not None:
                     await rest
                     kept, emission = [emission], None  # type: ignore[assignment]  # as in `emit`

@@ -22,11 +22,11 @@ __all__ = [
     "abandon",
     "announce",
     "announce_async",
+    "break_cycles",
+    "complete",
+    "complete_async",
     "emit_held_back",
     "emit_held_back_async",
-    "go_on",
-    "go_on_async",
-    "release",
 ]
 
 
@@ -40,7 +40,7 @@ def _load_start_handlers(*arguments: object) -> Any:
 _start_handlers: Callable[..., Any] = _load_start_handlers
 
 
-def go_on(emission: Emission) -> None:
+def complete(emission: Emission) -> None:
     """Complete an emission whose inline handlers have run: start the later ones, announce failures.
 
     Raises:
@@ -59,7 +59,7 @@ def go_on(emission: Emission) -> None:
     if failed is not None and failed.observation is not None:
         failed.observation.leave()
     if failures:
-        release(emission, failures)
+        break_cycles(emission, failures)
         if policy.on_error == "raise":
             event = emission.event
             del emission  # the traceback keeps this frame, and so the emission
@@ -69,10 +69,10 @@ def go_on(emission: Emission) -> None:
                 del failures
 
 
-def go_on_async(
+def complete_async(
     emission: Emission, context: BaseEventContext | None
 ) -> Coroutine[Any, Any, None] | None:
-    """Do as `go_on`, for an emitter that awaits the async handlers.
+    """Do as `complete`, for an emitter that awaits the async handlers.
 
     Args:
         emission: the emission.
@@ -118,7 +118,7 @@ async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) ->
     if failed.observation is not None:
         failed.observation.leave()
     if failures:
-        release(emission, failures)
+        break_cycles(emission, failures)
         if policy.on_error == "raise":
             event = emission.event
             del emission  # the traceback keeps this frame, and so the emission
@@ -135,7 +135,7 @@ def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
     return tuple(item for item in items if all(item is not other for other in failures.unawaited))
 
 
-def release(emission: Emission, failures: Iterable[HandlerFailure]) -> None:
+def break_cycles(emission: Emission, failures: Iterable[HandlerFailure]) -> None:
     """Break the reference cycle of an emission, its failures and the frames in their tracebacks."""
     is_raised = emission.dispatcher is None or emission.dispatcher.on_error == "raise"
     empty_frames((it.exception for it in failures), Emission, keep_variables=is_raised)
@@ -162,7 +162,7 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
     if failures is not None:
         if failures.observation is not None:
             failures.observation.leave(error)
-        release(emission, failures.items)
+        break_cycles(emission, failures.items)
     if error is not None:
         empty_frames((error,), Emission)
 
@@ -216,7 +216,7 @@ def _emit_again(emission: Emission) -> None:
             emission, policy, emission.signal, emission.sender, payload, context, keywords
         )
         if left:
-            go_on(emission)
+            complete(emission)
     finally:
         del emission  # which the traceback of a failure may keep
 
@@ -249,7 +249,7 @@ async def _emit_again_async(emission: Emission) -> None:
             True,
         )
         if left:
-            rest = go_on_async(emission, context)
+            rest = complete_async(emission, context)
             if rest is not None:
                 await rest
     finally:

@@ -67,7 +67,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     """Call all inline handlers of an emission, even if some fail, and collect the outcome.
 
     If it has other handlers, it has `Outcomes` when this returns, and `Failures` unless all of
-    them are awaited; `go_on` or `go_on_async` starts them.
+    them are awaited; `complete` or `complete_async` starts them.
 
     Args:
         emission: the emission, made by the caller; an emission that was held back comes twice.
