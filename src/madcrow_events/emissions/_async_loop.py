@@ -26,7 +26,7 @@ from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
 from madcrow_events.exceptions import HandlerTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._plan import Entry, Segments
@@ -54,13 +54,16 @@ _EAGERLY: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) 
 
 
 def start_handlers(
-    emission: Emission, context: BaseEventContext | None
+    emission: Emission,
+    context: BaseEventContext | None,
+    after_failures: Callable[[Emission], Coroutine[Any, Any, None]],
 ) -> Coroutine[Any, Any, None] | None:
     """Start the awaited handlers of an emission in order; those of a nested one as it is awaited.
 
     Args:
         emission: the emission, whose inline handlers have run.
         context: its context, if that is an instance of the signal's model.
+        after_failures: awaited at the end of the coroutine, if a handler has failed.
 
     Returns:
         A coroutine that the emitter must await; None if all handlers are done. A nested emission
@@ -71,16 +74,20 @@ def start_handlers(
         BaseException: a handler raised an exit, such as `KeyboardInterrupt`.
     """
     if emission.depth:
-        return _join(emission, _await_nested(emission, context))
+        return _join(emission, _await_nested(emission, context), after_failures)
     unfinished = _start(emission, context, emission._plan.to_await, emission._plan.inline)
     if unfinished is not None:
-        return _join(emission, unfinished.join())
+        return _join(emission, unfinished.join(), after_failures)
     if emission._values._waiters is not None:
         emission._values.notify()
     return None
 
 
-async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
+async def _join(
+    emission: Emission,
+    joining: Coroutine[Any, Any, None],
+    after_failures: Callable[[Emission], Coroutine[Any, Any, None]],
+) -> None:
     """Await the handlers of an emission that have suspended.
 
     Raises:
@@ -95,6 +102,10 @@ async def _join(emission: Emission, joining: Coroutine[Any, Any, None]) -> None:
         raise values.exit  # its emitter abandons the handlers that have not begun
     if values._waiters is not None:
         values.notify()
+    if emission._failures is not None:
+        rest = after_failures(emission)
+        del emission  # which the traceback of a failure may keep
+        await rest
 
 
 def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one frame, for speed

@@ -83,35 +83,34 @@ def complete_async(
     """
     plan = emission._plan
     if not plan.later:
-        return _finish(emission, None)
+        return _after_failures(emission)
     emission._values.extend(plan.pending)
     if context is not None:
         context = emission._payload  # an `event_scope` may have put another model there
     if plan.queued:
-        return _finish(emission, _queue_and_join(emission, context))
-    left = _start_handlers(emission, context)
-    if left is None and emission._failures is None:
-        return None
-    return _finish(emission, left)
+        return _queue_and_join(emission, context)
+    left: Coroutine[Any, Any, None] | None = _start_handlers(emission, context, _after_failures)
+    if left is None and emission._failures is not None:
+        return _after_failures(emission)
+    return left
 
 
 async def _queue_and_join(emission: Emission, context: BaseEventContext | None) -> None:
     policy: Any = emission.dispatcher
     await policy._admission.start_async(emission, emission._plan, emission._values)
+    rest = None
     if emission._plan.awaited:
-        left = _start_handlers(emission, context)
-        if left is not None:
-            await left
+        rest = _start_handlers(emission, context, _after_failures)
+    if rest is None:
+        rest = _after_failures(emission)
+    del emission  # which the traceback of a failure may keep
+    await rest
 
 
-async def _finish(emission: Emission, left: Coroutine[Any, Any, None] | None) -> None:
-    """Await the handlers that have not finished, and announce failures."""
-    if left is not None:
-        await left
-    failed = emission._failures
-    if failed is None:
-        return
+async def _after_failures(emission: Emission) -> None:
+    """Announce the failures of an emission, leave its observers, and raise if that is wanted."""
     policy: Any = emission.dispatcher
+    failed: Any = emission._failures
     failures = _own_failures(failed)
     if failures:
         await policy._announce_async(emission, failures, None)
