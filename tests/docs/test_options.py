@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,9 @@ def test_an_option_stands_in_each_place_where_users_look_for_it(option: str) -> 
     promise = text_of("docs/reference/guarantees.md").partition("\n### H5 ")[2].partition("\n#")[0]
     places = {
         "an attribute of Subscription": hasattr(Subscription, option),
-        "the docstring of SubscriptionOptions": f"\n        {option}: "
-        in (SubscriptionOptions.__doc__ or ""),
+        # Since 3.13 a docstring loses its indentation.
+        "the docstring of SubscriptionOptions": f"\n    {option}: "
+        in inspect.cleandoc(SubscriptionOptions.__doc__ or ""),
         "the table in docs/guide/handlers.md": f"\n| `{option}` |" in options,
         "H5 of docs/reference/guarantees.md": f"`{option}`" in promise,
         "tests/typing/check_subscribing.py": f" {option}="
