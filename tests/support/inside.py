@@ -37,7 +37,7 @@ from madcrow_events.emissions import _ids as making_ids
 from madcrow_events.emissions import _outcomes as settling
 from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._completion import _own_failures as finding_own_failures
-from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT, enclosing
 from madcrow_events.emissions._holding import DeferralFrame
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.emissions._loop import call_all
@@ -83,6 +83,7 @@ __all__ = [
     "declared_in",
     "deferring",
     "definition_of",
+    "enclosing",
     "ending",
     "finding_causes",
     "finding_own_failures",

@@ -331,6 +331,30 @@ async def test_a_context_of_before_that_does_not_fit_is_refused(run: Run) -> Non
 
 
 @pytest.mark.guarantee("N7")
+@pytest.mark.parametrize("options", [{}, {"background": True}])
+def test_a_context_that_is_held_back_while_the_module_runs_again_becomes_a_new_one(
+    run: Run, options: Any
+) -> None:
+    old = run(MODEL)["Order"]
+    dispatcher, seen = get_event_dispatcher(), list[Any]()
+
+    def by_context(context: Any) -> None:
+        seen.append(type(context))
+
+    by_context.__annotations__["context"] = old
+    madcrow_signals["order_placed"].subscribe(by_context, **options)
+    with dispatcher.deferred():
+        dispatcher.emit_typed("order_placed", old(order_id=1))
+        new = run(MODEL)["Order"]
+    assert dispatcher.drain(10)
+    assert seen == [new]
+    with pytest.raises(ContextValidationError, match="must: missing"), dispatcher.deferred():
+        emission = dispatcher.emit_typed("order_placed", new(order_id=1))
+        run(MODEL.replace("order_id: int", "order_id: int; must: str"))
+    assert emission.state == "dropped"
+
+
+@pytest.mark.guarantee("N7")
 def test_a_class_of_before_that_is_declared_again_is_told_of(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:

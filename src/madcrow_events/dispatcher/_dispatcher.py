@@ -348,6 +348,7 @@ class EventDispatcher(Lifetime):
         """
         return Deferral(self, scope)
 
+    _fit = staticmethod(fitting)
     _announce = announce
     _announce_async = announce_async
 

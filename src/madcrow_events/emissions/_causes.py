@@ -84,9 +84,12 @@ def _cause_of(emission: Emission) -> Emission | Ids | None:
         return outer.cause
     frame = enclosing(emission)
     if isinstance(frame, Branch):
+        # In this order, because a branch that ends in another thread has its ids before it loses
+        # its emission.
+        handled = frame.emission
         if frame.ids is not None:
             return frame.ids
-        frame = frame.emission  # only an unawaited branch loses it, and that one has ids
+        frame = handled
     return getattr(frame, "_ids", frame)
 
 
@@ -163,8 +166,9 @@ def finish_unawaited(branch: Branch) -> None:
     Events that its leftover tasks emit are then no longer nested in it. The emission is let go, so
     that a chain of events without end does not keep its beginning; its ids stay.
     """
-    if branch.emission is not None:
-        branch.ids = ids_of(branch.emission)
+    emission = branch.emission
+    if emission is not None:
+        branch.ids = ids_of(emission)
     branch.finish()
 
 

@@ -262,7 +262,10 @@ def _payload_again(
     payload = emission._payload
     if type(payload) is dict:
         return payload, None, payload
-    return payload, payload if type(payload) is emission.signal.context_model else None, None
+    if type(payload) is emission.signal.context_model:
+        return payload, payload, None
+    policy: Any = emission.dispatcher
+    return (*policy._fit(emission.signal, payload), None)
 
 
 def _end_holding_back(emission: Emission, held_back: HeldBack) -> None:

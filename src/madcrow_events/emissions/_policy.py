@@ -85,6 +85,20 @@ class Policy(Protocol):
     @property
     def _admission(self) -> Admission: ...
 
+    def _fit(
+        self, signal: Any, context: Any, /
+    ) -> tuple[BaseEventContext, BaseEventContext | None]:
+        """Return the context to emit, as the signal's model if that was defined anew meanwhile.
+
+        Returns:
+            The context; and the same again, or None if it is a `GenericEventContext`.
+
+        Raises:
+            ContextTypeError: the signal carries another model now.
+            ContextValidationError: the context does not fit the new model.
+        """
+        ...
+
     def _announce(
         self, emission: Emission, failures: tuple[HandlerFailure, ...], batch_size: int | None
     ) -> None:

@@ -19,6 +19,7 @@ from madcrow_events import (
     event_scope,
 )
 from support.causes import is_caused_by
+from support.inside import enclosing
 from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("B5")
@@ -392,3 +393,34 @@ def test_a_held_back_emission_keeps_its_as_cause(
         held = dispatcher.emit(inner)
     assert is_caused_by(below[0], held, first)
     assert is_caused_by(held, first, first)
+
+
+def test_the_cause_of_an_emission_is_known_while_its_handler_ends(
+    signals: SignalRegistry, signal: EventSignal[Any], dispatcher: EventDispatcher
+) -> None:
+    """Another thread may end it between any two looks at it."""
+    signals.signal("other")
+    inside, may_end = threading.Event(), threading.Event()
+    caused: list[Emission[Any]] = []
+
+    @signal.on(background=True)
+    def handler() -> None:
+        caused.append(dispatcher.emit("other"))
+        inside.set()
+        may_end.wait(LIMIT)
+
+    first = dispatcher.emit(signal)
+    assert inside.wait(LIMIT)
+
+    branch: Any = enclosing(caused[0])
+
+    class Ending(type(branch)):  # type: ignore[misc]  # found at run time
+        def __getattribute__(self, name: str) -> Any:
+            value = super().__getattribute__(name)
+            if name in ("emission", "ids") and not may_end.is_set():
+                may_end.set()
+                assert dispatcher.drain(LIMIT)
+            return value
+
+    branch.__class__ = Ending
+    assert is_caused_by(caused[0], first, first)
