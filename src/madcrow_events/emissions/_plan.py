@@ -199,8 +199,8 @@ class Plan:
         self.inline: int = len(inline)
         self.awaited: int = len(awaited)
         self.queued: int = len(queued)
-        self.segments = segments
-        self.to_await = to_await
+        self.segments: Segments = segments
+        self.to_await: Segments = to_await
         self.pending: tuple[Any, ...] = (PENDING,) * (len(awaited) + len(queued))
         self.later: bool = bool(self.pending)
         self.bound_to: Any = bound_to
