@@ -176,10 +176,9 @@ class Admission:
             outcomes.permits, held_back.permits = held_back.permits, permits
             return
         why = self._why_not_wait(awaiting=awaiting)
-        backlog = self.backlog
-        if why is None or backlog.permits.acquire(needed, permits):
-            return
-        if backlog.make_room(needed, permits):
+        free = self.backlog.permits
+        is_admitted = why is None or free.acquire(needed, permits)
+        if is_admitted or self.backlog.make_room(needed, permits):
             return
         fix = f"queue_size={needed} or more"
         if needed <= self.queue_size:
@@ -244,9 +243,8 @@ class Admission:
         plan = plan_for(emission)
         needed = len(plan.subscriptions) - plan.inline
         backlog, held_back = self.backlog, outcomes_of(emission)
-        if self.overflow != "block" or not 0 < needed <= self.queue_size:
-            return
-        if backlog.enclosing_jobs():
+        needs_no_wait = self.overflow != "block" or not 0 < needed <= self.queue_size
+        if needs_no_wait or backlog.enclosing_jobs():
             return
         permits: list[None] = []
         held_back.permits = permits

@@ -32,8 +32,6 @@ def is_over() -> bool:
 
 def wait_for(backlog: Backlog) -> None:
     """Make the exit wait until nothing in a backlog is pending, `EXIT_SECONDS` at most."""
-    if id(backlog) in _waited_for:
-        return
     _waited_for[id(backlog)] = backlog
     # Children that multiprocessing forks do not run the functions registered with atexit.
     parent_process = getattr(sys.modules.get("multiprocessing.process"), "parent_process", None)

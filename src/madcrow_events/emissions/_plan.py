@@ -246,10 +246,6 @@ There is only one, so that a change is followed by a plain store, which no inter
 """
 
 
-def _no_entry(subscription: Subscribed) -> Entry:
-    raise LookupError(subscription)
-
-
 NOBODY = Plan(
     (),
     (),
@@ -258,7 +254,7 @@ NOBODY = Plan(
     segments=(),
     to_await=(),
     bound_to=None,
-    entry_of=_no_entry,
+    entry_of=dict[Any, Entry]().__getitem__,
     name_of=handler_name,
 )
 """The plan of an emission that is muted, and of one as long as a block holds it back."""

@@ -252,7 +252,7 @@ async def test_a_typed_emission_awaits_and_queues(signals: SignalRegistry) -> No
     emission = await dispatcher.emit_typed_async(signal, BaseEventContext())
     await emission.done()
     assert [result.value for result in emission.results] == ["queued"]
-    assert await dispatcher.drain_async(0)
+    assert await dispatcher.drain_async(10)
     with pytest.raises(ValueError, match="cannot be of type list"):
         await dispatcher.emit_async([])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="cannot be of type list"):

@@ -51,6 +51,9 @@ def a_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
+    is_running = threading.Event()
+    loop.call_soon_threadsafe(is_running.set)
+    assert is_running.wait(LIMIT)
     yield loop
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
