@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
+from madcrow_events import _locks as locking
 from madcrow_events._background import admission as admitting
 from madcrow_events._background import background_loop as serving
 from madcrow_events._background import batching as calling_batches
@@ -34,6 +35,7 @@ from madcrow_events.emissions import _causes as finding_causes
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _holding as deferring
 from madcrow_events.emissions import _ids as making_ids
+from madcrow_events.emissions import _loop as looping
 from madcrow_events.emissions import _outcomes as settling
 from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._completion import _own_failures as finding_own_failures
@@ -93,6 +95,8 @@ __all__ = [
     "keep_time",
     "keeping_frames",
     "loaded_in",
+    "locking",
+    "looping",
     "making_ids",
     "other_library",
     "patterns_of",

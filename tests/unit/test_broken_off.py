@@ -53,6 +53,8 @@ from support.inside import (
     handler_name,
     is_of,
     keeping_frames,
+    locking,
+    looping,
     other_library,
     printable,
     reason_of,
@@ -976,3 +978,30 @@ def test_what_makes_the_best_of_any_failure_lets_an_interrupt_through(
         way(ring, shop, monkeypatch)
     monkeypatch.undo()
     shop.assert_all_is_well()
+
+
+def test_an_emission_that_is_broken_off_as_it_is_entered_is_the_present_one_no_more(
+    break_off: BreakOff,
+) -> None:
+    shop = Shop()
+    left = break_off(looping, "_enter", Interrupt)
+    with pytest.raises(Interrupt):
+        shop.dispatcher.emit("nested", number=1)
+    assert not left
+    assert current_event() is None
+    shop.assert_all_is_well()
+
+
+def test_an_interrupt_of_the_release_of_a_lock_reaches_who_called_under_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(locking.Lock):
+        def release(self) -> None:
+            super().release()
+            raise RuntimeError("raised by a signal handler")
+
+    monkeypatch.setattr(locking, "is_interrupt", lambda _: True)
+    called: list[bool] = []
+    with pytest.raises(RuntimeError, match="signal handler"):
+        Interrupted().run_if_free(lambda: called.append(True))
+    assert called == [True]

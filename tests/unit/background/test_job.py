@@ -70,6 +70,7 @@ async def test_a_held_task_that_is_cancelled_before_it_begins_has_failed(
     (failure,) = emission.failures
     assert isinstance(failure.exception, HandlerCancelledError | asyncio.CancelledError)
     assert await dispatcher.drain_async(10)
+    assert await dispatcher.drain_async(0)
 
 
 @pytest.mark.guarantee("A2")
