@@ -241,6 +241,9 @@ def test_a_subscription_may_outlive_the_dispatcher_that_gathers_for_it() -> None
     assert [buffer.owner() for buffer in buffers] == [None]  # type: ignore[misc]
 
 
+# Without the GIL, the new thread may find that lock free, too, as it tells that it has started.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_what_interrupts_the_start_of_a_thread_reaches_the_emitter_as_it_is(
     monkeypatch: pytest.MonkeyPatch, ring: Any
 ) -> None:
