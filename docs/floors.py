@@ -28,7 +28,7 @@ class FloorsError(Exception):
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Put the picture in the place of the marker; mkdocs calls this for each page."""
+    """Replace the marker by the picture; mkdocs calls this for each page."""
     if MARKER not in html:
         return html
     try:

@@ -142,21 +142,7 @@ class Admission:
         *,
         awaiting: bool,
     ) -> None:
-        """Acquire permits for the handlers of an emission that are not called inline.
-
-        Args:
-            emission: the emission, none of whose handlers has been called.
-            plan: its handlers.
-            outcomes: gets the permits.
-            held_back: what the emission had instead of outcomes while a block held it back.
-            awaiting: whether the emitter awaits the async handlers.
-
-        Raises:
-            QueueFullError: the queue has too few permits, and waiting for more is not wanted,
-                or would never end.
-            DispatcherClosedError: the dispatcher is closed.
-            EventLoopError: the handlers cannot be called from here.
-        """
+        """Acquire permits for the later handlers of an emission, as `_policy.Admission` says."""
         needed = len(plan.subscriptions) - plan.inline
         if awaiting:
             needed -= plan.awaited

@@ -141,7 +141,7 @@ class AmbientFrame:
         return self.block is not None and self.block() is None
 
     def clean_up(self) -> None:
-        """Clean up in the place of an interrupted `__exit__`."""
+        """Clean up after an `__exit__` that was interrupted."""
         self.token = self.block = None
 
     def lazy_fields(self) -> Fields:

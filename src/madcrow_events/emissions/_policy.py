@@ -130,11 +130,6 @@ class Signal(Protocol):
         """The model of its contexts."""
 
     @property
-    def is_muted(self) -> bool:
-        """Whether it is muted in the present context."""
-        ...
-
-    @property
     def _table(self) -> Table: ...
 
     @property

@@ -1,8 +1,4 @@
-"""Recording emissions, to make assertions about them.
-
-This file is longer than others because each assertion of a recorder has its docstring, and all of
-them share their failure messages.
-"""
+"""Recording emissions, to make assertions about them."""
 
 from __future__ import annotations
 
