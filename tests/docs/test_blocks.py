@@ -1,110 +1,36 @@
-"""Every Python block of the documentation runs as printed.
+"""Every Python block of a page or of a public docstring runs, and prints what is shown below it.
 
-The blocks of one page run in order in one namespace, as a reader would type
-them into one interpreter. A `text` or `console` fence right after a block is
-what the block prints, to the letter. A block that cannot be run says so, and
-why, in a comment on the line above its fence::
-
-    <!-- not run: needs a server -->
+`support.fences` says what a fence may be.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import io
 import logging
+import pkgutil
 import re
 import subprocess
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+import madcrow_events
 from madcrow_events import get_event_dispatcher, madcrow_signals, user_logged_in
+from support.fences import Fence, fences_in
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LOGGERS = ["", "madcrow_events", *map("madcrow_events.{}".format, ("audit", "security", "system"))]
-LANGUAGES = {"python", "text", "console", "toml", "yaml", ""}
 
-_OPENING = re.compile(r"(?P<indent> *)(?P<marks>`{3,}|~{3,})(?P<info>.*)")
-_NOT_RUN = re.compile(r"<!-- not run: \S.* -->")
-
-
-class Block(NamedTuple):
-    """A Python block: where its code starts, the code, and what it prints if the page says so."""
-
-    line: int
-    code: str
-    output: str | None
-
-
-class Fence(NamedTuple):
-    """A fence of any language, and the last line with text above it, if no fence is between."""
-
-    language: str
-    line: int
-    text: str
-    above: str | None
-    is_file: bool  # it has a title
-
-
-def fences_in(text: str) -> Iterator[Fence]:
-    """Yield the fences of a page; one inside another is text of the outer one.
-
-    Raises:
-        ValueError: a fence is not closed.
-    """
-    lines = enumerate(text.splitlines(), start=1)
-    above: str | None = ""
-    for number, line in lines:
-        opening = _OPENING.fullmatch(line)
-        if opening is None:
-            above = line.strip() or above
-            continue
-        body: list[str] = []
-        for _, inner in lines:
-            if inner.strip().startswith(opening["marks"]) and not inner.strip(" `~"):
-                break
-            body.append(inner)
-        else:
-            raise ValueError(f"the fence of line {number} is not closed")
-        language = opening["info"].split()[0] if opening["info"].strip() else ""
-        code = "".join(f"{inner}\n" for inner in body)
-        is_file = " title=" in opening["info"]
-        yield Fence(language, number + 1, textwrap.dedent(code), above, is_file)
-        above = None
-
-
-def blocks_in(text: str) -> list[Block]:
-    """Return the Python blocks of a page that are to be run.
-
-    Raises:
-        ValueError: a fence is not closed, or of a language that this test does not know.
-    """
-    blocks: list[Block] = []
-    previous_ran = False
-    for fence in fences_in(text):
-        if fence.language not in LANGUAGES:
-            raise ValueError(f"line {fence.line}: '{fence.language}' is none of {LANGUAGES}")
-        if fence.language == "python":
-            # A file is of a page that test_followed.py follows.
-            previous_ran = not (fence.is_file or _NOT_RUN.fullmatch(fence.above or ""))
-            if previous_ran:
-                blocks.append(Block(fence.line, fence.text, None))
-            continue
-        if previous_ran and fence.above is None and fence.language in {"text", "console"}:
-            blocks[-1] = blocks[-1]._replace(output=fence.text)
-        previous_ran = False
-    return blocks
-
-
-def at_its_line(block: Block) -> str:
-    """Return the code moved down to its line on the page, so that errors name that line."""
-    return "\n" * (block.line - 1) + block.code
+each_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 
 
 @contextlib.contextmanager
@@ -133,45 +59,90 @@ def run(text: str, name: str) -> None:
     """
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed = io.StringIO()
+    start = 0
     with as_a_new_interpreter(), contextlib.redirect_stdout(printed):
-        for block in blocks_in(text):
-            start = printed.tell()
-            code = compile(at_its_line(block), name, "exec", dont_inherit=True)
-            exec(code, namespace)  # noqa: S102  # running the page is the point
-            shown = printed.getvalue()[start:]
-            if block.output is not None:
-                assert shown == block.output, f"{name}:{block.line} prints something else"
+        for fence in fences_in(text):
+            if fence.is_output:
+                shown = printed.getvalue()[start:]
+                assert shown == fence.text, f"{name}:{fence.line} is not what the block prints"
+            elif fence.runs:
+                start = printed.tell()
+                code = compile(fence.at_its_line(), name, "exec", dont_inherit=True)
+                exec(code, namespace)  # noqa: S102  # running the page is the point
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@each_page
 def test_the_blocks_of_a_page_run_as_printed(page: Path) -> None:
     """A reader who copies the page, block by block, sees what the page shows."""
     run(page.read_text(encoding="utf-8"), str(page))
 
 
-@pytest.mark.once
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_the_blocks_of_a_page_are_free_of_errors(page: Path) -> None:
-    """No block has a syntax error, an undefined name or a comparison that is always true."""
-    blocks = blocks_in(page.read_text(encoding="utf-8"))
-    lines = [""] * max([block.line + block.code.count("\n") for block in blocks], default=0)
-    for block in blocks:
-        code = block.code.splitlines()
-        lines[block.line - 1 : block.line - 1 + len(code)] = code
-    linter = ["ruff", "check", "--isolated", "--no-cache", "--select", "E9,F63,F7,F82"]
+def docstrings() -> Iterator[tuple[str, str]]:
+    """Yield the docstrings of the package that have a fence, with the names of their objects."""
+    names = [it.name for it in pkgutil.walk_packages(madcrow_events.__path__, "madcrow_events.")]
+    for name in ["madcrow_events", *names]:
+        module = importlib.import_module(name)
+        mine = [it for it in vars(module).values() if getattr(it, "__module__", None) == name]
+        members = [member for it in mine if inspect.isclass(it) for member in vars(it).values()]
+        for it in (module, *mine, *members):
+            docstring = inspect.getdoc(it)
+            if docstring and re.search(r"^ *(```|~~~)", docstring, re.MULTILINE):
+                yield f"{name}.{getattr(it, '__qualname__', '')}", docstring
+
+
+@pytest.mark.parametrize(
+    ("name", "docstring"), [pytest.param(*it, id=it[0]) for it in docstrings()]
+)
+def test_the_example_of_a_docstring_runs_as_printed(name: str, docstring: str) -> None:
+    run(docstring, name)
+
+
+def lint(code: str, name: str, select: str) -> str:
+    """Return what ruff finds."""
+    linter = ["ruff", "check", "--isolated", "--no-cache", "--quiet", "--select", select]
     found = subprocess.run(
-        [sys.executable, "-m", *linter, "--stdin-filename", f"{page.stem}.py", "-"],
-        input="\n".join(lines),
+        [sys.executable, "-m", *linter, "--stdin-filename", name, "-"],
+        input=code,
         capture_output=True,
         check=False,
         encoding="utf-8",
     )
-    assert found.returncode == 0, found.stdout + found.stderr
+    return found.stdout + found.stderr
 
 
-def test_there_are_pages_to_check() -> None:
-    """The collection finds the documentation, so that the tests above check something."""
-    assert sum(len(blocks_in(page.read_text(encoding="utf-8"))) for page in PAGES) > 0
+@pytest.mark.once
+@each_page
+def test_the_blocks_of_a_page_are_free_of_errors(page: Path) -> None:
+    """No block has a syntax error, an undefined name or a comparison that is always true."""
+    fences = [fence for fence in fences_in(page.read_text(encoding="utf-8")) if fence.runs]
+    lines = [""] * max([fence.line + fence.text.count("\n") for fence in fences], default=0)
+    for fence in fences:
+        code = fence.text.splitlines()
+        lines[fence.line - 1 : fence.line - 1 + len(code)] = code
+    assert lint("\n".join(lines), f"{page.stem}.py", "E9,F63,F7,F82") == ""
+
+
+@pytest.mark.once
+@each_page
+def test_the_fragments_of_a_page_fit_the_package(page: Path, tmp_path: Path) -> None:
+    """What cannot run has no undefined or unused name, and its types are those of the package."""
+    for fence in fences_in(page.read_text(encoding="utf-8")):
+        if fence.exception == "fragment":
+            assert faults_of(fence, tmp_path) == ""
+
+
+def faults_of(fragment: Fence, folder: Path) -> str:
+    """Return what the linter and the type checker find in a fragment."""
+    file = folder / "fragment.py"
+    file.write_text(fragment.at_its_line(), encoding="utf-8")
+    checker = ["mypy", "--check-untyped-defs", "--ignore-missing-imports", "--no-error-summary"]
+    checked = subprocess.run(
+        [sys.executable, "-m", *checker, "--config-file=", f"--cache-dir={folder}", str(file)],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+    )
+    return lint(fragment.at_its_line(), file.name, "E9,F") + checked.stdout + checked.stderr
 
 
 def test_blocks_of_one_page_share_a_namespace_in_order() -> None:
@@ -181,43 +152,63 @@ def test_blocks_of_one_page_share_a_namespace_in_order() -> None:
 
 def test_output_that_differs_is_an_error() -> None:
     """What stands under a block is compared to the letter."""
-    page = "text\n\n```python\nprint('a ')\n```\n\n```console\na\n```\n"
-    with pytest.raises(AssertionError, match=r"page\.md:4 prints something else"):
+    page = "text\n\n```python\nprint('a ')\n```\n\n```text\na\n```\n"
+    with pytest.raises(AssertionError, match=r"page\.md:8 is not what the block prints"):
         run(page, "page.md")
 
 
-def test_output_is_what_directly_follows_a_block() -> None:
-    """A text fence after a sentence is an illustration, not the output."""
-    (block,) = blocks_in("```python\nx = 1\n```\nAs a file:\n```text\nanything\n```\n")
-    assert block.output is None
+BLOCK = "```python\nx = 1\n```\n"
 
 
-def test_a_block_that_is_not_run_has_a_reason() -> None:
-    """The comment above a fence leaves the block out, but only with a reason."""
-    block = "```python\nraise SystemExit\n```\n```text\nx\n```\n"
-    assert blocks_in(f"<!-- not run: needs a server -->\n\n{block}") == []
-    assert len(blocks_in(f"<!-- not run: -->\n{block}")) == 1
+@pytest.mark.parametrize(
+    ("page", "message"),
+    [
+        *[(f"```{it}\nx\n```\n", "line 2") for it in ("py", "python3", "Python", "{.python}", "")],
+        ("```python\nx = 1\n", "line 1: the fence is not closed"),
+        ("```text\nanything\n```\n", "line 2: output stands directly under"),
+        (f"{BLOCK}As a file:\n```text\nanything\n```\n", "line 6: output stands directly under"),
+        (f"<!-- fragment: why -->\n{BLOCK}```text\nx\n```\n", "line 6: output stands directly"),
+        (f"<!-- fragment -->\n{BLOCK}", "line 3: give the reason"),
+        ("<!-- not run -->\n```console\n$ x\n```\n", "line 3: give the reason"),
+        (f"<!-- not run: why -->\n{BLOCK}", "line 3: no fence of python is 'not run'"),
+        ("<!-- fragment: why -->\n```console\n$ x\n```\n", "no fence of console is 'fragment'"),
+        ("```toml\nx =\n```\n", "line 2: "),
+        ("```json\n{x}\n```\n", "line 2: "),
+        ("```ini\nx = 1\n```\n", "line 2: "),
+    ],
+)
+def test_a_fence_that_could_lie_is_refused(page: str, message: str) -> None:
+    """A language that nobody checks, output that no block prints, an exception without reason."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        fences_in(page)
+
+
+def test_a_fragment_does_not_run() -> None:
+    (fence,) = fences_in("<!-- fragment: needs a server -->\n\n```python\nraise SystemExit\n```\n")
+    assert not fence.runs
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("code", "fault"),
+    [
+        ("import os\n", "F401"),
+        ("undefined\n", "F821"),
+        ("from madcrow_events import emit_evnt\nemit_evnt()\n", "attr-defined"),
+        ("from madcrow_events import event_scope\nevent_scope(request=1)\n", "call-arg"),
+    ],
+)
+def test_a_fragment_with_a_fault_is_found(code: str, fault: str, tmp_path: Path) -> None:
+    assert fault in faults_of(Fence("python", 1, code), tmp_path)
 
 
 def test_a_fence_inside_a_fence_is_text() -> None:
     """Markdown that is shown as an example is not run; indented blocks are."""
-    assert blocks_in("````text\n```python\nboom\n```\n````\n") == []
-    assert blocks_in("- item\n\n  ```python\n  if True:\n      x = 1\n  ```\n") == [
-        Block(4, "if True:\n    x = 1\n", None)
+    (outer,) = fences_in("````toml\n# ```python\n# boom\n# ```\n````\n")
+    assert outer.language == "toml"
+    assert fences_in("- item\n\n  ```python\n  if True:\n      x = 1\n  ```\n") == [
+        Fence("python", 4, "if True:\n    x = 1\n")
     ]
-
-
-@pytest.mark.parametrize("language", ["py", "python3", "pycon", "Python", "{.python}"])
-def test_no_block_escapes_by_another_name(language: str) -> None:
-    """A fence of an unknown language is refused, for it may be Python that nobody runs."""
-    with pytest.raises(ValueError, match="line 2"):
-        blocks_in(f"```{language}\nx\n```\n")
-
-
-def test_a_fence_that_is_never_closed_is_an_error() -> None:
-    """Else the rest of the page would silently count as text."""
-    with pytest.raises(ValueError, match="fence of line 1"):
-        blocks_in("```python\nx = 1\n")
 
 
 def test_errors_name_the_line_of_the_page() -> None:

@@ -1,4 +1,4 @@
-"""The page for contributors names what there is."""
+"""The pages for contributors name what there is."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 import madcrow_events
 from madcrow_events import HandlerGroup
 from madcrow_events._locks import Lock
 
-PAGE = (Path(__file__).parents[2] / "docs" / "contributing.md").read_text(encoding="utf-8")
+PAGES = Path(__file__).parents[2] / "docs" / "contributing"
+ARCHITECTURE = (PAGES / "architecture.md").read_text(encoding="utf-8")
 
 MODULES = {
     info.name.removeprefix("madcrow_events."): importlib.import_module(info.name)
@@ -26,7 +29,7 @@ MODULES = {
 
 
 def section(heading: str) -> str:
-    return PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return ARCHITECTURE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
 
 
 def is_state(name: str, value: Any) -> bool:
@@ -76,9 +79,11 @@ def test_state_is_what_can_change() -> None:
     assert {*state_of(module, source)} == {"_cache", "_kept", "current", "_function", "_cached"}
 
 
-def test_the_rooms_that_the_page_names_are_there() -> None:
+@pytest.mark.parametrize("page", ["index", "architecture"])
+def test_the_rooms_that_a_page_names_are_there(page: str) -> None:
     wings = "|".join(name for name, module in MODULES.items() if hasattr(module, "__path__"))
-    text = PAGE.replace(section("The state of the process"), "")
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    text = text.replace(section("The state of the process"), "")
     named = set(re.findall(rf"`((?:{wings})\.[\w.]+)`", text))
     assert named
     assert named - MODULES.keys() == set()

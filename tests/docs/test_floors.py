@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,22 +11,14 @@ from typing import Any
 import pytest
 
 import madcrow_events
+from support.hooks import load_hook
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(madcrow_events.__file__).parent  # of the wheel, where that is tested
-HOOK = ROOT / "docs" / "floors.py"
+HOOK = ROOT / "docs" / "hooks" / "floors.py"
 
 
-def load_hook() -> Any:
-    spec = importlib.util.spec_from_file_location("floors", HOOK)
-    assert spec is not None
-    assert spec.loader is not None
-    hook = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hook)
-    return hook
-
-
-floors = load_hook()
+floors = load_hook("floors")
 
 
 class Rooms(HTMLParser):
@@ -111,7 +102,7 @@ def test_the_picture_has_the_order_of_the_contracts(drawn: Rooms) -> None:
 
 
 def test_the_page_has_one_place_for_the_picture() -> None:
-    page = (ROOT / "docs" / "contributing.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "contributing" / "architecture.md").read_text(encoding="utf-8")
     assert page.count(floors.MARKER) == 1
 
 

@@ -1,9 +1,9 @@
 """Promises and tests name each other.
 
-Every promise of `docs/reference/guarantees.md` has an id in its heading and is
-named by at least one `@pytest.mark.guarantee("ID")`; every id that a test
-names is a promise. The sources are read, not imported: nothing is missed
-because a test was skipped or deselected.
+Every promise of the pages in `docs/reference/guarantees` has an id in its
+heading and is named by at least one `@pytest.mark.guarantee("ID")`; every id
+that a test names is a promise. The sources are read, not imported: nothing is
+missed because a test was skipped or deselected.
 """
 
 from __future__ import annotations
@@ -16,15 +16,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs" / "reference" / "guarantees.md"
+PAGES = ROOT / "docs" / "reference" / "guarantees"
 
 _FENCE = re.compile(r"^ *(`{3,}|~{3,}).*?^ *\1", re.DOTALL | re.MULTILINE)
-_HEADING = re.compile(r"^#{1,6} +([A-Z][0-9]+)\b", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6} +([A-Z][0-9]+)\b(?:.*\{ #(\S+) \})?", re.MULTILINE)
 
 
-def promises_of(page: str) -> list[str]:
-    """Return the ids of a page's headings, in order."""
+def promises_of(page: str) -> list[tuple[str, str]]:
+    """Return the ids of a page's headings, in order, each with its anchor or an empty text."""
     return _HEADING.findall(_FENCE.sub("", page))
+
+
+def promises() -> list[tuple[str, str]]:
+    """Return the promises of all pages."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted(PAGES.rglob("*.md"))]
+    return [promise for page in pages for promise in promises_of(page)]
 
 
 def ids_named_by_tests(folder: Path) -> dict[str, list[str]]:
@@ -69,28 +75,35 @@ def _is_guarantee(node: ast.AST) -> bool:
 
 
 def test_every_promise_is_named_by_a_test_and_every_id_that_a_test_names_is_a_promise() -> None:
-    """Nothing is promised that no test shows; what is shown beyond points at a gap in the page."""
-    promised = promises_of(PAGE.read_text(encoding="utf-8"))
+    """Nothing is promised that no test shows; what is shown beyond points at a gap in the pages."""
+    promised = {name for name, _ in promises()}
     named = ids_named_by_tests(ROOT / "tests")
     assert promised
-    assert set(promised) - named.keys() == set()
+    assert promised - named.keys() == set()
     assert {name: where for name, where in named.items() if name not in promised} == {}
 
 
-def test_no_promise_stands_twice_on_the_page() -> None:
-    """An id means one thing."""
-    counts = Counter(promises_of(PAGE.read_text(encoding="utf-8")))
-    assert [name for name, count in counts.items() if count > 1] == []
+def test_each_promise_stands_once_under_its_own_anchor() -> None:
+    """An id means one thing, and a link to it lasts when the words of the heading change."""
+    found = promises()
+    assert [name for name, count in Counter(name for name, _ in found).items() if count > 1] == []
+    assert [name for name, anchor in found if anchor != name.lower()] == []
+
+
+def test_the_index_names_each_promise() -> None:
+    """And no other."""
+    index = (PAGES / "index.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\b[A-Z][0-9]+\b", index)) == {name for name, _ in promises()}
 
 
 def test_headings_with_an_id_are_promises() -> None:
     """Other headings, text, and comments inside of code are not."""
     page = (
-        "# Guarantees\n\n## Names\n\n### N1 - One\n\nN7 is none.\n\n### Table H: shapes\n\n"
-        "```python\n# F9 - a comment\n```\n\n#### E12 - Two\n\n"
-        "~~~text\n### G3 - shown, not said\n~~~\n\n### N1 - Again\n"
+        "# Names\n\n## N1 - One { #n1 }\n\nN7 is none.\n\n## Table H: shapes { #table-h }\n\n"
+        "```python\n# F9 - a comment\n```\n\n### E12 - Two\n\n"
+        "~~~text\n### G3 - shown, not said\n~~~\n\n## N1 - Again { #again }\n"
     )
-    assert promises_of(page) == ["N1", "E12", "N1"]
+    assert promises_of(page) == [("N1", "n1"), ("E12", ""), ("N1", "again")]
 
 
 def test_marks_are_found_wherever_they_stand(tmp_path: Path) -> None:

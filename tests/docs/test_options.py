@@ -17,17 +17,22 @@ def text_of(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
 
 
+def section_of(path: str, heading: str) -> str:
+    """Return the section of a page whose heading begins with `heading`."""
+    return text_of(path).partition(f"\n## {heading}")[2].partition("\n## ")[0]
+
+
 @pytest.mark.parametrize("option", sorted(SubscriptionOptions.__annotations__))
 def test_an_option_stands_in_each_place_where_users_look_for_it(option: str) -> None:
-    options = text_of("docs/guide/handlers.md").partition("\n## Options\n")[2]
-    promise = text_of("docs/reference/guarantees.md").partition("\n### H5 ")[2].partition("\n#")[0]
+    options = section_of("docs/reference/handler-forms.md", "Options")
+    promise = section_of("docs/reference/guarantees/subscriptions.md", "H5 ")
     places = {
         "an attribute of Subscription": hasattr(Subscription, option),
         # Since 3.13 a docstring loses its indentation.
         "the docstring of SubscriptionOptions": f"\n    {option}: "
         in inspect.cleandoc(SubscriptionOptions.__doc__ or ""),
-        "the table in docs/guide/handlers.md": f"\n| `{option}` |" in options,
-        "H5 of docs/reference/guarantees.md": f"`{option}`" in promise,
+        "the table in docs/reference/handler-forms.md": f"\n| `{option}` |" in options,
+        "H5 of docs/reference/guarantees/subscriptions.md": f"`{option}`" in promise,
         "tests/typing/check_subscribing.py": f" {option}="
         in text_of("tests/typing/check_subscribing.py"),
     }

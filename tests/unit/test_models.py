@@ -169,7 +169,7 @@ def test_the_built_in_events_are_declared_with_their_contexts() -> None:
 @pytest.mark.guarantee("C2")
 @pytest.mark.parametrize("row", [row for row in BUILT_IN.values() if row.emitter])
 def test_each_event_with_helpers_has_an_emitter_and_a_decorator_of_its_own(row: Row) -> None:
-    event, _, emitter, decorator, _ = row
+    event, emitter, decorator, _ = row
     emit, on = getattr(madcrow_events, emitter), getattr(madcrow_events, decorator)
     assert (emit.__name__, on.__name__) == (emitter, decorator)
     assert event in emit.__doc__

@@ -16,7 +16,7 @@ from typing import Any
 MARKER = "<!-- floors -->"
 """What the picture takes the place of, on a page."""
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _PACKAGE = _ROOT / "src" / "madcrow_events"
 
 Contracts = dict[str, list[list[str]]]
