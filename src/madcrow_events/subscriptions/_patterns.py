@@ -96,10 +96,10 @@ class PatternTable:
 
 
 class PatternSubscription(Subscription):
-    """One handler's subscription to every event whose name matches a pattern.
+    """One handler's subscription to every event whose name fits a pattern.
 
-    `event` is the pattern; `*` stands for any characters, dots included.
-    Cancelling it ends the subscription to each of the events.
+    `event` is the pattern. Its `*` stands for any characters, dots included. `cancel` ends the
+    subscription to all of these events.
     """
 
     __slots__ = ("_children", "_key", "_matches", "_options")
@@ -140,7 +140,7 @@ class PatternSubscription(Subscription):
             child.cancel()
 
     def cancel(self) -> None:
-        """End it for every event; doing so again is no error."""
+        """End the subscription to all events. A second call changes nothing."""
         try:
             self._cancel()
         except BaseException:
