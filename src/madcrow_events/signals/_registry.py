@@ -23,18 +23,26 @@ from madcrow_events._text import names_apart, type_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
+from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, check_model, translated
-from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
+from madcrow_events.subscriptions import (
+    ANY,
+    PatternSubscription,
+    Subscription,
+    SubscriptionOptions,
+)
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable, extend
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import read_call_spec
+from madcrow_events.subscriptions._subscription import end
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._isolation import Companion, SavedRegistry
+    from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._table import Recording
 
 
@@ -256,11 +264,42 @@ class SignalRegistry(Unique, blinker.Namespace):
         ask = CLEARING.get()
         if ask is not None:
             ask()
-        self._clear_handlers()
+        self._clear_handlers("cancelled")
 
-    def _clear_handlers(self) -> None:
+    def _clear_handlers(self, reason: EndReason) -> None:
         for subscription in self.subscriptions:
-            subscription.cancel()
+            end(subscription, reason)
+
+    def explain(
+        self, event: str | EventSignal[Any], /, *, sender: object = ANY, **context: object
+    ) -> Explanation:
+        """Say who would be called for an event, in order, and who would not and why.
+
+        No handler is called. The predicates of `when` are asked if a context is given, models are
+        validated, and the fields of an enclosing `event_scope` are filled in, as by `emit`.
+
+        Args:
+            event: the event's name, or its signal.
+            sender: the sender, as for `emit`, so None is the signal itself; left out, handlers
+                for all senders are among the called, each with the sender that it needs.
+            **context: the context, as keywords. Without any, no `when` is asked, and no
+                handler's parameters are compared with it.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            UnknownEventError: no such event is declared, and the registry is strict.
+
+        Example:
+            ```python
+            from madcrow_events import SignalRegistry
+
+            signals = SignalRegistry()
+            signals.signal("order_placed")
+            signals.subscribe("order_placed", print, id="receipt", sender="web shop")
+            print(signals.explain("order_placed", sender="market", total=3))
+            ```
+        """
+        return explain(self, self.resolve(event), sender, context)
 
     # Isolation, for tests
 
