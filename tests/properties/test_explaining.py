@@ -35,7 +35,8 @@ pytestmark = pytest.mark.guarantee("X1")
 
 EVENT, OTHER = "thing_happened", "other"
 PATTERNS = ["thing_*", "*", "*_happened", "oth*", "orders_*"]
-SENDERS = {"a": object, "b": object, "0": lambda: 0, "False": lambda: False, "me": lambda: "me"}
+SENDERS = ["a", "b", "0", "False", "me", "None", "the signal"]
+MODES = {"later": "background"}
 LIMIT = 20  # seconds
 
 
@@ -159,7 +160,8 @@ class World:
         self.signal: Any = self.signals.signal(EVENT, context=model)  # type: ignore[arg-type]
         self.signals.signal(OTHER)
         self.dispatcher = EventDispatcher(self.signals, max_workers=1)
-        self.senders = {name: make() for name, make in SENDERS.items()}
+        things = [object(), object(), 0, False, "me", None, self.signal]
+        self.senders = dict(zip(SENDERS, things, strict=True))
         for number, drawn in enumerate(self.drawn):
             self.subscribe(f"h{number}", drawn)
 
@@ -335,6 +337,9 @@ def test_what_is_explained_is_what_happens(drawn: list[Drawn], emitting: Emittin
         # One that is connected twice may be called, and left out for the other connection.
         left_out = [it for it in left_out if world.drawn_as(it).by != "twice"]
         assert len({*said, *left_out}) == len([*said, *left_out])
+        for entry in explanation.called:
+            mode = world.drawn_as(name_of(entry)).mode
+            assert entry.mode == MODES.get(mode, mode)
         with world.around():
             of_all_senders = world.signals.explain(EVENT, **emitting.context)
 

@@ -140,6 +140,20 @@ def test_what_an_isolated_block_ended_is_told_and_what_it_restored_is_not(
     }
 
 
+def test_what_a_block_leaves_in_place_pushes_nothing_out_of_the_record(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    signal.subscribe(handler(), id="old").cancel()
+    for _ in range(20):
+        signal.subscribe(handler())
+        signals.subscribe("thing_*", handler())
+
+    with signals.isolated():
+        pass
+
+    assert left_out(signals.explain(signal)) == {"old": "cancelled"}
+
+
 def test_what_an_empty_isolated_block_began_without_is_told(
     signals: SignalRegistry, signal: EventSignal[Any]
 ) -> None:

@@ -308,6 +308,18 @@ def test_a_pattern_that_matches_no_event_is_told_wherever_one_asks(
     assert signals.explain("other").left_out == ()
 
 
+def test_a_pattern_whose_event_is_forgotten_matches_nothing(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    signals.subscribe("orders_*", handler())
+    with signals.isolated():
+        held = signals.signal("orders_placed").subscriptions
+        assert signals.explain(signal).left_out == ()
+
+    assert only(signals.explain(signal)).reason == "unmatched"
+    assert [it.active for it in held] == [False]
+
+
 def test_the_part_of_a_pattern_is_told_with_the_pattern(
     signals: SignalRegistry, signal: EventSignal[Any]
 ) -> None:
