@@ -44,7 +44,7 @@ class _Isolation:
 
 @pytest.fixture
 def isolated_signals() -> Iterator[SignalRegistry]:
-    """Return the default registry without handlers; what the test does to it is undone."""
+    """Return the default registry without handlers. What the test changes is undone after it."""
     from madcrow_events import madcrow_signals  # when a test asks for it
 
     with madcrow_signals.isolated(empty=True) as signals:
@@ -53,7 +53,7 @@ def isolated_signals() -> Iterator[SignalRegistry]:
 
 @pytest.fixture
 def event_dispatcher(isolated_signals: SignalRegistry) -> Iterator[EventDispatcher]:
-    """Return a dispatcher of `isolated_signals`, which is the default one during the test."""
+    """Return a dispatcher for `isolated_signals`. It is the default dispatcher during the test."""
     from madcrow_events import EventDispatcher, set_event_dispatcher  # when a test asks for it
 
     with EventDispatcher(isolated_signals) as dispatcher:

@@ -14,18 +14,41 @@ _LARGEST = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The option `batch`: the handler is called in the background, with a list of contexts.
+    """The value of the option `batch`: the handler gets lists of contexts, in the background.
 
-    It is called when `max_size` contexts wait, or when the first of them has waited for
-    `max_wait` seconds. One batch is handled at a time.
+    The handler is called when `max_size` contexts wait, or when the first of them has waited for
+    `max_wait` seconds. It is called with one batch at a time.
 
     Args:
-        max_size: how many contexts a batch has at most.
-        max_wait: how many seconds a context waits at most, as long as a thread is free.
+        max_size: how many contexts a batch has at most, from 1 to a million.
+        max_wait: how many seconds a context waits at most. It waits longer if no thread is free.
 
     Raises:
-        InvalidOptionError: `max_size` is not a whole number from 1 to a million, or `max_wait`
+        InvalidOptionError: `max_size` is not a whole number from 1 to a million, or `max_wait` is
             not a positive, finite number.
+
+    Example:
+        ```python
+        from madcrow_events import Batch, get_event_dispatcher, madcrow_signals
+
+        order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+        dispatcher = get_event_dispatcher()
+
+
+        @order_placed.on(batch=Batch(max_size=2, max_wait=0.5))
+        def store_orders(contexts: list) -> None:
+            print("stored:", [context["order_id"] for context in contexts])
+
+
+        for order_id in (7, 8, 9):
+            dispatcher.emit(order_placed, order_id=order_id)
+        dispatcher.drain()
+        ```
+
+        ```text
+        stored: [7, 8]
+        stored: [9]
+        ```
     """
 
     max_size: int = 100

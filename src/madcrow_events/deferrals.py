@@ -18,14 +18,14 @@ __all__ = ["Deferral"]
 
 
 class Deferral:
-    """Holds back what a dispatcher and its siblings emit in a `with` or `async with` block.
+    """A block that holds back what a dispatcher and its siblings emit in it.
 
-    Made by `EventDispatcher.deferred`, for one block. When the block ends without an exception,
-    the emissions go out in their order. If it raises, they are dropped, and no handler is called.
-    A block inside of another one of the same dispatcher joins it: its emissions wait for the end
-    of the outer block.
+    `EventDispatcher.deferred` makes it, for one `with` or `async with`. If the block ends without
+    an exception, the emissions go out in the order in which they were emitted. If it raises, they
+    are dropped, and no handler is called. An inner block of the same dispatcher joins the outer
+    one: its emissions wait for the end of the outer block.
 
-    Code whose transaction does not end with a block calls `flush` and `discard` itself.
+    If your transaction does not end together with a block, call `flush` and `discard` yourself.
     """
 
     # Its frame is another object: this one lives no longer than its `with`, so that an interrupt
@@ -41,11 +41,11 @@ class Deferral:
 
     @property
     def pending(self) -> int:
-        """How many emissions are held back, including those of nested blocks that have ended."""
+        """How many emissions the block holds back, also those of inner blocks that have ended."""
         return len(self._frame.held_back)
 
     def discard(self) -> int:
-        """Drop the emissions that are held back now; the block goes on, and may hold back more.
+        """Drop the emissions that the block holds back now. The block goes on.
 
         Returns:
             How many emissions were dropped.
@@ -53,26 +53,28 @@ class Deferral:
         return self._frame.discard()
 
     def flush(self) -> None:
-        """Emit what is held back now, as `emit` does; the block goes on.
+        """Emit what the block holds back now, as `emit` does. The block goes on.
 
-        Every emission goes out, even if one before it raises. Events that their handlers emit
-        go out at once.
+        Every emission goes out, even if one before it raises. Events that their handlers emit are
+        not held back.
 
         Raises:
-            Exception: one of the emissions raised it, as `emit` does.
-            HandlerErrors: several of them raised.
-            BaseException: a handler raised it, and it is not an `Exception`.
+            Exception: one emission raised it, for the reasons that `EventDispatcher.emit` lists.
+            HandlerErrors: several emissions raised.
+            BaseException: a handler raised it, such as a `KeyboardInterrupt`.
         """
         self._frame.flush()
 
     async def flush_async(self) -> None:
-        """Emit what is held back now, and await the handlers of events from `emit_async`.
+        """Emit what the block holds back now, and await async handlers. The block goes on.
 
-        The block goes on. If the queue is full and the dispatcher's `overflow` is `"block"`, it
-        waits for a place, also for what was emitted by `emit`.
+        Handlers are awaited if the event was emitted by `emit_async` or `emit_typed_async`. Those
+        of other events are started. If the queue is full, and the dispatcher has
+        `overflow="block"`, this waits for a free place.
 
         Raises:
-            CancelledError: the caller was cancelled; the rest has gone out as by `flush`.
+            CancelledError: the caller was cancelled. The remaining emissions have gone out, as by
+                `flush`.
             Exception: as for `flush`.
             BaseException: as for `flush`.
         """
@@ -132,16 +134,17 @@ class Deferral:
     def detach(self) -> Context:
         """Let the block go on after its `with`, in a copy of the context variables.
 
-        For work that outlives its caller, such as a response that is made while it is sent. The
-        end of the `with` then does not end the block, unless the `with` raises. Run the rest of
-        the block in the context that is returned, and then `context.run(deferral.end)`.
+        Use it for work that outlives its caller, such as a response that is made while it is sent.
+        Run the rest of the work in the context that this returns, and then
+        `context.run(deferral.end)`. The end of the `with` does not end the block, unless the code
+        in the `with` raises.
 
         Returns:
-            The copy; outside of it nothing is held back any more.
+            The copy of the context variables. Outside of it, nothing is held back any more.
 
         Raises:
-            RuntimeError: the block has not begun, has ended, or is detached; or a block in it
-                has not ended.
+            RuntimeError: `detach` is not called directly in its block, is called twice, or is
+                called while an inner block is open.
         """
         if self._is_detached or not self._frame.is_innermost():
             raise RuntimeError(
@@ -154,9 +157,14 @@ class Deferral:
         return context
 
     def end(self) -> None:
-        """End a detached block, as the end of a `with` does; call it in the block's context.
+        """End a detached block, as the end of a `with` does.
 
-        To drop the emissions that it holds back, call `discard` first. A second call does nothing.
+        Call it in the context that `detach` has returned. To drop the emissions that the block
+        holds back, call `discard` first. A second call changes nothing.
+
+        Raises:
+            Exception: as for `flush`.
+            BaseException: as for `flush`.
         """
         self._is_detached = False
         self.__exit__(None, None, None)

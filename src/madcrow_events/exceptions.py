@@ -55,14 +55,14 @@ __all__ = [
 
 
 class MadcrowEventsError(Exception):
-    """Root of all errors of this package."""
+    """The base class of all errors of this package."""
 
 
 class InvalidEventNameError(MadcrowEventsError, ValueError):
-    """A name or pattern is not a valid one.
+    """A name or pattern is malformed.
 
     Attributes:
-        name: the name or pattern, as it was given.
+        name: the name or pattern that was given.
     """
 
     def __init__(self, message: str, *, name: object = None) -> None:
@@ -71,19 +71,20 @@ class InvalidEventNameError(MadcrowEventsError, ValueError):
 
 
 class UnknownEventError(MadcrowEventsError, LookupError):
-    """No event of this name is declared.
+    """No event of this name is declared, or a signal belongs to another registry.
 
-    The error looks for similar names only when its message or `suggestions` is read: most such
-    errors are caught unread, and users of the application may choose the name.
+    The error looks for similar names only when you read its message or its `suggestions`. So it
+    costs little where it is caught and not read.
 
     Args:
-        message: the text; if `suggestions` is a function, reading it adds them.
-        event: the canonical name that was looked up.
-        suggestions: declared names that resemble it, the nearest first, or a
-            function that returns them.
+        message: the text. If `suggestions` is a function, the suggestions are added when the text
+            is read.
+        event: the name that was looked up, with underscores for hyphens.
+        suggestions: declared names that resemble the name, the nearest first; or a function that
+            returns them.
 
     Attributes:
-        event: the canonical name that was looked up.
+        event: the name that was looked up, with underscores for hyphens.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class UnknownEventError(MadcrowEventsError, LookupError):
 
     @property
     def suggestions(self) -> tuple[str, ...]:
-        """Declared names that resemble it, the nearest first."""
+        """Declared names that resemble the name, the nearest first."""
         suggestions = self._suggestions
         if callable(suggestions):
             suggestions = suggestions()
@@ -129,11 +130,11 @@ class UnknownEventError(MadcrowEventsError, LookupError):
 
 
 class SignalConflictError(MadcrowEventsError, ValueError):
-    """A signal is declared again with another context model.
+    """An event is declared again, with another context model.
 
     Attributes:
-        event: the name of the signal.
-        declared: the model that it has, or None.
+        event: the name of the event.
+        declared: the model that the event has, or None.
         requested: the model of the new declaration.
     """
 
@@ -152,10 +153,10 @@ class SignalConflictError(MadcrowEventsError, ValueError):
 
 
 class ContextModelError(MadcrowEventsError, TypeError):
-    """A class cannot be a signal's context model.
+    """A class cannot be the context model of an event.
 
     Attributes:
-        event: the name of the signal.
+        event: the name of the event.
         model: the class.
     """
 
@@ -166,7 +167,7 @@ class ContextModelError(MadcrowEventsError, TypeError):
 
 
 class ContextTypeError(MadcrowEventsError, TypeError):
-    """A context is not an instance of the expected model.
+    """A context is of another model than the event's, or is given in the wrong place.
 
     Attributes:
         event: the name of the event.
@@ -189,11 +190,11 @@ class ContextTypeError(MadcrowEventsError, TypeError):
 
 
 class ContextValidationError(MadcrowEventsError, ValueError):
-    """The keywords of a loose emission do not fit a model or a handler.
+    """Fields do not fit the event's model, or a handler that takes fields by name.
 
     Attributes:
         event: the name of the event.
-        problems: pairs of a field's name and what is wrong with it.
+        problems: pairs of the name of a field and what is wrong with it.
     """
 
     def __init__(
@@ -208,7 +209,7 @@ class HandlerSignatureError(MadcrowEventsError, TypeError):
     """A handler cannot be called with what its event carries.
 
     Attributes:
-        event: the event or pattern that the handler is for, or an empty string.
+        event: the event or pattern for which the handler is, or an empty string.
         handler: the handler.
     """
 
@@ -219,7 +220,7 @@ class HandlerSignatureError(MadcrowEventsError, TypeError):
 
 
 class InvalidOptionError(MadcrowEventsError, ValueError):
-    """An option has an impossible value.
+    """An option or argument has an impossible value, or there is no option of this name.
 
     Attributes:
         option: the name of the option.
@@ -231,11 +232,11 @@ class InvalidOptionError(MadcrowEventsError, ValueError):
 
 
 class SubscriptionConflictError(MadcrowEventsError, ValueError):
-    """A handler is subscribed already, with other options.
+    """A handler is subscribed already, with other options; or another handler has its `id`.
 
     Attributes:
         event: the event or pattern.
-        handler: the handler.
+        handler: the handler that is subscribed already.
     """
 
     def __init__(self, message: str, *, event: str = "", handler: object = None) -> None:
@@ -245,7 +246,7 @@ class SubscriptionConflictError(MadcrowEventsError, ValueError):
 
 
 class EmissionDepthError(MadcrowEventsError, RecursionError):
-    """Handlers emit events whose handlers emit events, and so on, too deep.
+    """Events cause each other without end: emissions are nested more than 64 levels deep.
 
     Attributes:
         events: the names of the last six events of the chain, the newest last.
@@ -257,13 +258,13 @@ class EmissionDepthError(MadcrowEventsError, RecursionError):
 
 
 class HandlerCancelledError(MadcrowEventsError, RuntimeError):
-    """A handler was broken off, although nobody cancelled its caller.
+    """A handler was cut short, although nobody cancelled the emitter.
 
-    A dispatcher with `on_error="raise"` raises it instead of a `CancelledError`,
-    which would make the emitter look like a cancelled task, and instead of any
-    other exception that is not an `Exception`. The original is the `__cause__`.
-    It is also the failure of a handler whose event loop was closed, or that
-    could not be started.
+    The emitter gets it, under `on_error="raise"`, if a handler raised a `CancelledError`, or
+    another exception that is no `Exception`. A bare `CancelledError` would look as if the emitter's
+    own task were cancelled. The original exception is the `__cause__`.
+
+    It is also the failure of a handler that could not be started, or whose event loop was closed.
     """
 
 
@@ -288,8 +289,10 @@ class HandlerTimeoutError(MadcrowEventsError, TimeoutError):
 class QueueFullError(MadcrowEventsError, RuntimeError):
     """The queue has no place for a handler that would run later.
 
+    No handler of the event has been called, so you can emit the event again.
+
     Attributes:
-        event: the name of the event; none of its handlers has been called.
+        event: the name of the event.
         queue_size: how many places the queue has.
     """
 
@@ -300,10 +303,12 @@ class QueueFullError(MadcrowEventsError, RuntimeError):
 
 
 class DispatcherClosedError(MadcrowEventsError, RuntimeError):
-    """A handler would run later, but the dispatcher is closed.
+    """A handler would run later, and the dispatcher is closed.
+
+    No handler of the event has been called.
 
     Attributes:
-        event: the name of the event; none of its handlers has been called.
+        event: the name of the event.
     """
 
     def __init__(self, message: str, *, event: str = "") -> None:
@@ -312,10 +317,12 @@ class DispatcherClosedError(MadcrowEventsError, RuntimeError):
 
 
 class EventLoopError(MadcrowEventsError, RuntimeError):
-    """Async handlers, or waiting in a task, need asyncio, which does not run here.
+    """An async handler, or a wait in a task, needs asyncio, which does not run here.
+
+    If a dispatcher emitted an event, no handler of the event has been called.
 
     Attributes:
-        event: the name of the event; none of its handlers has been called.
+        event: the name of the event; empty for a wait.
         library: the library that runs instead, such as `"trio"`; empty if none does.
     """
 
@@ -326,14 +333,14 @@ class EventLoopError(MadcrowEventsError, RuntimeError):
 
 
 class WouldDeadlockError(MadcrowEventsError, RuntimeError):
-    """A caller would wait for handlers that cannot end before the caller goes on."""
+    """A wait would never end, because the handlers need the caller to go on."""
 
 
 class PluginError(MadcrowEventsError, ImportError):
-    """A plugin cannot be loaded: it is not a handler group, or one for a newer version.
+    """A plugin cannot be loaded; for example, it is no handler group.
 
     Attributes:
-        plugin: the name of the plugin, or of the group.
+        plugin: the name of the plugin, or of its group.
     """
 
     def __init__(self, message: str, *, plugin: str = "") -> None:
@@ -342,9 +349,10 @@ class PluginError(MadcrowEventsError, ImportError):
 
 
 class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N818  # a group of errors, named as ExceptionGroup is
-    """Several handlers of one emission failed, under `on_error="raise"`.
+    """Several handlers or emissions raised exceptions, which the caller gets as one group.
 
-    It also holds a single `StopIteration`, which cannot leave a coroutine by itself.
+    A dispatcher with `on_error="raise"` raises it if several handlers failed. It also holds a
+    single `StopIteration`, because Python does not let that exception out of a coroutine.
 
     Attributes:
         event: the name of the event.
@@ -361,8 +369,14 @@ class HandlerErrors(MadcrowEventsError, ExceptionGroup[Exception]):  # noqa: N81
         self.event = event
 
     def derive(self, excs: Sequence[Exception], /) -> HandlerErrors:  # type: ignore[override]  # narrower on purpose: only Exceptions ever enter
-        """Return a group of the same event with some of the exceptions.
+        """Return a group of the same event with the given exceptions.
 
-        `except*`, `split` and `subgroup` call it.
+        Python calls this for `except*`, `split` and `subgroup`.
+
+        Args:
+            excs: the exceptions.
+
+        Returns:
+            The new group.
         """
         return HandlerErrors(self.message, excs, event=self.event)

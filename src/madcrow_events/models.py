@@ -109,20 +109,39 @@ _building = _Building()
 
 
 class BaseEventContext(BaseModel):
-    """The base of typed contexts: when the event happened, and where the request came from.
+    """The base class of all context models: when the event happened, and which request caused it.
 
-    It is frozen, takes no extra fields, and shows no input when validation
-    fails. No field may be called `sender` or `self`.
+    A context cannot be changed, and takes no unknown fields. Its validation errors do not show the
+    values that were given. No field may be called `sender` or `self`.
 
     Attributes:
-        timestamp: when it happened, as an aware `datetime` in UTC; by default now.
-        request_id: the request that caused it.
-        user_agent: the client's own description of itself.
-        ip_address: the client's address.
+        timestamp: when the event happened, as a `datetime` in UTC; by default, when the context was
+            made. A time in another time zone is converted.
+        request_id: the id of the request that caused the event, or None.
+        user_agent: what the client says of itself, or None.
+        ip_address: the network address of the client, or None.
 
     Raises:
-        pydantic.ValidationError: a field is missing, unknown or of the wrong
-            type, or the timestamp has no time zone.
+        pydantic.ValidationError: a field is missing, is unknown or has the wrong type, or the
+            timestamp has no time zone.
+
+    Example:
+        ```python
+        from madcrow_events import BaseEventContext
+
+
+        class OrderPlaced(BaseEventContext):
+            order_id: int
+            total: float
+
+
+        order = OrderPlaced(order_id=7, total=12.5)
+        print(order.order_id, order.timestamp.tzinfo, order.request_id)
+        ```
+
+        ```text
+        7 UTC None
+        ```
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
@@ -162,11 +181,16 @@ class BaseEventContext(BaseModel):
         _parent_namespace_depth: int = 2,
         _types_namespace: Any = None,
     ) -> bool | None:
-        """Build the model's validator, in one thread at a time; pydantic calls it at the first use.
+        """Build the model's validator. pydantic calls this when the model is first used.
+
+        Unlike pydantic's own method, it builds one model at a time, whatever the number of threads.
 
         Args:
             force: as for `pydantic.BaseModel.model_rebuild`.
             raise_errors: as for `pydantic.BaseModel.model_rebuild`.
+
+        Returns:
+            As `pydantic.BaseModel.model_rebuild` does.
         """
         rebuild, built = super().model_rebuild, []
 
@@ -343,7 +367,16 @@ def filled_for(
 
 
 class LoginEventContext(BaseEventContext):
-    """A user signed in. `session_duration` is how long the session will last, in seconds."""
+    """A user signed in.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account.
+        name: the name of the user, or None.
+        is_admin: whether the user is an administrator.
+        remember_me: whether the user asked to stay signed in.
+        session_duration: how long the session will last, in seconds, or None.
+    """
 
     user_id: AccountId
     email: str
@@ -354,7 +387,14 @@ class LoginEventContext(BaseEventContext):
 
 
 class LogoutEventContext(BaseEventContext):
-    """A user signed out. `session_duration` is how long the session lasted, in seconds."""
+    """A user signed out.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account.
+        session_duration: how long the session lasted, in seconds, or None.
+        logout_reason: why the session ended, or None.
+    """
 
     user_id: AccountId
     email: str
@@ -363,7 +403,13 @@ class LogoutEventContext(BaseEventContext):
 
 
 class LoginFailedEventContext(BaseEventContext):
-    """Somebody tried to sign in and was refused; `attempt_count` counts this attempt too."""
+    """Somebody tried to sign in, and was refused.
+
+    Attributes:
+        email: the e-mail address that was tried.
+        failure_reason: why the attempt was refused.
+        attempt_count: the number of failed attempts so far, this one included.
+    """
 
     email: str
     failure_reason: str
@@ -371,7 +417,14 @@ class LoginFailedEventContext(BaseEventContext):
 
 
 class RegistrationEventContext(BaseEventContext):
-    """A new account exists."""
+    """A new account exists.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account.
+        name: the name of the user, or None.
+        account_status: the status with which the account begins, or None.
+    """
 
     user_id: AccountId
     email: str
@@ -385,40 +438,77 @@ class _AccountEventContext(BaseEventContext):
 
 
 class AccountActivatedEventContext(_AccountEventContext):
-    """An account may be used from now on."""
+    """An account may be used from now on.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+    """
 
 
 class AccountBannedEventContext(_AccountEventContext):
-    """An account was shut out."""
+    """An account was shut out.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+        reason: why the account was shut out, or None.
+    """
 
     reason: str | None = None
 
 
 class AccountClosedEventContext(_AccountEventContext):
-    """An account was given up."""
+    """An account was given up.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+        reason: why the account was given up, or None.
+    """
 
     reason: str | None = None
 
 
 class PasswordChangedEventContext(_AccountEventContext):
-    """An account has a new password, which is no part of the event."""
+    """An account has a new password. The event does not carry the password.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+    """
 
 
 class SessionExpiredEventContext(_AccountEventContext):
-    """A session ran out. `session_duration` is how long it lasted, in seconds."""
+    """A session ran out.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+        session_duration: how long the session lasted, in seconds, or None.
+    """
 
     session_duration: float | None = None
 
 
 class TokenRefreshedEventContext(_AccountEventContext):
-    """A session's token was replaced by a new one, which is no part of the event."""
+    """A session has a new token. The event does not carry the token.
+
+    Attributes:
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+    """
 
 
 class SuspiciousActivityEventContext(BaseEventContext):
     """Something looks like an attack.
 
-    `kind` names the pattern, `subject` who or what it concerns, `count` how
-    often it was seen, `window_seconds` within how many seconds.
+    Attributes:
+        kind: what looks suspicious. The ready-made handlers use `brute_force`, `many_accounts` and
+            `success_after_failures`.
+        subject: who or what it concerns, such as an e-mail address or a network address.
+        count: how often it was seen.
+        window_seconds: within how many seconds it was seen so often, or None.
     """
 
     kind: str
@@ -428,23 +518,40 @@ class SuspiciousActivityEventContext(BaseEventContext):
 
 
 class SystemStartupEventContext(BaseEventContext):
-    """The application is up."""
+    """The application is up.
+
+    Attributes:
+        version: the version of the application, or None.
+        process_id: the id of its process, or None.
+    """
 
     version: str | None = None
     process_id: int | None = None
 
 
 class SystemShutdownEventContext(BaseEventContext):
-    """The application goes down. `uptime` is how long it ran, in seconds."""
+    """The application goes down.
+
+    Attributes:
+        uptime: how long the application was running, in seconds, or None.
+        reason: why it goes down, or None.
+    """
 
     uptime: float | None = None
     reason: str | None = None
 
 
 class HandlerFailedEventContext(BaseEventContext):
-    """A handler raised. It carries names only, so that no value of the failed event leaks.
+    """A handler failed.
 
-    `batch_size` is how many contexts the handler was called with, if it takes batches.
+    The event `handler_failed` carries names only. No value of the event that was handled leaks.
+
+    Attributes:
+        event_name: the name of the event that the handler was called for.
+        handler_name: the `id` of the handler, or else the function's dotted name.
+        exception_type: the name of the exception's class.
+        batch_size: with how many contexts the handler was called, if it takes batches, or else
+            None.
     """
 
     event_name: str
@@ -454,14 +561,39 @@ class HandlerFailedEventContext(BaseEventContext):
 
 
 class GenericEventContext(BaseEventContext):
-    """A typed context for an event that has no model of its own.
+    """A context for any event, as a name and a dictionary.
 
-    Handlers get each entry of `data` as a keyword, beside `event_type` and
-    `data`; if a field has the same name as an entry, they get the field.
+    Use it where both come from outside, as from a message queue. Handlers get each entry of `data`
+    as a keyword, besides `event_type`, `data` and the fields of `BaseEventContext`. If an entry has
+    the name of one of these fields, they get the field. A handler that takes the event's model gets
+    a model that is made from the entries.
 
     Attributes:
         event_type: the name of the event.
-        data: the payload; its keys may not be `sender` or `self`.
+        data: the fields of the event. No key may be `sender` or `self`.
+
+    Raises:
+        pydantic.ValidationError: as for `BaseEventContext`, or a key of `data` is not allowed.
+
+    Example:
+        ```python
+        from madcrow_events import GenericEventContext, get_event_dispatcher, madcrow_signals
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+        @madcrow_signals["order_placed"].on()
+        def write_log(context: GenericEventContext) -> None:
+            print(context.event_type, context.data)
+
+
+        message = GenericEventContext(event_type="order_placed", data={"order_id": 7})
+        get_event_dispatcher().emit_typed(message.event_type, message)
+        ```
+
+        ```text
+        order_placed {'order_id': 7}
+        ```
     """
 
     event_type: str

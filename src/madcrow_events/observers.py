@@ -40,36 +40,66 @@ LATENCY_BOUNDS: tuple[float, ...] = (
     *(1.0, 2.0, 5.0),
     *(10.0, math.inf),
 )
-"""The upper bound of each bucket of a latency histogram, in seconds."""
+"""The upper bounds of the buckets of a latency histogram, in seconds.
+
+They go from 0.00001 to 10 seconds in steps of 1, 2 and 5. The last bound is infinity.
+"""
 
 
 class Observer(Protocol):
-    """An object for `dispatcher.add_observer`: two methods that return context managers.
+    """An object for `EventDispatcher.add_observer`: two methods that return context managers.
 
-    Both are called in the thread or event loop that does the work, and may be
-    called in several at the same time.
+    A context manager is entered before an emission or a call, and left after it. The methods are
+    called in the thread or event loop that does the work, and several threads may call them at the
+    same time.
+
+    Example:
+        ```python
+        from contextlib import contextmanager, nullcontext
+
+        from madcrow_events import get_event_dispatcher
+
+
+        class CallPrinter:
+            def emission(self, emission):
+                return nullcontext()
+
+            @contextmanager
+            def handling(self, emission, handler):
+                print(emission.event, "calls", emission.name_of(handler))
+                yield
+
+
+        get_event_dispatcher().add_observer(CallPrinter())
+        ```
     """
 
     def emission(self, emission: Emission, /) -> AbstractContextManager[object]:
-        """Return a context manager that is entered before the first handler is called.
+        """Return a context manager that is entered before an emission calls its first handler.
 
-        It is left when `emit` is about to return, or when the handlers that
-        `emit_async` awaits have ended. Handlers that run later run outside of it.
+        It is left when `emit` is about to return, or when the handlers that `emit_async` awaits
+        have ended. Handlers that run later run outside of it.
 
         Args:
             emission: the emission that begins.
+
+        Returns:
+            The context manager.
         """
         ...
 
     def handling(self, emission: Emission, handler: Any, /) -> AbstractContextManager[object]:
         """Return a context manager that is entered before a handler is called.
 
-        It is left when the handler has ended; its `__exit__` gets the exception
-        that the handler raised. A batch is one call.
+        It is left when the handler has ended, and gets the handler's exception, if there is one. A
+        batch is one call.
 
         Args:
-            emission: the emission that is handled; the last one of a batch.
-            handler: the handler, as it was subscribed.
+            emission: the emission that is handled; for a batch, its last emission.
+            handler: the handler, as it was subscribed. `emission.name_of(handler)` is its name.
+
+        Returns:
+            The context manager.
         """
         ...
 
@@ -79,9 +109,10 @@ class EventTiming(NamedTuple):
 
     Attributes:
         event: the name of the event.
-        emissions: how many began, including those that have not ended.
-        latency: for each bound of `LATENCY_BOUNDS`, in seconds, how many of those that
-            have ended took at most that long, and longer than the bound before.
+        emissions: how many emissions have begun, including those that have not ended.
+        latency: a histogram of the emissions that have ended. Each number belongs to the bound of
+            `LATENCY_BOUNDS` in the same place. It counts the emissions that took at most that long,
+            and longer than the bound before.
     """
 
     event: str
@@ -94,12 +125,13 @@ class HandlerTiming(NamedTuple):
 
     Attributes:
         event: the name of the event.
-        handler: the dotted name of the handler; handlers of one name are counted together.
-        calls: how many began, including those that have not ended.
-        failures: how many ended with an exception other than a cancellation.
-        total_seconds: the total time of those that have ended, in seconds.
-        longest_seconds: the time of the longest of them, in seconds.
-        latency: the histogram of those that have ended, as in `EventTiming`.
+        handler: the name of the handler: its `id`, or else the function's dotted name. Handlers of
+            the same name are counted together.
+        calls: how many calls have begun, including those that have not ended.
+        failures: how many calls ended with an exception other than a cancellation.
+        total_seconds: how long all calls that have ended took together, in seconds.
+        longest_seconds: how long the longest of them took, in seconds.
+        latency: a histogram of the calls that have ended, as in `EventTiming`.
     """
 
     event: str
@@ -112,11 +144,11 @@ class HandlerTiming(NamedTuple):
 
 
 class TimingSnapshot(NamedTuple):
-    """The counts and times of a `TimingObserver` until now.
+    """The counts and times of a `TimingObserver` at one moment.
 
     Attributes:
         events: the events that were emitted, in the order of their first emissions.
-        handlers: their handlers, in the order of their first calls.
+        handlers: the handlers that were called, in the order of their first calls.
     """
 
     events: tuple[EventTiming, ...]
@@ -135,14 +167,33 @@ class _Record:
 
 
 class TimingObserver(Unique):
-    """Counts and times emissions and handlers, in the memory of the process.
+    """Counts and times emissions and calls of handlers, in the memory of the process.
 
-    A handler has failed if it raises any exception but `asyncio.CancelledError`:
-    a handler that ends with this one was most likely cancelled with its emitter.
+    Add it with `EventDispatcher.add_observer`. If you add it to several dispatchers, they are
+    counted together.
 
-    Handlers are counted by event and name, so the memory that this takes grows
-    with the program, not with its running time; no handler, emission or context
-    is kept. Several dispatchers with the same observer are counted together.
+    A call has failed if the handler raised any exception but `asyncio.CancelledError`. A handler
+    that ends with that exception was most likely cancelled together with its emitter.
+
+    The observer keeps numbers by event and handler name, and neither handlers nor contexts. So its
+    memory does not grow with the number of emissions.
+
+    Example:
+        ```python
+        from madcrow_events import TimingObserver, get_event_dispatcher, madcrow_signals
+
+        order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+        order_placed.subscribe(lambda: None, id="send-invoice")
+        timings = TimingObserver()
+        get_event_dispatcher().add_observer(timings)
+        get_event_dispatcher().emit(order_placed)
+        (handler,) = timings.snapshot().handlers
+        print(handler.handler, handler.calls, handler.failures, handler.total_seconds < 1)
+        ```
+
+        ```text
+        send-invoice 1 0 True
+        ```
     """
 
     __slots__ = ("__weakref__", "_lock", "_records")
@@ -161,26 +212,32 @@ class TimingObserver(Unique):
         self._lock = Lock()
 
     def emission(self, emission: Emission, /) -> AbstractContextManager[None]:
-        """Return a context manager that times an emission; see `Observer.emission`.
+        """Return a context manager that times an emission. Dispatchers call this.
 
         Args:
             emission: the emission.
+
+        Returns:
+            The context manager.
         """
         return _Timing(self, (emission.event, None))
 
     def handling(self, emission: Emission, handler: object, /) -> AbstractContextManager[None]:
-        """Return a context manager that times a call of a handler; see `Observer.handling`.
+        """Return a context manager that times a call of a handler. Dispatchers call this.
 
         Args:
             emission: the emission that is handled.
             handler: the handler.
+
+        Returns:
+            The context manager.
         """
         # A fake emission in a test may have an `event`, and no `name_of`.
         name_of = getattr(emission, "name_of", handler_name)
         return _Timing(self, (emission.event, name_of(handler)))
 
     def snapshot(self) -> TimingSnapshot:
-        """Return the counts and times until now; the snapshot does not change later."""
+        """Return the counts and times so far. The snapshot does not change later."""
         events: list[EventTiming] = []
         handlers: list[HandlerTiming] = []
         with self._lock:
@@ -203,7 +260,7 @@ class TimingObserver(Unique):
         return TimingSnapshot(tuple(events), tuple(handlers))
 
     def reset(self) -> None:
-        """Count from 0; emissions and calls that are under way will not be counted."""
+        """Begin again at 0. Emissions and calls that have not ended by now do not count."""
         with self._lock:
             # Emissions and calls that are under way have the old records.
             self._records = {}

@@ -53,7 +53,12 @@ if TYPE_CHECKING:
 __all__ = ["Admission", "Overflow"]
 
 Overflow: TypeAlias = Literal["block", "raise", "drop"]
-"""What happens to a handler when the queue is full."""
+"""What happens if the queue is full.
+
+- `"block"`: the emitter waits for a free place.
+- `"raise"`: the emitter gets a `QueueFullError`.
+- `"drop"`: the handler is left out, and counted in `EventDispatcher.dropped`.
+"""
 
 _MOST = 1_000_000
 

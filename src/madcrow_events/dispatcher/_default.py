@@ -19,7 +19,13 @@ _default: EventDispatcher | None = None
 
 
 def get_event_dispatcher() -> EventDispatcher:
-    """Return the default dispatcher, which emits the signals of `madcrow_signals`."""
+    """Return the default dispatcher, through which `emit_event` emits.
+
+    The first call makes it, for the events of `madcrow_signals` and with the default options.
+
+    Returns:
+        The default dispatcher, which `set_event_dispatcher` can replace.
+    """
     global _default  # noqa: PLW0603  # one of the three pieces of global state
     if _default is None:
         _default = EventDispatcher()
@@ -29,12 +35,13 @@ def get_event_dispatcher() -> EventDispatcher:
 def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
     """Replace the default dispatcher.
 
+    The former dispatcher stays open. To wait for its pending handlers, call its `drain`.
+
     Args:
-        dispatcher: the dispatcher that `get_event_dispatcher` returns from now on; None for a
-            new one with the default options.
+        dispatcher: the new default dispatcher; None for a new one with the default options.
 
     Raises:
-        InvalidOptionError: it is neither a dispatcher nor None.
+        InvalidOptionError: this is neither a dispatcher nor None.
     """
     if not isinstance(dispatcher, EventDispatcher | None):
         raise InvalidOptionError("give an EventDispatcher, or None", option="dispatcher")
@@ -78,19 +85,50 @@ def emit_event(
 ) -> Emission[Mapping[str, Any]]:
     """Emit an event with plain keywords, through the default dispatcher.
 
+    When `emit_event` returns, the plain handlers have run. Async, background and batch handlers run
+    later.
+
     Args:
-        event: its name or signal.
-        sender: the object that emits; the signal itself if left out.
-        **context: the keywords that the handlers get.
+        event: the name of the event, or its signal.
+        sender: the object that emits; None, the default, stands for the signal.
+        **context: the keywords for the handlers. They are checked only if the default dispatcher
+            has `validate=True`.
+
+    Returns:
+        The emission, with what came of it.
 
     Raises:
         InvalidEventNameError: the name is malformed.
-        UnknownEventError: nobody declared the event.
+        UnknownEventError: the event is not declared, or its signal belongs to another registry.
         ContextTypeError: a context is given, as the sender or as `context=`.
-        EmissionDepthError: handlers emit events without end.
-        ContextValidationError: the default dispatcher validates, and they do not fit.
-        QueueFullError: handlers that would run later find no place in the queue.
-        Exception: a handler failed and the default dispatcher raises.
+        ContextValidationError: the default dispatcher validates, and the keywords do not fit the
+            model.
+        EmissionDepthError: events cause each other without end, more than 64 levels deep.
+        QueueFullError: the queue has no place for a handler that would run later. No handler has
+            run.
+        DispatcherClosedError: as for `EventDispatcher.emit`.
+        EventLoopError: as for `EventDispatcher.emit`.
+        WouldDeadlockError: as for `EventDispatcher.emit`.
+        Exception: a handler failed, and the default dispatcher has `on_error="raise"`.
+
+    Example:
+        ```python
+        from madcrow_events import emit_event, madcrow_signals, on_event
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+        @on_event("order_placed")
+        def send_invoice(order_id: int) -> None:
+            print("invoice for order", order_id)
+
+
+        emit_event("order_placed", order_id=7)
+        ```
+
+        ```text
+        invoice for order 7
+        ```
     """
     dispatcher = get_event_dispatcher()
     if "context" in context:
@@ -101,17 +139,47 @@ def emit_event(
 async def emit_event_async(
     event: str | EventSignal[Any], /, sender: object = None, **context: object
 ) -> Emission[Mapping[str, Any]]:
-    """Emit an event with plain keywords, through the default dispatcher, and await its handlers.
+    """Emit an event through the default dispatcher, with plain keywords, and await its handlers.
+
+    The plain handlers run first, one after the other. Then the async handlers run at the same time.
+    Background and batch handlers run later.
 
     Args:
-        event: its name or signal.
-        sender: the object that emits; the signal itself if left out.
-        **context: the keywords that the handlers get.
+        event: the name of the event, or its signal.
+        sender: the object that emits; None, the default, stands for the signal.
+        **context: the keywords for the handlers. They are checked only if the default dispatcher
+            has `validate=True`.
+
+    Returns:
+        The emission, with what came of it.
 
     Raises:
-        CancelledError: the emitter was cancelled, and with it the handlers.
-        MadcrowEventsError: as for `EventDispatcher.emit_async`.
-        Exception: a handler failed and the default dispatcher raises.
+        CancelledError: the emitter was cancelled, and with it the handlers that it awaited.
+        MadcrowEventsError: as for `emit_event`.
+        Exception: a handler failed, and the default dispatcher has `on_error="raise"`. A
+            `StopIteration` comes in `HandlerErrors`, because it cannot leave a coroutine.
+
+    Example:
+        ```python
+        import asyncio
+
+        from madcrow_events import emit_event_async, madcrow_signals, on_event
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+        @on_event("order_placed")
+        async def reserve_stock(order_id: int) -> str:
+            return f"reserved for order {order_id}"
+
+
+        emission = asyncio.run(emit_event_async("order_placed", order_id=7))
+        print(emission.results[0].value)
+        ```
+
+        ```text
+        reserved for order 7
+        ```
     """
     dispatcher = get_event_dispatcher()
     if "context" in context:

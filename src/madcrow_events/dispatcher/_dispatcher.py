@@ -39,28 +39,64 @@ ContextT = TypeVar("ContextT", bound=BaseEventContext)
 
 
 OnError: TypeAlias = Literal["log", "raise"]
-"""What happens to failures: `"log"` logs them, `"raise"` also raises them to the emitter."""
+"""What happens when a handler raises an exception.
+
+- `"log"`: the exception is logged.
+- `"raise"`: the emitter gets it, too, after all handlers have run.
+"""
 
 
 class EventDispatcher(Lifetime):
-    """Emits events, and shields the emitter from handlers that fail.
+    """Emits events, and keeps the failures of handlers away from the emitter.
 
-    A `with` block closes it at the end; in an event loop, use `async with`.
+    Most programs need only the default dispatcher, which `get_event_dispatcher` returns. Use one of
+    your own in a `with` block, which closes it at the end. In an event loop, use `async with`.
 
     Args:
-        signals: the registry in which names are looked up.
-        on_error: `"log"`, or `"raise"`: after all handlers ran, the emitter gets
-            the exception of the one that failed, or `HandlerErrors` for several.
-        validate: whether keywords must fit the signal's model.
-        log_tracebacks: whether the log of a failure has the traceback; its text
-            may be anything that the handler's author likes.
-        queue_size: how many handlers that run later may wait in the queue.
-        overflow: what happens to one more: `"block"` waits for a place, `"raise"`
-            refuses the emission, `"drop"` leaves the handler out and counts it.
-        max_workers: how many threads at most run plain handlers in the background.
+        signals: the registry in which the dispatcher looks up names.
+        on_error: what happens when a handler raises. `"log"` logs the exception. `"raise"` also
+            raises it to the emitter, after all handlers have run: a single exception as it is,
+            several in `HandlerErrors`.
+        validate: whether the keywords of `emit` must fit the event's model. If they do not, the
+            emitter gets a `ContextValidationError`, and no handler is called.
+        log_tracebacks: whether the log of a failure has the traceback. A traceback includes the
+            text of the exception, which may quote any value.
+        queue_size: how many handlers that run later may wait in the queue, from 1 to a million.
+        overflow: what happens if the queue is full. `"block"` makes the emitter wait for a free
+            place, `"raise"` gives it a `QueueFullError`, and `"drop"` leaves the handler out.
+        max_workers: how many threads at most run plain handlers in the background, from 1 to a
+            million.
+
+    Attributes:
+        signals: see the argument.
+        on_error: see the argument.
+        validate: see the argument.
+        log_tracebacks: see the argument.
 
     Raises:
-        InvalidOptionError: an option has an impossible value.
+        InvalidOptionError: an argument has an impossible value.
+
+    Example:
+        ```python
+        from madcrow_events import EventDispatcher, madcrow_signals
+
+        order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+        @order_placed.on(background=True)
+        def send_invoice() -> None:
+            print("invoice sent")
+
+
+        with EventDispatcher(queue_size=100, max_workers=1) as dispatcher:
+            dispatcher.emit(order_placed)
+        print("all handlers have ended")
+        ```
+
+        ```text
+        invoice sent
+        all handlers have ended
+        ```
     """
 
     __slots__ = (
@@ -105,15 +141,43 @@ class EventDispatcher(Lifetime):
         validate: bool | None = None,
         log_tracebacks: bool | None = None,
     ) -> EventDispatcher:
-        """Return a dispatcher of the same signals, workers and observers with some options changed.
+        """Return a dispatcher with other options, and the same registry, queue and observers.
+
+        The new dispatcher is a sibling of this one: to drain or close one of them does the same to
+        the other.
 
         Args:
-            on_error: as for the class; None keeps what this one has.
-            validate: as for the class; None keeps what this one has.
-            log_tracebacks: as for the class; None keeps what this one has.
+            on_error: as for the class; None keeps the value of this dispatcher.
+            validate: as for the class; None keeps the value of this dispatcher.
+            log_tracebacks: as for the class; None keeps the value of this dispatcher.
+
+        Returns:
+            The new dispatcher.
 
         Raises:
             InvalidOptionError: `on_error` is neither `"log"` nor `"raise"`.
+
+        Example:
+            ```python
+            from madcrow_events import get_event_dispatcher, madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+            @order_placed.on()
+            def charge_card() -> None:
+                raise ConnectionError("no route to the bank")
+
+
+            try:
+                get_event_dispatcher().with_options(on_error="raise").emit(order_placed)
+            except ConnectionError as error:
+                print("not charged:", error)
+            ```
+
+            ```text
+            not charged: no route to the bank
+            ```
         """
         if on_error not in ("log", "raise", None):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
@@ -138,24 +202,52 @@ class EventDispatcher(Lifetime):
     ) -> Emission[Mapping[str, Any]]:
         """Emit an event with plain keywords.
 
+        When `emit` returns, the plain handlers have run. Async, background and batch handlers run
+        later.
+
         Args:
-            event: its name or signal.
-            sender: the object that emits; the signal itself if left out.
-            **context: the keywords that the handlers get, unchecked unless `validate` is set.
+            event: the name of the event, or its signal.
+            sender: the object that emits; None, the default, stands for the signal.
+            **context: the keywords for the handlers. They are checked only if `validate` is set.
+
+        Returns:
+            The emission, with what came of it.
 
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: the event is not declared, or its signal belongs to another registry.
             ContextTypeError: a context is given as the sender.
-            ContextValidationError: `validate` is set and the keywords do not fit the model.
-            EmissionDepthError: handlers emit events without end.
-            QueueFullError: handlers that would run later find no place in the queue;
-                no handler has run.
-            DispatcherClosedError: there are such handlers, and the dispatcher is closed; no
+            ContextValidationError: `validate` is set, and the keywords do not fit the model.
+            EmissionDepthError: events cause each other without end, more than 64 levels deep.
+            QueueFullError: the queue has no place for a handler that would run later. No handler
+                has run.
+            DispatcherClosedError: a handler would run later, and the dispatcher is closed. No
                 handler has run.
-            WouldDeadlockError: the queue is full of handlers in an event loop that does not
-                run.
-            Exception: a handler failed and `on_error` is `"raise"`.
+            EventLoopError: a handler would run later, and another library takes the place of
+                asyncio or of threads here. No handler has run.
+            WouldDeadlockError: the emitter would have to wait for a place in the queue, but the
+                handlers in it belong to an event loop that does not run.
+            Exception: a handler failed, and `on_error` is `"raise"`.
+
+        Example:
+            ```python
+            from madcrow_events import get_event_dispatcher, madcrow_signals, on_event
+
+            madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+            @on_event("order_placed")
+            def send_invoice(order_id: int) -> str:
+                return f"invoice for order {order_id}"
+
+
+            emission = get_event_dispatcher().emit("order_placed", order_id=7)
+            print(emission.results[0].value)
+            ```
+
+            ```text
+            invoice for order 7
+            ```
         """
         try:
             if type(event) is EventSignal and event._registry is self.signals:
@@ -184,16 +276,44 @@ class EventDispatcher(Lifetime):
     ) -> Emission[Mapping[str, Any]]:
         """Emit an event with plain keywords, and await its async handlers.
 
+        The plain handlers run first, one after the other. Then the async handlers run at the same
+        time. Background and batch handlers run later.
+
         Args:
-            event: its name or signal.
-            sender: the object that emits; the signal itself if left out.
-            **context: the keywords that the handlers get, unchecked unless `validate` is set.
+            event: the name of the event, or its signal.
+            sender: the object that emits; None, the default, stands for the signal.
+            **context: the keywords for the handlers. They are checked only if `validate` is set.
+
+        Returns:
+            The emission, with what came of it.
 
         Raises:
-            CancelledError: the emitter was cancelled, and with it the handlers.
+            CancelledError: the emitter was cancelled, and with it the handlers that it awaited.
             MadcrowEventsError: as for `emit`.
-            Exception: a handler failed and `on_error` is `"raise"`. A `StopIteration` comes in
+            Exception: a handler failed, and `on_error` is `"raise"`. A `StopIteration` comes in
                 `HandlerErrors`, because it cannot leave a coroutine.
+
+        Example:
+            ```python
+            import asyncio
+
+            from madcrow_events import get_event_dispatcher, madcrow_signals, on_event
+
+            madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+            @on_event("order_placed")
+            async def reserve_stock(order_id: int) -> str:
+                return f"reserved for order {order_id}"
+
+
+            emission = asyncio.run(get_event_dispatcher().emit_async("order_placed", order_id=7))
+            print(emission.results[0].value)
+            ```
+
+            ```text
+            reserved for order 7
+            ```
         """
         try:
             if type(event) is EventSignal and event._registry is self.signals:
@@ -238,22 +358,50 @@ class EventDispatcher(Lifetime):
     ) -> Emission:
         """Emit an event with a context model.
 
+        When `emit_typed` returns, the plain handlers have run. Async, background and batch handlers
+        run later.
+
         Args:
-            event: its name or signal.
-            context: an instance of the signal's model, or a `GenericEventContext`
-                whose `event_type` is the event's name.
-            sender: the object that emits; the signal itself if left out.
+            event: the name of the event, or its signal. With the signal, type checkers compare the
+                context with the event's model.
+            context: an instance of the event's model, or a `GenericEventContext` whose `event_type`
+                is the event's name.
+            sender: the object that emits; None, the default, stands for the signal.
+
+        Returns:
+            The emission, with what came of it.
 
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: the event is not declared, or its signal belongs to another registry.
-            ContextTypeError: the context is of another model; no handler has run.
-            ContextValidationError: the context lacks fields, and handlers failed because of it.
-            EmissionDepthError: handlers emit events without end.
+            ContextTypeError: the context is of another model. No handler has run.
+            ContextValidationError: the context lacks fields, because `model_construct` made it, and
+                a handler failed for that reason. Or the context is of an older model that a reload
+                has replaced, and does not fit the new one.
+            EmissionDepthError: as for `emit`.
             QueueFullError: as for `emit`.
             DispatcherClosedError: as for `emit`.
+            EventLoopError: as for `emit`.
             WouldDeadlockError: as for `emit`.
-            Exception: a handler failed and `on_error` is `"raise"`.
+            Exception: a handler failed, and `on_error` is `"raise"`.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, get_event_dispatcher, madcrow_signals
+
+
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            order_placed = madcrow_signals.signal("order_placed", context=OrderPlaced)
+            emission = get_event_dispatcher().emit_typed(order_placed, OrderPlaced(order_id=7))
+            print(emission.event, emission.context.order_id)
+            ```
+
+            ```text
+            order_placed 7
+            ```
         """
         try:
             if type(event) is EventSignal and event._registry is self.signals:
@@ -298,15 +446,22 @@ class EventDispatcher(Lifetime):
     ) -> Emission:
         """Emit an event with a context model, and await its async handlers.
 
+        The plain handlers run first, one after the other. Then the async handlers run at the same
+        time. Background and batch handlers run later.
+
         Args:
-            event: its name or signal.
+            event: the name of the event, or its signal.
             context: as for `emit_typed`.
-            sender: the object that emits; the signal itself if left out.
+            sender: the object that emits; None, the default, stands for the signal.
+
+        Returns:
+            The emission, with what came of it.
 
         Raises:
-            CancelledError: the emitter was cancelled, and with it the handlers.
+            CancelledError: the emitter was cancelled, and with it the handlers that it awaited.
             MadcrowEventsError: as for `emit_typed`.
-            Exception: a handler failed and `on_error` is `"raise"`.
+            Exception: a handler failed, and `on_error` is `"raise"`. A `StopIteration` comes in
+                `HandlerErrors`, because it cannot leave a coroutine.
         """
         try:
             if type(event) is EventSignal and event._registry is self.signals:
@@ -337,14 +492,42 @@ class EventDispatcher(Lifetime):
     def deferred(self, scope: Callable[[], ScopeFields] | None = None) -> Deferral:
         """Return a block that holds emissions back until it ends without an exception.
 
-        For `with` and `async with`. The block holds back what this dispatcher and its siblings
-        emit, also in tasks and threads that are started in it with a copy of the context
-        variables. Emissions are checked at once; the `state` of each shows what happens to it.
+        Use it with `with` or `async with`. The block holds back what this dispatcher and its
+        siblings emit in it, also in tasks and threads that begin there with a copy of the context
+        variables. If the block raises, the emissions are dropped. A mistake, such as an unknown
+        event, is still raised where you emit. The `state` of an emission shows what has become of
+        it.
 
         Args:
-            scope: returns the fields of an `event_scope` for the block. It is called when the
-                first event needs them, so that a block without events does not pay for them.
-                If it raises, or returns fields that do not fit, the emitter gets the exception.
+            scope: a function that returns the fields of an `event_scope` for the block. It is
+                called when the first event needs them, so a block without events costs nothing. If
+                the function raises, the emitter gets the exception. If the fields are wrong, the
+                emitter gets an `InvalidOptionError`.
+
+        Returns:
+            The block.
+
+        Example:
+            ```python
+            from madcrow_events import get_event_dispatcher, madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+            @order_placed.on()
+            def send_invoice() -> None:
+                print("invoice sent")
+
+
+            with get_event_dispatcher().deferred():
+                get_event_dispatcher().emit(order_placed)
+                print("order saved")
+            ```
+
+            ```text
+            order saved
+            invoice sent
+            ```
         """
         return Deferral(self, scope)
 
@@ -355,16 +538,32 @@ class EventDispatcher(Lifetime):
     # Observers
 
     def add_observer(self, observer: Observer) -> None:
-        """Enter an observer around each emission, and around each call of a handler.
+        """Let an observer watch each emission, and each call of a handler.
 
-        The siblings do so, too. Several observers are entered in the order in which they were
-        added, and left in the reverse order. Adding one again changes nothing.
+        The observer also watches the siblings of this dispatcher. The context managers of several
+        observers are entered in the order in which the observers were added, and left in the
+        reverse order. Adding an observer again changes nothing.
 
         Args:
             observer: an object with the two methods of `Observer`, such as a `TimingObserver`.
 
         Raises:
-            InvalidOptionError: it lacks one of the methods.
+            InvalidOptionError: the object lacks one of the methods, or is a class.
+
+        Example:
+            ```python
+            from madcrow_events import TimingObserver, get_event_dispatcher, madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+            timings = TimingObserver()
+            get_event_dispatcher().add_observer(timings)
+            get_event_dispatcher().emit(order_placed)
+            print(timings.snapshot().events[0].emissions)
+            ```
+
+            ```text
+            1
+            ```
         """
         if isinstance(observer, type):
             raise InvalidOptionError(
@@ -386,8 +585,11 @@ class EventDispatcher(Lifetime):
     def remove_observer(self, observer: Observer) -> bool:
         """Remove an observer from this dispatcher and its siblings.
 
+        Args:
+            observer: the object that was added.
+
         Returns:
-            Whether it was one of the observers.
+            Whether the object was one of the observers.
         """
         with lock_of(self.signals):
             left = _without(observer, self._observers)

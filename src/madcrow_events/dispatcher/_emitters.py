@@ -29,7 +29,8 @@ ContextT = TypeVar("ContextT", bound=BaseEventContext)
 class ContextEmitter(Protocol[ContextT]):
     """Emits one built-in event through the default dispatcher: `emitter(context, sender=None)`.
 
-    It raises what `EventDispatcher.emit_typed` raises.
+    It takes the context of the event, returns the emission, and raises the same errors as
+    `EventDispatcher.emit_typed`.
     """
 
     def __call__(  # described by the class

@@ -25,73 +25,131 @@ class Lifetime(Unique):
 
     @property
     def dropped(self) -> int:
-        """How many calls of handlers were dropped, under `overflow="drop"`."""
+        """How many handlers were left out of a full queue so far, under `overflow="drop"`."""
         return self._admission.dropped
 
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until no handler of this dispatcher and its siblings is pending.
 
+        A handler is pending if it runs later and has not ended. `drain` also waits for the handlers
+        of events that pending handlers emit. It delivers batches at once, whatever their size.
+
         Args:
-            timeout: how many seconds to wait at most; None for as long as it takes,
-                0 to ask without waiting.
+            timeout: how many seconds to wait at most; None, the default, waits without a limit, and
+                0 only asks.
 
         Returns:
-            Whether nothing is pending.
+            Whether nothing is pending any more.
 
         Raises:
-            WouldDeadlockError: a pending handler waits for the caller.
-            InvalidOptionError: the timeout is no number of seconds.
+            WouldDeadlockError: the wait would never end. A pending handler calls `drain`, or needs
+                the event loop that would have to stop here, or waits in one that does not run.
+            InvalidOptionError: the timeout is neither None nor a number of seconds, 0 or more.
+
+        Example:
+            ```python
+            from madcrow_events import get_event_dispatcher, madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+            @order_placed.on(background=True)
+            def send_invoice() -> None:
+                print("invoice sent")
+
+
+            get_event_dispatcher().emit(order_placed)
+            print(get_event_dispatcher().drain(timeout=10))
+            ```
+
+            ```text
+            invoice sent
+            True
+            ```
         """
         return self._admission.drain(timeout)
 
     async def drain_async(self, timeout: float | None = None) -> bool:
-        """Wait until no handler of this dispatcher and its siblings is pending; the loop goes on.
+        """Wait as `drain` does, while the event loop goes on with other tasks.
 
         Args:
             timeout: as for `drain`.
 
         Returns:
-            Whether nothing is pending.
+            Whether nothing is pending any more.
 
         Raises:
-            WouldDeadlockError: a handler that is pending calls it.
-            InvalidOptionError: the timeout is no number of seconds.
+            WouldDeadlockError: the wait would never end. A pending handler calls `drain_async`, or
+                waits in an event loop that does not run.
+            EventLoopError: a handler is pending, and asyncio does not run here.
+            InvalidOptionError: the timeout is neither None nor a number of seconds, 0 or more.
         """
         return await self._admission.drain_async(timeout)
 
     def close(self, timeout: float | None = None) -> bool:
-        """Wait until no handler is pending, then refuse emissions with handlers that run later.
+        """Wait until no handler is pending, then refuse events whose handlers would run later.
 
-        This closes the siblings, too; a second call does nothing. Inline handlers, and
-        async ones that the emitter awaits, are called as before.
+        This closes the siblings, too. A second call changes nothing. A closed dispatcher still
+        calls plain handlers, and async handlers that the emitter awaits.
 
         Args:
-            timeout: as for `drain`; handlers that are still pending then go on.
+            timeout: as for `drain`. Handlers that are pending after that time go on.
 
         Returns:
-            Whether nothing is pending.
+            Whether nothing is pending any more.
 
         Raises:
-            WouldDeadlockError: a pending handler waits for the caller.
-            InvalidOptionError: the timeout is no number of seconds.
+            WouldDeadlockError: as for `drain`.
+            InvalidOptionError: as for `drain`.
         """
         return self._admission.close(timeout)
 
     def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
-        """Choose the loop for async handlers whose emitter runs in none.
+        """Choose the event loop for async handlers whose emitter does not run in one.
 
-        Async handlers run in the loop of their emitter. If the emitter has none, as in a thread,
-        they run in this loop. Without a binding they run in a loop of the dispatcher's own,
-        where clients, pools and locks of the application fail. The siblings are bound, too.
+        An async handler runs in the event loop of its emitter. If the emitter runs in none, as in a
+        thread, the handler runs in the loop that you bind here. Without a bound loop it runs in a
+        loop of the dispatcher's own. There, clients, pools and locks of the application fail,
+        because they belong to the application's loop. The siblings are bound, too.
 
         Args:
-            loop: the application's loop; None for the one that runs here.
+            loop: the application's event loop; None, the default, for the loop that runs here.
 
         Returns:
-            A `with` block; at its end the binding ends, and the one before it counts again.
+            A block for `with`. At its end, the dispatcher goes back to the loop that was bound
+                before. Without `with`, the loop stays bound until it is closed.
 
         Raises:
-            InvalidOptionError: it is not an event loop, or is left out where none runs.
+            InvalidOptionError: this is no event loop; or none is given, and none runs here.
+
+        Example:
+            ```python
+            import asyncio
+            from threading import current_thread
+
+            from madcrow_events import get_event_dispatcher, madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+            dispatcher = get_event_dispatcher()
+
+
+            @order_placed.on()
+            async def reserve_stock() -> None:
+                print("reserved in", current_thread().name)
+
+
+            async def serve() -> None:
+                with dispatcher.bind_loop():
+                    await asyncio.to_thread(dispatcher.emit, order_placed)
+                    await dispatcher.drain_async()
+
+
+            asyncio.run(serve())
+            ```
+
+            ```text
+            reserved in MainThread
+            ```
         """
         if loop is None:
             loop = running_loop()

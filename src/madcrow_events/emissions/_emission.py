@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 EmissionState: TypeAlias = Literal["deferred", "dropped", "running", "done"]
-"""How far an emission has come; see `Emission.state`."""
+"""How far an emission has come. `Emission.state` describes each state."""
 
 # As in `inspect`, which takes long to import.
 CO_GENERATOR = 0x20
@@ -72,7 +72,12 @@ PayloadT_co = TypeVar("PayloadT_co", covariant=True, default=Any)
 
 
 class HandlerResult(NamedTuple):
-    """The value that a handler returned."""
+    """The value that a handler returned.
+
+    Attributes:
+        handler: the handler.
+        value: what it returned. The `repr` of the result shows only the type of the value.
+    """
 
     handler: Any
     value: Any
@@ -83,16 +88,36 @@ class HandlerResult(NamedTuple):
 
 
 class Emission(Unique, Generic[PayloadT_co]):
-    """One act of emitting an event, and its outcome.
+    """One act of emitting an event, and what came of it.
 
-    Made by a dispatcher or a signal, never by hand. The context of an `Emission[C]` is a `C`; the
-    context of a loose emission is a read-only mapping.
+    Dispatchers and signals make it. Emitters get it back, and handlers can take it. In annotations,
+    `Emission[OrderPlaced]` is an emission whose context is an `OrderPlaced`.
 
     Attributes:
         signal: the signal that was emitted.
-        sender: the sender that the emitter named; the signal itself if it named none.
-        dispatcher: the dispatcher that emitted it; None for `signal.send`.
-        depth: how many unfinished emissions it is nested in.
+        sender: the sender that the emitter named, or else the signal itself.
+        dispatcher: the dispatcher that emitted the event; None if `signal.send` did.
+        depth: in how many unfinished emissions this one is nested; 0 if in none.
+
+    Example:
+        ```python
+        from madcrow_events import emit_event, madcrow_signals, on_event
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+        @on_event("order_placed")
+        def send_invoice(order_id: int) -> str:
+            return f"invoice for order {order_id}"
+
+
+        emission = emit_event("order_placed", order_id=7)
+        print(emission.ok, emission.results[0].value)
+        ```
+
+        ```text
+        True invoice for order 7
+        ```
     """
 
     __slots__ = (
@@ -132,14 +157,18 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def context(self) -> PayloadT_co:
-        """The context that was emitted: a model, or the keywords of a loose emission, read-only."""
+        """The context that was emitted: the model, or the keywords as a read-only mapping."""
         payload: Any = self._payload
         context: Any = MappingProxyType(payload) if type(payload) is dict else payload
         return cast("PayloadT_co", context)
 
     @property
     def parent(self) -> Emission | None:
-        """The emission whose handler emitted this one, or None."""
+        """The emission in which this one is nested, or None.
+
+        It is the emission whose handler emitted this one, unless that handler runs later.
+        `causation_id` names that emission in both cases.
+        """
         outer = enclosing(self)
         if not isinstance(outer, Branch):
             return outer
@@ -147,9 +176,9 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def id(self) -> UUID:
-        """The id of this emission: a UUIDv7, made when first asked for.
+        """The id of this emission, a UUID of version 7. It is made when it is first read.
 
-        Ids grow with time: the id of an emission is above the ids of all that caused it.
+        The id of an emission is greater than the ids of all emissions that caused it.
         """
         return ids_of(self).id
 
@@ -157,8 +186,8 @@ class Emission(Unique, Generic[PayloadT_co]):
     def causation_id(self) -> UUID | None:
         """The id of the emission whose handler emitted this one; None if no handler did.
 
-        Unlike `parent` it stays known in tasks, threads, the background and batches, and after the
-        handler has finished.
+        Unlike `parent`, it stays known after that handler has ended. It is also known in tasks,
+        threads, background handlers and batches.
         """
         ids_of(self)  # first, so that a cause's id is the older one
         cause = cause_of(self)
@@ -166,24 +195,29 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def correlation_id(self) -> UUID:
-        """The id of the emission that began the chain of causes; its own if no other caused it."""
+        """The id of the first emission in the chain of causes; its own id if nothing caused it."""
         return ids_of(self).root.id
 
     def as_cause(self) -> AbstractContextManager[None]:
-        """Make this emission the cause of all that is emitted in the block.
+        """Return a `with` block whose events have this emission as their cause.
 
-        For code that works on an emission elsewhere: a batch handler that goes through its
-        emissions, or a thread with a queue of its own. The fields of the `event_scope` in which
-        the emission was emitted are filled in there, too.
+        Use it where your code handles an emission elsewhere: in a batch handler, for each of its
+        emissions, or in a thread with a queue of its own. The fields of the `event_scope` of this
+        emission are filled in there, too.
+
+        Returns:
+            The block.
         """
         return _AsCause(self)
 
     @property
     def state(self) -> EmissionState:
-        """How far it has come.
+        """How far the emission has come.
 
-        `"deferred"`: a `deferred` block holds it back. `"dropped"`: that block gave it up, and no
-        handler was called. `"running"`: some handlers have not ended. `"done"`: all have.
+        - `"deferred"`: a `deferred` block holds it back.
+        - `"dropped"`: the block has dropped it. No handler is ever called.
+        - `"running"`: some handlers have not ended.
+        - `"done"`: all handlers have ended, or there is none.
         """
         values = self._values
         if isinstance(values, HeldBack):
@@ -192,12 +226,12 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def ok(self) -> bool:
-        """Whether no handler has failed."""
+        """Whether no handler has failed so far."""
         return self._failures is None or not self._failures.items
 
     @property
     def results(self) -> tuple[HandlerResult, ...]:
-        """The values that the handlers returned, in the order in which they were called."""
+        """The values that handlers have returned so far, in the order of the calls."""
         return tuple(
             HandlerResult(value.handler, value.value)
             if type(value) is Called
@@ -208,12 +242,12 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def failures(self) -> tuple[HandlerFailure, ...]:
-        """The exceptions that the handlers raised, in the order in which they failed."""
+        """The exceptions with which handlers have failed so far, in the order of the failures."""
         return () if self._failures is None else tuple(self._failures.items)
 
     @property
     def pending(self) -> int:
-        """How many handlers have not finished: after `emit`, those that run later."""
+        """How many handlers have not ended. After `emit`, these are the handlers that run later."""
         values = self._values
         missing = len(self._plan.subscriptions) - len(values)
         if type(values) is Outcomes:
@@ -221,13 +255,15 @@ class Emission(Unique, Generic[PayloadT_co]):
         return missing
 
     def raise_for_failures(self) -> None:
-        """Raise what the handlers raised; do nothing if none did.
+        """Raise the exceptions of the handlers that have failed so far, if there are any.
 
         Raises:
-            Exception: a single handler raised it.
-            HandlerErrors: several handlers failed; or one raised `StopIteration`, and the caller
-                is a coroutine or a generator, which that exception cannot leave.
-            HandlerCancelledError: a single handler raised `CancelledError`.
+            Exception: the exception of the only handler that failed.
+            HandlerErrors: several handlers failed. Or the only exception is a `StopIteration` or a
+                `StopAsyncIteration`, which Python does not let out of the calling coroutine or
+                generator.
+            HandlerCancelledError: the exception of the only handler that failed is no `Exception`,
+                such as a `CancelledError`.
         """
         event, failures = self.event, self.failures
         del self  # the traceback keeps this frame
@@ -237,17 +273,41 @@ class Emission(Unique, Generic[PayloadT_co]):
             del failures
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait in a thread until nothing is pending.
+        """Wait in a thread until no handler is pending.
+
+        If a `deferred` block holds the emission back, this waits for the end of the block, too.
 
         Args:
-            timeout: how many seconds to wait at most; None without a limit, 0 to ask only.
+            timeout: how many seconds to wait at most; None, the default, waits without a limit, and
+                0 only asks.
 
         Returns:
-            Whether nothing is pending.
+            Whether nothing is pending any more.
 
         Raises:
-            WouldDeadlockError: a pending handler cannot end before the waiting does.
-            InvalidOptionError: the timeout is not a number of seconds.
+            WouldDeadlockError: the wait would never end, because a pending handler needs the caller
+                to go on.
+            InvalidOptionError: the timeout is neither None nor a number of seconds, 0 or more.
+
+        Example:
+            ```python
+            from madcrow_events import get_event_dispatcher, madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+            @order_placed.on(background=True)
+            def send_invoice() -> str:
+                return "invoice sent"
+
+
+            emission = get_event_dispatcher().emit(order_placed)
+            print(emission.wait(timeout=10), emission.results[0].value)
+            ```
+
+            ```text
+            True invoice sent
+            ```
         """
         check_seconds("timeout", timeout, allow_zero=True)
         if self._has_ended() or timeout == 0:
@@ -258,11 +318,15 @@ class Emission(Unique, Generic[PayloadT_co]):
         return self._waiters().wait(self._has_ended, timeout)
 
     async def done(self) -> None:
-        """Wait in a task until nothing is pending.
+        """Wait in a task until no handler is pending, while the event loop goes on.
+
+        If a `deferred` block holds the emission back, this waits for the end of the block, too. To
+        limit the time, use `asyncio.timeout`.
 
         Raises:
-            WouldDeadlockError: the caller is one of the emission's own handlers, or runs in a
-                worker that a queued handler of the emission may need.
+            WouldDeadlockError: the wait would never end, because a pending handler needs the caller
+                to go on.
+            EventLoopError: a handler is pending, and asyncio does not run here.
         """
         if not self._has_ended():
             self._refuse_to_wait_for_itself("done")
@@ -302,13 +366,13 @@ class Emission(Unique, Generic[PayloadT_co]):
         return Waiters(look_every=0.001)
 
     def name_of(self, handler: object) -> str:
-        """Return the name of a handler of this emission in logs and metrics; for observers.
+        """Return the name of a handler in logs and metrics. Observers call this.
 
         Args:
-            handler: the handler, as `Observer.handling` gets it.
+            handler: a handler of this emission, as `Observer.handling` gets it.
 
         Returns:
-            The `id` that it was subscribed with, or else the function's dotted name.
+            The `id` with which the handler was subscribed, or else the function's dotted name.
         """
         return self._plan.name_of(handler)
 
@@ -349,7 +413,29 @@ class _AsCause(ContextDecorator):
 
 
 def current_event() -> Emission | None:
-    """Return the emission that is being handled, or None outside of any handler."""
+    """Return the emission that is being handled, or None outside of handlers.
+
+    Example:
+        ```python
+        from madcrow_events import current_event, get_event_dispatcher, madcrow_signals
+
+
+        def write_line(text: str) -> None:
+            emission = current_event()
+            print(emission.event if emission else "no event", "-", text)
+
+
+        order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+        order_placed.subscribe(lambda: write_line("invoice sent"))
+        get_event_dispatcher().emit(order_placed)
+        write_line("the program ends")
+        ```
+
+        ```text
+        order_placed - invoice sent
+        no event - the program ends
+        ```
+    """
     frame = running(CURRENT.get(None))
     return None if frame is None else emission_of(frame)
 

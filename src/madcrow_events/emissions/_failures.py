@@ -16,7 +16,12 @@ __all__ = ["Failures", "HandlerFailure", "add_failure", "failures_of", "is_failu
 
 
 class HandlerFailure(NamedTuple):
-    """An exception that a handler raised."""
+    """The exception with which a handler failed.
+
+    Attributes:
+        handler: the handler.
+        exception: the exception. The `repr` of the failure shows only its type.
+    """
 
     handler: Any
     exception: BaseException

@@ -20,12 +20,12 @@ __all__ = ["ScopeFields", "event_scope", "merge_scopes", "request_fields"]
 
 
 class ScopeFields(TypedDict, total=False):
-    """What `event_scope` can fill in.
+    """The fields that `event_scope` can fill in.
 
     Attributes:
-        request_id: the request that causes the events.
-        user_agent: the client's own description of itself.
-        ip_address: the client's address.
+        request_id: the id of the request that causes the events.
+        user_agent: what the client says of itself.
+        ip_address: the network address of the client.
     """
 
     request_id: str | None
@@ -43,15 +43,35 @@ _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}").fullmatch
 def request_fields(
     *, request_id: str | None = None, ip_address: str | None = None, user_agent: str | None = None
 ) -> ScopeFields:
-    """Return the fields of a scope for a request, whose headers may say anything.
+    """Return fields for an `event_scope`, made from what a request says of itself.
 
-    For whoever connects a web framework: `dispatcher.deferred(lambda: request_fields(...))`.
+    A client can write anything into its headers, so this function checks the values, and cuts them.
+    Use it where you connect a web framework, as in `event_scope(**request_fields(...))` or
+    `dispatcher.deferred(lambda: request_fields(...))`.
 
     Args:
-        request_id: the id that the request claims to have. It is taken if it is made of 1 to 128
-            letters, digits, `.`, `_` and `-`; if not, or without one, the request gets a new one.
-        ip_address: where the request comes from, if that is known.
-        user_agent: what the client says of itself; 256 characters of it are kept.
+        request_id: the id that the request claims to have. It is taken if it has 1 to 128 letters,
+            digits, `.`, `_` and `-`, and nothing else. Otherwise, or if it is None, the request
+            gets a new id.
+        ip_address: the network address of the client, or None.
+        user_agent: what the client says of itself, or None. The first 256 characters are kept.
+
+    Returns:
+        All three fields.
+
+    Example:
+        ```python
+        from madcrow_events import request_fields
+
+        print(request_fields(request_id="r-1", user_agent="curl/8.5"))
+        made_up = request_fields(request_id="not an id")["request_id"]
+        print(len(made_up))
+        ```
+
+        ```text
+        {'request_id': 'r-1', 'ip_address': None, 'user_agent': 'curl/8.5'}
+        32
+        ```
     """
     if request_id is None or not _is_request_id(request_id):
         request_id = os.urandom(16).hex()
@@ -63,18 +83,39 @@ def request_fields(
 
 
 class event_scope:  # noqa: N801  # used like a function, as contextlib's own are
-    """Fill in fields of the contexts that are emitted in the block, where their emitter did not.
+    """A `with` block that fills in fields of the events in it, where their emitter leaves them out.
 
-    It holds for typed and loose emissions, for what their handlers emit in their turn, and for
-    tasks and threads that are started with a copy of the context variables. Inside of another
-    block it adds to the fields of that one, or overrides them; None takes one back. A field that
-    the event's model declares anew, as something else than text, is not filled in.
+    The block applies to all dispatchers, and also to events that handlers emit, and to tasks and
+    threads that begin with a copy of the context variables. An inner block adds to the fields of
+    the outer one, or overrides them; None takes a field back. If an event's model declares one of
+    the fields anew, as anything but plain text, that field is not filled in.
 
     Args:
         **fields: see `ScopeFields`.
 
     Raises:
-        InvalidOptionError: a name is none of these, or a value is neither text nor None.
+        InvalidOptionError: there is no field of this name, or a value is neither text nor None.
+        RuntimeError: the block is entered a second time.
+
+    Example:
+        ```python
+        from madcrow_events import emit_event, event_scope, madcrow_signals, on_event
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+        @on_event("order_placed")
+        def write_log(order_id: int, request_id: str | None = None) -> None:
+            print(f"order {order_id}, request {request_id}")
+
+
+        with event_scope(request_id="r-1"):
+            emit_event("order_placed", order_id=7)
+        ```
+
+        ```text
+        order 7, request r-1
+        ```
     """
 
     # A class, not a generator function, for speed: a server enters one for each request.

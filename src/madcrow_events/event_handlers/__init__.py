@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 ALL_GROUPS: tuple[HandlerGroup, ...] = (auth_group, audit_group, security_group, system_group)
-"""The groups, in the order in which they are registered."""
+"""All groups of ready-made handlers, in the order in which they are registered."""
 
 
 def register_all_handlers(
@@ -31,15 +31,15 @@ def register_all_handlers(
     *,
     leave_out: HandlerGroup | Iterable[HandlerGroup] = (),
 ) -> None:
-    """Register the ready-made handlers; doing so again changes nothing.
+    """Register the ready-made handlers. A second call changes nothing.
 
     Args:
         signals: the registry.
-        leave_out: a group to leave out, or several, such as `[security_group]`.
+        leave_out: a group that is not registered, or several, such as `[security_group]`.
 
     Raises:
-        InvalidOptionError: `leave_out` names something that is not one of these groups,
-            or `signals` is no registry.
+        InvalidOptionError: `leave_out` holds something other than groups of this package, or
+            `signals` is not a registry.
     """
     if not isinstance(signals, SignalRegistry):
         raise InvalidOptionError("signals must be a SignalRegistry", option="signals")

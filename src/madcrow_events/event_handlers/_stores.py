@@ -208,6 +208,7 @@ class ActivityStore(Store[_Activity]):
 
 
 AlertFunction = Callable[[SuspiciousActivityEventContext], object]
+"""A function for `add_alert_function`. It gets the context of an alert; its result is not used."""
 
 
 class AlertStore(Store[list[AlertFunction]]):

@@ -36,7 +36,19 @@ class FailureAnalytics(NamedTuple):
 
 
 class SecurityLimits(NamedTuple):
-    """The numbers of failures that raise an alert, and the length of the window."""
+    """How many failures raise an alert, and within how many seconds.
+
+    A window holds at most 100 failures, so a limit above 100 is never reached.
+
+    Attributes:
+        window_seconds: the length of the window in which failures are counted, in seconds. Each
+            kind of alert is raised at most once in it for the same subject.
+        brute_force: how many failures for one e-mail address raise `brute_force`.
+        many_accounts: for how many e-mail addresses failures from one network address raise
+            `many_accounts`.
+        success_after_failures: after how many failures for its e-mail address a sign-in raises
+            `success_after_failures`.
+    """
 
     window_seconds: float = 15 * 60.0
     brute_force: int = 5

@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 auth_group: HandlerGroup = HandlerGroup("auth")
-"""The handlers of this module."""
+"""The handlers that keep the sessions of users, and count what users do."""
 
 _AFTER_THE_OTHERS = -100
 
@@ -45,16 +45,16 @@ _AFTER_THE_OTHERS = -100
 def handle_user_login(
     sender: Any, *, user_id: Any, email: str | None = None, timestamp: Any = None, **_rest: Any
 ) -> Session:
-    """Open the user's session.
+    """Open the session of the user. Handles `user_logged_in`.
 
     Args:
-        sender: who emitted the event.
-        user_id: the account.
-        email: the account's e-mail.
-        timestamp: when it happened; now if left out.
+        sender: the sender of the event; not used.
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+        timestamp: when it happened: a `datetime`, or seconds since 1970. None stands for now.
 
     Returns:
-        The session, open.
+        The session, which is open.
     """
     return sessions.open(user_id, email, moment(timestamp))
 
@@ -70,18 +70,19 @@ def handle_user_logout(
     logout_reason: str | None = None,
     **_rest: Any,
 ) -> Session:
-    """Close the user's session, with its duration.
+    """Close the session of the user. Handles `user_logged_out`.
 
     Args:
-        sender: who emitted the event.
-        user_id: the account.
-        email: the account's e-mail.
-        timestamp: when it happened; now if left out.
-        session_duration: in seconds; counted from the sign-in if left out.
-        logout_reason: why.
+        sender: the sender of the event; not used.
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+        timestamp: when it happened: a `datetime`, or seconds since 1970. None stands for now.
+        session_duration: how long the session lasted, in seconds; None for the time since it was
+            opened.
+        logout_reason: why the session ended, or None.
 
     Returns:
-        The session, closed.
+        The session, which is closed. Its `duration` is in seconds.
     """
     return sessions.close(
         user_id, email, moment(timestamp), duration=session_duration, reason=logout_reason
@@ -92,16 +93,16 @@ def handle_user_logout(
 def handle_user_registration(
     sender: Any, *, user_id: Any, email: str | None = None, timestamp: Any = None, **_rest: Any
 ) -> Session:
-    """Note when the account was registered; this signs nobody in.
+    """Note when an account was registered. This opens no session. Handles `user_registered`.
 
     Args:
-        sender: who emitted the event.
-        user_id: the account.
-        email: the account's e-mail.
-        timestamp: when it happened; now if left out.
+        sender: the sender of the event; not used.
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+        timestamp: when it happened: a `datetime`, or seconds since 1970. None stands for now.
 
     Returns:
-        The user's session.
+        The session of the user.
     """
     return sessions.create(user_id, email, moment(timestamp))
 
@@ -116,11 +117,14 @@ def handle_user_registration(
 @auth_group.on(session_expired)
 @auth_group.on(token_refreshed)
 def update_user_activity_metrics(sender: Any, *, user_id: Any = None, **_rest: Any) -> None:
-    """Count the event, in all and for its user; `activity_snapshot` returns the counts.
+    """Count an event, in all and for its user; `activity_snapshot` returns the counts.
+
+    Handles the events about sign-ins, sessions, accounts and passwords.
 
     Args:
-        sender: who emitted the event; if the function is called directly, the event.
-        user_id: the account.
+        sender: the sender of the event; not used. But if you call the function yourself, give the
+            name of the event here.
+        user_id: the id of the account; None for an event that concerns no user.
     """
     emission = current_event()
     activity.count(cut(sender) if emission is None else emission.event, user_id)
@@ -129,11 +133,13 @@ def update_user_activity_metrics(sender: Any, *, user_id: Any = None, **_rest: A
 @auth_group.on(user_logged_out, priority=_AFTER_THE_OTHERS)  # type: ignore[type-var]  # it takes fields by name
 @auth_group.on(account_closed, priority=_AFTER_THE_OTHERS)
 def cleanup_user_session_data(sender: Any, *, user_id: Any, **_rest: Any) -> Session | None:
-    """Remove the user's session from the store, after all other handlers.
+    """Remove the session of a user. Handles `user_logged_out` and `account_closed`.
+
+    Its priority is -100, so that handlers with a higher priority still find the session.
 
     Args:
-        sender: who emitted the event.
-        user_id: the account.
+        sender: the sender of the event; not used.
+        user_id: the id of the account.
 
     Returns:
         The session, or None if there was none.
@@ -142,14 +148,22 @@ def cleanup_user_session_data(sender: Any, *, user_id: Any, **_rest: Any) -> Ses
 
 
 def session_of(user_id: Any) -> Session | None:
-    """Return a user's session, or None.
+    """Return the session of a user, or None if there is none.
+
+    The session has `user_id`, `email`, `created_at`, `opened_at`, `closed_at`, `duration`, `reason`
+    and `is_open`. The times are in seconds since 1970, and the duration is in seconds.
 
     Args:
-        user_id: the account; `7` and `"7"` are the same account.
+        user_id: the id of the account. `7` and `"7"` are the same account.
     """
     return sessions.get(user_id)
 
 
 def activity_snapshot() -> ActivitySnapshot:
-    """Return how often each event happened, in all and for each user."""
+    """Return how often each event happened.
+
+    Returns:
+        The counts as they are now. Its `by_event` has the number for each event. Its `by_user` has,
+            for each user id as text, the number for each event.
+    """
     return activity.snapshot()

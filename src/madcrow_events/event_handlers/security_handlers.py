@@ -52,9 +52,10 @@ __all__ = [
 ]
 
 SECURITY_LOGGER: logging.Logger = logging.getLogger("madcrow_events.security")
+"""The logger `madcrow_events.security`. It gets a record at WARNING for each alert."""
 
 security_group: HandlerGroup = HandlerGroup("security")
-"""The handlers of this module."""
+"""The handlers that watch failed sign-ins, and raise alerts."""
 
 
 @security_group.on(login_failed)
@@ -65,12 +66,14 @@ def track_failed_login_attempts(
     ip_address: str | None = None,
     **_rest: Any,
 ) -> None:
-    """Count the failure by its reason and address; `failure_analytics` returns the counts.
+    """Count a failed sign-in by its reason and network address. Handles `login_failed`.
+
+    `failure_analytics` returns the counts.
 
     Args:
-        sender: who emitted the event.
+        sender: the sender of the event; not used.
         failure_reason: why the attempt was refused.
-        ip_address: the address that the attempt came from.
+        ip_address: the network address from which the attempt came, or None.
     """
     failures.count(cut(failure_reason), None if ip_address is None else cut(ip_address))
 
@@ -85,14 +88,18 @@ def monitor_suspicious_activity(
     timestamp: Any = None,
     **context: Any,
 ) -> None:
-    """Add the attempt to the windows; emit `suspicious_activity` if one has reached its limit.
+    """Watch sign-ins, and emit `suspicious_activity` when a limit of `SecurityLimits` is reached.
+
+    Handles `login_failed` and `user_logged_in`.
 
     Args:
-        sender: who emitted the event.
-        email: the e-mail address that was tried; upper and lower case are the same.
-        ip_address: the address that the attempt came from.
-        timestamp: when it happened; now if left out.
-        **context: if the function is called directly, a `failure_reason` marks a failure.
+        sender: the sender of the event; not used.
+        email: the e-mail address that was tried. `normalized_email` says which spellings are the
+            same address.
+        ip_address: the network address from which the attempt came, or None.
+        timestamp: when it happened: a `datetime`, or seconds since 1970. None stands for now.
+        **context: the other fields of the event. If you call the function yourself, the attempt
+            counts as failed if a `failure_reason` is among them.
     """
     emission = current_event()
     failed = (
@@ -111,8 +118,12 @@ def normalized_email(email: str) -> str:
     """Return an e-mail address in the form in which alerts name it.
 
     Args:
-        email: the address as it was typed. Case, width and composition of its letters
-            do not matter, nor do spaces around it. The first 320 characters are kept.
+        email: the address as it was typed. The case, width and composition of its letters make no
+            difference, nor do spaces around it.
+
+    Returns:
+        The address in small letters and NFKC form, without spaces around it, and 320 characters
+            long at most.
     """
     # Cut first, because sorting many accents takes the square of their number. The limit is three
     # times the length, because a letter may be typed with two accents.
@@ -143,18 +154,20 @@ def handle_suspicious_activity_alert(
     window_seconds: float | None = None,
     **context: Any,
 ) -> None:
-    """Warn on the logger `madcrow_events.security`, and call the alert functions.
+    """Write a warning, and call the alert functions. Handles `suspicious_activity`.
+
+    The warning goes to the logger `madcrow_events.security`.
 
     Args:
-        sender: who emitted the event.
-        kind: the kind of alert.
+        sender: the sender of the event; not used.
+        kind: what looks suspicious, such as `brute_force`.
         subject: the e-mail address or network address that it concerns.
         count: the number of attempts.
-        window_seconds: the length of the window, in seconds.
-        **context: the base fields of the event.
+        window_seconds: within how many seconds the attempts were made, or None.
+        **context: the fields of `BaseEventContext`.
 
     Raises:
-        Exception: one alert function raised it; the others were called.
+        Exception: an alert function raised it. The others were called all the same.
         HandlerErrors: several alert functions raised.
     """
     SECURITY_LOGGER.warning(
@@ -198,17 +211,18 @@ def handle_session_expiration(
     session_duration: float | None = None,
     **_rest: Any,
 ) -> Session:
-    """Close the session that ran out.
+    """Close the session of a user, with the reason `expired`. Handles `session_expired`.
 
     Args:
-        sender: who emitted the event.
-        user_id: the account.
-        email: the account's e-mail.
-        timestamp: when it happened; now if left out.
-        session_duration: in seconds; counted from the sign-in if left out.
+        sender: the sender of the event; not used.
+        user_id: the id of the account.
+        email: the e-mail address of the account, or None.
+        timestamp: when it happened: a `datetime`, or seconds since 1970. None stands for now.
+        session_duration: how long the session lasted, in seconds; None for the time since it was
+            opened.
 
     Returns:
-        The session, closed.
+        The session, which is closed. Its `duration` is in seconds.
     """
     return sessions.close(
         user_id, email, moment(timestamp), duration=session_duration, reason="expired"
@@ -216,13 +230,13 @@ def handle_session_expiration(
 
 
 def add_alert_function(function: AlertFunction) -> AlertFunction:
-    """Call a function with the context of each alert from now on; usable as a decorator.
+    """Call a function with each alert from now on. You can use this as a decorator.
 
     Args:
-        function: takes one argument, a `SuspiciousActivityEventContext`.
+        function: a plain function of one argument, the alert's `SuspiciousActivityEventContext`.
 
     Returns:
-        The function.
+        The function, unchanged.
 
     Raises:
         HandlerSignatureError: the function does not take one argument, or is async.
@@ -246,6 +260,9 @@ def add_alert_function(function: AlertFunction) -> AlertFunction:
 def remove_alert_function(function: AlertFunction) -> bool:
     """Stop calling a function with alerts.
 
+    Args:
+        function: the function.
+
     Returns:
         Whether it was one of the alert functions.
     """
@@ -256,8 +273,8 @@ def set_security_limits(limits: SecurityLimits) -> None:
     """Set how many failures raise an alert, and within how many seconds.
 
     Args:
-        limits: for example `SecurityLimits(window_seconds=60, brute_force=3)`; the other
-            limits get their defaults.
+        limits: all limits, such as `SecurityLimits(window_seconds=60, brute_force=3)`. A limit that
+            you leave out gets its default.
 
     Raises:
         InvalidOptionError: a number is not above 0, or not finite.
@@ -269,5 +286,10 @@ def set_security_limits(limits: SecurityLimits) -> None:
 
 
 def failure_analytics() -> FailureAnalytics:
-    """Return how many attempts failed, for each reason and from each address."""
+    """Return how many sign-ins failed.
+
+    Returns:
+        The counts as they are now. Its `total` is the number of all failures. Its `by_reason` and
+            `by_address` have the number for each reason, and for each network address.
+    """
     return failures.analytics()

@@ -24,9 +24,10 @@ __all__ = [
 ]
 
 SYSTEM_LOGGER: logging.Logger = logging.getLogger("madcrow_events.system")
+"""The logger `madcrow_events.system`. It gets a record at INFO when the application goes down."""
 
 system_group: HandlerGroup = HandlerGroup("system")
-"""The handlers of this module."""
+"""The handlers that note when the application starts and ends, and count its events."""
 
 _AFTER_THE_OTHERS = -100
 
@@ -40,26 +41,27 @@ def handle_system_startup(
     timestamp: Any = None,
     **_rest: Any,
 ) -> None:
-    """Record the version, the process id and the time of the start.
+    """Note the version, the process id and the time of the start. Handles `system_startup`.
 
     Args:
-        sender: who emitted the event.
-        version: the application's version.
-        process_id: its process id; that of this process if left out.
-        timestamp: when it happened; now if left out.
+        sender: the sender of the event; not used.
+        version: the version of the application, or None.
+        process_id: the id of its process; None for this process.
+        timestamp: when it happened: a `datetime`, or seconds since 1970. None stands for now.
     """
     status.start(version, os.getpid() if process_id is None else process_id, moment(timestamp))
 
 
 @system_group.on(system_startup)
 def initialize_system_monitoring(sender: Any, **_context: Any) -> None:
-    """Count events and failed handlers from now on; `system_status` returns the counts.
+    """Begin to count events and failed handlers at 0. Handles `system_startup`.
 
-    Counts those of the dispatcher that emitted the event. If the function is called directly, it
-    counts those of the default dispatcher.
+    It counts those of the dispatcher that emitted the event, and of its siblings. If you call the
+    function yourself, it counts those of the default dispatcher. `system_status` returns the
+    counts.
 
     Args:
-        sender: who emitted the event.
+        sender: the sender of the event; not used.
     """
     status.observer.reset()
     _dispatcher_at_hand().add_observer(status.observer)
@@ -73,14 +75,16 @@ def _dispatcher_at_hand() -> EventDispatcher:
 
 @system_group.on(system_shutdown)
 def handle_system_shutdown(sender: Any, *, reason: str | None = None, **_rest: Any) -> SystemStatus:
-    """Write the status to the logger `madcrow_events.system`, in fields of the record.
+    """Write the status of the application to the log. Handles `system_shutdown`.
+
+    The record goes to the logger `madcrow_events.system`, at INFO, with the status in its fields.
 
     Args:
-        sender: who emitted the event.
-        reason: why the application ends.
+        sender: the sender of the event; not used.
+        reason: why the application goes down, or None.
 
     Returns:
-        The status.
+        The status, as `system_status` returns it.
     """
     at_the_end = system_status()
     SYSTEM_LOGGER.info(
@@ -96,15 +100,23 @@ def handle_system_shutdown(sender: Any, *, reason: str | None = None, **_rest: A
 
 @system_group.on(system_shutdown, priority=_AFTER_THE_OTHERS)
 def cleanup_system_resources(sender: Any, **_context: Any) -> None:
-    """Stop counting and empty the stores, after all other handlers.
+    """Stop counting, and empty the stores of all ready-made handlers. Handles `system_shutdown`.
+
+    Its priority is -100, so that handlers with a higher priority still find what is stored.
+    Security limits and alert functions stay.
 
     Args:
-        sender: who emitted the event.
+        sender: the sender of the event; not used.
     """
     _dispatcher_at_hand().remove_observer(status.observer)
     clear_stores()
 
 
 def system_status() -> SystemStatus:
-    """Return the version, the process id, the uptime, and the counts since the start."""
+    """Return when the application started, and what was counted since then.
+
+    Returns:
+        The status as it is now. It has `version`, `process_id`, `started_at` (in seconds since
+            1970), `uptime` (in seconds), `events_emitted` and `handlers_failed`.
+    """
     return status.snapshot()

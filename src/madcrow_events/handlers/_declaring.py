@@ -48,21 +48,44 @@ def on_event(
     signals: SignalRegistry = madcrow_signals,
     **options: Unpack[SubscriptionOptions],
 ) -> Callable[[HandlerT], HandlerT]:
-    """Return a decorator that subscribes a function to an event, and leaves it as it is.
+    """Return a decorator that subscribes a function to an event, and leaves the function as it is.
 
     Args:
-        name: the event's name, or a pattern such as `account_*`.
+        name: the name of the event, a pattern such as `order_*`, or a signal.
         signals: the registry that declares the event.
         **options: see `SubscriptionOptions`.
 
+    Returns:
+        The decorator.
+
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: the event is not declared.
-        InvalidOptionError: an option has an invalid value.
-        HandlerSignatureError: (by the decorator) the function cannot be called
-            with what the event carries.
-        SubscriptionConflictError: (by the decorator) the function is subscribed
-            already, with other options.
+        UnknownEventError: the event is not declared, or its signal belongs to another registry.
+        InvalidOptionError: an option is unknown, or has an impossible value. Some values are
+            refused by the decorator, such as a `timeout` for a plain function.
+        HandlerSignatureError: raised by the decorator: the function cannot be called with what the
+            event carries. Or the parentheses are missing.
+        SubscriptionConflictError: raised by the decorator: the function is subscribed already, with
+            other options, or another handler of the event has the same `id`.
+
+    Example:
+        ```python
+        from madcrow_events import emit_event, madcrow_signals, on_event
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+        @on_event("order_placed", priority=10)
+        def send_invoice(order_id: int) -> None:
+            print("invoice for order", order_id)
+
+
+        emit_event("order_placed", order_id=7)
+        ```
+
+        ```text
+        invoice for order 7
+        ```
     """
     check_options(options)
     if not isinstance(name, str) or "*" not in name:
@@ -86,20 +109,42 @@ def register_handler(
     """Subscribe a handler to an event.
 
     Args:
-        name: the event's name, or a pattern such as `account_*`.
-        handler: any callable in one of the forms that table H of the guarantees lists.
+        name: the name of the event, a pattern such as `order_*`, or a signal.
+        handler: a function or another callable. It takes the event's context, its fields by name,
+            the `Emission`, `(sender, **context)`, or nothing.
         signals: the registry that declares the event.
         **options: see `SubscriptionOptions`.
 
     Returns:
-        The subscription, which can be cancelled.
+        The subscription, which you can cancel. If the handler is subscribed already, with the same
+            options, this is the present subscription.
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: the event is not declared.
+        UnknownEventError: the event is not declared, or its signal belongs to another registry.
         HandlerSignatureError: the handler cannot be called with what the event carries.
-        InvalidOptionError: an option has an invalid value.
-        SubscriptionConflictError: the handler is subscribed already, with other options.
+        InvalidOptionError: an option is unknown, or has an impossible value.
+        SubscriptionConflictError: the handler is subscribed already, with other options, or another
+            handler of the event has the same `id`.
+
+    Example:
+        ```python
+        from madcrow_events import emit_event, madcrow_signals, register_handler
+
+
+        def send_invoice(order_id: int) -> None:
+            print("invoice for order", order_id)
+
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+        subscription = register_handler("order_placed", send_invoice)
+        emit_event("order_placed", order_id=7)
+        subscription.cancel()
+        ```
+
+        ```text
+        invoice for order 7
+        ```
     """
     return signals.subscribe(name, handler, **options)
 
@@ -114,28 +159,28 @@ def unregister_handler(
     """Cancel every subscription of a handler to an event, or to exactly this pattern.
 
     Args:
-        name: the event's name, or the pattern.
+        name: the name of the event, its signal, or the pattern.
         handler: the handler.
         signals: the registry that declares the event.
 
     Returns:
-        Whether it was subscribed.
+        Whether the handler was subscribed.
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
-        UnknownEventError: the event is not declared.
+        UnknownEventError: the event is not declared, or its signal belongs to another registry.
     """
     return signals.unsubscribe(name, handler)
 
 
 def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
-    """Cancel every subscription to every event; the events stay declared.
+    """Cancel every subscription to every event and pattern. The events stay declared.
 
     Args:
         signals: the registry that declares the events.
 
     Raises:
-        PluginError: a plugin calls this while it is imported.
+        PluginError: a plugin calls this function while it is imported.
     """
     signals.clear_handlers()
 
@@ -158,23 +203,44 @@ class _DeclaredHandler(NamedTuple):
 
 
 class HandlerGroup:
-    """Handlers and the events they need, declared together and registered together.
+    """Handlers and the events that they need, collected first, and registered together later.
 
-    Declaring touches no registry. `register` declares and subscribes the whole group, or nothing.
-
-    A plugin exports one such group.
+    `signal` and `on` only collect: they change no registry. `register` declares the events and
+    subscribes the handlers: all of them, or nothing. A plugin exports one such group.
 
     Args:
-        name: the group's name in reports.
-        api_version: the version of this interface that the group was written for; so far, only 1.
+        name: the name of the group, for reports and messages.
+        api_version: the version of the plugin interface that the group was written for. So far
+            there is only version 1.
 
     Attributes:
-        name: the argument.
-        api_version: the argument.
+        name: see the argument.
+        api_version: see the argument.
 
     Raises:
-        InvalidOptionError: the version is no positive integer.
+        InvalidOptionError: the version is not a positive integer.
         PluginError: the group was written for a newer version of this package.
+
+    Example:
+        ```python
+        from madcrow_events import HandlerGroup, emit_event
+
+        shop = HandlerGroup("shop")
+        shop.signal("order_placed", "A customer placed an order.")
+
+
+        @shop.on("order_placed")
+        def send_invoice(order_id: int) -> None:
+            print("invoice for order", order_id)
+
+
+        shop.register()
+        emit_event("order_placed", order_id=7)
+        ```
+
+        ```text
+        invoice for order 7
+        ```
     """
 
     def __init__(self, name: str, *, api_version: int = 1) -> None:
@@ -198,12 +264,13 @@ class HandlerGroup:
     def signal(
         self, name: str, doc: str | None = None, *, context: type[BaseEventContext] | None = None
     ) -> None:
-        """Add an event to the group; `register` declares it in the registry.
+        """Add an event to the group. `register` declares it.
 
         Args:
-            name: the event's name.
-            doc: what the event means.
-            context: the model of its typed contexts.
+            name: the name of the event, in the form that `SignalRegistry.signal` describes.
+            doc: a sentence that says what the event means, or None.
+            context: the event's model, a class derived from `BaseEventContext`; None, the default,
+                for an event without a model.
 
         Raises:
             InvalidEventNameError: the name is malformed.
@@ -228,17 +295,21 @@ class HandlerGroup:
         self, name: str, /, **options: Unpack[SubscriptionOptions]
     ) -> Callable[[HandlerT], HandlerT]: ...
     def on(self, name: str | EventSignal[Any], /, **options: Unpack[SubscriptionOptions]) -> Any:
-        """Return a decorator that adds a function to the group, and leaves it as it is.
+        """Return a decorator that adds a function to the group, and leaves the function as it is.
 
         Args:
-            name: the event's name, a pattern, or a signal. With a signal, type checkers
-                compare the handler with the signal's model, and `register` declares the
-                event if the registry lacks it.
+            name: the name of the event, a pattern such as `order_*`, or a signal. With a signal,
+                type checkers compare the handler with the event's model, and `register` declares
+                the event if the registry lacks it.
             **options: see `SubscriptionOptions`.
+
+        Returns:
+            The decorator. `register` checks the function that it gets.
 
         Raises:
             InvalidEventNameError: the name or pattern is malformed.
-            InvalidOptionError: an option has an invalid value.
+            HandlerSignatureError: the parentheses are missing.
+            InvalidOptionError: an option is unknown, or has an impossible value.
         """
         check_options(options)
         if isinstance(name, EventSignal):
@@ -256,28 +327,33 @@ class HandlerGroup:
 
     @property
     def handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
-        """The group's handlers, each with its event or pattern, in the order of declaration."""
+        """Pairs of an event or pattern and a handler, in the order in which they were added."""
         return tuple((entry.name, entry.handler) for entry in self._handlers)
 
     def register(self, signals: SignalRegistry = madcrow_signals) -> None:
-        """Declare the group's events and subscribe its handlers; doing so again changes nothing.
+        """Declare the group's events and subscribe its handlers. A second call changes nothing.
 
         Args:
             signals: the registry.
 
         Raises:
             SignalConflictError: an event is declared already, with another model.
+            ContextModelError: the model of an event is not derived from `BaseEventContext`, or has
+                a field called `sender` or `self`.
             UnknownEventError: an event that a handler names is not declared.
             HandlerSignatureError: a handler cannot be called with what its event carries.
-            SubscriptionConflictError: a handler is subscribed already, with other options.
+            InvalidOptionError: an option does not fit its handler, such as a `timeout` for a plain
+                function.
+            SubscriptionConflictError: a handler is subscribed already, with other options, or
+                another handler of the event has the same `id`.
         """
         register_wrapped(self, signals)
 
     def unregister(self, signals: SignalRegistry = madcrow_signals) -> None:
-        """Cancel the subscriptions that `register` made, and no others; events stay declared.
+        """Cancel the subscriptions that `register` made, and no others. The events stay declared.
 
         Args:
-            signals: the registry.
+            signals: the registry with which the group was registered.
         """
         end_handlers(self, signals, "cancelled")
 

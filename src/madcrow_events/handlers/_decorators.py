@@ -36,7 +36,7 @@ ContextT = TypeVar("ContextT", bound=BaseEventContext, default=BaseEventContext)
 class SignalSubscriber(Protocol[ContextT]):
     """Makes decorators for one built-in event: `@on_user_login()`, or with options.
 
-    A call raises the same errors as `EventSignal.on`.
+    A call takes the same options, and raises the same errors, as `EventSignal.on`.
     """
 
     @overload

@@ -47,26 +47,27 @@ def check_plugins(
     deny: Iterable[str] | None = None,
     timeout: float = 10.0,
 ) -> PluginReports:
-    """Report whether each wanted plugin would load, by loading it in a process of its own.
+    """Report which plugins `load_plugins` would load, without loading them here.
 
-    The plugins are checked one after the other, and none is loaded into this process. So a
-    plugin that hangs, or that ends its process, is reported like any other. The new process runs
-    Python with the same options. It does not know the events of the application: every name that
-    a plugin listens to counts as declared, without a model. Where no such process can be started,
-    for example in a program that is frozen into one file, every plugin is refused with that reason.
+    Each plugin is loaded in a process of its own, one after the other. So a plugin that hangs, or
+    that ends its process, is reported like any other. The new process runs Python with the same
+    options as this one.
+
+    That process does not know the events of the application. So every name to which a plugin
+    subscribes counts as declared, without a model. Where no such process can be started, as in a
+    program that is frozen into one file, every plugin is refused with that reason.
 
     Args:
-        allow: see `load_plugins`.
-        deny: see `load_plugins`.
-        timeout: how long a plugin may take, in seconds.
+        allow: as for `load_plugins`.
+        deny: as for `load_plugins`.
+        timeout: how many seconds one plugin may take.
 
     Returns:
-        A report for each installed plugin, sorted by name. Its `milliseconds` do not include the
-        start of the process, and it has no `exception`. The `warnings` are those of
-        `load_plugins`.
+        A report for each installed plugin, also for those that were refused. Its `milliseconds`
+            leave out the start of the process. Its `exception` is None.
 
     Raises:
-        InvalidOptionError: a list is no list of names, or the timeout is no positive number.
+        InvalidOptionError: a list is not a list of names, or the timeout is not a positive number.
     """
     check_seconds("timeout", timeout)
     plugins = discover_plugins()

@@ -26,21 +26,21 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP: Final = "madcrow_events.handlers"
-"""The entry-point group of plugins."""
+"""The group of entry points under which distributions offer plugins: `madcrow_events.handlers`."""
 
 LOGGER = logging.getLogger("madcrow_events.plugins")
 
 
 class Plugin(NamedTuple):
-    """A plugin, as the metadata of its distribution describes it.
+    """An installed plugin, as the metadata of its distribution describes it.
 
     Attributes:
         name: the distribution and the entry point, such as `acme-alerts:alerts`.
-        entry_point: the name of the entry point.
-        distribution: the name of the distribution, in its normal form.
-        version: the distribution's version.
+        entry_point: the name of the entry point, such as `alerts`.
+        distribution: the name of the distribution, in small letters with hyphens.
+        version: the version of the distribution.
         target: the module and the object in it, such as `acme_alerts.plugin:group`.
-        requires: the distribution's requirements, as they stand in its metadata.
+        requires: the requirements of the distribution, as its metadata lists them.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Plugin(NamedTuple):
 
 
 def discover_plugins() -> list[Plugin]:
-    """Return the plugins of all installed distributions, sorted by name, without importing them.
+    """Return the installed plugins, sorted by name. No plugin is imported.
 
-    Of a distribution that stands on the path twice, the first one counts, as it does for
-    imports. A distribution whose metadata cannot be read is left out, and a warning names it.
+    If a distribution stands on the path twice, the first one counts, as it does for imports. If its
+    metadata cannot be read, the distribution is left out, and a warning in the log names it.
     """
     from importlib.metadata import distributions  # loaded when first needed
 

@@ -41,33 +41,44 @@ def load_plugins(
     deny: Iterable[str] | None = None,
     signals: SignalRegistry = madcrow_signals,
 ) -> PluginReports:
-    """Import every wanted plugin, and register its group: all of it, or nothing.
+    """Import the installed plugins that you want, and register their groups.
 
-    The environment can refuse plugins, too. `MADCROW_EVENTS_DISABLE_PLUGINS=1` refuses them all.
-    `MADCROW_EVENTS_PLUGINS_DENY` and `MADCROW_EVENTS_PLUGINS_ALLOW` are lists like the
-    arguments, with commas between the names. A plugin is refused if a deny list names it, or if
-    there is an allow list that does not.
+    Of each plugin's group, all events and handlers are registered, or nothing. A plugin that needs
+    an event of another plugin is loaded after that one. A plugin that is loaded already stays as it
+    is. If all of its handlers were removed since, as by `clear_all_handlers`, they are subscribed
+    again.
 
-    Before each import the audit event `madcrow_events.load_plugin` is raised with the plugin's
-    name and target. A plugin that is loaded already stays as it is, and is reported as loaded. If
-    all of its handlers were removed since, for example by `clear_all_handlers`, they are
-    subscribed again. A plugin that needs an event of another plugin is loaded after that one.
+    A plugin is refused if a deny list names it, or if there is an allow list that does not name it.
+    The environment can refuse plugins, too: `MADCROW_EVENTS_DISABLE_PLUGINS=1` refuses all of them.
+    `MADCROW_EVENTS_PLUGINS_ALLOW` and `MADCROW_EVENTS_PLUGINS_DENY` are such lists, with commas
+    between the entries. If a list is given in both ways, both count.
 
-    The lists keep out plugins that you do not mean to load. They are no authentication: anybody
-    can build a distribution of any name.
+    The lists keep out plugins that you do not want. They are no authentication, because anybody can
+    build a distribution of any name. Before each import, `sys.audit` gets the event
+    `madcrow_events.load_plugin`, with the plugin's name and target.
 
     Args:
-        allow: names of distributions, such as `acme-alerts`, or of plugins, such as
-            `acme-alerts:alerts`: only these are loaded.
-        deny: names of distributions, plugins, or entry points such as `alerts`: these are not.
+        allow: the plugins to load: names of distributions, such as `acme-alerts`, or of single
+            plugins, such as `acme-alerts:alerts`. None, the default, allows all.
+        deny: the plugins not to load, as for `allow`. An entry may also be the name of an entry
+            point alone, such as `alerts`. None, the default, denies none.
         signals: the registry in which the plugins are registered.
 
     Returns:
-        A report for each installed plugin, sorted by name. The `warnings` name the entries of the
-        lists that mean no installed plugin.
+        A report for each installed plugin, also for those that were refused. A plugin that raises
+            an exception has failed, and the others are loaded.
 
     Raises:
-        InvalidOptionError: a list is no list of names, or `signals` is no registry.
+        InvalidOptionError: a list is not a list of names, or `signals` is not a registry.
+
+    Example:
+        ```python
+        from madcrow_events import load_plugins
+
+        for report in load_plugins(allow=["acme-alerts", "acme-mail:welcome"]):
+            if report.status == "failed":
+                print(report)
+        ```
     """
     _check_registry(signals)
     plugins = discover_plugins()
@@ -222,28 +233,28 @@ def _refuse_twice(group: HandlerGroup, plugins: dict[str, Any]) -> None:
 def unload_plugin(
     name: str, *, timeout: float | None = 5.0, signals: SignalRegistry = madcrow_signals
 ) -> bool:
-    """Cancel every subscription of a plugin, and forget the events that only it declared.
+    """Cancel every subscription of a plugin, and forget the events that only this plugin declared.
 
-    When this function has returned, none of the plugin's handlers starts any more. It waits for
-    handlers that run in other threads. Pending background calls of its handlers are dropped with
-    a warning: drain the dispatcher first.
+    When the function has returned, no handler of the plugin starts any more. It waits for handlers
+    that run in other threads. Background calls that are pending are dropped, with a warning in the
+    log. To have them done, drain the dispatcher first.
 
-    An event of the plugin stays declared while a handler of another origin is subscribed to it by
-    its name. The plugin's modules stay imported; it can be loaded again.
+    An event of the plugin stays declared while another handler is subscribed to it by its name. The
+    modules of the plugin stay imported. The plugin can be loaded again.
 
     Args:
-        name: the name of the plugin, such as `acme-alerts:alerts`, of its entry point, or of its
+        name: the name of the plugin, such as `acme-alerts:alerts`, or of its entry point, or of its
             distribution.
-        timeout: how long to wait for calls in other threads, in seconds; None to wait until they
-            have ended.
-        signals: the registry into which it was loaded.
+        timeout: how many seconds to wait for calls in other threads; None for no limit, and 0 not
+            to wait.
+        signals: the registry in which the plugin is registered.
 
     Returns:
-        Whether it was loaded.
+        Whether the plugin was loaded.
 
     Raises:
-        InvalidOptionError: the name is no string, the timeout is no number of seconds, or
-            `signals` is no registry.
+        InvalidOptionError: the name is not a string, the timeout is neither None nor a number of
+            seconds, 0 or more, or `signals` is not a registry.
     """
     _check_registry(signals)
     check_seconds("timeout", timeout, allow_zero=True)

@@ -16,23 +16,30 @@ __all__ = ["PluginReport", "PluginReports", "PluginStatus", "log_report", "reaso
 
 
 PluginStatus: TypeAlias = Literal["loaded", "refused", "failed"]
+"""What became of a plugin.
+
+- `"loaded"`: the plugin was imported, and its group is registered.
+- `"refused"`: the plugin was not imported.
+- `"failed"`: loading the plugin raised an exception.
+"""
 
 
 _SLOW = 0.5  # seconds
 
 
 class PluginReport(NamedTuple):
-    """The result of loading or checking one plugin.
+    """What came of loading or checking one plugin. `str(report)` is one line.
 
     Attributes:
         plugin: the plugin, as its metadata describes it.
-        status: `loaded`, `refused` (it was not imported), or `failed` (loading it raised).
-        reason: why it was not loaded, and what would help; empty if it was loaded. May quote the
-            plugin's exception.
-        milliseconds: how long it took to import and register it.
-        signals: the events that it declared.
-        handlers: the events or patterns that its handlers are subscribed to, in order.
-        exception: the exception that it raised, or None.
+        status: `"loaded"`, `"refused"` (it was not imported), or `"failed"` (loading it raised an
+            exception).
+        reason: why the plugin was not loaded, and what helps; empty if it was loaded. The text may
+            quote the plugin's exception.
+        milliseconds: how long it took to import and register the plugin, in milliseconds.
+        signals: the names of the events that the plugin declared.
+        handlers: the events and patterns to which its handlers are subscribed, in order.
+        exception: the exception that loading it raised, or None.
     """
 
     plugin: Plugin
@@ -45,7 +52,7 @@ class PluginReport(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether it is loaded."""
+        """Whether the plugin is loaded."""
         return self.status == "loaded"
 
     @property
@@ -55,12 +62,12 @@ class PluginReport(NamedTuple):
 
     @property
     def distribution(self) -> str:
-        """The name of the distribution that offers it."""
+        """The name of the plugin's distribution."""
         return self.plugin.distribution
 
     @property
     def version(self) -> str:
-        """The version of that distribution."""
+        """The version of the plugin's distribution."""
         return self.plugin.version
 
     def __str__(self) -> str:
@@ -79,14 +86,14 @@ class PluginReport(NamedTuple):
 
 
 class PluginReports(list[PluginReport]):
-    """The reports of one load or check: one for each installed plugin, sorted by name.
+    """A list with the report of each installed plugin, sorted by name.
 
     Args:
         reports: the reports.
         warnings: see the attribute.
 
     Attributes:
-        warnings: a message for each name on an allow or deny list that means no installed plugin.
+        warnings: a message for each entry of an allow or deny list that means no installed plugin.
     """
 
     def __init__(self, reports: Iterable[PluginReport] = (), warnings: Iterable[str] = ()) -> None:

@@ -32,7 +32,7 @@ __all__ = [
 ContextT = TypeVar("ContextT", bound=models.BaseEventContext)
 
 madcrow_signals: SignalRegistry = SignalRegistry()
-"""The default registry."""
+"""The default registry. It has the built-in events, and those that your modules declare in it."""
 
 # The `doc` of each signal, repeated below it, because editors read only that.
 _DOCS: Final = {

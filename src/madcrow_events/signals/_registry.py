@@ -66,19 +66,21 @@ CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
 class SignalRegistry(Unique, blinker.Namespace):
     """The events of an application, by name.
 
+    A registry finds a signal by its name, as in `registry["order_placed"]`. It is also a
+    `blinker.Namespace`, so code that was written for blinker can use it.
+
     Args:
-        strict: whether a name must be declared with `signal` before it is
-            emitted or subscribed to; if not, its first use declares it.
+        strict: whether an event must be declared with `signal` before it is emitted or subscribed
+            to. If not, the first use of a name declares it.
+
+    Raises:
+        TypeError: the registry is given contents. It starts empty: declare its events with
+            `signal`.
     """
 
     _instead_of_pickling = "import it there, with the modules that declare its events"
 
     def __init__(self, *misplaced: Never, strict: bool = True) -> None:
-        """Make an empty registry.
-
-        Raises:
-            TypeError: it is given contents, as by `dataclasses.asdict`.
-        """
         if misplaced:
             raise TypeError(
                 "a SignalRegistry is made empty, and its events are declared with signal(): "
@@ -113,18 +115,40 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Declare an event, or return its signal if it is declared already.
 
         Args:
-            name: small letters, digits and underscores, dots between namespaces,
-                128 characters at most; a hyphen counts as an underscore.
-            doc: what the event means.
-            context: the model of its typed contexts; without one, any
-                `BaseEventContext` will do.
+            name: the name of the event: small letters, digits and underscores, with dots between
+                namespaces, and 128 characters at most. A hyphen counts as an underscore.
+            doc: a sentence that says what the event means, or None.
+            context: the event's model, a class derived from `BaseEventContext`. None, the default,
+                for an event without a model, which takes any context.
+
+        Returns:
+            The signal.
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            ContextModelError: the model is no `BaseEventContext`, has a field
-                called `sender` or `self`, or is given as `doc`.
-            SignalConflictError: it is declared with another model, or with none. The same class
-                from a module that has run again does not count as another model.
+            ContextModelError: the model is not derived from `BaseEventContext`, is a
+                `GenericEventContext`, has a field called `sender` or `self`, or is given as `doc`.
+            SignalConflictError: the event is declared already, with another model or without one.
+                If a module is reloaded, its class still counts as the same model.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, madcrow_signals
+
+
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            order_placed = madcrow_signals.signal(
+                "order_placed", "A customer placed an order.", context=OrderPlaced
+            )
+            print(madcrow_signals["order_placed"] is order_placed)
+            ```
+
+            ```text
+            True
+            ```
         """
         name = canonical_name(name)
         if not isinstance(doc, str | None):
@@ -173,15 +197,20 @@ class SignalRegistry(Unique, blinker.Namespace):
         return signal
 
     def resolve(self, name: object) -> EventSignal[Any]:
-        """Return a declared signal.
+        """Return the signal of a name.
+
+        If the registry is not strict, an unknown name is declared.
 
         Args:
-            name: its name, in any spelling; a signal is returned as it is.
+            name: the name of the event, with underscores or hyphens, or a signal.
+
+        Returns:
+            The signal. If a signal is given, it is returned unchanged.
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: no such event is declared, and the registry is strict; or the
-                signal belongs to another registry.
+            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
+                belongs to another registry.
         """
         if isinstance(name, EventSignal):
             if name._registry is None or name._registry is self:
@@ -207,38 +236,64 @@ class SignalRegistry(Unique, blinker.Namespace):
         /,
         **options: Unpack[SubscriptionOptions],
     ) -> Subscription:
-        """Call a handler whenever an event with this name, or one that fits a pattern, is emitted.
+        """Subscribe a handler to an event, or to all events whose names fit a pattern.
 
         Args:
-            name: an event's name, or a pattern such as `account_*`; `*` stands for
-                any characters, dots included, but a pattern never fits `handler_failed`.
-                A pattern also fits events that are declared later.
-            handler: any callable; for a pattern it takes `**context`, an
-                `Emission`, a `BaseEventContext`, or nothing.
-            **options: see `SubscriptionOptions`; with a pattern, `once` means one call for
-                all its events together.
+            name: the name of the event, a pattern such as `order_*`, or a signal. In a pattern, `*`
+                stands for any characters, dots included. A pattern also fits events that are
+                declared later. No pattern fits `handler_failed`.
+            handler: a function or another callable. For an event, it takes what `register_handler`
+                describes. For a pattern, it takes `**context`, an `Emission`, a `BaseEventContext`,
+                or nothing.
+            **options: see `SubscriptionOptions`. With a pattern, `once` means one call for all
+                events together.
 
         Returns:
-            The subscription; for a pattern a `PatternSubscription`.
+            The subscription, which you can cancel; for a pattern, a `PatternSubscription`.
 
         Raises:
             InvalidEventNameError: the name or pattern is malformed.
-            UnknownEventError: no such event is declared, and the registry is strict.
+            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
+                belongs to another registry.
             HandlerSignatureError: the handler cannot be called with what the event carries.
-            InvalidOptionError: an option means nothing.
-            SubscriptionConflictError: it is subscribed already, with other options.
+            InvalidOptionError: an option is unknown, or has an impossible value.
+            SubscriptionConflictError: the handler is subscribed already, with other options, or
+                another handler of the event has the same `id`.
+
+        Example:
+            ```python
+            from madcrow_events import Emission, emit_event, madcrow_signals
+
+
+            def write_log(emission: Emission) -> None:
+                print("log:", emission.event)
+
+
+            madcrow_signals.subscribe("order_*", write_log)
+            madcrow_signals.signal("order_placed", "A customer placed an order.")
+            emit_event("order_placed", order_id=7)
+            ```
+
+            ```text
+            log: order_placed
+            ```
         """
         return subscribe_as(self, name, handler, options)
 
     def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to an event, or to exactly this pattern.
 
+        Args:
+            name: the name of the event, its signal, or the pattern.
+            handler: the handler.
+
         Returns:
-            Whether there was one.
+            Whether the handler was subscribed.
 
         Raises:
             InvalidEventNameError: the name or pattern is malformed.
-            UnknownEventError: no such event is declared, and the registry is strict.
+            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
+                belongs to another registry.
         """
         if not isinstance(name, str) or "*" not in name:
             return self.resolve(name).unsubscribe(handler)
@@ -251,15 +306,15 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The active subscriptions: those to patterns, then those to each event."""
+        """The active subscriptions: first those to patterns, then those to each event."""
         patterns: list[Subscription] = list(self._patterns.live())
         return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
 
     def clear_handlers(self) -> None:
-        """Cancel every subscription to every event and pattern; the events stay declared.
+        """Cancel every subscription to every event and pattern. The events stay declared.
 
         Raises:
-            PluginError: a plugin calls it while it is imported.
+            PluginError: a plugin calls this method while it is imported.
         """
         ask = CLEARING.get()
         if ask is not None:
@@ -305,18 +360,37 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @contextmanager
     def isolated(self, *, empty: bool = False) -> Iterator[SignalRegistry]:
-        """Restore the registry when the block ends; for tests.
+        """Return a `with` block, for tests, that restores the registry when it ends.
 
-        Events and handlers that the block adds are gone afterwards, and those
-        that it removes are back. With the default registry, the default
-        dispatcher is restored too. All threads of the process see the same.
+        After the block, the events and handlers that it has added are gone, and those that it has
+        removed are back. The default registry also restores the default dispatcher, with its
+        observers, and what the ready-made handlers have stored. The block holds for all threads of
+        the process.
 
         Args:
-            empty: start with the built-in events and no handler, instead of
-                the present events and handlers.
+            empty: whether the block begins with the built-in events and no handler. If not, it
+                begins with the present events and handlers.
+
+        Yields:
+            The registry.
 
         Raises:
-            RuntimeError: nested blocks end in another order than from the inside out.
+            RuntimeError: two blocks overlap. The block that began last must end first.
+
+        Example:
+            ```python
+            from madcrow_events import madcrow_signals
+
+            with madcrow_signals.isolated():
+                madcrow_signals.signal("order_placed", "A customer placed an order.")
+                print("order_placed" in madcrow_signals)
+            print("order_placed" in madcrow_signals)
+            ```
+
+            ```text
+            True
+            False
+            ```
         """
         with isolated(self, empty=empty):
             yield self
@@ -361,7 +435,15 @@ class SignalRegistry(Unique, blinker.Namespace):
         return isinstance(name, str) and super().__contains__(self._key(name))
 
     def get(self, name: str | EventSignal[Any], default: object = None, /) -> Any:
-        """Return a declared signal, or a default."""
+        """Return the signal of a name, or a default if no such event is declared.
+
+        Args:
+            name: the name of the event, or its signal.
+            default: the object to return if the event is not declared; None unless given.
+
+        Raises:
+            UnknownEventError: the signal belongs to another registry.
+        """
         return super().get(self._key(name), default)
 
     def __delitem__(self, name: str | EventSignal[Any]) -> None:
@@ -369,7 +451,18 @@ class SignalRegistry(Unique, blinker.Namespace):
         super().__delitem__(self._key(name))
 
     def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
-        """Forget an event and return its signal, or a default."""
+        """Forget an event, and return its signal.
+
+        The signal still works, but the registry no longer finds it by its name.
+
+        Args:
+            name: the name of the event, or its signal.
+            *default: the object to return if the event is not declared.
+
+        Raises:
+            KeyError: the event is not declared, and no default is given.
+            UnknownEventError: the signal belongs to another registry.
+        """
         return super().pop(self._key(name), *default)
 
     def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:

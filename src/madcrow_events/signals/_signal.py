@@ -65,24 +65,26 @@ _MOST_REPLACED: Final = 15
 
 
 class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
-    """The object for one event: handlers subscribe to it, dispatchers emit it.
+    """The object for one event: handlers subscribe to it, and dispatchers emit it.
 
-    Declare one with `SignalRegistry.signal`, which checks the name and keeps it.
+    `SignalRegistry.signal` makes it, and keeps it under its name. It is also a
+    `blinker.NamedSignal`, so code that was written for blinker can use it.
 
     Args:
-        name: the canonical name.
-        doc: what the event means.
-        context: the model of its typed contexts; None accepts any.
+        name: the name of the event, in the form that `SignalRegistry.signal` describes.
+        doc: a sentence that says what the event means, or None.
+        context: the event's model, a class derived from `BaseEventContext`; None, the default, for
+            an event without a model.
 
     Attributes:
-        name: the canonical name.
-        doc: what the event means, or None.
-        context_model: the model of its typed contexts, or None.
+        name: the name of the event, with underscores for hyphens.
+        doc: a sentence that says what the event means, or None.
+        context_model: the event's model, or None.
 
     Raises:
         InvalidEventNameError: the name is malformed.
-        ContextModelError: the model is no `BaseEventContext`, or has a field
-            called `sender` or `self`.
+        ContextModelError: the model is not derived from `BaseEventContext`, is a
+            `GenericEventContext`, or has a field called `sender` or `self`.
     """
 
     _instead_of_pickling = "send its name, and look it up there with signals[name]"
@@ -131,19 +133,43 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     def subscribe(
         self, handler: Callable[..., Any], /, **options: Unpack[SubscriptionOptions]
     ) -> Subscription:
-        """Call a handler whenever the event is emitted.
+        """Subscribe a handler to the event.
 
         Args:
-            handler: a callable in one of the forms of the guarantees' table H.
+            handler: a function or another callable. It takes the event's context, the `Emission`,
+                `(sender, **context)`, nothing, or the event's fields by name. Type checkers do not
+                know the last form: subscribe such a handler with `register_handler`.
             **options: see `SubscriptionOptions`.
 
         Returns:
-            The subscription; the same one again for the same handler and options.
+            The subscription, which you can cancel, or use as a `with` block. If the handler is
+                subscribed already, with the same options, this is the present subscription.
 
         Raises:
             HandlerSignatureError: the handler cannot be called with what the event carries.
-            InvalidOptionError: an option means nothing.
-            SubscriptionConflictError: it is subscribed already, with other options.
+            InvalidOptionError: an option is unknown, or has an impossible value.
+            SubscriptionConflictError: the handler is subscribed already, with other options, or
+                another handler of the event has the same `id`.
+
+        Example:
+            ```python
+            from madcrow_events import get_event_dispatcher, madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+
+
+            def send_invoice() -> None:
+                print("invoice sent")
+
+
+            with order_placed.subscribe(send_invoice):
+                get_event_dispatcher().emit(order_placed)
+            get_event_dispatcher().emit(order_placed)  # the subscription has ended
+            ```
+
+            ```text
+            invoice sent
+            ```
         """
         return self._subscribe(handler, options)
 
@@ -182,10 +208,14 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to this event.
 
-        If its module ran again, this includes those of the earlier function of that name.
+        If the handler's module has run again, as after a reload, this also cancels the
+        subscriptions of the earlier function of the same name.
+
+        Args:
+            handler: the handler.
 
         Returns:
-            Whether there was one.
+            Whether the handler was subscribed.
         """
         found = self._table.of_handler(handler) or defined_earlier(handler, self._table.live)
         for subscription in found:
@@ -203,14 +233,45 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     def on(
         self, *misplaced: Never, **options: Unpack[SubscriptionOptions]
     ) -> HandlerDecorator[ContextT] | BatchHandlerDecorator[ContextT]:
-        """Return a decorator that subscribes a function: `@signal.on()`.
+        """Return a decorator that subscribes a function to the event, and leaves it as it is.
+
+        The function takes the event's context, the `Emission`, `(sender, **context)`, or nothing.
 
         Args:
-            *misplaced: gets the function if the parentheses are missing; leave it out.
+            *misplaced: not for use. It catches the mistake of leaving out the parentheses of
+                `on()`.
             **options: see `SubscriptionOptions`.
 
+        Returns:
+            The decorator. It raises the same errors as `subscribe`.
+
         Raises:
+            InvalidOptionError: an option is unknown, or has an impossible value.
             HandlerSignatureError: the parentheses are missing.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, get_event_dispatcher, madcrow_signals
+
+
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            order_placed = madcrow_signals.signal("order_placed", context=OrderPlaced)
+
+
+            @order_placed.on()
+            def send_invoice(context: OrderPlaced) -> None:
+                print("invoice for order", context.order_id)
+
+
+            get_event_dispatcher().emit_typed(order_placed, OrderPlaced(order_id=7))
+            ```
+
+            ```text
+            invoice for order 7
+            ```
         """
         if misplaced:
             raise HandlerSignatureError(
@@ -291,21 +352,24 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The active subscriptions, in the order in which they were made."""
+        """The active subscriptions to the event, in the order in which they were made."""
         return tuple(self._table.live())
 
     # The interface of blinker
 
     @property
     def receiver_connected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
-        """Sent after a handler was connected or subscribed, with `receiver`, `sender`, `weak`."""
+        """A blinker signal: sent after a handler is connected or subscribed to the event.
+
+        It carries `receiver`, `sender` and `weak`.
+        """
         if self._connected is None:
             self._connected = blinker.Signal(doc="Emitted after a receiver connects.")
         return self._connected
 
     @property
     def receiver_disconnected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
-        """Sent after `disconnect`, with `receiver` and `sender`."""
+        """A blinker signal: sent after `disconnect`, with `receiver` and `sender`."""
         if self._disconnected is None:
             self._disconnected = blinker.Signal(doc="Emitted after a receiver disconnects.")
         return self._disconnected
@@ -316,20 +380,23 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         sender: Any = blinker.ANY,
         weak: bool = True,  # blinker's signature
     ) -> ReceiverT:
-        """Call `receiver(sender, **context)`, whatever its signature, as blinker does.
+        """Subscribe a receiver in blinker's way: it is called as `receiver(sender, **context)`.
+
+        Its signature is not checked. For new code, use `on` or `subscribe`.
 
         Args:
-            receiver: any callable; held weakly unless `weak` is False.
-            sender: the sender whose emissions it gets, matched as guarantee L2 says.
-            weak: whether to hold the receiver weakly.
+            receiver: a function or another callable.
+            sender: only emissions of this sender reach the receiver; `ANY`, the default, stands for
+                every sender. Senders are compared by identity, plain values by type and value.
+            weak: whether the connection ends when nothing else refers to the receiver.
 
         Returns:
             The receiver.
 
         Raises:
             HandlerSignatureError: the receiver cannot be called.
-            InvalidOptionError: the receiver cannot be held weakly.
-            SubscriptionConflictError: it was subscribed with `subscribe` before.
+            InvalidOptionError: Python cannot hold the receiver weakly. Give `weak=False`.
+            SubscriptionConflictError: the receiver was subscribed with `subscribe` before.
         """
         if not callable(receiver):
             raise HandlerSignatureError(
@@ -352,11 +419,13 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     def connected_to(
         self, receiver: Callable[..., Any], sender: object = blinker.ANY
     ) -> Iterator[None]:
-        """Connect `receiver` until the block ends; an earlier connection stays as it was.
+        """Connect a receiver until the `with` block ends.
+
+        A receiver that is connected already stays connected after the block.
 
         Args:
-            receiver: any callable; held strongly until the block ends.
-            sender: the sender whose emissions it gets.
+            receiver: a function or another callable. The block keeps it alive.
+            sender: as for `connect`.
         """
         if self._connection(receiver, sender) is not None:
             yield
@@ -371,12 +440,19 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             self._notify_disconnected(receiver, sender)
 
     def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
-        """Return a block in which neither `send` nor `emit` calls a handler, in this context."""
+        """Return a `with` block in which `send` and `emit` call no handler of the event.
+
+        The block mutes the event for its own thread or task, and for those that begin in it. Other
+        threads and tasks are not muted.
+
+        Returns:
+            The block.
+        """
         return Mute(self._table)
 
     @property
     def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker
-        """Whether the present context muted the signal."""
+        """Whether the event is muted in this thread or task."""
         return self._table.is_muted
 
     def send(
@@ -387,19 +463,23 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         _async_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
         **kwargs: object,
     ) -> list[tuple[Callable[..., Any], Any]]:
-        """Call all handlers of `sender`, in order, until one raises; the caller gets that.
+        """Call the handlers in blinker's way: in order, until one of them raises.
+
+        No handler runs in the background. Scopes, deferred blocks and observers do not apply.
 
         Args:
-            sender: the object that sends; handlers get it as it is, also None.
-            _async_wrapper: makes a plain callable of an async receiver.
-            **kwargs: the context.
+            sender: the object that sends. Handlers get it as it is, also None.
+            _async_wrapper: makes a plain function of an async handler; None, the default, if there
+                are only plain ones.
+            **kwargs: the keywords for the handlers.
 
         Returns:
-            Pairs of a handler and what it returned.
+            Pairs of a handler and the value that it returned.
 
         Raises:
-            RuntimeError: a receiver is async, and there is no `_async_wrapper`.
-            EmissionDepthError: handlers emit events without end.
+            RuntimeError: a handler is async, and there is no `_async_wrapper`.
+            EmissionDepthError: events cause each other without end, more than 64 levels deep.
+            Exception: a handler raised it. The handlers after that one are not called.
         """
         return send(self, self._table.plan_for(sender), sender, _async_wrapper, kwargs)
 
@@ -411,38 +491,41 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         _sync_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
         **kwargs: object,
     ) -> list[tuple[Callable[..., Any], Any]]:
-        """Await all handlers of `sender`, one by one, until one raises; the caller gets that.
+        """Await the handlers in blinker's way: one after the other, until one of them raises.
 
         Args:
-            sender: the object that sends; handlers get it as it is, also None.
-            _sync_wrapper: makes an async callable of a plain handler.
-            **kwargs: the context.
+            sender: the object that sends. Handlers get it as it is, also None.
+            _sync_wrapper: makes an async function of a plain handler; None, the default, if there
+                are only async ones.
+            **kwargs: the keywords for the handlers.
 
         Returns:
-            Pairs of a handler and what it returned.
+            Pairs of a handler and the value that it returned.
 
         Raises:
             RuntimeError: a handler is not async, and there is no `_sync_wrapper`.
-            EmissionDepthError: handlers emit events without end.
+            EventLoopError: a handler is async, and asyncio does not run here.
+            EmissionDepthError: events cause each other without end, more than 64 levels deep.
+            Exception: a handler raised it. The handlers after that one are not called.
         """
         plan = self._table.plan_for(sender)
         return await send_async(self, plan, sender, _sync_wrapper, kwargs)
 
     @property
     def receivers(self) -> Mapping[Any, Any]:  # type: ignore[override]  # a plain dict in blinker
-        """The handlers, under keys that mean nothing; true if there are any."""
+        """The handlers, in a mapping whose keys have no meaning. It is empty without handlers."""
         return {order_of(entry): entry.handler for entry in self._table.live()}
 
     def has_receivers_for(self, sender: object) -> bool:
-        """Whether an emission of `sender` would reach a handler.
+        """Whether an emission of a sender would reach a handler.
 
         Args:
-            sender: any object, or `ANY` to ask for handlers of every sender.
+            sender: any object. `ANY` asks whether there is a handler for every sender.
         """
         return self._table.has_any_for(translated_sender(sender))
 
     def receivers_for(self, sender: object) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # a Generator in blinker, but callers only iterate
-        """Yield each handler that an emission of `sender` would reach, in order.
+        """Yield the handlers that an emission of a sender would reach, in the order of their calls.
 
         Args:
             sender: any object.
@@ -456,8 +539,9 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """Stop calling a receiver, whether it was connected or subscribed.
 
         Args:
-            receiver: the receiver; one that is not connected is no error.
-            sender: the sender whose emissions it no longer gets; `ANY` for all senders.
+            receiver: the receiver. If it is not connected, nothing happens.
+            sender: only emissions of this sender no longer reach the receiver; `ANY`, the default,
+                stands for all senders.
         """
         for subscription in self._table.of_handler(receiver, translated_sender(sender)):
             subscription.cancel()

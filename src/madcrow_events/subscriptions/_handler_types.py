@@ -31,7 +31,7 @@ Parameters = ParamSpec("Parameters")
 
 
 class KeywordHandler(Protocol):
-    """The form `handler(sender, **context)`, which every event can call."""
+    """A handler of the form `handler(sender, **context)`, which fits every event."""
 
     def __call__(self, sender: Any, /, **context: Any) -> Any: ...
 
@@ -45,7 +45,11 @@ Handler: TypeAlias = (
     | Callable[[Emission[ContextT]], Any]
     | Callable[[], Any]
 )
-"""A handler for `signal.subscribe`; one that takes fields by name is registered by name."""
+"""A handler for `signal.subscribe`.
+
+Type checkers do not know handlers that take fields by name. Subscribe these with `on_event` or
+`register_handler`.
+"""
 
 BatchHandler: TypeAlias = (
     Callable[[list[ContextT]], Any] | Callable[[list[Emission[ContextT]]], Any]
@@ -72,7 +76,7 @@ class _TakesEmission(Protocol[ContextT_contra, Parameters, ResultT_co]):  # pyri
 
 
 class HandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # mypy takes it for invariant
-    """A decorator that subscribes a handler and returns it unchanged."""
+    """The decorator that `signal.on()` returns; it returns the handler unchanged."""
 
     @overload
     def __call__(self, handler: KeywordHandlerT, /) -> KeywordHandlerT: ...
@@ -103,7 +107,7 @@ class _TakesEmissions(Protocol[ItemT, Parameters, ResultT_co]):  # pyright: igno
 
 
 class BatchHandlerDecorator(Protocol[ContextT]):  # pyright: ignore[reportInvalidTypeVarUse]  # mypy takes it for invariant
-    """A decorator that subscribes a handler for batches and returns it unchanged."""
+    """The decorator that `signal.on(batch=...)` returns; it returns the handler unchanged."""
 
     @overload
     def __call__(

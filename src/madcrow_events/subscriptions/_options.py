@@ -30,11 +30,11 @@ class AnySender(Enum):
 
 
 ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY
-"""Stands for every sender: the default of the `sender` option."""
+"""Stands for every sender. It is the default of the option `sender`."""
 
 
 class SingleOptions(TypedDict, total=False):
-    """The options of a handler that is called once for each emission: all but `batch`."""
+    """The options of handlers that take one event at a time: all of them but `batch`."""
 
     sender: Any
     priority: int
@@ -50,18 +50,23 @@ class SubscriptionOptions(SingleOptions, total=False):
     """The options of every way to subscribe.
 
     Attributes:
-        sender: only emissions of this sender reach the handler; `ANY` unless given.
-        priority: the higher, the earlier; 0 unless given. Equals run in order of registration.
-        once: whether the first call cancels the subscription.
-        when: a predicate over the context, as a read-only mapping of its keywords.
-        weak: whether to hold the handler weakly; None, the default, does so for
-            bound methods only.
-        timeout: for an async handler, after how many seconds it is cancelled.
-        background: whether it runs later, out of the emitter's way.
-        id: a name for the handler in logs and metrics, such as `welcome-mail`, unique within its
-            event or pattern; None, the default, for the function's own name.
-        batch: the limits of the batches that the handler takes, in the background; None, the
-            default, to call it for each emission.
+        sender: only emissions of this sender reach the handler. `ANY`, the default, stands for
+            every sender. Senders are compared by identity, plain values by type and value.
+        priority: handlers with a higher number run earlier; 0 by default. Handlers with the same
+            number run in the order in which they were subscribed.
+        once: whether the first call ends the subscription; False by default.
+        when: a function that gets the context as a read-only mapping of its keywords. If it returns
+            something false, the handler is not called. None, the default, for every emission.
+        weak: whether the subscription ends when nothing else refers to the handler. None, the
+            default, means True for bound methods, and False for other handlers.
+        timeout: after how many seconds an async handler is cancelled; None, the default, for no
+            limit.
+        background: whether the handler runs later, while the emitter goes on; False by default.
+        id: a name for the handler in logs and metrics, such as `welcome-mail`: 1 to 128 printable
+            characters, unique within the event or pattern. None, the default, for the function's
+            own name.
+        batch: the limits of the lists of contexts that the handler takes, in the background. None,
+            the default, for one call for each emission.
     """
 
     batch: Batch | None

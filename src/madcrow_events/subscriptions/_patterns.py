@@ -104,10 +104,10 @@ class PatternTable:
 
 
 class PatternSubscription(Subscription):
-    """One handler's subscription to every event whose name matches a pattern.
+    """One handler's subscription to every event whose name fits a pattern.
 
-    `event` is the pattern; `*` stands for any characters, dots included.
-    Cancelling it ends the subscription to each of the events.
+    `event` is the pattern. Its `*` stands for any characters, dots included. `cancel` ends the
+    subscription to all of these events.
     """
 
     __slots__ = ("_children", "_key", "_matches", "_options")

@@ -153,19 +153,21 @@ class AnyTable(Protocol):
 
 
 class Subscription(Unique):
-    """One handler's connection to one signal.
+    """One handler's subscription to one event.
 
-    Cancel it, or use it in a `with` block, which cancels it at the end.
+    `subscribe` and `register_handler` return it, and `cancel` ends it. In a `with`, it ends at the
+    end of the block.
 
     Attributes:
-        event: the name of the signal.
-        priority: the higher, the earlier.
-        once: whether its first call cancels it.
-        when: the predicate that decides for each emission whether to call the handler, or None.
+        event: the name of the event.
+        priority: handlers with a higher number run earlier.
+        once: whether the first call ends the subscription.
+        when: the function that decides for each emission whether the handler is called, or None.
         timeout: after how many seconds an async handler is cancelled, or None.
-        background: whether the handler runs later, out of the emitter's way.
-        id: the name that it was given, unique within its event or pattern, or None.
-        batch: the limits of the batches that the handler takes, or None.
+        background: whether the handler runs later, while the emitter goes on. Always true with
+            `batch`.
+        id: the name that the handler was given, unique within the event or pattern, or None.
+        batch: the limits of the lists that the handler takes, or None.
     """
 
     __slots__ = (
@@ -264,17 +266,17 @@ class Subscription(Unique):
 
     @property
     def handler(self) -> Any:
-        """The handler, or None if it was held weakly and no longer exists."""
+        """The handler; None if it was held weakly and no longer exists."""
         return self._handler() if self._handler_is_weak else self._handler
 
     @property
     def sender(self) -> Any:
-        """The sender that it listens to, or `ANY`; None if the sender no longer exists."""
+        """The sender whose emissions the handler gets, or `ANY`; None if the sender is gone."""
         return self._sender() if self._sender_is_weak else self._sender
 
     @property
     def origin(self) -> object:
-        """The handler group that made it, or None; a pattern's part has that of the pattern."""
+        """The handler group that made the subscription, or None."""
         return self._origin if self._owner is None else self._owner.origin
 
     @origin.setter
@@ -288,7 +290,7 @@ class Subscription(Unique):
 
     @property
     def active(self) -> bool:
-        """Whether emissions still reach it."""
+        """Whether emissions still reach the handler."""
         return self._active and self._alive
 
     @property
@@ -302,7 +304,11 @@ class Subscription(Unique):
         return not self._sender_is_weak or self._sender() is not None
 
     def cancel(self) -> None:
-        """End it; doing so again is no error. Never waits, so finalizers may call it."""
+        """End the subscription. A second call changes nothing.
+
+        An emission that is already running may still call the handler. `cancel` never waits, so
+        finalizers may call it.
+        """
         self._end("cancelled")
 
     def _end(self, reason: EndReason | None) -> None:
@@ -325,7 +331,10 @@ class Subscription(Unique):
 
     @property
     def name(self) -> str:
-        """The name of the handler in logs and metrics: its `id`, or the function's dotted name."""
+        """The handler's name in logs and metrics: its `id`, or else the function's dotted name.
+
+        It stays when a handler that was held weakly is gone.
+        """
         if self.id is not None:
             return self.id
         handler = self.handler

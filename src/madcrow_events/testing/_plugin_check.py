@@ -39,25 +39,48 @@ _SECONDS = 10.0
 def assert_plugin_works(
     group: HandlerGroup, /, *, examples: Mapping[str, Example] | None = None
 ) -> None:
-    """Fail unless a plugin loads, handles its events, unloads, and leaves nothing behind, twice.
+    """Fail unless a plugin loads, handles its events, unloads, and leaves nothing behind.
 
-    The plugin is loaded among the built-in events, with no other handlers. Then each event that
-    it subscribes to is emitted once, or once for each sender that it subscribes to. Every handler
-    must be called, and none may fail. The handlers really run: if one would send a mail, replace
-    the function that sends it in your test.
+    The plugin is loaded twice, among the built-in events, with no other handlers. Each event to
+    which it subscribes is emitted once, or once for each sender to which it subscribes. Every
+    handler must be called, and none may fail. The handlers really run: if one of them sends a mail,
+    replace the function that sends it in your test.
 
-    An event without an example is emitted with a context that Hypothesis makes up (extra:
-    `testing`). If the event has no model either, it is emitted with an empty context.
+    You give the contexts as `examples`. For an event without an example, Hypothesis makes up a
+    context (install `madcrow-events[testing]`). If the event has no model either, its context is
+    empty.
 
     Args:
-        group: the object that the plugin exports.
-        examples: a context to emit for each event: a model, or a mapping of keywords. An example
-            also declares an event that belongs to the application.
+        group: the `HandlerGroup` that the plugin exports.
+        examples: by the name of an event, the context to emit: a model, or a mapping of keywords.
+            If nobody has declared the event, because it belongs to the application, the example
+            declares it.
 
     Raises:
-        AssertionError: the plugin fails one of these checks; the message says which.
+        AssertionError: the plugin fails one of these checks. The message says which.
         InvalidOptionError: an example is neither a model nor a mapping of keywords.
-        ImportError: Hypothesis is needed to make up a context, and is not installed.
+        ImportError: Hypothesis is needed, and is not installed.
+
+    Example:
+        ```python
+        from madcrow_events import HandlerGroup
+        from madcrow_events.testing import assert_plugin_works
+
+        group = HandlerGroup("invoices")
+
+
+        @group.on("order_placed")
+        def send_invoice(order_id: int) -> None:
+            print("invoice for order", order_id)
+
+
+        assert_plugin_works(group, examples={"order_placed": {"order_id": 7}})
+        ```
+
+        ```text
+        invoice for order 7
+        invoice for order 7
+        ```
     """
     given: object = group
     if not isinstance(given, HandlerGroup):

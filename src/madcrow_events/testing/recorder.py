@@ -35,12 +35,11 @@ _SHOWN_LENGTH = 1000
 class Recorder(AbstractContextManager["Recorder"]):
     """Records the emissions of a registry in a block, from every thread, task and dispatcher.
 
-    `record_events` and `fake_events` make one, for a `with` or an `async with` block. It stays
-    readable after its block. Unlike the rest of this package, its messages show the values of
-    contexts: use it in tests.
+    `record_events` and `fake_events` make it, for one `with` or `async with` block. You can read it
+    after the block, too. Its messages show the values of contexts, so use it in tests only.
 
     Attributes:
-        is_open: whether the block has begun and not yet ended.
+        is_open: whether the block has begun, and has not ended.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         self.close()
 
     def close(self) -> None:
-        """Stop recording; doing so again is no error."""
+        """Stop recording. A second call changes nothing."""
         self.is_open = False
         try:
             self._end()
@@ -140,7 +139,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         return tuple(list(self._emissions.values()))  # noqa: C414  # list() cannot be interrupted
 
     def clear(self) -> None:
-        """Forget the emissions so far."""
+        """Forget the emissions that were recorded so far."""
         self._emissions.clear()
 
     def assert_emitted(
@@ -152,22 +151,25 @@ class Recorder(AbstractContextManager["Recorder"]):
         where: Where | None = None,
         **fields: object,
     ) -> Emission:
-        """Fail unless an event was emitted, with these values in its context.
+        """Fail unless an event was emitted with these values in its context.
 
         Args:
-            event: the event's name, or its signal.
-            times: exactly how often it was emitted; at least once unless given.
-            where: a predicate over the context, as a mapping; an exception of it reaches you.
-            **fields: values of the context.
+            event: the name of the event, or its signal.
+            times: exactly how often the event was emitted with these values; None, the default, for
+                at least once.
+            where: a function that gets the context as a mapping. Only emissions for which it
+                returns something true count. If it raises, you get the exception.
+            **fields: values of the context, by the names of the fields.
 
         Returns:
-            The last of the emissions that match.
+            The last of the emissions that count.
 
         Raises:
-            AssertionError: the event was not emitted, and the message shows what was. Or this
-                recorder does not record the event.
-            UnknownEventError: no such event is declared, or the signal is of another registry.
-            InvalidOptionError: `times` is no positive integer.
+            AssertionError: no such emission was recorded; the message shows what was emitted. Or
+                the assertion proves nothing, because the recorder does not record this event, or
+                because the event's model has no such field.
+            UnknownEventError: the event is not declared, or its signal belongs to another registry.
+            InvalidOptionError: `times` is not a positive integer, or `where` is not a function.
         """
         if times is not None and (type(times) is not int or times < 1):
             raise InvalidOptionError(
@@ -192,11 +194,18 @@ class Recorder(AbstractContextManager["Recorder"]):
         where: Where | None = None,
         **fields: object,
     ) -> None:
-        """Fail if an event was emitted with these values; see `assert_emitted`.
+        """Fail if an event was emitted with these values in its context.
+
+        Args:
+            event: the name of the event, or its signal.
+            where: as for `assert_emitted`.
+            **fields: as for `assert_emitted`.
 
         Raises:
-            AssertionError: the event was emitted, or this recorder does not record it.
-            UnknownEventError: no such event is declared.
+            AssertionError: such an emission was recorded. Or the assertion proves nothing, as for
+                `assert_emitted`.
+            UnknownEventError: the event is not declared, or its signal belongs to another registry.
+            InvalidOptionError: `where` is not a function.
         """
         found = self._matching(event, where, fields)
         if found:
@@ -206,16 +215,16 @@ class Recorder(AbstractContextManager["Recorder"]):
     def assert_handled_by(
         self, event: str | EventSignal[Any], handler: Callable[..., Any], /
     ) -> None:
-        """Fail unless a handler was called for an event and returned without an exception.
+        """Fail unless a handler was called for an event, and returned without an exception.
 
         Args:
-            event: the event's name, or its signal.
+            event: the name of the event, or its signal.
             handler: the handler.
 
         Raises:
-            AssertionError: the handler was not called, or it raised; the message names the
-                handlers that were called. Or this recorder does not record the event.
-            UnknownEventError: no such event is declared.
+            AssertionError: the handler was not called, or it raised. The message names the handlers
+                that were called. Or the recorder does not record this event.
+            UnknownEventError: the event is not declared, or its signal belongs to another registry.
         """
         emissions = self._matching(event, None, {})
         called = [it.handler for emission in emissions for it in emission.results]
@@ -251,22 +260,23 @@ class Recorder(AbstractContextManager["Recorder"]):
         where: Where | None = None,
         **fields: object,
     ) -> Emission:
-        """Wait until another thread emits an event, unless it was emitted already.
+        """Wait until another thread emits an event, unless it has been recorded already.
 
         Args:
-            event: the event's name, or its signal.
-            timeout: how long to wait, in seconds; None to wait without a limit.
-            where: see `assert_emitted`.
-            **fields: see `assert_emitted`.
+            event: the name of the event, or its signal.
+            timeout: how many seconds to wait at most; None for no limit.
+            where: as for `assert_emitted`.
+            **fields: as for `assert_emitted`.
 
         Returns:
-            The last of the emissions that match.
+            The last of the emissions that count.
 
         Raises:
-            AssertionError: the event was not emitted in time, or this recorder does not record
-                it.
-            UnknownEventError: no such event is declared.
-            InvalidOptionError: the timeout is no number of seconds.
+            AssertionError: the event was not emitted in time. Or the assertion proves nothing, as
+                for `assert_emitted`.
+            UnknownEventError: the event is not declared, or its signal belongs to another registry.
+            InvalidOptionError: the timeout is neither None nor a number of seconds above 0, or
+                `where` is not a function.
         """
         check_seconds("timeout", timeout)
         self._arrived.wait(lambda: self._matching(event, where, fields), timeout)
@@ -281,7 +291,23 @@ class Recorder(AbstractContextManager["Recorder"]):
         where: Where | None = None,
         **fields: object,
     ) -> Emission:
-        """Do the same as `wait_for`, while other tasks of the event loop can run and emit."""
+        """Wait as `wait_for` does, while other tasks of the event loop go on.
+
+        Args:
+            event: the name of the event, or its signal.
+            timeout: how many seconds to wait at most; None for no limit.
+            where: as for `assert_emitted`.
+            **fields: as for `assert_emitted`.
+
+        Returns:
+            The last of the emissions that count.
+
+        Raises:
+            AssertionError: as for `wait_for`.
+            UnknownEventError: as for `wait_for`.
+            InvalidOptionError: as for `wait_for`.
+            EventLoopError: the event has not been recorded yet, and asyncio does not run here.
+        """
         check_seconds("timeout", timeout)
         await self._arrived.wait_async(lambda: self._matching(event, where, fields), timeout)
         return self._awaited(event, timeout, where, fields)
@@ -401,16 +427,32 @@ def _shown_value(name: str, value: object) -> str:
 def record_events(
     *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
 ) -> Recorder:
-    """Record emissions in a `with` or `async with` block.
+    """Return a recorder for a `with` or `async with` block. Handlers are called as usual.
 
     Args:
-        *patterns: names or patterns of events, or signals; all events unless given. No pattern
-            matches `handler_failed`: name it.
-        signals: the registry.
+        *patterns: names of events, patterns such as `order_*`, or signals. Without any, all events
+            are recorded. No pattern fits `handler_failed`: give that name besides the pattern.
+        signals: the registry whose events are recorded.
+
+    Returns:
+        The recorder.
 
     Raises:
         InvalidEventNameError: a name or pattern is malformed.
-        UnknownEventError: a signal belongs to another registry.
+        UnknownEventError: a signal belongs to another registry. If a name is not declared, the
+            beginning of the block raises the error.
+
+    Example:
+        ```python
+        from madcrow_events import emit_event, madcrow_signals
+        from madcrow_events.testing import record_events
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+        with record_events() as events:
+            emit_event("order_placed", order_id=7)
+        events.assert_emitted("order_placed", times=1, order_id=7)
+        events.assert_not_emitted("order_placed", order_id=8)
+        ```
     """
     return Recorder(patterns, signals)
 
@@ -418,16 +460,33 @@ def record_events(
 def fake_events(
     *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
 ) -> Recorder:
-    """Record emissions in a `with` or `async with` block, and call none of their handlers.
+    """Return a recorder for a `with` or `async with` block that keeps handlers from being called.
 
-    This holds for the whole process, and also for handlers that are subscribed in the block.
+    The block holds for the whole process, and also for handlers that are subscribed in it.
     Background calls that were pending before the block still run.
 
     Args:
-        *patterns: see `record_events`; the handlers of other events are called.
-        signals: the registry.
+        *patterns: names of events, patterns such as `order_*`, or signals. Without any, no handler
+            of any event is called. The handlers of events that you do not name are called.
+        signals: the registry whose events are recorded.
+
+    Returns:
+        The recorder.
 
     Raises:
-        InvalidEventNameError: a name or pattern is malformed.
+        InvalidEventNameError: as for `record_events`.
+        UnknownEventError: as for `record_events`.
+
+    Example:
+        ```python
+        from madcrow_events import emit_event, madcrow_signals
+        from madcrow_events.testing import fake_events
+
+        order_placed = madcrow_signals.signal("order_placed", "A customer placed an order.")
+        order_placed.subscribe(lambda: print("this is not printed"))
+        with fake_events("order_*") as events:
+            emit_event("order_placed", order_id=7)
+        events.assert_emitted(order_placed, order_id=7)
+        ```
     """
     return Recorder(patterns, signals, calls_handlers=False)

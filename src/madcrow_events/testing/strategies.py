@@ -63,21 +63,43 @@ _KNOWN: dict[Any, SearchStrategy[Any]] = {
 
 
 def contexts(model: type[ContextT], /, **fields: SearchStrategy[Any]) -> SearchStrategy[ContextT]:
-    """Return a strategy for valid contexts of a model.
+    """Return a Hypothesis strategy for valid contexts of a model.
 
-    Each field is drawn from its annotation and limits, such as `Field(ge=0)` or `pattern=...`;
-    so are the fields of nested models. A field with a default is left out now and then. Values
-    that a validator refuses are not drawn.
+    Each field is drawn by its annotation and its limits, such as `Field(ge=0)` or `pattern=...`.
+    This includes the fields of models within the model. A field with a default is sometimes left
+    out. Values that a validator refuses are not drawn.
 
     Args:
         model: the context model.
-        **fields: strategies for fields that need one of their own, because a validator lets
-            few values through, or Hypothesis does not know their type.
+        **fields: strategies for single fields, by their names. A field needs one if Hypothesis does
+            not know its type, or if a validator lets few values through.
+
+    Returns:
+        The strategy.
 
     Raises:
-        InvalidOptionError: this is no context model, it has no such field, or a field needs a
-            strategy of its own. If a validator lets too few values through, this is raised when
-            values are drawn.
+        InvalidOptionError: the model is not a context model, it has no such field, or a field needs
+            a strategy. If a validator lets too few values through, the error comes when values are
+            drawn.
+
+    Example:
+        ```python
+        from hypothesis import given, strategies
+        from madcrow_events import BaseEventContext
+        from madcrow_events.testing.strategies import contexts
+
+
+        class OrderPlaced(BaseEventContext):
+            total: float
+
+
+        @given(contexts(OrderPlaced, total=strategies.floats(0, 1000)))
+        def test_an_order_has_a_total(order: OrderPlaced) -> None:
+            assert 0 <= order.total <= 1000
+
+
+        test_an_order_has_a_total()
+        ```
     """
     given: object = model
     if not (isinstance(given, type) and issubclass(given, BaseEventContext)):
