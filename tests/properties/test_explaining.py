@@ -7,6 +7,7 @@ with the same sender and context, and what was called is compared with what was 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -166,41 +167,46 @@ class World:
             self.subscribe(f"h{number}", drawn)
 
     def subscribe(self, name: str, drawn: Drawn) -> None:
+        sender = ANY if drawn.sender is None else self.senders[drawn.sender]
         handler = self.handler(name, drawn)
-        options: dict[str, Any] = {"priority": drawn.priority, "once": drawn.once, "id": name}
-        options["sender"] = sender = ANY if drawn.sender is None else self.senders[drawn.sender]
-        if drawn.when is not None:
-            options["when"] = WHENS[drawn.when]
-        if drawn.mode in ("background", "later"):
-            options["background"] = True
-        if drawn.mode == "batch":
-            options["batch"] = Batch(max_wait=60)
         if drawn.by in ("connect", "twice"):
             self.signal.connect(handler, sender=sender, weak=False)
             if drawn.by == "twice":
                 self.signal.connect(handler, weak=False)
             if drawn.end:
                 self.signal.disconnect(handler)
-        elif drawn.by == "group":
+            return
+        if drawn.by == "method":
+            handler = self.method(handler, drawn)
+        options: dict[str, Any] = {
+            "id": name,
+            "sender": sender,
+            "priority": drawn.priority,
+            "once": drawn.once,
+            "when": None if drawn.when is None else WHENS[drawn.when],
+            "background": drawn.mode in ("background", "later"),
+            "batch": Batch(max_wait=60) if drawn.mode == "batch" else None,
+        }
+        if drawn.by == "group":
             group = HandlerGroup(name)
             group.on(drawn.target, **options)(handler)
             group.register(self.signals)
             if drawn.end:
                 group.unregister(self.signals)
-        else:
-            if drawn.by == "method":
-                owner = Owner(handler)
-                handler = owner.take_keywords
-                if drawn.mode in ("awaited", "later"):
-                    handler = owner.take_keywords_async
-                if drawn.mode == "batch":
-                    handler = owner.take_list
-                if drawn.end != "collected":
-                    self.owners.append(owner)
-                del owner
-            subscription = self.signals.subscribe(drawn.target, handler, **options)
-            if drawn.end == "cancelled":
-                subscription.cancel()
+            return
+        subscription = self.signals.subscribe(drawn.target, handler, **options)
+        if drawn.end == "cancelled":
+            subscription.cancel()
+
+    def method(self, handler: Callable[..., Any], drawn: Drawn) -> Any:
+        """Return a method that calls a handler; its object is kept unless it is to go away."""
+        owner = Owner(handler)
+        if drawn.end != "collected":
+            self.owners.append(owner)
+        if drawn.mode == "batch":
+            return owner.take_list
+        is_async = drawn.mode in ("awaited", "later")
+        return owner.take_keywords_async if is_async else owner.take_keywords
 
     def handler(self, name: str, drawn: Drawn) -> Any:
         def act() -> str:
@@ -296,7 +302,6 @@ class World:
 
 def made_async(handler: Callable[..., str]) -> Any:
     """Return an async function of the same parameters."""
-    import inspect
 
     async def handle(*positional: Any, **keywords: Any) -> str:
         return handler(*positional, **keywords)

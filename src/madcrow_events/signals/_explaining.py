@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._plan import Plan
     from madcrow_events.signals._registry import SignalRegistry
     from madcrow_events.subscriptions import Subscription
-    from madcrow_events.subscriptions._endings import Ending
 
 __all__ = [
     "CallMode",
@@ -38,8 +37,9 @@ __all__ = [
 ]
 
 CallMode: TypeAlias = Literal["inline", "awaited", "background", "batch"]
-"""How a handler is called: by the emitter itself; awaited by `emit_async`, and started by `emit`;
-later, in the background; later, with a list of contexts."""
+"""How a handler is called: `inline` by the emitter; `awaited` by `emit_async`, and started by
+`emit`; later in the `background`; or later with a `batch`, a list of contexts.
+"""
 
 LeftOutReason: TypeAlias = Literal[
     "muted",
@@ -58,7 +58,7 @@ LeftOutReason: TypeAlias = Literal[
     "isolated",
     "unloaded",
 ]
-"""Why a handler is not called."""
+"""Why a handler is left out of an explanation; the `detail` beside it says it in words."""
 
 _BECAUSE: dict[str, str] = {
     "muted": "the signal is muted here",
@@ -82,19 +82,20 @@ _WIDTH = 80
 
 
 class CalledHandler(NamedTuple):
-    """A handler that would be called.
+    """A handler that an explanation lists as called.
 
     Attributes:
-        name: its id, or the dotted name of the function.
-        mode: how it is called; see `CallMode`.
-        priority: the option of its subscription.
-        once: the same.
-        timeout: the same, in seconds.
-        id: the same.
-        origin: the group or the plugin that subscribed it, such as `group audit`; or None.
-        sender: the one sender that it listens to, described; None for every sender.
-        pattern: the pattern that it is subscribed to; None for the event itself.
-        depends_on_when: whether it has a `when` that was not asked, for want of a context.
+        name: the handler's `id`, or else the function's dotted name.
+        mode: how the handler is called; see `CallMode`.
+        priority: this option of the subscription.
+        once: this option of the subscription.
+        timeout: this option of the subscription, in seconds.
+        id: this option of the subscription.
+        origin: the group or the plugin that subscribed the handler, such as `group audit`; or None.
+        sender: the one sender that the handler listens to, in words; None for all senders.
+        pattern: the pattern that the handler is subscribed to; None for the event itself.
+        depends_on_when: whether the subscription has a `when` that was not asked, because no
+            context was given.
     """
 
     name: str
@@ -124,14 +125,14 @@ class CalledHandler(NamedTuple):
 
 
 class LeftOutHandler(NamedTuple):
-    """A handler that would not be called.
+    """A handler that an explanation lists as not called.
 
     Attributes:
-        name: its id, or the dotted name of the function.
-        reason: why it is left out; see `LeftOutReason`.
-        detail: the reason in a sentence, which shows no value of a context.
-        pattern: the pattern that it is subscribed to; None for the event itself.
-        has_ended: whether its subscription has ended.
+        name: the handler's `id`, or else the function's dotted name.
+        reason: why the handler is not called; see `LeftOutReason`.
+        detail: the reason in words, without values of the context.
+        pattern: the pattern that the handler is or was subscribed to; None for the event itself.
+        has_ended: whether the subscription has ended.
     """
 
     name: str
@@ -147,17 +148,17 @@ class LeftOutHandler(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Who would be called for an event, and who would not; `str` is a text of 80 columns.
+    """Who would be called for an event, and who would not; made by `SignalRegistry.explain`.
 
-    Made by `SignalRegistry.explain`.
+    Print it to read it.
 
     Attributes:
         event: the name of the event.
         called: the handlers that would be called, in order.
-        left_out: the others: those subscribed to the event, patterns that match no event at all,
-            and the last 16 that were subscribed to the event and have ended.
-        has_context: whether a context was given; if not, no `when` was asked, and no handler's
-            parameters were compared with it.
+        left_out: the other handlers of the event; then handlers for patterns that match no declared
+            event at all; then the last 16 handlers of the event whose subscriptions have ended.
+        has_context: whether a context was given. If not, no `when` was asked, and no parameters
+            were compared.
     """
 
     event: str
@@ -197,14 +198,7 @@ class Explanation(NamedTuple):
 def explain(
     registry: SignalRegistry, signal: EventSignal[Any], sender: object, context: dict[str, Any]
 ) -> Explanation:
-    """Explain an emission that does not happen; see `SignalRegistry.explain`.
-
-    Args:
-        registry: the registry, whose patterns are looked at, too.
-        signal: its signal.
-        sender: the sender; None for the signal itself, `ANY` for all senders together.
-        context: the keywords; if empty, no `when` is asked.
-    """
+    """Explain an emission that does not happen, as `SignalRegistry.explain` says."""
     table, sender = signal._table, signal if sender is None else translated_sender(sender)
     subscriptions, plan = reach(table, sender)
     reached = cast("tuple[Subscription, ...]", plan.subscriptions)
@@ -222,7 +216,10 @@ def explain(
         (
             *(_left_out(it, *why[it]) for it in subscriptions if it in why),
             *(_left_out(it, "unmatched", "") for it in waiting),
-            *map(_ended, last_endings(table)),
+            *(
+                LeftOutHandler(it.name, it.reason, _BECAUSE[it.reason], it.pattern, has_ended=True)
+                for it in last_endings(table)
+            ),
         ),
         has_context=bool(context),
     )
@@ -274,11 +271,6 @@ def _left_out(subscription: Subscription, reason: LeftOutReason, detail: str) ->
     text = f"{_BECAUSE[reason]}: {detail}" if detail else _BECAUSE[reason]
     pattern = subscription.event if reason == "unmatched" else pattern_of(subscription)
     return LeftOutHandler(subscription.name, reason, text, pattern, has_ended=False)
-
-
-def _ended(ending: Ending) -> LeftOutHandler:
-    detail = _BECAUSE[ending.reason]
-    return LeftOutHandler(ending.name, ending.reason, detail, ending.pattern, has_ended=True)
 
 
 def _origin_of(registry: SignalRegistry, origin: Any) -> str | None:

@@ -328,30 +328,40 @@ class SignalRegistry(Unique, blinker.Namespace):
     def explain(
         self, event: str | EventSignal[Any], /, *, sender: object = ANY, **context: object
     ) -> Explanation:
-        """Say who would be called for an event, in order, and who would not and why.
+        """Explain who would be called for an event, in which order, and who would not and why.
 
-        No handler is called. The predicates of `when` are asked if a context is given, models are
-        validated, and the fields of an enclosing `event_scope` are filled in, as by `emit`.
+        No handler is called. With a context, each `when` is asked, and each handler's arguments are
+        made, with what an enclosing `event_scope` fills in. So predicates and validators run.
 
         Args:
-            event: the event's name, or its signal.
-            sender: the sender, as for `emit`, so None is the signal itself; left out, handlers
-                for all senders are among the called, each with the sender that it needs.
+            event: the name of the event, or its signal.
+            sender: the sender, as for `emit`: None stands for the signal itself. If you leave it
+                out, the explanation lists the handlers of all senders, each with its sender.
             **context: the context, as keywords. Without any, no `when` is asked, and no
-                handler's parameters are compared with it.
+                parameters are compared.
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: no such event is declared, and the registry is strict.
+            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
+                belongs to another registry.
 
         Example:
             ```python
-            from madcrow_events import SignalRegistry
+            from madcrow_events import madcrow_signals, register_handler
 
-            signals = SignalRegistry()
-            signals.signal("order_placed")
-            signals.subscribe("order_placed", print, id="receipt", sender="web shop")
-            print(signals.explain("order_placed", sender="market", total=3))
+            madcrow_signals.signal("order_placed", "A customer placed an order.")
+            register_handler("order_placed", print, id="count", priority=5)
+            register_handler("order_placed", lambda total: None, id="sum")
+            register_handler("order_placed", lambda: None, id="receipt", sender="web shop")
+            print(madcrow_signals.explain("order_placed", sender="market", order_id=7))
+            ```
+
+            ```text
+            order_placed would call, in this order:
+              1. count: inline, priority 5
+            Left out:
+              - sum: the context does not fit it: total: missing
+              - receipt: it listens to another sender: 'web shop'
             ```
         """
         return explain(self, self.resolve(event), sender, context)
