@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,7 @@ from madcrow_events import (
 )
 from madcrow_events.signals import CalledHandler
 from support.explaining import called, handler, only, short
+from support.subscribers import Sender
 
 pytestmark = pytest.mark.guarantee("X1")
 
@@ -163,6 +165,47 @@ def test_without_a_context_nothing_is_asked(
     assert [it.depends_on_when for it in explanation.called] == [False, True]
     assert explanation.left_out == ()
     assert not explanation.has_context
+
+
+@pytest.mark.guarantee("F6")
+def test_no_lock_is_held_while_when_is_asked(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    def subscribe_elsewhere(context: Mapping[str, Any]) -> bool:
+        thread = threading.Thread(target=signals.subscribe, args=("thing_*", handler()))
+        thread.start()
+        thread.join(5)
+        return not thread.is_alive()
+
+    signal.subscribe(handler(), when=subscribe_elsewhere)
+
+    assert called(signals.explain(signal, number=1)) == ["handle"]
+
+
+@pytest.mark.usefixtures("threads_switch_often")
+def test_other_threads_may_subscribe_and_cancel_meanwhile(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    over = threading.Event()
+
+    def churn() -> None:
+        while not over.is_set():
+            with signal.subscribe(handler()), signals.subscribe("thing_*", handler()):
+                signal.subscribe(handler(), sender=Sender())
+
+    signal.subscribe(handler(), id="stays")
+    threads = [threading.Thread(target=churn) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        found = [signals.explain(signal, number=1) for _ in range(100)]
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+    assert all("stays" in called(it) for it in found)
+    assert max(len(it.left_out) for it in found) >= 16
 
 
 def test_when_sees_the_emission_in_question_and_leaves_nothing_behind(
