@@ -79,6 +79,7 @@ ELSEWHERE = {
     "handlers": {"SignalSubscriber"},
     "observers": {"LATENCY_BOUNDS", "EventTiming", "HandlerTiming", "TimingSnapshot"},
     "plugins": {"ENTRY_POINT_GROUP", "Plugin", "PluginReport", "PluginReports", "PluginStatus"},
+    "signals": {"CallMode", "CalledHandler", "Explanation", "LeftOutHandler", "LeftOutReason"},
     "subscriptions": {
         "BatchHandler",
         "BatchHandlerDecorator",

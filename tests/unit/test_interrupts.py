@@ -162,6 +162,7 @@ WAYS = [
 ]
 QUICK = [
     shops.emit_muted,
+    shops.explain,
     shops.send,
     shops.send_async,
     shops.subscribe_and_cancel,

@@ -23,10 +23,11 @@ from madcrow_events.subscriptions import (
 )
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import end_replaced
-from madcrow_events.subscriptions._subscription import next_order, order_of
+from madcrow_events.subscriptions._subscription import end, next_order, order_of
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
+    from madcrow_events.subscriptions._endings import EndReason
 
 __all__ = [
     "HandlerGroup",
@@ -354,9 +355,7 @@ class HandlerGroup:
         Args:
             signals: the registry with which the group was registered.
         """
-        for subscription in signals.subscriptions:
-            if subscription.origin is self:
-                subscription.cancel()
+        end_handlers(self, signals, "cancelled")
 
     def __repr__(self) -> str:
         """Count the handlers."""
@@ -393,6 +392,13 @@ def register_wrapped(
             signals.pop(name, None)
         raise
     end_replaced(replaced)
+
+
+def end_handlers(group: HandlerGroup, signals: SignalRegistry, reason: EndReason) -> None:
+    """End the subscriptions that a group made, as `HandlerGroup.unregister` does, for a reason."""
+    for subscription in signals.subscriptions:
+        if subscription.origin is group:
+            end(subscription, reason)
 
 
 def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._text import printable
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.signals._isolation import companion_of
 
@@ -58,6 +59,13 @@ class LoadedPlugins:
         restore = partial(self._restore, before)
         self.by_key = {} if empty else {**before}  # nothing can interrupt before the return
         return restore
+
+    def described(self, origin: object, /) -> str | None:
+        """Return the plugin whose group an origin is, for `explain`; else None."""
+        for held in list(self.by_key.values()):
+            if held.group is origin:
+                return f"plugin {printable(held.report.plugin.name)}"
+        return None
 
     def _restore(self, before: dict[str, Any]) -> None:
         self.by_key = before

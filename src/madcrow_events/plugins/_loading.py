@@ -16,7 +16,12 @@ from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError, PluginError, UnknownEventError
 from madcrow_events.handlers import HandlerGroup
-from madcrow_events.handlers._declaring import events_of, has_lasting_handlers, register_wrapped
+from madcrow_events.handlers._declaring import (
+    end_handlers,
+    events_of,
+    has_lasting_handlers,
+    register_wrapped,
+)
 from madcrow_events.plugins._discovery import LOGGER, Plugin, discover_plugins, is_called
 from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint
@@ -291,7 +296,7 @@ def _unload(
     name = printable(report.plugin.name)
     try:
         held.gate.close()
-        held.group.unregister(signals)
+        end_handlers(held.group, signals, "unloaded")
         unfinished = held.gate.wait(timeout)
         _forget_signals(report, plugins, signals)
     finally:

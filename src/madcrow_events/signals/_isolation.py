@@ -27,6 +27,10 @@ class Companion(Protocol):
         """
         ...
 
+    def described(self, origin: object, /) -> str | None:
+        """Return what the origin of a subscription is called, if it is known here; else None."""
+        ...
+
 
 CompanionT = TypeVar("CompanionT", bound=Companion)
 
@@ -80,7 +84,7 @@ class SavedRegistry:
         self._restore_others.extend(map(_saved, registry._other_states, repeat(empty)))
         if empty:
             registry._set_aside = {**self._set_aside, **self._signals}
-            registry._clear_handlers()
+            registry._clear_handlers("isolated")
             for name in self._signals.keys() - set(registry._built_in):
                 del registry[name]
 

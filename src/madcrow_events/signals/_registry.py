@@ -23,18 +23,26 @@ from madcrow_events._text import names_apart, type_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
+from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._signal import EventSignal, check_model, translated
-from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
+from madcrow_events.subscriptions import (
+    ANY,
+    PatternSubscription,
+    Subscription,
+    SubscriptionOptions,
+)
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import PatternTable, extend
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import read_call_spec
+from madcrow_events.subscriptions._subscription import end
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._isolation import Companion, SavedRegistry
+    from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._table import Recording
 
 
@@ -311,11 +319,52 @@ class SignalRegistry(Unique, blinker.Namespace):
         ask = CLEARING.get()
         if ask is not None:
             ask()
-        self._clear_handlers()
+        self._clear_handlers("cancelled")
 
-    def _clear_handlers(self) -> None:
+    def _clear_handlers(self, reason: EndReason) -> None:
         for subscription in self.subscriptions:
-            subscription.cancel()
+            end(subscription, reason)
+
+    def explain(
+        self, event: str | EventSignal[Any], /, *, sender: object = ANY, **context: object
+    ) -> Explanation:
+        """Explain who would be called for an event, in which order, and who would not and why.
+
+        No handler is called. With a context, each `when` is asked, and each handler's arguments are
+        made, with what an enclosing `event_scope` fills in. So predicates and validators run.
+
+        Args:
+            event: the name of the event, or its signal.
+            sender: the sender, as for `emit`: None stands for the signal itself. If you leave it
+                out, the explanation lists the handlers of all senders, each with its sender.
+            **context: the context, as keywords. Without any, no `when` is asked, and no
+                parameters are compared.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
+                belongs to another registry.
+
+        Example:
+            ```python
+            from madcrow_events import madcrow_signals, register_handler
+
+            madcrow_signals.signal("order_placed", "A customer placed an order.")
+            register_handler("order_placed", print, id="count", priority=5)
+            register_handler("order_placed", lambda total: None, id="sum")
+            register_handler("order_placed", lambda: None, id="receipt", sender="web shop")
+            print(madcrow_signals.explain("order_placed", sender="market", order_id=7))
+            ```
+
+            ```text
+            order_placed would call, in this order:
+              1. count: inline, priority 5
+            Left out:
+              - sum: the context does not fit it: total: missing
+              - receipt: it listens to another sender: 'web shop'
+            ```
+        """
+        return explain(self, self.resolve(event), sender, context)
 
     # Isolation, for tests
 

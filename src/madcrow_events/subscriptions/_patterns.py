@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Hashable, Iterable
-from typing import Any
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from madcrow_events._names import HANDLER_FAILED
@@ -21,7 +21,10 @@ from madcrow_events.subscriptions._table import (
     forget_id,
 )
 
-__all__ = ["PatternSubscription", "PatternTable", "extend"]
+if TYPE_CHECKING:
+    from madcrow_events.subscriptions._endings import EndReason
+
+__all__ = ["PatternSubscription", "PatternTable", "extend", "matches_nothing"]
 
 
 class PatternTable:
@@ -69,6 +72,9 @@ class PatternTable:
             self._by_key.pop(pattern._key, None)
         forget_id(self._ids, (pattern.event, pattern.id), pattern)
 
+    def note_end(self, _pattern: PatternSubscription, _reason: EndReason) -> None:
+        """Do nothing: the tables of the events record the ends of its parts."""
+
     def live(self, pattern: str | None = None) -> list[PatternSubscription]:
         """Return the active patterns, or those with one text, in order and without recorders."""
         return [
@@ -88,9 +94,11 @@ class PatternTable:
 
     def restore(self, patterns: Iterable[PatternSubscription]) -> None:
         """Restore the patterns that `live` returned earlier; the tables restore the parts."""
+        restored = [*patterns]
+        kept = {*restored}
         for pattern in self.live():
-            pattern.cancel()
-        for pattern in patterns:
+            pattern._end(None if pattern in kept else "isolated")
+        for pattern in restored:
             if pattern._alive:
                 self._enter(pattern)
 
@@ -139,20 +147,29 @@ class PatternSubscription(Subscription):
         if not self._active:  # pragma: no cover  # another thread cancelled it meanwhile
             child.cancel()
 
-    def cancel(self) -> None:
-        """End the subscription to all events. A second call changes nothing."""
+    def _end(self, reason: EndReason | None) -> None:
+        """End it for every event."""
         try:
-            self._cancel()
+            self._end_all(reason)
         except BaseException:
-            self._cancel()  # once more, because it was interrupted
+            self._end_all(reason)  # once more, because it was interrupted
             raise
 
-    def _cancel(self) -> None:
-        super().cancel()
+    def _end_all(self, reason: EndReason | None) -> None:
+        super()._end(reason)
+        for child in self._parts():
+            child._end(reason)
+
+    def _parts(self) -> Iterator[Subscription]:
         for reference in self._children.valuerefs():  # a copy, while others may extend it
             child = reference()
             if child is not None:  # pragma: no branch  # one may go away meanwhile
-                child.cancel()
+                yield child
+
+
+def matches_nothing(pattern: PatternSubscription) -> bool:
+    """Whether a pattern is subscribed to no event at all."""
+    return not any(part.active for part in pattern._parts())
 
 
 def extend(pattern: PatternSubscription, table: SubscriptionTable, event: str) -> None:

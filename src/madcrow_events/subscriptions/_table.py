@@ -25,13 +25,16 @@ from madcrow_events._text import handler_name
 from madcrow_events.emissions._plan import NOBODY, STALE, Plan, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
+from madcrow_events.subscriptions._endings import Ending, Endings, new_endings
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._planning import plan_calls
+from madcrow_events.subscriptions._subscription import pattern_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
 
+    from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._subscription import Subscription
 
 
@@ -104,6 +107,7 @@ class SubscriptionTable:
         "__weakref__",
         "_busy",
         "_by_sender",
+        "_endings",
         "_fakes",
         "_ids",
         "_lock",
@@ -120,6 +124,7 @@ class SubscriptionTable:
         self._stale: deque[Subscription] = deque()
         self._mutes: set[Muting] = set()
         self._fakes: set[weakref.ref[Recording]] = set()
+        self._endings: Endings | None = None  # made with the first
         self.plans: Plans = STALE
 
     def _renew_after_fork(self) -> None:
@@ -179,6 +184,20 @@ class SubscriptionTable:
         """Remove an ended subscription: now if the lock is free, else with the next change."""
         self._stale.append(subscription)
         self._sweep_if_free()
+
+    def note_end(self, subscription: Subscription, reason: EndReason) -> None:
+        """Record why a subscription has ended, without waiting."""
+        if subscription.origin is RECORDER:
+            return
+        if self._endings is None:
+            self._endings = new_endings()
+        self._endings.append(
+            Ending(subscription._order, subscription.name, pattern_of(subscription), reason)
+        )
+
+    def endings(self) -> list[Ending]:
+        """Return the recorded endings, the oldest first."""
+        return [] if self._endings is None else list(self._endings.copy())
 
     def _present(self, subscription: Subscription) -> Subscription | None:
         bucket = self._by_sender.get(subscription._sender_key)
@@ -309,14 +328,7 @@ class SubscriptionTable:
         plans = self.plans
         if plans is STALE:
             plans = self.plans = Plans()
-        entries = list(self._by_sender.get(ANY, {}).values())
-        if key is not ANY:
-            connected = {entry._handler_key for entry in entries if entry._connected}
-            entries += [
-                entry
-                for entry in list(self._by_sender.get(key, {}).values())
-                if not (entry._connected and entry._handler_key in connected)
-            ]
+        entries = self._reached(() if key is ANY else (key,))
         # If an interrupt ended the `with` without its `__exit__`, the block no longer exists.
         self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
         if self._fakes:
@@ -326,6 +338,19 @@ class SubscriptionTable:
         if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
             plans.everyone = plan
         return plan
+
+    def _reached(self, keys: Collection[Hashable]) -> list[Subscription]:
+        """Return the subscriptions to all senders and to these, without second connections."""
+        entries = list(self._by_sender.get(ANY, {}).values())
+        if keys:
+            connected = {entry._handler_key for entry in entries if entry._connected}
+            entries += [
+                entry
+                for key in keys
+                for entry in list(self._by_sender.get(key, {}).values())
+                if not (entry._connected and entry._handler_key in connected)
+            ]
+        return entries
 
     # Muting, faking and isolating
 
@@ -348,6 +373,11 @@ class SubscriptionTable:
 
     def _make_plans_stale(self, _: object) -> None:
         self.plans = STALE
+
+    @property
+    def is_faked(self) -> bool:
+        """Whether a block goes on that keeps the handlers from being called."""
+        return any(getattr(fake(), "is_open", False) for fake in list(self._fakes))
 
     @property
     def is_muted(self) -> bool:
@@ -382,9 +412,11 @@ class SubscriptionTable:
 
         Those whose handler or sender is gone stay inactive.
         """
+        restored = [*subscriptions]
+        kept = {*restored}
         for present in self.live():
-            present.cancel()
-        for subscription in subscriptions:
+            present._end(None if present in kept else "isolated")
+        for subscription in restored:
             if subscription._alive:
                 self.replace(subscription)
 
