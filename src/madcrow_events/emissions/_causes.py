@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "begin_chain",
     "cause_of",
+    "causing_emission",
     "enter_batch",
     "finish_unawaited",
     "ids_of",
@@ -49,7 +50,7 @@ def ids_of(emission: Emission) -> Ids:
         without_ids.append(cause)
         cause = _cause_of(cause)
     for caused in reversed(without_ids):
-        cause = _give_ids(caused, Ids(cause))
+        cause = _give_ids(caused, Ids(cause, caused))
     return emission._ids
 
 
@@ -75,6 +76,12 @@ def cause_of(emission: Emission) -> Ids | None:
     """Return the ids of the emission whose handler caused this one, whether it is over or not."""
     cause = _cause_of(emission)
     return cause if isinstance(cause, Ids | None) else ids_of(cause)
+
+
+def causing_emission(emission: Emission) -> Emission | None:
+    """Return the emission whose handler caused this one, as long as somebody holds it."""
+    cause = _cause_of(emission)
+    return cause.emission() if isinstance(cause, Ids) else cause
 
 
 def _cause_of(emission: Emission) -> Emission | Ids | None:

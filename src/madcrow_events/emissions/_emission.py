@@ -7,6 +7,7 @@ keeps only what the call loop has at hand; results and failures become objects w
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
@@ -17,7 +18,7 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
-from madcrow_events.emissions._causes import cause_of, ids_of
+from madcrow_events.emissions._causes import cause_of, causing_emission, ids_of
 from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import (
     CURRENT,
@@ -44,9 +45,7 @@ from madcrow_events.exceptions import (
     HandlerErrors,
     WouldDeadlockError,
 )
-from madcrow_events.models import (
-    BaseEventContext,
-)
+from madcrow_events.models import BaseEventContext, values_of
 
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher
@@ -96,8 +95,10 @@ class Emission(Unique, Generic[PayloadT_co]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_failures",
         "_ids",
+        "_original",
         "_outer",
         "_payload",
         "_plan",
@@ -123,6 +124,7 @@ class Emission(Unique, Generic[PayloadT_co]):
     _failures: Failures | None
     _running: bool
     _ids: Ids  # made by `ids_of`
+    _original: Emission  # of a twin, which `emission_with` makes; its ids name the original
     _validated: dict[type[BaseEventContext], BaseEventContext | ContextValidationError]
 
     @property
@@ -138,12 +140,70 @@ class Emission(Unique, Generic[PayloadT_co]):
         return cast("PayloadT_co", context)
 
     @property
+    def fields(self) -> Mapping[str, Any]:
+        """The context as a read-only mapping, by the names of the fields: of a model, too.
+
+        Example:
+            ```python
+            from madcrow_events import Emission, emit_event, on_event
+
+
+            @on_event("user_*")
+            def note_email(emission: Emission) -> None:
+                print(emission.event, emission.fields["email"])
+
+
+            emit_event("user_logged_in", user_id=1, email="ada@example.com")
+            ```
+
+            ```text
+            user_logged_in ada@example.com
+            ```
+        """
+        payload: Any = self._payload
+        return MappingProxyType(payload if type(payload) is dict else values_of(payload))
+
+    @property
     def parent(self) -> Emission | None:
         """The emission whose handler emitted this one, or None."""
         outer = enclosing(self)
         if not isinstance(outer, Branch):
             return outer
         return None if outer.unawaited else outer.emission
+
+    @property
+    def cause(self) -> Emission | None:
+        """The emission that caused this one; None if no other did, or if nobody holds it any more.
+
+        Unlike `parent` it stays known in tasks, threads, the background and batches, and after the
+        handler has finished. It is not kept alive: `causation_id` outlives it. Only a
+        `handler_failed` holds its cause, so that its handlers can read the `failures` of that
+        emission, with the exceptions, in the background, too.
+
+        Example:
+            ```python
+            from madcrow_events import Emission, emit_event, on_event
+
+
+            @on_event("handler_failed")
+            def report_failures(emission: Emission) -> None:
+                failures = emission.cause.failures if emission.cause else ()
+                print([failure.exception for failure in failures])
+
+
+            @on_event("user_logged_out")
+            def close_session() -> None:
+                raise LookupError("no session")
+
+
+            emit_event("user_logged_out", user_id=1, email="ada@example.com")
+            ```
+
+            ```text
+            [LookupError('no session')]
+            ```
+        """
+        return causing_emission(self)
 
     @property
     def id(self) -> UUID:
@@ -155,11 +215,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def causation_id(self) -> UUID | None:
-        """The id of the emission whose handler emitted this one; None if no handler did.
-
-        Unlike `parent` it stays known in tasks, threads, the background and batches, and after the
-        handler has finished.
-        """
+        """The id of the `cause`, also when that emission is gone; None if no other caused it."""
         ids_of(self)  # first, so that a cause's id is the older one
         cause = cause_of(self)
         return None if cause is None else cause.id
@@ -257,18 +313,28 @@ class Emission(Unique, Generic[PayloadT_co]):
             self.dispatcher._admission.check_waiting(self)
         return self._waiters().wait(self._has_ended, timeout)
 
-    async def done(self) -> None:
+    async def wait_async(self, timeout: float | None = None) -> bool:
         """Wait in a task until nothing is pending.
+
+        Args:
+            timeout: how many seconds to wait at most; None without a limit, 0 to ask only.
+
+        Returns:
+            Whether nothing is pending.
 
         Raises:
             WouldDeadlockError: the caller is one of the emission's own handlers, or runs in a
                 worker that a queued handler of the emission may need.
+            EventLoopError: handlers are pending, and asyncio does not run here.
+            InvalidOptionError: the timeout is not a number of seconds.
         """
-        if not self._has_ended():
-            self._refuse_to_wait_for_itself("done")
-            if self.dispatcher is not None:
-                self.dispatcher._admission.check_awaiting(self)
-            await self._waiters().wait_async(self._has_ended, None)
+        check_seconds("timeout", timeout, allow_zero=True)
+        if self._has_ended() or timeout == 0:
+            return self._has_ended()
+        self._refuse_to_wait_for_itself("wait_async")
+        if self.dispatcher is not None:
+            self.dispatcher._admission.check_awaiting(self)
+        return await self._waiters().wait_async(self._has_ended, timeout)
 
     def _has_ended(self) -> bool:
         if self.pending and self.dispatcher is not None:

@@ -310,6 +310,43 @@ def test_a_chain_without_end_keeps_nothing_alive_either(
     assert [reference() for reference in alive] == [None, None]
 
 
+@pytest.mark.guarantee("E7")
+@pytest.mark.usefixtures("_without_collector")
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("method", ["report", "report_and_fail", "report_async"])
+def test_the_announcement_of_a_failure_keeps_nothing_alive_either(
+    signals: SignalRegistry, method: str, background: bool
+) -> None:
+    """Though it holds the emission that failed, for its own handlers."""
+
+    class Reporter:
+        async def report_async(self, emission: Emission) -> None:
+            await asyncio.sleep(0)
+            self.report(emission)
+
+        def report(self, emission: Emission) -> None:
+            cause = emission.cause
+            assert cause is not None
+            told.extend(type(it.exception) for it in cause.failures)
+
+        def report_and_fail(self, emission: Emission) -> None:
+            self.report(emission)
+            raise KeyError from emission.cause.failures[0].exception
+
+    told: list[type[BaseException]] = []
+    signals.signal("happened")
+    service, payload, reporter = Service(), Payload(), Reporter()
+    signals.subscribe("happened", service.emission, background=background)
+    signals.subscribe("handler_failed", getattr(reporter, method), background=background)
+    alive = [weakref.ref(it) for it in (service, payload, reporter)]
+    with EventDispatcher(signals) as dispatcher:
+        dispatcher.emit("happened", payload=payload)
+        assert dispatcher.drain(10)
+    assert told == [ValueError]
+    del service, payload, reporter
+    assert [reference() for reference in alive] == [None] * 3
+
+
 @pytest.mark.guarantee("F1")
 @pytest.mark.parametrize("method", ["keywords", "emission"])
 def test_who_holds_the_emission_has_the_whole_traceback(
