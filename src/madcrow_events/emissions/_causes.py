@@ -32,6 +32,7 @@ __all__ = [
     "enter_batch",
     "finish_unawaited",
     "ids_of",
+    "is_announcement",
     "is_announcing",
     "place",
 ]
@@ -128,6 +129,12 @@ def place(emission: Emission, innermost: Frame) -> None:
         emission._outer = new_ambient_frame(innermost)
         emission._outer._outer = outer
         emission._outer.cause = emission._outer.cause or cause
+
+
+def is_announcement(emission: Emission) -> bool:
+    """Whether an emission is the `handler_failed` of a dispatcher, and not one of the user's."""
+    frame = emission._outer
+    return isinstance(frame, AmbientFrame) and frame.announced is not None
 
 
 def is_announcing(emission: Emission) -> bool:

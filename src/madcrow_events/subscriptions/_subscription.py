@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
@@ -124,6 +124,7 @@ class Subscription(Unique):
         background: whether the handler runs later, out of the emitter's way.
         id: the name that it was given, unique within its event or pattern, or None.
         batch: the limits of the batches that the handler takes, or None.
+        on_error: "raise" if a failure of the handler is raised to its emitter, or None.
     """
 
     __slots__ = (
@@ -147,6 +148,7 @@ class Subscription(Unique):
         "batch",
         "event",
         "id",
+        "on_error",
         "once",
         "priority",
         "timeout",
@@ -182,6 +184,7 @@ class Subscription(Unique):
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
         self.timeout: float | None = options.get("timeout")
         self.batch: Batch | None = options.get("batch")
+        self.on_error: Literal["raise"] | None = options.get("on_error")
         self.background: bool = options.get("background", False) or self.batch is not None
         if self.timeout is not None and not spec.is_async:
             raise InvalidOptionError(
@@ -386,6 +389,7 @@ class Subscription(Unique):
             and self.background == other.background
             and self.batch == other.batch
             and self.id == other.id
+            and self.on_error == other.on_error
             and self._connected == other._connected
         )
 

@@ -176,6 +176,9 @@ STORIES = [
     *(Story(method, "emit_typed_async") for method in PLAIN + ASYNC),
     *(Story(method, "deferred") for method in PLAIN),
     *(Story(method, "deferred_async") for method in PLAIN + ASYNC),
+    *(Story(method, "emit", {"on_error": "raise"}) for method in PLAIN + HOLDING),
+    *(Story(method, "emit_async", {"on_error": "raise"}) for method in PLAIN + ASYNC),
+    *(Story(method, "deferred", {"on_error": "raise"}) for method in PLAIN),
     *(Story(method, "wait") for method in ASYNC),
     *(Story(method, "wait", {"background": True}) for method in PLAIN + ASYNC),
     *(Story(method, "wait", {"batch": Batch(max_size=1)}) for method in BATCHES),
@@ -228,6 +231,7 @@ def _without_collector() -> Iterator[None]:
 
 @pytest.mark.guarantee("F1")
 @pytest.mark.guarantee("L1")
+@pytest.mark.guarantee("H11")
 @pytest.mark.parametrize(
     ("on_error", "observed"),
     [
@@ -361,7 +365,8 @@ def test_who_holds_the_emission_has_the_whole_traceback(
 
 
 @pytest.mark.guarantee("F1")
-@pytest.mark.parametrize("on_error", ["log", "raise"])
+@pytest.mark.guarantee("H11")
+@pytest.mark.parametrize("on_error", ["log", "raise", "raised by the handler"])
 def test_variables_stay_for_a_debugger_where_a_failure_is_raised(
     monkeypatch: pytest.MonkeyPatch, signals: SignalRegistry, on_error: Any
 ) -> None:
@@ -376,9 +381,10 @@ def test_variables_stay_for_a_debugger_where_a_failure_is_raised(
 
     seen: list[dict[str, Any]] = []
     signals.signal("happened")
-    signals.subscribe("happened", failing)
+    by_handler = on_error == "raised by the handler"
+    signals.subscribe("happened", failing, on_error="raise" if by_handler else None)
     monkeypatch.setattr(logging.getLogger("madcrow_events"), "filters", [look])
-    dispatcher = EventDispatcher(signals, on_error=on_error)
+    dispatcher = EventDispatcher(signals, on_error="log" if by_handler else on_error)
     with record_events(signals=signals) as recorder:
         try:
             dispatcher.emit("happened", payload="it")
@@ -386,7 +392,7 @@ def test_variables_stay_for_a_debugger_where_a_failure_is_raised(
             pass
     (failure,) = recorder.emissions[0].failures
     assert seen == [{"payload": "it"}]
-    assert variables_of(failure.exception) == ({"payload": "it"} if on_error == "raise" else {})
+    assert variables_of(failure.exception) == ({} if on_error == "log" else {"payload": "it"})
 
 
 def variables_of(error: BaseException) -> dict[str, Any]:
