@@ -137,9 +137,7 @@ def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
     return tuple(item for item in items if all(item is not other for other in failures.unawaited))
 
 
-def _raised(
-    emission: Emission, failures: tuple[HandlerFailure, ...]
-) -> tuple[HandlerFailure, ...]:
+def _raised(emission: Emission, failures: tuple[HandlerFailure, ...]) -> tuple[HandlerFailure, ...]:
     """Return the failures that the emitter gets, because the dispatcher or the handler says so."""
     policy, notes = emission.dispatcher, emission._failures
     if policy is None or policy.on_error == "raise":
