@@ -69,6 +69,9 @@ class PatternTable:
             self._by_key.pop(pattern._key, None)
         forget_id(self._ids, (pattern.event, pattern.id), pattern)
 
+    def note_collected(self, pattern: PatternSubscription) -> None:
+        """Do nothing: the tables of the events note the parts of the pattern."""
+
     def live(self, pattern: str | None = None) -> list[PatternSubscription]:
         """Return the active patterns, or those with one text, in order and without recorders."""
         return [

@@ -24,6 +24,7 @@ from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
 from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
+from madcrow_events.subscriptions._showing import options_shown
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
@@ -45,16 +46,16 @@ class _WeakMethod:
     not two in either order.
     """
 
-    __slots__ = ("_bind", "_owner", "_source")
+    __slots__ = ("_bind", "_owner", "source")
 
     def __init__(self, binding: Binding, callback: Callable[[Any], None]) -> None:
         self._owner = weakref.ref(binding.owner, callback)
-        self._source = binding.source
+        self.source = binding.source
         self._bind = binding.bind
 
     def __call__(self) -> Any:
         owner = self._owner()
-        return None if owner is None else self._bind(self._source, owner)
+        return None if owner is None else self._bind(self.source, owner)
 
 
 def _weak_reference(thing: object, binding: Binding | None, callback: Callable[[Any], None]) -> Any:
@@ -109,6 +110,9 @@ class AnyTable(Protocol):
     def mark_stale(self, subscription: Any, /) -> None:
         """Arrange for the entry of an ended subscription to be removed, without waiting."""
 
+    def note_collected(self, subscription: Any, /) -> None:
+        """Note that the handler of a subscription no longer exists, for a later line of the log."""
+
 
 class Subscription(Unique):
     """One handler's connection to one signal.
@@ -136,6 +140,7 @@ class Subscription(Unique):
         "_handler",
         "_handler_is_weak",
         "_handler_key",
+        "_last_name",
         "_order",
         "_origin",
         "_owner",
@@ -210,6 +215,9 @@ class Subscription(Unique):
                 )
         self._handler_is_weak = reference is not None
         self._handler: Any = handler if reference is None else reference
+        # The name for when the handler is gone. That of a method is the name of its function.
+        is_method = binding is not None and type(binding.source) is types.FunctionType
+        self._last_name = handler_name(handler) if reference is not None and not is_method else None
 
     def _hold_sender(self, sender: object) -> None:
         reference = None
@@ -280,17 +288,35 @@ class Subscription(Unique):
     @property
     def name(self) -> str:
         """The name of the handler in logs and metrics: its `id`, or the function's dotted name."""
-        return self.id or handler_name(self.handler)
+        return self.id or self._function_name
+
+    @property
+    def _function_name(self) -> str:
+        """The dotted name of the handler, also when the handler is gone."""
+        handler = self.handler
+        if handler is not None:
+            return handler_name(handler)
+        return self._last_name or handler_name(self._handler.source)
 
     def __repr__(self) -> str:
-        """Name the handler and the event."""
+        """Name the handler, the event, and each option that is not the default."""
         state = "" if self.active else " (ended)"
-        return f"<Subscription {self.name} on {self.event}{state}>"
+        parts = [f"{self._function_name} on {self.event}", *options_shown(self)]
+        return f"<Subscription {', '.join(parts)}{state}>"
 
     @property
     def _runs_inline(self) -> bool:
         """Whether the call loop itself calls the handler."""
         return not (self.background or self._call_spec.is_async)
+
+    @property
+    def _is_weak_by_default(self) -> bool:
+        """Whether a handler of this kind is held weakly if `weak` is left out."""
+        handler = self.handler
+        if handler is None:
+            return type(self._handler) is _WeakMethod
+        binding = binding_of(handler)
+        return binding is not None and binding.is_of_instance
 
     @property
     def _is_plain(self) -> bool:
@@ -423,6 +449,9 @@ def _cancel_when_gone(subscription: Subscription) -> Callable[[Any], None]:
     def gone(_: object) -> None:
         ended = reference()
         if ended is not None:
+            was_active = ended._active
             ended.cancel()
+            if was_active and ended.handler is None:
+                ended._table.note_collected(ended)
 
     return gone

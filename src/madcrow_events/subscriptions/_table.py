@@ -9,6 +9,7 @@ because a finalizer, which is user code, may run then.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from contextlib import ContextDecorator
@@ -21,7 +22,7 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
-from madcrow_events._text import handler_name
+from madcrow_events._logs import log
 from madcrow_events.emissions._plan import NOBODY, STALE, Plan, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
@@ -47,6 +48,9 @@ __all__ = [
 
 ReturnedT = TypeVar("ReturnedT")
 IdT = TypeVar("IdT")
+
+_MOST_COLLECTED = 16
+"""How many handlers of one event are noted as collected, until they are written to the log."""
 
 Muting: TypeAlias = "weakref.ref[Mute]"
 """A `muted` block, held weakly: it exists as long as its `with` goes on."""
@@ -104,6 +108,7 @@ class SubscriptionTable:
         "__weakref__",
         "_busy",
         "_by_sender",
+        "_collected",
         "_fakes",
         "_ids",
         "_lock",
@@ -118,6 +123,7 @@ class SubscriptionTable:
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         self._ids: dict[str, Subscription] = {}
         self._stale: deque[Subscription] = deque()
+        self._collected: tuple[tuple[str, str], ...] = ()
         self._mutes: set[Muting] = set()
         self._fakes: set[weakref.ref[Recording]] = set()
         self.plans: Plans = STALE
@@ -179,6 +185,27 @@ class SubscriptionTable:
         """Remove an ended subscription: now if the lock is free, else with the next change."""
         self._stale.append(subscription)
         self._sweep_if_free()
+
+    def note_collected(self, subscription: Subscription) -> None:
+        """Note that a handler no longer exists, until `log_collected` writes it to the log.
+
+        The callback of a weak reference calls this, which may run anywhere: so it writes no line.
+        """
+        if subscription.origin is not RECORDER:
+            note = (subscription.name, subscription.event)
+            self._collected = (*self._collected, note)[-_MOST_COLLECTED:]
+
+    def log_collected(self) -> None:
+        """Write at DEBUG which handlers no longer exist, each once."""
+        collected, self._collected = self._collected, ()
+        for handler, event in collected:
+            log(
+                logging.DEBUG,
+                "handler %s of %s was collected, because nothing else held it: hold its object, or "
+                "subscribe it with weak=False",
+                handler,
+                event,
+            )
 
     def _present(self, subscription: Subscription) -> Subscription | None:
         bucket = self._by_sender.get(subscription._sender_key)
@@ -401,14 +428,14 @@ def check_same_handler(present: Subscription, requested: Subscription) -> None:
     Raises:
         SubscriptionConflictError: the handlers or senders differ.
     """
-    if (present._handler_key, present._sender_key) != (
-        requested._handler_key,
-        requested._sender_key,
-    ):
+    is_other = present._handler_key != requested._handler_key
+    if is_other or present._sender_key != requested._sender_key:
+        whose, fix = present._function_name, f"give {requested._function_name} another"
+        if not is_other:
+            whose, fix = f"{whose} for another sender", "give it another id for this sender"
         raise SubscriptionConflictError(
-            f"id '{requested.id}' of {present.event} is that of "
-            f"{handler_name(present.handler)}: give {handler_name(requested.handler)} another, "
-            "or cancel that subscription first",
+            f"id '{requested.id}' of {present.event} is that of {whose}: {fix}, or cancel that "
+            "subscription first",
             event=present.event,
             handler=present.handler,
         )
@@ -422,7 +449,7 @@ def check_same_options(present: Subscription, requested: Subscription) -> None:
     """
     if not present._same_options(requested):
         raise SubscriptionConflictError(
-            f"{handler_name(present.handler)} is subscribed to {present.event} already, with "
+            f"{present._function_name} is subscribed to {present.event} already, with "
             "other options: cancel that subscription first, or give the same options",
             event=present.event,
             handler=present.handler,
