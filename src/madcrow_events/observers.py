@@ -309,12 +309,8 @@ class SlowHandlers:
             )
         self.seconds: float = seconds
 
-    def emission(self, emission: Emission, /) -> AbstractContextManager[None]:
-        """Return a context manager that does nothing: only calls are timed.
-
-        Args:
-            emission: the emission.
-        """
+    def emission(self, _emission: Emission, /) -> AbstractContextManager[None]:
+        """Return a context manager that does nothing: only calls are timed."""
         return nullcontext()
 
     def handling(self, emission: Emission, handler: object, /) -> AbstractContextManager[None]:
