@@ -51,7 +51,8 @@ class EventDispatcher(Lifetime):
         signals: the registry in which names are looked up.
         on_error: `"log"`, or `"raise"`: after all handlers ran, the emitter gets
             the exception of the one that failed, or `HandlerErrors` for several.
-        validate: whether keywords must fit the signal's model.
+        validate: whether keywords must fit the signal's model. If left out, they need
+            not, except in a run of pytest with the ini option `madcrow_events_validate`.
         log_tracebacks: whether the log of a failure has the traceback; its text
             may be anything that the handler's author likes.
         queue_size: how many handlers that run later may wait in the queue.
@@ -71,17 +72,19 @@ class EventDispatcher(Lifetime):
         "log_tracebacks",
         "on_error",
         "signals",
-        "validate",
     )
 
     _instead_of_pickling = "make or import one there"
+
+    # Of the class, for dispatchers that leave it out: also for those that are made already.
+    validate: bool = False
 
     def __init__(
         self,
         signals: SignalRegistry = madcrow_signals,
         *,
         on_error: OnError = "log",
-        validate: bool = False,
+        validate: bool | None = None,
         log_tracebacks: bool = True,
         queue_size: int = 1000,
         overflow: Overflow = "block",
@@ -93,7 +96,8 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals: SignalRegistry = signals
         self.on_error: OnError = on_error
-        self.validate: bool = validate
+        if validate is not None:
+            self.validate = bool(validate)
         self.log_tracebacks: bool = log_tracebacks
         self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
@@ -119,7 +123,8 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         sibling = self._sibling()
         sibling.on_error = self.on_error if on_error is None else on_error
-        sibling.validate = self.validate if validate is None else validate
+        if validate is not None:
+            sibling.validate = bool(validate)
         if log_tracebacks is not None:
             sibling.log_tracebacks = log_tracebacks
         return sibling

@@ -36,7 +36,7 @@ class FailureAnalytics(NamedTuple):
 
 
 class SecurityLimits(NamedTuple):
-    """The numbers of failures that raise an alert, and the length of the window."""
+    """The numbers of failures that raise an alert, 100 at most, and the length of the window."""
 
     window_seconds: float = 15 * 60.0
     brute_force: int = 5
