@@ -44,7 +44,7 @@ from madcrow_events.handlers import (
 )
 from madcrow_events.handlers._decorators import *
 from madcrow_events.models import *
-from madcrow_events.observers import Observer, TimingObserver
+from madcrow_events.observers import Observer, SlowHandlers, TimingObserver
 from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins, unload_plugin
 from madcrow_events.signals import _built_in
 from madcrow_events.signals._built_in import *
@@ -76,6 +76,7 @@ __all__ = [
     "PluginError",
     "QueueFullError",
     "SignalConflictError",
+    "SlowHandlers",
     "Subscription",
     "SubscriptionConflictError",
     "TimingObserver",

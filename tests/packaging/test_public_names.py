@@ -45,6 +45,7 @@ FRONT_DOOR = [
     "QueueFullError",
     "SignalConflictError",
     "SignalRegistry",
+    "SlowHandlers",
     "Subscription",
     "SubscriptionConflictError",
     "TimingObserver",

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from madcrow_events import (
     ANY,
@@ -283,6 +283,9 @@ def check_subscribe_accepts_all_forms_of_handlers_for_batches() -> None:
     placed.subscribe(len, batch=Batch())
     placed.subscribe(lambda contexts: len(contexts), batch=Batch(), when=lambda _: True)
     placed.subscribe(with_context, batch=None)
+    placed.subscribe(with_base_context, on_error="raise")
+    placed.subscribe(with_context, on_error=None)
+    assert_type(placed.subscriptions[0].on_error, Literal["raise"] | None)
     assert_type(placed.subscriptions[0].batch, Batch | None)
     assert_type(Batch().max_size, int)
     assert_type(Batch().max_wait, float)

@@ -309,7 +309,7 @@ async def test_nothing_is_pending_after_a_sync_emission(dispatcher: EventDispatc
 
     user_logged_in.subscribe(during)
     emission = dispatcher.emit("user_logged_in")
-    await emission.done()
+    await emission.wait_async()
     assert pending == [1, (1, False)]
     assert emission.pending == 0
 

@@ -58,7 +58,8 @@ class EventDispatcher(Lifetime):
             raises it to the emitter, after all handlers have run: a single exception as it is,
             several in `HandlerErrors`.
         validate: whether the keywords of `emit` must fit the event's model. If they do not, the
-            emitter gets a `ContextValidationError`, and no handler is called.
+            emitter gets a `ContextValidationError`, and no handler is called. None, the default,
+            means no, except in a run of pytest with the ini option `madcrow_events_validate`.
         log_tracebacks: whether the log of a failure has the traceback. A traceback includes the
             text of the exception, which may quote any value.
         queue_size: how many handlers that run later may wait in the queue, from 1 to a million.
@@ -70,7 +71,7 @@ class EventDispatcher(Lifetime):
     Attributes:
         signals: see the argument.
         on_error: see the argument.
-        validate: see the argument.
+        validate: see the argument; True or False.
         log_tracebacks: see the argument.
 
     Raises:
@@ -107,17 +108,19 @@ class EventDispatcher(Lifetime):
         "log_tracebacks",
         "on_error",
         "signals",
-        "validate",
     )
 
     _instead_of_pickling = "make or import one there"
+
+    # Of the class, for dispatchers that leave it out: also for those that are made already.
+    validate: bool = False
 
     def __init__(
         self,
         signals: SignalRegistry = madcrow_signals,
         *,
         on_error: OnError = "log",
-        validate: bool = False,
+        validate: bool | None = None,
         log_tracebacks: bool = True,
         queue_size: int = 1000,
         overflow: Overflow = "block",
@@ -129,7 +132,8 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals: SignalRegistry = signals
         self.on_error: OnError = on_error
-        self.validate: bool = validate
+        if validate is not None:
+            self.validate = bool(validate)
         self.log_tracebacks: bool = log_tracebacks
         self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
@@ -183,7 +187,8 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         sibling = self._sibling()
         sibling.on_error = self.on_error if on_error is None else on_error
-        sibling.validate = self.validate if validate is None else validate
+        if validate is not None:
+            sibling.validate = bool(validate)
         if log_tracebacks is not None:
             sibling.log_tracebacks = log_tracebacks
         return sibling

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-__all__ = ["EndReason", "Ending", "Endings", "new_endings"]
+__all__ = ["MOST_ENDINGS", "EndReason", "Ending", "Endings", "new_endings"]
 
 EndReason: TypeAlias = Literal[
     "cancelled", "once", "collected", "sender_collected", "replaced", "isolated", "unloaded"
 ]
 """Why a subscription has ended."""
 
-_MOST: Final = 16
+MOST_ENDINGS: Final = 16
+"""How many endings of an event are recorded."""
 
 
 class Ending(NamedTuple):
@@ -36,5 +37,5 @@ Endings: TypeAlias = "deque[Ending]"
 
 
 def new_endings() -> Endings:
-    """Return an empty record, which keeps the last 16 endings."""
-    return deque(maxlen=_MOST)
+    """Return an empty record, which keeps the last ones."""
+    return deque(maxlen=MOST_ENDINGS)

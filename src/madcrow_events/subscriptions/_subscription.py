@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
@@ -24,6 +24,7 @@ from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
 from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
+from madcrow_events.subscriptions._showing import options_shown
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
@@ -168,6 +169,7 @@ class Subscription(Unique):
             `batch`.
         id: the name that the handler was given, unique within the event or pattern, or None.
         batch: the limits of the lists that the handler takes, or None.
+        on_error: `"raise"` if a failure of the handler is raised to its emitter, or None.
     """
 
     __slots__ = (
@@ -191,6 +193,7 @@ class Subscription(Unique):
         "batch",
         "event",
         "id",
+        "on_error",
         "once",
         "priority",
         "timeout",
@@ -226,6 +229,7 @@ class Subscription(Unique):
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
         self.timeout: float | None = options.get("timeout")
         self.batch: Batch | None = options.get("batch")
+        self.on_error: Literal["raise"] | None = options.get("on_error")
         self.background: bool = options.get("background", False) or self.batch is not None
         if self.timeout is not None and not spec.is_async:
             raise InvalidOptionError(
@@ -335,21 +339,34 @@ class Subscription(Unique):
 
         It stays when a handler that was held weakly is gone.
         """
-        if self.id is not None:
-            return self.id
+        return self.id or self._function_name
+
+    @property
+    def _function_name(self) -> str:
+        """The dotted name of the handler, also when the handler is gone."""
         handler = self.handler
         name: str = self._handler.name if handler is None else handler_name(handler)
         return name
 
     def __repr__(self) -> str:
-        """Name the handler and the event."""
+        """Name the handler, the event, and each option that is not the default."""
         state = "" if self.active else " (ended)"
-        return f"<Subscription {self.name} on {self.event}{state}>"
+        parts = [f"{self._function_name} on {self.event}", *options_shown(self)]
+        return f"<Subscription {', '.join(parts)}{state}>"
 
     @property
     def _runs_inline(self) -> bool:
         """Whether the call loop itself calls the handler."""
         return not (self.background or self._call_spec.is_async)
+
+    @property
+    def _is_weak_by_default(self) -> bool:
+        """Whether a handler of this kind is held weakly if `weak` is left out."""
+        handler = self.handler
+        if handler is None:
+            return type(self._handler) is _WeakMethod
+        binding = binding_of(handler)
+        return binding is not None and binding.is_of_instance
 
     @property
     def _is_plain(self) -> bool:
@@ -448,6 +465,7 @@ class Subscription(Unique):
             and self.background == other.background
             and self.batch == other.batch
             and self.id == other.id
+            and self.on_error == other.on_error
             and self._connected == other._connected
         )
 
@@ -481,6 +499,6 @@ def _cancel_when_gone(subscription: Subscription) -> Callable[[Any], None]:
     def gone(_: object) -> None:
         ended = reference()
         if ended is not None:
-            ended._end("collected" if ended._sender_is_alive else "sender_collected")
+            ended._end("collected" if ended.handler is None else "sender_collected")
 
     return gone

@@ -9,6 +9,7 @@ because a finalizer, which is user code, may run then.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from contextlib import ContextDecorator
@@ -21,11 +22,11 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
-from madcrow_events._text import handler_name
+from madcrow_events._logs import log
 from madcrow_events.emissions._plan import NOBODY, STALE, Plan, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
-from madcrow_events.subscriptions._endings import Ending, Endings, new_endings
+from madcrow_events.subscriptions._endings import MOST_ENDINGS, Ending, Endings, new_endings
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._planning import plan_calls
@@ -107,6 +108,7 @@ class SubscriptionTable:
         "__weakref__",
         "_busy",
         "_by_sender",
+        "_collected",
         "_endings",
         "_fakes",
         "_ids",
@@ -125,6 +127,7 @@ class SubscriptionTable:
         self._mutes: set[Muting] = set()
         self._fakes: set[weakref.ref[Recording]] = set()
         self._endings: Endings | None = None  # made with the first
+        self._collected: tuple[str, ...] = ()  # the names that the log does not have yet
         self.plans: Plans = STALE
 
     def _renew_after_fork(self) -> None:
@@ -186,18 +189,35 @@ class SubscriptionTable:
         self._sweep_if_free()
 
     def note_end(self, subscription: Subscription, reason: EndReason) -> None:
-        """Record why a subscription has ended, without waiting."""
+        """Record why a subscription has ended, without waiting.
+
+        The callback of a weak reference calls this, which may run anywhere. So it writes no line:
+        `log_collected` does.
+        """
         if subscription.origin is RECORDER:
             return
         if self._endings is None:
             self._endings = new_endings()
-        self._endings.append(
-            Ending(subscription._order, subscription.name, pattern_of(subscription), reason)
-        )
+        ending = Ending(subscription._order, subscription.name, pattern_of(subscription), reason)
+        self._endings.append(ending)
+        if reason == "collected":
+            self._collected = (*self._collected, ending.name)[-MOST_ENDINGS:]
 
     def endings(self) -> list[Ending]:
         """Return the recorded endings, the oldest first."""
         return [] if self._endings is None else list(self._endings.copy())
+
+    def log_collected(self, event: str) -> None:
+        """Write at DEBUG which handlers of this event no longer exist, each once."""
+        collected, self._collected = self._collected, ()
+        for handler in collected:
+            log(
+                logging.DEBUG,
+                "handler %s of %s was collected, because nothing else held it: hold its object, or "
+                "subscribe it with weak=False",
+                handler,
+                event,
+            )
 
     def _present(self, subscription: Subscription) -> Subscription | None:
         bucket = self._by_sender.get(subscription._sender_key)
@@ -433,14 +453,14 @@ def check_same_handler(present: Subscription, requested: Subscription) -> None:
     Raises:
         SubscriptionConflictError: the handlers or senders differ.
     """
-    if (present._handler_key, present._sender_key) != (
-        requested._handler_key,
-        requested._sender_key,
-    ):
+    is_other = present._handler_key != requested._handler_key
+    if is_other or present._sender_key != requested._sender_key:
+        whose, fix = present._function_name, f"give {requested._function_name} another"
+        if not is_other:
+            whose, fix = f"{whose} for another sender", "give it another id for this sender"
         raise SubscriptionConflictError(
-            f"id '{requested.id}' of {present.event} is that of "
-            f"{handler_name(present.handler)}: give {handler_name(requested.handler)} another, "
-            "or cancel that subscription first",
+            f"id '{requested.id}' of {present.event} is that of {whose}: {fix}, or cancel that "
+            "subscription first",
             event=present.event,
             handler=present.handler,
         )
@@ -454,7 +474,7 @@ def check_same_options(present: Subscription, requested: Subscription) -> None:
     """
     if not present._same_options(requested):
         raise SubscriptionConflictError(
-            f"{handler_name(present.handler)} is subscribed to {present.event} already, with "
+            f"{present._function_name} is subscribed to {present.event} already, with "
             "other options: cancel that subscription first, or give the same options",
             event=present.event,
             handler=present.handler,
