@@ -9,7 +9,7 @@ from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._text import names_apart, type_name
 from madcrow_events.exceptions import ContextModelError, SignalConflictError
 from madcrow_events.models import HandlerFailedEventContext, prepare
-from madcrow_events.signals._old_names import noted_name, present_name
+from madcrow_events.signals._old_names import become_itself, noted_name, present_name
 from madcrow_events.signals._renaming import (
     check_handlers,
     check_old_names,
@@ -75,6 +75,8 @@ def declare(
         if signal is None:
             model = HandlerFailedEventContext if name == HANDLER_FAILED else context
             signal = registry._set_aside.get(name) if again is None else again
+            if signal is not None:
+                become_itself(signal)  # it may have had another name, and be forgotten since
             if signal is None or (model is not None and signal.context_model is not model):
                 signal = EventSignal(name, doc, context=model)
                 signal._registry = registry

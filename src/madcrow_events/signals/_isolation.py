@@ -102,7 +102,7 @@ class SavedRegistry:
         for _, _, subscriptions in self._handlers:
             for subscription in subscriptions:
                 subscription.cancel()  # in the table that has it now
-        for signal in self._signals.values():
+        for signal in (*self._signals.values(), *self._set_aside.values()):
             become_itself(signal)
 
     def _put_together(self) -> None:

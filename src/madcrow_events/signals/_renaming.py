@@ -213,11 +213,13 @@ def _give_back(
     moved: WeakSet[Subscription],
 ) -> None:
     table: SubscriptionTable = own_attribute(own, "_table")
-    share(list(moved), table)
+    # Some may have gone back further, to the event from which that one had them.
+    moving = [it for it in moved if it._table in (signal._table, table)]
+    share(moving, table)
     with registry._lock:
         become_itself(own)
         dict.__setitem__(registry, old, own)
-    move(list(moved), signal._table, table, old)
+    move(moving, signal._table, table, old)
     for pattern in registry._patterns.live_and_recording():
         extend(pattern, table, old, *own.formerly)
     registry._fake(own)
@@ -229,6 +231,7 @@ def forget_old_names(registry: SignalRegistry, signal: EventSignal[Any]) -> None
     if formerly:
         with registry._lock:
             _forget(registry, formerly)
+        end_parts(signal._table, signal.name)
 
 
 def _forget(registry: SignalRegistry, formerly: tuple[str, ...]) -> None:

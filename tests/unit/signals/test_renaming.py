@@ -184,6 +184,23 @@ def test_an_event_that_has_old_names_itself_brings_them_along(
     assert "bought" not in signals
 
 
+@pytest.mark.parametrize("order", [["bought", "order_made"], ["order_made", "bought"]])
+def test_events_that_became_one_come_apart_in_any_order(
+    signals: SignalRegistry, dispatcher: EventDispatcher, made: EventSignal[Any], order: list[str]
+) -> None:
+    """As where several plugins have renamed them, which are unloaded one by one."""
+    made.subscribe(lambda: "made")
+    signals.signal("bought").subscribe(lambda: "bought")
+    signals.signal("order_made", formerly="bought")
+    placed = rename(signals)
+    placed.subscribe(lambda: "placed")
+    for name in order:
+        renaming.take_back(signals, [name])
+    assert values(dispatcher.emit("bought")) == ["bought"]
+    assert values(dispatcher.emit("order_made")) == ["made"]
+    assert values(dispatcher.emit("order_placed", order_id=1)) == ["placed"]
+
+
 # Handlers that both have
 
 
