@@ -73,18 +73,13 @@ def declare(
         name = present_name(registry, name)  # another thread may have renamed it meanwhile
         signal = registry._find(name)
         if signal is None:
-            model = HandlerFailedEventContext if name == HANDLER_FAILED else context
-            signal = registry._set_aside.get(name) if again is None else again
-            if signal is not None:
-                become_itself(signal)  # it may have had another name, and be forgotten since
-            if signal is None or (model is not None and signal.context_model is not model):
+            signal = _set_aside(registry, name, context) if again is None else again
+            if signal is None:
+                model = HandlerFailedEventContext if name == HANDLER_FAILED else context
                 signal = EventSignal(name, doc, context=model)
                 signal._registry = registry
                 signal._execution = execution
-            for pattern in registry._patterns.live_and_recording():
-                extend(pattern, signal._table, name)
-            registry._fake(signal)
-            dict.__setitem__(registry, name, signal)
+            _enter(registry, signal)
     if (
         context is not None
         and signal.context_model is not context
@@ -105,3 +100,22 @@ def declare(
     if old_names:
         give_old_names(registry, signal, old_names)
     return signal
+
+
+def _set_aside(
+    registry: SignalRegistry, name: str, model: type[Any] | None
+) -> EventSignal[Any] | None:
+    """Return the signal that an event had outside of an `isolated` block, if it may have it."""
+    signal = registry._set_aside.get(name)
+    if signal is not None:
+        become_itself(signal)  # it may have had another name in this block
+        if model is None or signal.context_model is model:
+            return signal
+    return None
+
+
+def _enter(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
+    for pattern in registry._patterns.live_and_recording():
+        extend(pattern, signal._table, signal.name)
+    registry._fake(signal)
+    dict.__setitem__(registry, signal.name, signal)
