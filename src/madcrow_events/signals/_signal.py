@@ -121,15 +121,18 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     @property
     def formerly(self) -> tuple[str, ...]:
-        """The old names of the event, which still mean it, as its declarations have them.
+        """The old names of the event, which still mean it.
 
         Example:
             ```python
-            from madcrow_events import SignalRegistry
+            from madcrow_events import madcrow_signals
 
-            signals = SignalRegistry()
-            placed = signals.signal("order_placed", formerly="order_made")
-            print(placed.formerly)
+            order_placed = madcrow_signals.signal("order_placed", formerly="order-made")
+            print(order_placed.formerly)
+            ```
+
+            ```text
+            ('order_made',)
             ```
         """
         former = {} if self._registry is None else self._registry._former
