@@ -28,6 +28,7 @@ _MAX_LENGTH = 128
 _COMPARED = 20  # names, of many
 _PIECES = 8
 _LONG_NAME = 12
+_SUGGESTED = 3
 
 
 def canonical_name(name: object, *, pattern: bool = False) -> str:
@@ -82,12 +83,23 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
     return canonical
 
 
-def unknown_event(event: str, declared: Iterable[str]) -> UnknownEventError:
-    """Return the error for a name that is not declared; reading it finds similar names."""
+def unknown_event(
+    event: str, declared: Iterable[str], formerly: Iterable[str] = ()
+) -> UnknownEventError:
+    """Return the error for a name that is not declared; reading it finds similar names.
+
+    Args:
+        event: the name.
+        declared: the names of the declared events.
+        formerly: their old names, which are suggested last.
+    """
     return UnknownEventError(
         f"no event is called '{event}'",
         event=event,
-        suggestions=lambda: _similar_names(event, declared),
+        suggestions=lambda: (
+            *_similar_names(event, declared),
+            *_similar_names(event, formerly),
+        )[:_SUGGESTED],
     )
 
 
@@ -108,4 +120,4 @@ def _similar_names(event: str, declared: Iterable[str]) -> tuple[str, ...]:
             [name for name in names if 3 * len(name) <= 7 * len(event) <= 49 / 3 * len(name)],
             key=lambda name: sum([piece in name for piece in pieces]),
         )
-    return tuple(get_close_matches(event, names, 3))
+    return tuple(get_close_matches(event, names, _SUGGESTED))

@@ -15,6 +15,7 @@ from madcrow_events.models import (
     is_parametrised_as,
     note_fields,
 )
+from madcrow_events.signals._old_names import means
 from madcrow_events.signals._signal import check_model, renewed_context
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def fitting(
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
         note_fields(type(context))
         try:
-            if context.event_type.replace("-", "_") == signal.name:
+            if means(signal, context.event_type):
                 return context, None
         except AttributeError:  # it has no `event_type`: made by model_construct, say
             pass

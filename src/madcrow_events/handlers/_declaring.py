@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._names import canonical_name
+from madcrow_events._places import Place, calling_place
 from madcrow_events._text import printable
 from madcrow_events.batches import Batch
 from madcrow_events.exceptions import InvalidOptionError, PluginError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._declaring import declare
+from madcrow_events.signals._old_names import noted_name, old_names_in
 from madcrow_events.signals._registry import subscribe_as
+from madcrow_events.signals._renaming import read_old_names, take_back
 from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
     HandlerDecorator,
@@ -89,7 +93,8 @@ def on_event(
     """
     check_options(options)
     if not isinstance(name, str) or "*" not in name:
-        signals.resolve(name)
+        signal = signals.resolve(name)
+        name = signal.name if isinstance(name, str) else signal
 
     def decorate(handler: HandlerT) -> HandlerT:
         signals.subscribe(name, handler, **options)
@@ -193,6 +198,8 @@ class _DeclaredSignal(NamedTuple):
     name: str
     doc: str | None
     model: type[BaseEventContext] | None
+    place: Place
+    formerly: tuple[str, ...] = ()
     is_own: bool = True  # the group declares it, and does not only need it
 
 
@@ -200,6 +207,7 @@ class _DeclaredHandler(NamedTuple):
     name: str
     handler: Callable[..., Any]
     options: SubscriptionOptions
+    place: Place
 
 
 class HandlerGroup:
@@ -262,7 +270,12 @@ class HandlerGroup:
         self._handlers: list[_DeclaredHandler] = []
 
     def signal(
-        self, name: str, doc: str | None = None, *, context: type[BaseEventContext] | None = None
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        context: type[BaseEventContext] | None = None,
+        formerly: str | Iterable[str] = (),
     ) -> None:
         """Add an event to the group. `register` declares it.
 
@@ -271,11 +284,13 @@ class HandlerGroup:
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`; None, the default,
                 for an event without a model.
+            formerly: a name that the event had before, or several, as for `SignalRegistry.signal`.
 
         Raises:
-            InvalidEventNameError: the name is malformed.
+            InvalidEventNameError: a name is malformed.
         """
-        self._signals.append(_DeclaredSignal(canonical_name(name), doc, context))
+        event, old_names = canonical_name(name), read_old_names(formerly)
+        self._signals.append(_DeclaredSignal(event, doc, context, calling_place(), old_names))
 
     @overload
     def on(
@@ -312,15 +327,16 @@ class HandlerGroup:
             InvalidOptionError: an option is unknown, or has an impossible value.
         """
         check_options(options)
+        place = calling_place()
         if isinstance(name, EventSignal):
             event = name.name
-            needed = _DeclaredSignal(event, name.doc, name.context_model, is_own=False)
+            needed = _DeclaredSignal(event, name.doc, name.context_model, place, is_own=False)
             self._signals.append(needed)
         else:
             event = canonical_name(name, pattern="*" in str(name))
 
         def decorate(handler: HandlerT) -> HandlerT:
-            self._handlers.append(_DeclaredHandler(event, handler, options))
+            self._handlers.append(_DeclaredHandler(event, handler, options, place))
             return handler
 
         return decorate
@@ -337,7 +353,8 @@ class HandlerGroup:
             signals: the registry.
 
         Raises:
-            SignalConflictError: an event is declared already, with another model.
+            SignalConflictError: an event is declared already, with another model. Or an old name is
+                that of another event.
             ContextModelError: the model of an event is not derived from `BaseEventContext`, or has
                 a field called `sender` or `self`.
             UnknownEventError: an event that a handler names is not declared.
@@ -374,22 +391,22 @@ def register_wrapped(
         signals: the registry.
         wrap: takes the call spec of a handler, and returns the one to call it by.
     """
-    present = set(signals)
+    present, present_old = set(signals), old_names_in(signals)
     start = next_order()
     replaced: list[Subscription] = []
     try:
-        for declared in group._signals:
-            signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
-        for it in group._handlers:
-            subscribe_as(
-                signals, it.name, it.handler, it.options, group, wrap=wrap, replaced=replaced
-            )
+        for name, doc, model, place, formerly, _ in group._signals:
+            declare(signals, name, doc, model, formerly, place=place)
+        for name, handler, options, place in group._handlers:
+            event = noted_name(signals, name, place)
+            subscribe_as(signals, event, handler, options, group, wrap=wrap, replaced=replaced)
     except BaseException:
         for subscription in signals.subscriptions:
             if order_of(subscription) > start and subscription.origin is group:
                 subscription.cancel()
-        for name in {declared.name for declared in group._signals} - present:
-            signals.pop(name, None)
+        take_back(signals, old_names_of(group) - present_old)
+        for name in events_of(group) & set(signals) - present:
+            del signals[name]
         raise
     end_replaced(replaced)
 
@@ -409,6 +426,11 @@ def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:
         with_needed: whether to include the events of signals that its handlers only listen to.
     """
     return {it.name for it in group._signals if with_needed or it.is_own}
+
+
+def old_names_of(group: HandlerGroup) -> set[str]:
+    """Return the old names that a group gives to its events."""
+    return {old for it in group._signals for old in it.formerly}
 
 
 def has_lasting_handlers(group: HandlerGroup) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -14,18 +14,19 @@ import blinker
 from typing_extensions import Unpack
 
 from madcrow_events._copies import Unique
-from madcrow_events._executions import execution_of
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events._text import names_apart, type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
-from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
+from madcrow_events.exceptions import UnknownEventError
+from madcrow_events.models import BaseEventContext
+from madcrow_events.signals._declaring import declare
 from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.signals._isolation import isolated
-from madcrow_events.signals._signal import EventSignal, check_model, translated
+from madcrow_events.signals._old_names import named, noted_name, present_signal
+from madcrow_events.signals._renaming import forget_old_names, take_back
+from madcrow_events.signals._signal import EventSignal, translated
 from madcrow_events.subscriptions import (
     ANY,
     PatternSubscription,
@@ -40,8 +41,12 @@ from madcrow_events.subscriptions._signatures import read_call_spec
 from madcrow_events.subscriptions._subscription import end
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from madcrow_events._places import Place
     from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._isolation import Companion, SavedRegistry
+    from madcrow_events.signals._old_names import FormerName
     from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._table import Recording
 
@@ -49,7 +54,6 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEARING",
     "SignalRegistry",
-    "declare_again",
     "declared_in",
     "forget",
     "lock_of",
@@ -95,6 +99,8 @@ class SignalRegistry(Unique, blinker.Namespace):
         self._isolations: list[SavedRegistry] = []
         # The signals that an isolated(empty=True) block forgot; declared again, each is the same.
         self._set_aside: dict[str, EventSignal[Any]] = {}
+        self._former: Mapping[str, FormerName] = {}  # by old names; replaced, never changed
+        self._warned: dict[tuple[str, Place], object] = {}
         self._other_states: list[Callable[[bool], Callable[[], None]]] = []
         self._companions: dict[type[Companion], Companion] = {}
         self._recordings: WeakSet[Recording] = WeakSet()
@@ -104,13 +110,25 @@ class SignalRegistry(Unique, blinker.Namespace):
         self._lock = Lock()
 
     @overload
-    def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...
+    def signal(
+        self, name: str, doc: str | None = None, *, formerly: str | Iterable[str] = ()
+    ) -> EventSignal[BaseEventContext]: ...
     @overload
     def signal(
-        self, name: str, doc: str | None = None, *, context: type[ContextT]
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        context: type[ContextT],
+        formerly: str | Iterable[str] = (),
     ) -> EventSignal[ContextT]: ...
     def signal(
-        self, name: str, doc: str | None = None, *, context: type[Any] | None = None
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        context: type[Any] | None = None,
+        formerly: str | Iterable[str] = (),
     ) -> EventSignal[Any]:
         """Declare an event, or return its signal if it is declared already.
 
@@ -120,16 +138,23 @@ class SignalRegistry(Unique, blinker.Namespace):
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`. None, the default,
                 for an event without a model, which takes any context.
+            formerly: a name that the event had before, or several. An old name means this event
+                wherever a name is given, and each line that uses it gets one `DeprecationWarning`.
+                If the old name is declared already, as an event without a model, its handlers
+                become handlers of this event.
 
         Returns:
             The signal.
 
         Raises:
-            InvalidEventNameError: the name is malformed.
+            InvalidEventNameError: a name is malformed.
             ContextModelError: the model is not derived from `BaseEventContext`, is a
                 `GenericEventContext`, has a field called `sender` or `self`, or is given as `doc`.
             SignalConflictError: the event is declared already, with another model or without one.
-                If a module is reloaded, its class still counts as the same model.
+                If a module is reloaded, its class still counts as the same model. Or an old name
+                belongs to another event, or is declared as an event with a model.
+            SubscriptionConflictError: a handler is subscribed to this event and to an old name of
+                it, with other options, or two of their handlers have the same `id`.
 
         Example:
             ```python
@@ -150,51 +175,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             True
             ```
         """
-        name = canonical_name(name)
-        if not isinstance(doc, str | None):
-            raise ContextModelError(
-                f"the second argument is a text that says what {name} means: give the model as "
-                f"signal('{name}', context={type_name(doc)})",
-                event=name,
-                model=doc,
-            )
-        if context is not None:
-            check_model(name, context)
-            prepare(context)  # outside of the lock: it may run code of the model's author
-        execution = None
-        known = self._find(name)
-        if isinstance(context, type) and (known is None or known.context_model is not context):
-            execution = execution_of(context, context.__module__)
-        with self._lock:
-            signal = self._find(name)
-            if signal is None:
-                model = HandlerFailedEventContext if name == HANDLER_FAILED else context
-                signal = self._set_aside.get(name)
-                if signal is None or (model is not None and signal.context_model is not model):
-                    signal = EventSignal(name, doc, context=model)
-                    signal._registry = self
-                    signal._execution = execution
-                for pattern in self._patterns.live_and_recording():
-                    extend(pattern, signal._table, name)
-                self._fake(signal)
-                super().__setitem__(name, signal)
-        if (
-            context is not None
-            and signal.context_model is not context
-            and not signal._take_model(context, execution)
-        ):
-            declared = signal.context_model
-            there, here = "no context model", type_name(context)
-            if declared is not None:
-                here, there = names_apart(context, declared)
-            raise SignalConflictError(
-                f"{name} is declared already, with {there}, not with {here}: "
-                "declare it once, with its model, and import the signal elsewhere",
-                event=name,
-                declared=declared,
-                requested=context,
-            )
-        return signal
+        return declare(self, name, doc, context, formerly)
 
     def resolve(self, name: object) -> EventSignal[Any]:
         """Return the signal of a name.
@@ -213,6 +194,7 @@ class SignalRegistry(Unique, blinker.Namespace):
                 belongs to another registry.
         """
         if isinstance(name, EventSignal):
+            name = present_signal(self, name)
             if name._registry is None or name._registry is self:
                 return name
             raise UnknownEventError(
@@ -222,11 +204,11 @@ class SignalRegistry(Unique, blinker.Namespace):
                 event=name.name,
             )
         canonical = canonical_name(name)
-        signal = self._find(canonical)
+        signal = self._find(canonical) or self._find(noted_name(self, canonical))
         if signal is not None:
             return signal
         if self.strict and canonical != HANDLER_FAILED:
-            raise unknown_event(canonical, self)
+            raise unknown_event(canonical, self, self._former)
         return self.signal(canonical)
 
     def subscribe(
@@ -409,7 +391,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Let blocks that record emissions record those of a new signal too."""
         # No loop in the `with` block of a lock, as in `dispatcher._without`.
         for block in list(self._recordings):
-            signal._table.fake(block, signal.name)
+            signal._table.fake(block, (signal.name, *signal.formerly))
 
     # A mapping by name, in any spelling
 
@@ -429,19 +411,19 @@ class SignalRegistry(Unique, blinker.Namespace):
         return cast("list[EventSignal[Any]]", list(self.values()))
 
     def _key(self, name: object) -> Any:
-        """Return the key of a name in any spelling, or of a signal.
+        """Return the key of a name in any spelling, which may be an old one, or of a signal.
 
         Raises:
             UnknownEventError: the signal belongs to another registry.
         """
         if isinstance(name, EventSignal):
             return self.resolve(name).name
-        return name.replace("-", "_") if isinstance(name, str) else name
+        return noted_name(self, name.replace("-", "_")) if isinstance(name, str) else name
 
     def __contains__(self, name: object) -> bool:
         """Whether an event of this name, or this very signal, is declared."""
         if isinstance(name, EventSignal):
-            return self._find(name.name) is name
+            return self._find(name.name) is present_signal(self, name)
         return isinstance(name, str) and super().__contains__(self._key(name))
 
     def get(self, name: str | EventSignal[Any], default: object = None, /) -> Any:
@@ -457,13 +439,13 @@ class SignalRegistry(Unique, blinker.Namespace):
         return super().get(self._key(name), default)
 
     def __delitem__(self, name: str | EventSignal[Any]) -> None:
-        """Forget an event; its signal still works, but is no longer found by name."""
-        super().__delitem__(self._key(name))
+        """Forget an event and its old names; its signal still works, but no name finds it."""
+        self.pop(name)
 
     def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
-        """Forget an event, and return its signal.
+        """Forget an event and its old names, and return its signal.
 
-        The signal still works, but the registry no longer finds it by its name.
+        The signal still works, but the registry no longer finds it by a name.
 
         Args:
             name: the name of the event, or its signal.
@@ -473,7 +455,11 @@ class SignalRegistry(Unique, blinker.Namespace):
             KeyError: the event is not declared, and no default is given.
             UnknownEventError: the signal belongs to another registry.
         """
-        return super().pop(self._key(name), *default)
+        key = self._key(name)
+        signal = self._find(key)
+        if signal is not None:
+            forget_old_names(self, signal)
+        return super().pop(key, *default)
 
     def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:
         """Refuse: signals are made by `signal`, which checks their names.
@@ -535,15 +521,15 @@ def subscribe_as(
     earlier = find_replaced(requested, partial(patterns.live, pattern))
     with registry._lock:
         subscription = patterns.add(requested, earlier)
-        present = registry._declared()
+        present = named(registry)
     if replaced is None:
         end_replaced(earlier)
     else:
         replaced += earlier
     if subscription is requested:
         # Outside of the lock: no thread may wait for a signal's lock while it has this one.
-        for signal in present:
-            extend(subscription, signal._table, signal.name)
+        for signal, names in present:
+            extend(subscription, signal._table, *names)
     log(logging.DEBUG, "%s subscribed to %s", subscription.name, pattern)
     return subscription
 
@@ -555,24 +541,10 @@ def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
 
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
     """Forget an event and its handlers, for plugins that are unloaded."""
-    with registry._lock:
-        registry.pop(signal.name, None)
-    signal._table.restore(())
-
-
-def declare_again(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
-    """Declare a forgotten event with its old signal, for plugins that are loaded again.
-
-    Raises:
-        SignalConflictError: it is declared already, with another model.
-    """
-    with registry._lock:
-        before = registry._set_aside
-        registry._set_aside = {**before, signal.name: signal}
-        try:
-            registry.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
-        finally:
-            registry._set_aside = before
+    take_back(registry, signal.formerly)
+    if registry._find(signal.name) is signal:
+        del registry[signal.name]
+    signal._table.clear("unloaded")
 
 
 def record(registry: SignalRegistry, block: Recording) -> None:
@@ -582,9 +554,9 @@ def record(registry: SignalRegistry, block: Recording) -> None:
             registry._recordings.add(block)
         else:
             registry._recordings.discard(block)
-        present = registry._declared()
-    for signal in present:
-        signal._table.fake(block, signal.name)
+        present = named(registry)
+    for signal, names in present:
+        signal._table.fake(block, names)
 
 
 def lock_of(registry: SignalRegistry) -> Lock:

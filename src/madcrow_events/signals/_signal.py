@@ -45,6 +45,7 @@ from madcrow_events.subscriptions import (
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._handler_types import ContextT
+from madcrow_events.subscriptions._moving import move, own_subscriptions, share
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import call_spec_of_receiver, read_call_spec
@@ -89,6 +90,9 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     _instead_of_pickling = "send its name, and look it up there with signals[name]"
 
+    _successor: EventSignal[Any]
+    """The signal that this one acts as, while it is a `FormerSignal`."""
+
     def __init__(
         self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
     ) -> None:
@@ -114,6 +118,29 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     def __str__(self) -> str:
         """Return the name; handlers of several events compare it."""
         return self.name
+
+    @property
+    def formerly(self) -> tuple[str, ...]:
+        """The old names of the event, which still mean it.
+
+        Example:
+            ```python
+            from madcrow_events import madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", formerly="order-made")
+            print(order_placed.formerly)
+            ```
+
+            ```text
+            ('order_made',)
+            ```
+        """
+        former = {} if self._registry is None else self._registry._former
+        return tuple([old for old, it in former.items() if it.signal._itself() is self])
+
+    def _itself(self) -> EventSignal[ContextT]:
+        """Return the signal; that of a former event returns the one of the event that it is now."""
+        return self
 
     # Subscribing
 
@@ -182,6 +209,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         replaced: list[Subscription] | None = None,
     ) -> Subscription:
         check_options(options)
+        table = self._table
         is_batch = options.get("batch") is not None
         spec = read_call_spec(
             handler,
@@ -192,10 +220,11 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         )
         if wrap is not None:
             spec = wrap(spec)
-        requested = Subscription(self._table, self.name, handler, spec, translated(options))
+        requested = Subscription(table, self.name, handler, spec, translated(options))
         requested.origin = origin
-        earlier = find_replaced(requested, self._table.live)
-        subscription = self._table.add(requested, earlier)
+        earlier = find_replaced(requested, table.live)
+        subscription = table.add(requested, earlier)
+        self._bring_along(table)
         log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
         if replaced is None:
             end_replaced(earlier)
@@ -204,6 +233,13 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         if subscription is requested:
             self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
+
+    def _bring_along(self, table: SubscriptionTable) -> None:
+        """Move what was subscribed just as the event became a former name of another one."""
+        if table is not self._table:
+            moving = own_subscriptions(table)
+            share(moving, self._table)
+            move(moving, table, self._table, self.name)
 
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to this event.
@@ -404,14 +440,16 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
                 event=self.name,
                 handler=receiver,
             )
+        table = self._table
         spec = call_spec_of_receiver(receiver)
         options = translated({"sender": sender, "weak": weak})
-        requested = Subscription(self._table, self.name, receiver, spec, options, connected=True)
+        requested = Subscription(table, self.name, receiver, spec, options, connected=True)
         present = self._connection(receiver, sender)
         if present is not None and present.weak != weak:
-            self._table.replace(requested)
+            table.replace(requested)
         else:
-            self._table.add(requested)
+            table.add(requested)
+        self._bring_along(table)
         self._notify_connected(receiver, sender, weak)
         return receiver
 

@@ -24,7 +24,7 @@ from madcrow_events.subscriptions._table import (
 if TYPE_CHECKING:
     from madcrow_events.subscriptions._endings import EndReason
 
-__all__ = ["PatternSubscription", "PatternTable", "extend", "matches_nothing"]
+__all__ = ["PatternSubscription", "PatternTable", "end_parts", "extend", "matches_nothing"]
 
 
 class PatternTable:
@@ -172,12 +172,39 @@ def matches_nothing(pattern: PatternSubscription) -> bool:
     return not any(part.active for part in pattern._parts())
 
 
-def extend(pattern: PatternSubscription, table: SubscriptionTable, event: str) -> None:
-    """Subscribe a pattern's handler to an event, if the name of the event matches.
+def extend(
+    pattern: PatternSubscription, table: SubscriptionTable, event: str, *formerly: str
+) -> None:
+    """Subscribe a pattern's handler to an event, once, if one of the event's names matches.
 
     A registry calls this for each pair of a pattern and an event.
+
+    Args:
+        pattern: the pattern.
+        table: the subscriptions of the event.
+        event: the name of the event.
+        *formerly: its old names.
     """
-    if event == HANDLER_FAILED != pattern.event:
-        return  # no star matches it
-    if pattern._matches(event):
+    if _fits(pattern, event, formerly):
         pattern._extend_to(table, event)
+
+
+def _fits(pattern: PatternSubscription, event: str, formerly: Iterable[str]) -> bool:
+    if event == HANDLER_FAILED != pattern.event:
+        return False  # no star matches it
+    return any(map(pattern._matches, (event, *formerly)))
+
+
+def end_parts(table: SubscriptionTable, *names: str) -> None:
+    """End the parts of patterns that match none of these names of an event.
+
+    Args:
+        table: the subscriptions of the event.
+        *names: the name of the event, and its old names; none to end every part.
+    """
+    for part in table._exclusively(table._entries):
+        pattern = part._owner
+        if isinstance(pattern, PatternSubscription) and not (
+            names and _fits(pattern, names[0], names[1:])
+        ):
+            part._end(None)  # as if the pattern had never matched

@@ -122,8 +122,8 @@ def order_of(subscription: Subscription) -> int:
     return subscription._order
 
 
-def end(subscription: Subscription, reason: EndReason) -> None:
-    """End a subscription as `cancel` does, with another reason for `explain` to tell."""
+def end(subscription: Subscription, reason: EndReason | None) -> None:
+    """End a subscription as `cancel` does, with another reason for `explain`, or without any."""
     subscription._end(reason)
 
 
@@ -316,7 +316,7 @@ class Subscription(Unique):
         self._end("cancelled")
 
     def _end(self, reason: EndReason | None) -> None:
-        """End it, and have the reason recorded; None if it is about to be restored."""
+        """End it, and have the reason recorded; None to record nothing, as if it goes on."""
         was_active = self._active
         # No interrupt comes between two plain stores, so no plan has a subscription that has ended.
         self._active = False

@@ -93,8 +93,8 @@ class Recording(Protocol):
 
     is_open: bool
 
-    def _is_faked(self, event: str, /) -> bool:
-        """Whether it keeps the handlers of an event from being called."""
+    def _is_faked(self, *names: str) -> bool:
+        """Whether it keeps the handlers of an event with these names from being called."""
         ...
 
     def close(self) -> None:
@@ -224,8 +224,11 @@ class SubscriptionTable:
         return None if bucket is None else bucket.get(subscription._handler_key)
 
     def _enter(self, subscription: Subscription) -> None:
-        bucket = self._by_sender.get(subscription._sender_key)
         subscription._activate()
+        self._put(subscription)
+
+    def _put(self, subscription: Subscription) -> None:
+        bucket = self._by_sender.get(subscription._sender_key)
         if subscription.id is not None and subscription._owner is None:
             self._ids[subscription.id] = subscription
         # No interrupt comes between an entry and the plain store that makes the plans stale.
@@ -273,16 +276,21 @@ class SubscriptionTable:
         while self._stale:
             subscription = self._stale[0]
             dropped.append(subscription)
-            bucket = self._by_sender.get(subscription._sender_key, {})
-            # A subscription that an isolated() block cancelled is active again after the block.
-            if bucket.get(subscription._handler_key) is subscription and not subscription.active:
-                del bucket[subscription._handler_key]
-                if not bucket:
-                    del self._by_sender[subscription._sender_key]
-            if subscription.id is not None and not subscription.active:
-                forget_id(self._ids, subscription.id, subscription)
+            # A subscription that an isolated() block cancelled is active again after the block,
+            # here or in the table from which it had moved here.
+            if not subscription.active or subscription._table is not self:
+                self._take_out(subscription)
             # Last: if an interrupt comes before this, the next sweep removes the subscription.
             self._stale.popleft()
+
+    def _take_out(self, subscription: Subscription) -> None:
+        bucket = self._by_sender.get(subscription._sender_key, {})
+        if bucket.get(subscription._handler_key) is subscription:
+            del bucket[subscription._handler_key]
+            if not bucket:
+                del self._by_sender[subscription._sender_key]
+        if subscription.id is not None:
+            forget_id(self._ids, subscription.id, subscription)
 
     # Reading. list() makes the copies, because no other code can run during it.
 
@@ -374,12 +382,16 @@ class SubscriptionTable:
 
     # Muting, faking and isolating
 
-    def fake(self, block: Recording, event: str) -> None:
+    def fake(self, block: Recording, names: Iterable[str]) -> None:
         """Keep this event's handlers from being called while a block that fakes it is open.
 
         Recorders are still called. Call this again when the block has ended.
+
+        Args:
+            block: the block.
+            names: the name of the event, and its old names.
         """
-        if block._is_faked(event):
+        if block._is_faked(*names) or weakref.ref(block) in self._fakes:
             self._exclusively(self._fake, block)
 
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
@@ -427,10 +439,20 @@ class SubscriptionTable:
         # Set, not reset: a test fixture may end in another context than it began in.
         _muted.set(_muted.get() - {mute})
 
-    def restore(self, subscriptions: Iterable[Subscription]) -> None:
+    def clear(self, reason: EndReason) -> None:
+        """End all subscriptions."""
+        for present in self.live():
+            present._end(reason)
+
+    def restore(self, event: str, subscriptions: Iterable[Subscription]) -> None:
         """Make the subscriptions that `live` returned earlier the only active ones.
 
-        Those whose handler or sender is gone stay inactive.
+        Those whose handler or sender is gone stay inactive. Those that have moved to another
+        event come back.
+
+        Args:
+            event: the name of the event.
+            subscriptions: the subscriptions.
         """
         restored = [*subscriptions]
         kept = {*restored}
@@ -438,6 +460,8 @@ class SubscriptionTable:
             present._end(None if present in kept else "isolated")
         for subscription in restored:
             if subscription._alive:
+                subscription.event = event
+                subscription._table = self
                 self.replace(subscription)
 
 

@@ -18,6 +18,7 @@ from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._old_names import old_names_in, present_name
 from madcrow_events.signals._registry import record, subscribe_as
 from madcrow_events.subscriptions import Subscription
 
@@ -73,9 +74,9 @@ class Recorder(AbstractContextManager["Recorder"]):
         """
         if self._has_begun:
             raise RuntimeError("this recorder was used before: make a new one for each block")
-        for pattern in self._patterns:
-            if "*" not in pattern:
-                self._signals.resolve(pattern)
+        self._patterns = [
+            it if "*" in it else self._signals.resolve(it).name for it in self._patterns
+        ]
         try:
             self._begin()
         except BaseException:
@@ -118,14 +119,16 @@ class Recorder(AbstractContextManager["Recorder"]):
             subscription.cancel()
         self._subscriptions.clear()
 
-    def _is_faked(self, event: str, /) -> bool:
-        return not self._calls_handlers and self._matches(event)
+    def _is_faked(self, *names: str) -> bool:
+        return not self._calls_handlers and self._matches(*names)
 
-    def _matches(self, event: str) -> bool:
+    def _matches(self, event: str, *formerly: str) -> bool:
+        if event == HANDLER_FAILED:  # as with subscriptions, no pattern matches it
+            return event in self._patterns
         return any(
-            # As with subscriptions, no pattern matches `handler_failed`.
-            event == pattern if event == HANDLER_FAILED else fnmatch.fnmatchcase(event, pattern)
+            fnmatch.fnmatchcase(name, pattern)
             for pattern in self._patterns
+            for name in (event, *formerly)
         )
 
     def _record(self, emission: Emission) -> Any:
@@ -176,10 +179,11 @@ class Recorder(AbstractContextManager["Recorder"]):
                 "times must be an int, 1 or more: for never there is assert_not_emitted",
                 option="times",
             )
-        found = self._matching(event, where, fields)
+        name = self._name_of(event)
+        found = self._matching(name, where, fields)
         if found and times in (None, len(found)):
             return found[-1]
-        what = _described(event, where, fields)
+        what = _described(name, where, fields)
         if times is None:
             raise AssertionError(f"{what} was not emitted.\n{self._told()}")
         raise AssertionError(
@@ -207,9 +211,10 @@ class Recorder(AbstractContextManager["Recorder"]):
             UnknownEventError: the event is not declared, or its signal belongs to another registry.
             InvalidOptionError: `where` is not a function.
         """
-        found = self._matching(event, where, fields)
+        name = self._name_of(event)
+        found = self._matching(name, where, fields)
         if found:
-            what = _described(event, where, fields)
+            what = _described(name, where, fields)
             raise AssertionError(f"{what} was emitted {_times(len(found))}.\n{self._told()}")
 
     def assert_handled_by(
@@ -226,16 +231,16 @@ class Recorder(AbstractContextManager["Recorder"]):
                 that were called. Or the recorder does not record this event.
             UnknownEventError: the event is not declared, or its signal belongs to another registry.
         """
-        emissions = self._matching(event, None, {})
+        name, called_name = self._name_of(event), handler_name(handler)
+        emissions = self._matching(name, None, {})
         called = [it.handler for emission in emissions for it in emission.results]
         if handler in called:
             return
-        name = handler_name(handler)
         failures = [it for emission in emissions for it in emission.failures]
         for failure in failures:
             if failure.handler == handler:
                 raise AssertionError(
-                    f"{name} was called for {_name_of(event)}, and raised "
+                    f"{called_name} was called for {name}, and raised "
                     f"{type_name(type(failure.exception))}"
                 ) from failure.exception
         others = sorted({handler_name(it) for it in called}) or ["nobody"]
@@ -247,7 +252,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 " Some have not finished: drain() the dispatcher first, or await its drain_async()."
             )
         raise AssertionError(
-            f"{_name_of(event)} was not handled by {name}, but by {', '.join(others)}.{hint}\n"
+            f"{name} was not handled by {called_name}, but by {', '.join(others)}.{hint}\n"
             f"{self._told()}"
         )
 
@@ -279,8 +284,9 @@ class Recorder(AbstractContextManager["Recorder"]):
                 `where` is not a function.
         """
         check_seconds("timeout", timeout)
-        self._arrived.wait(lambda: self._matching(event, where, fields), timeout)
-        return self._awaited(event, timeout, where, fields)
+        name = self._name_of(event)
+        self._arrived.wait(lambda: self._matching(name, where, fields), timeout)
+        return self._awaited(name, timeout, where, fields)
 
     async def wait_for_async(
         self,
@@ -309,12 +315,13 @@ class Recorder(AbstractContextManager["Recorder"]):
             EventLoopError: the event has not been recorded yet, and asyncio does not run here.
         """
         check_seconds("timeout", timeout)
-        await self._arrived.wait_async(lambda: self._matching(event, where, fields), timeout)
-        return self._awaited(event, timeout, where, fields)
+        name = self._name_of(event)
+        await self._arrived.wait_async(lambda: self._matching(name, where, fields), timeout)
+        return self._awaited(name, timeout, where, fields)
 
     def _awaited(
         self,
-        event: str | EventSignal[Any],
+        event: str,
         timeout: float | None,
         where: Where | None,
         fields: Mapping[str, Any],
@@ -327,8 +334,16 @@ class Recorder(AbstractContextManager["Recorder"]):
             )
         return found[-1]
 
+    def _name_of(self, event: str | EventSignal[Any]) -> str:
+        """Return the name that an event has now."""
+        if isinstance(event, EventSignal):
+            return self._signals.resolve(event).name
+        name = canonical_name(event)
+        signal: EventSignal[Any] | None = self._signals.get(name)
+        return name if signal is None else signal.name
+
     def _matching(
-        self, event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
+        self, event: str, where: Where | None, fields: Mapping[str, Any]
     ) -> list[Emission]:
         if where is not None and not callable(where):
             raise InvalidOptionError(
@@ -336,9 +351,7 @@ class Recorder(AbstractContextManager["Recorder"]):
                 "lambda order: order['total'] > 3",
                 option="where",
             )
-        if isinstance(event, EventSignal):
-            self._signals.resolve(event)
-        name = _name_of(event)
+        name = present_name(self._signals, event)  # it may change while somebody waits
         found = [emission for emission in self.emissions if emission.event == name]
         self._refuse_what_always_holds(name, found, fields)
         return [emission for emission in found if _has(keywords_of(emission), fields, where)]
@@ -349,14 +362,15 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Refuse assertions that prove nothing: misspelt names, and unrecorded events."""
         if not self._has_begun:
             raise AssertionError("nothing was recorded yet: use the recorder in a with block")
+        signal: Any = self._signals.get(name)
         if not found:
-            if name not in self._signals and name != HANDLER_FAILED:
-                raise unknown_event(name, self._signals)
-            if not self._matches(name):
+            if signal is None and name != HANDLER_FAILED:
+                raise unknown_event(name, self._signals, old_names_in(self._signals))
+            if not self._matches(name, *(signal.formerly if signal else ())):
                 raise AssertionError(
                     f"{name} is not recorded, only {', '.join(self._patterns)}: record it, too"
                 )
-        models = {signal.context_model for signal in [self._signals.get(name)] if signal}
+        models = {it.context_model for it in [signal] if it}
         for model in models - {None}:
             known = set(model.model_fields).union(*(keywords_of(it) for it in found))
             for field in fields.keys() - known:
@@ -374,10 +388,6 @@ class Recorder(AbstractContextManager["Recorder"]):
         if len(emissions) > _SHOWN:
             lines.append(f"... and {len(emissions) - _SHOWN} more")
         return "\n  ".join(["Emitted, in this order:", *lines])
-
-
-def _name_of(event: str | EventSignal[Any]) -> str:
-    return event.name if isinstance(event, EventSignal) else canonical_name(event)
 
 
 def _has(context: Mapping[str, Any], fields: Mapping[str, Any], where: Where | None) -> bool:
@@ -401,13 +411,11 @@ def _times(number: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
-def _described(
-    event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
-) -> str:
+def _described(event: str, where: Where | None, fields: Mapping[str, Any]) -> str:
     parts = [_shown_value(name, value) for name, value in fields.items()]
     if where is not None:
         parts.append(f"where={handler_name(where)}")
-    return f"{_name_of(event)}({', '.join(parts)})" if parts else _name_of(event)
+    return f"{event}({', '.join(parts)})" if parts else event
 
 
 def shown(emission: Emission) -> str:
