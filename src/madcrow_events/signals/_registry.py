@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -34,7 +34,7 @@ from madcrow_events.subscriptions._redefinition import defined_earlier, end_repl
 from madcrow_events.subscriptions._signatures import read_call_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from madcrow_events._places import Place
     from madcrow_events.emissions._plan import CallSpec
