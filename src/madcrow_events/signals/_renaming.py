@@ -155,7 +155,7 @@ def _hand_over(
     for _, own, moved in owns:
         moved.update(_shared(own, signal))
     with registry._lock:
-        _become_one(registry, owns, signal)
+        _switch(registry, owns, signal)
     for _, own, moved in owns:
         moved.update(_shared(own, signal))  # also those that were subscribed meanwhile
         move(list(moved), own_attribute(own, "_table"), signal._table, signal.name)
@@ -171,7 +171,7 @@ def _shared(own: EventSignal[Any], signal: EventSignal[Any]) -> list[Subscriptio
     return moving
 
 
-def _become_one(registry: SignalRegistry, owns: Iterable[Own], signal: EventSignal[Any]) -> None:
+def _switch(registry: SignalRegistry, owns: Iterable[Own], signal: EventSignal[Any]) -> None:
     for old, own, _ in owns:
         if registry._find(old) is own:
             become(own, signal)
