@@ -1,62 +1,38 @@
-"""Emitting through the default dispatcher, one of the three pieces of global state."""
+"""Emitting through the default dispatcher, which is that of the default registry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from madcrow_events._text import type_name
 from madcrow_events.dispatcher._dispatcher import EventDispatcher
 from madcrow_events.emissions import Emission
-from madcrow_events.exceptions import ContextTypeError, InvalidOptionError
+from madcrow_events.exceptions import ContextTypeError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, madcrow_signals
-from madcrow_events.signals._isolation import isolate_too
 
 __all__ = ["emit_event", "emit_event_async", "get_event_dispatcher", "set_event_dispatcher"]
 
-_default: EventDispatcher | None = None
-
 
 def get_event_dispatcher() -> EventDispatcher:
-    """Return the default dispatcher, which emits the signals of `madcrow_signals`."""
-    global _default  # noqa: PLW0603  # one of the three pieces of global state
-    if _default is None:
-        _default = EventDispatcher()
-    return _default
+    """Return the default dispatcher, `madcrow_signals.dispatcher`.
+
+    It is the first one that was made for `madcrow_signals`, unless another one was set.
+    """
+    return madcrow_signals.dispatcher
 
 
 def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
-    """Replace the default dispatcher.
+    """Replace the default dispatcher, as by an assignment to `madcrow_signals.dispatcher`.
 
     Args:
         dispatcher: the dispatcher that `get_event_dispatcher` returns from now on; None for a
             new one with the default options.
 
     Raises:
-        InvalidOptionError: it is neither a dispatcher nor None.
+        InvalidOptionError: it is neither a dispatcher of `madcrow_signals` nor None.
     """
-    if not isinstance(dispatcher, EventDispatcher | None):
-        raise InvalidOptionError("give an EventDispatcher, or None", option="dispatcher")
-    global _default  # noqa: PLW0603  # one of the three pieces of global state
-    _default = dispatcher
-
-
-def _save_default(empty: bool) -> Callable[[], None]:  # called by isolated()
-    saved = _default
-    observers = [] if saved is None else list(saved._observers)
-    if empty:
-        set_event_dispatcher(None)
-
-    def restore() -> None:
-        if saved is not None:
-            saved._observers[:] = observers
-        set_event_dispatcher(saved)
-
-    return restore
-
-
-isolate_too(madcrow_signals, _save_default)
+    madcrow_signals.dispatcher = EventDispatcher() if dispatcher is None else dispatcher
 
 
 def _refuse_context(dispatcher: EventDispatcher, event: object, context: object) -> None:
@@ -67,26 +43,31 @@ def _refuse_context(dispatcher: EventDispatcher, event: object, context: object)
         if model is None or "context" not in model.model_fields:
             raise ContextTypeError(
                 f"emit_event takes keywords, not context={type_name(type(context))}(...): write "
-                f"get_event_dispatcher().emit_typed('{signal.name}', context)",
+                f"emit_event({type_name(type(context))}(...))",
                 event=signal.name,
                 received=type(context),
             )
 
 
 def emit_event(
-    event: str | EventSignal[Any], /, sender: object = None, **context: object
-) -> Emission[Mapping[str, Any]]:
-    """Emit an event with plain keywords, through the default dispatcher.
+    event: str | EventSignal[Any] | BaseEventContext,
+    /,
+    sender: object = None,
+    **context: object,
+) -> Emission[Any]:
+    """Emit an event through the default dispatcher: with a context, or with plain keywords.
 
     Args:
-        event: its name or signal.
+        event: a context, whose class is the model of one event; or the name or signal of an
+            event that is emitted with keywords.
         sender: the object that emits; the signal itself if left out.
-        **context: the keywords that the handlers get.
+        **context: the keywords that the handlers get; none beside a context.
 
     Raises:
         InvalidEventNameError: the name is malformed.
-        UnknownEventError: nobody declared the event.
-        ContextTypeError: a context is given, as the sender or as `context=`.
+        UnknownEventError: nobody declared the event, or the context's class is the model of none.
+        ContextTypeError: a context is given as the sender or as `context=`, or is the model of
+            several events; or a class is given in the place of a context.
         EmissionDepthError: handlers emit events without end.
         ContextValidationError: the default dispatcher validates, and they do not fit.
         QueueFullError: handlers that would run later find no place in the queue.
@@ -99,14 +80,17 @@ def emit_event(
 
 
 async def emit_event_async(
-    event: str | EventSignal[Any], /, sender: object = None, **context: object
-) -> Emission[Mapping[str, Any]]:
-    """Emit an event with plain keywords, through the default dispatcher, and await its handlers.
+    event: str | EventSignal[Any] | BaseEventContext,
+    /,
+    sender: object = None,
+    **context: object,
+) -> Emission[Any]:
+    """Emit an event as `emit_event` does, and await its async handlers.
 
     Args:
-        event: its name or signal.
+        event: as for `emit_event`.
         sender: the object that emits; the signal itself if left out.
-        **context: the keywords that the handlers get.
+        **context: as for `emit_event`.
 
     Raises:
         CancelledError: the emitter was cancelled, and with it the handlers.

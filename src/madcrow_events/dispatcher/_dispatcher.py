@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
@@ -12,7 +12,7 @@ from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher._announcing import announce, announce_async
-from madcrow_events.dispatcher._fitting import check_loose, fitting
+from madcrow_events.dispatcher._fitting import check_loose, fitting, is_context
 from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._completion import abandon, complete, complete_async
@@ -31,7 +31,7 @@ from madcrow_events.models import (
 )
 from madcrow_events.observers import Observer
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import lock_of
+from madcrow_events.signals._registry import adopt, lock_of, signal_of, use_dispatchers
 
 __all__ = ["EventDispatcher", "OnError"]
 
@@ -97,6 +97,7 @@ class EventDispatcher(Lifetime):
         self.log_tracebacks: bool = log_tracebacks
         self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
+        adopt(signals, self)
 
     def with_options(
         self,
@@ -134,19 +135,27 @@ class EventDispatcher(Lifetime):
         return sibling
 
     def emit(
-        self, event: str | EventSignal[Any], /, sender: object = None, **context: object
-    ) -> Emission[Mapping[str, Any]]:
-        """Emit an event with plain keywords.
+        self,
+        event: str | EventSignal[Any] | BaseEventContext,
+        /,
+        sender: object = None,
+        **context: object,
+    ) -> Emission[Any]:
+        """Emit an event: with a context of its model, or with plain keywords.
 
         Args:
-            event: its name or signal.
+            event: a context, whose class is the model of one event; or the name or signal of an
+                event that is emitted with keywords.
             sender: the object that emits; the signal itself if left out.
-            **context: the keywords that the handlers get, unchecked unless `validate` is set.
+            **context: the keywords that the handlers get, unchecked unless `validate` is set;
+                none beside a context.
 
         Raises:
             InvalidEventNameError: the name is malformed.
-            UnknownEventError: the event is not declared, or its signal belongs to another registry.
-            ContextTypeError: a context is given as the sender.
+            UnknownEventError: the event is not declared, or its signal belongs to another
+                registry; or the context's class is the model of no event.
+            ContextTypeError: a context is given as the sender, or is the model of several events;
+                or a class is given in the place of a context.
             ContextValidationError: `validate` is set and the keywords do not fit the model.
             EmissionDepthError: handlers emit events without end.
             QueueFullError: handlers that would run later find no place in the queue;
@@ -157,12 +166,13 @@ class EventDispatcher(Lifetime):
                 run.
             Exception: a handler failed and `on_error` is `"raise"`.
         """
-        try:
-            if type(event) is EventSignal and event._registry is self.signals:
-                signal = event
-            else:
-                signal = self.signals[event]
-        except TypeError:  # it is not even hashable
+        if type(event) is str:
+            signal = self.signals[event]
+        elif type(event) is EventSignal and event._registry is self.signals:
+            signal = event
+        elif is_context(self.signals, event, context):
+            return self.emit_typed(signal_of(self.signals, event), event, sender)
+        else:
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             check_loose(signal, sender, context, validate=self.validate)
@@ -180,14 +190,18 @@ class EventDispatcher(Lifetime):
         return emission
 
     async def emit_async(
-        self, event: str | EventSignal[Any], /, sender: object = None, **context: object
-    ) -> Emission[Mapping[str, Any]]:
-        """Emit an event with plain keywords, and await its async handlers.
+        self,
+        event: str | EventSignal[Any] | BaseEventContext,
+        /,
+        sender: object = None,
+        **context: object,
+    ) -> Emission[Any]:
+        """Emit an event as `emit` does, and await its async handlers.
 
         Args:
-            event: its name or signal.
+            event: as for `emit`.
             sender: the object that emits; the signal itself if left out.
-            **context: the keywords that the handlers get, unchecked unless `validate` is set.
+            **context: as for `emit`.
 
         Raises:
             CancelledError: the emitter was cancelled, and with it the handlers.
@@ -195,12 +209,13 @@ class EventDispatcher(Lifetime):
             Exception: a handler failed and `on_error` is `"raise"`. A `StopIteration` comes in
                 `HandlerErrors`, because it cannot leave a coroutine.
         """
-        try:
-            if type(event) is EventSignal and event._registry is self.signals:
-                signal = event
-            else:
-                signal = self.signals[event]
-        except TypeError:  # it is not even hashable
+        if type(event) is str:
+            signal = self.signals[event]
+        elif type(event) is EventSignal and event._registry is self.signals:
+            signal = event
+        elif is_context(self.signals, event, context):
+            return await self.emit_typed_async(signal_of(self.signals, event), event, sender)
+        else:
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             check_loose(signal, sender, context, validate=self.validate)
@@ -410,8 +425,12 @@ def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
     return [present for present in observers if present is not observer]
 
 
+use_dispatchers(EventDispatcher)
+
 # Lower floors name these in annotations, which `typing.get_type_hints` reads.
 vars(sys.modules[Deferral.__module__]).update(EventDispatcher=EventDispatcher)
+for _class in (EventSignal, SignalRegistry):
+    vars(sys.modules[_class.__module__]).update(EventDispatcher=EventDispatcher, Emission=Emission)
 vars(sys.modules[Emission.__module__]).update(
     EventDispatcher=EventDispatcher,
     EventSignal=EventSignal,

@@ -18,12 +18,43 @@ from madcrow_events.models import (
 from madcrow_events.signals._signal import check_model, renewed_context
 
 if TYPE_CHECKING:
-    from madcrow_events.signals import EventSignal
+    from collections.abc import Mapping
 
-__all__ = ["check_loose", "fitting"]
+    from madcrow_events.signals import EventSignal, SignalRegistry
+
+__all__ = ["check_loose", "fitting", "is_context"]
 
 # An instance of one of these, given as the sender, is surely meant as the context.
 _CONTEXTS = frozenset({BaseEventContext, dict})
+
+
+def is_context(signals: SignalRegistry, event: object, keywords: Mapping[str, object]) -> bool:
+    """Whether `emit` was given a context in the place of a name or signal.
+
+    Args:
+        signals: the registry.
+        event: what it was given there.
+        keywords: what else it was given.
+
+    Raises:
+        ContextTypeError: it was given a context class, or keywords beside a context.
+    """
+    if isinstance(event, BaseEventContext):
+        if not keywords:
+            return True
+        given = type_name(type(event))
+        raise ContextTypeError(
+            f"emit was given {given}(...) and the keyword '{next(iter(keywords))}' beside it: "
+            f"what the event carries belongs into the context, as in {given}(field=...)",
+            received=type(event),
+        )
+    if isinstance(event, type) and issubclass(event, BaseEventContext):
+        signals.resolve(event)  # a class of no event is told so
+        raise ContextTypeError(
+            f"a class was given in the place of a context: give {type_name(event)}(...)",
+            received=event,
+        )
+    return False
 
 
 def check_loose(
@@ -48,7 +79,8 @@ def check_loose(
     if not is_sender:
         raise ContextTypeError(
             f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
-            f"context) for a model, or emit('{signal.name}', **context) for keywords",
+            f"context), or emit(context) without the name, for a model, or "
+            f"emit('{signal.name}', **context) for keywords",
             event=signal.name,
             received=type(sender),
         )

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._names import canonical_name
-from madcrow_events._text import printable
+from madcrow_events._text import printable, type_name
 from madcrow_events.batches import Batch
-from madcrow_events.exceptions import InvalidOptionError, PluginError
+from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import subscribe_as
+from madcrow_events.signals._registry import canonical_pattern, is_pattern, subscribe_as
 from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
     HandlerDecorator,
@@ -22,6 +22,7 @@ from madcrow_events.subscriptions import (
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._options import check_options
+from madcrow_events.subscriptions._patterns import Pattern
 from madcrow_events.subscriptions._redefinition import end_replaced
 from madcrow_events.subscriptions._subscription import next_order, order_of
 
@@ -36,27 +37,60 @@ __all__ = [
     "unregister_handler",
 ]
 
+_MISSING: Any = object()
+
 HandlerT = TypeVar("HandlerT", bound="Callable[..., Any]")
 ContextT = TypeVar("ContextT", bound=BaseEventContext, default=BaseEventContext)
 
 
+@overload
 def on_event(
-    name: str | EventSignal[Any],
+    event: EventSignal[ContextT] | type[ContextT],
+    /,
+    *,
+    batch: Batch,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SingleOptions],
+) -> BatchHandlerDecorator[ContextT]: ...
+@overload
+def on_event(
+    event: EventSignal[ContextT] | type[ContextT],
+    /,
+    *,
+    batch: None = None,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SingleOptions],
+) -> HandlerDecorator[ContextT]: ...
+@overload
+def on_event(
+    event: str,
     /,
     *,
     signals: SignalRegistry = madcrow_signals,
     **options: Unpack[SubscriptionOptions],
-) -> Callable[[HandlerT], HandlerT]:
+) -> Callable[[HandlerT], HandlerT]: ...
+def on_event(
+    event: str | EventSignal[Any] | type[BaseEventContext],
+    /,
+    *,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SubscriptionOptions],
+) -> Any:
     """Return a decorator that subscribes a function to an event, and leaves it as it is.
 
+    Type checkers compare the function with the class or the signal's model; with a name they
+    cannot.
+
     Args:
-        name: the event's name, or a pattern such as `account_*`.
+        event: a context class, for each event whose model is this class or derived from it; or a
+            signal; or an event's name, or a pattern such as `account_*`.
         signals: the registry that declares the event.
         **options: see `SubscriptionOptions`.
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
         UnknownEventError: the event is not declared.
+        ContextModelError: the class cannot be the model of an event.
         InvalidOptionError: an option has an invalid value.
         HandlerSignatureError: (by the decorator) the function cannot be called
             with what the event carries.
@@ -64,18 +98,25 @@ def on_event(
             already, with other options.
     """
     check_options(options)
-    if not isinstance(name, str) or "*" not in name:
-        signals.resolve(name)
+    if is_pattern(event):
+        canonical_pattern(event)
+    else:
+        signals.resolve(event)
 
-    def decorate(handler: HandlerT) -> HandlerT:
-        signals.subscribe(name, handler, **options)
+    def decorate(handler: HandlerT = _MISSING, **fields: object) -> HandlerT:
+        if handler is _MISSING or fields:  # a class was made this decorator, and is called
+            raise HandlerSignatureError(
+                "what on_event returns takes one function: above a context class write "
+                "@madcrow_signals.event, which declares its event"
+            )
+        signals.subscribe(event, handler, **options)
         return handler
 
     return decorate
 
 
 def register_handler(
-    name: str | EventSignal[Any],
+    event: str | EventSignal[Any] | type[BaseEventContext],
     handler: Callable[..., Any],
     /,
     *,
@@ -85,7 +126,8 @@ def register_handler(
     """Subscribe a handler to an event.
 
     Args:
-        name: the event's name, or a pattern such as `account_*`.
+        event: a context class, a signal, the event's name, or a pattern such as `account_*`; see
+            `on_event`.
         handler: any callable in one of the forms that table H of the guarantees lists.
         signals: the registry that declares the event.
         **options: see `SubscriptionOptions`.
@@ -100,20 +142,20 @@ def register_handler(
         InvalidOptionError: an option has an invalid value.
         SubscriptionConflictError: the handler is subscribed already, with other options.
     """
-    return signals.subscribe(name, handler, **options)
+    return signals.subscribe(event, handler, **options)
 
 
 def unregister_handler(
-    name: str | EventSignal[Any],
+    event: str | EventSignal[Any] | type[BaseEventContext],
     handler: Callable[..., Any],
     /,
     *,
     signals: SignalRegistry = madcrow_signals,
 ) -> bool:
-    """Cancel every subscription of a handler to an event, or to exactly this pattern.
+    """Cancel every subscription of a handler to an event, or to exactly this pattern or class.
 
     Args:
-        name: the event's name, or the pattern.
+        event: the event's name, its signal, the pattern or the class.
         handler: the handler.
         signals: the registry that declares the event.
 
@@ -124,7 +166,7 @@ def unregister_handler(
         InvalidEventNameError: the name or pattern is malformed.
         UnknownEventError: the event is not declared.
     """
-    return signals.unsubscribe(name, handler)
+    return signals.unsubscribe(event, handler)
 
 
 def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
@@ -151,7 +193,7 @@ class _DeclaredSignal(NamedTuple):
 
 
 class _DeclaredHandler(NamedTuple):
-    name: str
+    event: Pattern  # or the name of one event
     handler: Callable[..., Any]
     options: SubscriptionOptions
 
@@ -211,12 +253,17 @@ class HandlerGroup:
 
     @overload
     def on(
-        self, name: EventSignal[ContextT], /, *, batch: Batch, **options: Unpack[SingleOptions]
+        self,
+        event: EventSignal[ContextT] | type[ContextT],
+        /,
+        *,
+        batch: Batch,
+        **options: Unpack[SingleOptions],
     ) -> BatchHandlerDecorator[ContextT]: ...
     @overload
     def on(
         self,
-        name: EventSignal[ContextT],
+        event: EventSignal[ContextT] | type[ContextT],
         /,
         *,
         batch: None = None,
@@ -224,15 +271,21 @@ class HandlerGroup:
     ) -> HandlerDecorator[ContextT]: ...
     @overload
     def on(
-        self, name: str, /, **options: Unpack[SubscriptionOptions]
+        self, event: str, /, **options: Unpack[SubscriptionOptions]
     ) -> Callable[[HandlerT], HandlerT]: ...
-    def on(self, name: str | EventSignal[Any], /, **options: Unpack[SubscriptionOptions]) -> Any:
+    def on(
+        self,
+        event: str | EventSignal[Any] | type[BaseEventContext],
+        /,
+        **options: Unpack[SubscriptionOptions],
+    ) -> Any:
         """Return a decorator that adds a function to the group, and leaves it as it is.
 
         Args:
-            name: the event's name, a pattern, or a signal. With a signal, type checkers
-                compare the handler with the signal's model, and `register` declares the
-                event if the registry lacks it.
+            event: a context class, a signal, the event's name, or a pattern. With a class or
+                signal, type checkers compare the handler with it. With a signal, `register`
+                declares the event if the registry lacks it; with a class, the handler is for each
+                event whose model is that class or derived from it.
             **options: see `SubscriptionOptions`.
 
         Raises:
@@ -240,23 +293,25 @@ class HandlerGroup:
             InvalidOptionError: an option has an invalid value.
         """
         check_options(options)
-        if isinstance(name, EventSignal):
-            event = name.name
-            needed = _DeclaredSignal(event, name.doc, name.context_model, is_own=False)
+        if isinstance(event, EventSignal):
+            needed = _DeclaredSignal(event.name, event.doc, event.context_model, is_own=False)
             self._signals.append(needed)
-        else:
-            event = canonical_name(name, pattern="*" in str(name))
+            event = event.name
+        canonical = canonical_pattern(event)
 
         def decorate(handler: HandlerT) -> HandlerT:
-            self._handlers.append(_DeclaredHandler(event, handler, options))
+            self._handlers.append(_DeclaredHandler(canonical, handler, options))
             return handler
 
         return decorate
 
     @property
     def handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
-        """The group's handlers, each with its event or pattern, in the order of declaration."""
-        return tuple((entry.name, entry.handler) for entry in self._handlers)
+        """The group's handlers, each with its event, pattern or class, in the declared order."""
+        return tuple(
+            (it.event if isinstance(it.event, str) else type_name(it.event), it.handler)
+            for it in self._handlers
+        )
 
     def register(self, signals: SignalRegistry = madcrow_signals) -> None:
         """Declare the group's events and subscribe its handlers; doing so again changes nothing.
@@ -307,7 +362,7 @@ def register_wrapped(
             signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
         for it in group._handlers:
             subscribe_as(
-                signals, it.name, it.handler, it.options, group, wrap=wrap, replaced=replaced
+                signals, it.event, it.handler, it.options, group, wrap=wrap, replaced=replaced
             )
     except BaseException:
         for subscription in signals.subscriptions:

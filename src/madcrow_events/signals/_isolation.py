@@ -70,6 +70,9 @@ class SavedRegistry:
             (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
         ]
         self._handlers = [(it._table, it._table.live()) for it in registry._declared()]
+        self._dispatcher, self._keeps_it = registry._dispatcher, registry._keeps_dispatcher
+        self._first_dispatcher = registry._first_dispatcher
+        self._observers = list(self._dispatcher._observers) if self._dispatcher else []
         self._restore_others: list[Callable[[], None]] = []
 
     def set_aside(self, *, empty: bool) -> None:
@@ -83,6 +86,7 @@ class SavedRegistry:
             registry._clear_handlers()
             for name in self._signals.keys() - set(registry._built_in):
                 del registry[name]
+            registry._forget_dispatcher()
 
     def restore_too(self, restore: Callable[[], None]) -> None:
         """Restore one more piece of state, which has been saved.
@@ -111,6 +115,12 @@ class SavedRegistry:
                 signal._carry(model, execution)
         for table, subscriptions in self._handlers:
             table.restore(subscriptions)
+        registry._forget_dispatcher()
+        registry._keeps_dispatcher = self._keeps_it
+        registry._first_dispatcher = self._first_dispatcher
+        if self._dispatcher is not None:
+            registry._dispatcher = self._dispatcher
+            self._dispatcher._observers[:] = self._observers
         for restore in self._restore_others:
             restore()
         with suppress(ValueError):  # the block, and blocks in it that have not ended

@@ -23,8 +23,10 @@ from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
     ContextModelError,
+    ContextTypeError,
     ContextValidationError,
     HandlerSignatureError,
+    UnknownEventError,
 )
 from madcrow_events.models import (
     RESERVED_FIELDS,
@@ -53,6 +55,8 @@ from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
+    from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.emissions import Emission
     from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._registry import SignalRegistry
 
@@ -228,6 +232,72 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
         return decorate
 
+    # Emitting
+
+    if TYPE_CHECKING:
+
+        def emit(self, context: ContextT, sender: object = None) -> Emission[ContextT]:
+            """Emit the event with a context, through the dispatcher of its registry.
+
+            Args:
+                context: an instance of the signal's model.
+                sender: the object that emits; the signal itself if left out.
+
+            Raises:
+                ContextTypeError: the context is left out, or is of another model.
+                UnknownEventError: the signal belongs to no registry.
+                MadcrowEventsError: as for `EventDispatcher.emit_typed`.
+                Exception: a handler failed, and the dispatcher's `on_error` is `"raise"`.
+            """
+            ...
+
+        async def emit_async(self, context: ContextT, sender: object = None) -> Emission[ContextT]:
+            """Emit the event as `emit` does, and await its async handlers.
+
+            Args:
+                context: as for `emit`.
+                sender: as for `emit`.
+
+            Raises:
+                CancelledError: the emitter was cancelled, and with it the handlers.
+                MadcrowEventsError: as for `emit`.
+                Exception: a handler failed, and the dispatcher's `on_error` is `"raise"`.
+            """
+            ...
+
+    else:
+
+        def emit(  # called with what no type checker allows, too
+            self, context: Any = None, sender: object = None, **keywords: object
+        ) -> Emission[ContextT]:
+            if keywords:
+                raise self._takes_a_context(keywords)
+            return self._dispatcher().emit_typed(self, context, sender)
+
+        async def emit_async(
+            self, context: Any = None, sender: object = None, **keywords: object
+        ) -> Emission[ContextT]:
+            if keywords:
+                raise self._takes_a_context(keywords)
+            return await self._dispatcher().emit_typed_async(self, context, sender)
+
+    def _dispatcher(self) -> EventDispatcher:
+        if self._registry is None:
+            raise UnknownEventError(
+                f"the signal {self.name} belongs to no registry: declare it with "
+                f"registry.signal('{self.name}'), or emit it by a dispatcher",
+                event=self.name,
+            )
+        return self._registry._dispatcher or self._registry.dispatcher
+
+    def _takes_a_context(self, keywords: Mapping[str, object]) -> ContextTypeError:
+        model = "BaseEventContext" if self.context_model is None else type_name(self.context_model)
+        return ContextTypeError(
+            f"{self.name}.emit takes a context, not the keyword '{next(iter(keywords))}': write "
+            f"{self.name}.emit({model}(...)), or emit_event('{self.name}', ...) for keywords",
+            event=self.name,
+        )
+
     # A model whose module runs again
 
     def _replaced_models(self) -> tuple[type[BaseEventContext], ...]:
@@ -276,6 +346,8 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         self._models = () if model is None else (model,)
         self._execution = execution
         self._has_warned = False
+        if self._registry is not None:
+            self._registry._models.forget()
 
     def _warn(self, model: type[Any]) -> None:
         """Log once that somebody uses a model that was replaced."""
@@ -541,8 +613,8 @@ def check_model(event: str, model: object) -> None:
         )
     if issubclass(model, GenericEventContext):
         raise ContextModelError(
-            "every event can be emitted with a GenericEventContext: "
-            f"declare {event} without context=",
+            "every event can be emitted with a GenericEventContext: declare an event without "
+            "context=, and subscribe to it by its name or by a pattern",
             event=event,
             model=model,
         )

@@ -1,16 +1,21 @@
-"""Subscriptions to patterns of event names, each with a part for every event that matches."""
+"""Subscriptions to many events, each with a part for every event that matches.
+
+They are to a pattern of names, or to a class that the models of the events derive from.
+"""
 
 from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Hashable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Hashable, Iterable
+from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
 from madcrow_events._names import HANDLER_FAILED
+from madcrow_events._text import type_name
 from madcrow_events.emissions._plan import STALE, CallSpec, Plans
 from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.models import BaseEventContext
 from madcrow_events.subscriptions._identity import identity_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 from madcrow_events.subscriptions._subscription import Subscription, next_order
@@ -21,16 +26,19 @@ from madcrow_events.subscriptions._table import (
     forget_id,
 )
 
-__all__ = ["PatternSubscription", "PatternTable", "extend"]
+__all__ = ["Pattern", "PatternSubscription", "PatternTable", "extend"]
+
+Pattern: TypeAlias = str | type[BaseEventContext]
+"""A pattern of names, or a class from which the models of events derive."""
 
 
 class PatternTable:
-    """The subscriptions to patterns of one registry."""
+    """The subscriptions to patterns and classes of one registry."""
 
     def __init__(self) -> None:
         self._by_order: dict[int, PatternSubscription] = {}
         self._by_key: dict[Hashable, PatternSubscription] = {}
-        self._ids: dict[tuple[str, str | None], Subscription] = {}
+        self._ids: dict[tuple[Pattern, str | None], Subscription] = {}
         self.plans: Plans = STALE  # always: the plans are in the tables of the events
 
     def add(
@@ -50,7 +58,7 @@ class PatternTable:
         if present is not None and present.active:
             check_same_options(present, pattern)
             return present
-        namesake = self._ids.get((pattern.event, pattern.id))
+        namesake = self._ids.get((pattern.pattern, pattern.id))
         if namesake is not None and namesake.active and namesake not in replaced:
             check_same_handler(namesake, pattern)
         self._enter(pattern)
@@ -59,7 +67,7 @@ class PatternTable:
     def _enter(self, pattern: PatternSubscription) -> None:
         self._by_order[pattern._order] = self._by_key[pattern._key] = pattern
         if pattern.id is not None:
-            self._ids[pattern.event, pattern.id] = pattern
+            self._ids[pattern.pattern, pattern.id] = pattern
         pattern._activate()
 
     def mark_stale(self, pattern: PatternSubscription) -> None:
@@ -67,17 +75,17 @@ class PatternTable:
         self._by_order.pop(pattern._order, None)
         if self._by_key.get(pattern._key) is pattern:
             self._by_key.pop(pattern._key, None)
-        forget_id(self._ids, (pattern.event, pattern.id), pattern)
+        forget_id(self._ids, (pattern.pattern, pattern.id), pattern)
 
-    def live(self, pattern: str | None = None) -> list[PatternSubscription]:
-        """Return the active patterns, or those with one text, in order and without recorders."""
+    def live(self, pattern: Pattern | None = None) -> list[PatternSubscription]:
+        """Return the active subscriptions, or those to one pattern, in order, without recorders."""
         return [
             entry
             for entry in self.live_and_recording()
-            if entry.origin is not RECORDER and pattern in (None, entry.event)
+            if entry.origin is not RECORDER and pattern in (None, entry.pattern)
         ]
 
-    def of_handler(self, handler: object, pattern: str) -> list[PatternSubscription]:
+    def of_handler(self, handler: object, pattern: Pattern) -> list[PatternSubscription]:
         """Return the active subscriptions of a handler to exactly this pattern."""
         key = identity_key(handler)
         return [entry for entry in self.live(pattern) if entry._handler_key == key]
@@ -85,6 +93,10 @@ class PatternTable:
     def live_and_recording(self) -> list[PatternSubscription]:
         """Return the active patterns, recorders included."""
         return [entry for entry in list(self._by_order.values()) if entry.active]
+
+    def of_classes(self) -> list[PatternSubscription]:
+        """Return the active subscriptions to classes, recorders included."""
+        return [it for it in self.live_and_recording() if not isinstance(it.pattern, str)]
 
     def restore(self, patterns: Iterable[PatternSubscription]) -> None:
         """Restore the patterns that `live` returned earlier; the tables restore the parts."""
@@ -96,26 +108,32 @@ class PatternTable:
 
 
 class PatternSubscription(Subscription):
-    """One handler's subscription to every event whose name matches a pattern.
+    """One handler's subscription to every event that a pattern or a context class matches.
 
-    `event` is the pattern; `*` stands for any characters, dots included.
     Cancelling it ends the subscription to each of the events.
+
+    Attributes:
+        event: the pattern, or the name of the class.
+        pattern: the pattern, in which `*` stands for any characters, dots included; or the class,
+            from which the models of the events derive.
     """
 
-    __slots__ = ("_children", "_key", "_matches", "_options")
+    __slots__ = ("_children", "_key", "_matches", "_options", "pattern")
 
     def __init__(
         self,
         table: PatternTable,
-        pattern: str,
+        pattern: Pattern,
         handler: Any,
         spec: CallSpec,
         options: SubscriptionOptions,
     ) -> None:
-        super().__init__(table, pattern, handler, spec, options)
+        name = pattern if isinstance(pattern, str) else type_name(pattern)
+        super().__init__(table, name, handler, spec, options)
+        self.pattern: Pattern = pattern
         self._key = (pattern, self._handler_key, self._sender_key)
         # With several stars, the expression of `fnmatch` takes linear time, unlike a chain of ".*".
-        self._matches = re.compile(fnmatch.translate(pattern)).match
+        self._matches = re.compile(fnmatch.translate(name)).match
         # Without the sender, which this would keep alive.
         self._options: SubscriptionOptions = {**options, "sender": ANY}
         self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
@@ -155,12 +173,26 @@ class PatternSubscription(Subscription):
                 child.cancel()
 
 
-def extend(pattern: PatternSubscription, table: SubscriptionTable, event: str) -> None:
-    """Subscribe a pattern's handler to an event, if the name of the event matches.
+def extend(
+    pattern: PatternSubscription,
+    table: SubscriptionTable,
+    event: str,
+    carries: Callable[[type[BaseEventContext]], bool],
+) -> None:
+    """Subscribe a pattern's handler to an event, if the event matches.
 
     A registry calls this for each pair of a pattern and an event.
+
+    Args:
+        pattern: the subscription to a pattern or class.
+        table: the table of the event's signal.
+        event: the name of the event.
+        carries: whether the model of the event is a class, or derives from it.
     """
-    if event == HANDLER_FAILED != pattern.event:
-        return  # no star matches it
-    if pattern._matches(event):
-        pattern._extend_to(table, event)
+    wanted = pattern.pattern
+    if isinstance(wanted, str):
+        if event == HANDLER_FAILED != wanted or not pattern._matches(event):
+            return  # no star matches `handler_failed`
+    elif not carries(wanted):
+        return
+    pattern._extend_to(table, event)

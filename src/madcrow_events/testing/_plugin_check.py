@@ -217,7 +217,10 @@ def _look_at(group: HandlerGroup, events: Recorder) -> None:
                 f"examples={{'{emission.event}': ...}}"
             ) from exception
     for event, handler in group.handlers:
-        if not any(fnmatchcase(name, event) and it == handler for name, it in called):
+        if not any(
+            it == handler and (fnmatchcase(name, event) or not event.islower())
+            for name, it in called
+        ):
             raise AssertionError(
                 f"{handler_name(handler)} was not called for {event}: give an example that its "
                 f"`when` lets through, examples={{'{event}': ...}}"

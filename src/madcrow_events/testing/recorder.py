@@ -17,11 +17,21 @@ from madcrow_events.emissions._contexts import keywords_of
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import record, subscribe_as
+from madcrow_events.signals._models import carries
+from madcrow_events.signals._registry import (
+    canonical_pattern,
+    declared_in,
+    is_pattern,
+    record,
+    subscribe_as,
+)
 from madcrow_events.subscriptions import Subscription
+from madcrow_events.subscriptions._patterns import Pattern
 
 Where: TypeAlias = Callable[[Mapping[str, Any]], object]
+Event: TypeAlias = str | EventSignal[Any] | type[BaseEventContext]
 
 __all__ = ["Recorder", "fake_events", "record_events"]
 
@@ -45,16 +55,14 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def __init__(
         self,
-        patterns: tuple[str | EventSignal[Any], ...],
+        patterns: tuple[Event, ...],
         signals: SignalRegistry,
         *,
         calls_handlers: bool = True,
     ) -> None:
         self._patterns = [
-            signals.resolve(pattern).name
-            if isinstance(pattern, EventSignal)
-            else canonical_name(pattern, pattern="*" in str(pattern))
-            for pattern in patterns or ("*", HANDLER_FAILED)
+            signals.resolve(it).name if isinstance(it, EventSignal) else canonical_pattern(it)
+            for it in patterns or ("*", HANDLER_FAILED)
         ]
         self._signals = signals
         self._calls_handlers = calls_handlers
@@ -70,12 +78,12 @@ class Recorder(AbstractContextManager["Recorder"]):
 
         Raises:
             RuntimeError: the recorder was used before.
-            UnknownEventError: a pattern without a `*` is the name of no declared event.
+            UnknownEventError: a name is that of no declared event.
         """
         if self._has_begun:
             raise RuntimeError("this recorder was used before: make a new one for each block")
         for pattern in self._patterns:
-            if "*" not in pattern:
+            if not is_pattern(pattern):
                 self._signals.resolve(pattern)
         try:
             self._begin()
@@ -123,11 +131,16 @@ class Recorder(AbstractContextManager["Recorder"]):
         return not self._calls_handlers and self._matches(event)
 
     def _matches(self, event: str) -> bool:
-        return any(
-            # As with subscriptions, no pattern matches `handler_failed`.
-            event == pattern if event == HANDLER_FAILED else fnmatch.fnmatchcase(event, pattern)
-            for pattern in self._patterns
-        )
+        return any(self._is_of(event, pattern) for pattern in self._patterns)
+
+    def _is_of(self, event: str, pattern: Pattern) -> bool:
+        """Whether an event has a name, or matches a pattern or class, as for a subscription."""
+        if isinstance(pattern, str):
+            return fnmatch.fnmatchcase(event, pattern) and (
+                event != HANDLER_FAILED or event == pattern
+            )
+        signal = self._signals.get(event)
+        return signal is not None and carries(signal, pattern)
 
     def _record(self, emission: Emission) -> Any:
         self._emissions[id(emission)] = emission
@@ -145,7 +158,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def assert_emitted(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         *,
         times: int | None = None,
@@ -155,7 +168,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Fail unless an event was emitted, with these values in its context.
 
         Args:
-            event: the event's name, or its signal.
+            event: the event's name, its signal, or its context class; a class also stands for the
+                events whose models derive from it.
             times: exactly how often it was emitted; at least once unless given.
             where: a predicate over the context, as a mapping; an exception of it reaches you.
             **fields: values of the context.
@@ -186,7 +200,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def assert_not_emitted(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         *,
         where: Where | None = None,
@@ -203,13 +217,12 @@ class Recorder(AbstractContextManager["Recorder"]):
             what = _described(event, where, fields)
             raise AssertionError(f"{what} was emitted {_times(len(found))}.\n{self._told()}")
 
-    def assert_handled_by(
-        self, event: str | EventSignal[Any], handler: Callable[..., Any], /
-    ) -> None:
+    def assert_handled_by(self, event: Event, handler: Callable[..., Any], /) -> None:
         """Fail unless a handler was called for an event and returned without an exception.
 
         Args:
-            event: the event's name, or its signal.
+            event: the event's name, its signal, or its context class; a class also stands for the
+                events whose models derive from it.
             handler: the handler.
 
         Raises:
@@ -244,7 +257,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def wait_for(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         timeout: float | None = 5.0,
         *,
@@ -254,7 +267,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Wait until another thread emits an event, unless it was emitted already.
 
         Args:
-            event: the event's name, or its signal.
+            event: the event's name, its signal, or its context class; a class also stands for the
+                events whose models derive from it.
             timeout: how long to wait, in seconds; None to wait without a limit.
             where: see `assert_emitted`.
             **fields: see `assert_emitted`.
@@ -274,7 +288,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     async def wait_for_async(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         timeout: float | None = 5.0,
         *,
@@ -288,7 +302,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def _awaited(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         timeout: float | None,
         where: Where | None,
         fields: Mapping[str, Any],
@@ -302,7 +316,7 @@ class Recorder(AbstractContextManager["Recorder"]):
         return found[-1]
 
     def _matching(
-        self, event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
+        self, event: Event, where: Where | None, fields: Mapping[str, Any]
     ) -> list[Emission]:
         if where is not None and not callable(where):
             raise InvalidOptionError(
@@ -312,26 +326,34 @@ class Recorder(AbstractContextManager["Recorder"]):
             )
         if isinstance(event, EventSignal):
             self._signals.resolve(event)
-        name = _name_of(event)
-        found = [emission for emission in self.emissions if emission.event == name]
-        self._refuse_what_always_holds(name, found, fields)
+        wanted = event if isinstance(event, type) else _name_of(event)
+        found = [emission for emission in self.emissions if self._is_of(emission.event, wanted)]
+        self._refuse_what_always_holds(wanted, found, fields)
         return [emission for emission in found if _has(keywords_of(emission), fields, where)]
 
     def _refuse_what_always_holds(
-        self, name: str, found: list[Emission], fields: Mapping[str, Any]
+        self, wanted: Pattern, found: list[Emission], fields: Mapping[str, Any]
     ) -> None:
         """Refuse assertions that prove nothing: misspelt names, and unrecorded events."""
         if not self._has_begun:
             raise AssertionError("nothing was recorded yet: use the recorder in a with block")
-        if not found:
-            if name not in self._signals and name != HANDLER_FAILED:
-                raise unknown_event(name, self._signals)
-            if not self._matches(name):
-                raise AssertionError(
-                    f"{name} is not recorded, only {', '.join(self._patterns)}: record it, too"
-                )
-        models = {signal.context_model for signal in [self._signals.get(name)] if signal}
-        for model in models - {None}:
+        if isinstance(wanted, type):
+            declared = {
+                it.name for it in declared_in(self._signals) if self._is_of(it.name, wanted)
+            }
+            if not declared:
+                self._signals.resolve(wanted)
+        else:
+            declared = {wanted}
+            if not found and wanted not in self._signals and wanted != HANDLER_FAILED:
+                raise unknown_event(wanted, self._signals)
+        if not found and not any(map(self._matches, declared)):
+            recorded = ", ".join(map(_name_of, self._patterns))
+            raise AssertionError(
+                f"{_name_of(wanted)} is not recorded, only {recorded}: record it, too"
+            )
+        models = {self._signals[name].context_model for name in declared & self._signals.keys()}
+        for model in filter(None, models):
             known = set(model.model_fields).union(*(keywords_of(it) for it in found))
             for field in fields.keys() - known:
                 near = get_close_matches(field, known, 1)
@@ -350,8 +372,12 @@ class Recorder(AbstractContextManager["Recorder"]):
         return "\n  ".join(["Emitted, in this order:", *lines])
 
 
-def _name_of(event: str | EventSignal[Any]) -> str:
-    return event.name if isinstance(event, EventSignal) else canonical_name(event)
+def _name_of(event: Event) -> str:
+    if isinstance(event, EventSignal):
+        return event.name
+    return (
+        type_name(event) if isinstance(event, type) else canonical_name(event, pattern="*" in event)
+    )
 
 
 def _has(context: Mapping[str, Any], fields: Mapping[str, Any], where: Where | None) -> bool:
@@ -375,9 +401,7 @@ def _times(number: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
-def _described(
-    event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
-) -> str:
+def _described(event: Event, where: Where | None, fields: Mapping[str, Any]) -> str:
     parts = [_shown_value(name, value) for name, value in fields.items()]
     if where is not None:
         parts.append(f"where={handler_name(where)}")
@@ -398,14 +422,12 @@ def _shown_value(name: str, value: object) -> str:
     return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 
 
-def record_events(
-    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
-) -> Recorder:
+def record_events(*patterns: Event, signals: SignalRegistry = madcrow_signals) -> Recorder:
     """Record emissions in a `with` or `async with` block.
 
     Args:
-        *patterns: names or patterns of events, or signals; all events unless given. No pattern
-            matches `handler_failed`: name it.
+        *patterns: names or patterns of events, signals, or context classes; all events unless
+            given. No pattern matches `handler_failed`: name it.
         signals: the registry.
 
     Raises:
@@ -415,9 +437,7 @@ def record_events(
     return Recorder(patterns, signals)
 
 
-def fake_events(
-    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
-) -> Recorder:
+def fake_events(*patterns: Event, signals: SignalRegistry = madcrow_signals) -> Recorder:
     """Record emissions in a `with` or `async with` block, and call none of their handlers.
 
     This holds for the whole process, and also for handlers that are subscribed in the block.
