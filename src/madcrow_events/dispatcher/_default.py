@@ -10,8 +10,13 @@ from madcrow_events.emissions import Emission
 from madcrow_events.exceptions import ContextTypeError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, madcrow_signals
+from madcrow_events.signals._registry import dispatching_of, models_of
 
 __all__ = ["emit_event", "emit_event_async", "get_event_dispatcher", "set_event_dispatcher"]
+
+# Read by each emission, so not looked up there.
+_dispatching = dispatching_of(madcrow_signals)
+_models = models_of(madcrow_signals)
 
 
 def get_event_dispatcher() -> EventDispatcher:
@@ -35,15 +40,16 @@ def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
     madcrow_signals.dispatcher = EventDispatcher() if dispatcher is None else dispatcher
 
 
-def _refuse_context(dispatcher: EventDispatcher, event: object, context: object) -> None:
+def _refuse_context(event: object, context: object) -> None:
     """Refuse a context as the keyword `context`, unless the event has a field of that name."""
-    if isinstance(context, BaseEventContext):
-        signal = dispatcher.signals.resolve(event)
-        model = signal.context_model
+    if isinstance(context, BaseEventContext) and not isinstance(event, BaseEventContext):
+        signal = madcrow_signals.resolve(event)
+        model, given = signal.context_model, type_name(type(context))
         if model is None or "context" not in model.model_fields:
             raise ContextTypeError(
-                f"emit_event takes keywords, not context={type_name(type(context))}(...): write "
-                f"emit_event({type_name(type(context))}(...))",
+                f"emit_event takes keywords, not context={given}(...): write "
+                f"emit_event({given}(...)) without the name, or "
+                f"get_event_dispatcher().emit_typed('{signal.name}', {given}(...))",
                 event=signal.name,
                 received=type(context),
             )
@@ -73,9 +79,13 @@ def emit_event(
         QueueFullError: handlers that would run later find no place in the queue.
         Exception: a handler failed and the default dispatcher raises.
     """
-    dispatcher = get_event_dispatcher()
-    if "context" in context:
-        _refuse_context(dispatcher, event, context["context"])
+    dispatcher = _dispatching.used or madcrow_signals.dispatcher
+    if not context:
+        carrier = _models.known.get(type(event))
+        if carrier is not None:
+            return dispatcher.emit_typed(carrier, event, sender)
+    elif "context" in context:
+        _refuse_context(event, context["context"])
     return dispatcher.emit(event, sender, **context)
 
 
@@ -97,7 +107,11 @@ async def emit_event_async(
         MadcrowEventsError: as for `EventDispatcher.emit_async`.
         Exception: a handler failed and the default dispatcher raises.
     """
-    dispatcher = get_event_dispatcher()
-    if "context" in context:
-        _refuse_context(dispatcher, event, context["context"])
+    dispatcher = _dispatching.used or madcrow_signals.dispatcher
+    if not context:
+        carrier = _models.known.get(type(event))
+        if carrier is not None:
+            return await dispatcher.emit_typed_async(carrier, event, sender)
+    elif "context" in context:
+        _refuse_context(event, context["context"])
     return await dispatcher.emit_async(event, sender, **context)

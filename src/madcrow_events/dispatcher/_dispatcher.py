@@ -12,7 +12,7 @@ from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher._announcing import announce, announce_async
-from madcrow_events.dispatcher._fitting import check_loose, fitting, is_context
+from madcrow_events.dispatcher._fitting import carrier_of, check_loose, fitting
 from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._completion import abandon, complete, complete_async
@@ -31,7 +31,8 @@ from madcrow_events.models import (
 )
 from madcrow_events.observers import Observer
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import adopt, lock_of, signal_of, use_dispatchers
+from madcrow_events.signals._dispatching import adopt, use_dispatchers
+from madcrow_events.signals._registry import lock_of
 
 __all__ = ["EventDispatcher", "OnError"]
 
@@ -166,13 +167,14 @@ class EventDispatcher(Lifetime):
                 run.
             Exception: a handler failed and `on_error` is `"raise"`.
         """
-        if type(event) is str:
+        if isinstance(event, str):
             signal = self.signals[event]
         elif type(event) is EventSignal and event._registry is self.signals:
             signal = event
-        elif is_context(self.signals, event, context):
-            return self.emit_typed(signal_of(self.signals, event), event, sender)
         else:
+            carrier = carrier_of(self.signals, event, context)
+            if carrier is not None:
+                return self.emit_typed(carrier, event, sender)
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             check_loose(signal, sender, context, validate=self.validate)
@@ -209,13 +211,14 @@ class EventDispatcher(Lifetime):
             Exception: a handler failed and `on_error` is `"raise"`. A `StopIteration` comes in
                 `HandlerErrors`, because it cannot leave a coroutine.
         """
-        if type(event) is str:
+        if isinstance(event, str):
             signal = self.signals[event]
         elif type(event) is EventSignal and event._registry is self.signals:
             signal = event
-        elif is_context(self.signals, event, context):
-            return await self.emit_typed_async(signal_of(self.signals, event), event, sender)
         else:
+            carrier = carrier_of(self.signals, event, context)
+            if carrier is not None:
+                return await self.emit_typed_async(carrier, event, sender)
             signal = self.signals.resolve(event)
         if sender is not None or self.validate:
             check_loose(signal, sender, context, validate=self.validate)
@@ -425,12 +428,20 @@ def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
     return [present for present in observers if present is not observer]
 
 
-use_dispatchers(EventDispatcher)
+def _save_observers(dispatcher: EventDispatcher) -> Callable[[], None]:
+    observers = list(dispatcher._observers)
+
+    def restore() -> None:
+        dispatcher._observers[:] = observers
+
+    return restore
+
+
+use_dispatchers(EventDispatcher, _save_observers)
 
 # Lower floors name these in annotations, which `typing.get_type_hints` reads.
 vars(sys.modules[Deferral.__module__]).update(EventDispatcher=EventDispatcher)
-for _class in (EventSignal, SignalRegistry):
-    vars(sys.modules[_class.__module__]).update(EventDispatcher=EventDispatcher, Emission=Emission)
+vars(sys.modules[SignalRegistry.__module__]).update(EventDispatcher=EventDispatcher)
 vars(sys.modules[Emission.__module__]).update(
     EventDispatcher=EventDispatcher,
     EventSignal=EventSignal,

@@ -15,6 +15,7 @@ from madcrow_events.models import (
     is_parametrised_as,
     note_fields,
 )
+from madcrow_events.signals._registry import models_of
 from madcrow_events.signals._signal import check_model, renewed_context
 
 if TYPE_CHECKING:
@@ -22,39 +23,54 @@ if TYPE_CHECKING:
 
     from madcrow_events.signals import EventSignal, SignalRegistry
 
-__all__ = ["check_loose", "fitting", "is_context"]
+__all__ = ["carrier_of", "check_loose", "fitting"]
 
 # An instance of one of these, given as the sender, is surely meant as the context.
 _CONTEXTS = frozenset({BaseEventContext, dict})
 
 
-def is_context(signals: SignalRegistry, event: object, keywords: Mapping[str, object]) -> bool:
-    """Whether `emit` was given a context in the place of a name or signal.
+def carrier_of(
+    signals: SignalRegistry, event: object, keywords: Mapping[str, object]
+) -> EventSignal[Any] | None:
+    """Return the signal of a context that `emit` was given in the place of a name or signal.
 
     Args:
         signals: the registry.
         event: what it was given there.
         keywords: what else it was given.
 
+    Returns:
+        The signal, or None if that is no context.
+
     Raises:
-        ContextTypeError: it was given a context class, or keywords beside a context.
+        ContextTypeError: it was given a context class, or keywords beside a context; or the
+            context may be that of several events.
+        UnknownEventError: the context is that of no event.
     """
-    if isinstance(event, BaseEventContext):
-        if not keywords:
-            return True
-        given = type_name(type(event))
-        raise ContextTypeError(
-            f"emit was given {given}(...) and the keyword '{next(iter(keywords))}' beside it: "
-            f"what the event carries belongs into the context, as in {given}(field=...)",
-            received=type(event),
-        )
+    given, models = type(event), models_of(signals)
+    known = models.known.get(given)
+    if known is not None and not keywords:
+        return known
     if isinstance(event, type) and issubclass(event, BaseEventContext):
-        signals.resolve(event)  # a class of no event is told so
         raise ContextTypeError(
-            f"a class was given in the place of a context: give {type_name(event)}(...)",
+            f"emit was given the class {type_name(event)} in the place of a context: write "
+            f"emit({type_name(event)}(...))",
             received=event,
         )
-    return False
+    # By its class, because pydantic makes `isinstance` slow.
+    if not issubclass(given, BaseEventContext):
+        return None
+    if keywords:
+        raise ContextTypeError(
+            f"emit was given {type_name(given)}(...) and the keyword '{next(iter(keywords))}' "
+            f"beside it: write what the event carries into the context, as in "
+            f"emit({type_name(given)}(...))",
+            received=given,
+        )
+    if issubclass(given, GenericEventContext):
+        # None if it was made by model_construct.
+        return signals.resolve(getattr(event, "event_type", None))
+    return models.signal_of(given, derived=True)
 
 
 def check_loose(

@@ -10,7 +10,7 @@ from madcrow_events._copies import Unique
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.exceptions import InvalidOptionError, WouldDeadlockError
 from madcrow_events.signals import SignalRegistry
-from madcrow_events.signals._registry import dismiss
+from madcrow_events.signals._dispatching import dismiss
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop

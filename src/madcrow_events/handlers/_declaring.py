@@ -13,7 +13,7 @@ from madcrow_events.batches import Batch
 from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import canonical_pattern, is_pattern, subscribe_as
+from madcrow_events.signals._subscribing import canonical_pattern, is_pattern, subscribe_as
 from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
     HandlerDecorator,
@@ -102,14 +102,19 @@ def on_event(
         canonical_pattern(event)
     else:
         signals.resolve(event)
+    return _decorator(lambda handler: signals.subscribe(event, handler, **options))
 
-    def decorate(handler: HandlerT = _MISSING, **fields: object) -> HandlerT:
-        if handler is _MISSING or fields:  # a class was made this decorator, and is called
+
+def _decorator(enter: Callable[[Any], object]) -> Callable[..., Any]:
+    def decorate(handler: Any = _MISSING, /, **fields: object) -> Any:
+        # Without its parentheses, as in `@on_event`, it has taken the place of a context class,
+        # for which a handler may be. This is the first call of that class.
+        if handler is _MISSING or fields:
             raise HandlerSignatureError(
-                "what on_event returns takes one function: above a context class write "
-                "@madcrow_signals.event, which declares its event"
+                "this is no context class, but the decorator of a handler: above the class, write "
+                "@madcrow_signals.event to declare its event, and @on_event(...) above a function"
             )
-        signals.subscribe(event, handler, **options)
+        enter(handler)
         return handler
 
     return decorate
@@ -193,7 +198,7 @@ class _DeclaredSignal(NamedTuple):
 
 
 class _DeclaredHandler(NamedTuple):
-    event: Pattern  # or the name of one event
+    event: Pattern
     handler: Callable[..., Any]
     options: SubscriptionOptions
 
@@ -298,12 +303,9 @@ class HandlerGroup:
             self._signals.append(needed)
             event = event.name
         canonical = canonical_pattern(event)
-
-        def decorate(handler: HandlerT) -> HandlerT:
-            self._handlers.append(_DeclaredHandler(canonical, handler, options))
-            return handler
-
-        return decorate
+        return _decorator(
+            lambda handler: self._handlers.append(_DeclaredHandler(canonical, handler, options))
+        )
 
     @property
     def handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
@@ -382,6 +384,11 @@ def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:
         with_needed: whether to include the events of signals that its handlers only listen to.
     """
     return {it.name for it in group._signals if with_needed or it.is_own}
+
+
+def handlers_of(group: HandlerGroup) -> list[tuple[Pattern, Callable[..., Any]]]:
+    """Return the handlers of a group, each with its event, pattern or class."""
+    return [(it.event, it.handler) for it in group._handlers]
 
 
 def has_lasting_handlers(group: HandlerGroup) -> bool:

@@ -65,14 +65,11 @@ class SavedRegistry:
         self._signals = {signal.name: signal for signal in registry._declared()}
         self._set_aside = registry._set_aside
         self._recordings = list(registry._recordings)
-        self._patterns = registry._patterns.live()
+        self._patterns = [(it, it.pattern) for it in registry._patterns.live()]
         self._models = [
             (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
         ]
         self._handlers = [(it._table, it._table.live()) for it in registry._declared()]
-        self._dispatcher, self._keeps_it = registry._dispatcher, registry._keeps_dispatcher
-        self._first_dispatcher = registry._first_dispatcher
-        self._observers = list(self._dispatcher._observers) if self._dispatcher else []
         self._restore_others: list[Callable[[], None]] = []
 
     def set_aside(self, *, empty: bool) -> None:
@@ -86,7 +83,6 @@ class SavedRegistry:
             registry._clear_handlers()
             for name in self._signals.keys() - set(registry._built_in):
                 del registry[name]
-            registry._forget_dispatcher()
 
     def restore_too(self, restore: Callable[[], None]) -> None:
         """Restore one more piece of state, which has been saved.
@@ -100,6 +96,7 @@ class SavedRegistry:
         """Give the registry this state again; a second call does nothing."""
         registry = self._registry
         registry._set_aside = self._set_aside
+        registry._models.forget()
         for block in list(registry._recordings):
             if block not in self._recordings:
                 block.close()
@@ -113,14 +110,9 @@ class SavedRegistry:
             if signal.context_model is not model:
                 signal._replaced = replaced
                 signal._carry(model, execution)
+        registry._models.forget()
         for table, subscriptions in self._handlers:
             table.restore(subscriptions)
-        registry._forget_dispatcher()
-        registry._keeps_dispatcher = self._keeps_it
-        registry._first_dispatcher = self._first_dispatcher
-        if self._dispatcher is not None:
-            registry._dispatcher = self._dispatcher
-            self._dispatcher._observers[:] = self._observers
         for restore in self._restore_others:
             restore()
         with suppress(ValueError):  # the block, and blocks in it that have not ended
@@ -134,8 +126,8 @@ def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[
 def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], None]]) -> None:
     """Make `isolated` restore one more piece of state, also in blocks that have begun.
 
-    Higher wings call it for what they keep beside a registry: the default dispatcher, the
-    stores of the ready-made handlers.
+    Higher wings call it for what they keep beside a registry: the stores of
+    the ready-made handlers.
 
     Args:
         registry: the registry.

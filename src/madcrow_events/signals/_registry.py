@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Never, TypeGuard, cast, overload
-from weakref import WeakSet, ref
+from typing import TYPE_CHECKING, Any, Never, cast, overload
+from weakref import WeakSet
 
 import blinker
 from typing_extensions import Unpack
@@ -17,35 +15,26 @@ from madcrow_events._copies import Unique
 from madcrow_events._executions import execution_of
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
-from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import names_apart, type_name
-from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import (
-    ContextModelError,
-    InvalidOptionError,
-    SignalConflictError,
-    UnknownEventError,
-)
-from madcrow_events.models import (
-    BaseEventContext,
-    GenericEventContext,
-    HandlerFailedEventContext,
-    prepare,
-)
+from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
+from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
+from madcrow_events.signals._dispatching import Dispatching
 from madcrow_events.signals._isolation import isolated
-from madcrow_events.signals._models import ModelIndex, carries, event_name_of
-from madcrow_events.signals._signal import EventSignal, check_model, translated
-from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
+from madcrow_events.signals._models import ModelIndex, event_name_of
+from madcrow_events.signals._signal import EventSignal, check_model
+from madcrow_events.signals._subscribing import (
+    extend_all,
+    follow_model,
+    subscribe_as,
+    unsubscribe,
+)
+from madcrow_events.subscriptions import Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._handler_types import ContextT
-from madcrow_events.subscriptions._options import check_options
-from madcrow_events.subscriptions._patterns import Pattern, PatternTable, extend
-from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
-from madcrow_events.subscriptions._signatures import read_call_spec
+from madcrow_events.subscriptions._patterns import PatternTable
 
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._isolation import Companion, SavedRegistry
     from madcrow_events.subscriptions._table import Recording
 
@@ -53,18 +42,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEARING",
     "SignalRegistry",
-    "adopt",
-    "canonical_pattern",
     "declare_again",
     "declared_in",
-    "dismiss",
+    "dispatching_of",
     "forget",
-    "is_pattern",
     "lock_of",
+    "models_of",
     "record",
-    "signal_of",
-    "subscribe_as",
-    "use_dispatchers",
 ]
 
 CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
@@ -82,13 +66,6 @@ class SignalRegistry(Unique, blinker.Namespace):
     """
 
     _instead_of_pickling = "import it there, with the modules that declare its events"
-
-    # How to make a dispatcher. Below: the one in use, and whether closing it changes that.
-    _make_dispatcher: ClassVar[Callable[[SignalRegistry], EventDispatcher]]
-    _dispatcher: EventDispatcher | None = None
-    _keeps_dispatcher = False
-    # The first that was made; weak, because its maker may drop it unused.
-    _first_dispatcher: Callable[[], EventDispatcher | None] = staticmethod(lambda: None)
 
     def __init__(self, *misplaced: Never, strict: bool = True) -> None:
         """Make an empty registry.
@@ -110,10 +87,11 @@ class SignalRegistry(Unique, blinker.Namespace):
         self._isolations: list[SavedRegistry] = []
         # The signals that an isolated(empty=True) block forgot; declared again, each is the same.
         self._set_aside: dict[str, EventSignal[Any]] = {}
-        self._other_states: list[Callable[[bool], Callable[[], None]]] = []
+        self._dispatching = Dispatching(self)
+        self._other_states: list[Callable[[bool], Callable[[], None]]] = [self._dispatching.save]
         self._companions: dict[type[Companion], Companion] = {}
         self._recordings: WeakSet[Recording] = WeakSet()
-        self._models = ModelIndex(self._declared)
+        self._models = ModelIndex(self)
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock, in a forked child."""
@@ -168,25 +146,28 @@ class SignalRegistry(Unique, blinker.Namespace):
                     signal = EventSignal(name, doc, context=model)
                     signal._registry = self
                     signal._execution = execution
-                for pattern in self._patterns.live_and_recording():
-                    extend(pattern, signal._table, name, partial(carries, signal))
+                extend_all(self._patterns.live_and_recording(), [signal])
                 self._fake(signal)
+                self._models.forget()
                 super().__setitem__(name, signal)
                 self._models.forget()
-        if context is None or signal.context_model is context:
+        before = signal.context_model
+        if context is None or before is context:
             return signal
+        self._models.forget()
         if not signal._take_model(context, execution):
             raise _declared_otherwise(signal, context)
-        # The new model may derive from a class that the earlier one did not derive from.
-        for pattern in self._patterns.of_classes():
-            extend(pattern, signal._table, name, partial(carries, signal))
+        self._models.forget()
+        if signal.context_model is not before:
+            follow_model(self, signal)
+            self._fake(signal)
         return signal
 
     @overload
     def event(self, model: type[ContextT], /) -> type[ContextT]: ...
     @overload
     def event(
-        self, *, name: str | None = None, doc: str | None = None
+        self, /, *, name: str | None = None, doc: str | None = None
     ) -> Callable[[type[ContextT]], type[ContextT]]: ...
     def event(
         self, model: Any = None, /, *, name: str | None = None, doc: str | None = None
@@ -224,16 +205,20 @@ class SignalRegistry(Unique, blinker.Namespace):
         """
 
         def declare(model: type[ContextT]) -> type[ContextT]:
-            if not isinstance(model, type):
+            given: object = model
+            if not (isinstance(given, type) and issubclass(given, BaseEventContext)):
                 raise ContextModelError(
                     "@event stands above a class that derives from BaseEventContext, as in "
                     "@madcrow_signals.event or @madcrow_signals.event(name='order_placed'): to "
                     "declare an event by its name, call signal('order_placed')",
-                    model=model,
+                    model=given,
                 )
-            check_model(type_name(model), model)
-            says = (model.__doc__ or "").strip().partition("\n")[0] or None
-            self.signal(name or event_name_of(model), doc or says, context=model)
+            first_line = (model.__doc__ or "").strip().partition("\n")[0] or None
+            self.signal(
+                event_name_of(model) if name is None else name,
+                first_line if doc is None else doc,
+                context=model,
+            )
             return model
 
         return declare if model is None else declare(model)
@@ -242,8 +227,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Return a declared signal.
 
         Args:
-            name: its name, in any spelling, or the model that belongs to it; a signal is
-                returned as it is.
+            name: its name, in any spelling, or its model; a signal is returned as it is.
 
         Raises:
             InvalidEventNameError: the name is malformed.
@@ -317,14 +301,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             InvalidEventNameError: the name or pattern is malformed.
             UnknownEventError: no such event is declared, and the registry is strict.
         """
-        if not is_pattern(name):
-            return self.resolve(name).unsubscribe(handler)
-        pattern = canonical_pattern(name)
-        found: Collection[Subscription] = self._patterns.of_handler(handler, pattern)
-        found = found or defined_earlier(handler, partial(self._patterns.live, pattern))
-        for entry in found:
-            entry.cancel()
-        return bool(found)
+        return unsubscribe(self, name, handler)
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -371,7 +348,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Let blocks that record emissions record those of a new signal too."""
         # No loop in the `with` block of a lock, as in `dispatcher._without`.
         for block in list(self._recordings):
-            signal._table.fake(block, signal.name)
+            signal._table.fake(block, signal)
 
     # A mapping by name, in any spelling
 
@@ -416,14 +393,29 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     def __delitem__(self, name: str | EventSignal[Any]) -> None:
         """Forget an event; its signal still works, but is no longer found by name."""
+        self._models.forget()
         super().__delitem__(self._key(name))
         self._models.forget()
 
     def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
         """Forget an event and return its signal, or a default."""
+        self._models.forget()
         popped = super().pop(self._key(name), *default)
         self._models.forget()
         return popped
+
+    def popitem(self) -> Any:
+        """Forget the event that was declared last, and return its name and signal."""
+        self._models.forget()
+        popped = super().popitem()
+        self._models.forget()
+        return popped
+
+    def clear(self) -> None:
+        """Forget all events."""
+        self._models.forget()
+        super().clear()
+        self._models.forget()
 
     @property
     def dispatcher(self) -> EventDispatcher:
@@ -435,30 +427,11 @@ class SignalRegistry(Unique, blinker.Namespace):
         Raises:
             InvalidOptionError: (if assigned) it is no dispatcher, or one of another registry.
         """
-        if self._dispatcher is None:
-            first = self._first_dispatcher()
-            if first is None:
-                self._keeps_dispatcher, first = True, type(self)._make_dispatcher(self)
-            # One step, because another thread may be first.
-            vars(self).setdefault("_dispatcher", first)
-        found = self._dispatcher
-        return self.dispatcher if found is None else found
+        return self._dispatching.used or self._dispatching.get()
 
     @dispatcher.setter
     def dispatcher(self, dispatcher: EventDispatcher) -> None:
-        if getattr(dispatcher, "signals", None) is not self:
-            raise InvalidOptionError(
-                f"the dispatcher of {self._described()} must be an EventDispatcher of its own "
-                f"events: give EventDispatcher(registry)",
-                option="dispatcher",
-            )
-        self._keeps_dispatcher = True
-        self._dispatcher = dispatcher
-
-    def _forget_dispatcher(self) -> None:
-        self._keeps_dispatcher = False
-        for name in ("_dispatcher", "_first_dispatcher"):
-            vars(self).pop(name, None)
+        self._dispatching.assign(dispatcher)
 
     def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:
         """Refuse: signals are made by `signal`, which checks their names.
@@ -499,77 +472,6 @@ def _declared_otherwise(signal: EventSignal[Any], model: type[Any]) -> SignalCon
 # For higher wings, not for users
 
 
-def subscribe_as(
-    registry: SignalRegistry,
-    name: str | EventSignal[Any] | type[BaseEventContext],
-    handler: Callable[..., Any],
-    options: SubscriptionOptions,
-    origin: object = None,
-    *,
-    wrap: Callable[[CallSpec], CallSpec] | None = None,
-    replaced: list[Subscription] | None = None,
-) -> Subscription:
-    """Subscribe a handler as `SignalRegistry.subscribe` does, for groups and recorders.
-
-    Args:
-        registry: the registry.
-        name: an event's name, a pattern or a context class.
-        handler: the handler.
-        options: its options.
-        origin: the group, or `RECORDER`, that the subscription belongs to.
-        wrap: takes the handler's call spec, and returns the one to call it by.
-        replaced: gets the subscriptions that this one replaces; if None, they end at once.
-    """
-    # A recorder's names count as patterns, so that it also hears events that are declared anew.
-    if not is_pattern(name) and not (isinstance(name, str) and origin is RECORDER):
-        return registry.resolve(name)._subscribe(handler, options, origin, wrap, replaced)
-    pattern, patterns = canonical_pattern(name), registry._patterns
-    check_options(options)
-    is_batch = options.get("batch") is not None
-    if isinstance(pattern, str):
-        spec = read_call_spec(handler, pattern, None, pattern=True, batch=is_batch)
-    else:
-        spec = read_call_spec(handler, type_name(pattern), pattern, batch=is_batch)
-    if wrap is not None:
-        spec = wrap(spec)
-    requested = PatternSubscription(patterns, pattern, handler, spec, translated(options))
-    requested.origin = origin
-    earlier = find_replaced(requested, partial(patterns.live, pattern))
-    with registry._lock:
-        subscription = patterns.add(requested, earlier)
-        present = registry._declared()
-    if replaced is None:
-        end_replaced(earlier)
-    else:
-        replaced += earlier
-    if subscription is requested:
-        # Outside of the lock: no thread may wait for a signal's lock while it has this one.
-        for signal in present:
-            extend(subscription, signal._table, signal.name, partial(carries, signal))
-    log(logging.DEBUG, "%s subscribed to %s", subscription.name, subscription.event)
-    return subscription
-
-
-def is_pattern(name: object) -> TypeGuard[Pattern]:
-    """Whether what a handler is subscribed to may be many events: a pattern or a class."""
-    if isinstance(name, str):
-        return "*" in name
-    return isinstance(name, type) and issubclass(name, BaseEventContext)
-
-
-def canonical_pattern(name: Pattern) -> Pattern:
-    """Return the canonical form of a name or pattern, and a context class as it is.
-
-    Raises:
-        InvalidEventNameError: it is malformed.
-        ContextModelError: the class cannot be the model of an event.
-    """
-    if isinstance(name, type) and issubclass(name, BaseEventContext):
-        check_model(type_name(name), name)
-        return name
-    return canonical_name(name, pattern="*" in str(name))
-
-
 def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
     """Return the declared signals, for plugins and their test."""
     return registry._declared()
@@ -606,40 +508,17 @@ def record(registry: SignalRegistry, block: Recording) -> None:
             registry._recordings.discard(block)
         present = registry._declared()
     for signal in present:
-        signal._table.fake(block, signal.name)
+        signal._table.fake(block, signal)
 
 
-def signal_of(registry: SignalRegistry, context: object) -> EventSignal[Any]:
-    """Return the signal of the event that a context belongs to, for dispatchers.
-
-    Raises:
-        ContextTypeError: its class is the model of several events, or it is no context.
-        UnknownEventError: its class is the model of no event.
-    """
-    if isinstance(context, GenericEventContext):
-        return registry.resolve(context.event_type)
-    return registry._models.signal_of(type(context))
+def models_of(registry: SignalRegistry) -> ModelIndex:
+    """Return the signals of a registry by their models, for dispatchers."""
+    return registry._models
 
 
-def use_dispatchers(make: Callable[[SignalRegistry], EventDispatcher]) -> None:
-    """Note how a registry makes its dispatcher; the module of dispatchers calls this."""
-    SignalRegistry._make_dispatcher = staticmethod(make)
-
-
-def adopt(registry: SignalRegistry, dispatcher: EventDispatcher) -> None:
-    """Note a new dispatcher, so that the registry uses the first one that was made for it."""
-    if registry._first_dispatcher() is None:
-        registry._first_dispatcher = ref(dispatcher)
-
-
-def dismiss(registry: SignalRegistry, is_closed: Callable[[EventDispatcher], bool]) -> None:
-    """Use another dispatcher from now on if the present one was closed, unless it was chosen."""
-    present = registry._dispatcher
-    if present is not None and not registry._keeps_dispatcher and is_closed(present):
-        registry._forget_dispatcher()
-    first = registry._first_dispatcher()
-    if first is not None and is_closed(first):
-        vars(registry).pop("_first_dispatcher", None)
+def dispatching_of(registry: SignalRegistry) -> Dispatching:
+    """Return what knows the dispatcher of a registry, for `emit_event`."""
+    return registry._dispatching
 
 
 def lock_of(registry: SignalRegistry) -> Lock:

@@ -5,13 +5,10 @@ They are to a pattern of names, or to a class that the models of the events deri
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any, TypeAlias
 from weakref import WeakValueDictionary
 
-from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import type_name
 from madcrow_events.emissions._plan import STALE, CallSpec, Plans
 from madcrow_events.emissions._styles import RECORDER
@@ -70,6 +67,24 @@ class PatternTable:
             self._ids[pattern.pattern, pattern.id] = pattern
         pattern._activate()
 
+    def move(self, entry: PatternSubscription, class_: type[BaseEventContext]) -> bool:
+        """Let a subscription be for the class that has replaced its class.
+
+        Returns:
+            Whether it is; not if its handler is subscribed to that class already.
+        """
+        former_key, former_id = entry._key, (entry.pattern, entry.id)
+        entry.pattern = class_
+        present = self._by_key.get(entry._key)
+        is_free = present is None or not present.active
+        if is_free:
+            self._by_key[entry._key] = entry
+        if entry.id is not None and is_free:
+            self._ids.setdefault((class_, entry.id), entry)
+        self._by_key.pop(former_key, None)
+        forget_id(self._ids, former_id, entry)
+        return is_free
+
     def mark_stale(self, pattern: PatternSubscription) -> None:
         """Remove a pattern that has ended."""
         self._by_order.pop(pattern._order, None)
@@ -98,13 +113,18 @@ class PatternTable:
         """Return the active subscriptions to classes, recorders included."""
         return [it for it in self.live_and_recording() if not isinstance(it.pattern, str)]
 
-    def restore(self, patterns: Iterable[PatternSubscription]) -> None:
-        """Restore the patterns that `live` returned earlier; the tables restore the parts."""
-        for pattern in self.live():
-            pattern.cancel()
-        for pattern in patterns:
-            if pattern._alive:
-                self._enter(pattern)
+    def restore(self, entries: Iterable[tuple[PatternSubscription, Pattern]]) -> None:
+        """Restore what `live` returned earlier, for these patterns; the tables restore the parts.
+
+        Args:
+            entries: the subscriptions, each with the pattern or class that it was for.
+        """
+        for entry in self.live():
+            entry.cancel()
+        for entry, pattern in entries:
+            if entry._alive:
+                entry.pattern = pattern
+                self._enter(entry)
 
 
 class PatternSubscription(Subscription):
@@ -118,7 +138,7 @@ class PatternSubscription(Subscription):
             from which the models of the events derive.
     """
 
-    __slots__ = ("_children", "_key", "_matches", "_options", "pattern")
+    __slots__ = ("_children", "_options", "pattern")
 
     def __init__(
         self,
@@ -131,12 +151,13 @@ class PatternSubscription(Subscription):
         name = pattern if isinstance(pattern, str) else type_name(pattern)
         super().__init__(table, name, handler, spec, options)
         self.pattern: Pattern = pattern
-        self._key = (pattern, self._handler_key, self._sender_key)
-        # With several stars, the expression of `fnmatch` takes linear time, unlike a chain of ".*".
-        self._matches = re.compile(fnmatch.translate(name)).match
         # Without the sender, which this would keep alive.
         self._options: SubscriptionOptions = {**options, "sender": ANY}
         self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
+
+    @property
+    def _key(self) -> Hashable:
+        return self.pattern, self._handler_key, self._sender_key
 
     def _extend_to(self, table: SubscriptionTable, event: str) -> None:
         """Subscribe the handler to one more event."""
@@ -151,7 +172,8 @@ class PatternSubscription(Subscription):
             {**self._options, "sender": sender},
             order=self._order,
             owner=self,
-            key=self._key[:2],  # of its own, so that a handler of two patterns is called for each
+            # Of its own, so that a handler of two patterns is called for each.
+            key=(PatternSubscription, self._order),
         )
         self._children[next_order()] = table.add(child)
         if not self._active:  # pragma: no cover  # another thread cancelled it meanwhile
@@ -173,26 +195,14 @@ class PatternSubscription(Subscription):
                 child.cancel()
 
 
-def extend(
-    pattern: PatternSubscription,
-    table: SubscriptionTable,
-    event: str,
-    carries: Callable[[type[BaseEventContext]], bool],
-) -> None:
-    """Subscribe a pattern's handler to an event, if the event matches.
+def extend(subscription: PatternSubscription, table: SubscriptionTable, event: str) -> None:
+    """Subscribe the handler of a pattern or class to an event that matches; a registry calls this.
 
-    A registry calls this for each pair of a pattern and an event.
+    Doing so again changes nothing.
 
     Args:
-        pattern: the subscription to a pattern or class.
+        subscription: the subscription to the pattern or class.
         table: the table of the event's signal.
         event: the name of the event.
-        carries: whether the model of the event is a class, or derives from it.
     """
-    wanted = pattern.pattern
-    if isinstance(wanted, str):
-        if event == HANDLER_FAILED != wanted or not pattern._matches(event):
-            return  # no star matches `handler_failed`
-    elif not carries(wanted):
-        return
-    pattern._extend_to(table, event)
+    subscription._extend_to(table, event)

@@ -89,8 +89,8 @@ class Recording(Protocol):
 
     is_open: bool
 
-    def _is_faked(self, event: str, /) -> bool:
-        """Whether it keeps the handlers of an event from being called."""
+    def _is_faked(self, signal: Any, /) -> bool:
+        """Whether it keeps the handlers of a signal from being called."""
         ...
 
     def close(self) -> None:
@@ -329,12 +329,12 @@ class SubscriptionTable:
 
     # Muting, faking and isolating
 
-    def fake(self, block: Recording, event: str) -> None:
-        """Keep this event's handlers from being called while a block that fakes it is open.
+    def fake(self, block: Recording, signal: object) -> None:
+        """Keep the handlers from being called while a block that fakes the signal is open.
 
         Recorders are still called. Call this again when the block has ended.
         """
-        if block._is_faked(event):
+        if block._is_faked(signal):
             self._exclusively(self._fake, block)
 
     def _fake(self, _dropped: list[Any], block: Recording) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -19,14 +18,9 @@ from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._models import carries
-from madcrow_events.signals._registry import (
-    canonical_pattern,
-    declared_in,
-    is_pattern,
-    record,
-    subscribe_as,
-)
+from madcrow_events.signals._models import matches
+from madcrow_events.signals._registry import declared_in, record
+from madcrow_events.signals._subscribing import canonical_pattern, is_pattern, subscribe_as
 from madcrow_events.subscriptions import Subscription
 from madcrow_events.subscriptions._patterns import Pattern
 
@@ -127,20 +121,11 @@ class Recorder(AbstractContextManager["Recorder"]):
             subscription.cancel()
         self._subscriptions.clear()
 
-    def _is_faked(self, event: str, /) -> bool:
-        return not self._calls_handlers and self._matches(event)
+    def _is_faked(self, signal: EventSignal[Any], /) -> bool:
+        return not self._calls_handlers and self._records(signal)
 
-    def _matches(self, event: str) -> bool:
-        return any(self._is_of(event, pattern) for pattern in self._patterns)
-
-    def _is_of(self, event: str, pattern: Pattern) -> bool:
-        """Whether an event has a name, or matches a pattern or class, as for a subscription."""
-        if isinstance(pattern, str):
-            return fnmatch.fnmatchcase(event, pattern) and (
-                event != HANDLER_FAILED or event == pattern
-            )
-        signal = self._signals.get(event)
-        return signal is not None and carries(signal, pattern)
+    def _records(self, signal: EventSignal[Any]) -> bool:
+        return any(matches(signal, pattern) for pattern in self._patterns)
 
     def _record(self, emission: Emission) -> Any:
         self._emissions[id(emission)] = emission
@@ -326,8 +311,8 @@ class Recorder(AbstractContextManager["Recorder"]):
             )
         if isinstance(event, EventSignal):
             self._signals.resolve(event)
-        wanted = event if isinstance(event, type) else _name_of(event)
-        found = [emission for emission in self.emissions if self._is_of(emission.event, wanted)]
+        wanted = _wanted(event)
+        found = [emission for emission in self.emissions if matches(emission.signal, wanted)]
         self._refuse_what_always_holds(wanted, found, fields)
         return [emission for emission in found if _has(keywords_of(emission), fields, where)]
 
@@ -337,30 +322,31 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Refuse assertions that prove nothing: misspelt names, and unrecorded events."""
         if not self._has_begun:
             raise AssertionError("nothing was recorded yet: use the recorder in a with block")
-        if isinstance(wanted, type):
-            declared = {
-                it.name for it in declared_in(self._signals) if self._is_of(it.name, wanted)
-            }
-            if not declared:
-                self._signals.resolve(wanted)
-        else:
-            declared = {wanted}
-            if not found and wanted not in self._signals and wanted != HANDLER_FAILED:
+        if isinstance(wanted, str):
+            declared = [self._signals[wanted]] if wanted in self._signals else []
+            if not (found or declared or wanted == HANDLER_FAILED):
                 raise unknown_event(wanted, self._signals)
-        if not found and not any(map(self._matches, declared)):
-            recorded = ", ".join(map(_name_of, self._patterns))
-            raise AssertionError(
-                f"{_name_of(wanted)} is not recorded, only {recorded}: record it, too"
-            )
-        models = {self._signals[name].context_model for name in declared & self._signals.keys()}
-        for model in filter(None, models):
-            known = set(model.model_fields).union(*(keywords_of(it) for it in found))
-            for field in fields.keys() - known:
-                near = get_close_matches(field, known, 1)
+        else:
+            declared = [it for it in declared_in(self._signals) if matches(it, wanted)]
+            if not (found or declared):
+                self._signals.resolve(wanted)  # which says so
+        if not found and wanted not in self._patterns:
+            missed = [it.name for it in declared if not self._records(it)]
+            if missed or not declared:
                 raise AssertionError(
-                    f"{type_name(model)} has no field {field}"
-                    + (f": did you mean {near[0]}?" if near else "")
+                    f"{', '.join(missed) or wanted} is not recorded, only "
+                    f"{', '.join(map(_shown, self._patterns))}: record it, too"
                 )
+        models = [it.context_model for it in declared if it.context_model is not None]
+        known = {name for model in models for name in model.model_fields}.union(
+            *(keywords_of(it) for it in found)
+        )
+        for field in fields.keys() - known if models else ():
+            near = get_close_matches(field, known, 1)
+            raise AssertionError(
+                f"{type_name(models[0] if isinstance(wanted, str) else wanted)} has no field "
+                f"{field}" + (f": did you mean {near[0]}?" if near else "")
+            )
 
     def _told(self) -> str:
         emissions = self.emissions
@@ -372,12 +358,18 @@ class Recorder(AbstractContextManager["Recorder"]):
         return "\n  ".join(["Emitted, in this order:", *lines])
 
 
-def _name_of(event: Event) -> str:
+def _wanted(event: Event) -> Pattern:
     if isinstance(event, EventSignal):
         return event.name
-    return (
-        type_name(event) if isinstance(event, type) else canonical_name(event, pattern="*" in event)
-    )
+    return canonical_name(event) if isinstance(event, str) else canonical_pattern(event)
+
+
+def _shown(pattern: Pattern) -> str:
+    return pattern if isinstance(pattern, str) else type_name(pattern)
+
+
+def _name_of(event: Event) -> str:
+    return _shown(_wanted(event))
 
 
 def _has(context: Mapping[str, Any], fields: Mapping[str, Any], where: Where | None) -> bool:
