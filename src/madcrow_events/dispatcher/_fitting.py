@@ -53,8 +53,8 @@ def carrier_of(
         return known
     if isinstance(event, type) and issubclass(event, BaseEventContext):
         raise ContextTypeError(
-            f"emit was given the class {type_name(event)} in the place of a context: write "
-            f"emit({type_name(event)}(...))",
+            f"an event was emitted with the class {type_name(event)} in the place of a context: "
+            f"write {type_name(event)}(...)",
             received=event,
         )
     # By its class, because pydantic makes `isinstance` slow.
@@ -62,9 +62,8 @@ def carrier_of(
         return None
     if keywords:
         raise ContextTypeError(
-            f"emit was given {type_name(given)}(...) and the keyword '{next(iter(keywords))}' "
-            f"beside it: write what the event carries into the context, as in "
-            f"emit({type_name(given)}(...))",
+            f"an event was emitted with the keyword '{next(iter(keywords))}' beside its context: "
+            f"write all that it carries into the context, {type_name(given)}(...)",
             received=given,
         )
     if issubclass(given, GenericEventContext):

@@ -83,7 +83,8 @@ class Dispatching:
             A function that restores the present one, with its observers.
         """
         used, is_kept, first = self.used, self._is_kept, self._first
-        restore_observers = None if used is None else type(self)._save_observers(used)
+        present = used or self._present_first()
+        restore_observers = present and type(self)._save_observers(present)
         if empty:
             self._is_kept, self._first = False, None
             self.use(None)
