@@ -13,6 +13,7 @@ from madcrow_events.exceptions import (
     InvalidEventNameError,
     UnknownEventError,
 )
+from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,18 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
         InvalidEventNameError: it is not a valid name or pattern.
         HandlerSignatureError: it is a function, because a decorator lacks its parentheses.
     """
+    if isinstance(name, type):
+        raise InvalidEventNameError(
+            f"the class {type_name(name)} names no event: give the event's name, its signal, or "
+            "a context class, which derives from BaseEventContext",
+            name=name,
+        )
+    if isinstance(name, BaseEventContext):
+        raise InvalidEventNameError(
+            f"an event is named by a string, its signal or its context class, not by a context: "
+            f"give {type_name(type(name))}",
+            name=name,
+        )
     if callable(name):
         raise HandlerSignatureError(
             "an event's name is a string, not a function: as a decorator, write @...('event_name')",

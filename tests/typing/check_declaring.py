@@ -67,6 +67,25 @@ def check_a_look_up_knows_no_context() -> None:
     assert_type(signals.resolve("order-placed"), EventSignal[Any])
 
 
+def check_a_decorated_class_keeps_its_type() -> None:
+    signals = SignalRegistry()
+
+    @signals.event
+    class OrderPaid(OrderContext):
+        amount: int = 0
+
+    @signals.event(name="order_lost", doc="An order went astray.")
+    class Lost(OrderContext):
+        reason: str | None = None
+
+    paid: OrderPaid = OrderPaid(order_id=7, amount=3)
+    assert_type(paid.amount, int)
+    assert_type(Lost(order_id=7).reason, str | None)
+    assert_type(signals.event(OrderContext), type[OrderContext])
+    assert_type(signals[OrderPaid], EventSignal[OrderPaid])
+    assert_type(signals[Lost].context_model, type[Lost] | None)
+
+
 def check_built_in_signals_know_their_contexts() -> None:
     assert_type(madcrow_signals, SignalRegistry)
     assert_type(user_logged_in, EventSignal[LoginEventContext])

@@ -17,7 +17,7 @@ from madcrow_events.signals._renaming import (
     read_old_names,
 )
 from madcrow_events.signals._signal import EventSignal, check_model
-from madcrow_events.subscriptions._patterns import extend
+from madcrow_events.signals._subscribing import extend_all, follow_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,26 +80,35 @@ def declare(
                 signal._registry = registry
                 signal._execution = execution
             _enter(registry, signal)
-    if (
-        context is not None
-        and signal.context_model is not context
-        and not signal._take_model(context, execution)
-    ):
-        declared = signal.context_model
-        there, here = "no context model", type_name(context)
-        if declared is not None:
-            here, there = names_apart(context, declared)
-        what = name if given == name else f"{given} is called {name} now, which"
-        raise SignalConflictError(
-            f"{what} is declared already, with {there}, not with {here}: "
-            "declare it once, with its model, and import the signal elsewhere",
-            event=name,
-            declared=declared,
-            requested=context,
-        )
+    before = signal.context_model
+    if context is not None and before is not context:
+        registry._models.forget()
+        if not signal._take_model(context, execution):
+            raise _declared_otherwise(signal, given, context)
+        registry._models.forget()
+        if signal.context_model is not before:
+            follow_model(registry, signal)
+            registry._fake(signal)
     if old_names:
         give_old_names(registry, signal, old_names)
     return signal
+
+
+def _declared_otherwise(
+    signal: EventSignal[Any], given: str, model: type[Any]
+) -> SignalConflictError:
+    name, declared = signal.name, signal.context_model
+    there, here = "no context model", type_name(model)
+    if declared is not None:
+        here, there = names_apart(model, declared)
+    what = name if given == name else f"{given} is called {name} now, which"
+    return SignalConflictError(
+        f"{what} is declared already, with {there}, not with {here}: "
+        "declare it once, with its model, and import the signal elsewhere",
+        event=name,
+        declared=declared,
+        requested=model,
+    )
 
 
 def _set_aside(
@@ -115,7 +124,8 @@ def _set_aside(
 
 
 def _enter(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
-    for pattern in registry._patterns.live_and_recording():
-        extend(pattern, signal._table, signal.name)
+    extend_all(registry._patterns.live_and_recording(), [signal])
     registry._fake(signal)
+    registry._models.forget()
     dict.__setitem__(registry, signal.name, signal)
+    registry._models.forget()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions import Emission
     from madcrow_events.emissions._plan import Plan
     from madcrow_events.signals._registry import SignalRegistry
-    from madcrow_events.subscriptions import Subscription
+    from madcrow_events.subscriptions import PatternSubscription, Subscription
 
 __all__ = [
     "CallMode",
@@ -78,6 +78,8 @@ _BECAUSE: dict[str, str] = {
     "unloaded": "its plugin was unloaded",
 }
 
+_NO_MODEL = "no declared event has a model of its class"
+
 _WIDTH = 80
 
 
@@ -93,7 +95,8 @@ class CalledHandler(NamedTuple):
         id: this option of the subscription.
         origin: the group or the plugin that subscribed the handler, such as `group audit`; or None.
         sender: the one sender that the handler listens to, in words; None for all senders.
-        pattern: the pattern that the handler is subscribed to; None for the event itself.
+        pattern: the pattern that the handler is subscribed to, or the name of the context class;
+            None for the event itself.
         depends_on_when: whether the subscription has a `when` that was not asked, because no
             context was given.
     """
@@ -117,7 +120,7 @@ class CalledHandler(NamedTuple):
             "once": self.once,
             f"timeout {self.timeout} s": self.timeout is not None,
             f"for {self.sender} only": self.sender,
-            f"by the pattern {self.pattern}": self.pattern,
+            f"by the {_kind(self.pattern)}": self.pattern,
             f"of {self.origin}": self.origin,
             "depends on `when`": self.depends_on_when,
         }
@@ -131,7 +134,8 @@ class LeftOutHandler(NamedTuple):
         name: the handler's `id`, or else the function's dotted name.
         reason: why the handler is not called; see `LeftOutReason`.
         detail: the reason in words, without values of the context.
-        pattern: the pattern that the handler is or was subscribed to; None for the event itself.
+        pattern: the pattern that the handler is or was subscribed to, or the name of the context
+            class; None for the event itself.
         has_ended: whether the subscription has ended.
     """
 
@@ -143,7 +147,7 @@ class LeftOutHandler(NamedTuple):
 
     def __str__(self) -> str:
         """Return the name and the reason in one line."""
-        by = f" (by the pattern {self.pattern})" if self.pattern else ""
+        by = f" (by the {_kind(self.pattern)})" if self.pattern else ""
         return f"{self.name}{by}: {self.detail}"
 
 
@@ -155,8 +159,8 @@ class Explanation(NamedTuple):
     Attributes:
         event: the name of the event.
         called: the handlers that would be called, in order.
-        left_out: the other handlers of the event; then handlers for patterns that match no declared
-            event at all; then the last 16 handlers of the event whose subscriptions have ended.
+        left_out: the other handlers of the event; then handlers for patterns and context classes
+            that match no declared event at all; then the last 16 handlers of the event whose subscriptions have ended.
         has_context: whether a context was given. If not, no `when` was asked, and no parameters
             were compared.
     """
@@ -215,7 +219,7 @@ def explain(
         tuple(_called(registry, plan, reached, why, has_context=bool(context))),
         (
             *(_left_out(it, *why[it]) for it in subscriptions if it in why),
-            *(_left_out(it, "unmatched", "") for it in waiting),
+            *map(_unmatched, waiting),
             *(
                 LeftOutHandler(it.name, it.reason, _BECAUSE[it.reason], it.pattern, has_ended=True)
                 for it in last_endings(table)
@@ -269,8 +273,22 @@ def _left_out(subscription: Subscription, reason: LeftOutReason, detail: str) ->
     if reason == "sender":
         detail = _described(subscription.sender)
     text = f"{_BECAUSE[reason]}: {detail}" if detail else _BECAUSE[reason]
-    pattern = subscription.event if reason == "unmatched" else pattern_of(subscription)
-    return LeftOutHandler(subscription.name, reason, text, pattern, has_ended=False)
+    return LeftOutHandler(
+        subscription.name, reason, text, pattern_of(subscription), has_ended=False
+    )
+
+
+def _unmatched(subscription: PatternSubscription) -> LeftOutHandler:
+    is_class = not isinstance(subscription.pattern, str)
+    because = _NO_MODEL if is_class else _BECAUSE["unmatched"]
+    return LeftOutHandler(
+        subscription.name, "unmatched", because, subscription.event, has_ended=False
+    )
+
+
+def _kind(pattern: str | None) -> str:
+    """Return a pattern, or the name of a class, which has no star, with what it is."""
+    return f"{'pattern' if '*' in (pattern or '') else 'class'} {pattern}"
 
 
 def _origin_of(registry: SignalRegistry, origin: Any) -> str | None:

@@ -74,7 +74,7 @@ class SavedRegistry:
         self._former = registry._former
         self._warned = registry._warned
         self._recordings = list(registry._recordings)
-        self._patterns = registry._patterns.live()
+        self._patterns = [(it, it.pattern) for it in registry._patterns.live()]
         self._models = [
             (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
         ]
@@ -130,6 +130,7 @@ class SavedRegistry:
         registry = self._registry
         registry._set_aside = self._set_aside
         registry._warned = self._warned
+        registry._models.forget()
         for block in list(registry._recordings):
             if block not in self._recordings:
                 block.close()
@@ -145,6 +146,7 @@ class SavedRegistry:
             if signal.context_model is not model:
                 signal._replaced = replaced
                 signal._carry(model, execution)
+        registry._models.forget()
         for table, event, subscriptions in self._handlers:
             table.restore(event, subscriptions)
         for restore in self._restore_others:
@@ -160,8 +162,8 @@ def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[
 def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], None]]) -> None:
     """Make `isolated` restore one more piece of state, also in blocks that have begun.
 
-    Higher wings call it for what they keep beside a registry: the default dispatcher, the
-    stores of the ready-made handlers.
+    Higher wings call it for what they keep beside a registry: the stores of
+    the ready-made handlers.
 
     Args:
         registry: the registry.

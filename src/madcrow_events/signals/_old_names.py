@@ -6,7 +6,6 @@ not that of a declared event.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakSet
 
@@ -22,7 +21,6 @@ __all__ = [
     "become",
     "become_itself",
     "means",
-    "named",
     "noted_name",
     "old_names_in",
     "own_attribute",
@@ -108,14 +106,6 @@ def present_signal(registry: SignalRegistry, signal: EventSignal[Any]) -> EventS
 def _warn(registry: SignalRegistry, old: str, name: str, place: Place | None) -> None:
     text = f"the event {old} is called {name} now: use that name"
     warn_once(text, place or calling_place(), registry._warned)
-
-
-def named(registry: SignalRegistry) -> list[tuple[EventSignal[Any], tuple[str, ...]]]:
-    """Return each declared signal with its name and its old names."""
-    formerly: defaultdict[EventSignal[Any], list[str]] = defaultdict(list)
-    for old, former in registry._former.items():
-        formerly[former.signal._itself()].append(old)
-    return [(it, (it.name, *formerly.get(it, ()))) for it in registry._declared()]
 
 
 def old_names_in(registry: SignalRegistry) -> frozenset[str]:

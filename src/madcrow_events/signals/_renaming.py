@@ -8,6 +8,7 @@ that others may be reading.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakSet
 
@@ -15,6 +16,7 @@ from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._text import type_name
 from madcrow_events.exceptions import SignalConflictError
 from madcrow_events.models import HandlerFailedEventContext
+from madcrow_events.signals._models import matches
 from madcrow_events.signals._old_names import (
     FormerName,
     become,
@@ -22,8 +24,9 @@ from madcrow_events.signals._old_names import (
     own_attribute,
     present_name,
 )
+from madcrow_events.signals._subscribing import extend_all
 from madcrow_events.subscriptions._moving import check_all_fit, move, own_subscriptions, share
-from madcrow_events.subscriptions._patterns import end_parts, extend
+from madcrow_events.subscriptions._patterns import end_parts
 
 if TYPE_CHECKING:
     from madcrow_events.signals._registry import SignalRegistry
@@ -159,10 +162,13 @@ def _hand_over(
     for _, own, moved in owns:
         moved.update(_shared(own, signal))  # also those that were subscribed meanwhile
         move(list(moved), own_attribute(own, "_table"), signal._table, signal.name)
-        end_parts(own_attribute(own, "_table"))
-    for pattern in registry._patterns.live_and_recording():
-        extend(pattern, signal._table, signal.name, *signal.formerly)
+        end_parts(own_attribute(own, "_table"), _matches_nothing)
+    extend_all(registry._patterns.live_and_recording(), [signal])
     registry._fake(signal)
+
+
+def _matches_nothing(_pattern: object) -> bool:
+    return False
 
 
 def _shared(own: EventSignal[Any], signal: EventSignal[Any]) -> list[Subscription]:
@@ -202,7 +208,7 @@ def _take_back(registry: SignalRegistry, formers: Iterable[tuple[str, FormerName
             _give_back(registry, old, own, signal, moved)
         with registry._lock:
             _forget(registry, (old,))
-        end_parts(signal._table, signal.name, *signal.formerly)
+        end_parts(signal._table, partial(matches, signal))
 
 
 def _give_back(
@@ -220,8 +226,7 @@ def _give_back(
         become_itself(own)
         dict.__setitem__(registry, old, own)
     move(moving, signal._table, table, old)
-    for pattern in registry._patterns.live_and_recording():
-        extend(pattern, table, old, *own.formerly)
+    extend_all(registry._patterns.live_and_recording(), [own])
     registry._fake(own)
 
 
@@ -231,7 +236,7 @@ def forget_old_names(registry: SignalRegistry, signal: EventSignal[Any]) -> None
     if formerly:
         with registry._lock:
             _forget(registry, formerly)
-        end_parts(signal._table, signal.name)
+        end_parts(signal._table, partial(matches, signal))
 
 
 def _forget(registry: SignalRegistry, formerly: tuple[str, ...]) -> None:

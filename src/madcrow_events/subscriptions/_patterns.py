@@ -1,16 +1,18 @@
-"""Subscriptions to patterns of event names, each with a part for every event that matches."""
+"""Subscriptions to many events, each with a part for every event that matches.
+
+They are to a pattern of names, or to a class that the models of the events derive from.
+"""
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Collection, Hashable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakValueDictionary
 
-from madcrow_events._names import HANDLER_FAILED
+from madcrow_events._text import type_name
 from madcrow_events.emissions._plan import STALE, CallSpec, Plans
 from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.models import BaseEventContext
 from madcrow_events.subscriptions._identity import identity_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
 from madcrow_events.subscriptions._subscription import Subscription, next_order
@@ -24,16 +26,26 @@ from madcrow_events.subscriptions._table import (
 if TYPE_CHECKING:
     from madcrow_events.subscriptions._endings import EndReason
 
-__all__ = ["PatternSubscription", "PatternTable", "end_parts", "extend", "matches_nothing"]
+__all__ = [
+    "Pattern",
+    "PatternSubscription",
+    "PatternTable",
+    "end_parts",
+    "extend",
+    "matches_nothing",
+]
+
+Pattern: TypeAlias = str | type[BaseEventContext]
+"""A pattern of names, or a class from which the models of events derive."""
 
 
 class PatternTable:
-    """The subscriptions to patterns of one registry."""
+    """The subscriptions to patterns and classes of one registry."""
 
     def __init__(self) -> None:
         self._by_order: dict[int, PatternSubscription] = {}
         self._by_key: dict[Hashable, PatternSubscription] = {}
-        self._ids: dict[tuple[str, str | None], Subscription] = {}
+        self._ids: dict[tuple[Pattern, str | None], Subscription] = {}
         self.plans: Plans = STALE  # always: the plans are in the tables of the events
 
     def add(
@@ -53,7 +65,7 @@ class PatternTable:
         if present is not None and present.active:
             check_same_options(present, pattern)
             return present
-        namesake = self._ids.get((pattern.event, pattern.id))
+        namesake = self._ids.get((pattern.pattern, pattern.id))
         if namesake is not None and namesake.active and namesake not in replaced:
             check_same_handler(namesake, pattern)
         self._enter(pattern)
@@ -62,28 +74,46 @@ class PatternTable:
     def _enter(self, pattern: PatternSubscription) -> None:
         self._by_order[pattern._order] = self._by_key[pattern._key] = pattern
         if pattern.id is not None:
-            self._ids[pattern.event, pattern.id] = pattern
+            self._ids[pattern.pattern, pattern.id] = pattern
         pattern._activate()
+
+    def move(self, entry: PatternSubscription, class_: type[BaseEventContext]) -> bool:
+        """Let a subscription be for the class that has replaced its class.
+
+        Returns:
+            Whether it is; not if its handler is subscribed to that class already.
+        """
+        former_key, former_id = entry._key, (entry.pattern, entry.id)
+        entry.pattern = class_
+        present = self._by_key.get(entry._key)
+        is_free = present is None or not present.active
+        if is_free:
+            self._by_key[entry._key] = entry
+        if entry.id is not None and is_free:
+            self._ids.setdefault((class_, entry.id), entry)
+        self._by_key.pop(former_key, None)
+        forget_id(self._ids, former_id, entry)
+        return is_free
 
     def mark_stale(self, pattern: PatternSubscription) -> None:
         """Remove a pattern that has ended."""
         self._by_order.pop(pattern._order, None)
         if self._by_key.get(pattern._key) is pattern:
             self._by_key.pop(pattern._key, None)
-        forget_id(self._ids, (pattern.event, pattern.id), pattern)
+        forget_id(self._ids, (pattern.pattern, pattern.id), pattern)
 
     def note_end(self, _pattern: PatternSubscription, _reason: EndReason) -> None:
         """Do nothing: the tables of the events record the ends of its parts."""
 
-    def live(self, pattern: str | None = None) -> list[PatternSubscription]:
-        """Return the active patterns, or those with one text, in order and without recorders."""
+    def live(self, pattern: Pattern | None = None) -> list[PatternSubscription]:
+        """Return the active subscriptions, or those to one pattern, in order, without recorders."""
         return [
             entry
             for entry in self.live_and_recording()
-            if entry.origin is not RECORDER and pattern in (None, entry.event)
+            if entry.origin is not RECORDER and pattern in (None, entry.pattern)
         ]
 
-    def of_handler(self, handler: object, pattern: str) -> list[PatternSubscription]:
+    def of_handler(self, handler: object, pattern: Pattern) -> list[PatternSubscription]:
         """Return the active subscriptions of a handler to exactly this pattern."""
         key = identity_key(handler)
         return [entry for entry in self.live(pattern) if entry._handler_key == key]
@@ -92,41 +122,57 @@ class PatternTable:
         """Return the active patterns, recorders included."""
         return [entry for entry in list(self._by_order.values()) if entry.active]
 
-    def restore(self, patterns: Iterable[PatternSubscription]) -> None:
-        """Restore the patterns that `live` returned earlier; the tables restore the parts."""
-        restored = [*patterns]
-        kept = {*restored}
-        for pattern in self.live():
-            pattern._end(None if pattern in kept else "isolated")
-        for pattern in restored:
-            if pattern._alive:
-                self._enter(pattern)
+    def of_classes(self) -> list[PatternSubscription]:
+        """Return the active subscriptions to classes, recorders included."""
+        return [it for it in self.live_and_recording() if not isinstance(it.pattern, str)]
+
+    def restore(self, entries: Iterable[tuple[PatternSubscription, Pattern]]) -> None:
+        """Restore what `live` returned earlier, for these patterns; the tables restore the parts.
+
+        Args:
+            entries: the subscriptions, each with the pattern or class that it was for.
+        """
+        restored = [*entries]
+        kept = {entry for entry, _ in restored}
+        for entry in self.live():
+            entry._end(None if entry in kept else "isolated")
+        for entry, pattern in restored:
+            if entry._alive:
+                entry.pattern = pattern
+                self._enter(entry)
 
 
 class PatternSubscription(Subscription):
-    """One handler's subscription to every event whose name fits a pattern.
+    """One handler's subscription to every event that a pattern or a context class matches.
 
-    `event` is the pattern. Its `*` stands for any characters, dots included. `cancel` ends the
-    subscription to all of these events.
+    `cancel` ends the subscription to all of these events.
+
+    Attributes:
+        event: the pattern, or the name of the class.
+        pattern: the pattern, in which `*` stands for any characters, dots included; or the class,
+            from which the models of the events derive.
     """
 
-    __slots__ = ("_children", "_key", "_matches", "_options")
+    __slots__ = ("_children", "_options", "pattern")
 
     def __init__(
         self,
         table: PatternTable,
-        pattern: str,
+        pattern: Pattern,
         handler: Any,
         spec: CallSpec,
         options: SubscriptionOptions,
     ) -> None:
-        super().__init__(table, pattern, handler, spec, options)
-        self._key = (pattern, self._handler_key, self._sender_key)
-        # With several stars, the expression of `fnmatch` takes linear time, unlike a chain of ".*".
-        self._matches = re.compile(fnmatch.translate(pattern)).match
+        name = pattern if isinstance(pattern, str) else type_name(pattern)
+        super().__init__(table, name, handler, spec, options)
+        self.pattern: Pattern = pattern
         # Without the sender, which this would keep alive.
         self._options: SubscriptionOptions = {**options, "sender": ANY}
         self._children: WeakValueDictionary[int, Subscription] = WeakValueDictionary()
+
+    @property
+    def _key(self) -> Hashable:
+        return self.pattern, self._handler_key, self._sender_key
 
     def _extend_to(self, table: SubscriptionTable, event: str) -> None:
         """Subscribe the handler to one more event."""
@@ -141,7 +187,8 @@ class PatternSubscription(Subscription):
             {**self._options, "sender": sender},
             order=self._order,
             owner=self,
-            key=self._key[:2],  # of its own, so that a handler of two patterns is called for each
+            # Of its own, so that a handler of two patterns is called for each.
+            key=(PatternSubscription, self._order),
         )
         self._children[next_order()] = table.add(child)
         if not self._active:  # pragma: no cover  # another thread cancelled it meanwhile
@@ -167,44 +214,32 @@ class PatternSubscription(Subscription):
                 yield child
 
 
-def matches_nothing(pattern: PatternSubscription) -> bool:
-    """Whether a pattern is subscribed to no event at all."""
-    return not any(part.active for part in pattern._parts())
+def matches_nothing(subscription: PatternSubscription) -> bool:
+    """Whether a pattern or a class is subscribed to no event at all."""
+    return not any(part.active for part in subscription._parts())
 
 
-def extend(
-    pattern: PatternSubscription, table: SubscriptionTable, event: str, *formerly: str
-) -> None:
-    """Subscribe a pattern's handler to an event, once, if one of the event's names matches.
+def extend(subscription: PatternSubscription, table: SubscriptionTable, event: str) -> None:
+    """Subscribe the handler of a pattern or class to an event that matches; a registry calls this.
 
-    A registry calls this for each pair of a pattern and an event.
+    Doing so again changes nothing.
 
     Args:
-        pattern: the pattern.
-        table: the subscriptions of the event.
+        subscription: the subscription to the pattern or class.
+        table: the table of the event's signal.
         event: the name of the event.
-        *formerly: its old names.
     """
-    if _fits(pattern, event, formerly):
-        pattern._extend_to(table, event)
+    subscription._extend_to(table, event)
 
 
-def _fits(pattern: PatternSubscription, event: str, formerly: Iterable[str]) -> bool:
-    if event == HANDLER_FAILED != pattern.event:
-        return False  # no star matches it
-    return any(map(pattern._matches, (event, *formerly)))
-
-
-def end_parts(table: SubscriptionTable, *names: str) -> None:
-    """End the parts of patterns that match none of these names of an event.
+def end_parts(table: SubscriptionTable, still_matches: Callable[[Pattern], bool]) -> None:
+    """End the parts of patterns and classes that match an event no more.
 
     Args:
         table: the subscriptions of the event.
-        *names: the name of the event, and its old names; none to end every part.
+        still_matches: whether a pattern or class matches the event.
     """
     for part in table._exclusively(table._entries):
-        pattern = part._owner
-        if isinstance(pattern, PatternSubscription) and not (
-            names and _fits(pattern, names[0], names[1:])
-        ):
-            part._end(None)  # as if the pattern had never matched
+        owner = part._owner
+        if isinstance(owner, PatternSubscription) and not still_matches(owner.pattern):
+            part._end(None)  # as if it had never matched

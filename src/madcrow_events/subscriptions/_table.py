@@ -93,8 +93,8 @@ class Recording(Protocol):
 
     is_open: bool
 
-    def _is_faked(self, *names: str) -> bool:
-        """Whether it keeps the handlers of an event with these names from being called."""
+    def _is_faked(self, signal: Any, /) -> bool:
+        """Whether it keeps the handlers of a signal from being called."""
         ...
 
     def close(self) -> None:
@@ -382,16 +382,16 @@ class SubscriptionTable:
 
     # Muting, faking and isolating
 
-    def fake(self, block: Recording, names: Iterable[str]) -> None:
-        """Keep this event's handlers from being called while a block that fakes it is open.
+    def fake(self, block: Recording, signal: object) -> None:
+        """Keep the handlers from being called while a block that fakes the signal is open.
 
         Recorders are still called. Call this again when the block has ended.
 
         Args:
             block: the block.
-            names: the name of the event, and its old names.
+            signal: the signal that has this table.
         """
-        if block._is_faked(*names) or weakref.ref(block) in self._fakes:
+        if block._is_faked(signal) or weakref.ref(block) in self._fakes:
             self._exclusively(self._fake, block)
 
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
