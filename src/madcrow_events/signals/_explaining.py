@@ -160,7 +160,8 @@ class Explanation(NamedTuple):
         event: the name of the event.
         called: the handlers that would be called, in order.
         left_out: the other handlers of the event; then handlers for patterns and context classes
-            that match no declared event at all; then the last 16 handlers of the event whose subscriptions have ended.
+            that match no declared event at all; then the last 16 handlers of the event whose
+            subscriptions have ended.
         has_context: whether a context was given. If not, no `when` was asked, and no parameters
             were compared.
     """

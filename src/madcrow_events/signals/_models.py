@@ -43,8 +43,8 @@ def event_name_of(model: type[BaseEventContext]) -> str:
 def matches(signal: EventSignal[Any], wanted: Pattern) -> bool:
     """Whether an event has a name, matches a pattern, or carries a class or one derived from it.
 
-    Its old names count, too. For `handler_failed`, this must be its name or its very model, because failures of its
-    handlers are not announced.
+    Its old names count, too. For `handler_failed`, this must be its name or its very model, because
+    failures of its handlers are not announced.
     """
     name, model = signal.name, signal.context_model
     if name == HANDLER_FAILED:
