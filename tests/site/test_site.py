@@ -157,12 +157,9 @@ def test_every_public_name_is_described(site: Path) -> None:
     """With a text below its signature, and a link to its source."""
     text = "".join(it.read_text("utf-8") for it in (site / "reference" / "api").rglob("*.html"))
     for name, module in load_hook("api").public_names().items():
-        path = re.escape(f"{module}.{name}")
-        entry = re.search(
-            rf'<h\d id="{path}" class="doc doc-heading">(.*?)<div class="doc doc-contents[^>]*>(.*?)</div>',
-            text,
-            re.DOTALL,
-        )
+        heading = rf'<h\d id="{re.escape(f"{module}.{name}")}" class="doc doc-heading">(.*?)'
+        contents = r'<div class="doc doc-contents[^>]*>(.*?)</div>'
+        entry = re.search(heading + contents, text, re.DOTALL)
         assert entry, f"{name} is not described"
         assert re.search(r'<a class="source" href="[^"]+#L-\d+"', entry[1]), name
         assert "<p>" in entry[2], f"{name} says nothing of itself"
