@@ -42,6 +42,26 @@ OnError: TypeAlias = Literal["log", "raise"]
 """What happens to failures: `"log"` logs them, `"raise"` also raises them to the emitter."""
 
 
+_by_default: list[None] = []
+"""Stands for `validate` in all dispatchers that leave it out: they validate if it is not empty."""
+
+
+def validate_by_default(validate: bool) -> bool:
+    """Let all dispatchers validate that leave `validate` out, or none; for the pytest plugin.
+
+    This includes dispatchers that are made already.
+
+    Args:
+        validate: whether they validate from now on.
+
+    Returns:
+        Whether they did so before.
+    """
+    before = bool(_by_default)
+    _by_default[:] = [None] if validate else []
+    return before
+
+
 class EventDispatcher(Lifetime):
     """Emits events, and shields the emitter from handlers that fail.
 
@@ -69,15 +89,13 @@ class EventDispatcher(Lifetime):
         "__weakref__",
         "_admission",
         "_observers",
+        "_validates",
         "log_tracebacks",
         "on_error",
         "signals",
     )
 
     _instead_of_pickling = "make or import one there"
-
-    # Of the class, for dispatchers that leave it out: also for those that are made already.
-    validate: bool = False
 
     def __init__(
         self,
@@ -96,8 +114,8 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals: SignalRegistry = signals
         self.on_error: OnError = on_error
-        if validate is not None:
-            self.validate = bool(validate)
+        # Its truth counts, so that emitting need not ask more than an attribute.
+        self._validates: bool | list[None] = _by_default if validate is None else validate
         self.log_tracebacks: bool = log_tracebacks
         self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
@@ -124,10 +142,19 @@ class EventDispatcher(Lifetime):
         sibling = self._sibling()
         sibling.on_error = self.on_error if on_error is None else on_error
         if validate is not None:
-            sibling.validate = bool(validate)
+            sibling.validate = validate
         if log_tracebacks is not None:
             sibling.log_tracebacks = log_tracebacks
         return sibling
+
+    @property
+    def validate(self) -> bool:
+        """Whether keywords must fit the signal's model."""
+        return bool(self._validates)
+
+    @validate.setter
+    def validate(self, validate: bool) -> None:
+        self._validates = validate
 
     def _sibling(self) -> EventDispatcher:
         """Return a dispatcher of the same class with the same attributes."""
@@ -169,7 +196,7 @@ class EventDispatcher(Lifetime):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
+        if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
         emission: Emission = Emission()
         try:
@@ -207,7 +234,7 @@ class EventDispatcher(Lifetime):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
+        if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
         emission: Emission = Emission()
         try:
