@@ -36,12 +36,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Isolate every test, and let dispatchers validate, where the ini options say so."""
     if config.getini("madcrow_events_validate"):
-        from madcrow_events import EventDispatcher  # here, where a run asks for it
+        # Here, where a run asks for it.
+        from madcrow_events.dispatcher._dispatcher import validate_by_default
 
-        before, EventDispatcher.validate = EventDispatcher.validate, True
+        before = validate_by_default(True)
 
         def restore() -> None:
-            EventDispatcher.validate = before
+            validate_by_default(before)
 
         config.add_cleanup(restore)
     if config.getini("madcrow_events_isolate"):

@@ -128,6 +128,7 @@ def subscribing_to_batches() -> None:
     placed.subscribe(with_orders, batch=None)  # type: ignore[arg-type]
     placed.subscribe(with_orders, batch=5)  # type: ignore[call-overload]
     placed.subscribe(with_orders, batch=Batch(), onse=True)  # type: ignore[call-overload]
+    placed.subscribe(with_order, on_error="log")  # type: ignore[call-overload]
     placed.on(batch=Batch())(with_order)  # type: ignore[call-overload]
     placed.on(batch=Batch())(with_logins)  # type: ignore[call-overload]
     placed.on()(with_orders)  # type: ignore[type-var]

@@ -47,6 +47,26 @@ OnError: TypeAlias = Literal["log", "raise"]
 """
 
 
+_by_default: list[None] = []
+"""Stands for `validate` in all dispatchers that leave it out: they validate if it is not empty."""
+
+
+def validate_by_default(validate: bool) -> bool:
+    """Let all dispatchers validate that leave `validate` out, or none; for the pytest plugin.
+
+    This includes dispatchers that are made already.
+
+    Args:
+        validate: whether they validate from now on.
+
+    Returns:
+        Whether they did so before.
+    """
+    before = bool(_by_default)
+    _by_default[:] = [None] if validate else []
+    return before
+
+
 class EventDispatcher(Lifetime):
     """Emits events, and keeps the failures of handlers away from the emitter.
 
@@ -72,7 +92,6 @@ class EventDispatcher(Lifetime):
     Attributes:
         signals: see the argument.
         on_error: see the argument.
-        validate: see the argument; True or False.
         log_tracebacks: see the argument.
 
     Raises:
@@ -106,15 +125,13 @@ class EventDispatcher(Lifetime):
         "__weakref__",
         "_admission",
         "_observers",
+        "_validates",
         "log_tracebacks",
         "on_error",
         "signals",
     )
 
     _instead_of_pickling = "make or import one there"
-
-    # Of the class, for dispatchers that leave it out: also for those that are made already.
-    validate: bool = False
 
     def __init__(
         self,
@@ -133,8 +150,8 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals: SignalRegistry = signals
         self.on_error: OnError = on_error
-        if validate is not None:
-            self.validate = bool(validate)
+        # Its truth counts, so that emitting need not ask more than an attribute.
+        self._validates: bool | list[None] = _by_default if validate is None else validate
         self.log_tracebacks: bool = log_tracebacks
         self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
@@ -190,10 +207,19 @@ class EventDispatcher(Lifetime):
         sibling = self._sibling()
         sibling.on_error = self.on_error if on_error is None else on_error
         if validate is not None:
-            sibling.validate = bool(validate)
+            sibling.validate = validate
         if log_tracebacks is not None:
             sibling.log_tracebacks = log_tracebacks
         return sibling
+
+    @property
+    def validate(self) -> bool:
+        """Whether the keywords of `emit` must fit the event's model; see the argument."""
+        return bool(self._validates)
+
+    @validate.setter
+    def validate(self, validate: bool) -> None:
+        self._validates = validate
 
     def _sibling(self) -> EventDispatcher:
         """Return a dispatcher of the same class with the same attributes."""
@@ -273,7 +299,7 @@ class EventDispatcher(Lifetime):
             if carrier is not None:
                 return self.emit_typed(carrier, event, sender)
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
+        if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
         emission: Emission = Emission()
         try:
@@ -345,7 +371,7 @@ class EventDispatcher(Lifetime):
             if carrier is not None:
                 return await self.emit_typed_async(carrier, event, sender)
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
+        if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
         emission: Emission = Emission()
         try:
