@@ -84,7 +84,7 @@ class Dispatching:
         """
         used, is_kept, first = self.used, self._is_kept, self._first
         present = used or self._present_first()
-        restore_observers = present and type(self)._save_observers(present)
+        restore_observers = None if present is None else type(self)._save_observers(present)
         if empty:
             self._is_kept, self._first = False, None
             self.use(None)

@@ -12,6 +12,7 @@ from madcrow_events import (
     EventDispatcher,
     SignalRegistry,
     madcrow_signals,
+    on_event,
 )
 from madcrow_events.testing import fake_events
 from support.executions import RUNS, Run
@@ -182,7 +183,10 @@ def test_a_class_may_stand_for_an_event_with_old_names(
 ) -> None:
     heard: list[Any] = []
     signals.signal("order_made").subscribe(lambda order_id: heard.append(order_id))
-    signals.subscribe(Ordered, lambda context: heard.append(type(context)))
+
+    @on_event(Ordered, signals=signals)
+    def note(context: Ordered) -> None:
+        heard.append(type(context))
 
     @signals.event(formerly=["order_made", "order.made"])
     class OrderPlaced(Ordered):
