@@ -184,8 +184,7 @@ def _replacements(registry: SignalRegistry) -> Iterator[tuple[type[Any], type[An
     """Yield the models that were replaced because their module ran again, each with the new one."""
     for signal in registry._declared():
         for former in signal._replaced_models():
-            if signal.context_model is not None:
-                yield former, signal.context_model
+            yield former, signal._models[0]
 
 
 def _live(registry: SignalRegistry, pattern: Pattern) -> list[PatternSubscription]:

@@ -185,3 +185,16 @@ def test_a_model_that_gets_another_base_is_caught_by_that(
         assert values(noted["Placed"](order_id=2)) == []
     faked.assert_emitted(Noted, times=1)
     assert values(noted["Placed"](order_id=3)) == [3]
+
+
+def test_a_class_that_is_no_longer_a_base_is_heard_until_it_is_unsubscribed(run: Run) -> None:
+    """As a handler that is annotated with it."""
+    first = run(EVENTS)
+    register_handler(first["Ordered"], order_id)
+    second = run(
+        EVENTS.replace("Placed(Ordered)", "Placed(BaseEventContext)") + "    order_id: int\n"
+    )
+    assert values(second["Placed"](order_id=7)) == [7]
+    assert unregister_handler(first["Ordered"], order_id)
+    register_handler(second["Ordered"], order_id)
+    assert values(second["Placed"](order_id=7)) == []
