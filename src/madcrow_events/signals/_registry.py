@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Never, cast, overload
 from weakref import WeakSet
@@ -17,7 +17,12 @@ from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import names_apart, type_name
-from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
+from madcrow_events.exceptions import (
+    ContextModelError,
+    MadcrowEventsError,
+    SignalConflictError,
+    UnknownEventError,
+)
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
 from madcrow_events.signals._dispatching import Dispatching
 from madcrow_events.signals._isolation import isolated
@@ -372,32 +377,38 @@ class SignalRegistry(Unique, blinker.Namespace):
         return cast("list[EventSignal[Any]]", list(self.values()))
 
     def _key(self, name: object) -> Any:
-        """Return the key of a name in any spelling, or of a signal.
+        """Return the key of a name in any spelling, of a signal, or of the one event of a model.
 
         Raises:
             UnknownEventError: the signal belongs to another registry.
         """
         if isinstance(name, EventSignal):
             return self.resolve(name).name
+        if isinstance(name, type):
+            with suppress(MadcrowEventsError):
+                return self.resolve(name).name
         return name.replace("-", "_") if isinstance(name, str) else name
 
     def __contains__(self, name: object) -> bool:
-        """Whether an event of this name, or this very signal, is declared."""
+        """Whether an event of this name, the only one of a model, or this signal is declared."""
         if isinstance(name, EventSignal):
             return self._find(name.name) is name
-        return isinstance(name, str) and super().__contains__(self._key(name))
+        key = self._key(name)
+        return isinstance(key, str) and super().__contains__(key)
 
-    def get(self, name: str | EventSignal[Any], default: object = None, /) -> Any:
+    def get(
+        self, name: str | EventSignal[Any] | type[BaseEventContext], default: object = None, /
+    ) -> Any:
         """Return a declared signal, or a default."""
         return super().get(self._key(name), default)
 
-    def __delitem__(self, name: str | EventSignal[Any]) -> None:
+    def __delitem__(self, name: str | EventSignal[Any] | type[BaseEventContext]) -> None:
         """Forget an event; its signal still works, but is no longer found by name."""
         self._models.forget()
         super().__delitem__(self._key(name))
         self._models.forget()
 
-    def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
+    def pop(self, name: str | EventSignal[Any] | type[BaseEventContext], *default: object) -> Any:
         """Forget an event and return its signal, or a default."""
         self._models.forget()
         popped = super().pop(self._key(name), *default)
