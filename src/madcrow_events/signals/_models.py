@@ -136,6 +136,14 @@ class ModelIndex:
 
     def _none(self, model: type[Any]) -> UnknownEventError:
         given = type_name(model)
+        for signal in self._registry._set_aside.values():
+            if signal.context_model is model:
+                return UnknownEventError(
+                    f"{given} is the model of {signal.name}, which isolated(empty=True) has set "
+                    f"aside: declare it in that block, with signal('{signal.name}', "
+                    f"context={given}), or leave out empty=True",
+                    event=signal.name,
+                )
         return UnknownEventError(
             f"{given} is the model of no event of {self._registry._described()}: put the "
             "registry's decorator above the class, as in @madcrow_signals.event, or name the "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Never, cast, overload
 from weakref import WeakSet
@@ -15,7 +15,7 @@ from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events.exceptions import ContextModelError, UnknownEventError
+from madcrow_events.exceptions import ContextModelError, MadcrowEventsError, UnknownEventError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals._declaring import declare
 from madcrow_events.signals._dispatching import Dispatching
@@ -502,26 +502,35 @@ class SignalRegistry(Unique, blinker.Namespace):
         return cast("list[EventSignal[Any]]", list(self.values()))
 
     def _key(self, name: object) -> Any:
-        """Return the key of a name in any spelling, which may be an old one, or of a signal.
+        """Return the key of a name in any spelling, of a signal, or of the one event of a model.
+
+        The name may be an old one.
 
         Raises:
             UnknownEventError: the signal belongs to another registry.
         """
         if isinstance(name, EventSignal):
             return self.resolve(name).name
+        if isinstance(name, type):
+            with suppress(MadcrowEventsError):
+                return self.resolve(name).name
         return noted_name(self, name.replace("-", "_")) if isinstance(name, str) else name
 
     def __contains__(self, name: object) -> bool:
-        """Whether an event of this name, or this very signal, is declared."""
+        """Whether an event of this name, the only one of a model, or this signal is declared."""
         if isinstance(name, EventSignal):
             return self._find(name.name) is present_signal(self, name)
-        return isinstance(name, str) and super().__contains__(self._key(name))
+        key = self._key(name)
+        return isinstance(key, str) and super().__contains__(key)
 
-    def get(self, name: str | EventSignal[Any], default: object = None, /) -> Any:
+    def get(
+        self, name: str | EventSignal[Any] | type[BaseEventContext], default: object = None, /
+    ) -> Any:
         """Return the signal of a name, or a default if no such event is declared.
 
         Args:
-            name: the name of the event, or its signal.
+            name: the name of the event, its signal, or the context class that is the model of this
+                one event.
             default: the object to return if the event is not declared; None unless given.
 
         Raises:
@@ -529,17 +538,18 @@ class SignalRegistry(Unique, blinker.Namespace):
         """
         return super().get(self._key(name), default)
 
-    def __delitem__(self, name: str | EventSignal[Any]) -> None:
+    def __delitem__(self, name: str | EventSignal[Any] | type[BaseEventContext]) -> None:
         """Forget an event and its old names; its signal still works, but no name finds it."""
         self.pop(name)
 
-    def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
+    def pop(self, name: str | EventSignal[Any] | type[BaseEventContext], *default: object) -> Any:
         """Forget an event and its old names, and return its signal.
 
         The signal still works, but the registry no longer finds it by a name or by its model.
 
         Args:
-            name: the name of the event, or its signal.
+            name: the name of the event, its signal, or the context class that is the model of this
+                one event.
             *default: the object to return if the event is not declared.
 
         Raises:

@@ -214,6 +214,36 @@ def test_an_isolated_block_restores_what_a_class_stands_for(
     assert copy.copy(signals)[OrderPlaced] is placed
 
 
+def test_a_class_whose_event_an_empty_block_has_set_aside_is_told_so(
+    signals: SignalRegistry,
+) -> None:
+    signals.event(name="shop.placed")(OrderPlaced)
+    placed = signals[OrderPlaced]
+    with signals.isolated(empty=True):
+        with pytest.raises(UnknownEventError, match=r"signal\('shop.placed', context=OrderPla"):
+            signals[OrderPlaced]
+        signals.signal("shop.placed", context=OrderPlaced)
+        assert signals[OrderPlaced] is placed
+
+
+@pytest.mark.guarantee("N3")
+@pytest.mark.guarantee("N10")
+def test_a_class_is_asked_for_without_an_error(signals: SignalRegistry) -> None:
+    assert OrderPlaced not in signals
+    assert signals.get(OrderPlaced, "none") == "none"
+    signals.event(OrderPlaced)
+    assert OrderPlaced in signals
+    assert signals.get(OrderPlaced) is signals[OrderPlaced]
+    signals.signal("other", context=OrderPlaced)
+    assert OrderPlaced not in signals
+    del signals["other"]
+    assert signals.pop(OrderPlaced).name == "order_placed"
+    assert signals.pop(OrderPlaced, None) is None
+    with pytest.raises(KeyError):
+        del signals[OrderPlaced]
+    assert int not in signals
+
+
 @pytest.mark.guarantee("N10")
 @pytest.mark.guarantee("E4")
 def test_each_class_of_one_parametrised_generic_stands_for_its_event(
