@@ -20,6 +20,7 @@ __all__ = [
     "FormerName",
     "become",
     "become_itself",
+    "meaning_of",
     "means",
     "noted_name",
     "old_names_in",
@@ -72,13 +73,19 @@ def own_attribute(own: EventSignal[Any], name: str) -> Any:
     return object.__getattribute__(own, name)
 
 
+def meaning_of(registry: SignalRegistry, old: str) -> EventSignal[Any] | None:
+    """Return the signal of the event that an old name means; None if there is no such event."""
+    former = registry._former.get(old)
+    signal = None if former is None else former.signal._itself()
+    return signal if signal is not None and registry._find(signal.name) is signal else None
+
+
 def present_name(registry: SignalRegistry, name: str) -> str:
     """Return the name that an event has now, for a canonical name that may be an old one."""
-    former = registry._former.get(name)
-    if former is None or registry._find(name) is not None:
+    if name not in registry._former or registry._find(name) is not None:
         return name
-    signal = former.signal._itself()
-    return signal.name if registry._find(signal.name) is signal else name
+    signal = meaning_of(registry, name)
+    return name if signal is None else signal.name
 
 
 def noted_name(registry: SignalRegistry, name: str, place: Place | None = None) -> str:

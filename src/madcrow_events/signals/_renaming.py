@@ -21,8 +21,8 @@ from madcrow_events.signals._old_names import (
     FormerName,
     become,
     become_itself,
+    meaning_of,
     own_attribute,
-    present_name,
 )
 from madcrow_events.signals._subscribing import extend_all
 from madcrow_events.subscriptions._moving import check_all_fit, move, own_subscriptions, share
@@ -79,14 +79,14 @@ def check_old_names(
         SignalConflictError: an old name is that of another event, now or formerly.
     """
     for old in formerly:
-        own, present = registry._find(old), present_name(registry, old)
+        own, meant = registry._find(old), meaning_of(registry, old)
         declared: type[Any] | None = None if own is None else own.context_model
         if old == name:
             if given == name:
                 continue  # in another spelling, perhaps
             problem, fix = f"the name that {given} has now", "declare it in one of the two ways"
-        elif present not in (old, name):
-            problem = f"a former name of {present} already"
+        elif meant is not None and meant.name != name:
+            problem = f"a former name of {meant.name} already"
             fix = "take it out of one of the two declarations"
         elif old == HANDLER_FAILED:
             problem, fix = "the event that announces failures", "leave it out of formerly"
@@ -180,8 +180,8 @@ def _shared(own: EventSignal[Any], signal: EventSignal[Any]) -> list[Subscriptio
 def _switch(registry: SignalRegistry, owns: Iterable[Own], signal: EventSignal[Any]) -> None:
     for old, own, _ in owns:
         if registry._find(old) is own:
-            become(own, signal)
             dict.pop(registry, old)
+        become(own, signal)
 
 
 def take_back(registry: SignalRegistry, formerly: Iterable[str]) -> None:

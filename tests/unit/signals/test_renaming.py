@@ -509,6 +509,26 @@ def test_what_ends_just_as_the_event_is_renamed_is_not_called_again(
     assert values(dispatcher.emit("order_made")) == ["heard"]
 
 
+def test_two_events_that_want_one_name_at_once_do_not_share_it(
+    signals: SignalRegistry,
+    dispatcher: EventDispatcher,
+    made: EventSignal[Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def share(moving: Any, table: Any) -> None:
+        with pytest.raises(SignalConflictError, match="a former name of order_placed already"):
+            signals.signal("order_sent", formerly="order_made")
+        real(moving, table)
+
+    real = renaming.share
+    made.subscribe(lambda: "heard")
+    monkeypatch.setattr(renaming, "share", share)
+    placed = rename(signals)
+    assert list(signals) == ["order_placed"]
+    assert signals["order_made"] is placed
+    assert values(dispatcher.emit("order_made", order_id=1)) == ["heard"]
+
+
 @pytest.mark.usefixtures("threads_switch_often")
 def test_no_emission_is_lost_while_an_event_is_renamed(
     signals: SignalRegistry, dispatcher: EventDispatcher
