@@ -21,6 +21,13 @@ from madcrow_events import (
 )
 from madcrow_events.dispatcher import ContextEmitter
 from madcrow_events.emissions import HandlerFailure, HandlerResult
+from madcrow_events.signals import (
+    CalledHandler,
+    CallMode,
+    Explanation,
+    LeftOutHandler,
+    LeftOutReason,
+)
 
 
 class OrderContext(BaseEventContext):
@@ -45,6 +52,17 @@ def check_a_loose_emission_carries_a_mapping() -> None:
     assert_type(by_signal.context, Mapping[str, Any])
     assert_type(by_signal.context["order_id"], Any)
     assert_type(emit_event(user_logged_in, user_id=1, email=""), Emission[Mapping[str, Any]])
+
+
+def check_an_explanation_lists_handlers() -> None:
+    explanation = signals.explain(order_placed, sender="shop", order_id=7)
+
+    assert_type(explanation, Explanation)
+    assert_type(explanation.called, tuple[CalledHandler, ...])
+    assert_type(explanation.left_out, tuple[LeftOutHandler, ...])
+    assert_type(explanation.called[0].mode, CallMode)
+    assert_type(explanation.left_out[0].reason, LeftOutReason)
+    assert_type(signals.explain("order_placed"), Explanation)
 
 
 def check_a_typed_emission_carries_its_context() -> None:
