@@ -19,13 +19,23 @@ import madcrow_events
 from madcrow_events import HandlerGroup
 from madcrow_events._locks import Lock
 
-PAGES = Path(__file__).parents[2] / "docs" / "contributing"
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "contributing"
 ARCHITECTURE = (PAGES / "architecture.md").read_text(encoding="utf-8")
 
 MODULES = {
     info.name.removeprefix("madcrow_events."): importlib.import_module(info.name)
     for info in pkgutil.walk_packages(madcrow_events.__path__, "madcrow_events.")
 }
+
+
+@pytest.mark.skipif(not (ROOT / ".ci").exists(), reason="the wheel is tested, away from the clone")
+def test_the_commands_of_the_readme_are_those_that_ci_runs() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## From a clone\n")[2]
+    commands = re.findall(r"^\$ (.+)$", readme, re.MULTILINE)
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert commands == re.findall(r'bash -c "(.+)"$', script, re.MULTILINE)
+    assert len(commands) == 2
 
 
 def section(heading: str) -> str:

@@ -11,7 +11,7 @@ from madcrow_events import exceptions
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 
-_HEADING = re.compile(r"^##+ (\w*Errors?\b.*)$", re.MULTILINE)
+_HEADING = re.compile(r"^##+ (\w+Errors?\b.*)$", re.MULTILINE)
 
 
 def test_each_exception_has_a_heading_and_no_heading_names_another_one() -> None:
