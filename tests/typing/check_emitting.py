@@ -23,6 +23,13 @@ from madcrow_events import (
 )
 from madcrow_events.dispatcher import ContextEmitter
 from madcrow_events.emissions import HandlerFailure, HandlerResult
+from madcrow_events.signals import (
+    CalledHandler,
+    CallMode,
+    Explanation,
+    LeftOutHandler,
+    LeftOutReason,
+)
 
 
 class OrderContext(BaseEventContext):
@@ -68,6 +75,17 @@ def check_so_it_is_where_async_handlers_are_awaited() -> None:
         assert_type(await emit_event_async(login), Emission[Any])
 
     asyncio.run(emit())
+
+
+def check_an_explanation_lists_handlers() -> None:
+    explanation = signals.explain(order_placed, sender="shop", order_id=7)
+
+    assert_type(explanation, Explanation)
+    assert_type(explanation.called, tuple[CalledHandler, ...])
+    assert_type(explanation.left_out, tuple[LeftOutHandler, ...])
+    assert_type(explanation.called[0].mode, CallMode)
+    assert_type(explanation.left_out[0].reason, LeftOutReason)
+    assert_type(signals.explain("order_placed"), Explanation)
 
 
 def check_a_typed_emission_carries_its_context() -> None:

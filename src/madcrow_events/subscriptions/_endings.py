@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, Literal, NamedTuple, TypeAlias
 
+from madcrow_events._text import printable
+
 __all__ = ["MOST_ENDINGS", "EndReason", "Ending", "Endings", "new_endings"]
 
 EndReason: TypeAlias = Literal[
@@ -21,19 +23,27 @@ class Ending(NamedTuple):
 
     Attributes:
         order: the number of the subscription, by which one is known that was restored since.
-        name: the name of its handler.
+        named: the name of its handler; of a plain function the module and the qualified name.
         pattern: the pattern that it was a part of, or None.
         reason: why it ended.
     """
 
     order: int
-    name: str
+    named: str | tuple[str, str]
     pattern: str | None
     reason: EndReason
 
+    @property
+    def name(self) -> str:
+        """The name of the handler."""
+        if isinstance(self.named, str):
+            return self.named
+        module, name = self.named
+        return printable(f"{module}.{name}" if module else name)
 
-Endings: TypeAlias = "deque[Ending]"
-"""The last endings of an event, the newest last."""
+
+Endings: TypeAlias = "deque[tuple[int, str | tuple[str, str], str | None, EndReason]]"
+"""The last endings of an event, the newest last, as the plain tuples that take the least time."""
 
 
 def new_endings() -> Endings:

@@ -15,6 +15,8 @@ from collections import deque
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import partial
+from itertools import starmap
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
@@ -30,7 +32,6 @@ from madcrow_events.subscriptions._endings import MOST_ENDINGS, Ending, Endings,
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._planning import plan_calls
-from madcrow_events.subscriptions._subscription import pattern_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
@@ -194,18 +195,25 @@ class SubscriptionTable:
         The callback of a weak reference calls this, which may run anywhere. So it writes no line:
         `log_collected` does.
         """
-        if subscription.origin is RECORDER:
+        owner, handler = subscription._owner, subscription._handler
+        if (owner or subscription)._origin is RECORDER:
             return
+        named: str | tuple[str, str]
+        # Put together when somebody asks, because programs cancel more often than they ask.
+        if subscription.id is None and type(handler) is FunctionType:
+            named = handler.__module__, handler.__qualname__
+        else:
+            named = subscription.name
         if self._endings is None:
             self._endings = new_endings()
-        ending = Ending(subscription._order, subscription.name, pattern_of(subscription), reason)
-        self._endings.append(ending)
+        pattern = None if owner is None else owner.event
+        self._endings.append((subscription._order, named, pattern, reason))
         if reason == "collected":
-            self._collected = (*self._collected, ending.name)[-MOST_ENDINGS:]
+            self._collected = (*self._collected, subscription.name)[-MOST_ENDINGS:]
 
     def endings(self) -> list[Ending]:
         """Return the recorded endings, the oldest first."""
-        return [] if self._endings is None else list(self._endings.copy())
+        return [] if self._endings is None else [*starmap(Ending, self._endings.copy())]
 
     def log_collected(self, event: str) -> None:
         """Write at DEBUG which handlers of this event no longer exist, each once."""
