@@ -83,8 +83,10 @@ def check_an_explanation_lists_handlers() -> None:
     assert_type(explanation, Explanation)
     assert_type(explanation.called, tuple[CalledHandler, ...])
     assert_type(explanation.left_out, tuple[LeftOutHandler, ...])
-    assert_type(explanation.called[0].mode, CallMode)
-    assert_type(explanation.left_out[0].reason, LeftOutReason)
+    for called in explanation.called:
+        assert_type(called.mode, CallMode)
+    for left_out in explanation.left_out:
+        assert_type(left_out.reason, LeftOutReason)
     assert_type(signals.explain("order_placed"), Explanation)
 
 
