@@ -57,11 +57,12 @@ def declare(
             event=given,
             model=doc,
         )
-    old_names = read_old_names(formerly)
     name = noted_name(registry, given, place)
-    check_old_names(registry, name, given, old_names, context)
-    old_names = tuple(it for it in old_names if it != name)
-    check_handlers(registry, name, old_names)
+    old_names: tuple[str, ...] = ()
+    if formerly != ():
+        old_names = read_old_names(formerly)
+        check_old_names(registry, name, given, old_names, context)
+        check_handlers(registry, name, old_names)
     if context is not None:
         check_model(name, context)
         prepare(context)  # outside of the lock: it may run code of the model's author
@@ -90,7 +91,7 @@ def declare(
             follow_model(registry, signal)
             registry._fake(signal)
     if old_names:
-        give_old_names(registry, signal, old_names)
+        give_old_names(registry, signal, tuple(it for it in old_names if it != name))
     return signal
 
 

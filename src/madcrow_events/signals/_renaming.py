@@ -111,10 +111,9 @@ def check_handlers(registry: SignalRegistry, name: str, formerly: Iterable[str])
         SubscriptionConflictError: a handler is subscribed to two of the names, with other options,
             or one id is that of two handlers.
     """
-    owns = [it for it in map(registry._find, formerly) if it is not None]
-    if owns:
-        signal = registry._find(name)
-        check_all_fit([it._table for it in ([] if signal is None else [signal]) + owns])
+    found = [registry._find(it) for it in dict.fromkeys((name, *formerly))]
+    if any(found[1:]):
+        check_all_fit([it._table for it in found if it is not None])
 
 
 def give_old_names(
