@@ -18,17 +18,33 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare the ini option."""
+    """Declare the ini options."""
     parser.addini(
         "madcrow_events_isolate",
         "each test starts with the event handlers that were registered at import, and leaves none",
         type="bool",
         default=False,
     )
+    parser.addini(
+        "madcrow_events_validate",
+        "each dispatcher compares keywords with the event's model, unless it says validate=False",
+        type="bool",
+        default=False,
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Isolate every test, where the ini option says so."""
+    """Isolate every test, and let dispatchers validate, where the ini options say so."""
+    if config.getini("madcrow_events_validate"):
+        # Here, where a run asks for it.
+        from madcrow_events.dispatcher._dispatcher import validate_by_default
+
+        before = validate_by_default(True)
+
+        def restore() -> None:
+            validate_by_default(before)
+
+        config.add_cleanup(restore)
     if config.getini("madcrow_events_isolate"):
         config.pluginmanager.register(_Isolation(), "madcrow_events_isolation")
 

@@ -1,6 +1,6 @@
 """Publish and subscribe within a Python application: named, typed, isolated events."""
 
-from madcrow_events import models, signals
+from madcrow_events import models
 from madcrow_events.batches import Batch
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import (
@@ -44,9 +44,10 @@ from madcrow_events.handlers import (
 )
 from madcrow_events.handlers._decorators import *
 from madcrow_events.models import *
-from madcrow_events.observers import Observer, TimingObserver
+from madcrow_events.observers import Observer, SlowHandlers, TimingObserver
 from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins, unload_plugin
-from madcrow_events.signals import *
+from madcrow_events.signals import _built_in
+from madcrow_events.signals._built_in import *
 from madcrow_events.subscriptions import ANY, Subscription
 
 __version__ = "0.1.0"
@@ -75,6 +76,7 @@ __all__ = [
     "PluginError",
     "QueueFullError",
     "SignalConflictError",
+    "SlowHandlers",
     "Subscription",
     "SubscriptionConflictError",
     "TimingObserver",
@@ -99,6 +101,6 @@ __all__ = [
 ]
 # Each of these modules lists what users type, and nothing else.
 __all__ += models.__all__
-__all__ += signals.__all__
+__all__ += _built_in.__all__
 __all__ += _emitters.__all__
 __all__ += _decorators.__all__

@@ -19,7 +19,14 @@ from madcrow_events._interrupts import is_interrupt
 if TYPE_CHECKING:
     from types import FrameType
 
-__all__ = ["Definition", "Execution", "definition_of", "execution_of", "was_executed_again"]
+__all__ = [
+    "Definition",
+    "Execution",
+    "definition_of",
+    "execution_of",
+    "have_one_definition",
+    "was_executed_again",
+]
 
 _DECORATORS: Final = 100
 """How many decorators are unwrapped at most, because one may wrap itself."""
@@ -158,6 +165,12 @@ def definition_of(handler: Any) -> Definition | None:
         if is_interrupt(error):
             raise
         return None
+
+
+def have_one_definition(one: object, other: object) -> bool:
+    """Whether two classes or functions come from one definition, perhaps of two executions."""
+    definition, others = definition_of(one), definition_of(other)
+    return definition is not None and others is not None and definition[:2] == others[:2]
 
 
 def _function_behind(handler: object) -> Any:

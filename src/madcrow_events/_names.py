@@ -13,6 +13,7 @@ from madcrow_events.exceptions import (
     InvalidEventNameError,
     UnknownEventError,
 )
+from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,7 @@ _MAX_LENGTH = 128
 _COMPARED = 20  # names, of many
 _PIECES = 8
 _LONG_NAME = 12
+_SUGGESTED = 3
 
 
 def canonical_name(name: object, *, pattern: bool = False) -> str:
@@ -37,6 +39,18 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
         InvalidEventNameError: it is not a valid name or pattern.
         HandlerSignatureError: it is a function, because a decorator lacks its parentheses.
     """
+    if isinstance(name, type):
+        raise InvalidEventNameError(
+            f"the class {type_name(name)} names no event: give the event's name, its signal, or "
+            "a context class, which derives from BaseEventContext",
+            name=name,
+        )
+    if isinstance(name, BaseEventContext):
+        raise InvalidEventNameError(
+            f"an event is named by a string, its signal or its context class, not by a context: "
+            f"give {type_name(type(name))}",
+            name=name,
+        )
     if callable(name):
         raise HandlerSignatureError(
             "an event's name is a string, not a function: as a decorator, write @...('event_name')",
@@ -82,12 +96,23 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
     return canonical
 
 
-def unknown_event(event: str, declared: Iterable[str]) -> UnknownEventError:
-    """Return the error for a name that is not declared; reading it finds similar names."""
+def unknown_event(
+    event: str, declared: Iterable[str], formerly: Iterable[str] = ()
+) -> UnknownEventError:
+    """Return the error for a name that is not declared; reading it finds similar names.
+
+    Args:
+        event: the name.
+        declared: the names of the declared events.
+        formerly: their old names, which are suggested last.
+    """
     return UnknownEventError(
         f"no event is called '{event}'",
         event=event,
-        suggestions=lambda: _similar_names(event, declared),
+        suggestions=lambda: (
+            *_similar_names(event, declared),
+            *_similar_names(event, formerly),
+        )[:_SUGGESTED],
     )
 
 
@@ -108,4 +133,4 @@ def _similar_names(event: str, declared: Iterable[str]) -> tuple[str, ...]:
             [name for name in names if 3 * len(name) <= 7 * len(event) <= 49 / 3 * len(name)],
             key=lambda name: sum([piece in name for piece in pieces]),
         )
-    return tuple(get_close_matches(event, names, 3))
+    return tuple(get_close_matches(event, names, _SUGGESTED))

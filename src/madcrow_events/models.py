@@ -7,7 +7,7 @@ first use, which keeps the import fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -308,6 +308,16 @@ def is_parametrised_as(class_: type, models: tuple[type, ...]) -> bool:
     """
     wanted = [parameters for parameters in map(_parameters_of, models) if parameters]
     return bool(wanted) and any(_parameters_of(base) in wanted for base in class_.__mro__)
+
+
+def meaning_of(model: type) -> Hashable:
+    """Return a key that is the same for each class that means the same parametrised generic."""
+    parameters = _parameters_of(model)
+    try:
+        hash(parameters)
+    except TypeError:  # an argument of it cannot be hashed
+        return model
+    return parameters or model
 
 
 def _parameters_of(model: type) -> tuple[Any, ...] | None:

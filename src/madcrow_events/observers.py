@@ -1,4 +1,4 @@
-"""Observing emissions and handlers: the protocol `Observer`, and an observer that takes times.
+"""Observing emissions and handlers: the protocol `Observer`, and observers that take times.
 
 Tracing, timing and metrics are attached with `dispatcher.add_observer(observer)` only; handlers
 know nothing of them.
@@ -7,11 +7,13 @@ know nothing of them.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import sys
+import threading
 from bisect import bisect_left
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -19,14 +21,17 @@ from typing import Any, NamedTuple, Protocol
 from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
+from madcrow_events._logs import log
 from madcrow_events._text import handler_name
 from madcrow_events.emissions import Emission
+from madcrow_events.exceptions import InvalidOptionError
 
 __all__ = [
     "LATENCY_BOUNDS",
     "EventTiming",
     "HandlerTiming",
     "Observer",
+    "SlowHandlers",
     "TimingObserver",
     "TimingSnapshot",
 ]
@@ -325,3 +330,84 @@ class _Timing:
 def _is_cancellation(kind: type[BaseException]) -> bool:
     # Looked up, not imported: a program that never loaded asyncio cannot raise its error.
     return issubclass(kind, getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", ()))
+
+
+class SlowHandlers:
+    """An observer that logs a warning for each call of a handler that takes too long.
+
+    The warning names the handler and its event, and says how many seconds the call took. The time
+    of an async handler is that from its start to its end. A batch is one call.
+
+    Args:
+        seconds: how long a call may take, in seconds.
+
+    Attributes:
+        seconds: the argument.
+
+    Raises:
+        InvalidOptionError: the argument is not a positive, finite number.
+
+    Example:
+        ```python
+        from madcrow_events import SlowHandlers, get_event_dispatcher
+
+        get_event_dispatcher().add_observer(SlowHandlers(0.5))
+        ```
+    """
+
+    __slots__ = ("seconds",)
+
+    def __init__(self, seconds: float) -> None:
+        given: object = seconds
+        is_number = isinstance(given, int | float) and not isinstance(given, bool)
+        if not (is_number and 0 < seconds <= threading.TIMEOUT_MAX):
+            raise InvalidOptionError(
+                "seconds must be a number of seconds above 0, such as 0.5", option="seconds"
+            )
+        self.seconds: float = seconds
+
+    def emission(self, _emission: Emission, /) -> AbstractContextManager[None]:
+        """Return a context manager that does nothing: only calls are timed."""
+        return nullcontext()
+
+    def handling(self, emission: Emission, handler: object, /) -> AbstractContextManager[None]:
+        """Return a context manager that times a call of a handler; see `Observer.handling`.
+
+        Args:
+            emission: the emission that is handled.
+            handler: the handler.
+        """
+        return _Limit(self.seconds, emission, handler)
+
+    def __repr__(self) -> str:
+        """Show how long a call may take."""
+        return f"SlowHandlers(seconds={self.seconds})"
+
+
+class _Limit:
+    """Warns if one call takes longer than it may."""
+
+    __slots__ = ("_emission", "_handler", "_seconds", "_started")
+
+    _started: float
+
+    def __init__(self, seconds: float, emission: Emission, handler: object) -> None:
+        self._seconds = seconds
+        self._emission = emission
+        self._handler = handler
+
+    def __enter__(self) -> None:
+        self._started = perf_counter()
+
+    def __exit__(self, *exc_info: object) -> None:
+        taken = perf_counter() - self._started
+        if taken > self._seconds:
+            emission = self._emission
+            log(
+                logging.WARNING,
+                "handler %s of %s took %.3f s, longer than %s s",
+                emission.name_of(self._handler),
+                emission.event,
+                taken,
+                self._seconds,
+            )

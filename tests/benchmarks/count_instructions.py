@@ -87,6 +87,9 @@ def rows() -> dict[str, tuple[int, Callable[[int], None]]]:
         enter(f"loose, {number}", number, compare_emit.loose(number)["madcrow"])
     for number in NUMBERS:
         enter(f"typed, {number}", number, compare_emit.typed(number)["madcrow"])
+    for number in NUMBERS:
+        for title, candidate in compare_emit.shortest(number).items():
+            enter(f"{title}, {number}", number, candidate)
     enter("empty", 0, compare_emit.empty()["madcrow"])
     if hasattr(EventDispatcher, "emit_async"):
         for kind, (candidates, make, _) in compare_emit_async.ROWS.items():

@@ -19,7 +19,7 @@ from support.built_in import BUILT_IN
 
 MODELS, SIGNALS, EMITTERS, DECORATORS = (
     "models.py",
-    "signals/__init__.py",
+    "signals/_built_in.py",
     "dispatcher/_emitters.py",
     "handlers/_decorators.py",
 )

@@ -45,6 +45,7 @@ FRONT_DOOR = [
     "QueueFullError",
     "SignalConflictError",
     "SignalRegistry",
+    "SlowHandlers",
     "Subscription",
     "SubscriptionConflictError",
     "TimingObserver",
@@ -79,6 +80,7 @@ ELSEWHERE = {
     "handlers": {"SignalSubscriber"},
     "observers": {"LATENCY_BOUNDS", "EventTiming", "HandlerTiming", "TimingSnapshot"},
     "plugins": {"ENTRY_POINT_GROUP", "Plugin", "PluginReport", "PluginReports", "PluginStatus"},
+    "signals": {"CallMode", "CalledHandler", "Explanation", "LeftOutHandler", "LeftOutReason"},
     "subscriptions": {
         "BatchHandler",
         "BatchHandlerDecorator",

@@ -23,7 +23,7 @@ def run(story: Coroutine[Any, Any, Any]) -> Any:
 
 async def awaited(emission: Emission[Any]) -> Emission[Any]:
     async with asyncio.timeout(10):
-        await emission.done()
+        await emission.wait_async()
     return emission
 
 

@@ -27,6 +27,7 @@ from madcrow_events._clock import calling_later
 from madcrow_events._executions import definition_of
 from madcrow_events._forks import _renew_all as renew_after_fork
 from madcrow_events._other_loops import STRANGERS, NativeThread, other_library
+from madcrow_events._places import Place, calling_place, warn_once
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Waiters
 from madcrow_events.emissions import _async_loop as awaiting
@@ -51,8 +52,10 @@ from madcrow_events.plugins._footprint import is_of
 from madcrow_events.plugins._gate import Gate
 from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.plugins._reports import reason_of
+from madcrow_events.signals import _renaming as renaming
 from madcrow_events.signals._isolation import SavedRegistry, isolate_too
 from madcrow_events.signals._registry import declared_in
+from madcrow_events.signals._renaming import take_back
 from madcrow_events.subscriptions import _table as tabling
 from madcrow_events.subscriptions._subscription import _cancel_when_gone as cancel_when_gone
 
@@ -66,6 +69,7 @@ __all__ = [
     "Gate",
     "Job",
     "NativeThread",
+    "Place",
     "SavedRegistry",
     "Timer",
     "Waiters",
@@ -79,6 +83,7 @@ __all__ = [
     "call_all",
     "calling_batches",
     "calling_later",
+    "calling_place",
     "cancel_when_gone",
     "check_here",
     "current_frame",
@@ -104,6 +109,7 @@ __all__ = [
     "reason_of",
     "recording",
     "register_wrapped",
+    "renaming",
     "renew_after_fork",
     "running_loop",
     "senders_of",
@@ -113,9 +119,11 @@ __all__ = [
     "stale_of",
     "table_of",
     "tabling",
+    "take_back",
     "timing",
     "turn_of",
     "type_name",
+    "warn_once",
     "working",
 ]
 

@@ -329,6 +329,10 @@ def subscribe_to_a_pattern(shop: Shop, number: int) -> None:
         shop.dispatcher.emit("other", number=number)
 
 
+def explain(shop: Shop, number: int) -> None:
+    assert len(shop.signals.explain("thing_happened", number=number).called) == len(KINDS)
+
+
 def subscribe_once(shop: Shop, number: int) -> None:
     with shop.other.subscribe(do_nothing, once=True):
         shop.dispatcher.emit("other", number=number)
@@ -384,6 +388,7 @@ ALL: list[Way] = [
     subscribe_and_cancel,
     subscribe_to_a_sender,
     subscribe_to_a_pattern,
+    explain,
     subscribe_once,
     subscribe_a_weak_method,
     emit_with_another_observer,
@@ -392,7 +397,7 @@ ALL: list[Way] = [
 
 UNOBSERVED: list[Way] = [emit_unobserved, emit_unobserved_async, emit_typed_unobserved]
 
-QUIET: frozenset[Way] = frozenset({emit_muted, send, send_async})
+QUIET: frozenset[Way] = frozenset({emit_muted, explain, send, send_async})
 """Those after which a handler may have been called by the sender, or by nobody."""
 
 HEARD: frozenset[Way] = frozenset(

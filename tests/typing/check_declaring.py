@@ -41,6 +41,20 @@ def check_a_signal_without_a_model_carries_any_context() -> None:
     assert_type(EventSignal("order_lost"), EventSignal[BaseEventContext])
 
 
+def check_a_signal_may_have_old_names() -> None:
+    signals = SignalRegistry()
+
+    placed = signals.signal("order_placed", context=OrderContext, formerly="order_made")
+
+    assert_type(placed, EventSignal[OrderContext])
+    assert_type(placed.formerly, tuple[str, ...])
+    assert_type(
+        signals.signal("order_seen", "Seen.", formerly=["order_met", "order-read"]),
+        EventSignal[BaseEventContext],
+    )
+    assert_type(signals.signal("order_kept", formerly={"order_had"}).formerly, tuple[str, ...])
+
+
 def check_a_signal_made_by_hand_knows_its_context() -> None:
     assert_type(EventSignal("order_placed", context=OrderContext), EventSignal[OrderContext])
 
@@ -51,6 +65,25 @@ def check_a_look_up_knows_no_context() -> None:
 
     assert_type(signals["order_placed"], EventSignal[Any])
     assert_type(signals.resolve("order-placed"), EventSignal[Any])
+
+
+def check_a_decorated_class_keeps_its_type() -> None:
+    signals = SignalRegistry()
+
+    @signals.event
+    class OrderPaid(OrderContext):
+        amount: int = 0
+
+    @signals.event(name="order_lost", doc="An order went astray.")
+    class Lost(OrderContext):
+        reason: str | None = None
+
+    paid: OrderPaid = OrderPaid(order_id=7, amount=3)
+    assert_type(paid.amount, int)
+    assert_type(Lost(order_id=7).reason, str | None)
+    assert_type(signals.event(OrderContext), type[OrderContext])
+    assert_type(signals[OrderPaid], EventSignal[OrderPaid])
+    assert_type(signals[Lost].context_model, type[Lost] | None)
 
 
 def check_built_in_signals_know_their_contexts() -> None:
@@ -67,7 +100,8 @@ def check_an_isolated_registry_is_the_registry() -> None:
 def check_a_group_declares_signals() -> None:
     group = HandlerGroup("orders")
     group.signal("order_placed", "An order came in.", context=OrderContext)
-    group.signal("order_seen")
+    group.signal("order_seen", formerly=("order_met", "order_read"))
+    group.signal("order_sent", context=OrderContext, formerly="order_gone")
     signals = SignalRegistry()
     group.register(signals)
     group.unregister(signals)

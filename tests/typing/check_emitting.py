@@ -1,6 +1,6 @@
 """What a type checker knows of an emission."""
 
-from collections.abc import Mapping
+import asyncio
 from typing import Any, assert_type
 
 from madcrow_events import (
@@ -13,14 +13,23 @@ from madcrow_events import (
     SignalRegistry,
     current_event,
     emit_event,
+    emit_event_async,
     emit_login_event,
     emit_logout_event,
     get_event_dispatcher,
+    madcrow_signals,
     set_event_dispatcher,
     user_logged_in,
 )
 from madcrow_events.dispatcher import ContextEmitter
 from madcrow_events.emissions import HandlerFailure, HandlerResult
+from madcrow_events.signals import (
+    CalledHandler,
+    CallMode,
+    Explanation,
+    LeftOutHandler,
+    LeftOutReason,
+)
 
 
 class OrderContext(BaseEventContext):
@@ -37,14 +46,48 @@ order_seen = signals.signal("order_seen")
 dispatcher = EventDispatcher(signals, on_error="raise", validate=True)
 
 
-def check_a_loose_emission_carries_a_mapping() -> None:
+def check_emit_has_one_signature_for_contexts_and_keywords() -> None:
     by_name = dispatcher.emit("order_placed", order_id=7)
     by_signal = dispatcher.emit(order_placed, "shop", order_id=7)
 
-    assert_type(by_name, Emission[Mapping[str, Any]])
-    assert_type(by_signal.context, Mapping[str, Any])
+    assert_type(by_name, Emission[Any])
     assert_type(by_signal.context["order_id"], Any)
-    assert_type(emit_event(user_logged_in, user_id=1, email=""), Emission[Mapping[str, Any]])
+    assert_type(dispatcher.emit(OrderContext(order_id=7), sender="shop"), Emission[Any])
+    assert_type(emit_event(user_logged_in, user_id=1, email=""), Emission[Any])
+    assert_type(emit_event(LoginEventContext(user_id=1, email=""), "shop"), Emission[Any])
+
+
+def check_a_signal_is_emitted_with_its_context() -> None:
+    assert_type(order_placed.emit(OrderContext(order_id=7)), Emission[OrderContext])
+    assert_type(order_placed.emit(GiftContext(order_id=7), "shop"), Emission[OrderContext])
+    assert_type(order_placed.emit(context=OrderContext(order_id=7)).context.order_id, int)
+    assert_type(order_seen.emit(OrderContext(order_id=7)), Emission[BaseEventContext])
+    assert_type(signals[OrderContext].emit(OrderContext(order_id=7)), Emission[OrderContext])
+
+
+def check_so_it_is_where_async_handlers_are_awaited() -> None:
+    order, login = OrderContext(order_id=7), LoginEventContext(user_id=1, email="")
+
+    async def emit() -> None:
+        assert_type(await order_placed.emit_async(order, sender="shop"), Emission[OrderContext])
+        assert_type(await dispatcher.emit_async(order), Emission[Any])
+        assert_type(await dispatcher.emit_async("order_placed", order_id=7), Emission[Any])
+        assert_type(await emit_event_async(login), Emission[Any])
+
+    asyncio.run(emit())
+
+
+def check_an_explanation_lists_handlers() -> None:
+    explanation = signals.explain(order_placed, sender="shop", order_id=7)
+
+    assert_type(explanation, Explanation)
+    assert_type(explanation.called, tuple[CalledHandler, ...])
+    assert_type(explanation.left_out, tuple[LeftOutHandler, ...])
+    for called in explanation.called:
+        assert_type(called.mode, CallMode)
+    for left_out in explanation.left_out:
+        assert_type(left_out.reason, LeftOutReason)
+    assert_type(signals.explain("order_placed"), Explanation)
 
 
 def check_a_typed_emission_carries_its_context() -> None:
@@ -116,5 +159,7 @@ def check_an_emission_is_one_of_its_contexts_base() -> None:
 def check_dispatchers_make_dispatchers() -> None:
     assert_type(dispatcher.with_options(on_error="log"), EventDispatcher)
     assert_type(get_event_dispatcher(), EventDispatcher)
-    set_event_dispatcher(dispatcher)
+    assert_type(signals.dispatcher, EventDispatcher)
+    signals.dispatcher = dispatcher.with_options(on_error="log")
+    set_event_dispatcher(madcrow_signals.dispatcher)
     set_event_dispatcher(None)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, assert_type
+from typing import Any, Literal, assert_type
 
 from madcrow_events import (
     ANY,
@@ -239,6 +239,36 @@ def check_handlers_of_a_name_are_unchecked_and_unchanged() -> None:
     assert_type(signals.subscribe("order_placed", by_name, priority=2), Subscription)
 
 
+def check_on_event_takes_for_a_class_or_signal_what_the_signal_takes() -> None:
+    signals = SignalRegistry()
+    placed = signals.signal("order_placed", context=OrderContext)
+    order = OrderContext(order_id=7)
+
+    assert_type(on_event(OrderContext), HandlerDecorator[OrderContext])
+    assert_type(on_event(placed, signals=signals), HandlerDecorator[OrderContext])
+    assert_type(on_event(OrderContext, signals=signals)(with_context)(context=order), int)
+    assert_type(on_event(placed, signals=signals)(with_context)(context=order), int)
+    on_event(OrderContext, signals=signals, priority=1)(with_base_context)
+    on_event(OrderContext, signals=signals, background=True)(with_emission)
+    on_event(OrderContext, signals=signals)(with_any_emission)
+    on_event(OrderContext, signals=signals)(with_keywords)
+    on_event(OrderContext, signals=signals)(with_nothing)
+    on_event(OrderContext, signals=signals)(Shop().with_context)
+    assert_type(on_event(OrderContext, batch=Batch()), BatchHandlerDecorator[OrderContext])
+    on_event(OrderContext, signals=signals, batch=Batch())(with_contexts)
+    on_event(placed, signals=signals, batch=Batch())(with_emissions)
+    assert_type(register_handler(OrderContext, by_name, signals=signals, id="a"), Subscription)
+    assert_type(signals.subscribe(OrderContext, by_name, id="a"), Subscription)
+
+    @on_event(OrderContext, signals=signals)
+    def of_base(context: BaseEventContext) -> str | None:
+        return context.request_id
+
+    assert_type(of_base(context=order), str | None)
+    assert_type(unregister_handler(OrderContext, of_base, signals=signals), bool)
+    assert_type(signals.unsubscribe(OrderContext, of_base), bool)
+
+
 def check_a_group_leaves_its_handlers_as_they_are() -> None:
     group = HandlerGroup("orders")
     signals = SignalRegistry(strict=False)
@@ -265,6 +295,9 @@ def check_a_group_given_a_signal_takes_what_the_signal_takes() -> None:
     assert_type(group.on(placed, batch=Batch())(with_contexts)(contexts=[]), int)
     group.on(placed, batch=Batch())(with_emissions)
     group.on(user_logged_in)(with_either_context)
+    assert_type(group.on(OrderContext), HandlerDecorator[OrderContext])
+    assert_type(group.on(OrderContext)(with_context)(context=OrderContext(order_id=7)), int)
+    assert_type(group.on(OrderContext, batch=Batch())(with_contexts)(contexts=[]), int)
 
 
 def check_subscribe_accepts_all_forms_of_handlers_for_batches() -> None:
@@ -283,6 +316,9 @@ def check_subscribe_accepts_all_forms_of_handlers_for_batches() -> None:
     placed.subscribe(len, batch=Batch())
     placed.subscribe(lambda contexts: len(contexts), batch=Batch(), when=lambda _: True)
     placed.subscribe(with_context, batch=None)
+    placed.subscribe(with_base_context, on_error="raise")
+    placed.subscribe(with_context, on_error=None)
+    assert_type(placed.subscriptions[0].on_error, Literal["raise"] | None)
     assert_type(placed.subscriptions[0].batch, Batch | None)
     assert_type(Batch().max_size, int)
     assert_type(Batch().max_wait, float)

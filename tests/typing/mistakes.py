@@ -6,7 +6,6 @@ mistake any more, it reports the comment as unused; `test_typing.py` also takes
 the comments away, and compares. Nothing here ever runs.
 """
 
-from collections.abc import Mapping
 from typing import Any, assert_type
 
 from madcrow_events import (
@@ -19,6 +18,7 @@ from madcrow_events import (
     HandlerGroup,
     LoginEventContext,
     SignalRegistry,
+    emit_event,
     emit_login_event,
     on_event,
     on_user_login,
@@ -60,6 +60,9 @@ def declaring() -> None:
     signals.signal("order_sent", context=int)  # type: ignore[type-var]
     signals.signal("order_sent", context=order)  # type: ignore[call-overload]
     signals.signal(7)  # type: ignore[call-overload]
+    signals.signal("order_sent", formerly=7)  # type: ignore[call-overload]
+    signals.signal("order_sent", context=OrderContext, formerly=[7])  # type: ignore[list-item]
+    signals.signal("order_sent", formerly=placed)  # type: ignore[call-overload]
     EventSignal("order_sent", context=int)  # type: ignore[type-var]
     _: EventSignal[LoginEventContext] = placed  # type: ignore[assignment]
 
@@ -81,6 +84,17 @@ def emitting() -> None:
     dispatcher.emit_typed("order_placed", {"order_id": 7})  # type: ignore[call-overload]
     dispatcher.emit_typed(seen, 7)  # type: ignore[call-overload]
     dispatcher.emit(7)  # type: ignore[arg-type]
+    dispatcher.emit(OrderContext)  # type: ignore[arg-type]
+    emit_event(OrderContext)  # type: ignore[arg-type]
+    placed.emit()  # type: ignore[call-arg]
+    placed.emit(order_id=7)  # type: ignore[call-arg, arg-type]
+    placed.emit(order, order_id=7)  # type: ignore[arg-type]
+    placed.emit(login)  # type: ignore[arg-type]
+    placed.emit(OrderContext)  # type: ignore[arg-type]
+    placed.emit("order_placed", order_id=7)  # type: ignore[arg-type]
+    _ = placed.emit_async()  # type: ignore[call-arg]
+    _ = placed.emit_async(login)  # type: ignore[arg-type]
+    signals.dispatcher = None  # type: ignore[assignment]
     emit_login_event(order)  # type: ignore[arg-type]
     emit_login_event(user_id=1, email="")  # type: ignore[call-arg]
     EventDispatcher(on_error="explode")  # type: ignore[arg-type]
@@ -90,8 +104,7 @@ def emitting() -> None:
 def reading_emissions() -> None:
     emission = dispatcher.emit_typed(placed, order)
     emission.context.email  # type: ignore[attr-defined]
-    loose: Mapping[str, Any] = dispatcher.emit(placed, order_id=7).context
-    loose["order_id"] = 8  # type: ignore[index]
+    placed.emit(order).context.email  # type: ignore[attr-defined]
     assert_type(emission, Emission[LoginEventContext])  # type: ignore[assert-type]
 
 
@@ -115,6 +128,7 @@ def subscribing_to_batches() -> None:
     placed.subscribe(with_orders, batch=None)  # type: ignore[arg-type]
     placed.subscribe(with_orders, batch=5)  # type: ignore[call-overload]
     placed.subscribe(with_orders, batch=Batch(), onse=True)  # type: ignore[call-overload]
+    placed.subscribe(with_order, on_error="log")  # type: ignore[call-overload]
     placed.on(batch=Batch())(with_order)  # type: ignore[call-overload]
     placed.on(batch=Batch())(with_logins)  # type: ignore[call-overload]
     placed.on()(with_orders)  # type: ignore[type-var]
@@ -138,10 +152,32 @@ def decorating() -> None:
     # Without their parentheses.
     placed.on(with_order)  # type: ignore[call-overload]
     on_user_login(with_keywords)  # type: ignore[call-overload]
-    on_event(with_keywords)  # type: ignore[arg-type]
+    on_event(with_keywords)  # type: ignore[call-overload]
+    on_event(order)  # type: ignore[call-overload]
+    on_event(int)  # type: ignore[type-var]
+    signals.event("order_placed")  # type: ignore[call-overload]
+    signals.event(int)  # type: ignore[type-var]
+    signals.event(with_order)  # type: ignore[call-overload]
     # A decorated function keeps its signature.
     placed.on()(with_order)(context=login)  # type: ignore[arg-type]
     placed.on()(with_order)(order=order)  # type: ignore[call-arg]
+
+
+def by_class_or_signal() -> None:
+    on_event(OrderContext)(with_login)  # type: ignore[type-var]
+    on_event(OrderContext)(with_login_emission)  # type: ignore[type-var]
+    on_event(OrderContext)(with_gift)  # type: ignore[type-var]
+    on_event(OrderContext)(with_two)  # type: ignore[type-var]
+    on_event(OrderContext)(by_name)  # type: ignore[type-var]
+    on_event(OrderContext)(GiftContext)  # type: ignore[type-var]
+    on_event(OrderContext, batch=Batch())(with_order)  # type: ignore[call-overload]
+    on_event(OrderContext, batch=Batch())(with_gifts)  # type: ignore[call-overload]
+    on_event(OrderContext)(with_orders)  # type: ignore[type-var]
+    on_event(placed)(with_login)  # type: ignore[type-var]
+    on_event(placed)(by_name)  # type: ignore[type-var]
+    on_event(seen)(with_order)  # type: ignore[type-var]
+    on_event(OrderContext)(with_order)(context=login)  # type: ignore[arg-type]
+    signals[OrderContext].subscribe(with_login)  # type: ignore[arg-type]
 
 
 def in_a_group() -> None:
@@ -154,6 +190,8 @@ def in_a_group() -> None:
     group.on(placed, batch=Batch())(with_logins)  # type: ignore[call-overload]
     group.on(placed, batch=Batch())(with_order)  # type: ignore[call-overload]
     group.on(placed)(with_order)(context=login)  # type: ignore[arg-type]
+    group.on(OrderContext)(with_login)  # type: ignore[type-var]
+    group.on(OrderContext)(by_name)  # type: ignore[type-var]
     HandlerGroup("orders", api_version="1")  # type: ignore[arg-type]
 
 
@@ -164,9 +202,11 @@ def options() -> None:
     placed.on(once="yes")  # type: ignore[call-overload]
     placed.on(first=True)  # type: ignore[call-overload]
     on_user_login(weak=1)  # type: ignore[call-overload]
-    on_event("order_placed", onse=True)  # type: ignore[call-arg]
+    on_event("order_placed", onse=True)  # type: ignore[call-overload]
+    on_event(OrderContext, onse=True)  # type: ignore[call-overload]
     register_handler("order_placed", by_name, priority=1.5)  # type: ignore[arg-type]
     register_handler("order_placed", "by_name")  # type: ignore[arg-type]
     register_handler("order_placed")  # type: ignore[call-arg]
     HandlerGroup("orders").on("order_placed", sendr=1)  # type: ignore[call-overload]
     HandlerGroup("orders").signal("order_placed", context=int)  # type: ignore[arg-type]
+    HandlerGroup("orders").signal("order_placed", formerly=7)  # type: ignore[arg-type]

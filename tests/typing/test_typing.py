@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 MISTAKES = HERE / "mistakes.py"
 
-IGNORE_COMMENT = re.compile(r"  # type: ignore\[[a-z-]+\]$", re.MULTILINE)
+IGNORE_COMMENT = re.compile(r"  # type: ignore\[[a-z, -]+\]$", re.MULTILINE)
 ERROR = re.compile(r"mistakes\.py:(\d+)(?::\d+)?(?: -|:) error")
 
 Checker = Callable[..., "subprocess.CompletedProcess[str]"]

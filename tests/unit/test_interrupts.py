@@ -22,10 +22,17 @@ from typing import Any
 import pytest
 
 import madcrow_events
-from madcrow_events import Batch, Emission, EventDispatcher, event_scope
+from madcrow_events import Batch, Emission, EventDispatcher, SignalRegistry, event_scope
 from madcrow_events.testing.recorder import fake_events, record_events
 from support import shops
-from support.inside import BackgroundLoop, BatchBuffer, Batches, WorkerThreads, backlog_of
+from support.inside import (
+    BackgroundLoop,
+    BatchBuffer,
+    Batches,
+    WorkerThreads,
+    backlog_of,
+    renaming,
+)
 from support.interrupting import SWALLOWING, Keeper, all_in
 from support.shops import LIMIT, Shop, Way
 
@@ -162,6 +169,7 @@ WAYS = [
 ]
 QUICK = [
     shops.emit_muted,
+    shops.explain,
     shops.send,
     shops.send_async,
     shops.subscribe_and_cancel,
@@ -217,6 +225,50 @@ def interrupt_at_each_place(
         shop.dispatcher.close(0.1)
     print(place, bad[:40])
     assert not bad
+
+
+@pytest.mark.guarantee("N8")
+@pytest.mark.filterwarnings("ignore:the event .* is called .* now:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="Windows has no such signal")
+@pytest.mark.parametrize("step", [20, pytest.param(1, marks=pytest.mark.once)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_event_that_is_renamed_loses_no_handler_wherever_that_is_interrupted(
+    kind: type[BaseException], step: int
+) -> None:
+    """Nor as its old name is taken back, or as an isolated block ends."""
+
+    def rename() -> None:
+        signals.signal("order_placed", formerly="order_made")
+
+    def take_back() -> None:
+        renaming.take_back(signals, ["order_made"])
+
+    def isolate() -> None:
+        with signals.isolated():
+            (take_back if is_renamed else rename)()
+
+    for act, is_renamed in ((rename, False), (take_back, True), (isolate, False), (isolate, True)):
+        place = 1
+        while True:
+            signals = SignalRegistry()
+            emit = EventDispatcher(signals).emit
+            calls: list[int] = []
+            signals.signal("order_made").subscribe(lambda calls=calls: calls.append(1))
+            if is_renamed:
+                rename()
+            interrupter = Interrupter(place, kind)
+            interrupter.run(act)
+            if interrupter.left > 0:
+                break
+            for again in (lambda: None, rename, take_back, take_back, rename, lambda: None):
+                calls.clear()
+                emit("order_made")
+                assert calls == [1], (act, place)
+                again()
+            emit("order_placed")
+            assert calls == [1, 1], (act, place)
+            place += step
+        assert place > 60
 
 
 # What comes up in a handler that nobody waits for, in the main thread

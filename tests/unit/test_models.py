@@ -363,7 +363,7 @@ def test_a_generic_context_gives_a_model_its_fields_as_that_takes_them(
 
 @pytest.mark.guarantee("C3")
 def test_the_generic_context_is_no_events_own_model(signals: SignalRegistry) -> None:
-    with pytest.raises(ContextModelError, match="declare order_placed without context="):
+    with pytest.raises(ContextModelError, match="declare an event without context="):
         signals.signal("order_placed", context=GenericEventContext)
 
 

@@ -121,7 +121,7 @@ async def test_a_loop_that_runs_in_another_greenlet_does_not_run_here(
 ) -> None:
     signal.subscribe(handler)
     emission = dispatcher.emit(signal)
-    await emission.done()
+    await emission.wait_async()
     assert [result.value for result in emission.results] == [threading.current_thread().name]
     monkeypatch.setattr(asyncio.get_running_loop(), "_thread_id", -1)
     assert dispatcher.emit(signal).wait(10)

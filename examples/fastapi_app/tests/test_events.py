@@ -21,7 +21,6 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     HandlerErrors,
-    SignalRegistry,
     emit_event,
     get_event_dispatcher,
     madcrow_signals,
@@ -780,14 +779,6 @@ async def test_a_client_that_has_left_is_no_failure(heard: Heard, leaves_at: int
     with contextlib.suppress(OSError, ClientDisconnect):
         await app(scope, receive, send)
     assert numbers(heard) == [1]
-
-
-async def test_a_registry_of_its_own_gets_the_handlers() -> None:
-    """Those of the dispatcher that is the default when events are initialised."""
-    signals = SignalRegistry()
-    set_event_dispatcher(EventDispatcher(signals))
-    init_events(FastAPI())
-    assert signals["user_logged_in"].subscriptions
 
 
 async def test_a_handler_that_fails_at_the_end_keeps_nothing_open(

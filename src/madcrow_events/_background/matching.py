@@ -58,7 +58,7 @@ def job_for(
         return None
     if handler is None:
         branch.finish()
-        log_skipped(emission, entry.subscription.handler)
+        log_skipped(emission, entry.subscription)
         outcomes.settle(index)
         return None
     job = Job(backlog, branch, outcomes, context, entry, handler)

@@ -73,7 +73,7 @@ class Permits:
         self.freed.notify(number)
 
     def drop(self, event: str, handler: str) -> None:
-        """Count a dropped call; log the first, then none until half of the queue is free.
+        """Count a dropped call; warn of the first, then of none until half of the queue is free.
 
         Args:
             event: the name of the event.
@@ -91,3 +91,5 @@ class Permits:
                 handler,
                 event,
             )
+        else:
+            log(logging.DEBUG, "%s of %s is dropped, because the queue is full", handler, event)

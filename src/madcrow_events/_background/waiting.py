@@ -96,7 +96,7 @@ def check_waiting(backlog: Backlog, emission: Emission) -> None:
     loops = [job.loop for job in backlog.jobs_of(emission)]
     if isinstance(outcomes, Outcomes):
         loops.append(outcomes.loop)
-    _refuse_here(loops, "await emission.done()")
+    _refuse_here(loops, "await emission.wait_async()")
 
 
 def check_awaiting(backlog: Backlog, emission: Emission) -> None:
@@ -106,7 +106,7 @@ def check_awaiting(backlog: Backlog, emission: Emission) -> None:
         WouldDeadlockError: handlers of the emission cannot end before the caller does.
     """
     jobs = backlog.jobs_of(emission)
-    _refuse_stuck(jobs, "await emission.done()")
+    _refuse_stuck(jobs, "await emission.wait_async()")
     enclosing = backlog.enclosing_jobs()
     batched = {job.owner for job in enclosing if job.subscription.batch is not None}
     if any(job.owner in batched for job in jobs):

@@ -10,7 +10,7 @@ from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import type_name
 from madcrow_events.emissions._causes import is_announcing
 from madcrow_events.emissions._emission import as_the_cause
-from madcrow_events.emissions._frames import await_in_frame, run_in_frame
+from madcrow_events.emissions._frames import AmbientFrame, await_in_frame, run_in_frame
 from madcrow_events.exceptions import DispatcherClosedError, QueueFullError, WouldDeadlockError
 from madcrow_events.models import HandlerFailedEventContext
 
@@ -36,7 +36,7 @@ def announce(
     """Emit `handler_failed` for each failure, but not for failures of its own handlers."""
     for quiet, signal, context in _announcements(dispatcher, emission, failures, batch_size):
         try:
-            run_in_frame(as_the_cause(emission), quiet.emit_typed, signal, context)
+            run_in_frame(_frame_for(emission), quiet.emit_typed, signal, context)
         except _NO_PLACE as error:
             log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
 
@@ -51,9 +51,16 @@ async def announce_async(
     for quiet, signal, context in _announcements(dispatcher, emission, failures, batch_size):
         try:
             emit = quiet.emit_typed_async
-            await await_in_frame(as_the_cause(emission), emit, signal, context)
+            await await_in_frame(_frame_for(emission), emit, signal, context)
         except _NO_PLACE as error:
             log(logging.WARNING, "a failure of %s is not announced: %s", emission.event, error)
+
+
+def _frame_for(emission: Emission) -> AmbientFrame:
+    """Return the frame in which the failures of an emission are announced."""
+    frame = as_the_cause(emission)
+    frame.announced = emission
+    return frame
 
 
 def _announcements(

@@ -1,39 +1,38 @@
-"""Emitting through the default dispatcher, one of the three pieces of global state."""
+"""Emitting through the default dispatcher, which is that of the default registry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from madcrow_events._text import type_name
 from madcrow_events.dispatcher._dispatcher import EventDispatcher
 from madcrow_events.emissions import Emission
-from madcrow_events.exceptions import ContextTypeError, InvalidOptionError
+from madcrow_events.exceptions import ContextTypeError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, madcrow_signals
-from madcrow_events.signals._isolation import isolate_too
+from madcrow_events.signals._registry import dispatching_of, models_of
 
 __all__ = ["emit_event", "emit_event_async", "get_event_dispatcher", "set_event_dispatcher"]
 
-_default: EventDispatcher | None = None
+# Read by each emission, so not looked up there.
+_dispatching = dispatching_of(madcrow_signals)
+_models = models_of(madcrow_signals)
 
 
 def get_event_dispatcher() -> EventDispatcher:
     """Return the default dispatcher, through which `emit_event` emits.
 
-    The first call makes it, for the events of `madcrow_signals` and with the default options.
+    It is `madcrow_signals.dispatcher`: the first dispatcher that was made for `madcrow_signals`,
+    unless you set another one. If there is none yet, the call makes it with the default options.
 
     Returns:
         The default dispatcher, which `set_event_dispatcher` can replace.
     """
-    global _default  # noqa: PLW0603  # one of the three pieces of global state
-    if _default is None:
-        _default = EventDispatcher()
-    return _default
+    return madcrow_signals.dispatcher
 
 
 def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
-    """Replace the default dispatcher.
+    """Replace the default dispatcher, as by an assignment to `madcrow_signals.dispatcher`.
 
     The former dispatcher stays open. To wait for its pending handlers, call its `drain`.
 
@@ -41,66 +40,53 @@ def set_event_dispatcher(dispatcher: EventDispatcher | None) -> None:
         dispatcher: the new default dispatcher; None for a new one with the default options.
 
     Raises:
-        InvalidOptionError: this is neither a dispatcher nor None.
+        InvalidOptionError: this is neither a dispatcher of `madcrow_signals` nor None.
     """
-    if not isinstance(dispatcher, EventDispatcher | None):
-        raise InvalidOptionError("give an EventDispatcher, or None", option="dispatcher")
-    global _default  # noqa: PLW0603  # one of the three pieces of global state
-    _default = dispatcher
+    madcrow_signals.dispatcher = EventDispatcher() if dispatcher is None else dispatcher
 
 
-def _save_default(empty: bool) -> Callable[[], None]:  # called by isolated()
-    saved = _default
-    observers = [] if saved is None else list(saved._observers)
-    if empty:
-        set_event_dispatcher(None)
-
-    def restore() -> None:
-        if saved is not None:
-            saved._observers[:] = observers
-        set_event_dispatcher(saved)
-
-    return restore
-
-
-isolate_too(madcrow_signals, _save_default)
-
-
-def _refuse_context(dispatcher: EventDispatcher, event: object, context: object) -> None:
+def _refuse_context(event: object, context: object) -> None:
     """Refuse a context as the keyword `context`, unless the event has a field of that name."""
-    if isinstance(context, BaseEventContext):
-        signal = dispatcher.signals.resolve(event)
-        model = signal.context_model
+    if isinstance(context, BaseEventContext) and not isinstance(event, BaseEventContext):
+        signal = madcrow_signals.resolve(event)
+        model, given = signal.context_model, type_name(type(context))
         if model is None or "context" not in model.model_fields:
             raise ContextTypeError(
-                f"emit_event takes keywords, not context={type_name(type(context))}(...): write "
-                f"get_event_dispatcher().emit_typed('{signal.name}', context)",
+                f"emit_event takes keywords, not context={given}(...): write "
+                f"emit_event({given}(...)) without the name, or "
+                f"get_event_dispatcher().emit_typed('{signal.name}', {given}(...))",
                 event=signal.name,
                 received=type(context),
             )
 
 
 def emit_event(
-    event: str | EventSignal[Any], /, sender: object = None, **context: object
-) -> Emission[Mapping[str, Any]]:
-    """Emit an event with plain keywords, through the default dispatcher.
+    event: str | EventSignal[Any] | BaseEventContext,
+    /,
+    sender: object = None,
+    **context: object,
+) -> Emission[Any]:
+    """Emit an event through the default dispatcher: with a context, or with plain keywords.
 
     When `emit_event` returns, the plain handlers have run. Async, background and batch handlers run
     later.
 
     Args:
-        event: the name of the event, or its signal.
+        event: a context, whose class is the model of one event. Or, for an event that is emitted
+            with keywords, the name of the event or its signal.
         sender: the object that emits; None, the default, stands for the signal.
-        **context: the keywords for the handlers. They are checked only if the default dispatcher
-            has `validate=True`.
+        **context: the keywords for the handlers; none besides a context. They are checked only if
+            the default dispatcher has `validate=True`.
 
     Returns:
         The emission, with what came of it.
 
     Raises:
         InvalidEventNameError: the name is malformed.
-        UnknownEventError: the event is not declared, or its signal belongs to another registry.
-        ContextTypeError: a context is given, as the sender or as `context=`.
+        UnknownEventError: the event is not declared, or its signal belongs to another registry. Or
+            the class of the context is the model of no event.
+        ContextTypeError: a context is given as the sender or as `context=`, or its class is the
+            model of several events. Or a class is given instead of a context.
         ContextValidationError: the default dispatcher validates, and the keywords do not fit the
             model.
         EmissionDepthError: events cause each other without end, more than 64 levels deep.
@@ -130,25 +116,31 @@ def emit_event(
         invoice for order 7
         ```
     """
-    dispatcher = get_event_dispatcher()
-    if "context" in context:
-        _refuse_context(dispatcher, event, context["context"])
+    dispatcher = _dispatching.used or madcrow_signals.dispatcher
+    if not context:
+        carrier = _models.known.get(type(event))
+        if carrier is not None:
+            return dispatcher.emit_typed(carrier, event, sender)
+    elif "context" in context:
+        _refuse_context(event, context["context"])
     return dispatcher.emit(event, sender, **context)
 
 
 async def emit_event_async(
-    event: str | EventSignal[Any], /, sender: object = None, **context: object
-) -> Emission[Mapping[str, Any]]:
-    """Emit an event through the default dispatcher, with plain keywords, and await its handlers.
+    event: str | EventSignal[Any] | BaseEventContext,
+    /,
+    sender: object = None,
+    **context: object,
+) -> Emission[Any]:
+    """Emit an event through the default dispatcher, as `emit_event` does, and await its handlers.
 
     The plain handlers run first, one after the other. Then the async handlers run at the same time.
     Background and batch handlers run later.
 
     Args:
-        event: the name of the event, or its signal.
+        event: as for `emit_event`.
         sender: the object that emits; None, the default, stands for the signal.
-        **context: the keywords for the handlers. They are checked only if the default dispatcher
-            has `validate=True`.
+        **context: as for `emit_event`.
 
     Returns:
         The emission, with what came of it.
@@ -181,7 +173,11 @@ async def emit_event_async(
         reserved for order 7
         ```
     """
-    dispatcher = get_event_dispatcher()
-    if "context" in context:
-        _refuse_context(dispatcher, event, context["context"])
+    dispatcher = _dispatching.used or madcrow_signals.dispatcher
+    if not context:
+        carrier = _models.known.get(type(event))
+        if carrier is not None:
+            return await dispatcher.emit_typed_async(carrier, event, sender)
+    elif "context" in context:
+        _refuse_context(event, context["context"])
     return await dispatcher.emit_async(event, sender, **context)

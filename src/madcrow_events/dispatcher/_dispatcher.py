@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Literal, TypeAlias, overload
 
 from typing_extensions import TypeVar
@@ -12,7 +12,7 @@ from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher._announcing import announce, announce_async
-from madcrow_events.dispatcher._fitting import check_loose, fitting
+from madcrow_events.dispatcher._fitting import carrier_of, check_loose, fitting
 from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._completion import abandon, complete, complete_async
@@ -31,6 +31,7 @@ from madcrow_events.models import (
 )
 from madcrow_events.observers import Observer
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._dispatching import adopt, use_dispatchers
 from madcrow_events.signals._registry import lock_of
 
 __all__ = ["EventDispatcher", "OnError"]
@@ -46,6 +47,26 @@ OnError: TypeAlias = Literal["log", "raise"]
 """
 
 
+_by_default: list[None] = []
+"""Stands for `validate` in all dispatchers that leave it out: they validate if it is not empty."""
+
+
+def validate_by_default(validate: bool) -> bool:
+    """Let all dispatchers validate that leave `validate` out, or none; for the pytest plugin.
+
+    This includes dispatchers that are made already.
+
+    Args:
+        validate: whether they validate from now on.
+
+    Returns:
+        Whether they did so before.
+    """
+    before = bool(_by_default)
+    _by_default[:] = [None] if validate else []
+    return before
+
+
 class EventDispatcher(Lifetime):
     """Emits events, and keeps the failures of handlers away from the emitter.
 
@@ -58,7 +79,8 @@ class EventDispatcher(Lifetime):
             raises it to the emitter, after all handlers have run: a single exception as it is,
             several in `HandlerErrors`.
         validate: whether the keywords of `emit` must fit the event's model. If they do not, the
-            emitter gets a `ContextValidationError`, and no handler is called.
+            emitter gets a `ContextValidationError`, and no handler is called. None, the default,
+            means no, except in a run of pytest with the ini option `madcrow_events_validate`.
         log_tracebacks: whether the log of a failure has the traceback. A traceback includes the
             text of the exception, which may quote any value.
         queue_size: how many handlers that run later may wait in the queue, from 1 to a million.
@@ -70,7 +92,6 @@ class EventDispatcher(Lifetime):
     Attributes:
         signals: see the argument.
         on_error: see the argument.
-        validate: see the argument.
         log_tracebacks: see the argument.
 
     Raises:
@@ -104,10 +125,10 @@ class EventDispatcher(Lifetime):
         "__weakref__",
         "_admission",
         "_observers",
+        "_validates",
         "log_tracebacks",
         "on_error",
         "signals",
-        "validate",
     )
 
     _instead_of_pickling = "make or import one there"
@@ -117,7 +138,7 @@ class EventDispatcher(Lifetime):
         signals: SignalRegistry = madcrow_signals,
         *,
         on_error: OnError = "log",
-        validate: bool = False,
+        validate: bool | None = None,
         log_tracebacks: bool = True,
         queue_size: int = 1000,
         overflow: Overflow = "block",
@@ -129,10 +150,12 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals: SignalRegistry = signals
         self.on_error: OnError = on_error
-        self.validate: bool = validate
+        # Its truth counts, so that emitting need not ask more than an attribute.
+        self._validates: bool | list[None] = _by_default if validate is None else validate
         self.log_tracebacks: bool = log_tracebacks
         self._admission = Admission(queue_size, overflow, max_workers)
         self._observers: list[Observer] = []  # the same list for all siblings
+        adopt(signals, self)
 
     def with_options(
         self,
@@ -183,10 +206,20 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         sibling = self._sibling()
         sibling.on_error = self.on_error if on_error is None else on_error
-        sibling.validate = self.validate if validate is None else validate
+        if validate is not None:
+            sibling.validate = validate
         if log_tracebacks is not None:
             sibling.log_tracebacks = log_tracebacks
         return sibling
+
+    @property
+    def validate(self) -> bool:
+        """Whether the keywords of `emit` must fit the event's model; see the argument."""
+        return bool(self._validates)
+
+    @validate.setter
+    def validate(self, validate: bool) -> None:
+        self._validates = validate
 
     def _sibling(self) -> EventDispatcher:
         """Return a dispatcher of the same class with the same attributes."""
@@ -198,17 +231,23 @@ class EventDispatcher(Lifetime):
         return sibling
 
     def emit(
-        self, event: str | EventSignal[Any], /, sender: object = None, **context: object
-    ) -> Emission[Mapping[str, Any]]:
-        """Emit an event with plain keywords.
+        self,
+        event: str | EventSignal[Any] | BaseEventContext,
+        /,
+        sender: object = None,
+        **context: object,
+    ) -> Emission[Any]:
+        """Emit an event: with a context of its model, or with plain keywords.
 
         When `emit` returns, the plain handlers have run. Async, background and batch handlers run
         later.
 
         Args:
-            event: the name of the event, or its signal.
+            event: a context, whose class is the model of one event. Or, for an event that is
+                emitted with keywords, the name of the event or its signal.
             sender: the object that emits; None, the default, stands for the signal.
-            **context: the keywords for the handlers. They are checked only if `validate` is set.
+            **context: the keywords for the handlers; none besides a context. They are checked only
+                if `validate` is set.
 
         Returns:
             The emission, with what came of it.
@@ -216,7 +255,9 @@ class EventDispatcher(Lifetime):
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: the event is not declared, or its signal belongs to another registry.
-            ContextTypeError: a context is given as the sender.
+                Or the class of the context is the model of no event.
+            ContextTypeError: a context is given as the sender, or its class is the model of several
+                events. Or a class is given instead of a context.
             ContextValidationError: `validate` is set, and the keywords do not fit the model.
             EmissionDepthError: events cause each other without end, more than 64 levels deep.
             QueueFullError: the queue has no place for a handler that would run later. No handler
@@ -249,14 +290,16 @@ class EventDispatcher(Lifetime):
             invoice for order 7
             ```
         """
-        try:
-            if type(event) is EventSignal and event._registry is self.signals:
-                signal = event
-            else:
-                signal = self.signals[event]
-        except TypeError:  # it is not even hashable
+        if isinstance(event, str):
+            signal = self.signals[event]
+        elif type(event) is EventSignal and event._registry is self.signals:
+            signal = event
+        else:
+            carrier = carrier_of(self.signals, event, context)
+            if carrier is not None:
+                return self.emit_typed(carrier, event, sender)
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
+        if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
         emission: Emission = Emission()
         try:
@@ -272,17 +315,21 @@ class EventDispatcher(Lifetime):
         return emission
 
     async def emit_async(
-        self, event: str | EventSignal[Any], /, sender: object = None, **context: object
-    ) -> Emission[Mapping[str, Any]]:
-        """Emit an event with plain keywords, and await its async handlers.
+        self,
+        event: str | EventSignal[Any] | BaseEventContext,
+        /,
+        sender: object = None,
+        **context: object,
+    ) -> Emission[Any]:
+        """Emit an event as `emit` does, and await its async handlers.
 
         The plain handlers run first, one after the other. Then the async handlers run at the same
         time. Background and batch handlers run later.
 
         Args:
-            event: the name of the event, or its signal.
+            event: as for `emit`.
             sender: the object that emits; None, the default, stands for the signal.
-            **context: the keywords for the handlers. They are checked only if `validate` is set.
+            **context: as for `emit`.
 
         Returns:
             The emission, with what came of it.
@@ -315,14 +362,16 @@ class EventDispatcher(Lifetime):
             reserved for order 7
             ```
         """
-        try:
-            if type(event) is EventSignal and event._registry is self.signals:
-                signal = event
-            else:
-                signal = self.signals[event]
-        except TypeError:  # it is not even hashable
+        if isinstance(event, str):
+            signal = self.signals[event]
+        elif type(event) is EventSignal and event._registry is self.signals:
+            signal = event
+        else:
+            carrier = carrier_of(self.signals, event, context)
+            if carrier is not None:
+                return await self.emit_typed_async(carrier, event, sender)
             signal = self.signals.resolve(event)
-        if sender is not None or self.validate:
+        if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
         emission: Emission = Emission()
         try:
@@ -612,8 +661,20 @@ def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
     return [present for present in observers if present is not observer]
 
 
+def _save_observers(dispatcher: EventDispatcher) -> Callable[[], None]:
+    observers = list(dispatcher._observers)
+
+    def restore() -> None:
+        dispatcher._observers[:] = observers
+
+    return restore
+
+
+use_dispatchers(EventDispatcher, _save_observers)
+
 # Lower floors name these in annotations, which `typing.get_type_hints` reads.
 vars(sys.modules[Deferral.__module__]).update(EventDispatcher=EventDispatcher)
+vars(sys.modules[SignalRegistry.__module__]).update(EventDispatcher=EventDispatcher)
 vars(sys.modules[Emission.__module__]).update(
     EventDispatcher=EventDispatcher,
     EventSignal=EventSignal,

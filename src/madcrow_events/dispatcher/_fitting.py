@@ -15,15 +15,62 @@ from madcrow_events.models import (
     is_parametrised_as,
     note_fields,
 )
+from madcrow_events.signals._old_names import means
+from madcrow_events.signals._registry import models_of
 from madcrow_events.signals._signal import check_model, renewed_context
 
 if TYPE_CHECKING:
-    from madcrow_events.signals import EventSignal
+    from collections.abc import Mapping
 
-__all__ = ["check_loose", "fitting"]
+    from madcrow_events.signals import EventSignal, SignalRegistry
+
+__all__ = ["carrier_of", "check_loose", "fitting"]
 
 # An instance of one of these, given as the sender, is surely meant as the context.
 _CONTEXTS = frozenset({BaseEventContext, dict})
+
+
+def carrier_of(
+    signals: SignalRegistry, event: object, keywords: Mapping[str, object]
+) -> EventSignal[Any] | None:
+    """Return the signal of a context that `emit` was given in the place of a name or signal.
+
+    Args:
+        signals: the registry.
+        event: what it was given there.
+        keywords: what else it was given.
+
+    Returns:
+        The signal, or None if that is no context.
+
+    Raises:
+        ContextTypeError: it was given a context class, or keywords beside a context; or the
+            context may be that of several events.
+        UnknownEventError: the context is that of no event.
+    """
+    given, models = type(event), models_of(signals)
+    known = models.known.get(given)
+    if known is not None and not keywords:
+        return known
+    if isinstance(event, type) and issubclass(event, BaseEventContext):
+        raise ContextTypeError(
+            f"an event was emitted with the class {type_name(event)} in the place of a context: "
+            f"write {type_name(event)}(...)",
+            received=event,
+        )
+    # By its class, because pydantic makes `isinstance` slow.
+    if not issubclass(given, BaseEventContext):
+        return None
+    if keywords:
+        raise ContextTypeError(
+            f"an event was emitted with the keyword '{next(iter(keywords))}' beside its context: "
+            f"write all that it carries into the context, {type_name(given)}(...)",
+            received=given,
+        )
+    if issubclass(given, GenericEventContext):
+        # None if it was made by model_construct.
+        return signals.resolve(getattr(event, "event_type", None))
+    return models.signal_of(given, derived=True)
 
 
 def check_loose(
@@ -48,7 +95,8 @@ def check_loose(
     if not is_sender:
         raise ContextTypeError(
             f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
-            f"context) for a model, or emit('{signal.name}', **context) for keywords",
+            f"context), or emit(context) without the name, for a model, or "
+            f"emit('{signal.name}', **context) for keywords",
             event=signal.name,
             received=type(sender),
         )
@@ -76,7 +124,7 @@ def fitting(
     if isinstance(context, GenericEventContext) and expected is not GenericEventContext:
         note_fields(type(context))
         try:
-            if context.event_type.replace("-", "_") == signal.name:
+            if means(signal, context.event_type):
                 return context, None
         except AttributeError:  # it has no `event_type`: made by model_construct, say
             pass

@@ -9,9 +9,13 @@ from madcrow_events._background.admission import Admission
 from madcrow_events._copies import Unique
 from madcrow_events.emissions._lazy_asyncio import running_loop
 from madcrow_events.exceptions import InvalidOptionError, WouldDeadlockError
+from madcrow_events.signals import SignalRegistry
+from madcrow_events.signals._dispatching import dismiss
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+
+    from madcrow_events.dispatcher import EventDispatcher
 
 __all__ = ["Lifetime"]
 
@@ -22,6 +26,7 @@ class Lifetime(Unique):
     __slots__ = ()
 
     _admission: Admission
+    signals: SignalRegistry
 
     @property
     def dropped(self) -> int:
@@ -102,7 +107,9 @@ class Lifetime(Unique):
             WouldDeadlockError: as for `drain`.
             InvalidOptionError: as for `drain`.
         """
-        return self._admission.close(timeout)
+        is_done = self._admission.close(timeout)
+        dismiss(self.signals, self._is_sibling)
+        return is_done
 
     def bind_loop(self, loop: AbstractEventLoop | None = None) -> AbstractContextManager[None]:
         """Choose the event loop for async handlers whose emitter does not run in one.
@@ -160,6 +167,9 @@ class Lifetime(Unique):
             )
         return self._admission.bound_loops.bind(loop)
 
+    def _is_sibling(self, dispatcher: EventDispatcher) -> bool:
+        return dispatcher._admission is self._admission
+
     def __enter__(self) -> Self:
         """Return the dispatcher, for `with EventDispatcher() as dispatcher:`."""
         return self
@@ -180,6 +190,7 @@ class Lifetime(Unique):
         """Wait in the loop until nothing is pending, and close the dispatcher."""
         try:
             await self._admission.close_async()
+            dismiss(self.signals, self._is_sibling)
         except WouldDeadlockError:
             if exc_type is None:
                 raise

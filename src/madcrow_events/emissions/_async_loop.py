@@ -450,7 +450,7 @@ async def _await_by_options(entry: Entry, emission: Emission) -> Any:
     """Await a handler, as the options of its subscription say; return the value to keep for it."""
     handler = entry.admit(emission)
     if handler is None:
-        log_skipped(emission, entry.subscription.handler)
+        log_skipped(emission, entry.subscription)
         return NO_RESULT
     with observing_handler(emission, handler):
         value = await _await_with_timeout(entry, handler, emission)

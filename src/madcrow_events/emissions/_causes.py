@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 __all__ = [
     "begin_chain",
     "cause_of",
+    "causing_emission",
     "enter_batch",
     "finish_unawaited",
     "ids_of",
+    "is_announcement",
     "is_announcing",
     "place",
 ]
@@ -49,7 +51,7 @@ def ids_of(emission: Emission) -> Ids:
         without_ids.append(cause)
         cause = _cause_of(cause)
     for caused in reversed(without_ids):
-        cause = _give_ids(caused, Ids(cause))
+        cause = _give_ids(caused, Ids(cause, caused))
     return emission._ids
 
 
@@ -75,6 +77,12 @@ def cause_of(emission: Emission) -> Ids | None:
     """Return the ids of the emission whose handler caused this one, whether it is over or not."""
     cause = _cause_of(emission)
     return cause if isinstance(cause, Ids | None) else ids_of(cause)
+
+
+def causing_emission(emission: Emission) -> Emission | None:
+    """Return the emission whose handler caused this one, as long as somebody holds it."""
+    cause = _cause_of(emission)
+    return cause.emission() if isinstance(cause, Ids) else cause
 
 
 def _cause_of(emission: Emission) -> Emission | Ids | None:
@@ -121,6 +129,12 @@ def place(emission: Emission, innermost: Frame) -> None:
         emission._outer = new_ambient_frame(innermost)
         emission._outer._outer = outer
         emission._outer.cause = emission._outer.cause or cause
+
+
+def is_announcement(emission: Emission) -> bool:
+    """Whether an emission is the `handler_failed` of a dispatcher, and not one of the user's."""
+    frame = emission._outer
+    return isinstance(frame, AmbientFrame) and frame.announced is not None
 
 
 def is_announcing(emission: Emission) -> bool:

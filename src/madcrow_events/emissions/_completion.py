@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events.emissions._causes import is_announcement
 from madcrow_events.emissions._emission import Emission, raise_failures
 from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import await_in_frame, run_in_frame
@@ -14,7 +15,7 @@ from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
 from madcrow_events.emissions._plan import NOBODY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Callable, Collection, Coroutine
 
     from madcrow_events.models import BaseEventContext
 
@@ -60,13 +61,14 @@ def complete(emission: Emission) -> None:
         failed.observation.leave()
     if failures:
         break_cycles(emission, failures)
-        if policy.on_error == "raise":
+        raised = _raised(emission, failures)
+        if raised:
             event = emission.event
             del emission  # the traceback keeps this frame, and so the emission
             try:
-                raise_failures(event, failures)
+                raise_failures(event, raised)
             finally:
-                del failures
+                del failures, raised
 
 
 def complete_async(
@@ -118,13 +120,14 @@ async def _after_failures(emission: Emission) -> None:
         failed.observation.leave()
     if failures:
         break_cycles(emission, failures)
-        if policy.on_error == "raise":
+        raised = _raised(emission, failures)
+        if raised:
             event = emission.event
             del emission  # the traceback keeps this frame, and so the emission
             try:
-                raise_failures(event, failures)
+                raise_failures(event, raised)
             finally:
-                del failures
+                del failures, raised
 
 
 def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
@@ -134,10 +137,22 @@ def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
     return tuple(item for item in items if all(item is not other for other in failures.unawaited))
 
 
-def break_cycles(emission: Emission, failures: Iterable[HandlerFailure]) -> None:
+def _raised(emission: Emission, failures: tuple[HandlerFailure, ...]) -> tuple[HandlerFailure, ...]:
+    """Return the failures that the emitter gets, because the dispatcher or the handler says so."""
+    policy, notes = emission.dispatcher, emission._failures
+    if policy is None or policy.on_error == "raise":
+        return failures
+    # The emitter of an announcement is the dispatcher, which has another failure to raise.
+    return notes.raising if notes and notes.raising and not is_announcement(emission) else ()
+
+
+def break_cycles(emission: Emission, failures: Collection[HandlerFailure]) -> None:
     """Break the reference cycle of an emission, its failures and the frames in their tracebacks."""
-    is_raised = emission.dispatcher is None or emission.dispatcher.on_error == "raise"
-    empty_frames((it.exception for it in failures), Emission, keep_variables=is_raised)
+    raised = {id(it) for it in _raised(emission, tuple(failures))}
+    for is_raised in (True, False):
+        errors = [it.exception for it in failures if (id(it) in raised) is is_raised]
+        if errors:
+            empty_frames(errors, Emission, keep_variables=is_raised)
 
 
 def abandon(emission: Emission | None, error: BaseException | None = None) -> None:

@@ -24,6 +24,9 @@ from madcrow_events.models import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_OF_ITS_OWN = {"__weakref__", "_original", "_validated"}
+"""What a twin does not share with the emission."""
+
 __all__ = ["check_given", "context_as", "emission_with", "fill", "keywords_of"]
 
 
@@ -151,8 +154,9 @@ def emission_with(models: tuple[type[BaseEventContext], ...], emission: Emission
     ids_of(emission)
     twin: Emission = Emission()
     for name in Emission.__slots__:
-        if name != "_validated":
+        if name not in _OF_ITS_OWN:
             setattr(twin, name, getattr(emission, name))
+    twin._original = emission
     twin._payload = context
     twin._running = False
     return twin

@@ -7,6 +7,7 @@ keeps only what the call loop has at hand; results and failures become objects w
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ContextDecorator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, cast
@@ -17,7 +18,7 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
-from madcrow_events.emissions._causes import cause_of, ids_of
+from madcrow_events.emissions._causes import cause_of, causing_emission, ids_of
 from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import (
     CURRENT,
@@ -44,9 +45,7 @@ from madcrow_events.exceptions import (
     HandlerErrors,
     WouldDeadlockError,
 )
-from madcrow_events.models import (
-    BaseEventContext,
-)
+from madcrow_events.models import BaseEventContext, values_of
 
 if TYPE_CHECKING:
     from madcrow_events.dispatcher import EventDispatcher
@@ -121,8 +120,10 @@ class Emission(Unique, Generic[PayloadT_co]):
     """
 
     __slots__ = (
+        "__weakref__",
         "_failures",
         "_ids",
+        "_original",
         "_outer",
         "_payload",
         "_plan",
@@ -148,6 +149,7 @@ class Emission(Unique, Generic[PayloadT_co]):
     _failures: Failures | None
     _running: bool
     _ids: Ids  # made by `ids_of`
+    _original: Emission  # of a twin, which `emission_with` makes; its ids name the original
     _validated: dict[type[BaseEventContext], BaseEventContext | ContextValidationError]
 
     @property
@@ -163,6 +165,30 @@ class Emission(Unique, Generic[PayloadT_co]):
         return cast("PayloadT_co", context)
 
     @property
+    def fields(self) -> Mapping[str, Any]:
+        """The context as a read-only mapping, by the names of the fields: of a model, too.
+
+        Example:
+            ```python
+            from madcrow_events import Emission, emit_event, on_event
+
+
+            @on_event("user_*")
+            def note_email(emission: Emission) -> None:
+                print(emission.event, emission.fields["email"])
+
+
+            emit_event("user_logged_in", user_id=1, email="ada@example.com")
+            ```
+
+            ```text
+            user_logged_in ada@example.com
+            ```
+        """
+        payload: Any = self._payload
+        return MappingProxyType(payload if type(payload) is dict else values_of(payload))
+
+    @property
     def parent(self) -> Emission | None:
         """The emission in which this one is nested, or None.
 
@@ -175,6 +201,40 @@ class Emission(Unique, Generic[PayloadT_co]):
         return None if outer.unawaited else outer.emission
 
     @property
+    def cause(self) -> Emission | None:
+        """The emission that caused this one; None if no other did, or if nobody holds it any more.
+
+        Unlike `parent` it stays known in tasks, threads, the background and batches, and after the
+        handler has finished. It is not kept alive: `causation_id` outlives it. Only a
+        `handler_failed` holds its cause, so that its handlers can read the `failures` of that
+        emission, with the exceptions, in the background, too.
+
+        Example:
+            ```python
+            from madcrow_events import Emission, emit_event, on_event
+
+
+            @on_event("handler_failed")
+            def report_failures(emission: Emission) -> None:
+                failures = emission.cause.failures if emission.cause else ()
+                print([failure.exception for failure in failures])
+
+
+            @on_event("user_logged_out")
+            def close_session() -> None:
+                raise LookupError("no session")
+
+
+            emit_event("user_logged_out", user_id=1, email="ada@example.com")
+            ```
+
+            ```text
+            [LookupError('no session')]
+            ```
+        """
+        return causing_emission(self)
+
+    @property
     def id(self) -> UUID:
         """The id of this emission, a UUID of version 7. It is made when it is first read.
 
@@ -184,10 +244,10 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     @property
     def causation_id(self) -> UUID | None:
-        """The id of the emission whose handler emitted this one; None if no handler did.
+        """The id of the `cause`, also when that emission is gone; None if no other caused it.
 
-        Unlike `parent`, it stays known after that handler has ended. It is also known in tasks,
-        threads, background handlers and batches.
+        Unlike `parent`, it stays known after the handler that emitted this one has ended. It is
+        also known in tasks, threads, background handlers and batches.
         """
         ids_of(self)  # first, so that a cause's id is the older one
         cause = cause_of(self)
@@ -317,22 +377,31 @@ class Emission(Unique, Generic[PayloadT_co]):
             self.dispatcher._admission.check_waiting(self)
         return self._waiters().wait(self._has_ended, timeout)
 
-    async def done(self) -> None:
+    async def wait_async(self, timeout: float | None = None) -> bool:
         """Wait in a task until no handler is pending, while the event loop goes on.
 
-        If a `deferred` block holds the emission back, this waits for the end of the block, too. To
-        limit the time, use `asyncio.timeout`.
+        If a `deferred` block holds the emission back, this waits for the end of the block, too.
+
+        Args:
+            timeout: how many seconds to wait at most; None, the default, waits without a limit, and
+                0 only asks.
+
+        Returns:
+            Whether nothing is pending any more.
 
         Raises:
             WouldDeadlockError: the wait would never end, because a pending handler needs the caller
                 to go on.
             EventLoopError: a handler is pending, and asyncio does not run here.
+            InvalidOptionError: the timeout is neither None nor a number of seconds, 0 or more.
         """
-        if not self._has_ended():
-            self._refuse_to_wait_for_itself("done")
-            if self.dispatcher is not None:
-                self.dispatcher._admission.check_awaiting(self)
-            await self._waiters().wait_async(self._has_ended, None)
+        check_seconds("timeout", timeout, allow_zero=True)
+        if self._has_ended() or timeout == 0:
+            return self._has_ended()
+        self._refuse_to_wait_for_itself("wait_async")
+        if self.dispatcher is not None:
+            self.dispatcher._admission.check_awaiting(self)
+        return await self._waiters().wait_async(self._has_ended, timeout)
 
     def _has_ended(self) -> bool:
         if self.pending and self.dispatcher is not None:

@@ -44,6 +44,7 @@ class Failures:
     Attributes:
         items: all failures, in the order in which the handlers failed.
         unawaited: the items from handlers that no emitter waits for.
+        raising: the other items from handlers whose subscription says `on_error="raise"`.
         broken_at: the index of the handler under which a chain turned out to be too deep, if the
             loop itself called that handler; else -1.
         has_failed: whether a handler has raised, even if the failure was not recorded again.
@@ -59,12 +60,14 @@ class Failures:
         "items",
         "nested",
         "observation",
+        "raising",
         "unawaited",
     )
 
     def __init__(self) -> None:
         self.items: list[HandlerFailure] = []
         self.unawaited: list[HandlerFailure] = []
+        self.raising: tuple[HandlerFailure, ...] = ()
         self.broken_at: int = -1
         self.has_failed: bool = False
         self.depth_recorded: bool = False
@@ -98,6 +101,8 @@ def add_failure(
     failures = failures_of(emission)
     if unawaited:
         failures.unawaited.append(failure)
+    elif subscription.on_error == "raise":
+        failures.raising = (*failures.raising, failure)
     failures.items.append(failure)
     if logged:
         tracebacks = dispatcher is not None and dispatcher.log_tracebacks

@@ -67,7 +67,7 @@ class Holder(Protocol):
     """A block that may hold emissions back until something has succeeded.
 
     Implemented by the block of `deferred`; called by the loop before the handlers of an emission,
-    and by `Emission.wait` and `Emission.done`.
+    and by `Emission.wait` and `Emission.wait_async`.
     """
 
     is_open: bool
@@ -119,6 +119,12 @@ class AmbientFrame:
 
     Set where the enclosing handler's emission is not the cause: by `as_cause`, or when the causing
     handler is over; else None.
+    """
+
+    announced: Emission | None = None
+    """The emission whose failure is announced in this frame.
+
+    Held here, so that the handlers of `handler_failed` can read it, in the background, too.
     """
 
     left: tuple[Frame | None] | None = None
@@ -273,6 +279,8 @@ def new_ambient_frame(inner: Frame | None, made: AmbientFrame | None = None) -> 
     if isinstance(inner, AmbientFrame):
         ambient: AmbientFrame | None = inner
         made._outer, made.cause = inner._outer, inner.cause
+        if inner.announced is not None:
+            made.announced = inner.announced
     else:
         ambient = ambient_frame_of(inner)
         made._outer = inner

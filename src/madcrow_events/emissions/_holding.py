@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._logs import log
 from madcrow_events._moves import move_first
 from madcrow_events.emissions._completion import emit_held_back, emit_held_back_async
 from madcrow_events.emissions._frames import (
@@ -49,12 +51,15 @@ class DeferralFrame(AmbientFrame):
 
     def discard(self) -> int:
         """Drop the emissions that are held back now; return how many there were."""
-        number = 0
+        dropped: list[str] = []
         taken: list[Emission] = []
         while self._take(taken):
             taken[0]._values.drop()
-            number += 1
-        return number
+            dropped.append(taken[0].event)
+        taken.clear()
+        for event in dropped:  # when all are dropped, because a line of the log may raise
+            log(logging.DEBUG, "%s dropped with its deferred block", event)
+        return len(dropped)
 
     def flush(self) -> None:
         """Emit the emissions that are held back now; see `Deferral.flush`."""

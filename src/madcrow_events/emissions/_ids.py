@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
+from typing import TYPE_CHECKING
 from uuid import UUID
+
+if TYPE_CHECKING:
+    from madcrow_events.emissions._emission import Emission
 
 __all__ = ["Ids"]
 
@@ -30,14 +35,17 @@ class Ids:
 
     Args:
         cause: the ids of the emission that caused this one, if there is one.
+        emission: the emission.
 
     Attributes:
+        emission: `emission()` returns the emission, or None if nobody holds it any more.
         root: the ids of the emission that began the chain of causes.
     """
 
-    __slots__ = ("_made", "_moment", "root")
+    __slots__ = ("_made", "_moment", "emission", "root")
 
-    def __init__(self, cause: Ids | None) -> None:
+    def __init__(self, cause: Ids | None, emission: Emission) -> None:
+        self.emission: weakref.ref[Emission] = weakref.ref(emission)
         self.root: Ids = self if cause is None else cause.root
         self._moment = _next_moment()
         self._made: list[UUID] = []

@@ -269,7 +269,7 @@ def _call_unobserved(entry: Entry, emission: Emission) -> Any:
 def _call_observed(entry: Entry, emission: Emission) -> Any:
     handler = entry.admit(emission)
     if handler is None:
-        log_skipped(emission, entry.subscription.handler)
+        log_skipped(emission, entry.subscription)
         return NO_RESULT
     with observing_handler(emission, handler):
         value = entry.spec.invoke(handler, emission)

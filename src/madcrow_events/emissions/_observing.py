@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._logs import LOGGER, is_debugging, log, log_observer_failure
 from madcrow_events._text import type_name
 from madcrow_events.emissions._failures import failures_of, is_failure
+from madcrow_events.emissions._plan import NOBODY
+from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from madcrow_events.emissions._emission import Emission
+    from madcrow_events.emissions._plan import Subscribed
     from madcrow_events.emissions._policy import Policy
     from madcrow_events.observers import Observer
 
@@ -175,14 +178,22 @@ class _DebugLog:
     """Writes each emission, and each call of a handler with its time, at DEBUG."""
 
     def emission(self, emission: Emission, /) -> AbstractContextManager[object]:
-        """Write that an event is emitted."""
-        log(
-            logging.DEBUG,
-            "%s emitted by %s to %d handlers",
-            emission.event,
-            type_name(type(emission.sender)),
-            len(emission._plan.subscriptions),
-        )
+        """Write that an event is emitted, and to how many handlers, or why to none."""
+        event, sender = emission.event, type_name(type(emission.sender))
+        emission.signal._table.log_collected(event)
+        number = sum(it.origin is not RECORDER for it in emission._plan.subscriptions)
+        if number > 1:
+            log(logging.DEBUG, "%s emitted by %s to %d handlers", event, sender, number)
+        elif number:
+            log(logging.DEBUG, "%s emitted by %s to 1 handler", event, sender)
+        elif emission._plan is NOBODY:
+            log(logging.DEBUG, "%s emitted by %s, and muted", event, sender)
+        elif emission.signal.has_receivers_for(emission.sender):
+            log(logging.DEBUG, "%s emitted by %s, and faked by a test", event, sender)
+        elif emission.signal.subscriptions:
+            log(logging.DEBUG, "%s emitted by %s: nobody listens to this sender", event, sender)
+        else:
+            log(logging.DEBUG, "%s emitted by %s: nobody listens", event, sender)
         payload = emission._payload
         if type(payload) is dict and isinstance(payload.get("context"), BaseEventContext):
             log(
@@ -218,7 +229,7 @@ class _DebugLog:
 _debug_log = _DebugLog()
 
 
-def log_skipped(emission: Emission, handler: object) -> None:
+def log_skipped(emission: Emission, subscription: Subscribed) -> None:
     """Write at DEBUG that a handler was skipped: its subscription is not for this emission."""
     if is_debugging():
-        log(logging.DEBUG, "handler %s of %s skipped", emission.name_of(handler), emission.event)
+        log(logging.DEBUG, "handler %s of %s skipped", subscription.name, emission.event)

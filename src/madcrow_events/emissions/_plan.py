@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import PENDING
@@ -81,6 +81,7 @@ class Subscribed(Protocol):
     once: bool
     timeout: float | None
     batch: Batch | None
+    on_error: Literal["raise"] | None
 
     @property
     def handler(self) -> Any:

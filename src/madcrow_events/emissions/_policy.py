@@ -119,6 +119,9 @@ class Table(Protocol):
         """Return the plan of an emission of `sender`."""
         ...
 
+    def log_collected(self, event: str, /) -> None:
+        """Write at DEBUG which handlers of this event no longer exist, each once."""
+
 
 class Signal(Protocol):
     """A signal; implemented by `EventSignal`, called by the loops."""

@@ -38,7 +38,7 @@ class FailureAnalytics(NamedTuple):
 class SecurityLimits(NamedTuple):
     """How many failures raise an alert, and within how many seconds.
 
-    A window holds at most 100 failures, so a limit above 100 is never reached.
+    Each number of failures is 100 at most, because a window holds at most 100 failures.
 
     Attributes:
         window_seconds: the length of the window in which failures are counted, in seconds. Each

@@ -20,6 +20,7 @@ from madcrow_events.emissions import current_event
 from madcrow_events.event_handlers._bounded import MAX_KEY_LENGTH, as_field, cut, finite, moment
 from madcrow_events.event_handlers._stores import AlertFunction, Session, alerts, failures, sessions
 from madcrow_events.event_handlers._windows import (
+    MAX_TIMES,
     FailureAnalytics,
     SecurityLimits,
     Suspicion,
@@ -277,11 +278,19 @@ def set_security_limits(limits: SecurityLimits) -> None:
             you leave out gets its default.
 
     Raises:
-        InvalidOptionError: a number is not above 0, or not finite.
+        InvalidOptionError: a number is not above 0, or not finite, or a limit is above 100, and
+            could never be reached.
     """
     for name, value in limits._asdict().items():
-        if (finite(value) or 0) <= 0:
+        number = finite(value) or 0
+        if number <= 0:
             raise InvalidOptionError(f"{name} must be a finite number above 0", option=name)
+        if name != "window_seconds" and number > MAX_TIMES:
+            raise InvalidOptionError(
+                f"{name} must be {MAX_TIMES} at most, because a window counts no more failures of "
+                "one subject",
+                option=name,
+            )
     failures.limits = limits
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, overload
 
 from typing_extensions import TypeVar, Unpack
 
 from madcrow_events._names import canonical_name
-from madcrow_events._text import printable
+from madcrow_events._places import Place, calling_place
+from madcrow_events._text import printable, type_name
 from madcrow_events.batches import Batch
-from madcrow_events.exceptions import InvalidOptionError, PluginError
+from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError, PluginError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import subscribe_as
+from madcrow_events.signals._declaring import declare
+from madcrow_events.signals._old_names import noted_name, old_names_in
+from madcrow_events.signals._renaming import read_old_names, take_back
+from madcrow_events.signals._subscribing import canonical_pattern, is_pattern, subscribe_as
 from madcrow_events.subscriptions import (
     BatchHandlerDecorator,
     HandlerDecorator,
@@ -22,11 +26,13 @@ from madcrow_events.subscriptions import (
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._options import check_options
+from madcrow_events.subscriptions._patterns import Pattern
 from madcrow_events.subscriptions._redefinition import end_replaced
-from madcrow_events.subscriptions._subscription import next_order, order_of
+from madcrow_events.subscriptions._subscription import end, next_order, order_of
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
+    from madcrow_events.subscriptions._endings import EndReason
 
 __all__ = [
     "HandlerGroup",
@@ -36,21 +42,53 @@ __all__ = [
     "unregister_handler",
 ]
 
+_MISSING: Any = object()
+
 HandlerT = TypeVar("HandlerT", bound="Callable[..., Any]")
 ContextT = TypeVar("ContextT", bound=BaseEventContext, default=BaseEventContext)
 
 
+@overload
 def on_event(
-    name: str | EventSignal[Any],
+    event: EventSignal[ContextT] | type[ContextT],
+    /,
+    *,
+    batch: Batch,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SingleOptions],
+) -> BatchHandlerDecorator[ContextT]: ...
+@overload
+def on_event(
+    event: EventSignal[ContextT] | type[ContextT],
+    /,
+    *,
+    batch: None = None,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SingleOptions],
+) -> HandlerDecorator[ContextT]: ...
+@overload
+def on_event(
+    event: str,
     /,
     *,
     signals: SignalRegistry = madcrow_signals,
     **options: Unpack[SubscriptionOptions],
-) -> Callable[[HandlerT], HandlerT]:
+) -> Callable[[HandlerT], HandlerT]: ...
+def on_event(
+    event: str | EventSignal[Any] | type[BaseEventContext],
+    /,
+    *,
+    signals: SignalRegistry = madcrow_signals,
+    **options: Unpack[SubscriptionOptions],
+) -> Any:
     """Return a decorator that subscribes a function to an event, and leaves the function as it is.
 
+    Type checkers compare the function with the class or the signal's model; with a name they
+    cannot.
+
     Args:
-        name: the name of the event, a pattern such as `order_*`, or a signal.
+        event: the name of the event, a signal, a pattern such as `order_*`, or a context class. A
+            class stands for each event whose model is this class or derives from it.
         signals: the registry that declares the event.
         **options: see `SubscriptionOptions`.
 
@@ -60,6 +98,7 @@ def on_event(
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
         UnknownEventError: the event is not declared, or its signal belongs to another registry.
+        ContextModelError: the class cannot be the model of an event.
         InvalidOptionError: an option is unknown, or has an impossible value. Some values are
             refused by the decorator, such as a `timeout` for a plain function.
         HandlerSignatureError: raised by the decorator: the function cannot be called with what the
@@ -87,18 +126,31 @@ def on_event(
         ```
     """
     check_options(options)
-    if not isinstance(name, str) or "*" not in name:
-        signals.resolve(name)
+    if is_pattern(event):
+        canonical_pattern(event)
+    else:
+        signal = signals.resolve(event)
+        event = signal.name if isinstance(event, str) else signal
+    return _decorator(lambda handler: signals.subscribe(event, handler, **options))
 
-    def decorate(handler: HandlerT) -> HandlerT:
-        signals.subscribe(name, handler, **options)
+
+def _decorator(enter: Callable[[Any], object]) -> Callable[..., Any]:
+    def decorate(handler: Any = _MISSING, /, **fields: object) -> Any:
+        # Without its parentheses, as in `@on_event`, it has taken the place of a context class,
+        # for which a handler may be. This is the first call of that class.
+        if handler is _MISSING or fields:
+            raise HandlerSignatureError(
+                "this is no context class, but the decorator of a handler: above the class, write "
+                "@madcrow_signals.event to declare its event, and @on_event(...) above a function"
+            )
+        enter(handler)
         return handler
 
     return decorate
 
 
 def register_handler(
-    name: str | EventSignal[Any],
+    event: str | EventSignal[Any] | type[BaseEventContext],
     handler: Callable[..., Any],
     /,
     *,
@@ -108,7 +160,8 @@ def register_handler(
     """Subscribe a handler to an event.
 
     Args:
-        name: the name of the event, a pattern such as `order_*`, or a signal.
+        event: the name of the event, a signal, a pattern such as `order_*`, or a context class, as
+            for `on_event`.
         handler: a function or another callable. It takes the event's context, its fields by name,
             the `Emission`, `(sender, **context)`, or nothing.
         signals: the registry that declares the event.
@@ -145,20 +198,20 @@ def register_handler(
         invoice for order 7
         ```
     """
-    return signals.subscribe(name, handler, **options)
+    return signals.subscribe(event, handler, **options)
 
 
 def unregister_handler(
-    name: str | EventSignal[Any],
+    event: str | EventSignal[Any] | type[BaseEventContext],
     handler: Callable[..., Any],
     /,
     *,
     signals: SignalRegistry = madcrow_signals,
 ) -> bool:
-    """Cancel every subscription of a handler to an event, or to exactly this pattern.
+    """Cancel every subscription of a handler to an event, or to exactly this pattern or class.
 
     Args:
-        name: the name of the event, its signal, or the pattern.
+        event: the name of the event, its signal, the pattern, or the class.
         handler: the handler.
         signals: the registry that declares the event.
 
@@ -169,7 +222,7 @@ def unregister_handler(
         InvalidEventNameError: the name or pattern is malformed.
         UnknownEventError: the event is not declared, or its signal belongs to another registry.
     """
-    return signals.unsubscribe(name, handler)
+    return signals.unsubscribe(event, handler)
 
 
 def clear_all_handlers(*, signals: SignalRegistry = madcrow_signals) -> None:
@@ -192,13 +245,16 @@ class _DeclaredSignal(NamedTuple):
     name: str
     doc: str | None
     model: type[BaseEventContext] | None
+    place: Place
+    formerly: tuple[str, ...] = ()
     is_own: bool = True  # the group declares it, and does not only need it
 
 
 class _DeclaredHandler(NamedTuple):
-    name: str
+    event: Pattern
     handler: Callable[..., Any]
     options: SubscriptionOptions
+    place: Place
 
 
 class HandlerGroup:
@@ -261,7 +317,12 @@ class HandlerGroup:
         self._handlers: list[_DeclaredHandler] = []
 
     def signal(
-        self, name: str, doc: str | None = None, *, context: type[BaseEventContext] | None = None
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        context: type[BaseEventContext] | None = None,
+        formerly: str | Iterable[str] = (),
     ) -> None:
         """Add an event to the group. `register` declares it.
 
@@ -270,20 +331,27 @@ class HandlerGroup:
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`; None, the default,
                 for an event without a model.
+            formerly: a name that the event had before, or several, as for `SignalRegistry.signal`.
 
         Raises:
-            InvalidEventNameError: the name is malformed.
+            InvalidEventNameError: a name is malformed.
         """
-        self._signals.append(_DeclaredSignal(canonical_name(name), doc, context))
+        event, old_names = canonical_name(name), read_old_names(formerly)
+        self._signals.append(_DeclaredSignal(event, doc, context, calling_place(), old_names))
 
     @overload
     def on(
-        self, name: EventSignal[ContextT], /, *, batch: Batch, **options: Unpack[SingleOptions]
+        self,
+        event: EventSignal[ContextT] | type[ContextT],
+        /,
+        *,
+        batch: Batch,
+        **options: Unpack[SingleOptions],
     ) -> BatchHandlerDecorator[ContextT]: ...
     @overload
     def on(
         self,
-        name: EventSignal[ContextT],
+        event: EventSignal[ContextT] | type[ContextT],
         /,
         *,
         batch: None = None,
@@ -291,15 +359,21 @@ class HandlerGroup:
     ) -> HandlerDecorator[ContextT]: ...
     @overload
     def on(
-        self, name: str, /, **options: Unpack[SubscriptionOptions]
+        self, event: str, /, **options: Unpack[SubscriptionOptions]
     ) -> Callable[[HandlerT], HandlerT]: ...
-    def on(self, name: str | EventSignal[Any], /, **options: Unpack[SubscriptionOptions]) -> Any:
+    def on(
+        self,
+        event: str | EventSignal[Any] | type[BaseEventContext],
+        /,
+        **options: Unpack[SubscriptionOptions],
+    ) -> Any:
         """Return a decorator that adds a function to the group, and leaves the function as it is.
 
         Args:
-            name: the name of the event, a pattern such as `order_*`, or a signal. With a signal,
-                type checkers compare the handler with the event's model, and `register` declares
-                the event if the registry lacks it.
+            event: the name of the event, a signal, a pattern such as `order_*`, or a context class.
+                With a signal or a class, type checkers compare the handler with the model. With a
+                signal, `register` declares the event if the registry lacks it. A class stands for
+                each event whose model is this class or derives from it.
             **options: see `SubscriptionOptions`.
 
         Returns:
@@ -311,23 +385,30 @@ class HandlerGroup:
             InvalidOptionError: an option is unknown, or has an impossible value.
         """
         check_options(options)
-        if isinstance(name, EventSignal):
-            event = name.name
-            needed = _DeclaredSignal(event, name.doc, name.context_model, is_own=False)
+        place = calling_place()
+        if isinstance(event, EventSignal):
+            needed = _DeclaredSignal(
+                event.name, event.doc, event.context_model, place, is_own=False
+            )
             self._signals.append(needed)
-        else:
-            event = canonical_name(name, pattern="*" in str(name))
-
-        def decorate(handler: HandlerT) -> HandlerT:
-            self._handlers.append(_DeclaredHandler(event, handler, options))
-            return handler
-
-        return decorate
+            event = event.name
+        canonical = canonical_pattern(event)
+        return _decorator(
+            lambda handler: self._handlers.append(
+                _DeclaredHandler(canonical, handler, options, place)
+            )
+        )
 
     @property
     def handlers(self) -> tuple[tuple[str, Callable[..., Any]], ...]:
-        """Pairs of an event or pattern and a handler, in the order in which they were added."""
-        return tuple((entry.name, entry.handler) for entry in self._handlers)
+        """Pairs of an event, a pattern or the name of a class, and a handler.
+
+        They are in the order in which they were added.
+        """
+        return tuple(
+            (it.event if isinstance(it.event, str) else type_name(it.event), it.handler)
+            for it in self._handlers
+        )
 
     def register(self, signals: SignalRegistry = madcrow_signals) -> None:
         """Declare the group's events and subscribe its handlers. A second call changes nothing.
@@ -336,7 +417,8 @@ class HandlerGroup:
             signals: the registry.
 
         Raises:
-            SignalConflictError: an event is declared already, with another model.
+            SignalConflictError: an event is declared already, with another model. Or an old name is
+                that of another event.
             ContextModelError: the model of an event is not derived from `BaseEventContext`, or has
                 a field called `sender` or `self`.
             UnknownEventError: an event that a handler names is not declared.
@@ -354,9 +436,7 @@ class HandlerGroup:
         Args:
             signals: the registry with which the group was registered.
         """
-        for subscription in signals.subscriptions:
-            if subscription.origin is self:
-                subscription.cancel()
+        end_handlers(self, signals, "cancelled")
 
     def __repr__(self) -> str:
         """Count the handlers."""
@@ -375,24 +455,31 @@ def register_wrapped(
         signals: the registry.
         wrap: takes the call spec of a handler, and returns the one to call it by.
     """
-    present = set(signals)
+    present, present_old = set(signals), old_names_in(signals)
     start = next_order()
     replaced: list[Subscription] = []
     try:
-        for declared in group._signals:
-            signals.signal(declared.name, declared.doc, context=declared.model)  # type: ignore[arg-type]  # None is the same as left out
-        for it in group._handlers:
-            subscribe_as(
-                signals, it.name, it.handler, it.options, group, wrap=wrap, replaced=replaced
-            )
+        for name, doc, model, place, formerly, _ in group._signals:
+            declare(signals, name, doc, model, formerly, place=place)
+        for event, handler, options, place in group._handlers:
+            wanted = noted_name(signals, event, place) if isinstance(event, str) else event
+            subscribe_as(signals, wanted, handler, options, group, wrap=wrap, replaced=replaced)
     except BaseException:
         for subscription in signals.subscriptions:
             if order_of(subscription) > start and subscription.origin is group:
                 subscription.cancel()
-        for name in {declared.name for declared in group._signals} - present:
-            signals.pop(name, None)
+        take_back(signals, old_names_of(group) - present_old)
+        for name in events_of(group) & set(signals) - present:
+            del signals[name]
         raise
     end_replaced(replaced)
+
+
+def end_handlers(group: HandlerGroup, signals: SignalRegistry, reason: EndReason) -> None:
+    """End the subscriptions that a group made, as `HandlerGroup.unregister` does, for a reason."""
+    for subscription in signals.subscriptions:
+        if subscription.origin is group:
+            end(subscription, reason)
 
 
 def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:
@@ -403,6 +490,16 @@ def events_of(group: HandlerGroup, *, with_needed: bool = True) -> set[str]:
         with_needed: whether to include the events of signals that its handlers only listen to.
     """
     return {it.name for it in group._signals if with_needed or it.is_own}
+
+
+def old_names_of(group: HandlerGroup) -> set[str]:
+    """Return the old names that a group gives to its events."""
+    return {old for it in group._signals for old in it.formerly}
+
+
+def handlers_of(group: HandlerGroup) -> list[tuple[Pattern, Callable[..., Any]]]:
+    """Return the handlers of a group, each with its event, pattern or class."""
+    return [(it.event, it.handler) for it in group._handlers]
 
 
 def has_lasting_handlers(group: HandlerGroup) -> bool:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._interrupts import is_interrupt, suppress_but_interrupts
 from madcrow_events._text import handler_name
 from madcrow_events.exceptions import PluginError
-from madcrow_events.handlers._declaring import events_of
+from madcrow_events.handlers._declaring import events_of, old_names_of
 from madcrow_events.plugins._loaded import loaded_in
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import declare_again, declared_in, forget
+from madcrow_events.signals._declaring import declare
+from madcrow_events.signals._old_names import old_names_in
+from madcrow_events.signals._registry import declared_in, forget
 from madcrow_events.subscriptions._subscription import next_order, order_of
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Footprint:
         self._plugin = plugin
         self._signals = signals
         self._declared = set(signals)
+        self._old_names = old_names_in(signals)
         self._start = next_order()
 
     def declare_again(self) -> None:
@@ -54,8 +57,9 @@ class Footprint:
         Raises:
             SignalConflictError: one of these events is declared already, with another model.
         """
-        for signal in self._remembered():
-            declare_again(self._signals, signal)
+        for signal, formerly in self._remembered().items():
+            model = signal.context_model
+            declare(self._signals, signal.name, signal.doc, model, formerly, again=signal)
 
     def refuse_others(self) -> None:
         """Refuse handlers that the plugin's modules subscribed outside of its group.
@@ -73,15 +77,17 @@ class Footprint:
         """
         new = [it for it in declared_in(self._signals) if it.name not in self._declared]
         own = self._own()
-        by_modules = {
-            *self._remembered(),
-            *(it for it in new if is_of(own, it.context_model)),
-        }
+        by_modules = self._remembered()
+        by_modules |= {it: it.formerly for it in new if is_of(own, it.context_model)}
         loaded_in(self._signals).declared[self._plugin.name] = tuple(
-            (_module_of(signal), signal) for signal in by_modules
+            (_module_of(signal), signal, formerly) for signal, formerly in by_modules.items()
         )
         by_group = events_of(group, with_needed=False) if group else set()
         return [signal for signal in new if signal.name in by_group or signal in by_modules]
+
+    def old_names(self, group: HandlerGroup) -> frozenset[str]:
+        """Return the new old names that the plugin's group gave to events."""
+        return (old_names_in(self._signals) - self._old_names) & old_names_of(group)
 
     def erase(self) -> None:
         """Undo what the plugin's modules did; its group undoes its own part."""
@@ -101,16 +107,18 @@ class Footprint:
             if f"{name}.".startswith(f"{own}."):
                 sys.modules.pop(name, None)
 
-    def _remembered(self) -> list[EventSignal[Any]]:
-        """Return the signals of modules that stay imported.
+    def _remembered(self) -> dict[EventSignal[Any], tuple[str, ...]]:
+        """Return the signals of modules that stay imported, each with its old names.
 
         Such a module will not declare its signals again by itself.
         """
-        return [
-            signal
-            for module, signal in loaded_in(self._signals).declared.get(self._plugin.name, ())
+        return {
+            signal: formerly
+            for module, signal, formerly in loaded_in(self._signals).declared.get(
+                self._plugin.name, ()
+            )
             if module is _module_of(signal) is not None
-        ]
+        }
 
     def _subscribed(self) -> list[Subscription]:
         # Decorators subscribe to the default registry, whichever the plugin is loaded into.

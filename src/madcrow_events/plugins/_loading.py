@@ -16,7 +16,13 @@ from madcrow_events._text import printable, type_name
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError, PluginError, UnknownEventError
 from madcrow_events.handlers import HandlerGroup
-from madcrow_events.handlers._declaring import events_of, has_lasting_handlers, register_wrapped
+from madcrow_events.handlers._declaring import (
+    end_handlers,
+    events_of,
+    has_lasting_handlers,
+    old_names_of,
+    register_wrapped,
+)
 from madcrow_events.plugins._discovery import LOGGER, Plugin, discover_plugins, is_called
 from madcrow_events.plugins._fitness import why_unfit
 from madcrow_events.plugins._footprint import Footprint
@@ -24,7 +30,9 @@ from madcrow_events.plugins._loaded import Held, loaded_in
 from madcrow_events.plugins._policy import why_unwanted
 from madcrow_events.plugins._reports import PluginReport, PluginReports, log_report, reason_of
 from madcrow_events.signals import SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import CLEARING, forget
+from madcrow_events.signals._old_names import present_name
+from madcrow_events.signals._registry import CLEARING, declared_in, forget
+from madcrow_events.signals._renaming import take_back
 from madcrow_events.subscriptions._subscription import is_part
 
 __all__ = ["load", "load_plugins", "refused", "unload_plugin"]
@@ -132,6 +140,7 @@ def load(
             signals=tuple(signal.name for signal in footprint.events(group)),
             handlers=tuple(event for event, _ in group.handlers),
         )
+        held.old_names = footprint.old_names(group)
         held.group = group
         held.ticket = [True]
     except (Exception, SystemExit) as error:  # a failing plugin must not end the application
@@ -230,6 +239,9 @@ def unload_plugin(
 ) -> bool:
     """Cancel every subscription of a plugin, and forget the events that only this plugin declared.
 
+    Old names that only this plugin gave to events are forgotten, too. If a name was an event of its
+    own before, it is one again, with the handlers that it had.
+
     When the function has returned, no handler of the plugin starts any more. It waits for handlers
     that run in other threads. Background calls that are pending are dropped, with a warning in the
     log. To have them done, drain the dispatcher first.
@@ -268,15 +280,22 @@ def unload_plugin(
     return any(outcomes)
 
 
-def _forget_signals(report: PluginReport, plugins: dict[str, Any], signals: SignalRegistry) -> None:
-    """Forget the events that only an unloaded plugin declared, and that have no handler."""
-    others = {event for it in list(plugins.values()) if it.ticket for event in events_of(it.group)}
-    for event in report.signals:
-        signal = signals.get(event)
+def _forget_signals(held: Any, plugins: dict[str, Any], signals: SignalRegistry) -> None:
+    """Forget the events and old names that only an unloaded plugin declared.
+
+    An event that has a handler stays.
+    """
+    others = [it.group for it in list(plugins.values()) if it.ticket]
+    events = {present_name(signals, name) for group in others for name in events_of(group)}
+    old_names = {name for group in others for name in (*events_of(group), *old_names_of(group))}
+    take_back(signals, held.old_names - old_names)
+    for signal in declared_in(signals):
         # A subscription by pattern comes back when the event is declared again.
-        if signal is None or not all(map(is_part, signal.subscriptions)):
-            continue
-        if event not in others:
+        if (
+            signal.name in held.report.signals
+            and signal.name not in events
+            and all(map(is_part, signal.subscriptions))
+        ):
             forget(signals, signal)
 
 
@@ -291,9 +310,9 @@ def _unload(
     name = printable(report.plugin.name)
     try:
         held.gate.close()
-        held.group.unregister(signals)
+        end_handlers(held.group, signals, "unloaded")
         unfinished = held.gate.wait(timeout)
-        _forget_signals(report, plugins, signals)
+        _forget_signals(held, plugins, signals)
     finally:
         del plugins[report.plugin._key]
     if unfinished:

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from typing_extensions import TypeVar
 
+from madcrow_events.signals._old_names import become, become_itself
+from madcrow_events.subscriptions._subscription import end
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -25,6 +28,10 @@ class Companion(Protocol):
         Returns:
             A function that restores the present state.
         """
+        ...
+
+    def described(self, origin: object, /) -> str | None:
+        """Return what the origin of a subscription is called, if it is known here; else None."""
         ...
 
 
@@ -64,12 +71,14 @@ class SavedRegistry:
         self._registry = registry
         self._signals = {signal.name: signal for signal in registry._declared()}
         self._set_aside = registry._set_aside
+        self._former = registry._former
+        self._warned = registry._warned
         self._recordings = list(registry._recordings)
-        self._patterns = registry._patterns.live()
+        self._patterns = [(it, it.pattern) for it in registry._patterns.live()]
         self._models = [
             (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
         ]
-        self._handlers = [(it._table, it._table.live()) for it in registry._declared()]
+        self._handlers = [(it._table, it.name, it._table.live()) for it in registry._declared()]
         self._restore_others: list[Callable[[], None]] = []
 
     def set_aside(self, *, empty: bool) -> None:
@@ -78,11 +87,35 @@ class SavedRegistry:
         registry._isolations.append(self)
         # One step saves a state and notes how to restore it, so that an interrupt loses none.
         self._restore_others.extend(map(_saved, registry._other_states, repeat(empty)))
+        registry._warned = {}  # each test is told of the old names that it uses
         if empty:
             registry._set_aside = {**self._set_aside, **self._signals}
-            registry._clear_handlers()
+            registry._clear_handlers("isolated")
+            if registry._former:
+                registry._former = {}  # those of built-in events, too
             for name in self._signals.keys() - set(registry._built_in):
                 del registry[name]
+
+    def _forget_new(self) -> None:
+        for signal in self._registry._declared():
+            if self._signals.get(signal.name) is not signal:
+                signal._table.clear("isolated")
+                del self._registry[signal.name]
+
+    def _take_apart(self) -> None:
+        """End what events have taken over from others since the block began."""
+        for _, _, subscriptions in self._handlers:
+            for subscription in subscriptions:
+                end(subscription, None)  # in the table that has it now; `restore` restores it
+        for signal in (*self._signals.values(), *self._set_aside.values()):
+            become_itself(signal)
+
+    def _put_together(self) -> None:
+        """Let the old names have the meaning that they had as the block began."""
+        for former in self._former.values():
+            if former.own is not None:
+                become(former.own, former.signal)
+        self._registry._former = self._former
 
     def restore_too(self, restore: Callable[[], None]) -> None:
         """Restore one more piece of state, which has been saved.
@@ -96,21 +129,26 @@ class SavedRegistry:
         """Give the registry this state again; a second call does nothing."""
         registry = self._registry
         registry._set_aside = self._set_aside
+        registry._warned = self._warned
+        registry._models.forget()
         for block in list(registry._recordings):
             if block not in self._recordings:
                 block.close()
         registry._patterns.restore(self._patterns)
-        for signal in registry._declared():
-            if self._signals.get(signal.name) is not signal:
-                signal._table.restore(())
-                del registry[signal.name]
+        is_renamed = registry._former is not self._former
+        if is_renamed:
+            self._take_apart()
+        self._forget_new()
+        if is_renamed:
+            self._put_together()
         dict.update(registry, self._signals)
         for signal, model, execution, replaced in self._models:
             if signal.context_model is not model:
                 signal._replaced = replaced
                 signal._carry(model, execution)
-        for table, subscriptions in self._handlers:
-            table.restore(subscriptions)
+        registry._models.forget()
+        for table, event, subscriptions in self._handlers:
+            table.restore(event, subscriptions)
         for restore in self._restore_others:
             restore()
         with suppress(ValueError):  # the block, and blocks in it that have not ended
@@ -124,8 +162,8 @@ def _saved(save: Callable[[bool], Callable[[], None]], empty: bool) -> Callable[
 def isolate_too(registry: SignalRegistry, save: Callable[[bool], Callable[[], None]]) -> None:
     """Make `isolated` restore one more piece of state, also in blocks that have begun.
 
-    Higher wings call it for what they keep beside a registry: the default dispatcher, the
-    stores of the ready-made handlers.
+    Higher wings call it for what they keep beside a registry: the stores of
+    the ready-made handlers.
 
     Args:
         registry: the registry.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from functools import partial
 from typing import TYPE_CHECKING, Any, Never, cast, overload
 from weakref import WeakSet
 
@@ -14,39 +12,45 @@ import blinker
 from typing_extensions import Unpack
 
 from madcrow_events._copies import Unique
-from madcrow_events._executions import execution_of
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
-from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events._text import names_apart, type_name
-from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.exceptions import ContextModelError, SignalConflictError, UnknownEventError
-from madcrow_events.models import BaseEventContext, HandlerFailedEventContext, prepare
+from madcrow_events.exceptions import ContextModelError, MadcrowEventsError, UnknownEventError
+from madcrow_events.models import BaseEventContext
+from madcrow_events.signals._declaring import declare
+from madcrow_events.signals._dispatching import Dispatching
+from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.signals._isolation import isolated
-from madcrow_events.signals._signal import EventSignal, check_model, translated
-from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
+from madcrow_events.signals._models import ModelIndex, event_name_of
+from madcrow_events.signals._old_names import noted_name, present_signal
+from madcrow_events.signals._renaming import forget_old_names, take_back
+from madcrow_events.signals._signal import EventSignal
+from madcrow_events.signals._subscribing import subscribe_as, unsubscribe
+from madcrow_events.subscriptions import ANY, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._handler_types import ContextT
-from madcrow_events.subscriptions._options import check_options
-from madcrow_events.subscriptions._patterns import PatternTable, extend
-from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
-from madcrow_events.subscriptions._signatures import read_call_spec
+from madcrow_events.subscriptions._patterns import PatternTable
+from madcrow_events.subscriptions._subscription import end
 
 if TYPE_CHECKING:
-    from madcrow_events.emissions._plan import CallSpec
+    from collections.abc import Mapping
+
+    from madcrow_events._places import Place
+    from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.signals._isolation import Companion, SavedRegistry
+    from madcrow_events.signals._old_names import FormerName
+    from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._table import Recording
 
 
 __all__ = [
     "CLEARING",
     "SignalRegistry",
-    "declare_again",
     "declared_in",
+    "dispatching_of",
     "forget",
     "lock_of",
+    "models_of",
     "record",
-    "subscribe_as",
 ]
 
 CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
@@ -87,22 +91,38 @@ class SignalRegistry(Unique, blinker.Namespace):
         self._isolations: list[SavedRegistry] = []
         # The signals that an isolated(empty=True) block forgot; declared again, each is the same.
         self._set_aside: dict[str, EventSignal[Any]] = {}
-        self._other_states: list[Callable[[bool], Callable[[], None]]] = []
+        self._former: Mapping[str, FormerName] = {}  # by old names; replaced, never changed
+        self._warned: dict[tuple[str, Place], object] = {}
+        self._dispatching = Dispatching(self)
+        self._other_states: list[Callable[[bool], Callable[[], None]]] = [self._dispatching.save]
         self._companions: dict[type[Companion], Companion] = {}
         self._recordings: WeakSet[Recording] = WeakSet()
+        self._models = ModelIndex(self)
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock, in a forked child."""
         self._lock = Lock()
 
     @overload
-    def signal(self, name: str, doc: str | None = None) -> EventSignal[BaseEventContext]: ...
+    def signal(
+        self, name: str, doc: str | None = None, *, formerly: str | Iterable[str] = ()
+    ) -> EventSignal[BaseEventContext]: ...
     @overload
     def signal(
-        self, name: str, doc: str | None = None, *, context: type[ContextT]
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        context: type[ContextT],
+        formerly: str | Iterable[str] = (),
     ) -> EventSignal[ContextT]: ...
     def signal(
-        self, name: str, doc: str | None = None, *, context: type[Any] | None = None
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        context: type[Any] | None = None,
+        formerly: str | Iterable[str] = (),
     ) -> EventSignal[Any]:
         """Declare an event, or return its signal if it is declared already.
 
@@ -112,16 +132,23 @@ class SignalRegistry(Unique, blinker.Namespace):
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`. None, the default,
                 for an event without a model, which takes any context.
+            formerly: a name that the event had before, or several. An old name means this event
+                wherever a name is given, and each line that uses it gets one `DeprecationWarning`.
+                If the old name is declared already, as an event without a model, its handlers
+                become handlers of this event.
 
         Returns:
             The signal.
 
         Raises:
-            InvalidEventNameError: the name is malformed.
+            InvalidEventNameError: a name is malformed.
             ContextModelError: the model is not derived from `BaseEventContext`, is a
                 `GenericEventContext`, has a field called `sender` or `self`, or is given as `doc`.
             SignalConflictError: the event is declared already, with another model or without one.
-                If a module is reloaded, its class still counts as the same model.
+                If a module is reloaded, its class still counts as the same model. Or an old name
+                belongs to another event, or is declared as an event with a model.
+            SubscriptionConflictError: a handler is subscribed to this event and to an old name of
+                it, with other options, or two of their handlers have the same `id`.
 
         Example:
             ```python
@@ -142,51 +169,91 @@ class SignalRegistry(Unique, blinker.Namespace):
             True
             ```
         """
-        name = canonical_name(name)
-        if not isinstance(doc, str | None):
-            raise ContextModelError(
-                f"the second argument is a text that says what {name} means: give the model as "
-                f"signal('{name}', context={type_name(doc)})",
-                event=name,
-                model=doc,
+        return declare(self, name, doc, context, formerly)
+
+    @overload
+    def event(self, model: type[ContextT], /) -> type[ContextT]: ...
+    @overload
+    def event(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        doc: str | None = None,
+        formerly: str | Iterable[str] = (),
+    ) -> Callable[[type[ContextT]], type[ContextT]]: ...
+    def event(
+        self,
+        model: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        doc: str | None = None,
+        formerly: str | Iterable[str] = (),
+    ) -> Any:
+        """Declare the event that a context class stands for, as a decorator of the class.
+
+        The decorator returns the class as it is. Then `registry[OrderPlaced]` is the signal of the
+        event, and `emit_event(OrderPlaced(...))` emits it.
+
+        Args:
+            model: the class, if you write the decorator without parentheses.
+            name: the name of the event. None, the default, for the name of the class in small
+                letters, with underscores: for `OrderPlaced`, it is `order_placed`.
+            doc: a sentence that says what the event means. None, the default, for the first line of
+                the class's docstring.
+            formerly: a name that the event had before, or several; see `signal`.
+
+        Returns:
+            The class; with parentheses, the decorator.
+
+        Raises:
+            InvalidEventNameError: a name is malformed.
+            ContextModelError: the decorator is not above a context class, or the class cannot be
+                the model of an event.
+            SignalConflictError: the event is declared already, with another model or without one.
+                Or an old name belongs to another event, or is declared as an event with a model.
+            SubscriptionConflictError: as for `signal`.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, emit_event, madcrow_signals
+
+
+            @madcrow_signals.event
+            class OrderPlaced(BaseEventContext):
+                \"\"\"A customer placed an order.\"\"\"
+
+                order_id: int
+
+
+            print(emit_event(OrderPlaced(order_id=7)).event)
+            ```
+
+            ```text
+            order_placed
+            ```
+        """
+
+        def decorate(model: type[ContextT]) -> type[ContextT]:
+            given: object = model
+            if not (isinstance(given, type) and issubclass(given, BaseEventContext)):
+                raise ContextModelError(
+                    "@event stands above a class that derives from BaseEventContext, as in "
+                    "@madcrow_signals.event or @madcrow_signals.event(name='order_placed'): to "
+                    "declare an event by its name, call signal('order_placed')",
+                    model=given,
+                )
+            first_line = (model.__doc__ or "").strip().partition("\n")[0] or None
+            self.signal(
+                event_name_of(model) if name is None else name,
+                first_line if doc is None else doc,
+                context=model,
+                formerly=formerly,
             )
-        if context is not None:
-            check_model(name, context)
-            prepare(context)  # outside of the lock: it may run code of the model's author
-        execution = None
-        known = self._find(name)
-        if isinstance(context, type) and (known is None or known.context_model is not context):
-            execution = execution_of(context, context.__module__)
-        with self._lock:
-            signal = self._find(name)
-            if signal is None:
-                model = HandlerFailedEventContext if name == HANDLER_FAILED else context
-                signal = self._set_aside.get(name)
-                if signal is None or (model is not None and signal.context_model is not model):
-                    signal = EventSignal(name, doc, context=model)
-                    signal._registry = self
-                    signal._execution = execution
-                for pattern in self._patterns.live_and_recording():
-                    extend(pattern, signal._table, name)
-                self._fake(signal)
-                super().__setitem__(name, signal)
-        if (
-            context is not None
-            and signal.context_model is not context
-            and not signal._take_model(context, execution)
-        ):
-            declared = signal.context_model
-            there, here = "no context model", type_name(context)
-            if declared is not None:
-                here, there = names_apart(context, declared)
-            raise SignalConflictError(
-                f"{name} is declared already, with {there}, not with {here}: "
-                "declare it once, with its model, and import the signal elsewhere",
-                event=name,
-                declared=declared,
-                requested=context,
-            )
-        return signal
+            return model
+
+        return decorate if model is None else decorate(model)
 
     def resolve(self, name: object) -> EventSignal[Any]:
         """Return the signal of a name.
@@ -194,7 +261,8 @@ class SignalRegistry(Unique, blinker.Namespace):
         If the registry is not strict, an unknown name is declared.
 
         Args:
-            name: the name of the event, with underscores or hyphens, or a signal.
+            name: the name of the event, with underscores or hyphens; a signal; or the context class
+                that is the model of one event.
 
         Returns:
             The signal. If a signal is given, it is returned unchanged.
@@ -202,9 +270,11 @@ class SignalRegistry(Unique, blinker.Namespace):
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: the event is not declared, and the registry is strict. Or the signal
-                belongs to another registry.
+                belongs to another registry. Or the class is the model of no event.
+            ContextTypeError: the class is the model of several events.
         """
         if isinstance(name, EventSignal):
+            name = present_signal(self, name)
             if name._registry is None or name._registry is self:
                 return name
             raise UnknownEventError(
@@ -213,35 +283,39 @@ class SignalRegistry(Unique, blinker.Namespace):
                 f"name '{name.name}' of an event that is declared in this one",
                 event=name.name,
             )
+        if isinstance(name, type) and issubclass(name, BaseEventContext):
+            return self._models.signal_of(name)
         canonical = canonical_name(name)
-        signal = self._find(canonical)
+        signal = self._find(canonical) or self._find(noted_name(self, canonical))
         if signal is not None:
             return signal
         if self.strict and canonical != HANDLER_FAILED:
-            raise unknown_event(canonical, self)
+            raise unknown_event(canonical, self, self._former)
         return self.signal(canonical)
 
     def subscribe(
         self,
-        name: str | EventSignal[Any],
+        name: str | EventSignal[Any] | type[BaseEventContext],
         handler: Callable[..., Any],
         /,
         **options: Unpack[SubscriptionOptions],
     ) -> Subscription:
-        """Subscribe a handler to an event, or to all events whose names fit a pattern.
+        """Subscribe a handler to an event, or to all events that fit a pattern or a context class.
 
         Args:
-            name: the name of the event, a pattern such as `order_*`, or a signal. In a pattern, `*`
-                stands for any characters, dots included. A pattern also fits events that are
-                declared later. No pattern fits `handler_failed`.
+            name: the name of the event; a signal; a pattern such as `order_*`; or a context class.
+                In a pattern, `*` stands for any characters, dots included. A class stands for each
+                event whose model is this class or derives from it. A pattern and a class also fit
+                events that are declared later. No pattern fits `handler_failed`.
             handler: a function or another callable. For an event, it takes what `register_handler`
                 describes. For a pattern, it takes `**context`, an `Emission`, a `BaseEventContext`,
-                or nothing.
-            **options: see `SubscriptionOptions`. With a pattern, `once` means one call for all
-                events together.
+                or nothing. For a class, it takes that class, its fields, an `Emission`, or nothing.
+            **options: see `SubscriptionOptions`. With a pattern or a class, `once` means one call
+                for all events together.
 
         Returns:
-            The subscription, which you can cancel; for a pattern, a `PatternSubscription`.
+            The subscription, which you can cancel; for a pattern or a class, a
+            `PatternSubscription`.
 
         Raises:
             InvalidEventNameError: the name or pattern is malformed.
@@ -272,11 +346,16 @@ class SignalRegistry(Unique, blinker.Namespace):
         """
         return subscribe_as(self, name, handler, options)
 
-    def unsubscribe(self, name: str | EventSignal[Any], handler: Callable[..., Any], /) -> bool:
-        """Cancel every subscription of a handler to an event, or to exactly this pattern.
+    def unsubscribe(
+        self,
+        name: str | EventSignal[Any] | type[BaseEventContext],
+        handler: Callable[..., Any],
+        /,
+    ) -> bool:
+        """Cancel every subscription of a handler to an event, or to exactly this pattern or class.
 
         Args:
-            name: the name of the event, its signal, or the pattern.
+            name: the name of the event, its signal, the pattern, or the class.
             handler: the handler.
 
         Returns:
@@ -287,14 +366,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             UnknownEventError: the event is not declared, and the registry is strict. Or the signal
                 belongs to another registry.
         """
-        if not isinstance(name, str) or "*" not in name:
-            return self.resolve(name).unsubscribe(handler)
-        pattern = canonical_name(name, pattern=True)
-        found: Collection[Subscription] = self._patterns.of_handler(handler, pattern)
-        found = found or defined_earlier(handler, partial(self._patterns.live, pattern))
-        for entry in found:
-            entry.cancel()
-        return bool(found)
+        return unsubscribe(self, name, handler)
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -311,11 +383,57 @@ class SignalRegistry(Unique, blinker.Namespace):
         ask = CLEARING.get()
         if ask is not None:
             ask()
-        self._clear_handlers()
+        self._clear_handlers("cancelled")
 
-    def _clear_handlers(self) -> None:
+    def _clear_handlers(self, reason: EndReason) -> None:
         for subscription in self.subscriptions:
-            subscription.cancel()
+            end(subscription, reason)
+
+    def explain(
+        self,
+        event: str | EventSignal[Any] | type[BaseEventContext],
+        /,
+        *,
+        sender: object = ANY,
+        **context: object,
+    ) -> Explanation:
+        """Explain who would be called for an event, in which order, and who would not and why.
+
+        No handler is called. With a context, each `when` is asked, and each handler's arguments are
+        made, with what an enclosing `event_scope` fills in. So predicates and validators run.
+
+        Args:
+            event: the name of the event, its signal, or the context class that is its model.
+            sender: the sender, as for `emit`: None stands for the signal itself. If you leave it
+                out, the explanation lists the handlers of all senders, each with its sender.
+            **context: the context, as keywords. Without any, no `when` is asked, and no
+                parameters are compared.
+
+        Raises:
+            InvalidEventNameError: the name is malformed.
+            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
+                belongs to another registry.
+
+        Example:
+            ```python
+            from madcrow_events import madcrow_signals, register_handler
+
+            madcrow_signals.signal("order_placed", "A customer placed an order.")
+            register_handler("order_placed", print, id="count", priority=5)
+            register_handler("order_placed", lambda total: None, id="sum")
+            register_handler("order_placed", lambda: None, id="receipt", sender="web shop")
+            print(madcrow_signals.explain("order_placed", sender="market", order_id=7))
+            ```
+
+            ```text
+            order_placed would call, in this order:
+              1. count: inline, priority 5
+            Left out:
+              - sum: the context does not fit it: total: missing
+              - receipt: it listens to another sender: 'web shop'
+            ```
+        """
+        return explain(self, self.resolve(event), sender, context)
 
     # Isolation, for tests
 
@@ -360,16 +478,20 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Let blocks that record emissions record those of a new signal too."""
         # No loop in the `with` block of a lock, as in `dispatcher._without`.
         for block in list(self._recordings):
-            signal._table.fake(block, signal.name)
+            signal._table.fake(block, signal)
 
     # A mapping by name, in any spelling
 
     if TYPE_CHECKING:
 
+        @overload
+        def __getitem__(self, name: type[ContextT], /) -> EventSignal[ContextT]: ...
+        @overload
         def __getitem__(self, name: str | EventSignal[Any], /) -> EventSignal[Any]: ...
+        def __getitem__(self, name: Any, /) -> EventSignal[Any]: ...
 
     def __missing__(self, name: object) -> EventSignal[Any]:
-        """Return what `resolve` returns, for a name in another spelling or a signal."""
+        """Return what `resolve` returns, for a name in another spelling, a signal or a model."""
         return self.resolve(name)
 
     def _find(self, name: str) -> EventSignal[Any] | None:
@@ -380,26 +502,35 @@ class SignalRegistry(Unique, blinker.Namespace):
         return cast("list[EventSignal[Any]]", list(self.values()))
 
     def _key(self, name: object) -> Any:
-        """Return the key of a name in any spelling, or of a signal.
+        """Return the key of a name in any spelling, of a signal, or of the one event of a model.
+
+        The name may be an old one.
 
         Raises:
             UnknownEventError: the signal belongs to another registry.
         """
         if isinstance(name, EventSignal):
             return self.resolve(name).name
-        return name.replace("-", "_") if isinstance(name, str) else name
+        if isinstance(name, type):
+            with suppress(MadcrowEventsError):
+                return self.resolve(name).name
+        return noted_name(self, name.replace("-", "_")) if isinstance(name, str) else name
 
     def __contains__(self, name: object) -> bool:
-        """Whether an event of this name, or this very signal, is declared."""
+        """Whether an event of this name, the only one of a model, or this signal is declared."""
         if isinstance(name, EventSignal):
-            return self._find(name.name) is name
-        return isinstance(name, str) and super().__contains__(self._key(name))
+            return self._find(name.name) is present_signal(self, name)
+        key = self._key(name)
+        return isinstance(key, str) and super().__contains__(key)
 
-    def get(self, name: str | EventSignal[Any], default: object = None, /) -> Any:
+    def get(
+        self, name: str | EventSignal[Any] | type[BaseEventContext], default: object = None, /
+    ) -> Any:
         """Return the signal of a name, or a default if no such event is declared.
 
         Args:
-            name: the name of the event, or its signal.
+            name: the name of the event, its signal, or the context class that is the model of this
+                one event.
             default: the object to return if the event is not declared; None unless given.
 
         Raises:
@@ -407,24 +538,62 @@ class SignalRegistry(Unique, blinker.Namespace):
         """
         return super().get(self._key(name), default)
 
-    def __delitem__(self, name: str | EventSignal[Any]) -> None:
-        """Forget an event; its signal still works, but is no longer found by name."""
-        super().__delitem__(self._key(name))
+    def __delitem__(self, name: str | EventSignal[Any] | type[BaseEventContext]) -> None:
+        """Forget an event and its old names; its signal still works, but no name finds it."""
+        self.pop(name)
 
-    def pop(self, name: str | EventSignal[Any], *default: object) -> Any:
-        """Forget an event, and return its signal.
+    def pop(self, name: str | EventSignal[Any] | type[BaseEventContext], *default: object) -> Any:
+        """Forget an event and its old names, and return its signal.
 
-        The signal still works, but the registry no longer finds it by its name.
+        The signal still works, but the registry no longer finds it by a name or by its model.
 
         Args:
-            name: the name of the event, or its signal.
+            name: the name of the event, its signal, or the context class that is the model of this
+                one event.
             *default: the object to return if the event is not declared.
 
         Raises:
             KeyError: the event is not declared, and no default is given.
             UnknownEventError: the signal belongs to another registry.
         """
-        return super().pop(self._key(name), *default)
+        key = self._key(name)
+        signal = self._find(key)
+        if signal is not None:
+            forget_old_names(self, signal)
+        self._models.forget()
+        popped = super().pop(key, *default)
+        self._models.forget()
+        return popped
+
+    def popitem(self) -> Any:
+        """Forget the event that was declared last, and return its name and its signal."""
+        self._models.forget()
+        name, signal = super().popitem()
+        self._models.forget()
+        forget_old_names(self, cast("EventSignal[Any]", signal))
+        return name, signal
+
+    def clear(self) -> None:
+        """Forget all events."""
+        for signal in self._declared():
+            self.pop(signal.name, None)
+
+    @property
+    def dispatcher(self) -> EventDispatcher:
+        """The dispatcher that emits the events of this registry, where your code names none.
+
+        It is the first dispatcher that was made for this registry and is not closed, unless you
+        assign another one. `emit_event` and similar functions use the dispatcher of
+        `madcrow_signals`.
+
+        Raises:
+            InvalidOptionError: the assigned object is not a dispatcher of this registry.
+        """
+        return self._dispatching.used or self._dispatching.get()
+
+    @dispatcher.setter
+    def dispatcher(self, dispatcher: EventDispatcher) -> None:
+        self._dispatching.assign(dispatcher)
 
     def _refuse_assignment(self, *_arguments: object, **_signals: object) -> Any:
         """Refuse: signals are made by `signal`, which checks their names.
@@ -451,54 +620,6 @@ class SignalRegistry(Unique, blinker.Namespace):
 # For higher wings, not for users
 
 
-def subscribe_as(
-    registry: SignalRegistry,
-    name: str | EventSignal[Any],
-    handler: Callable[..., Any],
-    options: SubscriptionOptions,
-    origin: object = None,
-    *,
-    wrap: Callable[[CallSpec], CallSpec] | None = None,
-    replaced: list[Subscription] | None = None,
-) -> Subscription:
-    """Subscribe a handler as `SignalRegistry.subscribe` does, for groups and recorders.
-
-    Args:
-        registry: the registry.
-        name: an event's name, or a pattern.
-        handler: the handler.
-        options: its options.
-        origin: the group, or `RECORDER`, that the subscription belongs to.
-        wrap: takes the handler's call spec, and returns the one to call it by.
-        replaced: gets the subscriptions that this one replaces; if None, they end at once.
-    """
-    # A recorder's names count as patterns, so that it also hears events that are declared anew.
-    if not isinstance(name, str) or not ("*" in name or origin is RECORDER):
-        return registry.resolve(name)._subscribe(handler, options, origin, wrap, replaced)
-    pattern, patterns = canonical_name(name, pattern="*" in name), registry._patterns
-    check_options(options)
-    is_batch = options.get("batch") is not None
-    spec = read_call_spec(handler, pattern, None, pattern=True, batch=is_batch)
-    if wrap is not None:
-        spec = wrap(spec)
-    requested = PatternSubscription(patterns, pattern, handler, spec, translated(options))
-    requested.origin = origin
-    earlier = find_replaced(requested, partial(patterns.live, pattern))
-    with registry._lock:
-        subscription = patterns.add(requested, earlier)
-        present = registry._declared()
-    if replaced is None:
-        end_replaced(earlier)
-    else:
-        replaced += earlier
-    if subscription is requested:
-        # Outside of the lock: no thread may wait for a signal's lock while it has this one.
-        for signal in present:
-            extend(subscription, signal._table, signal.name)
-    log(logging.DEBUG, "%s subscribed to %s", subscription.name, pattern)
-    return subscription
-
-
 def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
     """Return the declared signals, for plugins and their test."""
     return registry._declared()
@@ -506,24 +627,10 @@ def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
 
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
     """Forget an event and its handlers, for plugins that are unloaded."""
-    with registry._lock:
-        registry.pop(signal.name, None)
-    signal._table.restore(())
-
-
-def declare_again(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
-    """Declare a forgotten event with its old signal, for plugins that are loaded again.
-
-    Raises:
-        SignalConflictError: it is declared already, with another model.
-    """
-    with registry._lock:
-        before = registry._set_aside
-        registry._set_aside = {**before, signal.name: signal}
-        try:
-            registry.signal(signal.name, signal.doc, context=signal.context_model)  # type: ignore[arg-type]  # None is the same as left out
-        finally:
-            registry._set_aside = before
+    take_back(registry, signal.formerly)
+    if registry._find(signal.name) is signal:
+        del registry[signal.name]
+    signal._table.clear("unloaded")
 
 
 def record(registry: SignalRegistry, block: Recording) -> None:
@@ -535,7 +642,17 @@ def record(registry: SignalRegistry, block: Recording) -> None:
             registry._recordings.discard(block)
         present = registry._declared()
     for signal in present:
-        signal._table.fake(block, signal.name)
+        signal._table.fake(block, signal)
+
+
+def models_of(registry: SignalRegistry) -> ModelIndex:
+    """Return the signals of a registry by their models, for dispatchers."""
+    return registry._models
+
+
+def dispatching_of(registry: SignalRegistry) -> Dispatching:
+    """Return what knows the dispatcher of a registry, for `emit_event`."""
+    return registry._dispatching
 
 
 def lock_of(registry: SignalRegistry) -> Lock:

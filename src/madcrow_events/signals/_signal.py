@@ -19,12 +19,17 @@ from madcrow_events._names import canonical_name
 from madcrow_events._text import printable, type_name
 from madcrow_events._validation import check_complete, validate_keywords
 from madcrow_events.batches import Batch
+from madcrow_events.emissions import Emission
 from madcrow_events.emissions._blinker_loop import send, send_async
+from madcrow_events.emissions._completion import abandon, complete
+from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
     ContextModelError,
+    ContextTypeError,
     ContextValidationError,
     HandlerSignatureError,
+    UnknownEventError,
 )
 from madcrow_events.models import (
     RESERVED_FIELDS,
@@ -45,6 +50,7 @@ from madcrow_events.subscriptions import (
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._handler_types import ContextT
+from madcrow_events.subscriptions._moving import move, own_subscriptions, share
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import call_spec_of_receiver, read_call_spec
@@ -53,6 +59,7 @@ from madcrow_events.subscriptions._table import Mute, SubscriptionTable
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
+    from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._registry import SignalRegistry
 
@@ -89,6 +96,9 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
 
     _instead_of_pickling = "send its name, and look it up there with signals[name]"
 
+    _successor: EventSignal[Any]
+    """The signal that this one acts as, while it is a `FormerSignal`."""
+
     def __init__(
         self, name: str, doc: str | None = None, *, context: type[ContextT] | None = None
     ) -> None:
@@ -114,6 +124,29 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
     def __str__(self) -> str:
         """Return the name; handlers of several events compare it."""
         return self.name
+
+    @property
+    def formerly(self) -> tuple[str, ...]:
+        """The old names of the event, which still mean it.
+
+        Example:
+            ```python
+            from madcrow_events import madcrow_signals
+
+            order_placed = madcrow_signals.signal("order_placed", formerly="order-made")
+            print(order_placed.formerly)
+            ```
+
+            ```text
+            ('order_made',)
+            ```
+        """
+        former = {} if self._registry is None else self._registry._former
+        return tuple([old for old, it in former.items() if it.signal._itself() is self])
+
+    def _itself(self) -> EventSignal[ContextT]:
+        """Return the signal; that of a former event returns the one of the event that it is now."""
+        return self
 
     # Subscribing
 
@@ -182,6 +215,7 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         replaced: list[Subscription] | None = None,
     ) -> Subscription:
         check_options(options)
+        table = self._table
         is_batch = options.get("batch") is not None
         spec = read_call_spec(
             handler,
@@ -192,10 +226,11 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         )
         if wrap is not None:
             spec = wrap(spec)
-        requested = Subscription(self._table, self.name, handler, spec, translated(options))
+        requested = Subscription(table, self.name, handler, spec, translated(options))
         requested.origin = origin
-        earlier = find_replaced(requested, self._table.live)
-        subscription = self._table.add(requested, earlier)
+        earlier = find_replaced(requested, table.live)
+        subscription = table.add(requested, earlier)
+        self._bring_along(table)
         log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
         if replaced is None:
             end_replaced(earlier)
@@ -204,6 +239,13 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         if subscription is requested:
             self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
+
+    def _bring_along(self, table: SubscriptionTable) -> None:
+        """Move what was subscribed just as the event became a former name of another one."""
+        if table is not self._table:
+            moving = own_subscriptions(table)
+            share(moving, self._table)
+            move(moving, table, self._table, self.name)
 
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to this event.
@@ -288,6 +330,120 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
             return handler
 
         return decorate
+
+    # Emitting
+
+    def emit(
+        self, context: ContextT, sender: object = None, **misplaced: Never
+    ) -> Emission[ContextT]:
+        """Emit the event with a context, through the dispatcher of its registry.
+
+        When `emit` returns, the plain handlers have run. Async, background and batch handlers run
+        later.
+
+        Args:
+            context: an instance of the event's model.
+            sender: the object that emits; None, the default, stands for the signal.
+            **misplaced: leave it out. It gets fields that are given without their context, for the
+                error.
+
+        Returns:
+            The emission, with what came of it.
+
+        Raises:
+            ContextTypeError: the context is left out, or is not of the event's model.
+            UnknownEventError: the signal belongs to no registry.
+            MadcrowEventsError: as for `EventDispatcher.emit_typed`.
+            Exception: a handler failed, and the dispatcher has `on_error="raise"`.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, madcrow_signals
+
+
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            order_placed = madcrow_signals.signal("order_placed", context=OrderPlaced)
+            emission = order_placed.emit(OrderPlaced(order_id=7))
+            print(emission.event, emission.ok)
+            ```
+
+            ```text
+            order_placed True
+            ```
+        """
+        registry = self._registry
+        if (
+            registry is None
+            or misplaced
+            or type(context) is not self.context_model
+            or (dispatcher := registry._dispatching.plain) is None
+        ):
+            return self._dispatcher_for(context, misplaced).emit_typed(self, context, sender)
+        # As `EventDispatcher.emit_typed` does, because calling it would cost each emission 5 %.
+        emission: Emission[ContextT] = Emission()
+        try:
+            if call_all(emission, dispatcher, self, sender, context, context, None):
+                complete(emission)
+                # The traceback of a failure keeps what this frame names alive.
+                kept, emission = [emission], None  # type: ignore[assignment]
+                return kept.pop()
+        except BaseException as error:
+            abandon(emission, error)
+            emission = None  # type: ignore[assignment]  # or the traceback keeps it
+            raise
+        return emission
+
+    async def emit_async(
+        self, context: ContextT, sender: object = None, **misplaced: Never
+    ) -> Emission[ContextT]:
+        """Emit the event as `emit` does, and await its async handlers.
+
+        Args:
+            context: as for `emit`.
+            sender: as for `emit`.
+            **misplaced: as for `emit`.
+
+        Returns:
+            The emission, with what came of it.
+
+        Raises:
+            CancelledError: the emitter was cancelled, and with it the handlers that it awaited.
+            MadcrowEventsError: as for `emit`.
+            Exception: a handler failed, and the dispatcher has `on_error="raise"`.
+        """
+        dispatcher = self._dispatcher_for(context, misplaced)
+        return await dispatcher.emit_typed_async(self, context, sender)
+
+    # Type checkers see that the context is missing; at run time, the next method says so.
+    emit.__defaults__ = emit_async.__defaults__ = (None, None)
+
+    def _dispatcher_for(self, context: object, misplaced: Mapping[str, object]) -> EventDispatcher:
+        """Return the dispatcher of the registry.
+
+        Raises:
+            ContextTypeError: the context is left out.
+            UnknownEventError: the signal belongs to no registry.
+        """
+        if context is None or misplaced:
+            model = BaseEventContext if self.context_model is None else self.context_model
+            missed = f"not the keyword '{next(iter(misplaced))}'" if misplaced else "and got none"
+            raise ContextTypeError(
+                f"{self.name}.emit takes a context, {missed}: write "
+                f"{self.name}.emit({type_name(model)}(...)), or emit_event('{self.name}', ...) for "
+                "keywords",
+                event=self.name,
+                expected=(model,),
+            )
+        if self._registry is None:
+            raise UnknownEventError(
+                f"the signal {self.name} belongs to no registry: declare it with "
+                f"registry.signal('{self.name}'), or emit it by a dispatcher",
+                event=self.name,
+            )
+        return self._registry.dispatcher
 
     # A model whose module runs again
 
@@ -404,14 +560,16 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
                 event=self.name,
                 handler=receiver,
             )
+        table = self._table
         spec = call_spec_of_receiver(receiver)
         options = translated({"sender": sender, "weak": weak})
-        requested = Subscription(self._table, self.name, receiver, spec, options, connected=True)
+        requested = Subscription(table, self.name, receiver, spec, options, connected=True)
         present = self._connection(receiver, sender)
         if present is not None and present.weak != weak:
-            self._table.replace(requested)
+            table.replace(requested)
         else:
-            self._table.add(requested)
+            table.add(requested)
+        self._bring_along(table)
         self._notify_connected(receiver, sender, weak)
         return receiver
 
@@ -625,8 +783,8 @@ def check_model(event: str, model: object) -> None:
         )
     if issubclass(model, GenericEventContext):
         raise ContextModelError(
-            "every event can be emitted with a GenericEventContext: "
-            f"declare {event} without context=",
+            "every event can be emitted with a GenericEventContext: declare an event without "
+            "context=, and subscribe to it by its name or by a pattern",
             event=event,
             model=model,
         )

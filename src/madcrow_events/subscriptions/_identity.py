@@ -8,12 +8,12 @@ from functools import partial, singledispatchmethod
 from inspect import getclosurevars
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from madcrow_events._text import module_of, type_name
+from madcrow_events._text import module_of, printable, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
-__all__ = ["Binding", "binding_of", "identity_key", "sender_key", "undispatched"]
+__all__ = ["Binding", "binding_of", "identity_key", "sender_key", "sender_name", "undispatched"]
 
 
 _PLAIN_TYPES = frozenset({str, bytes, int, float, complex, bool, types.NoneType, uuid.UUID})
@@ -179,3 +179,11 @@ def sender_key(sender: object) -> Hashable:
     if kind is tuple:
         return (tuple, *map(sender_key, sender))  # type: ignore[call-overload]  # it is a tuple
     return _own_key(sender)
+
+
+def sender_name(sender: object) -> str:
+    """Return a sender in words: a plain one as it is written in code, any other by its class."""
+    kind = type(sender)
+    if any(kind is plain for plain in _PLAIN_TYPES):
+        return printable(repr(sender), limit=60)
+    return type_name(sender) if issubclass(kind, type) else f"<{type_name(kind)} object>"

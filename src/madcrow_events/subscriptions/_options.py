@@ -44,6 +44,7 @@ class SingleOptions(TypedDict, total=False):
     timeout: float | None
     background: bool
     id: str | None
+    on_error: Literal["raise"] | None
 
 
 class SubscriptionOptions(SingleOptions, total=False):
@@ -65,6 +66,8 @@ class SubscriptionOptions(SingleOptions, total=False):
         id: a name for the handler in logs and metrics, such as `welcome-mail`: 1 to 128 printable
             characters, unique within the event or pattern. None, the default, for the function's
             own name.
+        on_error: `"raise"` to raise a failure of the handler to its emitter, whatever the
+            dispatcher does with failures. None, the default, leaves that to the dispatcher.
         batch: the limits of the lists of contexts that the handler takes, in the background. None,
             the default, for one call for each emission.
     """
@@ -109,6 +112,7 @@ def check_options(options: SubscriptionOptions) -> None:
             "'welcome-mail', or None",
             option="id",
         )
+    _check_on_error(options)
     batch: object = options.get("batch")
     if not isinstance(batch, Batch | None):
         raise InvalidOptionError(
@@ -122,3 +126,21 @@ def check_options(options: SubscriptionOptions) -> None:
         )
     if not isinstance(options.get("weak"), bool | None):
         raise InvalidOptionError("weak must be True, False or None", option="weak")
+
+
+def _check_on_error(options: SubscriptionOptions) -> None:
+    on_error: object = options.get("on_error")
+    if on_error is None:
+        return
+    if on_error != "raise":
+        raise InvalidOptionError(
+            "on_error must be 'raise', or None to leave its failures to the dispatcher",
+            option="on_error",
+        )
+    for later in ("background", "batch"):
+        if options.get(later):
+            raise InvalidOptionError(
+                "a handler in the background has no emitter to raise to, because that has gone on: "
+                f"leave out on_error, or {later}",
+                option="on_error",
+            )

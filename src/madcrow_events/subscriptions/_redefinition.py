@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from madcrow_events._executions import definition_of, execution_of, was_executed_again
 from madcrow_events._logs import log
 from madcrow_events._text import printable
+from madcrow_events.subscriptions._subscription import end
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -66,7 +67,7 @@ def _earlier(
 def end_replaced(replaced: Iterable[Subscription]) -> None:
     """Cancel the subscriptions that a handler has replaced."""
     for subscription in replaced:
-        subscription.cancel()
+        end(subscription, "replaced")
         log(
             logging.INFO,
             "handler %s of %s replaces its earlier version, because its module ran again",

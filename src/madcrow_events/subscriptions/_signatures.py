@@ -241,6 +241,11 @@ class _Reader:
     def _parameters(self) -> list[inspect.Parameter]:
         if not callable(self.handler):
             raise self._not_callable(type(self.handler))
+        if issubclass(type(self.handler), type) and is_model(self.handler):
+            raise self._refused(
+                "is a context class, and handlers are functions: to declare the event that it "
+                "stands for, write @madcrow_signals.event above it"
+            )
         try:
             is_bare, is_lazy = is_bare_classmethod(self.handler), is_generator(self.handler)
             parameters = list(signature_of(self.handler).parameters.values())

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from itertools import count
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from madcrow_events._copies import Unique
 from madcrow_events._text import handler_name
@@ -24,17 +24,22 @@ from madcrow_events.emissions._styles import BY_EMISSION, BY_OPTIONS
 from madcrow_events.exceptions import ContextValidationError, InvalidOptionError
 from madcrow_events.subscriptions._identity import Binding, binding_of, identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
+from madcrow_events.subscriptions._showing import options_shown
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
+    from madcrow_events.subscriptions._endings import EndReason
 
 __all__ = [
     "AnyTable",
+    "NotCalled",
     "Subscription",
+    "end",
     "entry_of",
     "is_part",
     "next_order",
     "order_of",
+    "pattern_of",
 ]
 
 
@@ -45,29 +50,54 @@ class _WeakMethod:
     not two in either order.
     """
 
-    __slots__ = ("_bind", "_owner", "_source")
+    __slots__ = ("_bind", "_name", "_owner", "_source")
 
-    def __init__(self, binding: Binding, callback: Callable[[Any], None]) -> None:
+    def __init__(self, method: object, binding: Binding, callback: Callable[[Any], None]) -> None:
         self._owner = weakref.ref(binding.owner, callback)
         self._source = binding.source
         self._bind = binding.bind
+        # That of a usual method is read from its function.
+        self._name = None if binding.bind is types.MethodType else handler_name(method)
 
     def __call__(self) -> Any:
         owner = self._owner()
         return None if owner is None else self._bind(self._source, owner)
 
+    @property
+    def name(self) -> str:
+        """The name of the method, also when its object is gone."""
+        return self._name or handler_name(self._source)
 
-def _weak_reference(thing: object, binding: Binding | None, callback: Callable[[Any], None]) -> Any:
-    """Return a weak reference, or None if `thing` does not allow one."""
+
+class _WeakCallable(weakref.ref[Any]):
+    """A handler that is held weakly, and its name, which stays when the handler is gone."""
+
+    __slots__ = ("name",)
+
+    def __init__(
+        self,
+        handler: object,
+        _callback: Callable[[Any], None],  # which `__new__` has taken
+    ) -> None:
+        self.name: str = handler_name(handler)
+
+
+def _weak_reference(
+    thing: object,
+    binding: Binding | None,
+    callback: Callable[[Any], None],
+    kind: Callable[[Any, Callable[[Any], None]], Any] = weakref.ref,
+) -> Any:
+    """Return a weak reference, a `kind` of it for no method; None if `thing` does not allow one."""
     try:
         if binding is None:
-            return weakref.ref(thing, callback)
-        return _WeakMethod(binding, callback)
+            return kind(thing, callback)
+        return _WeakMethod(thing, binding, callback)
     except TypeError:
         return None
 
 
-class _NotCalled(partial[Any]):
+class NotCalled(partial[Any]):
     """Stands for a handler that is not to be called, while its arguments are made."""
 
     __slots__ = ()
@@ -92,6 +122,16 @@ def order_of(subscription: Subscription) -> int:
     return subscription._order
 
 
+def end(subscription: Subscription, reason: EndReason | None) -> None:
+    """End a subscription as `cancel` does, with another reason for `explain`, or without any."""
+    subscription._end(reason)
+
+
+def pattern_of(subscription: Subscription) -> str | None:
+    """Return the pattern that a subscription is a part of, or None."""
+    return None if subscription._owner is None else subscription._owner.event
+
+
 def is_part(subscription: Subscription) -> bool:
     """Whether a subscription is a pattern's part for one event.
 
@@ -108,6 +148,9 @@ class AnyTable(Protocol):
 
     def mark_stale(self, subscription: Any, /) -> None:
         """Arrange for the entry of an ended subscription to be removed, without waiting."""
+
+    def note_end(self, subscription: Any, reason: EndReason, /) -> None:
+        """Record why a subscription has ended, without waiting."""
 
 
 class Subscription(Unique):
@@ -126,6 +169,7 @@ class Subscription(Unique):
             `batch`.
         id: the name that the handler was given, unique within the event or pattern, or None.
         batch: the limits of the lists that the handler takes, or None.
+        on_error: `"raise"` if a failure of the handler is raised to its emitter, or None.
     """
 
     __slots__ = (
@@ -149,6 +193,7 @@ class Subscription(Unique):
         "batch",
         "event",
         "id",
+        "on_error",
         "once",
         "priority",
         "timeout",
@@ -184,6 +229,7 @@ class Subscription(Unique):
         self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
         self.timeout: float | None = options.get("timeout")
         self.batch: Batch | None = options.get("batch")
+        self.on_error: Literal["raise"] | None = options.get("on_error")
         self.background: bool = options.get("background", False) or self.batch is not None
         if self.timeout is not None and not spec.is_async:
             raise InvalidOptionError(
@@ -201,7 +247,7 @@ class Subscription(Unique):
         reference = None
         binding = None if weak is False else binding_of(handler)
         if weak or (binding is not None and binding.is_of_instance):
-            reference = _weak_reference(handler, binding, _cancel_when_gone(self))
+            reference = _weak_reference(handler, binding, _cancel_when_gone(self), _WeakCallable)
             if reference is None and weak:
                 raise InvalidOptionError(
                     f"{handler_name(handler)} cannot be held weakly: leave out weak=True",
@@ -267,10 +313,17 @@ class Subscription(Unique):
         An emission that is already running may still call the handler. `cancel` never waits, so
         finalizers may call it.
         """
+        self._end("cancelled")
+
+    def _end(self, reason: EndReason | None) -> None:
+        """End it, and have the reason recorded; None to record nothing, as if it goes on."""
+        was_active = self._active
         # No interrupt comes between two plain stores, so no plan has a subscription that has ended.
         self._active = False
         self._table.plans = STALE
         self._table.mark_stale(self)
+        if was_active and reason is not None:
+            self._table.note_end(self, reason)
 
     def __enter__(self) -> Self:
         """Return the subscription, for `with signal.subscribe(handler):`."""
@@ -282,18 +335,38 @@ class Subscription(Unique):
 
     @property
     def name(self) -> str:
-        """The handler's name in logs and metrics: its `id`, or else the function's dotted name."""
-        return self.id or handler_name(self.handler)
+        """The handler's name in logs and metrics: its `id`, or else the function's dotted name.
+
+        It stays when a handler that was held weakly is gone.
+        """
+        return self.id or self._function_name
+
+    @property
+    def _function_name(self) -> str:
+        """The dotted name of the handler, also when the handler is gone."""
+        handler = self.handler
+        name: str = self._handler.name if handler is None else handler_name(handler)
+        return name
 
     def __repr__(self) -> str:
-        """Name the handler and the event."""
+        """Name the handler, the event, and each option that is not the default."""
         state = "" if self.active else " (ended)"
-        return f"<Subscription {self.name} on {self.event}{state}>"
+        parts = [f"{self._function_name} on {self.event}", *options_shown(self)]
+        return f"<Subscription {', '.join(parts)}{state}>"
 
     @property
     def _runs_inline(self) -> bool:
         """Whether the call loop itself calls the handler."""
         return not (self.background or self._call_spec.is_async)
+
+    @property
+    def _is_weak_by_default(self) -> bool:
+        """Whether a handler of this kind is held weakly if `weak` is left out."""
+        handler = self.handler
+        if handler is None:
+            return type(self._handler) is _WeakMethod
+        binding = binding_of(handler)
+        return binding is not None and binding.is_of_instance
 
     @property
     def _is_plain(self) -> bool:
@@ -339,7 +412,7 @@ class Subscription(Unique):
         """
         if (self._owner or self)._ticket:
             check_given(emission)
-            self._call_spec.fit(_NotCalled(handler), emission)
+            self._call_spec.fit(NotCalled(handler), emission)
 
     def _explained(self, error: Exception, emission: Emission) -> Exception:
         """Return the exception of a call, or a clearer one if the arguments did not fit."""
@@ -347,7 +420,7 @@ class Subscription(Unique):
         if handler is None or self._call_spec.fit is self._call_spec.invoke:
             return error
         try:
-            self._call_spec.fit(_NotCalled(handler), emission)
+            self._call_spec.fit(NotCalled(handler), emission)
         except ContextValidationError as misfit:
             misfit.__suppress_context__ = True  # the first exception says less
             return misfit.with_traceback(None)
@@ -371,7 +444,7 @@ class Subscription(Unique):
             self._ticket.pop()  # type: ignore[union-attr]  # a `once` has one; pop is atomic
         except IndexError:
             return False
-        self.cancel()
+        self._end("once")
         return True
 
     def _call(self, emission: Emission) -> Any:
@@ -392,6 +465,7 @@ class Subscription(Unique):
             and self.background == other.background
             and self.batch == other.batch
             and self.id == other.id
+            and self.on_error == other.on_error
             and self._connected == other._connected
         )
 
@@ -425,6 +499,6 @@ def _cancel_when_gone(subscription: Subscription) -> Callable[[Any], None]:
     def gone(_: object) -> None:
         ended = reference()
         if ended is not None:
-            ended.cancel()
+            ended._end("collected" if ended.handler is None else "sender_collected")
 
     return gone

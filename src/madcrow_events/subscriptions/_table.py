@@ -9,11 +9,14 @@ because a finalizer, which is user code, may run then.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections import deque
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import partial
+from itertools import starmap
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
@@ -21,10 +24,11 @@ from typing_extensions import TypeVar
 from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
-from madcrow_events._text import handler_name
+from madcrow_events._logs import log
 from madcrow_events.emissions._plan import NOBODY, STALE, Plan, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
+from madcrow_events.subscriptions._endings import MOST_ENDINGS, Ending, Endings, new_endings
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._planning import plan_calls
@@ -32,6 +36,7 @@ from madcrow_events.subscriptions._planning import plan_calls
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterable
 
+    from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._subscription import Subscription
 
 
@@ -89,8 +94,8 @@ class Recording(Protocol):
 
     is_open: bool
 
-    def _is_faked(self, event: str, /) -> bool:
-        """Whether it keeps the handlers of an event from being called."""
+    def _is_faked(self, signal: Any, /) -> bool:
+        """Whether it keeps the handlers of a signal from being called."""
         ...
 
     def close(self) -> None:
@@ -104,6 +109,8 @@ class SubscriptionTable:
         "__weakref__",
         "_busy",
         "_by_sender",
+        "_collected",
+        "_endings",
         "_fakes",
         "_ids",
         "_lock",
@@ -120,6 +127,8 @@ class SubscriptionTable:
         self._stale: deque[Subscription] = deque()
         self._mutes: set[Muting] = set()
         self._fakes: set[weakref.ref[Recording]] = set()
+        self._endings: Endings | None = None  # made with the first
+        self._collected: tuple[str, ...] = ()  # the names that the log does not have yet
         self.plans: Plans = STALE
 
     def _renew_after_fork(self) -> None:
@@ -180,13 +189,54 @@ class SubscriptionTable:
         self._stale.append(subscription)
         self._sweep_if_free()
 
+    def note_end(self, subscription: Subscription, reason: EndReason) -> None:
+        """Record why a subscription has ended, without waiting.
+
+        The callback of a weak reference calls this, which may run anywhere. So it writes no line:
+        `log_collected` does.
+        """
+        owner, handler = subscription._owner, subscription._handler
+        if (owner or subscription)._origin is RECORDER:
+            return
+        named: str | tuple[str, str]
+        # Put together when somebody asks, because programs cancel more often than they ask.
+        if subscription.id is None and type(handler) is FunctionType:
+            named = handler.__module__, handler.__qualname__
+        else:
+            named = subscription.name
+        if self._endings is None:
+            self._endings = new_endings()
+        pattern = None if owner is None else owner.event
+        self._endings.append((subscription._order, named, pattern, reason))
+        if reason == "collected":
+            self._collected = (*self._collected, subscription.name)[-MOST_ENDINGS:]
+
+    def endings(self) -> list[Ending]:
+        """Return the recorded endings, the oldest first."""
+        return [] if self._endings is None else [*starmap(Ending, self._endings.copy())]
+
+    def log_collected(self, event: str) -> None:
+        """Write at DEBUG which handlers of this event no longer exist, each once."""
+        collected, self._collected = self._collected, ()
+        for handler in collected:
+            log(
+                logging.DEBUG,
+                "handler %s of %s was collected, because nothing else held it: hold its object, or "
+                "subscribe it with weak=False",
+                handler,
+                event,
+            )
+
     def _present(self, subscription: Subscription) -> Subscription | None:
         bucket = self._by_sender.get(subscription._sender_key)
         return None if bucket is None else bucket.get(subscription._handler_key)
 
     def _enter(self, subscription: Subscription) -> None:
-        bucket = self._by_sender.get(subscription._sender_key)
         subscription._activate()
+        self._put(subscription)
+
+    def _put(self, subscription: Subscription) -> None:
+        bucket = self._by_sender.get(subscription._sender_key)
         if subscription.id is not None and subscription._owner is None:
             self._ids[subscription.id] = subscription
         # No interrupt comes between an entry and the plain store that makes the plans stale.
@@ -234,16 +284,21 @@ class SubscriptionTable:
         while self._stale:
             subscription = self._stale[0]
             dropped.append(subscription)
-            bucket = self._by_sender.get(subscription._sender_key, {})
-            # A subscription that an isolated() block cancelled is active again after the block.
-            if bucket.get(subscription._handler_key) is subscription and not subscription.active:
-                del bucket[subscription._handler_key]
-                if not bucket:
-                    del self._by_sender[subscription._sender_key]
-            if subscription.id is not None and not subscription.active:
-                forget_id(self._ids, subscription.id, subscription)
+            # A subscription that an isolated() block cancelled is active again after the block,
+            # here or in the table from which it had moved here.
+            if not subscription.active or subscription._table is not self:
+                self._take_out(subscription)
             # Last: if an interrupt comes before this, the next sweep removes the subscription.
             self._stale.popleft()
+
+    def _take_out(self, subscription: Subscription) -> None:
+        bucket = self._by_sender.get(subscription._sender_key, {})
+        if bucket.get(subscription._handler_key) is subscription:
+            del bucket[subscription._handler_key]
+            if not bucket:
+                del self._by_sender[subscription._sender_key]
+        if subscription.id is not None:
+            forget_id(self._ids, subscription.id, subscription)
 
     # Reading. list() makes the copies, because no other code can run during it.
 
@@ -309,14 +364,7 @@ class SubscriptionTable:
         plans = self.plans
         if plans is STALE:
             plans = self.plans = Plans()
-        entries = list(self._by_sender.get(ANY, {}).values())
-        if key is not ANY:
-            connected = {entry._handler_key for entry in entries if entry._connected}
-            entries += [
-                entry
-                for entry in list(self._by_sender.get(key, {}).values())
-                if not (entry._connected and entry._handler_key in connected)
-            ]
+        entries = self._reached(() if key is ANY else (key,))
         # If an interrupt ended the `with` without its `__exit__`, the block no longer exists.
         self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
         if self._fakes:
@@ -327,14 +375,31 @@ class SubscriptionTable:
             plans.everyone = plan
         return plan
 
+    def _reached(self, keys: Collection[Hashable]) -> list[Subscription]:
+        """Return the subscriptions to all senders and to these, without second connections."""
+        entries = list(self._by_sender.get(ANY, {}).values())
+        if keys:
+            connected = {entry._handler_key for entry in entries if entry._connected}
+            entries += [
+                entry
+                for key in keys
+                for entry in list(self._by_sender.get(key, {}).values())
+                if not (entry._connected and entry._handler_key in connected)
+            ]
+        return entries
+
     # Muting, faking and isolating
 
-    def fake(self, block: Recording, event: str) -> None:
-        """Keep this event's handlers from being called while a block that fakes it is open.
+    def fake(self, block: Recording, signal: object) -> None:
+        """Keep the handlers from being called while a block that fakes the signal is open.
 
         Recorders are still called. Call this again when the block has ended.
+
+        Args:
+            block: the block.
+            signal: the signal that has this table.
         """
-        if block._is_faked(event):
+        if block._is_faked(signal) or weakref.ref(block) in self._fakes:
             self._exclusively(self._fake, block)
 
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
@@ -348,6 +413,11 @@ class SubscriptionTable:
 
     def _make_plans_stale(self, _: object) -> None:
         self.plans = STALE
+
+    @property
+    def is_faked(self) -> bool:
+        """Whether a block goes on that keeps the handlers from being called."""
+        return any(getattr(fake(), "is_open", False) for fake in list(self._fakes))
 
     @property
     def is_muted(self) -> bool:
@@ -377,15 +447,29 @@ class SubscriptionTable:
         # Set, not reset: a test fixture may end in another context than it began in.
         _muted.set(_muted.get() - {mute})
 
-    def restore(self, subscriptions: Iterable[Subscription]) -> None:
+    def clear(self, reason: EndReason) -> None:
+        """End all subscriptions."""
+        for present in self.live():
+            present._end(reason)
+
+    def restore(self, event: str, subscriptions: Iterable[Subscription]) -> None:
         """Make the subscriptions that `live` returned earlier the only active ones.
 
-        Those whose handler or sender is gone stay inactive.
+        Those whose handler or sender is gone stay inactive. Those that have moved to another
+        event come back.
+
+        Args:
+            event: the name of the event.
+            subscriptions: the subscriptions.
         """
+        restored = [*subscriptions]
+        kept = {*restored}
         for present in self.live():
-            present.cancel()
-        for subscription in subscriptions:
+            present._end(None if present in kept else "isolated")
+        for subscription in restored:
             if subscription._alive:
+                subscription.event = event
+                subscription._table = self
                 self.replace(subscription)
 
 
@@ -401,14 +485,14 @@ def check_same_handler(present: Subscription, requested: Subscription) -> None:
     Raises:
         SubscriptionConflictError: the handlers or senders differ.
     """
-    if (present._handler_key, present._sender_key) != (
-        requested._handler_key,
-        requested._sender_key,
-    ):
+    is_other = present._handler_key != requested._handler_key
+    if is_other or present._sender_key != requested._sender_key:
+        whose, fix = present._function_name, f"give {requested._function_name} another"
+        if not is_other:
+            whose, fix = f"{whose} for another sender", "give it another id for this sender"
         raise SubscriptionConflictError(
-            f"id '{requested.id}' of {present.event} is that of "
-            f"{handler_name(present.handler)}: give {handler_name(requested.handler)} another, "
-            "or cancel that subscription first",
+            f"id '{requested.id}' of {present.event} is that of {whose}: {fix}, or cancel that "
+            "subscription first",
             event=present.event,
             handler=present.handler,
         )
@@ -422,7 +506,7 @@ def check_same_options(present: Subscription, requested: Subscription) -> None:
     """
     if not present._same_options(requested):
         raise SubscriptionConflictError(
-            f"{handler_name(present.handler)} is subscribed to {present.event} already, with "
+            f"{present._function_name} is subscribed to {present.event} already, with "
             "other options: cancel that subscription first, or give the same options",
             event=present.event,
             handler=present.handler,

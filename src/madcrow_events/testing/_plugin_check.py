@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED, canonical_name
@@ -17,12 +16,14 @@ from madcrow_events.exceptions import (
     WouldDeadlockError,
 )
 from madcrow_events.handlers import HandlerGroup
-from madcrow_events.handlers._declaring import events_of
+from madcrow_events.handlers._declaring import events_of, handlers_of, old_names_of
 from madcrow_events.models import BaseEventContext
 from madcrow_events.plugins import Plugin, unload_plugin
 from madcrow_events.plugins._footprint import is_of, outside_of_group
 from madcrow_events.plugins._loading import load
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._models import matches
+from madcrow_events.signals._old_names import present_name
 from madcrow_events.signals._registry import declared_in
 from madcrow_events.subscriptions import ANY
 from madcrow_events.subscriptions._identity import sender_key
@@ -100,7 +101,7 @@ def assert_plugin_works(
 
 def _declare(group: HandlerGroup, by_event: dict[str, Example], signals: SignalRegistry) -> None:
     """Declare the events of examples that the group does not declare."""
-    present = events_of(group) | set(signals)
+    present = events_of(group) | old_names_of(group) | set(signals)
     for event, example in by_event.items():
         if event not in present:
             model = type(example) if isinstance(example, BaseEventContext) else None
@@ -149,6 +150,7 @@ def _try(group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRe
             event = report.exception.event
             hint = f". If the application declares it, give an example: examples={{'{event}': ...}}"
         raise AssertionError(f"it cannot be loaded: {report.reason}{hint}") from report.exception
+    examples = {present_name(signals, event): example for event, example in examples.items()}
     reached = _reached(group, examples, signals)
     dispatcher = EventDispatcher(signals, log_tracebacks=False)
     set_event_dispatcher(dispatcher)  # for handlers that emit; undone with the isolation
@@ -160,7 +162,7 @@ def _try(group: HandlerGroup, examples: Mapping[str, Example], signals: SignalRe
             have_ended = _close(dispatcher)
     if not have_ended:
         raise AssertionError(f"its handlers did not end within {_SECONDS} s")
-    _look_at(group, events)
+    _look_at(group, events, signals)
     unload_plugin("tried", signals=signals)
     if signals.subscriptions:
         raise AssertionError(
@@ -229,19 +231,21 @@ def _close(dispatcher: EventDispatcher) -> bool:
         ) from error
 
 
-def _look_at(group: HandlerGroup, events: Recorder) -> None:
+def _look_at(group: HandlerGroup, events: Recorder, signals: SignalRegistry) -> None:
     called = []
     for emission in events.emissions:
-        called += [(emission.event, result.handler) for result in emission.results]
+        called += [(emission.signal, result.handler) for result in emission.results]
         for handler, exception in emission.failures:
             raise AssertionError(
                 f"{handler_name(handler)} failed on {shown(emission)}: {type_name(type(exception))}"
                 ". If the application never emits it like this, give an example of how it does: "
                 f"examples={{'{emission.event}': ...}}"
             ) from exception
-    for event, handler in group.handlers:
-        if not any(fnmatchcase(name, event) and it == handler for name, it in called):
+    for wanted, handler in handlers_of(group):
+        if not any(it == handler and matches(signal, wanted) for signal, it in called):
+            shown_event = wanted if isinstance(wanted, str) else type_name(wanted)
+            reached = (it.name for it in declared_in(signals) if matches(it, wanted))
             raise AssertionError(
-                f"{handler_name(handler)} was not called for {event}: give an example that its "
-                f"`when` lets through, examples={{'{event}': ...}}"
+                f"{handler_name(handler)} was not called for {shown_event}: give an example that "
+                f"its `when` lets through, examples={{'{next(reached, 'event_name')}': ...}}"
             )

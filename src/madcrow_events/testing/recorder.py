@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -17,11 +16,17 @@ from madcrow_events.emissions._contexts import keywords_of
 from madcrow_events.emissions._outcomes import NO_RESULT
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
-from madcrow_events.signals._registry import record, subscribe_as
+from madcrow_events.signals._models import matches
+from madcrow_events.signals._old_names import old_names_in, present_name
+from madcrow_events.signals._registry import declared_in, record
+from madcrow_events.signals._subscribing import canonical_pattern, is_pattern, subscribe_as
 from madcrow_events.subscriptions import Subscription
+from madcrow_events.subscriptions._patterns import Pattern
 
 Where: TypeAlias = Callable[[Mapping[str, Any]], object]
+Event: TypeAlias = str | EventSignal[Any] | type[BaseEventContext]
 
 __all__ = ["Recorder", "fake_events", "record_events"]
 
@@ -44,16 +49,14 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def __init__(
         self,
-        patterns: tuple[str | EventSignal[Any], ...],
+        patterns: tuple[Event, ...],
         signals: SignalRegistry,
         *,
         calls_handlers: bool = True,
     ) -> None:
         self._patterns = [
-            signals.resolve(pattern).name
-            if isinstance(pattern, EventSignal)
-            else canonical_name(pattern, pattern="*" in str(pattern))
-            for pattern in patterns or ("*", HANDLER_FAILED)
+            signals.resolve(it).name if isinstance(it, EventSignal) else canonical_pattern(it)
+            for it in patterns or ("*", HANDLER_FAILED)
         ]
         self._signals = signals
         self._calls_handlers = calls_handlers
@@ -69,13 +72,13 @@ class Recorder(AbstractContextManager["Recorder"]):
 
         Raises:
             RuntimeError: the recorder was used before.
-            UnknownEventError: a pattern without a `*` is the name of no declared event.
+            UnknownEventError: a name is that of no declared event.
         """
         if self._has_begun:
             raise RuntimeError("this recorder was used before: make a new one for each block")
-        for pattern in self._patterns:
-            if "*" not in pattern:
-                self._signals.resolve(pattern)
+        self._patterns = [
+            it if is_pattern(it) else self._signals.resolve(it).name for it in self._patterns
+        ]
         try:
             self._begin()
         except BaseException:
@@ -118,15 +121,11 @@ class Recorder(AbstractContextManager["Recorder"]):
             subscription.cancel()
         self._subscriptions.clear()
 
-    def _is_faked(self, event: str, /) -> bool:
-        return not self._calls_handlers and self._matches(event)
+    def _is_faked(self, signal: EventSignal[Any], /) -> bool:
+        return not self._calls_handlers and self._records(signal)
 
-    def _matches(self, event: str) -> bool:
-        return any(
-            # As with subscriptions, no pattern matches `handler_failed`.
-            event == pattern if event == HANDLER_FAILED else fnmatch.fnmatchcase(event, pattern)
-            for pattern in self._patterns
-        )
+    def _records(self, signal: EventSignal[Any]) -> bool:
+        return any(matches(signal, pattern) for pattern in self._patterns)
 
     def _record(self, emission: Emission) -> Any:
         self._emissions[id(emission)] = emission
@@ -144,7 +143,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def assert_emitted(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         *,
         times: int | None = None,
@@ -154,7 +153,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Fail unless an event was emitted with these values in its context.
 
         Args:
-            event: the name of the event, or its signal.
+            event: the name of the event, its signal, or its context class. A class also stands for
+                the events whose models derive from it.
             times: exactly how often the event was emitted with these values; None, the default, for
                 at least once.
             where: a function that gets the context as a mapping. Only emissions for which it
@@ -176,10 +176,11 @@ class Recorder(AbstractContextManager["Recorder"]):
                 "times must be an int, 1 or more: for never there is assert_not_emitted",
                 option="times",
             )
-        found = self._matching(event, where, fields)
+        wanted = self._wanted(event)
+        found = self._matching(wanted, where, fields)
         if found and times in (None, len(found)):
             return found[-1]
-        what = _described(event, where, fields)
+        what = _described(wanted, where, fields)
         if times is None:
             raise AssertionError(f"{what} was not emitted.\n{self._told()}")
         raise AssertionError(
@@ -188,7 +189,7 @@ class Recorder(AbstractContextManager["Recorder"]):
 
     def assert_not_emitted(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         *,
         where: Where | None = None,
@@ -197,7 +198,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Fail if an event was emitted with these values in its context.
 
         Args:
-            event: the name of the event, or its signal.
+            event: the name of the event, its signal, or its context class. A class also stands for
+                the events whose models derive from it.
             where: as for `assert_emitted`.
             **fields: as for `assert_emitted`.
 
@@ -207,18 +209,18 @@ class Recorder(AbstractContextManager["Recorder"]):
             UnknownEventError: the event is not declared, or its signal belongs to another registry.
             InvalidOptionError: `where` is not a function.
         """
-        found = self._matching(event, where, fields)
+        wanted = self._wanted(event)
+        found = self._matching(wanted, where, fields)
         if found:
-            what = _described(event, where, fields)
+            what = _described(wanted, where, fields)
             raise AssertionError(f"{what} was emitted {_times(len(found))}.\n{self._told()}")
 
-    def assert_handled_by(
-        self, event: str | EventSignal[Any], handler: Callable[..., Any], /
-    ) -> None:
+    def assert_handled_by(self, event: Event, handler: Callable[..., Any], /) -> None:
         """Fail unless a handler was called for an event, and returned without an exception.
 
         Args:
-            event: the name of the event, or its signal.
+            event: the name of the event, its signal, or its context class. A class also stands for
+                the events whose models derive from it.
             handler: the handler.
 
         Raises:
@@ -226,16 +228,17 @@ class Recorder(AbstractContextManager["Recorder"]):
                 that were called. Or the recorder does not record this event.
             UnknownEventError: the event is not declared, or its signal belongs to another registry.
         """
-        emissions = self._matching(event, None, {})
+        wanted = self._wanted(event)
+        name, called_name = _shown(wanted), handler_name(handler)
+        emissions = self._matching(wanted, None, {})
         called = [it.handler for emission in emissions for it in emission.results]
         if handler in called:
             return
-        name = handler_name(handler)
         failures = [it for emission in emissions for it in emission.failures]
         for failure in failures:
             if failure.handler == handler:
                 raise AssertionError(
-                    f"{name} was called for {_name_of(event)}, and raised "
+                    f"{called_name} was called for {name}, and raised "
                     f"{type_name(type(failure.exception))}"
                 ) from failure.exception
         others = sorted({handler_name(it) for it in called}) or ["nobody"]
@@ -247,13 +250,13 @@ class Recorder(AbstractContextManager["Recorder"]):
                 " Some have not finished: drain() the dispatcher first, or await its drain_async()."
             )
         raise AssertionError(
-            f"{_name_of(event)} was not handled by {name}, but by {', '.join(others)}.{hint}\n"
+            f"{name} was not handled by {called_name}, but by {', '.join(others)}.{hint}\n"
             f"{self._told()}"
         )
 
     def wait_for(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         timeout: float | None = 5.0,
         *,
@@ -263,7 +266,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Wait until another thread emits an event, unless it has been recorded already.
 
         Args:
-            event: the name of the event, or its signal.
+            event: the name of the event, its signal, or its context class. A class also stands for
+                the events whose models derive from it.
             timeout: how many seconds to wait at most; None for no limit.
             where: as for `assert_emitted`.
             **fields: as for `assert_emitted`.
@@ -279,12 +283,13 @@ class Recorder(AbstractContextManager["Recorder"]):
                 `where` is not a function.
         """
         check_seconds("timeout", timeout)
-        self._arrived.wait(lambda: self._matching(event, where, fields), timeout)
-        return self._awaited(event, timeout, where, fields)
+        wanted = self._wanted(event)
+        self._arrived.wait(lambda: self._matching(wanted, where, fields), timeout)
+        return self._awaited(wanted, timeout, where, fields)
 
     async def wait_for_async(
         self,
-        event: str | EventSignal[Any],
+        event: Event,
         /,
         timeout: float | None = 5.0,
         *,
@@ -294,7 +299,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         """Wait as `wait_for` does, while other tasks of the event loop go on.
 
         Args:
-            event: the name of the event, or its signal.
+            event: the name of the event, its signal, or its context class. A class also stands for
+                the events whose models derive from it.
             timeout: how many seconds to wait at most; None for no limit.
             where: as for `assert_emitted`.
             **fields: as for `assert_emitted`.
@@ -309,26 +315,37 @@ class Recorder(AbstractContextManager["Recorder"]):
             EventLoopError: the event has not been recorded yet, and asyncio does not run here.
         """
         check_seconds("timeout", timeout)
-        await self._arrived.wait_async(lambda: self._matching(event, where, fields), timeout)
-        return self._awaited(event, timeout, where, fields)
+        wanted = self._wanted(event)
+        await self._arrived.wait_async(lambda: self._matching(wanted, where, fields), timeout)
+        return self._awaited(wanted, timeout, where, fields)
 
     def _awaited(
         self,
-        event: str | EventSignal[Any],
+        wanted: Pattern,
         timeout: float | None,
         where: Where | None,
         fields: Mapping[str, Any],
     ) -> Emission:
-        found = self._matching(event, where, fields)
+        found = self._matching(wanted, where, fields)
         if not found:
             raise AssertionError(
-                f"{_described(event, where, fields)} was not emitted within {timeout} s.\n"
+                f"{_described(wanted, where, fields)} was not emitted within {timeout} s.\n"
                 f"{self._told()}"
             )
         return found[-1]
 
+    def _wanted(self, event: Event) -> Pattern:
+        """Return the name that an event has now, or the class that it was named by."""
+        if isinstance(event, EventSignal):
+            return self._signals.resolve(event).name
+        if not isinstance(event, str):
+            return canonical_pattern(event)
+        name = canonical_name(event)
+        signal: EventSignal[Any] | None = self._signals.get(name)
+        return name if signal is None else signal.name
+
     def _matching(
-        self, event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
+        self, wanted: Pattern, where: Where | None, fields: Mapping[str, Any]
     ) -> list[Emission]:
         if where is not None and not callable(where):
             raise InvalidOptionError(
@@ -336,35 +353,43 @@ class Recorder(AbstractContextManager["Recorder"]):
                 "lambda order: order['total'] > 3",
                 option="where",
             )
-        if isinstance(event, EventSignal):
-            self._signals.resolve(event)
-        name = _name_of(event)
-        found = [emission for emission in self.emissions if emission.event == name]
-        self._refuse_what_always_holds(name, found, fields)
+        if isinstance(wanted, str):
+            wanted = present_name(self._signals, wanted)  # it may change while somebody waits
+        found = [emission for emission in self.emissions if matches(emission.signal, wanted)]
+        self._refuse_what_always_holds(wanted, found, fields)
         return [emission for emission in found if _has(keywords_of(emission), fields, where)]
 
     def _refuse_what_always_holds(
-        self, name: str, found: list[Emission], fields: Mapping[str, Any]
+        self, wanted: Pattern, found: list[Emission], fields: Mapping[str, Any]
     ) -> None:
         """Refuse assertions that prove nothing: misspelt names, and unrecorded events."""
         if not self._has_begun:
             raise AssertionError("nothing was recorded yet: use the recorder in a with block")
-        if not found:
-            if name not in self._signals and name != HANDLER_FAILED:
-                raise unknown_event(name, self._signals)
-            if not self._matches(name):
+        if isinstance(wanted, str):
+            declared = [self._signals[wanted]] if wanted in self._signals else []
+            if not (found or declared or wanted == HANDLER_FAILED):
+                raise unknown_event(wanted, self._signals, old_names_in(self._signals))
+        else:
+            declared = [it for it in declared_in(self._signals) if matches(it, wanted)]
+            if not (found or declared):
+                self._signals.resolve(wanted)  # which says so
+        if not found and wanted not in self._patterns:
+            missed = [it.name for it in declared if not self._records(it)]
+            if missed or not declared:
                 raise AssertionError(
-                    f"{name} is not recorded, only {', '.join(self._patterns)}: record it, too"
+                    f"{', '.join(missed) or wanted} is not recorded, only "
+                    f"{', '.join(map(_shown, self._patterns))}: record it, too"
                 )
-        models = {signal.context_model for signal in [self._signals.get(name)] if signal}
-        for model in models - {None}:
-            known = set(model.model_fields).union(*(keywords_of(it) for it in found))
-            for field in fields.keys() - known:
-                near = get_close_matches(field, known, 1)
-                raise AssertionError(
-                    f"{type_name(model)} has no field {field}"
-                    + (f": did you mean {near[0]}?" if near else "")
-                )
+        models = [it.context_model for it in declared if it.context_model is not None]
+        known = {name for model in models for name in model.model_fields}.union(
+            *(keywords_of(it) for it in found)
+        )
+        for field in fields.keys() - known if models else ():
+            near = get_close_matches(field, known, 1)
+            raise AssertionError(
+                f"{type_name(models[0] if isinstance(wanted, str) else wanted)} has no field "
+                f"{field}" + (f": did you mean {near[0]}?" if near else "")
+            )
 
     def _told(self) -> str:
         emissions = self.emissions
@@ -376,8 +401,8 @@ class Recorder(AbstractContextManager["Recorder"]):
         return "\n  ".join(["Emitted, in this order:", *lines])
 
 
-def _name_of(event: str | EventSignal[Any]) -> str:
-    return event.name if isinstance(event, EventSignal) else canonical_name(event)
+def _shown(pattern: Pattern) -> str:
+    return pattern if isinstance(pattern, str) else type_name(pattern)
 
 
 def _has(context: Mapping[str, Any], fields: Mapping[str, Any], where: Where | None) -> bool:
@@ -401,13 +426,12 @@ def _times(number: int) -> str:
     return {0: "never", 1: "once", 2: "twice"}.get(number, f"{number} times")
 
 
-def _described(
-    event: str | EventSignal[Any], where: Where | None, fields: Mapping[str, Any]
-) -> str:
+def _described(wanted: Pattern, where: Where | None, fields: Mapping[str, Any]) -> str:
     parts = [_shown_value(name, value) for name, value in fields.items()]
     if where is not None:
         parts.append(f"where={handler_name(where)}")
-    return f"{_name_of(event)}({', '.join(parts)})" if parts else _name_of(event)
+    event = _shown(wanted)
+    return f"{event}({', '.join(parts)})" if parts else event
 
 
 def shown(emission: Emission) -> str:
@@ -424,14 +448,13 @@ def _shown_value(name: str, value: object) -> str:
     return f"{name}={text}" if len(text) <= _SHOWN_LENGTH else f"{name}={text[:_SHOWN_LENGTH]}..."
 
 
-def record_events(
-    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
-) -> Recorder:
+def record_events(*patterns: Event, signals: SignalRegistry = madcrow_signals) -> Recorder:
     """Return a recorder for a `with` or `async with` block. Handlers are called as usual.
 
     Args:
-        *patterns: names of events, patterns such as `order_*`, or signals. Without any, all events
-            are recorded. No pattern fits `handler_failed`: give that name besides the pattern.
+        *patterns: names of events, patterns such as `order_*`, signals, or context classes, which
+            also stand for the events whose models derive from them. Without any, all events are
+            recorded. No pattern fits `handler_failed`: give that name besides the pattern.
         signals: the registry whose events are recorded.
 
     Returns:
@@ -457,17 +480,16 @@ def record_events(
     return Recorder(patterns, signals)
 
 
-def fake_events(
-    *patterns: str | EventSignal[Any], signals: SignalRegistry = madcrow_signals
-) -> Recorder:
+def fake_events(*patterns: Event, signals: SignalRegistry = madcrow_signals) -> Recorder:
     """Return a recorder for a `with` or `async with` block that keeps handlers from being called.
 
     The block holds for the whole process, and also for handlers that are subscribed in it.
     Background calls that were pending before the block still run.
 
     Args:
-        *patterns: names of events, patterns such as `order_*`, or signals. Without any, no handler
-            of any event is called. The handlers of events that you do not name are called.
+        *patterns: names of events, patterns such as `order_*`, signals, or context classes, as for
+            `record_events`. Without any, no handler of any event is called. The handlers of events
+            that you do not name are called.
         signals: the registry whose events are recorded.
 
     Returns:

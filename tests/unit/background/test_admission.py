@@ -180,7 +180,7 @@ async def test_emit_async_waits_without_blocking_its_loop(stage: Stage) -> None:
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     stage.free.set()
-    await (await asyncio.wait_for(waiting, LIMIT)).done()
+    await (await asyncio.wait_for(waiting, LIMIT)).wait_async()
     assert stage.heard == [2]
 
 
@@ -428,7 +428,7 @@ def test_other_threads_see_an_emission_fill_and_wait_for_it(stage: Stage) -> Non
 
     def inline(emission: Emission[Any]) -> str:
         waiting.append(elsewhere(emission.wait))
-        waiting.append(elsewhere(lambda: asyncio.run(emission.done())))
+        waiting.append(elsewhere(lambda: asyncio.run(emission.wait_async())))
         time.sleep(0.05)
         assert emission.pending == 3
         return "inline"
@@ -442,7 +442,7 @@ def test_other_threads_see_an_emission_fill_and_wait_for_it(stage: Stage) -> Non
     assert not emission.wait(0.01)
     assert not any(future.done() for future in waiting)
     stage.free.set()
-    assert [future.result(LIMIT) for future in waiting] == [True, None]
+    assert [future.result(LIMIT) for future in waiting] == [True, True]
     assert [result.value for result in emission.results] == ["inline", "async", "held"]
     assert emission.wait(0)
 
@@ -576,7 +576,7 @@ def test_work_that_waits_for_all_work_is_told_that_it_would_wait_for_itself(
 
     async def main() -> Emission[Any]:
         emission = emit(dispatcher)
-        await asyncio.wait_for(emission.done(), LIMIT)
+        await asyncio.wait_for(emission.wait_async(), LIMIT)
         return emission
 
     stage.signal.subscribe(
@@ -611,7 +611,7 @@ def test_a_loop_that_is_kept_from_running_is_not_waited_for(stage: Stage, waitin
             waiting(dispatcher)
         assert emission.pending == 1
         assert not dispatcher.drain(0)
-        runner.run(emission.done())
+        runner.run(emission.wait_async())
         assert runner.run(dispatcher.drain_async(LIMIT))
     assert stage.heard == ["ran"]
 

@@ -137,7 +137,7 @@ async def test_a_loop_that_runs_then_does_what_is_emitted_in_it(
     signal.subscribe(on_a_loop, background=True)
     an_exit()
     emission = dispatcher.emit(signal)
-    await emission.done()
+    await emission.wait_async()
     assert [result.value for result in emission.results] == ["done"]
 
 

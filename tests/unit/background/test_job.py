@@ -66,7 +66,7 @@ async def test_a_held_task_that_is_cancelled_before_it_begins_has_failed(
     emission = dispatcher.emit(signal)
     for task in asyncio.all_tasks() - {asyncio.current_task()}:
         task.cancel()
-    await emission.done()
+    await emission.wait_async()
     (failure,) = emission.failures
     assert isinstance(failure.exception, HandlerCancelledError | asyncio.CancelledError)
     assert await dispatcher.drain_async(10)
@@ -237,8 +237,8 @@ async def test_a_cancelled_wait_for_a_place_begins_no_handler(signals: SignalReg
     with pytest.raises(asyncio.CancelledError):
         await emitting
     never.set()
-    await first.done()
-    await second.done()
+    await first.wait_async()
+    await second.wait_async()
     assert await dispatcher.drain_async(10)
     assert calls == []
 
@@ -251,7 +251,7 @@ async def test_a_typed_emission_awaits_and_queues(signals: SignalRegistry) -> No
     dispatcher = EventDispatcher(signals)
     signal.subscribe(lambda: "queued", background=True)
     emission = await dispatcher.emit_typed_async(signal, BaseEventContext())
-    await emission.done()
+    await emission.wait_async()
     assert [result.value for result in emission.results] == ["queued"]
     assert await dispatcher.drain_async(10)
     with pytest.raises(ValueError, match="cannot be of type list"):
@@ -277,7 +277,7 @@ def test_another_thread_may_wait_for_inline_handlers(
         assert is_waited_for.wait(10)
 
     async def done(emission: Emission[Any]) -> bool:
-        waiting = asyncio.ensure_future(emission.done())
+        waiting = asyncio.ensure_future(emission.wait_async())
         await asyncio.sleep(0.01)
         is_waited_for.set()
         await waiting
@@ -377,7 +377,7 @@ async def test_a_task_left_behind_may_wait_for_the_emission(
     signal: EventSignal[Any], dispatcher: EventDispatcher
 ) -> None:
     async def leaves(emission: Emission[Any]) -> None:
-        tasks.append(asyncio.ensure_future(emission.done()))
+        tasks.append(asyncio.ensure_future(emission.wait_async()))
 
     async def suspends_shortly() -> None:
         await asyncio.sleep(0.01)

@@ -337,7 +337,7 @@ async def test_what_a_block_raised_is_not_hidden_by_a_close_that_cannot_be(
 
     signal.subscribe(close_inside, background=True)
     emission = dispatcher.emit(signal)
-    await emission.done()
+    await emission.wait_async()
     (failure,) = emission.failures
     assert failure.exception is own or type(failure.exception) is WouldDeadlockError
     assert await dispatcher.drain_async(LIMIT)
@@ -411,7 +411,7 @@ def test_two_loops_handle_batches_at_the_same_time_and_each_one_at_a_time(
     async def main() -> list[Any]:
         emissions = [dispatcher.emit(signal) for _ in range(6)]
         for emission in emissions:
-            await emission.done()
+            await emission.wait_async()
         return [failure for emission in emissions for failure in emission.failures]
 
     others = elsewhere(lambda: asyncio.run(main()))

@@ -415,7 +415,7 @@ async def test_an_emission_is_deferred_then_dropped(
     assert repr(emission) == "<Emission thing_happened, dropped>"
     assert (emission.pending, emission.results, emission.failures) == (0, (), ())
     assert emission.wait(LONG)
-    await emission.done()
+    await emission.wait_async()
 
 
 @in_every_way
@@ -441,11 +441,11 @@ async def test_waiting_inside_of_the_block_would_never_end(
         with pytest.raises(WouldDeadlockError, match="wait after the block"):
             emission.wait()
         with pytest.raises(WouldDeadlockError, match="wait after the block"):
-            await emission.done()
+            await emission.wait_async()
         assert not emission.wait(0)
     assert emission.wait(0)
     assert emission.wait()
-    await emission.done()
+    await emission.wait_async()
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -482,7 +482,7 @@ async def test_another_task_may_await_the_end_of_the_block(
 
     async def wait() -> str:
         emission = await emitted
-        await emission.done()
+        await emission.wait_async()
         return emission.state
 
     waiting = asyncio.create_task(wait())

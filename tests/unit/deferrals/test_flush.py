@@ -281,7 +281,7 @@ async def test_background_handlers_start_at_the_flush(
         emission = await way.emit(dispatcher, signal, number=1)
         assert await dispatcher.drain_async(LONG)
         assert heard == []
-    await emission.done()
+    await emission.wait_async()
     assert heard == [1, 1]
     assert len(emission.results) == 2
 

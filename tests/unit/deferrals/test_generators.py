@@ -214,7 +214,7 @@ async def test_an_async_generator_that_is_left_to_the_loop_drops_its_events(
     emission = await asyncio.create_task(read_one())
     gc.collect()
     async with asyncio.timeout(LONG):
-        await emission.done()
+        await emission.wait_async()
     assert emission.state == "dropped"
     check_clean(dispatcher, heard, [])
 

@@ -269,7 +269,7 @@ async def test_a_background_handler_of_another_dispatcher_takes_part_until_the_b
 
     with EventDispatcher(signals) as other:
         async with way.block(dispatcher):
-            await (await way.emit(other, outer, number=0)).done()
+            await (await way.emit(other, outer, number=0)).wait_async()
             assert heard == []
             await way.emit(other, outer, number=1)
         assert heard == [0]

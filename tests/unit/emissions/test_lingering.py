@@ -176,6 +176,9 @@ STORIES = [
     *(Story(method, "emit_typed_async") for method in PLAIN + ASYNC),
     *(Story(method, "deferred") for method in PLAIN),
     *(Story(method, "deferred_async") for method in PLAIN + ASYNC),
+    *(Story(method, "emit", {"on_error": "raise"}) for method in PLAIN + HOLDING),
+    *(Story(method, "emit_async", {"on_error": "raise"}) for method in PLAIN + ASYNC),
+    *(Story(method, "deferred", {"on_error": "raise"}) for method in PLAIN),
     *(Story(method, "wait") for method in ASYNC),
     *(Story(method, "wait", {"background": True}) for method in PLAIN + ASYNC),
     *(Story(method, "wait", {"batch": Batch(max_size=1)}) for method in BATCHES),
@@ -228,6 +231,7 @@ def _without_collector() -> Iterator[None]:
 
 @pytest.mark.guarantee("F1")
 @pytest.mark.guarantee("L1")
+@pytest.mark.guarantee("H11")
 @pytest.mark.parametrize(
     ("on_error", "observed"),
     [
@@ -310,6 +314,43 @@ def test_a_chain_without_end_keeps_nothing_alive_either(
     assert [reference() for reference in alive] == [None, None]
 
 
+@pytest.mark.guarantee("E7")
+@pytest.mark.usefixtures("_without_collector")
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("method", ["report", "report_and_fail", "report_async"])
+def test_the_announcement_of_a_failure_keeps_nothing_alive_either(
+    signals: SignalRegistry, method: str, background: bool
+) -> None:
+    """Though it holds the emission that failed, for its own handlers."""
+
+    class Reporter:
+        async def report_async(self, emission: Emission) -> None:
+            await asyncio.sleep(0)
+            self.report(emission)
+
+        def report(self, emission: Emission) -> None:
+            cause = emission.cause
+            assert cause is not None
+            told.extend(type(it.exception) for it in cause.failures)
+
+        def report_and_fail(self, emission: Emission) -> None:
+            self.report(emission)
+            raise KeyError from emission.cause.failures[0].exception
+
+    told: list[type[BaseException]] = []
+    signals.signal("happened")
+    service, payload, reporter = Service(), Payload(), Reporter()
+    signals.subscribe("happened", service.emission, background=background)
+    signals.subscribe("handler_failed", getattr(reporter, method), background=background)
+    alive = [weakref.ref(it) for it in (service, payload, reporter)]
+    with EventDispatcher(signals) as dispatcher:
+        dispatcher.emit("happened", payload=payload)
+        assert dispatcher.drain(10)
+    assert told == [ValueError]
+    del service, payload, reporter
+    assert [reference() for reference in alive] == [None] * 3
+
+
 @pytest.mark.guarantee("F1")
 @pytest.mark.parametrize("method", ["keywords", "emission"])
 def test_who_holds_the_emission_has_the_whole_traceback(
@@ -324,7 +365,8 @@ def test_who_holds_the_emission_has_the_whole_traceback(
 
 
 @pytest.mark.guarantee("F1")
-@pytest.mark.parametrize("on_error", ["log", "raise"])
+@pytest.mark.guarantee("H11")
+@pytest.mark.parametrize("on_error", ["log", "raise", "raised by the handler"])
 def test_variables_stay_for_a_debugger_where_a_failure_is_raised(
     monkeypatch: pytest.MonkeyPatch, signals: SignalRegistry, on_error: Any
 ) -> None:
@@ -339,9 +381,10 @@ def test_variables_stay_for_a_debugger_where_a_failure_is_raised(
 
     seen: list[dict[str, Any]] = []
     signals.signal("happened")
-    signals.subscribe("happened", failing)
+    by_handler = on_error == "raised by the handler"
+    signals.subscribe("happened", failing, on_error="raise" if by_handler else None)
     monkeypatch.setattr(logging.getLogger("madcrow_events"), "filters", [look])
-    dispatcher = EventDispatcher(signals, on_error=on_error)
+    dispatcher = EventDispatcher(signals, on_error="log" if by_handler else on_error)
     with record_events(signals=signals) as recorder:
         try:
             dispatcher.emit("happened", payload="it")
@@ -349,7 +392,7 @@ def test_variables_stay_for_a_debugger_where_a_failure_is_raised(
             pass
     (failure,) = recorder.emissions[0].failures
     assert seen == [{"payload": "it"}]
-    assert variables_of(failure.exception) == ({"payload": "it"} if on_error == "raise" else {})
+    assert variables_of(failure.exception) == ({} if on_error == "log" else {"payload": "it"})
 
 
 def variables_of(error: BaseException) -> dict[str, Any]:

@@ -168,6 +168,23 @@ def test_limits_and_window_can_be_set(alerts: list[Alert]) -> None:
             set_security_limits(SecurityLimits(brute_force=wrong))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["brute_force", "many_accounts", "success_after_failures"])
+def test_a_limit_that_could_never_be_reached_is_refused(alerts: list[Alert], name: str) -> None:
+    """A window counts a hundred failures of one subject, which is a limit that is reached."""
+    for limit in (101, 100.5):
+        with pytest.raises(InvalidOptionError, match=f"^{name} must be 100 at most") as caught:
+            set_security_limits(SecurityLimits(**{name: limit}))
+        assert caught.value.option == name
+    assert failures.limits == SecurityLimits()
+    limits = dict.fromkeys(("brute_force", "many_accounts", "success_after_failures"), 100)
+    set_security_limits(SecurityLimits(window_seconds=1000, **limits))
+    for number in range(100):
+        email = f"{number}@b.c" if name == "many_accounts" else "a@b.c"
+        fail(email, at=number, address="10.0.0.1")
+    succeed(at=100)
+    assert (name, "10.0.0.1" if name == "many_accounts" else "a@b.c", 100) in alerts
+
+
 @pytest.mark.guarantee("E3")
 def test_alerts_go_through_the_dispatcher_of_the_event_that_caused_them(
     signals: SignalRegistry,

@@ -18,6 +18,7 @@ from madcrow_events import (
     HandlerGroup,
     LogoutEventContext,
     SignalRegistry,
+    UnknownEventError,
 )
 from madcrow_events.exceptions import InvalidOptionError, PluginError
 from madcrow_events.plugins import discover_plugins, load_plugins, unload_plugin
@@ -67,6 +68,46 @@ def test_a_plugin_is_discovered_loaded_and_unloaded(
     assert "good.happened" not in signals
     assert not unload_plugin("good", signals=signals)
     assert load_plugins(signals=signals)[0].ok
+
+
+BY_CLASS = """
+    from madcrow_events import *
+
+    class Sent(BaseEventContext):
+        number: int
+
+    group = HandlerGroup("by_class")
+    group.signal("good.sent", context=Sent)
+
+    @group.on(Sent)
+    def of_own(number): return number
+
+    @group.on(BaseEventContext, priority=-1)
+    def of_every(emission: Emission): return emission.event
+"""
+
+
+@pytest.mark.guarantee("P3")
+@pytest.mark.guarantee("H8")
+def test_a_plugin_whose_handlers_are_for_classes_is_unloaded_with_them(
+    install: Install, signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    install("by_class", BY_CLASS)
+    logged_out = signals.signal("logged_out", context=LogoutEventContext)
+    context = LogoutEventContext(user_id=1, email="")
+    for _ in range(2):
+        (report,) = load_plugins(signals=signals)
+        assert (report.signals, report.handlers) == (("good.sent",), ("Sent", "BaseEventContext"))
+        sent = signals["good.sent"].context_model
+        assert sent is not None
+        values = [result.value for result in dispatcher.emit(sent(number=7)).results]
+        assert values == [7, "good.sent"]
+        assert [it.value for it in logged_out.emit(context).results] == ["logged_out"]
+        assert unload_plugin("by_class", signals=signals)
+        assert not signals.subscriptions
+        assert not logged_out.emit(context).results
+        with pytest.raises(UnknownEventError):
+            dispatcher.emit(sent(number=7))
 
 
 @pytest.mark.guarantee("P3")

@@ -219,7 +219,7 @@ def test_an_emission_that_began_before_the_claim_finds_once_claimed(
         ({"weak": "yes"}, "weak must be True, False or None"),
         (
             {"prority": 1},
-            "'prority': did you mean 'priority'. The options are background, batch, id, once",
+            "'prority': did you mean 'priority'. The options are background, batch, id, on_error",
         ),
     ],
 )
@@ -239,6 +239,7 @@ OTHER_VALUES: dict[str, Any] = {
     "background": True,
     "batch": Batch(),
     "id": "another",
+    "on_error": "raise",
 }
 """By option, a value that is not its default; another sender makes another subscription."""
 

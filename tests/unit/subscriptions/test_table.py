@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import pytest
@@ -34,11 +35,19 @@ def test_an_id_is_unique_within_its_event_or_pattern(signals: SignalRegistry, ev
     signals.signal("pong")
     subscription = signals.subscribe(event, first, id="mail")
     assert subscription.id == subscription.name == "mail"
-    assert repr(subscription) == f"<Subscription mail on {event}>"
+    assert repr(subscription) == f"<Subscription {__name__}.first on {event}, id='mail'>"
     assert signals.subscribe(event, first, id="mail") is subscription
-    for handler, options in ((second, {}), (first, {"sender": "me"})):
-        with pytest.raises(SubscriptionConflictError, match=r"'mail' of .* is that of .*first"):
-            signals.subscribe(event, handler, id="mail", **options)  # type: ignore[arg-type]
+    whose = rf"^id 'mail' of {re.escape(event)} is that of {__name__}\.first"
+    with pytest.raises(
+        SubscriptionConflictError,
+        match=rf"{whose}: give {__name__}\.second another, or cancel that subscription first$",
+    ):
+        signals.subscribe(event, second, id="mail")
+    with pytest.raises(
+        SubscriptionConflictError,
+        match=f"{whose} for another sender: give it another id for this sender, or cancel that",
+    ):
+        signals.subscribe(event, first, id="mail", sender="me")
     for other in ("letter", None):
         with pytest.raises(SubscriptionConflictError, match="with other options"):
             signals.subscribe(event, first, id=other)

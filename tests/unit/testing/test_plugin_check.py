@@ -61,6 +61,29 @@ def test_a_plugin_that_works_is_called_twice_in_every_way() -> None:
     assert set(threading.enumerate()) <= threads
 
 
+@pytest.mark.guarantee("H8")
+def test_a_plugin_whose_handlers_are_for_classes_is_called_for_each_event() -> None:
+    class Sent(Paid): ...
+
+    group = HandlerGroup("good")
+    group.signal("good.paid", context=Paid)
+    group.signal("good.sent", context=Sent)
+    called: list[Any] = []
+
+    @group.on(Paid)
+    def of_paid(context: Paid) -> None:
+        called.append(type(context))
+
+    @group.on(Unknown, batch=Batch(10, 0.01))
+    def of_unknown(contexts: list[Unknown]) -> None:
+        called.extend(map(type, contexts))
+
+    example = Unknown(url=HttpUrl("https://example.com"))
+    assert_plugin_works(group, examples={"app.seen": example})
+    assert called.count(Paid) == called.count(Sent) == called.count(Unknown) == 2
+    assert "good.paid" not in madcrow_signals
+
+
 def broken(add: Callable[[HandlerGroup], object]) -> HandlerGroup:
     group = HandlerGroup("bad")
     add(group)
@@ -69,6 +92,9 @@ def broken(add: Callable[[HandlerGroup], object]) -> HandlerGroup:
 
 class Unknown(BaseEventContext):
     url: HttpUrl
+
+
+def print_nothing(**context: Any) -> None: ...
 
 
 def raises(**context: Any) -> None:
@@ -120,6 +146,16 @@ def emits_to_raises(**context: Any) -> None:
         ),
         (lambda it: it.on("user_logged_in", sender="me")(raises), "raises failed on"),
         (lambda it: (it.signal("bad.url", context=Unknown), it.on("bad.url")(raises)), "made up"),
+        (lambda it: it.on(Unknown)(raises), "no declared event reaches"),
+        (lambda it: it.on(LoginEventContext)(raises), "raises failed on user_logged_in"),
+        (
+            lambda it: it.on(LoginEventContext, when=lambda login: login["is_admin"])(raises),
+            r"raises was not called for LoginEventContext.*`when`.*examples=\{'user_logged_in': ",
+        ),
+        (
+            lambda it: (it.on("user_logged_in")(print_nothing), it.on(Unknown)(raises)),
+            r"raises was not called for Unknown: .*examples=\{'event_name': \.\.\.\}",
+        ),
         (lambda it: it.on("user_logged_in")(subscribes_more), "leaves subscriptions behind"),
         (lambda it: it.on("user_logged_in")(declares_more), "leaves events behind.*left.behind"),
     ],

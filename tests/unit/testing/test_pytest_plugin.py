@@ -142,6 +142,87 @@ def test_the_fixtures_record_isolate_and_dispatch(pytester: pytest.Pytester, run
     run().assert_outcomes(passed=6)
 
 
+EARLY = """
+    from madcrow_events import EventDispatcher, get_event_dispatcher
+
+    early = EventDispatcher()
+    early_sibling = early.with_options(on_error="raise")
+    get_event_dispatcher()
+"""
+
+VALIDATING = """
+    import pytest
+    from early import early, early_sibling
+    from madcrow_events import (
+        ContextValidationError, EventDispatcher, emit_event, get_event_dispatcher
+    )
+
+    late = EventDispatcher()
+    validating = {
+        "early": early,
+        "its sibling": early_sibling,
+        "late": late,
+        "another sibling": late.with_options(log_tracebacks=False),
+        "the default": get_event_dispatcher(),
+        "one that says so": EventDispatcher(validate=True),
+    }
+    refusing = EventDispatcher(validate=False)
+
+    @pytest.mark.parametrize("name", validating)
+    def test_validates(name):
+        assert validating[name].validate is True
+        with pytest.raises(ContextValidationError, match="email: missing"):
+            validating[name].emit("user_logged_in", user_id=1)
+
+    def test_validates_what_emit_event_emits():
+        with pytest.raises(ContextValidationError, match="email: missing"):
+            emit_event("user_logged_in", user_id=1)
+
+    def test_validates_in_the_fixture(event_dispatcher):
+        with pytest.raises(ContextValidationError, match="email: missing"):
+            event_dispatcher.emit("user_logged_in", user_id=1)
+
+    @pytest.mark.parametrize("dispatcher", [
+        refusing,
+        refusing.with_options(on_error="raise"),
+        late.with_options(validate=False),
+        late.with_options(validate=False).with_options(on_error="raise"),
+    ])
+    def test_does_not_validate(dispatcher):
+        assert dispatcher.validate is False
+        assert dispatcher.emit("user_logged_in", user_id=1).ok
+"""
+
+
+@pytest.mark.guarantee("C4")
+@pytest.mark.parametrize("apart", [False, pytest.param(True, marks=pytest.mark.once)])
+def test_dispatchers_validate_unless_they_say_that_they_do_not(
+    pytester: pytest.Pytester, run, apart: bool
+) -> None:
+    """Whether they are made before the plugin is configured, or when the tests are imported."""
+    pytester.makepyfile(early=EARLY)
+    pytester.makepyfile(VALIDATING)
+    before = EventDispatcher()
+    pytester.syspathinsert()
+    arguments = ["-p", "early", "-o", "python_files=test_*.py"]
+    run(*arguments, ini="madcrow_events_validate = true", apart=apart).assert_outcomes(passed=12)
+    assert before.validate is EventDispatcher().validate is False
+
+
+def test_dispatchers_do_not_validate_if_nobody_says_so(pytester: pytest.Pytester, run) -> None:
+    pytester.makepyfile(
+        """
+        from madcrow_events import EventDispatcher, emit_event
+
+        def test_it():
+            assert EventDispatcher(validate=True).validate is True
+            assert EventDispatcher().validate is EventDispatcher(validate=None).validate is False
+            assert emit_event("user_logged_in", user_id=1).ok
+        """
+    )
+    run().assert_outcomes(passed=1)
+
+
 def test_an_assertion_in_where_reads_as_the_tests_own(pytester: pytest.Pytester, run) -> None:
     pytester.makepyfile(
         """

@@ -68,7 +68,7 @@ def test_a_batch_cannot_wait_for_itself_or_the_next(
     async def coroutine(emissions: list[Emission]) -> None:
         emission = wanted(emissions)
         if emission is not None:
-            await emission.done()
+            await emission.wait_async()
 
     signal.subscribe(coroutine if is_async else plain, batch=Batch(2, HOUR))
     emissions = emit_numbers(dispatcher, 1, 2)
@@ -102,7 +102,7 @@ def test_a_batch_may_wait_for_the_batch_of_another_handler(
 ) -> None:
     async def waits(batch: Any) -> Any:
         emission = dispatcher.emit("other_thing", number=1)
-        await emission.done()
+        await emission.wait_async()
         return values_of(emission)
 
     async def handle(batch: Any) -> str:

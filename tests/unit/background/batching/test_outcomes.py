@@ -63,10 +63,10 @@ async def test_a_batch_can_be_awaited_by_each_of_its_emitters(
     signal.subscribe(handler_of(len, is_async), batch=Batch(3, HOUR))
     emissions = [await dispatcher.emit_async(NAME, number=n) for n in range(2)]
     assert [emission.pending for emission in emissions] == [1, 1]
-    waiting = asyncio.gather(*(emission.done() for emission in emissions))
+    waiting = asyncio.gather(*(emission.wait_async() for emission in emissions))
     emissions.append(dispatcher.emit(NAME, number=2))
     await asyncio.wait_for(waiting, LIMIT)
-    await asyncio.wait_for(emissions[2].done(), LIMIT)
+    await asyncio.wait_for(emissions[2].wait_async(), LIMIT)
     assert [values_of(emission) for emission in emissions] == [[3]] * 3
 
 

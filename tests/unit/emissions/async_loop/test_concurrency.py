@@ -255,7 +255,7 @@ async def test_nothing_is_left_of_an_emission_that_was_awaited(
     emission = await dispatcher.emit_async(signal)
     assert emission.pending == 0
     assert emission.wait(timeout=5)
-    await emission.done()
+    await emission.wait_async()
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert set(threading.enumerate()) <= threads
 

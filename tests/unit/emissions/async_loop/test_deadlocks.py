@@ -76,7 +76,7 @@ def test_an_inline_handler_does_not_wait_for_its_own_emission(
     signal: EventSignal[Any], dispatcher: EventDispatcher, mode: str
 ) -> None:
     async def done(emission: Emission[Any]) -> None:
-        await emission.done()
+        await emission.wait_async()
 
     def waiting(emission: Emission[Any]) -> None:
         emission.wait(timeout=5)
@@ -112,11 +112,11 @@ def test_an_async_handler_does_not_wait_for_its_own_emission(
 
     async def awaiting(emission: Emission[Any]) -> None:
         async with asyncio.timeout(5):
-            await emission.done()
+            await emission.wait_async()
 
     async def later(emission: Emission[Any]) -> None:
         await asyncio.sleep(0)
-        await asyncio.wait_for(emission.done(), 5)
+        await asyncio.wait_for(emission.wait_async(), 5)
 
     async def elsewhere(emission: Emission[Any]) -> None:
         await asyncio.to_thread(emission.wait, 5)
@@ -152,7 +152,7 @@ def test_a_typed_view_of_an_emission_does_not_hide_it(
 ) -> None:
     async def awaiting(emission: Emission[LoginEventContext]) -> None:
         async with asyncio.timeout(5):
-            await emission.done()
+            await emission.wait_async()
 
     def inline(emission: Emission[LoginEventContext]) -> None:
         emission.wait(timeout=5)
@@ -172,7 +172,7 @@ def test_a_nested_handler_does_not_wait_for_the_emission_that_waits_for_it(
     async def inner(emission: Emission[Any]) -> None:
         assert emission.parent is not None
         async with asyncio.timeout(5):
-            await emission.parent.done()
+            await emission.parent.wait_async()
 
     def plain_inner(emission: Emission[Any]) -> None:
         assert emission.parent is not None

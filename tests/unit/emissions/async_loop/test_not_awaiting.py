@@ -160,7 +160,7 @@ async def test_awaiting_done_can_be_cancelled_without_the_handlers(
     signal.subscribe(handler)
     emission = dispatcher.emit(signal)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(emission.done(), 0.01)
+        await asyncio.wait_for(emission.wait_async(), 0.01)
     assert emission.pending == 1
     go.set()
     assert values(await awaited(emission)) == ["done"]

@@ -176,7 +176,7 @@ def test_plain_handlers_in_the_background_run_and_a_full_queue_stops_no_loop(
         with pytest.raises(QueueFullError, match=r"trio|running event loop"):
             await emit()
         with pytest.raises(EventLoopError, match="trio runs here"):
-            await second.done()
+            await second.wait_async()
         with pytest.raises(EventLoopError, match="wait in a thread"):
             await small.drain_async()
         release.set()

@@ -140,7 +140,7 @@ async def test_async_handlers_that_emit_starts_are_handled_in_their_tasks(
 
     emission = dispatcher.emit(signal)
     assert notes.story == ["> thing_happened", "< thing_happened"]
-    await emission.done()
+    await emission.wait_async()
     assert notes.story[2:] == ["> handler", "< handler"]
     assert notes.threads["handler"] == "MainThread"
 

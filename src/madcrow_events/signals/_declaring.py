@@ -1,0 +1,146 @@
+"""Declaring an event: which declarations are one, and which are in conflict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._executions import execution_of
+from madcrow_events._names import HANDLER_FAILED, canonical_name
+from madcrow_events._text import names_apart, type_name
+from madcrow_events.exceptions import ContextModelError, SignalConflictError
+from madcrow_events.models import HandlerFailedEventContext, prepare
+from madcrow_events.signals._old_names import become_itself, noted_name, present_name
+from madcrow_events.signals._renaming import (
+    check_handlers,
+    check_old_names,
+    give_old_names,
+    read_old_names,
+)
+from madcrow_events.signals._signal import EventSignal, check_model
+from madcrow_events.signals._subscribing import extend_all, follow_model
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from madcrow_events._executions import Execution
+    from madcrow_events._places import Place
+    from madcrow_events.signals._registry import SignalRegistry
+
+__all__ = ["declare"]
+
+
+def declare(
+    registry: SignalRegistry,
+    name: str,
+    doc: str | None = None,
+    context: type[Any] | None = None,
+    formerly: str | Iterable[str] = (),
+    *,
+    place: Place | None = None,
+    again: EventSignal[Any] | None = None,
+) -> EventSignal[Any]:
+    """Declare an event as `SignalRegistry.signal` does, for groups and plugins.
+
+    Args:
+        registry: the registry.
+        name: the name of the event.
+        doc: what the event means.
+        context: the model of its typed contexts, or None.
+        formerly: its old names.
+        place: where the group declares it, unless the calling line does that.
+        again: the signal that a forgotten event had, and has again.
+    """
+    given = canonical_name(name)
+    if not isinstance(doc, str | None):
+        raise ContextModelError(
+            f"the second argument is a text that says what {given} means: give the model as "
+            f"signal('{given}', context={type_name(doc)})",
+            event=given,
+            model=doc,
+        )
+    name = noted_name(registry, given, place)
+    old_names: tuple[str, ...] = ()
+    if formerly != ():
+        old_names = read_old_names(formerly)
+        check_old_names(registry, name, given, old_names, context)
+        check_handlers(registry, name, old_names)
+    if context is not None:
+        check_model(name, context)
+        prepare(context)  # outside of the lock: it may run code of the model's author
+    execution = None
+    known = registry._find(name)
+    if isinstance(context, type) and (known is None or known.context_model is not context):
+        execution = execution_of(context, context.__module__)
+    with registry._lock:
+        name = present_name(registry, name)  # another thread may have renamed it meanwhile
+        signal = registry._find(name)
+        if signal is None:
+            signal = (
+                again
+                or _set_aside(registry, name, context)
+                or _made(registry, name, doc, context, execution)
+            )
+            _enter(registry, signal)
+    before = signal.context_model
+    if context is not None and before is not context:
+        registry._models.forget()
+        if not signal._take_model(context, execution):
+            raise _declared_otherwise(signal, given, context)
+        registry._models.forget()
+        if signal.context_model is not before:
+            follow_model(registry, signal)
+            registry._fake(signal)
+    if old_names:
+        give_old_names(registry, signal, tuple(it for it in old_names if it != name))
+    return signal
+
+
+def _made(
+    registry: SignalRegistry,
+    name: str,
+    doc: str | None,
+    model: type[Any] | None,
+    execution: Execution | None,
+) -> EventSignal[Any]:
+    model = HandlerFailedEventContext if name == HANDLER_FAILED else model
+    signal: EventSignal[Any] = EventSignal(name, doc, context=model)
+    signal._registry = registry
+    signal._execution = execution
+    return signal
+
+
+def _declared_otherwise(
+    signal: EventSignal[Any], given: str, model: type[Any]
+) -> SignalConflictError:
+    name, declared = signal.name, signal.context_model
+    there, here = "no context model", type_name(model)
+    if declared is not None:
+        here, there = names_apart(model, declared)
+    what = name if given == name else f"{given} is called {name} now, which"
+    return SignalConflictError(
+        f"{what} is declared already, with {there}, not with {here}: "
+        "declare it once, with its model, and import the signal elsewhere",
+        event=name,
+        declared=declared,
+        requested=model,
+    )
+
+
+def _set_aside(
+    registry: SignalRegistry, name: str, model: type[Any] | None
+) -> EventSignal[Any] | None:
+    """Return the signal that an event had outside of an `isolated` block, if it may have it."""
+    signal = registry._set_aside.get(name)
+    if signal is not None:
+        become_itself(signal)  # it may have had another name in this block
+        if model is None or signal.context_model is model:
+            return signal
+    return None
+
+
+def _enter(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
+    extend_all(registry._patterns.live_and_recording(), [signal])
+    registry._fake(signal)
+    registry._models.forget()
+    dict.__setitem__(registry, signal.name, signal)
+    registry._models.forget()

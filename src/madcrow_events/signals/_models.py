@@ -1,0 +1,151 @@
+"""Which event a model stands for, and which events a pattern or class matches."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._names import HANDLER_FAILED, canonical_name
+from madcrow_events._text import type_name
+from madcrow_events.exceptions import ContextTypeError, InvalidEventNameError, UnknownEventError
+from madcrow_events.models import BaseEventContext, meaning_of
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from madcrow_events.signals._registry import SignalRegistry
+    from madcrow_events.signals._signal import EventSignal
+    from madcrow_events.subscriptions._patterns import Pattern
+
+__all__ = ["ModelIndex", "event_name_of", "matches"]
+
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+def event_name_of(model: type[BaseEventContext]) -> str:
+    """Return the name of the event that is named after a class: `order_placed` for `OrderPlaced`.
+
+    Raises:
+        InvalidEventNameError: no event can have that name.
+    """
+    name = type_name(model)
+    try:
+        return canonical_name(_WORDS.sub("_", name).lower())
+    except InvalidEventNameError:
+        raise InvalidEventNameError(
+            f"no event can be named after the class {name}: give the event a name, as in "
+            "@madcrow_signals.event(name='order_placed')",
+            name=name,
+        ) from None
+
+
+def matches(signal: EventSignal[Any], wanted: Pattern) -> bool:
+    """Whether an event has a name, matches a pattern, or carries a class or one derived from it.
+
+    Its old names count, too. For `handler_failed`, this must be its name or its very model, because
+    failures of its handlers are not announced.
+    """
+    name, model = signal.name, signal.context_model
+    if name == HANDLER_FAILED:
+        return wanted in (name, model)
+    if isinstance(wanted, str):
+        # With several stars, the expression of `fnmatch` takes linear time.
+        return any(fnmatchcase(it, wanted) for it in (name, *signal.formerly))
+    # By the bases, and not by `issubclass`, which may run code of the model's author.
+    return model is not None and (wanted in model.__mro__ or signal._replaces((wanted,)))
+
+
+class ModelIndex:
+    """The signals of a registry by their models.
+
+    Args:
+        registry: the registry.
+
+    Attributes:
+        known: the signals that were asked for, by their own model.
+    """
+
+    def __init__(self, registry: SignalRegistry) -> None:
+        self._registry = registry
+        self.forget()
+
+    def forget(self) -> None:
+        """Search again, because an event is declared, forgotten, or given another model.
+
+        It is called before and after that: before, because an interrupt may come between.
+        """
+        self._events: dict[Hashable, list[EventSignal[Any]]] = {}
+        self.known: dict[type[Any], EventSignal[Any]] = {}
+
+    def signal_of(self, model: type[Any], *, derived: bool = False) -> EventSignal[Any]:
+        """Return the signal of the one event that carries a model.
+
+        Args:
+            model: the model, or one that it has replaced, because its module ran again.
+            derived: whether the model may also derive from the model of the event, as that of a
+                context may; the nearest base counts.
+
+        Raises:
+            ContextTypeError: several events carry it.
+            UnknownEventError: no event carries it.
+        """
+        return self.known.get(model) or self._search(model, derived)
+
+    def _search(self, model: type[Any], derived: bool) -> EventSignal[Any]:
+        # In this order: what was found in old events may not be entered into a new `known`.
+        known, events = self.known, self._events
+        if not events:
+            events.update(self._by_meaning())
+        # Not the base of all: an event that carries it would get what belongs to no event.
+        bases = [
+            it for it in model.__mro__ if it is model or (derived and it is not BaseEventContext)
+        ]
+        found = [(base, events.get(meaning_of(base), [])) for base in bases]
+        found = [(base, signals) for base, signals in found if signals]
+        if found:
+            nearest, signals = found[0]
+            for base, others in found:
+                if base not in nearest.__mro__:
+                    signals = signals + others
+            if len(signals) > 1:
+                raise self._several(model, signals)
+            if signals[0].context_model is model:
+                known[model] = signals[0]
+            return signals[0]
+        for signal in self._registry._declared():
+            if not set(bases).isdisjoint(signal._replaced_models()):
+                return signal
+        raise self._none(model)
+
+    def _by_meaning(self) -> dict[Hashable, list[EventSignal[Any]]]:
+        events: dict[Hashable, list[EventSignal[Any]]] = {}
+        for signal in self._registry._declared():
+            if signal.context_model is not None:
+                events.setdefault(meaning_of(signal.context_model), []).append(signal)
+        return events
+
+    def _several(self, model: type[Any], signals: list[EventSignal[Any]]) -> ContextTypeError:
+        names, given = [signal.name for signal in signals], type_name(model)
+        return ContextTypeError(
+            f"{given} may be any of the events {', '.join(names)}: say which, as in "
+            f"emit_typed('{names[0]}', {given}(...))",
+            event=names[0],
+            received=model,
+        )
+
+    def _none(self, model: type[Any]) -> UnknownEventError:
+        given = type_name(model)
+        for signal in self._registry._set_aside.values():
+            if signal.context_model is model:
+                return UnknownEventError(
+                    f"{given} is the model of {signal.name}, which isolated(empty=True) has set "
+                    f"aside: declare it in that block, with signal('{signal.name}', "
+                    f"context={given}), or leave out empty=True",
+                    event=signal.name,
+                )
+        return UnknownEventError(
+            f"{given} is the model of no event of {self._registry._described()}: put the "
+            "registry's decorator above the class, as in @madcrow_signals.event, or name the "
+            f"event, as in emit_typed('event_name', {given}(...))"
+        )
