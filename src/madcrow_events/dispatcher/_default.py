@@ -99,21 +99,26 @@ def emit_event(
 
     Example:
         ```python
-        from madcrow_events import emit_event, madcrow_signals, on_event
-
-        madcrow_signals.signal("order_placed", "A customer placed an order.")
+        from madcrow_events import BaseEventContext, emit_event, madcrow_signals, on_event
 
 
-        @on_event("order_placed")
-        def send_invoice(order_id: int) -> None:
-            print("invoice for order", order_id)
+        @madcrow_signals.event
+        class OrderPlaced(BaseEventContext):
+            order_id: int
 
 
-        emit_event("order_placed", order_id=7)
+        @on_event(OrderPlaced)
+        def send_invoice(context: OrderPlaced) -> None:
+            print("invoice for order", context.order_id)
+
+
+        emit_event(OrderPlaced(order_id=7))
+        emit_event("order_placed", order_id=8)
         ```
 
         ```text
         invoice for order 7
+        invoice for order 8
         ```
     """
     dispatcher = _dispatching.used or madcrow_signals.dispatcher
@@ -155,17 +160,20 @@ async def emit_event_async(
         ```python
         import asyncio
 
-        from madcrow_events import emit_event_async, madcrow_signals, on_event
-
-        madcrow_signals.signal("order_placed", "A customer placed an order.")
+        from madcrow_events import BaseEventContext, emit_event_async, madcrow_signals, on_event
 
 
-        @on_event("order_placed")
-        async def reserve_stock(order_id: int) -> str:
-            return f"reserved for order {order_id}"
+        @madcrow_signals.event
+        class OrderPlaced(BaseEventContext):
+            order_id: int
 
 
-        emission = asyncio.run(emit_event_async("order_placed", order_id=7))
+        @on_event(OrderPlaced)
+        async def reserve_stock(context: OrderPlaced) -> str:
+            return f"reserved for order {context.order_id}"
+
+
+        emission = asyncio.run(emit_event_async(OrderPlaced(order_id=7)))
         print(emission.results[0].value)
         ```
 

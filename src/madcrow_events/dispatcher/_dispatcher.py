@@ -272,17 +272,26 @@ class EventDispatcher(Lifetime):
 
         Example:
             ```python
-            from madcrow_events import get_event_dispatcher, madcrow_signals, on_event
-
-            madcrow_signals.signal("order_placed", "A customer placed an order.")
-
-
-            @on_event("order_placed")
-            def send_invoice(order_id: int) -> str:
-                return f"invoice for order {order_id}"
+            from madcrow_events import (
+                BaseEventContext,
+                EventDispatcher,
+                madcrow_signals,
+                on_event,
+            )
 
 
-            emission = get_event_dispatcher().emit("order_placed", order_id=7)
+            @madcrow_signals.event
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            @on_event(OrderPlaced)
+            def send_invoice(context: OrderPlaced) -> str:
+                return f"invoice for order {context.order_id}"
+
+
+            dispatcher = EventDispatcher(on_error="raise")
+            emission = dispatcher.emit(OrderPlaced(order_id=7))
             print(emission.results[0].value)
             ```
 
@@ -344,17 +353,26 @@ class EventDispatcher(Lifetime):
             ```python
             import asyncio
 
-            from madcrow_events import get_event_dispatcher, madcrow_signals, on_event
-
-            madcrow_signals.signal("order_placed", "A customer placed an order.")
-
-
-            @on_event("order_placed")
-            async def reserve_stock(order_id: int) -> str:
-                return f"reserved for order {order_id}"
+            from madcrow_events import (
+                BaseEventContext,
+                EventDispatcher,
+                madcrow_signals,
+                on_event,
+            )
 
 
-            emission = asyncio.run(get_event_dispatcher().emit_async("order_placed", order_id=7))
+            @madcrow_signals.event
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            @on_event(OrderPlaced)
+            async def reserve_stock(context: OrderPlaced) -> str:
+                return f"reserved for order {context.order_id}"
+
+
+            dispatcher = EventDispatcher(on_error="raise")
+            emission = asyncio.run(dispatcher.emit_async(OrderPlaced(order_id=7)))
             print(emission.results[0].value)
             ```
 

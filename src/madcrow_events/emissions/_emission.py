@@ -100,17 +100,20 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     Example:
         ```python
-        from madcrow_events import emit_event, madcrow_signals, on_event
-
-        madcrow_signals.signal("order_placed", "A customer placed an order.")
+        from madcrow_events import BaseEventContext, emit_event, madcrow_signals, on_event
 
 
-        @on_event("order_placed")
-        def send_invoice(order_id: int) -> str:
-            return f"invoice for order {order_id}"
+        @madcrow_signals.event
+        class OrderPlaced(BaseEventContext):
+            order_id: int
 
 
-        emission = emit_event("order_placed", order_id=7)
+        @on_event(OrderPlaced)
+        def send_invoice(context: OrderPlaced) -> str:
+            return f"invoice for order {context.order_id}"
+
+
+        emission = emit_event(OrderPlaced(order_id=7))
         print(emission.ok, emission.results[0].value)
         ```
 

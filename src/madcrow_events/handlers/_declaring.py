@@ -108,17 +108,20 @@ def on_event(
 
     Example:
         ```python
-        from madcrow_events import emit_event, madcrow_signals, on_event
-
-        madcrow_signals.signal("order_placed", "A customer placed an order.")
+        from madcrow_events import BaseEventContext, emit_event, madcrow_signals, on_event
 
 
-        @on_event("order_placed", priority=10)
-        def send_invoice(order_id: int) -> None:
-            print("invoice for order", order_id)
+        @madcrow_signals.event
+        class OrderPlaced(BaseEventContext):
+            order_id: int
 
 
-        emit_event("order_placed", order_id=7)
+        @on_event(OrderPlaced, priority=10)
+        def send_invoice(context: OrderPlaced) -> None:
+            print("invoice for order", context.order_id)
+
+
+        emit_event(OrderPlaced(order_id=7))
         ```
 
         ```text
@@ -181,16 +184,25 @@ def register_handler(
 
     Example:
         ```python
-        from madcrow_events import emit_event, madcrow_signals, register_handler
+        from madcrow_events import (
+            BaseEventContext,
+            emit_event,
+            madcrow_signals,
+            register_handler,
+        )
 
 
-        def send_invoice(order_id: int) -> None:
-            print("invoice for order", order_id)
+        @madcrow_signals.event
+        class OrderPlaced(BaseEventContext):
+            order_id: int
 
 
-        madcrow_signals.signal("order_placed", "A customer placed an order.")
-        subscription = register_handler("order_placed", send_invoice)
-        emit_event("order_placed", order_id=7)
+        def send_invoice(context: OrderPlaced) -> None:
+            print("invoice for order", context.order_id)
+
+
+        subscription = register_handler(OrderPlaced, send_invoice)
+        emit_event(OrderPlaced(order_id=7))
         subscription.cancel()
         ```
 
