@@ -20,7 +20,7 @@ SAME_SITE = {"Sec-Fetch-Site": "same-origin"}
 
 @pytest.fixture
 def app(tmp_path: Path) -> Flask:
-    madcrow_signals.signal("page_viewed", context=accounts.PageViewedEventContext)
+    madcrow_signals.event(accounts.PageViewed)
     return create_app(accounts.Settings(tmp_path, "k" * 32))
 
 
