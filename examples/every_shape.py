@@ -1,8 +1,8 @@
-"""A handler of every shape that a handler may have.
+"""Handlers of every form of `docs/reference/handler-forms.md`: one of each, to copy.
 
 Run it with `python examples/every_shape.py`. Each handler returns what it was
-given, and the program prints what the handlers of three events returned. Copy
-the shape that you need; most programs need only the first.
+given, and the program prints what the handlers of three events returned. Most
+programs need only the first form.
 """
 # ruff: noqa: D102, D103  # what a handler returns is its description
 
@@ -111,7 +111,7 @@ def take_generic(context: GenericEventContext) -> str:
     return f"a context without a model: {context.data}"
 
 
-# Each shape may be async, or run in the background. With `batch`, a handler takes lists.
+# Each form may be async, or run in the background. With `batch`, a handler takes a list.
 
 
 @on_event(OrderPlaced)
@@ -133,7 +133,7 @@ def take_contexts(contexts: list[OrderEvent]) -> str:
 
 
 class Mailer:
-    """Its subscriptions end with the object, if the handler is a bound method."""
+    """As a handler, a bound method such as `mailer.send` ends with its object."""
 
     def send(self, context: OrderPlaced) -> str:
         return f"the context, in a method: order {context.order_id}"

@@ -4,7 +4,7 @@ Run it with `python examples/quickstart.py`. The service in the first half knows
 nothing of mail, statistics or a help desk: it does its work, commits it and
 emits an event. The ready-made handlers keep the audit trail, notice an attack
 and count; handlers of our own do the rest. One of them is broken on purpose,
-and nothing breaks with it. `every_shape.py` has a handler of each shape.
+and nothing breaks with it. `every_shape.py` has handlers of every form.
 """
 
 import hashlib
@@ -188,7 +188,7 @@ def subscribe_to_newsletter(context: RegistrationEventContext) -> None:
 
 @handlers.on(RegistrationEventContext)
 def send_welcome_mail(context: RegistrationEventContext) -> None:
-    """Take the context of the event, which a type checker compares with the class above."""
+    """Take the context; a type checker compares it with the class in the line above."""
     tell("mail", f"to {context.email}: Welcome, {context.name}!")
 
 
@@ -202,7 +202,7 @@ def follow_presence(context: LoginEventContext | LogoutEventContext) -> None:
 
 @handlers.on(LoginFailedEventContext, when=lambda context: context["attempt_count"] == 2)  # noqa: PLR2004  # the second time is no typing error
 def warn_owner(context: LoginFailedEventContext) -> None:
-    """Take those events only that `when` lets through."""
+    """Hear only of the events that `when` lets through."""
     tell("mail", f"to {context.email}: {context.attempt_count} sign-ins failed, was it you?")
 
 
