@@ -3,8 +3,8 @@
 Run it with `python examples/quickstart.py`. The service in the first half knows
 nothing of mail, statistics or a help desk: it does its work, commits it and
 emits an event. The ready-made handlers keep the audit trail, notice an attack
-and count; handlers of our own, in every shape that a handler may have, do the
-rest. One of them is broken on purpose, and nothing breaks with it.
+and count; handlers of our own do the rest. One of them is broken on purpose,
+and nothing breaks with it. `every_shape.py` has handlers of every form.
 """
 
 import hashlib
@@ -30,16 +30,14 @@ from madcrow_events import (
     SuspiciousActivityEventContext,
     SystemShutdownEventContext,
     SystemStartupEventContext,
+    emit_event,
     emit_login_event,
     emit_login_failed_event,
     emit_logout_event,
     emit_password_changed_event,
     emit_registration_event,
-    get_event_dispatcher,
     madcrow_signals,
     set_event_dispatcher,
-    system_shutdown,
-    system_startup,
 )
 from madcrow_events.event_handlers import register_all_handlers
 from madcrow_events.event_handlers.auth_handlers import activity_snapshot
@@ -55,16 +53,14 @@ CREATE TABLE sessions (token_digest BLOB PRIMARY KEY, user_id TEXT NOT NULL, ema
 """
 
 
-class AccountLockedEventContext(BaseEventContext):
-    """What `account_locked` carries, beside the time and the client that every event has."""
+# The class is the event: its name is `account_locked`, and its fields are what it carries, beside
+# the time and the client that every event has.
+@madcrow_signals.event
+class AccountLocked(BaseEventContext):
+    """An account admits nobody."""
 
     user_id: str
     email: str
-
-
-account_locked = madcrow_signals.signal(
-    "account_locked", "An account admits nobody.", context=AccountLockedEventContext
-)
 
 
 class AccountError(Exception):
@@ -142,8 +138,7 @@ class AccountService:
         """Admit nobody to an account from now on; if it is locked nothing happens, so no event."""
         statement = "UPDATE accounts SET locked = 1 WHERE email = ? AND NOT locked RETURNING id"
         for (user_id,) in self._commit(statement, _same_email(email)):
-            context = AccountLockedEventContext(user_id=user_id, email=_same_email(email))
-            get_event_dispatcher().emit_typed(account_locked, context)
+            emit_event(AccountLocked(user_id=user_id, email=_same_email(email)))
 
     def _authenticate(self, email: str, password: str) -> tuple[str, str, str]:
         email = _same_email(email)
@@ -176,7 +171,7 @@ class AccountService:
 
 
 # A group only collects its handlers, so importing this file registers none of them.
-# `@on_event("user_registered")` in place of `@handlers.on(...)` would do so at once.
+# `@on_event(RegistrationEventContext)` in place of `@handlers.on(...)` would do so at once.
 handlers = HandlerGroup("quickstart")
 
 
@@ -185,34 +180,34 @@ def tell(who: str, what: str) -> None:
     print(f"    {who:<11}{what}")
 
 
-@handlers.on("user_registered")
-def subscribe_to_newsletter(email: str) -> None:
-    """Take one field by name; and fail, as other people's services do."""
-    raise ConnectionError(f"the newsletter service is down: {email} is not subscribed")
+@handlers.on(RegistrationEventContext)
+def subscribe_to_newsletter(context: RegistrationEventContext) -> None:
+    """Fail, as other people's services do."""
+    raise ConnectionError(f"the newsletter service is down: {context.email} is not subscribed")
 
 
-@handlers.on("user_registered")
+@handlers.on(RegistrationEventContext)
 def send_welcome_mail(context: RegistrationEventContext) -> None:
-    """Take the typed context."""
+    """Take the context; a type checker compares it with the class in the line above."""
     tell("mail", f"to {context.email}: Welcome, {context.name}!")
 
 
-@handlers.on("user_logged_in")
-@handlers.on("user_logged_out")
+@handlers.on(LoginEventContext)
+@handlers.on(LogoutEventContext)
 def follow_presence(context: LoginEventContext | LogoutEventContext) -> None:
     """Take the contexts of several events."""
     signed_in = isinstance(context, LoginEventContext)
     tell("presence", f"{context.email} {'is here' if signed_in else 'has left'}")
 
 
-@handlers.on("login_failed", when=lambda context: context["attempt_count"] == 2)  # noqa: PLR2004  # the second time is no typing error
-def warn_owner(sender: object, email: str, **rest: object) -> None:
-    """Take a field and the rest, of the events that `when` lets through."""
-    tell("mail", f"to {email}: {sender} {rest['attempt_count']} times, was it you?")
+@handlers.on(LoginFailedEventContext, when=lambda context: context["attempt_count"] == 2)  # noqa: PLR2004  # the second time is no typing error
+def warn_owner(context: LoginFailedEventContext) -> None:
+    """Hear only of the events that `when` lets through."""
+    tell("mail", f"to {context.email}: {context.attempt_count} sign-ins failed, was it you?")
 
 
-@handlers.on(account_locked)
-def open_ticket(emission: Emission[AccountLockedEventContext]) -> None:
+@handlers.on(AccountLocked)
+def open_ticket(emission: Emission[AccountLocked]) -> None:
     """Take the emission: the context, and the events whose handlers led to this one."""
     tell("help desk", f"{emission.context.email} is locked out and may call")
     cause = emission.parent
@@ -223,23 +218,26 @@ def open_ticket(emission: Emission[AccountLockedEventContext]) -> None:
 
 @handlers.on("user_*", priority=-1)
 def send_to_analytics(sender: object, **context: object) -> None:
-    """Take all events whose name begins so, those declared later too, after other handlers."""
+    """Take all events whose name begins so, those declared later too, after other handlers.
+
+    The sender is the signal, which prints as the event's name, unless the emitter gives another.
+    """
     tell("analytics", f"{sender} by {context['email']}")
 
 
-@handlers.on("password_changed")
-def confirm_by_mail(sender: object, email: str) -> None:
-    """Take the sender, which is the signal unless the emitter names one, and a field."""
-    tell("mail", f"to {email}: {sender}, was it you?")
+@handlers.on(PasswordChangedEventContext)
+def confirm_by_mail(context: PasswordChangedEventContext) -> None:
+    """Tell the owner, in case it was somebody else."""
+    tell("mail", f"to {context.email}: You have a new password, was it you?")
 
 
 @handlers.on("handler_failed")
 def tell_operations(handler_name: str, exception_type: str) -> None:
-    """Hear of a handler that failed, after all others have run."""
+    """Name the event, and take its fields by name; hear of a failure when all others have run."""
     tell("operations", f"{exception_type} in {handler_name}, the others have run")
 
 
-@handlers.on("system_shutdown")
+@handlers.on(SystemShutdownEventContext)
 def print_report() -> None:
     """Take nothing: what the ready-made handlers counted can be read until the last of them."""
     for counts in (activity_snapshot().by_event, failure_analytics().by_reason):
@@ -303,15 +301,15 @@ def main() -> None:
     log.addHandler(StoryHandler())
     log.setLevel(logging.INFO)
     # Tracebacks belong in a real log; here they would hide the story.
-    set_event_dispatcher(dispatcher := EventDispatcher(log_tracebacks=False))
+    set_event_dispatcher(EventDispatcher(log_tracebacks=False))
     with closing(sqlite3.connect(":memory:")) as database:
         service = AccountService(database)
         register_handlers(service)
         print("The application starts.")
-        dispatcher.emit_typed(system_startup, SystemStartupEventContext(version="1.0"))
+        emit_event(SystemStartupEventContext(version="1.0"))
         tell_story(service, "correct horse battery staple", "two owls, one lamp")
         print("The application ends.")
-        dispatcher.emit_typed(system_shutdown, SystemShutdownEventContext(reason="end of story"))
+        emit_event(SystemShutdownEventContext(reason="end of story"))
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def test_the_story_runs_from_anywhere(story):
         "presence   ada@example.com is here",
         "Ada changes her password.",
         "audit      password_changed; email=ada@example.com",
-        "mail       to ada@example.com: password_changed, was it you?",
+        "mail       to ada@example.com: You have a new password, was it you?",
         "audit      user_logged_out; email=ada@example.com; logout_reason=password changed",
         "presence   ada@example.com has left",
         "Ada comes and goes.",
@@ -159,7 +159,7 @@ def test_the_fifth_wrong_password_raises_the_one_alert_which_locks_the_account(s
         "because of login_failed",
         REFUSED,
     ]
-    asked = "mail       to ada@example.com: login_failed 2 times, was it you?"
+    asked = "mail       to ada@example.com: 2 sign-ins failed, was it you?"
     assert [lines_of(told.rstrip())[1:-1] for told in before] == [
         [f"{failure}; attempt_count=1"],
         [f"{failure}; attempt_count=2", asked],
@@ -263,22 +263,6 @@ def test_the_failing_handler_breaks_nothing(quickstart, service, caplog, capsys)
     assert service.signed_in(service.sign_in("grace@example.com", NEW_CANARY)) is not None
 
 
-def test_its_handlers_have_every_shape():
-    """Each row of the table of shapes is one of them."""
-    source = EXAMPLE.read_text(encoding="utf-8")
-    for parameters in (
-        "context: RegistrationEventContext",
-        "context: LoginEventContext | LogoutEventContext",
-        "emission: Emission[AccountLockedEventContext]",
-        "sender: object, **context: object",
-        "sender: object, email: str, **rest: object",
-        "sender: object, email: str",
-        "email: str",
-        "",
-    ):
-        assert f"({parameters}) -> None:" in source, parameters
-
-
 def test_no_request_is_lost_to_a_handler_that_always_fails(quickstart, service):
     """The service does all its work though every one of its events has a broken handler."""
     failed = []
@@ -364,7 +348,7 @@ def test_registering_the_handlers_twice_is_once(quickstart, service, capsys):
     service.change_password(ADA, CANARY, NEW_CANARY)
 
     assert lines_of(capsys.readouterr().out) == [
-        "mail       to ada@example.com: password_changed, was it you?",
+        "mail       to ada@example.com: You have a new password, was it you?",
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accounts import Account, Accounts, Refused, account_locked, service
+from accounts import Account, Accounts, Refused, service
 
 from madcrow_events import EventDispatcher
 from madcrow_events.testing import record_events
@@ -114,7 +114,7 @@ def test_guessing_is_locked_out(
         with pytest.raises(Refused, match="15 minutes") as refused:
             accounts.sign_in(email, PASSWORD)
     assert refused.value.status == 429
-    locked = [event for event in recorded.emissions if event.event == account_locked.name]
+    locked = [event for event in recorded.emissions if event.event == "account_locked"]
     assert [(event.context.kind, event.context.seconds) for event in locked] == [
         ("brute_force", 900.0)
     ]

@@ -8,7 +8,7 @@ import os
 import time
 from typing import Any
 
-from accounts import PageViewedEventContext, page_viewed
+from accounts import PageViewed
 
 from madcrow_events import EventDispatcher
 
@@ -18,20 +18,20 @@ SLOW = 0.02  # seconds
 def _handle(dispatcher: EventDispatcher) -> None:
     notes = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def note(context: PageViewedEventContext) -> None:
+    def note(context: PageViewed) -> None:
         time.sleep(SLOW)
         os.write(notes, f"{context.path} {context.request_id} {context.user_agent}\n".encode())
 
-    def broken(context: PageViewedEventContext) -> None:
+    def broken(context: PageViewed) -> None:
         raise ConnectionError("the reason of this failure is nobody's business")
 
-    dispatcher.signals.subscribe(page_viewed, note, background=True)
-    dispatcher.signals.subscribe(page_viewed, broken, priority=1)
+    dispatcher.signals.subscribe(PageViewed, note, background=True)
+    dispatcher.signals.subscribe(PageViewed, broken, priority=1)
 
 
 def _view(dispatcher: EventDispatcher, path: str) -> None:
     time.sleep(SLOW)
-    dispatcher.emit_typed(page_viewed, PageViewedEventContext(path=path))
+    dispatcher.emit(PageViewed(path=path))
 
 
 def fastapi() -> Any:

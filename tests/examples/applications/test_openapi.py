@@ -17,7 +17,7 @@ if missing:
     pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
 
 import schemathesis  # noqa: E402  # once it is known that all is there
-from accounts import Settings, event_log, service  # noqa: E402  # likewise
+from accounts import AccountLocked, PageViewed, Settings, event_log, service  # noqa: E402  # likewise
 from argon2 import PasswordHasher  # noqa: E402  # likewise
 from fastapi_app import create_app  # noqa: E402  # likewise
 from schemathesis.specs.openapi.checks import (  # noqa: E402  # likewise
@@ -50,6 +50,9 @@ def schema(
     monkeypatch.setattr(service, "PasswordHasher", quick)
     monkeypatch.setattr(event_log, "STREAM_SECONDS", 0.0)
     with madcrow_signals.isolated():
+        # They were declared by the import, but the registry of a test begins without them.
+        madcrow_signals.event(PageViewed)
+        madcrow_signals.event(AccountLocked)
         app = create_app(Settings(tmp_path, "not a secret, for it is only used by tests"))
         made = schemathesis.openapi.from_asgi("/openapi.json", app)
         made.config.headers = HERE

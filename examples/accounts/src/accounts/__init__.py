@@ -1,13 +1,7 @@
 """What both example applications share: accounts, their pages, and a log of events to watch."""
 
 from accounts.event_log import POLL_SECONDS, STREAM_SECONDS, EventLog, Follower
-from accounts.events import (
-    SHOWN,
-    AccountLockedEventContext,
-    PageViewedEventContext,
-    account_locked,
-    page_viewed,
-)
+from accounts.events import SHOWN, AccountLocked, PageViewed
 from accounts.pages import STATIC, Pages, Reply, Visit
 from accounts.service import Account, Accounts, Refused
 from accounts.settings import Settings
@@ -18,16 +12,14 @@ __all__ = [
     "STATIC",
     "STREAM_SECONDS",
     "Account",
-    "AccountLockedEventContext",
+    "AccountLocked",
     "Accounts",
     "EventLog",
     "Follower",
-    "PageViewedEventContext",
+    "PageViewed",
     "Pages",
     "Refused",
     "Reply",
     "Settings",
     "Visit",
-    "account_locked",
-    "page_viewed",
 ]

@@ -12,23 +12,17 @@ SHOWN = "shown on the live page"
 """Marks a field of a context whose value may be seen by whoever watches the events."""
 
 
-class PageViewedEventContext(BaseEventContext):
+@madcrow_signals.event
+class PageViewed(BaseEventContext):
     """Somebody looked at a page."""
 
     path: Annotated[str, SHOWN]
 
 
-class AccountLockedEventContext(BaseEventContext):
+@madcrow_signals.event
+class AccountLocked(BaseEventContext):
     """Nobody can sign in for a while: with one e-mail, or from one address."""
 
     subject: str
     kind: Annotated[str, SHOWN]
     seconds: Annotated[float, SHOWN]
-
-
-page_viewed = madcrow_signals.signal(
-    "page_viewed", "Somebody looked at a page.", context=PageViewedEventContext
-)
-account_locked = madcrow_signals.signal(
-    "account_locked", "Too many sign-ins have failed.", context=AccountLockedEventContext
-)

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
 from accounts.database import AccountRow, LockRow, SessionRow, open_database
-from accounts.events import AccountLockedEventContext, account_locked
+from accounts.events import AccountLocked
 from madcrow_events import (
     Emission,
     EventDispatcher,
@@ -29,13 +29,6 @@ from madcrow_events import (
     RegistrationEventContext,
     SessionExpiredEventContext,
     SuspiciousActivityEventContext,
-    login_failed,
-    password_changed,
-    session_expired,
-    suspicious_activity,
-    user_logged_in,
-    user_logged_out,
-    user_registered,
 )
 from madcrow_events.event_handlers.security_handlers import normalized_email
 
@@ -137,7 +130,7 @@ class Accounts:
         self._nobodys_hash = self._hasher.hash(secrets.token_hex())
         # Held weakly, as bound methods are: it ends with this object. In the background, for what
         # waits for a database must not run in an event loop, where events may go out.
-        dispatcher.signals.subscribe(suspicious_activity, self.lock_out, background=True)
+        dispatcher.signals.subscribe(SuspiciousActivityEventContext, self.lock_out, background=True)
 
     def sign_up(self, email: str, name: str, password: str) -> Account:
         """Make an account.
@@ -159,11 +152,10 @@ class Accounts:
         except IntegrityError:
             raise Refused("There is an account with this e-mail already.", 409) from None
         account = _account(row)
-        self._dispatcher.emit_typed(
-            user_registered,
+        self._dispatcher.emit(
             RegistrationEventContext(
                 user_id=account.id, email=account.email, name=account.name, account_status="active"
-            ),
+            )
         )
         return account
 
@@ -205,15 +197,14 @@ class Accounts:
             current = select(AccountRow.password_hash).where(AccountRow.id == row.id)
             if database.scalar(current) != row.password_hash:
                 raise Refused(WRONG, 401)
-        self._dispatcher.emit_typed(
-            user_logged_in,
+        self._dispatcher.emit(
             LoginEventContext(
                 user_id=row.id,
                 email=row.email,
                 name=row.name,
                 is_admin=row.is_admin,
                 remember_me=remember_me,
-            ),
+            )
         )
         return SignedIn(token, int(seconds) if remember_me else None)
 
@@ -249,9 +240,7 @@ class Accounts:
             raise Refused("Too many attempts have failed. Try again in 15 minutes.", 429)
 
     def _fail(self, email: str, reason: str) -> None:
-        self._dispatcher.emit_typed(
-            login_failed, LoginFailedEventContext(email=email, failure_reason=reason)
-        )
+        self._dispatcher.emit(LoginFailedEventContext(email=email, failure_reason=reason))
 
     def lock_out(self, emission: Emission[SuspiciousActivityEventContext]) -> None:
         """Refuse sign-ins for a while; handles `suspicious_activity`."""
@@ -263,10 +252,9 @@ class Accounts:
         with self._begin() as database:
             database.execute(lock.on_conflict_do_update(["kind", "subject"], set_=until))
             database.execute(delete(LockRow).where(LockRow.until < now))
-        context = AccountLockedEventContext(
-            subject=alert.subject, kind=alert.kind, seconds=LOCK_SECONDS
+        self._dispatcher.emit(
+            AccountLocked(subject=alert.subject, kind=alert.kind, seconds=LOCK_SECONDS)
         )
-        self._dispatcher.emit_typed(account_locked, context)
 
     def account_of(self, token: str | None) -> Account | None:
         """Return whose session a token belongs to; None if there is none, or none any more."""
@@ -280,13 +268,12 @@ class Accounts:
             return _account(session.account)
         if not self._end(session):
             return None
-        self._dispatcher.emit_typed(
-            session_expired,
+        self._dispatcher.emit(
             SessionExpiredEventContext(
                 user_id=session.account_id,
                 email=session.account.email,
                 session_duration=session.expires_at - session.began_at,
-            ),
+            )
         )
         return None
 
@@ -304,14 +291,13 @@ class Accounts:
             session = database.get(SessionRow, _hash(token))
         if session is None or not self._end(session):
             return
-        self._dispatcher.emit_typed(
-            user_logged_out,
+        self._dispatcher.emit(
             LogoutEventContext(
                 user_id=session.account_id,
                 email=session.account.email,
                 session_duration=max(0.0, time.time() - session.began_at),
                 logout_reason="by the user",
-            ),
+            )
         )
 
     def change_password(
@@ -343,9 +329,7 @@ class Accounts:
             if not database.connection().execute(change).rowcount:
                 raise Refused(WRONG, 401)
             database.execute(delete(SessionRow).where(SessionRow.account_id == account.id))
-        self._dispatcher.emit_typed(
-            password_changed, PasswordChangedEventContext(user_id=account.id, email=account.email)
-        )
+        self._dispatcher.emit(PasswordChangedEventContext(user_id=account.id, email=account.email))
 
     def grant_admin(self, email: str) -> Account:
         """Make an administrator of an account.

@@ -11,11 +11,10 @@ from accounts import (
     Accounts,
     EventLog,
     Pages,
-    PageViewedEventContext,
+    PageViewed,
     Reply,
     Settings,
     Visit,
-    page_viewed,
 )
 from fastapi import APIRouter, Depends, FastAPI, Form, Header, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -117,7 +116,7 @@ router = APIRouter()
 @router.get("/", response_class=HTMLResponse)
 def home(pages: ThePages, visit: Visitor, events: Events) -> Response:
     """Show the first page."""
-    events.emit_typed(page_viewed, PageViewedEventContext(path="/"))
+    events.emit(PageViewed(path="/"))
     return _response(pages.home(visit))
 
 

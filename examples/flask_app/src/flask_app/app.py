@@ -10,11 +10,10 @@ from accounts import (
     EventLog,
     Follower,
     Pages,
-    PageViewedEventContext,
+    PageViewed,
     Reply,
     Settings,
     Visit,
-    page_viewed,
 )
 from flask import Blueprint, Flask, Response, abort, current_app, request
 
@@ -75,8 +74,7 @@ def refuse_forgery() -> Response | None:
 @routes.get("/")
 def home() -> Response:
     """Show the first page."""
-    context = PageViewedEventContext(path=request.path)
-    current_app.extensions["madcrow_events"].emit_typed(page_viewed, context)
+    current_app.extensions["madcrow_events"].emit(PageViewed(path=request.path))
     return _response(_pages().home(_visit()))
 
 

@@ -23,7 +23,6 @@ from madcrow_events import (
     HandlerGroup,
     SuspiciousActivityEventContext,
 )
-from madcrow_events.signals import account_banned, suspicious_activity
 
 __all__ = ["Settings", "group", "sign"]
 
@@ -75,13 +74,13 @@ def _is_worth_another_try(error: Exception) -> bool:
 # A thread of the dispatcher calls them with up to 50 contexts, a second after the first at most.
 
 
-@group.on(suspicious_activity, batch=Batch(max_size=50, max_wait=1.0))
+@group.on(SuspiciousActivityEventContext, batch=Batch(max_size=50, max_wait=1.0))
 def post_suspicious_activity(alerts: list[SuspiciousActivityEventContext]) -> None:
     """Post what looks like attacks."""
     _post("suspicious_activity", [alert.model_dump(mode="json") for alert in alerts])
 
 
-@group.on(account_banned, batch=Batch(max_size=50, max_wait=1.0))
+@group.on(AccountBannedEventContext, batch=Batch(max_size=50, max_wait=1.0))
 def post_banned_accounts(bans: list[AccountBannedEventContext]) -> None:
     """Post who was shut out."""
     _post("account_banned", [ban.model_dump(mode="json") for ban in bans])
