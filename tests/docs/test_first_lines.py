@@ -76,6 +76,10 @@ def is_shown(said: str, cell: str) -> bool:
     return re.fullmatch(pattern, said, re.DOTALL) is not None
 
 
+def test_each_row_is_read() -> None:
+    assert len(ROWS) == TEXT.count("\n| `") > 0
+
+
 @pytest.mark.guarantee("E4")
 @pytest.mark.guarantee("E5")
 @pytest.mark.guarantee("H1")
