@@ -27,6 +27,7 @@ from support.fences import Fence, fences_in
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LOGGERS = ["", "madcrow_events", *map("madcrow_events.{}".format, ("audit", "security", "system"))]
+LOGGERS += ["shop", "stamina"]
 
 each_page = pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
@@ -49,6 +50,10 @@ def as_a_new_interpreter() -> Iterator[None]:
             log.filters[:] = filters
             log.setLevel(level)
             log.propagate = propagate
+        if "structlog" in sys.modules:
+            sys.modules["structlog"].reset_defaults()
+        if "stamina" in sys.modules:
+            sys.modules["stamina"].instrumentation.set_on_retry_hooks(None)
 
 
 def run(text: str, name: str) -> None:
@@ -238,3 +243,12 @@ events.set_event_dispatcher(events.EventDispatcher(on_error="raise"))
     assert get_event_dispatcher() is dispatcher
     assert logging.getLogger().handlers == root_handlers
     assert log.level == logging.NOTSET
+
+
+def test_a_page_leaves_the_packages_that_it_uses_as_they_were() -> None:
+    """Settings of structlog and stamina are those of the process."""
+    structlog, stamina = map(pytest.importorskip, ("structlog", "stamina"))
+    hook = "stamina.instrumentation.set_on_retry_hooks([print])"
+    run(f"```python\nimport stamina, structlog\nstructlog.configure()\n{hook}\n```\n", "page.md")
+    assert not structlog.is_configured()
+    assert print not in stamina.instrumentation.get_on_retry_hooks()
