@@ -183,7 +183,7 @@ def _field_at(
 
 def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> str:
     if isinstance(value, BaseEventContext):
-        return "a context, and emit takes plain values: write emit_typed(event, context)"
+        return "a context, and emit takes plain values: write emit(context), without the name"
     for field in model.model_fields:
         spelled = spellings_of(model, field)
         if name in spelled:

@@ -116,7 +116,7 @@ reports = [
     (it.plugin.distribution, it.plugin.version, it.status, it.reason) for it in load_plugins()
 ]
 assert emit_event("user_logged_in", user_id=1, email="a@example.com").results == ()
-handlers = sorted(it.handler.__module__ for it in madcrow_signals.subscriptions)
+handlers = sorted({it.handler.__module__ for it in madcrow_signals.subscriptions})
 imported = sorted(sys.modules.keys() & {"lacks", "newer", "twin_one", "twin_two"})
 events = sorted(set(madcrow_signals) - set(madcrow_signals._built_in))
 print(json.dumps([reports, handlers, events, imported, audited]))
@@ -137,7 +137,7 @@ def test_every_broken_plugin_is_named_and_the_good_ones_load(python: Path) -> No
         assert found[name][0] == status, found[name]
         assert part in found[name][1]
     assert {version for name, version, *_ in reports if name in PLUGINS} == {"1.0"}
-    assert handlers == ["good", "madcrow_events_webhook", "madcrow_events_webhook"]
+    assert handlers == ["good", "madcrow_events_webhook"]
     assert events == ["good.happened", "taken"]
     assert imported == []
     assert ["good:good", "good:group", False] in audited

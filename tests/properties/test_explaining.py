@@ -41,8 +41,11 @@ MODES = {"later": "background"}
 LIMIT = 20  # seconds
 
 
-class Thing(BaseEventContext):
+class Countable(BaseEventContext):
     count: int
+
+
+class Thing(Countable):
     flag: bool = True
 
 
@@ -62,7 +65,7 @@ WHENS: dict[str, Callable[[Mapping[str, Any]], object]] = {
 class Drawn:
     """One subscription, as it is drawn."""
 
-    target: str = EVENT
+    target: str | type[Countable] = EVENT
     takes: str = "keywords"
     mode: str = "inline"
     sender: str | None = None
@@ -79,9 +82,11 @@ class Drawn:
 
 @st.composite
 def subscriptions(draw: st.DrawFn) -> Drawn:
-    target = draw(st.sampled_from([EVENT] * 6 + PATTERNS))
-    takes = ["keywords", "nothing", "emission", "any model"]
-    if target == EVENT:
+    target = draw(st.sampled_from([EVENT] * 6 + [*PATTERNS, Countable, Thing]))
+    takes = ["keywords", "nothing", "emission"]
+    if isinstance(target, str):
+        takes += ["any model"]
+    if target in (EVENT, Thing):
         takes += ["name", "model", "request_id"]
     drawn = Drawn(
         target,
@@ -114,6 +119,13 @@ class Emitting:
     is_async: bool
     has_model: bool
     comes_again: bool
+    is_typed: bool
+
+    @property
+    def model(self) -> Thing | None:
+        """The context as a model, if it is to be one and fits."""
+        fits = self.has_model and self.context.get("count") == 1
+        return Thing(**self.context) if fits and self.is_typed else None
 
 
 @st.composite
@@ -126,7 +138,7 @@ def emissions(draw: st.DrawFn) -> Emitting:
         draw(st.sampled_from([None] * 3 + [*SENDERS])),
         draw(context) if draw(st.sampled_from([True] * 5 + [False])) else {},
         draw(st.sampled_from([None] * 12 + ["muted", "faked", "faked by pattern"])),
-        *draw(st.tuples(*[st.booleans()] * 4)),
+        *draw(st.tuples(*[st.booleans()] * 5)),
     )
 
 
@@ -272,22 +284,29 @@ class World:
 
     def explain(self) -> Explanation:
         with self.around():
-            return self.signals.explain(EVENT, sender=self.sender, **self.emitting.context)
+            return self.ask(sender=self.sender)
+
+    def ask(self, **sender: Any) -> Explanation:
+        if self.emitting.model is not None:
+            return self.signals.explain(self.emitting.model, **sender)
+        return self.signals.explain(EVENT, **sender, **self.emitting.context)
 
     def emit(self) -> list[str]:
         """Emit the event; return the handlers that were called, in that order."""
         self.calls.clear()
+        model, context = self.emitting.model, self.emitting.context
+        event, fields = (EVENT, context) if model is None else (model, {})
 
         async def emit_async() -> None:
             with self.around():
-                await self.dispatcher.emit_async(EVENT, self.sender, **self.emitting.context)
+                await self.dispatcher.emit_async(event, self.sender, **fields)
             assert await self.dispatcher.drain_async(LIMIT)
 
         if self.emitting.is_async:
             asyncio.run(emit_async())
         else:
             with self.around():
-                self.dispatcher.emit(EVENT, self.sender, **self.emitting.context)
+                self.dispatcher.emit(event, self.sender, **fields)
             assert self.dispatcher.drain(LIMIT)
         return [*self.calls]
 
@@ -346,7 +365,7 @@ def test_what_is_explained_is_what_happens(drawn: list[Drawn], emitting: Emittin
             mode = world.drawn_as(name_of(entry)).mode
             assert entry.mode == MODES.get(mode, mode)
         with world.around():
-            of_all_senders = world.signals.explain(EVENT, **emitting.context)
+            of_all_senders = world.ask()
 
         calls = world.emit()
 

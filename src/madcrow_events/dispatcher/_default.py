@@ -54,7 +54,7 @@ def _refuse_context(event: object, context: object) -> None:
             raise ContextTypeError(
                 f"emit_event takes keywords, not context={given}(...): write "
                 f"emit_event({given}(...)) without the name, or "
-                f"get_event_dispatcher().emit_typed('{signal.name}', {given}(...))",
+                f"madcrow_signals['{signal.name}'].emit({given}(...))",
                 event=signal.name,
                 received=type(context),
             )

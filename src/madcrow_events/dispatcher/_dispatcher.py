@@ -12,7 +12,7 @@ from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher._announcing import announce, announce_async
-from madcrow_events.dispatcher._fitting import carrier_of, check_loose, fitting
+from madcrow_events.dispatcher._fitting import check_loose, fitting
 from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._completion import abandon, complete, complete_async
@@ -32,6 +32,7 @@ from madcrow_events.models import (
 from madcrow_events.observers import Observer
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.signals._dispatching import adopt, use_dispatchers
+from madcrow_events.signals._models import carrier_of
 from madcrow_events.signals._registry import lock_of
 
 __all__ = ["EventDispatcher", "OnError"]

@@ -16,61 +16,15 @@ from madcrow_events.models import (
     note_fields,
 )
 from madcrow_events.signals._old_names import means
-from madcrow_events.signals._registry import models_of
 from madcrow_events.signals._signal import check_model, renewed_context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from madcrow_events.signals import EventSignal
 
-    from madcrow_events.signals import EventSignal, SignalRegistry
-
-__all__ = ["carrier_of", "check_loose", "fitting"]
+__all__ = ["check_loose", "fitting"]
 
 # An instance of one of these, given as the sender, is surely meant as the context.
 _CONTEXTS = frozenset({BaseEventContext, dict})
-
-
-def carrier_of(
-    signals: SignalRegistry, event: object, keywords: Mapping[str, object]
-) -> EventSignal[Any] | None:
-    """Return the signal of a context that `emit` was given in the place of a name or signal.
-
-    Args:
-        signals: the registry.
-        event: what it was given there.
-        keywords: what else it was given.
-
-    Returns:
-        The signal, or None if that is no context.
-
-    Raises:
-        ContextTypeError: it was given a context class, or keywords beside a context; or the
-            context may be that of several events.
-        UnknownEventError: the context is that of no event.
-    """
-    given, models = type(event), models_of(signals)
-    known = models.known.get(given)
-    if known is not None and not keywords:
-        return known
-    if isinstance(event, type) and issubclass(event, BaseEventContext):
-        raise ContextTypeError(
-            f"an event was emitted with the class {type_name(event)} in the place of a context: "
-            f"write {type_name(event)}(...)",
-            received=event,
-        )
-    # By its class, because pydantic makes `isinstance` slow.
-    if not issubclass(given, BaseEventContext):
-        return None
-    if keywords:
-        raise ContextTypeError(
-            f"an event was emitted with the keyword '{next(iter(keywords))}' beside its context: "
-            f"write all that it carries into the context, {type_name(given)}(...)",
-            received=given,
-        )
-    if issubclass(given, GenericEventContext):
-        # None if it was made by model_construct.
-        return signals.resolve(getattr(event, "event_type", None))
-    return models.signal_of(given, derived=True)
 
 
 def check_loose(
@@ -149,8 +103,8 @@ def fitting(
     if model is None:
         wanted = "a context derived from BaseEventContext"
     raise ContextTypeError(
-        f"{signal.name} carries {wanted}, not {given}: emit_typed('{signal.name}', "
-        f"{type_name(expected)}(...)), or emit('{signal.name}', field=...) for plain keywords",
+        f"{signal.name} carries {wanted}, not {given}: emit {type_name(expected)}(...), or plain "
+        f"keywords, as in emit('{signal.name}', field=...)",
         event=signal.name,
         expected=(expected,),
         received=type(context),

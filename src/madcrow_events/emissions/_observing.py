@@ -199,8 +199,7 @@ class _DebugLog:
             log(
                 logging.DEBUG,
                 "%s was emitted with a model as the keyword 'context': if that is what the event "
-                "carries, write emit_typed('%s', context)",
-                emission.event,
+                "carries, write emit(context), without the name",
                 emission.event,
             )
         return nullcontext()

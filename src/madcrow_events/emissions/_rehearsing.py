@@ -16,6 +16,7 @@ from madcrow_events.emissions._plan import NOBODY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
 
 __all__ = ["rehearse"]
@@ -26,17 +27,17 @@ ReturnedT = TypeVar("ReturnedT")
 def rehearse(
     signal: EventSignal[Any],
     sender: object,
-    keywords: dict[str, Any],
+    payload: BaseEventContext | dict[str, Any],
     ask: Callable[[Emission], ReturnedT],
 ) -> ReturnedT:
-    """Call a function with a loose emission that calls nobody, in the frame of that emission.
+    """Call a function with an emission that calls nobody, in the frame of that emission.
 
     It runs in a copy of the context variables, so that nothing of it is left.
 
     Args:
         signal: the signal of the emission.
         sender: its sender.
-        keywords: its context; the enclosing `event_scope` adds its fields, unless it is empty.
+        payload: its context; the enclosing `event_scope` adds its fields, unless it is empty.
         ask: the function; `current_event()` returns the emission there.
 
     Returns:
@@ -49,7 +50,7 @@ def rehearse(
     emission._outer = None
     emission.depth = 0
     emission._plan = NOBODY
-    emission._payload = keywords
+    emission._payload = payload
     emission._values = []
     emission._failures = None
     emission._running = True
@@ -57,7 +58,7 @@ def rehearse(
     if innermost is not None:
         place(emission, innermost)
         ambient = ambient_frame_of(innermost)
-        if keywords and ambient is not None:
+        if ambient is not None and (type(payload) is not dict or payload):
             fill(emission, ambient.resolved_fields())
     return copy_context().run(_in_frame, emission, ask)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.emissions import Emission
     from madcrow_events.emissions._plan import Plan
+    from madcrow_events.models import BaseEventContext
     from madcrow_events.signals._registry import SignalRegistry
     from madcrow_events.subscriptions import PatternSubscription, Subscription
 
@@ -201,9 +202,13 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    registry: SignalRegistry, signal: EventSignal[Any], sender: object, context: dict[str, Any]
+    registry: SignalRegistry,
+    signal: EventSignal[Any],
+    sender: object,
+    context: BaseEventContext | dict[str, Any],
 ) -> Explanation:
     """Explain an emission that does not happen, as `SignalRegistry.explain` says."""
+    has_context = type(context) is not dict or bool(context)
     table, sender = signal._table, signal if sender is None else translated_sender(sender)
     subscriptions, plan = reach(table, sender)
     reached = cast("tuple[Subscription, ...]", plan.subscriptions)
@@ -213,11 +218,11 @@ def explain(
     else:
         why = {it: (why_unreached(it, sender), "") for it in {*subscriptions} - {*reached}}
         emitter = signal if sender is ANY else sender
-        why |= rehearse(signal, emitter, context, partial(_refusals, reached, bool(context)))
+        why |= rehearse(signal, emitter, context, partial(_refusals, reached, has_context))
     waiting = [it for it in registry._patterns.live() if matches_nothing(it)]
     return Explanation(
         signal.name,
-        tuple(_called(registry, plan, reached, why, has_context=bool(context))),
+        tuple(_called(registry, plan, reached, why, has_context=has_context)),
         (
             *(_left_out(it, *why[it]) for it in subscriptions if it in why),
             *map(_unmatched, waiting),
@@ -226,7 +231,7 @@ def explain(
                 for it in last_endings(table)
             ),
         ),
-        has_context=bool(context),
+        has_context=has_context,
     )
 
 

@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._text import type_name
 from madcrow_events.exceptions import ContextTypeError, InvalidEventNameError, UnknownEventError
-from madcrow_events.models import BaseEventContext, meaning_of
+from madcrow_events.models import (
+    BaseEventContext,
+    GenericEventContext,
+    HandlerFailedEventContext,
+    meaning_of,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from madcrow_events.signals._registry import SignalRegistry
     from madcrow_events.signals._signal import EventSignal
     from madcrow_events.subscriptions._patterns import Pattern
 
-__all__ = ["ModelIndex", "event_name_of", "matches"]
+__all__ = ["ModelIndex", "carrier_of", "event_name_of", "matches"]
 
 _WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -54,6 +59,49 @@ def matches(signal: EventSignal[Any], wanted: Pattern) -> bool:
         return any(fnmatchcase(it, wanted) for it in (name, *signal.formerly))
     # By the bases, and not by `issubclass`, which may run code of the model's author.
     return model is not None and (wanted in model.__mro__ or signal._replaces((wanted,)))
+
+
+def carrier_of(
+    registry: SignalRegistry, event: object, keywords: Mapping[str, object]
+) -> EventSignal[Any] | None:
+    """Return the signal of a context that was given in the place of a name or signal.
+
+    Args:
+        registry: the registry.
+        event: what it was given there.
+        keywords: what else it was given.
+
+    Returns:
+        The signal, or None if that is no context.
+
+    Raises:
+        ContextTypeError: it was given a context class, or keywords beside a context; or the
+            context may be that of several events.
+        UnknownEventError: the context is that of no event.
+    """
+    given, models = type(event), registry._models
+    known = models.known.get(given)
+    if known is not None and not keywords:
+        return known
+    if isinstance(event, type) and issubclass(event, BaseEventContext):
+        raise ContextTypeError(
+            f"an event was emitted with the class {type_name(event)} in the place of a context: "
+            f"write {type_name(event)}(...)",
+            received=event,
+        )
+    # By its class, because pydantic makes `isinstance` slow.
+    if not issubclass(given, BaseEventContext):
+        return None
+    if keywords:
+        raise ContextTypeError(
+            f"an event was emitted with the keyword '{next(iter(keywords))}' beside its context: "
+            f"write all that it carries into the context, {type_name(given)}(...)",
+            received=given,
+        )
+    if issubclass(given, GenericEventContext):
+        # None if it was made by model_construct.
+        return registry.resolve(getattr(event, "event_type", None))
+    return models.signal_of(given, derived=True)
 
 
 class ModelIndex:
@@ -116,6 +164,8 @@ class ModelIndex:
         for signal in self._registry._declared():
             if not set(bases).isdisjoint(signal._replaced_models()):
                 return signal
+        if model is HandlerFailedEventContext:
+            return self._registry.resolve(HANDLER_FAILED)  # which declares it
         raise self._none(model)
 
     def _by_meaning(self) -> dict[Hashable, list[EventSignal[Any]]]:
@@ -129,7 +179,7 @@ class ModelIndex:
         names, given = [signal.name for signal in signals], type_name(model)
         return ContextTypeError(
             f"{given} may be any of the events {', '.join(names)}: say which, as in "
-            f"emit_typed('{names[0]}', {given}(...))",
+            f"madcrow_signals['{names[0]}'].emit({given}(...))",
             event=names[0],
             received=model,
         )
@@ -147,5 +197,5 @@ class ModelIndex:
         return UnknownEventError(
             f"{given} is the model of no event of {self._registry._described()}: put the "
             "registry's decorator above the class, as in @madcrow_signals.event, or name the "
-            f"event, as in emit_typed('event_name', {given}(...))"
+            f"event, as in madcrow_signals['event_name'].emit({given}(...))"
         )

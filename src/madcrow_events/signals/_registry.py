@@ -21,7 +21,7 @@ from madcrow_events.signals._declaring import declare
 from madcrow_events.signals._dispatching import Dispatching
 from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.signals._isolation import isolated
-from madcrow_events.signals._models import ModelIndex, event_name_of
+from madcrow_events.signals._models import ModelIndex, carrier_of, event_name_of
 from madcrow_events.signals._old_names import noted_name, present_signal
 from madcrow_events.signals._renaming import forget_old_names, take_back
 from madcrow_events.signals._signal import EventSignal
@@ -391,7 +391,7 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     def explain(
         self,
-        event: str | EventSignal[Any] | type[BaseEventContext],
+        event: str | EventSignal[Any] | type[BaseEventContext] | BaseEventContext,
         /,
         *,
         sender: object = ANY,
@@ -403,36 +403,59 @@ class SignalRegistry(Unique, blinker.Namespace):
         made, with what an enclosing `event_scope` fills in. So predicates and validators run.
 
         Args:
-            event: the name of the event, its signal, or the context class that is its model.
+            event: a context, or what the event is found by: its name, its signal, or the context
+                class that is its model.
             sender: the sender, as for `emit`: None stands for the signal itself. If you leave it
                 out, the explanation lists the handlers of all senders, each with its sender.
-            **context: the context, as keywords. Without any, no `when` is asked, and no
-                parameters are compared.
+            **context: the context, as keywords; none besides a context. Without any context, no
+                `when` is asked, and no parameters are compared.
 
         Raises:
             InvalidEventNameError: the name is malformed.
             UnknownEventError: the event is not declared, and the registry is strict. Or the signal
-                belongs to another registry.
+                belongs to another registry. Or the class is the model of no event.
+            ContextTypeError: the class is the model of several events, or keywords are given
+                besides a context.
 
         Example:
             ```python
-            from madcrow_events import madcrow_signals, register_handler
+            from madcrow_events import BaseEventContext, madcrow_signals, on_event
 
-            madcrow_signals.signal("order_placed", "A customer placed an order.")
-            register_handler("order_placed", print, id="count", priority=5)
-            register_handler("order_placed", lambda total: None, id="sum")
-            register_handler("order_placed", lambda: None, id="receipt", sender="web shop")
-            print(madcrow_signals.explain("order_placed", sender="market", order_id=7))
+
+            @madcrow_signals.event
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+                total: float
+
+
+            @on_event(OrderPlaced, priority=5)
+            def count_order(): ...
+
+
+            @on_event(OrderPlaced, when=lambda context: context["total"] > 100)
+            def thank_for_big_order(): ...
+
+
+            @on_event(OrderPlaced, sender="web shop")
+            def send_receipt(): ...
+
+
+            order = OrderPlaced(order_id=7, total=12.5)
+            print(madcrow_signals.explain(order, sender="market"))
             ```
 
             ```text
             order_placed would call, in this order:
-              1. count: inline, priority 5
+              1. __main__.count_order: inline, priority 5, by the class OrderPlaced
             Left out:
-              - sum: the context does not fit it: total: missing
-              - receipt: it listens to another sender: 'web shop'
+              - __main__.thank_for_big_order (by the class OrderPlaced): its `when` says no
+              - __main__.send_receipt (by the class OrderPlaced): it listens to another
+                  sender: 'web shop'
             ```
         """
+        if isinstance(event, BaseEventContext):
+            signal = carrier_of(self, event, context) or self.resolve(event)
+            return explain(self, signal, sender, event)
         return explain(self, self.resolve(event), sender, context)
 
     # Isolation, for tests

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from madcrow_events._executions import have_one_definition
 from madcrow_events._logs import log
-from madcrow_events._names import canonical_name
+from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._text import type_name
 from madcrow_events.emissions._styles import RECORDER
-from madcrow_events.models import BaseEventContext
+from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
 from madcrow_events.signals._models import matches
 from madcrow_events.signals._signal import check_model, translated
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
@@ -83,6 +83,8 @@ def subscribe_as(
     if not is_pattern(event) and not (isinstance(event, str) and origin is RECORDER):
         return registry.resolve(event)._subscribe(handler, options, origin, wrap, replaced)
     pattern, patterns = _present_form(registry, canonical_pattern(event)), registry._patterns
+    if pattern is HandlerFailedEventContext:
+        registry.resolve(HANDLER_FAILED)  # it is declared when it is first needed
     check_options(options)
     is_batch = options.get("batch") is not None
     if isinstance(pattern, str):

@@ -345,9 +345,10 @@ class _Reader:
             issubclass(known, models) for known in (self.model, *self.replaced)
         ):
             *wanted, carried = names_apart(*models, self.model)
+            carries = f"{self.event} carries" if self.event != carried else "its events carry"
             raise self._refused(
-                f"takes {' or '.join(wanted)} in '{parameter.name}', but {self.event} carries "
-                f"{carried}: annotate it with {self._written(carried)}"
+                f"takes {' or '.join(wanted)} in '{parameter.name}', but {carries} {carried}: "
+                f"annotate it with {self._written(carried)}"
             )
 
     def _written(self, name: str) -> str:

@@ -9,8 +9,13 @@ import pytest
 
 from madcrow_events import (
     BaseEventContext,
+    ContextTypeError,
     EventDispatcher,
+    GenericEventContext,
+    HandlerFailedEventContext,
     SignalRegistry,
+    UnknownEventError,
+    event_scope,
     madcrow_signals,
     on_event,
 )
@@ -70,6 +75,67 @@ def test_a_context_that_does_not_fit_the_class_is_told(signals: SignalRegistry) 
     assert (entry.reason, entry.pattern) == ("context", "Ordered")
     assert "order_id: missing" in entry.detail
     assert str(entry).startswith("base (by the class Ordered): the context does not fit it: ")
+
+
+@pytest.mark.guarantee("E4")
+def test_a_context_is_explained_as_it_is_emitted(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """A class derived from the model, and a generic context, stand for their events, too."""
+
+    class Late(Placed): ...
+
+    signals.event(Placed)
+    signals.subscribe(Placed, handler(), id="big", when=lambda context: context["total"] > 1)
+    signals.subscribe(Placed, lambda request_id: seen.append(request_id), id="scoped")
+    seen: list[str] = []
+
+    with event_scope(request_id="r1"):
+        for context, names in (
+            (Placed(order_id=7), ["scoped"]),
+            (Late(order_id=7, total=2), ["big", "scoped"]),
+            (GenericEventContext(event_type="placed", data={"total": 2}), ["big", "scoped"]),
+        ):
+            assert called(signals.explain(context, sender=None)) == names
+            assert not seen
+            emission = dispatcher.emit(context)
+            assert [emission.name_of(it.handler) for it in emission.results] == names
+            seen.clear()
+    assert signals.explain(Placed(order_id=7)).has_context
+
+
+@pytest.mark.guarantee("E4")
+def test_a_context_that_cannot_be_emitted_is_not_explained(signals: SignalRegistry) -> None:
+    with pytest.raises(UnknownEventError, match="Placed is the model of no event"):
+        signals.explain(Placed(order_id=7))
+    signals.event(Placed)
+    with pytest.raises(ContextTypeError, match="the keyword 'total' beside its context"):
+        signals.explain(Placed(order_id=7), total=3)
+
+
+@pytest.mark.guarantee("C2")
+@pytest.mark.guarantee("H8")
+def test_a_failure_is_an_event_that_its_class_stands_for(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """It is declared when its class is first used."""
+    told: list[str] = []
+
+    def tell(context: HandlerFailedEventContext) -> None:
+        told.append(context.handler_name)
+
+    def fail() -> None:
+        raise ValueError
+
+    signals.event(Placed)
+    signals.subscribe(Placed, fail, id="broken")
+    signals.subscribe(HandlerFailedEventContext, tell, id="tell")
+
+    dispatcher.emit(Placed(order_id=7))
+
+    assert told == ["broken"]
+    assert called(signals.explain(HandlerFailedEventContext)) == ["tell"]
+    assert SignalRegistry()[HandlerFailedEventContext].name == "handler_failed"
 
 
 @pytest.mark.guarantee("H8")
