@@ -207,10 +207,15 @@ def test_the_search_finds_first_what_a_name_means(page: Page, text: str, found: 
     page.goto("")
     page.keyboard.press("/")
     page.get_by_placeholder("Search").fill(text)
-    first = page.locator(".md-search-result__item").first
-    first.wait_for(timeout=10_000)
-    links = first.locator(".md-search-result__link").all()[:2]
-    assert any(found in (link.get_attribute("href") or "") for link in links)
+    page.wait_for_function(  # what is first changes as the results come in
+        """found => {
+            const item = document.querySelector(".md-search-result__item");
+            const links = item ? [...item.querySelectorAll(".md-search-result__link")] : [];
+            return links.slice(0, 2).some(it => it.href.includes(found));
+        }""",
+        arg=found,
+        timeout=20_000,
+    )
 
 
 def test_the_button_of_a_shell_copies_its_commands(page: Page) -> None:
