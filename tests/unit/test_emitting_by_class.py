@@ -126,7 +126,7 @@ def test_a_context_of_two_unrelated_bases_is_that_of_neither(
     class Both(Gift, LoginEventContext): ...
 
     both = Both(order_id=7, user_id=1, email="")
-    message = "Both may be any of the events order_placed, user_logged_in: say which, as in madcrow_s"
+    message = "Both may be any of the events order_placed, user_logged_in: say which, as in "
     with pytest.raises(ContextTypeError, match=message) as caught:
         emit(both)
     assert caught.value.received is Both
