@@ -1,4 +1,4 @@
-"""The memory of the ready-made handlers, one of the package's three pieces of global state.
+"""The memory of the ready-made handlers: with the default registry, the state that users can see.
 
 `madcrow_signals.isolated()` puts all of it back at the end of its block.
 """

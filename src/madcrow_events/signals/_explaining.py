@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 
 from madcrow_events._text import printable
 from madcrow_events.emissions._rehearsing import rehearse
-from madcrow_events.signals._signal import EventSignal, translated_sender
+from madcrow_events.signals._blinker_signal import translated_sender
+from madcrow_events.signals._signal import EventSignal
 from madcrow_events.subscriptions._asking import (
     last_endings,
     reach,
@@ -94,6 +95,7 @@ class CalledHandler(NamedTuple):
         once: this option of the subscription.
         timeout: this option of the subscription, in seconds.
         id: this option of the subscription.
+        on_error: this option of the subscription.
         origin: the group or the plugin that subscribed the handler, such as `group audit`; or None.
         sender: the one sender that the handler listens to, in words; None for all senders.
         pattern: the pattern that the handler is subscribed to, or the name of the context class;
@@ -108,6 +110,7 @@ class CalledHandler(NamedTuple):
     once: bool
     timeout: float | None
     id: str | None
+    on_error: Literal["raise"] | None
     origin: str | None
     sender: str | None
     pattern: str | None
@@ -120,6 +123,7 @@ class CalledHandler(NamedTuple):
             f"priority {self.priority}": self.priority,
             "once": self.once,
             f"timeout {self.timeout} s": self.timeout is not None,
+            "failures are raised": self.on_error,
             f"for {self.sender} only": self.sender,
             f"by the {_kind(self.pattern)}": self.pattern,
             f"of {self.origin}": self.origin,
@@ -260,6 +264,7 @@ def _called(
                 it.once,
                 it.timeout,
                 it.id,
+                it.on_error,
                 _origin_of(registry, it.origin),
                 None if it.sender is ANY else _described(it.sender),
                 pattern_of(it),

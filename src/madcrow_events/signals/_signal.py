@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Generic, Never, overload
 
-import blinker
-from typing_extensions import TypeVar, Unpack
+from typing_extensions import Unpack
 
 from madcrow_events._aliases import spelled_for
 from madcrow_events._copies import Unique
@@ -20,10 +18,8 @@ from madcrow_events._text import printable, type_name
 from madcrow_events._validation import check_complete, validate_keywords
 from madcrow_events.batches import Batch
 from madcrow_events.emissions import Emission
-from madcrow_events.emissions._blinker_loop import send, send_async
 from madcrow_events.emissions._completion import abandon, complete
 from madcrow_events.emissions._loop import call_all
-from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import (
     ContextModelError,
     ContextTypeError,
@@ -39,6 +35,7 @@ from madcrow_events.models import (
     note_fields,
     values_of,
 )
+from madcrow_events.signals._blinker_signal import BlinkerSignal, translated
 from madcrow_events.subscriptions import (
     ANY,
     BatchHandler,
@@ -50,12 +47,10 @@ from madcrow_events.subscriptions import (
     SubscriptionOptions,
 )
 from madcrow_events.subscriptions._handler_types import ContextT
-from madcrow_events.subscriptions._moving import move, own_subscriptions, share
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
-from madcrow_events.subscriptions._signatures import call_spec_of_receiver, read_call_spec
-from madcrow_events.subscriptions._subscription import order_of
-from madcrow_events.subscriptions._table import Mute, SubscriptionTable
+from madcrow_events.subscriptions._signatures import read_call_spec
+from madcrow_events.subscriptions._table import SubscriptionTable
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
@@ -63,15 +58,13 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._registry import SignalRegistry
 
-__all__ = ["EventSignal", "check_model", "renewed_context", "translated", "translated_sender"]
-
-ReceiverT = TypeVar("ReceiverT", bound="Callable[..., Any]")
+__all__ = ["EventSignal", "check_model", "renewed_context"]
 
 _MOST_REPLACED: Final = 15
 """How many replaced models, besides the last one, still make valid contexts."""
 
 
-class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
+class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
     """The object for one event: handlers subscribe to it, and dispatchers emit it.
 
     `SignalRegistry.signal` makes it, and keeps it under its name. It is also a
@@ -118,8 +111,8 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         self._table = SubscriptionTable()
         # The registry that has declared it; None if somebody made it directly.
         self._registry: SignalRegistry | None = None
-        self._connected: blinker.Signal | None = None
-        self._disconnected: blinker.Signal | None = None
+        self._connected = None
+        self._disconnected = None
 
     def __str__(self) -> str:
         """Return the name; handlers of several events compare it."""
@@ -239,13 +232,6 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         if subscription is requested:
             self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
-
-    def _bring_along(self, table: SubscriptionTable) -> None:
-        """Move what was subscribed just as the event became a former name of another one."""
-        if table is not self._table:
-            moving = own_subscriptions(table)
-            share(moving, self._table)
-            move(moving, table, self._table, self.name)
 
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to this event.
@@ -511,218 +497,6 @@ class EventSignal(Unique, blinker.NamedSignal, Generic[ContextT]):
         """The active subscriptions to the event, in the order in which they were made."""
         return tuple(self._table.live())
 
-    # The interface of blinker
-
-    @property
-    def receiver_connected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
-        """A blinker signal: sent after a handler is connected or subscribed to the event.
-
-        It carries `receiver`, `sender` and `weak`.
-        """
-        if self._connected is None:
-            self._connected = blinker.Signal(doc="Emitted after a receiver connects.")
-        return self._connected
-
-    @property
-    def receiver_disconnected(self) -> blinker.Signal:  # pyright: ignore[reportIncompatibleVariableOverride]  # cached there
-        """A blinker signal: sent after `disconnect`, with `receiver` and `sender`."""
-        if self._disconnected is None:
-            self._disconnected = blinker.Signal(doc="Emitted after a receiver disconnects.")
-        return self._disconnected
-
-    def connect(
-        self,
-        receiver: ReceiverT,
-        sender: Any = blinker.ANY,
-        weak: bool = True,  # blinker's signature
-    ) -> ReceiverT:
-        """Subscribe a receiver in blinker's way: it is called as `receiver(sender, **context)`.
-
-        Its signature is not checked. For new code, use `on` or `subscribe`.
-
-        Args:
-            receiver: a function or another callable.
-            sender: only emissions of this sender reach the receiver; `ANY`, the default, stands for
-                every sender. Senders are compared by identity, plain values by type and value.
-            weak: whether the connection ends when nothing else refers to the receiver.
-
-        Returns:
-            The receiver.
-
-        Raises:
-            HandlerSignatureError: the receiver cannot be called.
-            InvalidOptionError: Python cannot hold the receiver weakly. Give `weak=False`.
-            SubscriptionConflictError: the receiver was subscribed with `subscribe` before.
-        """
-        if not callable(receiver):
-            raise HandlerSignatureError(
-                f"{type_name(type(receiver))} cannot be called: connect a function",
-                event=self.name,
-                handler=receiver,
-            )
-        table = self._table
-        spec = call_spec_of_receiver(receiver)
-        options = translated({"sender": sender, "weak": weak})
-        requested = Subscription(table, self.name, receiver, spec, options, connected=True)
-        present = self._connection(receiver, sender)
-        if present is not None and present.weak != weak:
-            table.replace(requested)
-        else:
-            table.add(requested)
-        self._bring_along(table)
-        self._notify_connected(receiver, sender, weak)
-        return receiver
-
-    @contextmanager
-    def connected_to(
-        self, receiver: Callable[..., Any], sender: object = blinker.ANY
-    ) -> Iterator[None]:
-        """Connect a receiver until the `with` block ends.
-
-        A receiver that is connected already stays connected after the block.
-
-        Args:
-            receiver: a function or another callable. The block keeps it alive.
-            sender: as for `connect`.
-        """
-        if self._connection(receiver, sender) is not None:
-            yield
-            return
-        self.connect(receiver, sender=sender, weak=False)
-        connection = self._connection(receiver, sender)
-        try:
-            yield
-        finally:
-            if connection is not None:
-                connection.cancel()
-            self._notify_disconnected(receiver, sender)
-
-    def muted(self) -> AbstractContextManager[None]:  # type: ignore[override]  # the same to a caller
-        """Return a `with` block in which `send` and `emit` call no handler of the event.
-
-        The block mutes the event for its own thread or task, and for those that begin in it. Other
-        threads and tasks are not muted.
-
-        Returns:
-            The block.
-        """
-        return Mute(self._table)
-
-    @property
-    def is_muted(self) -> bool:  # type: ignore[override]  # a plain attribute in blinker
-        """Whether the event is muted in this thread or task."""
-        return self._table.is_muted
-
-    def send(
-        self,
-        sender: Any | None = None,
-        /,
-        *,
-        _async_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
-        **kwargs: object,
-    ) -> list[tuple[Callable[..., Any], Any]]:
-        """Call the handlers in blinker's way: in order, until one of them raises.
-
-        No handler runs in the background. Scopes, deferred blocks and observers do not apply.
-
-        Args:
-            sender: the object that sends. Handlers get it as it is, also None.
-            _async_wrapper: makes a plain function of an async handler; None, the default, if there
-                are only plain ones.
-            **kwargs: the keywords for the handlers.
-
-        Returns:
-            Pairs of a handler and the value that it returned.
-
-        Raises:
-            RuntimeError: a handler is async, and there is no `_async_wrapper`.
-            EmissionDepthError: events cause each other without end, more than 64 levels deep.
-            Exception: a handler raised it. The handlers after that one are not called.
-        """
-        return send(self, self._table.plan_for(sender), sender, _async_wrapper, kwargs)
-
-    async def send_async(
-        self,
-        sender: Any | None = None,
-        /,
-        *,
-        _sync_wrapper: Callable[[Any], Callable[..., Any]] | None = None,
-        **kwargs: object,
-    ) -> list[tuple[Callable[..., Any], Any]]:
-        """Await the handlers in blinker's way: one after the other, until one of them raises.
-
-        Args:
-            sender: the object that sends. Handlers get it as it is, also None.
-            _sync_wrapper: makes an async function of a plain handler; None, the default, if there
-                are only async ones.
-            **kwargs: the keywords for the handlers.
-
-        Returns:
-            Pairs of a handler and the value that it returned.
-
-        Raises:
-            RuntimeError: a handler is not async, and there is no `_sync_wrapper`.
-            EventLoopError: a handler is async, and asyncio does not run here.
-            EmissionDepthError: events cause each other without end, more than 64 levels deep.
-            Exception: a handler raised it. The handlers after that one are not called.
-        """
-        plan = self._table.plan_for(sender)
-        return await send_async(self, plan, sender, _sync_wrapper, kwargs)
-
-    @property
-    def receivers(self) -> Mapping[Any, Any]:  # type: ignore[override]  # a plain dict in blinker
-        """The handlers, in a mapping whose keys have no meaning. It is empty without handlers."""
-        return {order_of(entry): entry.handler for entry in self._table.live()}
-
-    def has_receivers_for(self, sender: object) -> bool:
-        """Whether an emission of a sender would reach a handler.
-
-        Args:
-            sender: any object. `ANY` asks whether there is a handler for every sender.
-        """
-        return self._table.has_any_for(translated_sender(sender))
-
-    def receivers_for(self, sender: object) -> Iterator[Callable[..., Any]]:  # type: ignore[override]  # a Generator in blinker, but callers only iterate
-        """Yield the handlers that an emission of a sender would reach, in the order of their calls.
-
-        Args:
-            sender: any object.
-        """
-        for subscription in self._table.unmuted_plan_for(sender).by_priority:
-            handler = subscription.handler
-            if handler is not None and subscription.origin is not RECORDER:
-                yield handler
-
-    def disconnect(self, receiver: Callable[..., Any], sender: object = blinker.ANY) -> None:
-        """Stop calling a receiver, whether it was connected or subscribed.
-
-        Args:
-            receiver: the receiver. If it is not connected, nothing happens.
-            sender: only emissions of this sender no longer reach the receiver; `ANY`, the default,
-                stands for all senders.
-        """
-        for subscription in self._table.of_handler(receiver, translated_sender(sender)):
-            subscription.cancel()
-        self._notify_disconnected(receiver, sender)
-
-    def _clear_state(self) -> None:
-        """Cancel every subscription; tests written for blinker call it."""
-        for subscription in self.subscriptions:
-            subscription.cancel()
-
-    def _connection(self, receiver: object, sender: object) -> Subscription | None:
-        present = self._table.find(receiver, translated_sender(sender))
-        return present if present is not None and present._connected else None
-
-    def _notify_connected(self, receiver: object, sender: object, weak: bool) -> None:
-        if self._connected is not None:
-            sender = blinker.ANY if sender is ANY else sender
-            self._connected.send(self, receiver=receiver, sender=sender, weak=weak)
-
-    def _notify_disconnected(self, receiver: object, sender: object) -> None:
-        if self._disconnected is not None:
-            self._disconnected.send(self, receiver=receiver, sender=sender)
-
 
 def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext | None:
     """Convert a context of an earlier, replaced model into one of the signal's present model.
@@ -754,16 +528,6 @@ def renewed_context(signal: EventSignal[Any], context: BaseEventContext) -> Base
             return validate_keywords(signal.name, model, spelled_for(model, dumped))
         except ContextValidationError:
             raise error from None
-
-
-def translated_sender(sender: object) -> Any:
-    """Return our `ANY` for blinker's, and any other sender as it is."""
-    return ANY if sender is blinker.ANY else sender
-
-
-def translated(options: SubscriptionOptions) -> SubscriptionOptions:
-    """Return options with our `ANY` instead of blinker's."""
-    return {**options, "sender": translated_sender(options.get("sender", ANY))}
 
 
 def check_model(event: str, model: object) -> None:

@@ -12,8 +12,9 @@ from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._text import type_name
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
+from madcrow_events.signals._blinker_signal import translated
 from madcrow_events.signals._models import matches
-from madcrow_events.signals._signal import check_model, translated
+from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._patterns import Pattern, extend

@@ -66,7 +66,14 @@ def test_a_called_handler_shows_its_options(
     async def wait() -> None: ...
 
     signals.subscribe(
-        "thing_*", wait, id="waits", priority=3, once=True, timeout=2.5, sender="web shop"
+        "thing_*",
+        wait,
+        id="waits",
+        priority=3,
+        once=True,
+        timeout=2.5,
+        sender="web shop",
+        on_error="raise",
     )
 
     (entry,) = signals.explain("thing_happened", sender="web shop", number=1).called
@@ -77,6 +84,7 @@ def test_a_called_handler_shows_its_options(
         priority=3,
         once=True,
         timeout=2.5,
+        on_error="raise",
         id="waits",
         origin=None,
         sender="'web shop'",

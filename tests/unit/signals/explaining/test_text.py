@@ -19,7 +19,7 @@ async def wait() -> None: ...
 
 def test_an_explanation_reads_well(signals: SignalRegistry, signal: EventSignal[Any]) -> None:
     signal.subscribe(handler(), id="reserve", priority=10)
-    signal.subscribe(wait, id="mail", once=True, timeout=5, sender="web shop")
+    signal.subscribe(wait, id="mail", once=True, timeout=5, on_error="raise", sender="web shop")
     signals.subscribe("thing_*", handler(), id="index", background=True)
     signals.subscribe("orders_*", handler(), id="orders")
     signal.subscribe(handler(), id="vip", when=lambda context: False)
@@ -33,7 +33,7 @@ def test_an_explanation_reads_well(signals: SignalRegistry, signal: EventSignal[
         == """\
 thing_happened would call, in this order:
   1. reserve: inline, priority 10
-  2. mail: awaited, once, timeout 5 s, for 'web shop' only
+  2. mail: awaited, once, timeout 5 s, failures are raised, for 'web shop' only
   3. index: background, by the pattern thing_*
 Left out:
   - vip: its `when` says no
@@ -84,6 +84,7 @@ def test_the_entries_can_be_written_as_json(
             "priority": 0,
             "once": False,
             "timeout": None,
+            "on_error": None,
             "id": "counts",
             "origin": None,
             "sender": "Sender",
