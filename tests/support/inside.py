@@ -40,6 +40,7 @@ from madcrow_events.emissions import _loop as looping
 from madcrow_events.emissions import _outcomes as settling
 from madcrow_events.emissions import _recording as recording
 from madcrow_events.emissions._completion import _own_failures as finding_own_failures
+from madcrow_events.emissions._completion import abandon
 from madcrow_events.emissions._frames import CURRENT, enclosing
 from madcrow_events.emissions._holding import DeferralFrame
 from madcrow_events.emissions._lazy_asyncio import running_loop
@@ -74,6 +75,7 @@ __all__ = [
     "Timer",
     "Waiters",
     "WorkerThreads",
+    "abandon",
     "admitting",
     "awaiting",
     "backlog_of",

@@ -44,6 +44,7 @@ from support.inside import (
     Turn,
     Waiters,
     WorkerThreads,
+    abandon,
     awaiting,
     backlog_of,
     call_all,
@@ -76,6 +77,11 @@ pytestmark = [
 BreakOff = Callable[..., list[None]]
 
 ONE = Batch(1, LIMIT)
+
+
+def test_an_emission_that_its_emitter_has_let_go_is_not_given_up() -> None:
+    """The interrupt comes as the emitter returns."""
+    abandon(None, KeyboardInterrupt())
 
 
 class Interrupt(BaseException):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
+from unittest import mock
 
 import pytest
 from pydantic import Field
@@ -275,3 +276,46 @@ def test_what_is_logged_of_it_shows_no_values(
     emit_event(OrderPlaced(order_id=12345))
     assert "order_placed" in caplog.text
     assert "12345" not in caplog.text
+
+
+@in_short
+def test_a_second_context_is_no_sender(placed: EventSignal[OrderPlaced], emit: Emit) -> None:
+    with pytest.raises(ContextTypeError, match="second context, as the sender: emit each context"):
+        emit(OrderPlaced(order_id=7), Gift(order_id=8))
+
+
+@by_class
+@pytest.mark.usefixtures("placed")
+def test_a_dispatcher_of_a_derived_class_gets_each_emission(emit: Emit) -> None:
+    """The first, for which the event is looked up, and those after it."""
+    emitted: list[object] = []
+
+    class Counting(EventDispatcher):
+        def emit(self, event: Any, /, sender: object = None, **context: object) -> Emission[Any]:
+            emitted.append(event)
+            return super().emit(event, sender, **context)
+
+        async def emit_async(
+            self, event: Any, /, sender: object = None, **context: object
+        ) -> Emission[Any]:
+            emitted.append(event)
+            return await super().emit_async(event, sender, **context)
+
+    set_event_dispatcher(Counting())
+    orders = [OrderPlaced(order_id=number) for number in range(3)]
+    for order in orders:
+        assert emit(order).ok
+    assert emitted == orders
+
+
+@pytest.mark.usefixtures("placed")
+def test_a_dispatcher_with_a_patched_method_is_called_by_it() -> None:
+    order = OrderPlaced(order_id=7)
+    emit_event(order)
+    with mock.patch.object(get_event_dispatcher(), "emit") as patched:
+        emit_event(order)
+    patched.assert_called_once_with(order, None)
+    with mock.patch.object(get_event_dispatcher(), "emit_typed") as patched:
+        madcrow_signals[OrderPlaced].emit(order)
+    assert patched.called
+    assert emit_event(order).ok

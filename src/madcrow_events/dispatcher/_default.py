@@ -121,13 +121,15 @@ def emit_event(
         invoice for order 8
         ```
     """
-    dispatcher = _dispatching.used or madcrow_signals.dispatcher
-    if not context:
+    # What `EventDispatcher.emit` finds out more slowly; one that a test has patched may not.
+    dispatcher = _dispatching.plain
+    if not context and dispatcher is not None and not dispatcher.__dict__:
         carrier = _models.known.get(type(event))
         if carrier is not None:
             return dispatcher.emit_typed(carrier, event, sender)
-    elif "context" in context:
+    if "context" in context:
         _refuse_context(event, context["context"])
+    dispatcher = _dispatching.used or madcrow_signals.dispatcher
     return dispatcher.emit(event, sender, **context)
 
 
@@ -182,10 +184,6 @@ async def emit_event_async(
         ```
     """
     dispatcher = _dispatching.used or madcrow_signals.dispatcher
-    if not context:
-        carrier = _models.known.get(type(event))
-        if carrier is not None:
-            return await dispatcher.emit_typed_async(carrier, event, sender)
-    elif "context" in context:
+    if "context" in context:
         _refuse_context(event, context["context"])
     return await dispatcher.emit_async(event, sender, **context)

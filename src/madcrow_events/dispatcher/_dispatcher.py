@@ -12,7 +12,7 @@ from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher._announcing import announce, announce_async
-from madcrow_events.dispatcher._fitting import check_loose, fitting
+from madcrow_events.dispatcher._fitting import check_loose, fitting, refuse_second_context
 from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._completion import abandon, complete, complete_async
@@ -479,6 +479,8 @@ class EventDispatcher(Lifetime):
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         fits: BaseEventContext | None = context
+        if sender is not None:
+            refuse_second_context(signal, sender)
         if type(context) is not signal.context_model:
             context, fits = fitting(signal, context)
         emission: Emission = Emission()
@@ -539,6 +541,8 @@ class EventDispatcher(Lifetime):
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
         fits: BaseEventContext | None = context
+        if sender is not None:
+            refuse_second_context(signal, sender)
         if type(context) is not signal.context_model:
             context, fits = fitting(signal, context)
         emission: Emission = Emission()

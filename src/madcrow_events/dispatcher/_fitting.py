@@ -21,7 +21,7 @@ from madcrow_events.signals._signal import check_model, renewed_context
 if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal
 
-__all__ = ["check_loose", "fitting"]
+__all__ = ["check_loose", "fitting", "refuse_second_context"]
 
 # An instance of one of these, given as the sender, is surely meant as the context.
 _CONTEXTS = frozenset({BaseEventContext, dict})
@@ -59,6 +59,22 @@ def check_loose(
         if ambient is not None:
             fill_loose(signal.context_model, context, ambient.resolved_fields())
         validate_keywords(signal.name, signal.context_model, context)
+
+
+def refuse_second_context(signal: EventSignal[Any], sender: object) -> None:
+    """Refuse a context that is given as the sender, beside the one to emit.
+
+    Raises:
+        ContextTypeError: the sender is a context.
+    """
+    # Not by a set, because a metaclass may give a class no hash.
+    if any(it is BaseEventContext for it in type(sender).__mro__):
+        raise ContextTypeError(
+            f"{signal.name} was emitted with a second context, as the sender: emit each context "
+            "with a call of its own",
+            event=signal.name,
+            received=type(sender),
+        )
 
 
 def fitting(

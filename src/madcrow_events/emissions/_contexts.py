@@ -72,9 +72,12 @@ def context_as(models: tuple[type[BaseEventContext], ...], emission: Emission) -
         ContextValidationError: the keywords do not fit the model.
     """
     payload = emission._payload
+    is_generic = GenericEventContext in type(payload).__mro__
     if isinstance(payload, models):
-        return payload
-    if type(payload) is dict or isinstance(payload, GenericEventContext):
+        is_asked_for = any(issubclass(it, GenericEventContext) for it in models)
+        if not is_generic or is_asked_for or emission.signal.context_model is None:
+            return payload
+    if type(payload) is dict or is_generic:
         return _validated_as(emission, models)
     if emission.signal._replaces(models) or is_parametrised_as(type(payload), models):
         context: BaseEventContext = payload

@@ -16,6 +16,7 @@ from madcrow_events.emissions._plan import NOBODY
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal
 
@@ -26,6 +27,7 @@ ReturnedT = TypeVar("ReturnedT")
 
 def rehearse(
     signal: EventSignal[Any],
+    dispatcher: EventDispatcher,
     sender: object,
     payload: BaseEventContext | dict[str, Any],
     ask: Callable[[Emission], ReturnedT],
@@ -36,6 +38,7 @@ def rehearse(
 
     Args:
         signal: the signal of the emission.
+        dispatcher: its dispatcher, which does nothing.
         sender: its sender.
         payload: its context; the enclosing `event_scope` adds its fields, unless it is empty.
         ask: the function; `current_event()` returns the emission there.
@@ -46,7 +49,7 @@ def rehearse(
     emission: Emission = Emission()
     emission.signal = signal
     emission.sender = sender
-    emission.dispatcher = None
+    emission.dispatcher = dispatcher
     emission._outer = None
     emission.depth = 0
     emission._plan = NOBODY

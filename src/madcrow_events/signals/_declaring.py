@@ -88,6 +88,7 @@ def declare(
             raise _declared_otherwise(signal, given, context)
         registry._models.forget()
         if signal.context_model is not before:
+            signal._describe(doc or signal.doc)
             follow_model(registry, signal)
             registry._fake(signal)
     if old_names:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dispatching", "adopt", "dismiss", "use_dispatchers"]
 
+_EMITTING = ("emit", "emit_async", "emit_typed", "emit_typed_async")
+
 
 class Dispatching:
     """The dispatcher of a registry: the first one that was made for it, unless it is assigned.
@@ -24,7 +26,7 @@ class Dispatching:
 
     Attributes:
         used: the dispatcher, once it was asked for or assigned.
-        plain: the same, unless its class overrides `emit_typed`, which signals must call then.
+        plain: the same, unless its class overrides how it emits; then nothing may be left out.
     """
 
     __slots__ = ("_first", "_is_kept", "_registry", "plain", "used")
@@ -44,7 +46,9 @@ class Dispatching:
         """Use a dispatcher from now on; if None, the first one, or a new one."""
         self.plain: EventDispatcher | None = None
         self.used: EventDispatcher | None = dispatcher
-        if dispatcher is not None and type(dispatcher).emit_typed is self._make.emit_typed:
+        if dispatcher is not None and all(
+            getattr(type(dispatcher), name) is getattr(self._make, name) for name in _EMITTING
+        ):
             self.plain = dispatcher
 
     def get(self) -> EventDispatcher:

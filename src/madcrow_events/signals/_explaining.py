@@ -222,7 +222,8 @@ def explain(
     else:
         why = {it: (why_unreached(it, sender), "") for it in {*subscriptions} - {*reached}}
         emitter = signal if sender is ANY else sender
-        why |= rehearse(signal, emitter, context, partial(_refusals, reached, has_context))
+        ask = partial(_refusals, reached, has_context)
+        why |= rehearse(signal, registry.dispatcher, emitter, context, ask)
     waiting = [it for it in registry._patterns.live() if matches_nothing(it)]
     return Explanation(
         signal.name,

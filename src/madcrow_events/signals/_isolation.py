@@ -76,7 +76,8 @@ class SavedRegistry:
         self._recordings = list(registry._recordings)
         self._patterns = [(it, it.pattern) for it in registry._patterns.live()]
         self._models = [
-            (it, it.context_model, it._execution, it._replaced) for it in registry._declared()
+            (it, it.context_model, it._execution, it._replaced, it.doc)
+            for it in registry._declared()
         ]
         self._handlers = [(it._table, it.name, it._table.live()) for it in registry._declared()]
         self._restore_others: list[Callable[[], None]] = []
@@ -142,10 +143,11 @@ class SavedRegistry:
         if is_renamed:
             self._put_together()
         dict.update(registry, self._signals)
-        for signal, model, execution, replaced in self._models:
+        for signal, model, execution, replaced, doc in self._models:
             if signal.context_model is not model:
                 signal._replaced = replaced
                 signal._carry(model, execution)
+                signal._describe(doc)
         registry._models.forget()
         for table, event, subscriptions in self._handlers:
             table.restore(event, subscriptions)

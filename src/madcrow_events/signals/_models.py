@@ -149,7 +149,15 @@ class ModelIndex:
         bases = [
             it for it in model.__mro__ if it is model or (derived and it is not BaseEventContext)
         ]
-        found = [(base, events.get(meaning_of(base), [])) for base in bases]
+        declared = self._registry._declared()
+        found = [
+            (
+                base,
+                events.get(meaning_of(base))
+                or [it for it in declared if base in it._replaced_models()],
+            )
+            for base in bases
+        ]
         found = [(base, signals) for base, signals in found if signals]
         if found:
             nearest, signals = found[0]
@@ -161,9 +169,6 @@ class ModelIndex:
             if signals[0].context_model is model:
                 known[model] = signals[0]
             return signals[0]
-        for signal in self._registry._declared():
-            if not set(bases).isdisjoint(signal._replaced_models()):
-                return signal
         if model is HandlerFailedEventContext:
             return self._registry.resolve(HANDLER_FAILED)  # which declares it
         raise self._none(model)

@@ -24,7 +24,7 @@ from madcrow_events.signals._isolation import isolated
 from madcrow_events.signals._models import ModelIndex, carrier_of, event_name_of
 from madcrow_events.signals._old_names import noted_name, present_signal
 from madcrow_events.signals._renaming import forget_old_names, take_back
-from madcrow_events.signals._signal import EventSignal
+from madcrow_events.signals._signal import EventSignal, renewed_context
 from madcrow_events.signals._subscribing import subscribe_as, unsubscribe
 from madcrow_events.subscriptions import ANY, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._handler_types import ContextT
@@ -416,6 +416,8 @@ class SignalRegistry(Unique, blinker.Namespace):
                 belongs to another registry. Or the class is the model of no event.
             ContextTypeError: the class is the model of several events, or keywords are given
                 besides a context.
+            ContextValidationError: the class of the context was replaced, because its module ran
+                again, and the context does not fit the new class.
 
         Example:
             ```python
@@ -455,7 +457,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         """
         if isinstance(event, BaseEventContext):
             signal = carrier_of(self, event, context) or self.resolve(event)
-            return explain(self, signal, sender, event)
+            return explain(self, signal, sender, renewed_context(signal, event) or event)
         return explain(self, self.resolve(event), sender, context)
 
     # Isolation, for tests
@@ -651,8 +653,7 @@ def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
     """Forget an event and its handlers, for plugins that are unloaded."""
     take_back(registry, signal.formerly)
-    if registry._find(signal.name) is signal:
-        del registry[signal.name]
+    registry.pop(signal.name, None)
     signal._table.clear("unloaded")
 
 

@@ -97,9 +97,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
     ) -> None:
         # Without blinker's __init__: all of its bookkeeping is replaced.
         self.name: str = canonical_name(name)
-        self.doc = doc
-        if doc:
-            self.__doc__ = doc
+        self._describe(doc)
         check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
@@ -366,6 +364,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             or misplaced
             or type(context) is not self.context_model
             or (dispatcher := registry._dispatching.plain) is None
+            or dispatcher.__dict__  # patched by a test
         ):
             return self._dispatcher_for(context, misplaced).emit_typed(self, context, sender)
         # As `EventDispatcher.emit_typed` does, because calling it would cost each emission 5 %.
@@ -432,6 +431,11 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         return self._registry.dispatcher
 
     # A model whose module runs again
+
+    def _describe(self, doc: str | None) -> None:
+        self.doc = doc
+        if doc:
+            self.__doc__ = doc
 
     def _replaced_models(self) -> tuple[type[BaseEventContext], ...]:
         alive = (reference() for reference in self._replaced)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -365,3 +366,39 @@ def test_every_event_is_caught_while_threads_declare_and_subscribe(
         thread.join()
     for model in models:
         assert len(dispatcher.emit(model(order_id=1)).results) == 20
+
+
+@pytest.mark.guarantee("C3")
+@pytest.mark.parametrize("data", [{"order_id": 8}, {"order_id": "eight"}])
+def test_a_handler_of_any_context_gets_the_model_of_the_event_however_it_is_called(
+    signals: SignalRegistry, dispatcher: EventDispatcher, data: dict[str, Any]
+) -> None:
+    """A generic context becomes the model, or the handler fails; `explain` says which."""
+
+    def take(context: BaseEventContext) -> type[BaseEventContext]:
+        return type(context)
+
+    async def take_async(context: BaseEventContext) -> type[BaseEventContext]:
+        return type(context)
+
+    signal = signals.signal("placed", context=Placed)
+    several: list[dict[str, Any]] = [
+        {},
+        {"when": lambda context: True},
+        {"once": True},
+        {"background": True},
+    ]
+    for options in several:
+        signal.subscribe(partial(take), **options)
+    signal.subscribe(take_async)
+    signal.subscribe(partial(take_async), timeout=60)
+    context = GenericEventContext(event_type="placed", data=data)
+
+    explanation = signals.explain(context)
+    emission = dispatcher.emit(context)
+
+    assert emission.wait(10)
+    assert len(emission.results) == len(explanation.called)
+    assert {it.value for it in emission.results} <= {Placed}
+    assert {it.reason for it in explanation.left_out} <= {"context"}
+    assert len(explanation.called) in (0, 6)

@@ -10,6 +10,8 @@ import pytest
 
 from madcrow_events import (
     BaseEventContext,
+    ContextTypeError,
+    ContextValidationError,
     HandlerGroup,
     emit_event,
     madcrow_signals,
@@ -18,6 +20,7 @@ from madcrow_events import (
 )
 from madcrow_events.testing import fake_events, record_events
 from support.executions import RUNS, Run
+from support.subscribers import OrderPlaced
 
 pytestmark = [
     pytest.mark.guarantee("N7"),
@@ -198,3 +201,62 @@ def test_a_class_that_is_no_longer_a_base_is_heard_until_it_is_unsubscribed(run:
     assert unregister_handler(first["Ordered"], order_id)
     register_handler(second["Ordered"], order_id)
     assert values(second["Placed"](order_id=7)) == []
+
+
+def test_an_old_context_of_a_derived_class_is_not_that_of_its_base(run: Run) -> None:
+    """Only the derived class is defined again, here below a base of another module."""
+    source = """
+from madcrow_events import *
+from support.subscribers import OrderPlaced
+@madcrow_signals.event
+class Gift(OrderPlaced):
+    "What it says: {0}."
+    greeting: str = ""
+"""
+    madcrow_signals.event(OrderPlaced)
+    old = run(source.format("the first"))["Gift"](order_id=7)
+    gift = run(source.format("the second"))["Gift"]
+
+    @madcrow_signals["gift"].on()
+    def handle(context: BaseEventContext) -> type[BaseEventContext]:
+        return type(context)
+
+    assert values(old) == [gift]
+    assert madcrow_signals[type(old)].name == madcrow_signals.explain(old).event == "gift"
+    assert madcrow_signals["gift"].doc == "What it says: the second."
+
+
+def test_an_old_context_of_a_model_of_two_events_is_that_of_neither(run: Run) -> None:
+    source = """
+from madcrow_events import *
+class Seen(BaseEventContext): ...
+for name in ("first_seen", "last_seen"):
+    madcrow_signals.signal(name, context=Seen)
+"""
+    old = run(source)["Seen"]()
+    run(source)
+    with pytest.raises(ContextTypeError, match="may be any of the events first_seen, last_seen"):
+        emit_event(old)
+
+
+def test_an_old_context_is_explained_as_it_is_emitted(run: Run) -> None:
+    """With the new defaults, or not at all if it does not fit the new class."""
+    old = run(EVENTS)["Placed"](order_id=7)
+    named = EVENTS.replace("total: int = 0", "total: int = 0\n    name: str = 'Ada'")
+    run(named)
+    madcrow_signals.subscribe("placed", order_id, when=lambda context: context["name"] == "Ada")
+
+    assert [it.mode for it in madcrow_signals.explain(old).called] == ["inline"]
+    assert values(old) == [7]
+    run(named.replace(" = 'Ada'", ""))
+    with pytest.raises(ContextValidationError, match="name: missing"):
+        madcrow_signals.explain(old)
+
+
+def test_a_block_restores_what_an_event_says(run: Run) -> None:
+    says = EVENTS.replace("    total", '    "It says one."\n    total')
+    run(says)
+    with madcrow_signals.isolated():
+        run(says.replace("one", "two"))
+        assert madcrow_signals["placed"].doc == "It says two."
+    assert madcrow_signals["placed"].doc == "It says one."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from madcrow_events import (
 from madcrow_events.signals import CalledHandler
 from support.explaining import called, handler, only, short
 from support.subscribers import Sender
+from support.waiting import LIMIT
 
 pytestmark = pytest.mark.guarantee("X1")
 
@@ -194,17 +196,22 @@ def test_no_lock_is_held_while_when_is_asked(
 def test_other_threads_may_subscribe_and_cancel_meanwhile(
     signals: SignalRegistry, signal: EventSignal[Any]
 ) -> None:
-    over = threading.Event()
+    over, has_begun = threading.Event(), threading.Barrier(5)
 
     def churn() -> None:
-        while not over.is_set():
+        for number in itertools.count():
             with signal.subscribe(handler()), signals.subscribe("thing_*", handler()):
                 signal.subscribe(handler(), sender=Sender())
+            if number == 4:  # then 60 subscriptions have ended
+                has_begun.wait(LIMIT)
+            if over.is_set():
+                break
 
     signal.subscribe(handler(), id="stays")
     threads = [threading.Thread(target=churn) for _ in range(4)]
     for thread in threads:
         thread.start()
+    has_begun.wait(LIMIT)
     try:
         found = [signals.explain(signal, number=1) for _ in range(100)]
     finally:
