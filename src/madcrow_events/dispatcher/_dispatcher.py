@@ -22,6 +22,7 @@ from madcrow_events.emissions._frames import (
 )
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._plan import Plan
+from madcrow_events.emissions._short_way import emit_the_short_way
 from madcrow_events.exceptions import (
     InvalidOptionError,
 )
@@ -311,6 +312,8 @@ class EventDispatcher(Lifetime):
             signal = self.signals.resolve(event)
         if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
+        elif (done := emit_the_short_way(self, signal, context, False)) is not None:
+            return done
         emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context):
@@ -483,6 +486,10 @@ class EventDispatcher(Lifetime):
             refuse_second_context(signal, sender)
         if type(context) is not signal.context_model:
             context, fits = fitting(signal, context)
+        elif sender is None:
+            done = emit_the_short_way(self, signal, context, True)
+            if done is not None:
+                return done
         emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, fits, None):

@@ -38,11 +38,13 @@ from madcrow_events.exceptions import EmissionDepthError, MadcrowEventsError
 from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._plan import Entry, Plan, Segments
     from madcrow_events.emissions._policy import Policy, Signal
 
-__all__ = ["call_all", "run_branch"]
+__all__ = ["call_all", "call_rest", "run_branch"]
 
 _NO_VALUES: Any = ()
 
@@ -112,7 +114,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
             return False
         if context is not None:
             context = emission._payload
-    segments = planned = plan.segments
+    segments = plan.segments
     values: list[Any]
     later = plan.later
     if later:
@@ -130,37 +132,32 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         emission._values = values = _NO_VALUES
     if policy._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
         start_observing(emission)
-        segments = planned = _observed(plan)
+        segments = _observed(plan)
     if not segments:
         return later or emission._failures is not None
     call = token = None
     try:
         token = _enter(emission)
         emission._running = True
-        while True:
-            # One try around the loops, not one in each: only a failure pays for its isolation.
-            try:
-                for style, calls in segments:
-                    if style == BY_KEYWORDS:
-                        if keywords is None:
-                            keywords = keywords_of(emission)
-                        for call in calls:
-                            values.append(call(sender, **keywords))
-                    elif style == BY_CONTEXT and context is not None:
-                        for call in calls:
-                            values.append(call(context))
-                    elif style == BY_CONTEXT:
-                        for call in calls:
-                            values.append(call(context_as(signal._models, emission)))
-                    else:
-                        for call in calls:
-                            values.append(call(emission))
-                break
-            except BaseException as error:  # _record raises it again if it is no failure
-                if not _came_from(call, _after(planned, len(values)), keywords):
-                    raise  # from a signal handler of the process, between two handlers
-                _record(emission, error)
-                segments = _after(planned, len(values))
+        # One try around the loops, not one in each: only a failure pays for its isolation.
+        for style, calls in segments:
+            if style == BY_KEYWORDS:
+                if keywords is None:
+                    call = keywords_of
+                    keywords = keywords_of(emission)
+                for call in calls:
+                    values.append(call(sender, **keywords))
+            elif style == BY_CONTEXT and context is not None:
+                for call in calls:
+                    values.append(call(context))
+            elif style == BY_CONTEXT:
+                for call in calls:
+                    values.append(call(context_as(signal._models, emission)))
+            else:
+                for call in calls:
+                    values.append(call(emission))
+    except BaseException as error:
+        call_rest(emission, error, call, segments)
     finally:
         emission._running = False
         if token is None:  # interrupted as it was entered
@@ -211,12 +208,48 @@ def _nest_or_hold_back(emission: Emission, innermost: Frame, awaiting: bool) -> 
     )
 
 
-def _came_from(call: object, left: Segments, keywords: dict[str, Any] | None) -> bool:
+def call_rest(emission: Emission, error: BaseException, call: object, segments: Segments) -> None:
+    """Record the failure of an inline handler, and call the handlers after it.
+
+    Args:
+        emission: the emission; its frame runs.
+        error: what was raised.
+        call: what was called last, or None.
+        segments: the inline calls of the emission, of which some have an outcome.
+
+    Raises:
+        BaseException: the error, which is no failure of that handler; or that of a later one.
+    """
+    values = emission._values
+    while True:
+        left = _after(segments, len(values))
+        if not _came_from(call, left):
+            raise error  # from a signal handler of the process, between two handlers
+        _record(emission, error)
+        try:
+            for style, calls in _after(segments, len(values)):
+                for call in calls:  # noqa: PLR1704  # what was called last
+                    values.append(_call_as(style, call, emission))
+        except BaseException as another:
+            error = another
+        else:
+            return
+
+
+def _call_as(style: int, call: Callable[..., Any], emission: Emission) -> Any:
+    if style == BY_KEYWORDS:
+        return call(emission.sender, **keywords_of(emission))
+    if style == BY_CONTEXT:
+        return call(context_as(emission.signal._models, emission))
+    return call(emission)
+
+
+def _came_from(call: object, left: Segments) -> bool:
     """Whether an exception came out of the first call that is left, or from its arguments."""
     if not left:
         return False
-    style, calls = left[0]
-    return calls[0] is call or (style == BY_KEYWORDS and keywords is None)
+    _, calls = left[0]
+    return calls[0] is call or call is keywords_of
 
 
 def _after(segments: Segments, number: int) -> Segments:

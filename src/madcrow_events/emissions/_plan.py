@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias,
 
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import PENDING
+from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -163,6 +164,8 @@ class Plan:
         queued: how many handlers are in the background.
         pending: the first outcomes of the awaited and queued handlers: `PENDING` for each.
         later: whether there are awaited or queued handlers.
+        by_keywords: all calls, if each is inline and takes keywords; else None. For the short way.
+        by_context: all calls, if each is inline and takes the context; else None. Likewise.
     """
 
     __slots__ = (
@@ -171,6 +174,8 @@ class Plan:
         "_entry_of",
         "awaited",
         "bound_to",
+        "by_context",
+        "by_keywords",
         "by_priority",
         "inline",
         "later",
@@ -209,6 +214,13 @@ class Plan:
         self._entry_of: Callable[[Any], Entry] = entry_of
         self._entries: tuple[Entry, ...] | None = None
         self._by_priority: tuple[Entry, ...] | None = None
+        self.by_keywords: tuple[Any, ...] | None = self._all_of(BY_KEYWORDS)
+        self.by_context: tuple[Any, ...] | None = self._all_of(BY_CONTEXT)
+
+    def _all_of(self, wanted: int) -> tuple[Any, ...] | None:
+        if self.later or any(style != wanted for style, _ in self.segments):
+            return None
+        return self.segments[0][1] if self.segments else ()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
