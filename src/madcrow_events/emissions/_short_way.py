@@ -90,7 +90,7 @@ def emit_the_short_way(
         if emission._failures is not None:
             complete(emission)  # type: ignore[unreachable]  # a handler may have failed
             # The traceback of a failure keeps what this frame names alive.
-            kept, emission = [emission], None
+            kept, emission = [emission], None  # pyright: ignore[reportAssignmentType]
             return kept.pop()
     except BaseException as error:
         abandon(emission, error)
