@@ -75,19 +75,23 @@ class SubscriptionOptions(SingleOptions, total=False):
     batch: Batch | None
 
 
-def check_options(options: SubscriptionOptions) -> None:
+def check_options(options: SubscriptionOptions, *others: str) -> None:
     """Refuse options that are unknown or impossible.
+
+    Args:
+        options: the options.
+        others: which other options the caller has, for the message.
 
     Raises:
         InvalidOptionError: an option is unknown or has an impossible value.
     """
     unknown = set(options) - set(SubscriptionOptions.__annotations__)
     if unknown:
-        known = ", ".join(sorted(SubscriptionOptions.__annotations__))
+        known = sorted([*SubscriptionOptions.__annotations__, *others])
         name = min(unknown)
-        near = get_close_matches(name, SubscriptionOptions.__annotations__, 1)
+        near = get_close_matches(name, known, 1)
         fix = f"did you mean '{near[0]}'? The options are" if near else "use one of"
-        message = f"no option is called '{printable(name)}': {fix} {known}"
+        message = f"no option is called '{printable(name)}': {fix} {', '.join(known)}"
         raise InvalidOptionError(message, option=name)
     priority: object = options.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
@@ -95,8 +99,8 @@ def check_options(options: SubscriptionOptions) -> None:
     when: object = options.get("when")
     if when is not None and (not callable(when) or is_async(when)):
         raise InvalidOptionError(
-            "when must be a plain function of the context, such as "
-            "lambda context: context['is_admin']",
+            "when must be a plain function, which gets the fields as a mapping, such as "
+            "lambda fields: fields['is_admin']",
             option="when",
         )
     for name in ("once", "background"):

@@ -111,11 +111,13 @@ class _Reader:
         self.pattern = pattern
         self.replaced = replaced
         self.batch = False
+        self.is_sole = False
         self.annotations = Annotations(handler, model)
         self.withheld: frozenset[str] = frozenset()
 
     def read(self) -> CallSpec:  # noqa: C901, PLR0912  # a branch for each kind of parameter
         parameters = self._parameters()
+        self.is_sole = sum(parameter.kind not in _VARIADIC for parameter in parameters) == 1
         kinds = {parameter.kind for parameter in parameters}
         takes_rest = inspect.Parameter.VAR_KEYWORD in kinds
         positional: list[Callable[[Emission], Any]] = []
@@ -255,12 +257,17 @@ class _Reader:
             raise self._refused("has no readable signature: wrap it in a function") from None
         if is_bare:
             raise self._not_callable(classmethod)
+        if not parameters and _makes_handlers(self.handler):
+            raise self._refused(
+                "is a class, and its objects would be thrown away: subscribe an object of it, as "
+                f"in register_handler(event, {type_name(self.handler)}())"
+            )
         if is_lazy:
             raise self._refused("is a generator, which does nothing when called: return, not yield")
         if parameters and parameters[0].name == "self" and parameters[0].kind in _POSITIONAL:
             raise self._refused(
                 "takes 'self' first, so it is a method without its object: "
-                "subscribe the bound method, as in service.method"
+                "subscribe the bound method, as in service.method, and keep the object"
             )
         return self._without_injected(parameters) if is_injection_used() else parameters
 
@@ -338,8 +345,9 @@ class _Reader:
         if self.pattern:
             if BaseEventContext not in models:
                 raise self._refused(
-                    f"takes one model in '{parameter.name}', but is for many events: annotate it "
-                    f"with {self._written('BaseEventContext')} or {self._written('Emission')}"
+                    f"takes one model in '{parameter.name}', but is for many events: subscribe it "
+                    f"with @on_event({type_name(models[0])}), or annotate it with "
+                    f"{self._written('BaseEventContext')} or {self._written('Emission')}"
                 )
         elif self.model is not None and not any(
             issubclass(known, models) for known in (self.model, *self.replaced)
@@ -348,7 +356,8 @@ class _Reader:
             carries = f"{self.event} carries" if self.event != carried else "its events carry"
             raise self._refused(
                 f"takes {' or '.join(wanted)} in '{parameter.name}', but {carries} {carried}: "
-                f"annotate it with {self._written(carried)}"
+                f"annotate it with {self._written(carried)}, or subscribe it with "
+                f"@on_event({wanted[0]})"
             )
 
     def _written(self, name: str) -> str:
@@ -383,19 +392,27 @@ class _Reader:
         fields = list(self.model.model_fields)
         near = get_close_matches(parameter.name, fields, 1)
         name = type_name(self.model)
+        one_of = f"'{near[0]}'" if near else f"one of {', '.join(fields)}"
+        is_annotated = parameter.annotation is not parameter.empty
         if any(map(is_list, self.annotations.members(parameter.annotation))):
             fix = f"to take lists, give the option batch=Batch(); for single ones write {name}"
-        elif near:
-            fix = f"did you mean '{near[0]}'?"
-        elif parameter.name in ("emission", "event"):
+        elif parameter.name in ("emission", "event") and not near:
             fix = f"annotate it with Emission, or with {name} to receive the context"
-        elif parameter.annotation is not parameter.empty and parameter.name == "context":
+        elif is_annotated and parameter.name == "context":
             shown = type_name(parameter.annotation)
             fix = f"its annotation {shown} is no context model that can be found: write {name}"
+        elif self.is_sole and not is_annotated:
+            # The parameter of a lambda cannot be annotated.
+            is_lambda = getattr(self.handler, "__name__", None) == "<lambda>"
+            written = f"{parameter.name}: {name}"
+            written = f"write def handler({written})" if is_lambda else f"annotate it, {written}"
+            fix = f"{written}, to receive the context, or take {one_of}"
+        elif near:
+            fix = f"did you mean '{near[0]}'?"
         else:
             fix = (
-                f"annotate it with {name} to receive the context, call it 'sender', "
-                f"or take one of {', '.join(fields)}"
+                f"give it a default, fill it in with functools.partial or a closure, annotate it "
+                f"with {name} to receive the context, or take {one_of}"
             )
         raise self._refused(f"takes '{parameter.name}', which is no field of {name}: {fix}")
 
@@ -406,6 +423,13 @@ class _Reader:
             event=self.event,
             handler=self.handler,
         )
+
+
+def _makes_handlers(handler: object) -> bool:
+    """Whether a handler is a class whose objects are callable."""
+    return issubclass(type(handler), type) and any(
+        "__call__" in vars(base) for base in type.mro(handler)
+    )
 
 
 def _may_be_list(annotation: object) -> bool:
