@@ -389,32 +389,34 @@ class _Reader:
             )
         if self.model is None or parameter.name in self.model.model_fields:
             return
-        fields = list(self.model.model_fields)
-        near = get_close_matches(parameter.name, fields, 1)
         name = type_name(self.model)
+        fix = self._fix_for_name(parameter, name, list(self.model.model_fields))
+        raise self._refused(f"takes '{parameter.name}', which is no field of {name}: {fix}")
+
+    def _fix_for_name(self, parameter: inspect.Parameter, name: str, fields: list[str]) -> str:
+        """Return what to write instead of a parameter that is no field of the model `name`."""
+        near = get_close_matches(parameter.name, fields, 1)
         one_of = f"'{near[0]}'" if near else f"one of {', '.join(fields)}"
         is_annotated = parameter.annotation is not parameter.empty
         if any(map(is_list, self.annotations.members(parameter.annotation))):
-            fix = f"to take lists, give the option batch=Batch(); for single ones write {name}"
-        elif parameter.name in ("emission", "event") and not near:
-            fix = f"annotate it with Emission, or with {name} to receive the context"
-        elif is_annotated and parameter.name == "context":
+            return f"to take lists, give the option batch=Batch(); for single ones write {name}"
+        if parameter.name in ("emission", "event") and not near:
+            return f"annotate it with Emission, or with {name} to receive the context"
+        if is_annotated and parameter.name == "context":
             shown = type_name(parameter.annotation)
-            fix = f"its annotation {shown} is no context model that can be found: write {name}"
-        elif self.is_sole and not is_annotated:
+            return f"its annotation {shown} is no context model that can be found: write {name}"
+        if self.is_sole and not is_annotated:
+            written = f"{parameter.name}: {name}"
             # The parameter of a lambda cannot be annotated.
             is_lambda = getattr(self.handler, "__name__", None) == "<lambda>"
-            written = f"{parameter.name}: {name}"
-            written = f"write def handler({written})" if is_lambda else f"annotate it, {written}"
-            fix = f"{written}, to receive the context, or take {one_of}"
-        elif near:
-            fix = f"did you mean '{near[0]}'?"
-        else:
-            fix = (
-                f"give it a default, fill it in with functools.partial or a closure, annotate it "
-                f"with {name} to receive the context, or take {one_of}"
-            )
-        raise self._refused(f"takes '{parameter.name}', which is no field of {name}: {fix}")
+            fix = f"write def handler({written})" if is_lambda else f"annotate it, {written}"
+            return f"{fix}, to receive the context, or take {one_of}"
+        if near:
+            return f"did you mean '{near[0]}'?"
+        return (
+            "give it a default, fill it in with functools.partial or a closure, annotate it with "
+            f"{name} to receive the context, or take {one_of}"
+        )
 
     def _refused(self, problem: str) -> HandlerSignatureError:
         where = f" for {printable(self.event)}" if self.event else ""
@@ -425,10 +427,10 @@ class _Reader:
         )
 
 
-def _makes_handlers(handler: object) -> bool:
+def _makes_handlers(handler: Any) -> bool:
     """Whether a handler is a class whose objects are callable."""
     return issubclass(type(handler), type) and any(
-        "__call__" in vars(base) for base in type.mro(handler)
+        "__call__" in vars(base) for base in handler.__mro__
     )
 
 
