@@ -111,13 +111,13 @@ class _Reader:
         self.pattern = pattern
         self.replaced = replaced
         self.batch = False
-        self.is_sole = False
+        self.names: list[str] = []
         self.annotations = Annotations(handler, model)
         self.withheld: frozenset[str] = frozenset()
 
     def read(self) -> CallSpec:  # noqa: C901, PLR0912  # a branch for each kind of parameter
         parameters = self._parameters()
-        self.is_sole = sum(parameter.kind not in _VARIADIC for parameter in parameters) == 1
+        self.names = [it.name for it in parameters if it.kind not in _VARIADIC]
         kinds = {parameter.kind for parameter in parameters}
         takes_rest = inspect.Parameter.VAR_KEYWORD in kinds
         positional: list[Callable[[Emission], Any]] = []
@@ -396,7 +396,7 @@ class _Reader:
     def _fix_for_name(self, parameter: inspect.Parameter, name: str, fields: list[str]) -> str:
         """Return what to write instead of a parameter that is no field of the model `name`."""
         near = get_close_matches(parameter.name, fields, 1)
-        one_of = f"'{near[0]}'" if near else f"one of {', '.join(fields)}"
+        field = f"did you mean '{near[0]}'?" if near else f"take one of {', '.join(fields)}"
         is_annotated = parameter.annotation is not parameter.empty
         if any(map(is_list, self.annotations.members(parameter.annotation))):
             return f"to take lists, give the option batch=Batch(); for single ones write {name}"
@@ -405,18 +405,15 @@ class _Reader:
         if is_annotated and parameter.name == "context":
             shown = type_name(parameter.annotation)
             return f"its annotation {shown} is no context model that can be found: write {name}"
-        if self.is_sole and not is_annotated:
+        # A sole parameter without annotation is more likely meant for the context than for a field.
+        is_sole = self.names == [parameter.name]
+        if parameter.name == self.names[0] and not (near and (is_annotated or not is_sole)):
             written = f"{parameter.name}: {name}"
             # The parameter of a lambda cannot be annotated.
             is_lambda = getattr(self.handler, "__name__", None) == "<lambda>"
-            fix = f"write def handler({written})" if is_lambda else f"annotate it, {written}"
-            return f"{fix}, to receive the context, or take {one_of}"
-        if near:
-            return f"did you mean '{near[0]}'?"
-        return (
-            "give it a default, fill it in with functools.partial or a closure, annotate it with "
-            f"{name} to receive the context, or take {one_of}"
-        )
+            fix = f"write def handler({written})" if is_lambda else f"annotate it, as in {written}"
+            return f"{fix}, or {field}"
+        return f"give it a default, fill it in with functools.partial or a closure, or {field}"
 
     def _refused(self, problem: str) -> HandlerSignatureError:
         where = f" for {printable(self.event)}" if self.event else ""
