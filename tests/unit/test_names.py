@@ -141,7 +141,7 @@ def test_a_handler_in_the_place_of_its_event_is_told_what_to_write(
 ) -> None:
     uses: list[Callable[[], object]] = [
         lambda: on_event(handler),
-        lambda: register_handler(handler, OrderPlaced),  # type: ignore[arg-type]  # the mistake
+        lambda: register_handler(handler, OrderPlaced),
         lambda: signals.explain(handler),
     ]
     for use in uses:
