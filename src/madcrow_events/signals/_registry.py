@@ -433,7 +433,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             def count_order(): ...
 
 
-            @on_event(OrderPlaced, when=lambda context: context["total"] > 100)
+            @on_event(OrderPlaced, when=lambda fields: fields["total"] > 100)
             def thank_for_big_order(): ...
 
 

@@ -56,7 +56,7 @@ class SubscriptionOptions(SingleOptions, total=False):
         priority: handlers with a higher number run earlier; 0 by default. Handlers with the same
             number run in the order in which they were subscribed.
         once: whether the first call ends the subscription; False by default.
-        when: a function that gets the context as a read-only mapping of its keywords. If it returns
+        when: a function that gets the fields of the context as a read-only mapping. If it returns
             something false, the handler is not called. None, the default, for every emission.
         weak: whether the subscription ends when nothing else refers to the handler. None, the
             default, means True for bound methods, and False for other handlers.
