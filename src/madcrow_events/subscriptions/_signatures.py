@@ -258,9 +258,10 @@ class _Reader:
         if is_bare:
             raise self._not_callable(classmethod)
         if not parameters and _makes_handlers(self.handler):
+            event = f"'{self.event}'" if self.model is None else type_name(self.model)
             raise self._refused(
                 "is a class, and its objects would be thrown away: subscribe an object of it, as "
-                f"in register_handler(event, {type_name(self.handler)}())"
+                f"in register_handler({event}, {type_name(self.handler)}())"
             )
         if is_lazy:
             raise self._refused("is a generator, which does nothing when called: return, not yield")
