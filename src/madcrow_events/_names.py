@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from heapq import nlargest
-from typing import TYPE_CHECKING
+from types import UnionType
+from typing import TYPE_CHECKING, Union, get_origin
 
-from madcrow_events._text import module_of, printable, type_name
+from madcrow_events._interrupts import is_interrupt
+from madcrow_events._text import handler_name, module_of, printable, type_name
 from madcrow_events.exceptions import (
     HandlerSignatureError,
     InvalidEventNameError,
@@ -18,13 +20,14 @@ from madcrow_events.models import BaseEventContext
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["HANDLER_FAILED", "canonical_name", "unknown_event"]
+__all__ = ["HANDLER_FAILED", "canonical_name", "name_after", "unknown_event"]
 
 HANDLER_FAILED = "handler_failed"
 """The event that announces failures; failures of its own handlers are not announced."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*")
 _PATTERN = re.compile(r"[a-z0-9_.*]*\*[a-z0-9_.*]*")
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _MAX_LENGTH = 128
 _COMPARED = 20  # names, of many
 _PIECES = 8
@@ -51,9 +54,18 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
             f"give {type_name(type(name))}",
             name=name,
         )
+    if get_origin(name) in (Union, UnionType) or isinstance(name, list | tuple | set | frozenset):
+        raise InvalidEventNameError(
+            f"one event is named at a time, not by a {type_name(type(name))}: write one "
+            "@on_event(...) above the other, or name a base class of both; emit each context by "
+            "itself",
+            name=name,
+        )
     if callable(name):
+        event = _class_taken_by(name) or "'event_name'"
         raise HandlerSignatureError(
-            "an event's name is a string, not a function: as a decorator, write @...('event_name')",
+            f"{handler_name(name)} is a handler, and the event comes first: write "
+            f"@on_event({event}) above it, or register_handler({event}, handler)",
             handler=name,
         )
     if not isinstance(name, str):
@@ -68,7 +80,10 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
                 name=name,
             )
         raise InvalidEventNameError(
-            f"an event's name cannot be of type {type_name(type(name))}: give a string", name=name
+            f"an event cannot be of type {type_name(type(name))}: give a context, as in "
+            "emit_event(OrderPlaced(...)), a context class, as in @on_event(OrderPlaced), or a "
+            "name",
+            name=name,
         )
     canonical = name.replace("-", "_")
     form = _PATTERN if pattern else _NAME
@@ -96,8 +111,28 @@ def canonical_name(name: object, *, pattern: bool = False) -> str:
     return canonical
 
 
+def _class_taken_by(handler: object) -> str | None:
+    """Return the name of the context class in the annotations of a handler, if it has one."""
+    try:
+        annotations = [*handler.__annotations__.values()]
+        known = getattr(handler, "__globals__", {})
+    except Exception as error:  # a proxy may raise anything, and so may annotations
+        if is_interrupt(error):
+            raise
+        return None
+    for annotation in annotations:
+        meant = known.get(annotation) if isinstance(annotation, str) else annotation
+        if isinstance(meant, type) and issubclass(meant, BaseEventContext):
+            return type_name(meant)
+    return None
+
+
 def unknown_event(
-    event: str, declared: Iterable[str], formerly: Iterable[str] = ()
+    event: str,
+    declared: Iterable[str],
+    formerly: Iterable[str] = (),
+    *,
+    decorator: str = "@madcrow_signals.event",
 ) -> UnknownEventError:
     """Return the error for a name that is not declared; reading it finds similar names.
 
@@ -105,15 +140,32 @@ def unknown_event(
         event: the name.
         declared: the names of the declared events.
         formerly: their old names, which are suggested last.
+        decorator: what declares an event.
     """
     return UnknownEventError(
-        f"no event is called '{event}'",
+        f"no event is called '{event}': import the module that declares it, or declare it, by "
+        f"{_declaration_of(event, decorator)} above class {_class_name_of(event)}"
+        "(BaseEventContext)",
         event=event,
         suggestions=lambda: (
             *_similar_names(event, declared),
             *_similar_names(event, formerly),
         )[:_SUGGESTED],
     )
+
+
+def name_after(class_name: str) -> str:
+    """Return the name of the event that is named after a class; it may be no valid one."""
+    return _WORDS.sub("_", class_name).lower()
+
+
+def _class_name_of(event: str) -> str:
+    return "".join(word[:1].upper() + word[1:] for word in re.split(r"[._]", event))
+
+
+def _declaration_of(event: str, decorator: str) -> str:
+    is_named_after = name_after(_class_name_of(event)) == event
+    return decorator if is_named_after else f"{decorator}(name='{event}')"
 
 
 def _similar_names(event: str, declared: Iterable[str]) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 
 from madcrow_events._aliases import alias_paths, spellings_of, value_at
-from madcrow_events._text import printable, type_name
+from madcrow_events._text import names_apart, printable, type_name
 from madcrow_events.exceptions import ContextValidationError
 from madcrow_events.models import (
     RESERVED_FIELDS,
@@ -19,7 +19,7 @@ from madcrow_events.models import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_complete", "misfit_behind", "validate_keywords"]
+__all__ = ["check_complete", "fix_for_context", "misfit_behind", "validate_keywords"]
 
 _MOST_PROBLEMS = 20
 """How many problems a message names; whoever chooses the keywords does not choose its length."""
@@ -181,9 +181,17 @@ def _field_at(
     return name, printable(name, limit=60), location[:1]
 
 
+def fix_for_context(model: type[BaseEventContext] | None, given: type[BaseEventContext]) -> str:
+    """Return what to write for a context that was given as a keyword beside the event's name."""
+    if model is None or issubclass(given, (model, GenericEventContext)):
+        return f"write emit({type_name(given)}(...)), without the name"
+    wanted, other = names_apart(model, given)
+    return f"the event carries {wanted}, not {other}"
+
+
 def _fix_for_extra(model: type[BaseEventContext], name: str, value: object) -> str:
     if isinstance(value, BaseEventContext):
-        return "a context, and emit takes plain values: write emit(context), without the name"
+        return f"a context, and emit takes plain values: {fix_for_context(model, type(value))}"
     for field in model.model_fields:
         spelled = spellings_of(model, field)
         if name in spelled:

@@ -77,8 +77,8 @@ class UnknownEventError(MadcrowEventsError, LookupError):
     costs little where it is caught and not read.
 
     Args:
-        message: the text. If `suggestions` is a function, the suggestions are added when the text
-            is read.
+        message: the text. If `suggestions` is a function, the suggestions take the place of its
+            advice when the text is read.
         event: the name that was looked up, with underscores for hyphens.
         suggestions: declared names that resemble the name, the nearest first; or a function that
             returns them.
@@ -104,12 +104,9 @@ class UnknownEventError(MadcrowEventsError, LookupError):
         suggestions = self._suggestions
         if callable(suggestions):
             suggestions = suggestions()
-            hint = (
-                f"did you mean {' or '.join(suggestions)}?"
-                if suggestions
-                else f"declare it first, with signals.signal('{self.event}')"
-            )
-            self.args: tuple[Any, ...] = (f"no event is called '{self.event}': {hint}",)
+            if suggestions:
+                hint = f"did you mean {' or '.join(suggestions)}?"
+                self.args: tuple[Any, ...] = (f"no event is called '{self.event}': {hint}",)
             self._suggestions = suggestions
         return suggestions
 

@@ -6,6 +6,7 @@ Python says it in messages that name the fix (E4, E5, H1, N9, N10).
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +22,13 @@ TEXT = PAGE.read_text(encoding="utf-8")
 
 BELOW = {
     "": "",
-    "a function": "def handler() -> None: ...",
+    "a function": "def handler(context: OrderPlaced) -> None: ...",
     "a class": "class Sent(BaseEventContext):\n    order_id: int\nSent(order_id=98765)",
     "a class without a base": "class Sent: ...",
 }
 """What is below a line that stands above something."""
+
+IN_ASYNC = " in an async function"
 
 CODES = {
     "mypy": re.compile(r"line_(\d+)\.py:\d+: error: .*\[([a-z-]+)\]$", re.MULTILINE),
@@ -55,20 +58,24 @@ each_row = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.wrong)
 
 
 def code_of(cell: str) -> str:
-    line, _, above = cell.partition(" above ")
-    return f"{line.strip('`')}\n{BELOW[above]}".strip().replace("(...)", "(order_id=98765)")
+    line, _, above = cell.removesuffix(IN_ASYNC).partition(" above ")
+    code = f"{line.strip('`')}\n{BELOW[above]}".strip().replace("(...)", "(order_id=98765)")
+    if cell.endswith(IN_ASYNC):
+        return f"import asyncio\nasync def run() -> None:\n    {code}\nasyncio.run(run())"
+    return code
 
 
 def said_of(code: str) -> str:
     """Return the error of code that runs after the first block of the page."""
     namespace: dict[str, Any] = {"__name__": "shop"}
-    with madcrow_signals.isolated(empty=True):
+    with madcrow_signals.isolated(empty=True), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         exec(BEFORE, namespace)  # noqa: S102  # running the page is the point
         try:
             exec(code, namespace)  # noqa: S102  # likewise
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-    return "nothing"
+    return "".join(f"{it.category.__name__}: {it.message}" for it in warned) or "nothing"
 
 
 def is_shown(said: str, cell: str) -> bool:

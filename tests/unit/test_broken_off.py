@@ -908,6 +908,13 @@ def in_a_definition(ring: Any, _shop: Shop, _patch: pytest.MonkeyPatch) -> None:
     definition_of(type("Proxy", (), {"__self__": property(ring)})())
 
 
+def in_the_annotations_of_what_is_no_event(
+    ring: Any, shop: Shop, _patch: pytest.MonkeyPatch
+) -> None:
+    names = {"__call__": ring, "__annotations__": property(ring)}
+    shop.signals.resolve(type("Proxy", (), names)())
+
+
 def in_an_annotation(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
     patch.setitem(globals(), "bell", ring)
 
@@ -971,6 +978,7 @@ def in_the_question_for_a_task(ring: Any, shop: Shop, patch: pytest.MonkeyPatch)
         in_a_name,
         in_a_text,
         in_a_definition,
+        in_the_annotations_of_what_is_no_event,
         in_an_annotation,
         in_a_filter_of_the_log,
         in_a_traceback,

@@ -96,13 +96,11 @@ def test_a_context_of_another_class_is_refused_before_any_handler_runs(
 def test_a_context_in_the_place_of_the_sender_is_refused(
     dispatcher: EventDispatcher, seen: list[Any]
 ) -> None:
-    with pytest.raises(ContextTypeError, match="as the sender: write emit_typed"):
+    with pytest.raises(ContextTypeError, match=r"as the sender: write emit_event\(Login"):
         dispatcher.emit("user_logged_in", CONTEXT)
     with pytest.raises(ContextTypeError):
         emit_event("user_logged_in", sender=CONTEXT)
-    with pytest.raises(
-        ContextTypeError, match=r"emit\('user_logged_in', \*\*context\) for keywords"
-    ):
+    with pytest.raises(ContextTypeError, match=r"write emit_event\('user_logged_in', \*\*fields\)"):
         emit_event("user_logged_in", {"user_id": 1})
     assert seen == []
 

@@ -259,14 +259,52 @@ def test_a_context_beside_a_name_is_refused_wherever_it_is_put(
 
     order = OrderPlaced(order_id=7)
     for arguments, keywords, message in (
-        (("order_placed", order), {}, r"as the sender: write emit_typed\('order_placed', context"),
-        (("order_placed",), {"context": order}, r"write emit_event\(OrderPlaced\(\.\.\.\)\) with"),
+        (("order_placed", order), {}, r"as the sender: write emit_event\(OrderPlaced\(\.\.\.\)\)$"),
+        (("order_placed",), {"context": order}, r"\): write emit_event\(OrderPlaced\(\.\.\.\)\)$"),
         ((order,), {"context": order}, "with the keyword 'context' beside its context: write all"),
         ((order,), {"order_id": 8}, "with the keyword 'order_id' beside its context: write all"),
         ((OrderPlaced,), {}, r"the class OrderPlaced in the place of a context: write Ord"),
     ):
         with pytest.raises(ContextTypeError, match=message):
             emit(*arguments, **keywords)
+
+
+@pytest.mark.guarantee("E5")
+def test_a_context_beside_the_name_of_another_event_is_told_so(
+    placed: EventSignal[OrderPlaced],
+) -> None:
+    """What a message says to write is offered only if it emits this event."""
+    order, login = OrderPlaced(order_id=7), LoginEventContext(user_id=98765, email="")
+    madcrow_signals.signal("order_seen")
+    others = SignalRegistry()
+    others.event(OrderPlaced)
+    dispatcher = EventDispatcher(others)
+    others.signal("seen", context=Gift)
+    others.signal("seen_again", context=Gift)
+    by_hand = EventSignal("made_by_hand")
+    wrong: list[tuple[Any, str]] = [
+        (lambda: emit_event("order_placed", context=login), "placed carries OrderPlaced, not Log"),
+        (lambda: emit_event("order_placed", login), "placed carries OrderPlaced, not LoginEventCo"),
+        (
+            lambda: emit_event("order_seen", order),
+            r"write madcrow_signals\['order_seen'\]\.emit\(O",
+        ),
+        (lambda: emit_event("order_seen", {"a": 1}), r"write emit_event\('order_seen', \*\*fields"),
+        (
+            lambda: dispatcher.emit("order_placed", order),
+            r"write dispatcher\.emit\(OrderPlaced\(\.",
+        ),
+        (
+            lambda: dispatcher.emit("seen", Gift(order_id=1)),
+            r"registry\['seen'\]\.emit\(Gift\(\.\.",
+        ),
+        (lambda: dispatcher.emit(by_hand, order), r"write made_by_hand\.emit\(OrderPlaced\(\.\.\."),
+        (lambda: others["seen"].emit(), r"or dispatcher\.emit\('seen', \.\.\.\) for keywords"),
+    ]
+    for emit, message in wrong:
+        with pytest.raises(ContextTypeError, match=message) as caught:
+            emit()
+        assert "98765" not in str(caught.value)
 
 
 def test_what_is_logged_of_it_shows_no_values(

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from typing import Any, Union
 
 import pytest
 
-from madcrow_events import EventSignal, InvalidEventNameError, SignalRegistry, UnknownEventError
+from madcrow_events import (
+    BaseEventContext,
+    EventSignal,
+    HandlerSignatureError,
+    InvalidEventNameError,
+    SignalRegistry,
+    UnknownEventError,
+    emit_event,
+    madcrow_signals,
+    on_event,
+    register_handler,
+)
 from madcrow_events.exceptions import MadcrowEventsError
+from support.subscribers import OrderPlaced
 
 
 @pytest.mark.guarantee("N1")
@@ -76,14 +90,67 @@ def test_a_pattern_cannot_be_declared_or_emitted(signals: SignalRegistry) -> Non
         signals.signal("user_*")
 
 
-@pytest.mark.parametrize("name", [None, 3, ["a"], {"a": 1}])
+@pytest.mark.parametrize("name", [None, 3, {"a": 1}])
 def test_a_name_that_is_no_string_is_refused_by_emit_too(name: object) -> None:
     from madcrow_events import BaseEventContext, emit_event, get_event_dispatcher
 
-    with pytest.raises(InvalidEventNameError, match="give a string"):
+    with pytest.raises(InvalidEventNameError, match=r"give a context, as in emit_event\(OrderP"):
         emit_event(name)  # type: ignore[arg-type]
-    with pytest.raises(InvalidEventNameError, match="give a string"):
+    with pytest.raises(InvalidEventNameError, match=r"give a context, as in emit_event\(OrderP"):
         get_event_dispatcher().emit_typed(name, BaseEventContext())  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [[OrderPlaced], (OrderPlaced, OrderPlaced), OrderPlaced | int, Union["OrderPlaced", int]],
+)
+def test_several_events_are_not_given_at_once(events: Any) -> None:
+    for give in (on_event, emit_event, lambda events: register_handler(events, print)):
+        with pytest.raises(InvalidEventNameError, match=r"write one @on_event\(\.\.\.\) above"):
+            give(events)
+
+
+def takes_the_class(context: OrderPlaced) -> None: ...
+def takes_an_unknown_class(context: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def takes_a_number(number: int) -> None: ...
+
+
+class Secretive:
+    """As a proxy may be."""
+
+    def __call__(self) -> None: ...
+
+    @property
+    def __annotations__(self) -> Any:  # type: ignore[override]  # the point
+        raise RuntimeError("hunter2")
+
+
+@pytest.mark.guarantee("H1")
+@pytest.mark.parametrize(
+    ("handler", "event"),
+    [
+        (takes_the_class, "OrderPlaced"),
+        (takes_an_unknown_class, "'event_name'"),
+        (takes_a_number, "'event_name'"),
+        (print, "'event_name'"),
+        (Secretive(), "'event_name'"),
+    ],
+)
+def test_a_handler_in_the_place_of_its_event_is_told_what_to_write(
+    signals: SignalRegistry, handler: Any, event: str
+) -> None:
+    uses: list[Callable[[], object]] = [
+        lambda: on_event(handler),
+        lambda: register_handler(handler, OrderPlaced),
+        lambda: signals.explain(handler),
+    ]
+    for use in uses:
+        with pytest.raises(HandlerSignatureError) as caught:
+            use()
+        assert str(caught.value).endswith(
+            f" is a handler, and the event comes first: write @on_event({event}) above it, or "
+            f"register_handler({event}, handler)"
+        )
 
 
 def test_a_signal_made_by_hand_has_a_checked_name() -> None:
@@ -111,9 +178,37 @@ def test_an_undeclared_name_is_refused_with_its_nearest_neighbours() -> None:
 
 @pytest.mark.guarantee("N3")
 def test_a_name_like_no_other_is_refused_with_how_to_declare_it(signals: SignalRegistry) -> None:
-    with pytest.raises(UnknownEventError, match=r"signals\.signal\('order_placed'\)") as caught:
+    with pytest.raises(UnknownEventError) as caught:
         signals["order_placed"]
+    assert str(caught.value) == (
+        "no event is called 'order_placed': import the module that declares it, or declare it, by "
+        "@registry.event above class OrderPlaced(BaseEventContext)"
+    )
     assert caught.value.suggestions == ()
+
+
+@pytest.mark.guarantee("N3")
+@pytest.mark.parametrize(
+    ("event", "declaration"),
+    [
+        ("qqq_placed", "@madcrow_signals.event above class QqqPlaced("),
+        ("qq.zz", "@madcrow_signals.event(name='qq.zz') above class QqZz("),
+        ("qqq_2", "@madcrow_signals.event(name='qqq_2') above class Qqq2("),
+        ("q_z", "@madcrow_signals.event(name='q_z') above class QZ("),
+        ("q.2z", "@madcrow_signals.event(name='q.2z') above class Q2z("),
+    ],
+)
+def test_the_declaration_that_a_message_advises_declares_the_event(
+    event: str, declaration: str
+) -> None:
+    with pytest.raises(UnknownEventError) as caught:
+        madcrow_signals[event]
+    assert declaration in str(caught.value)
+    decorator, _, class_ = declaration.partition(" above ")
+    code = f"{decorator}\n{class_}BaseEventContext): ..."
+    with madcrow_signals.isolated():
+        exec(code, {"madcrow_signals": madcrow_signals, "BaseEventContext": BaseEventContext})  # noqa: S102  # as a user does
+        assert event in madcrow_signals
 
 
 @pytest.mark.guarantee("N3")

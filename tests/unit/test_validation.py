@@ -202,7 +202,9 @@ def test_a_dispatcher_that_validates_says_that_a_model_is_no_keyword(
 ) -> None:
     """The failure that follows anyway says what to write."""
     told = advice(signals, Aliased, context=Aliased(order_id=1))
-    assert "context: a context, and emit takes plain values: write emit(context), w" in told
+    assert "context: a context, and emit takes plain values: write emit(Aliased(...)), w" in told
+    told = advice(signals, Aliased, order_id=1, context=Renaming(total=1))
+    assert "plain values: the event carries Aliased, not Renaming" in told
 
 
 class Renaming(BaseEventContext):
@@ -472,4 +474,7 @@ def test_a_dispatcher_says_at_debug_that_a_model_came_as_a_keyword(
     signals.signal("order_placed")
     caplog.set_level("DEBUG", logger="madcrow_events")
     dispatcher.emit("order_placed", context=OrderPlaced(order_id=1))
-    assert "write emit(context), without the name" in caplog.text
+    assert "'context': write emit(OrderPlaced(...)), without the name" in caplog.text
+    signals.signal("order_lost", context=Aliased)
+    dispatcher.emit("order_lost", context=OrderPlaced(order_id=1))
+    assert "'context': the event carries Aliased, not OrderPlaced" in caplog.text

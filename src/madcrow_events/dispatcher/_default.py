@@ -10,6 +10,7 @@ from madcrow_events.emissions import Emission
 from madcrow_events.exceptions import ContextTypeError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, madcrow_signals
+from madcrow_events.signals._models import call_for
 from madcrow_events.signals._registry import dispatching_of, models_of
 
 __all__ = ["emit_event", "emit_event_async", "get_event_dispatcher", "set_event_dispatcher"]
@@ -52,9 +53,8 @@ def _refuse_context(event: object, context: object) -> None:
         model, given = signal.context_model, type_name(type(context))
         if model is None or "context" not in model.model_fields:
             raise ContextTypeError(
-                f"emit_event takes keywords, not context={given}(...): write "
-                f"emit_event({given}(...)) without the name, or "
-                f"madcrow_signals['{signal.name}'].emit({given}(...))",
+                f"emit_event takes keywords, not context={given}(...): "
+                f"{call_for(signal, type(context))}",
                 event=signal.name,
                 received=type(context),
             )

@@ -646,7 +646,7 @@ class EventDispatcher(Lifetime):
         """
         if isinstance(observer, type):
             raise InvalidOptionError(
-                f"{type_name(observer)} is a class: give an observer, {type_name(observer)}()",
+                f"{type_name(observer)} is a class: give an observer, {type_name(observer)}(...)",
                 option="observer",
             )
         for method in ("emission", "handling"):

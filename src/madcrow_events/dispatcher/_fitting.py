@@ -15,6 +15,7 @@ from madcrow_events.models import (
     is_parametrised_as,
     note_fields,
 )
+from madcrow_events.signals._models import call_for
 from madcrow_events.signals._old_names import means
 from madcrow_events.signals._signal import check_model, renewed_context
 
@@ -48,9 +49,7 @@ def check_loose(
         is_sender = not any(it is BaseEventContext or it is dict for it in type(sender).__mro__)
     if not is_sender:
         raise ContextTypeError(
-            f"a context was given to emit as the sender: write emit_typed('{signal.name}', "
-            f"context), or emit(context) without the name, for a model, or "
-            f"emit('{signal.name}', **context) for keywords",
+            f"a context was given as the sender: {call_for(signal, type(sender))}",
             event=signal.name,
             received=type(sender),
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import LOGGER, is_debugging, log, log_observer_failure
 from madcrow_events._text import type_name
+from madcrow_events._validation import fix_for_context
 from madcrow_events.emissions._failures import failures_of, is_failure
 from madcrow_events.emissions._plan import NOBODY
 from madcrow_events.emissions._styles import RECORDER
@@ -198,9 +199,9 @@ class _DebugLog:
         if type(payload) is dict and isinstance(payload.get("context"), BaseEventContext):
             log(
                 logging.DEBUG,
-                "%s was emitted with a model as the keyword 'context': if that is what the event "
-                "carries, write emit(context), without the name",
-                emission.event,
+                "%s was emitted with a model as the keyword 'context': %s",
+                event,
+                fix_for_context(emission.signal.context_model, type(payload["context"])),
             )
         return nullcontext()
 

@@ -128,7 +128,7 @@ def on_event(
         invoice for order 7
         ```
     """
-    check_options(options)
+    check_options(options, "signals")
     if is_pattern(event):
         canonical_pattern(event)
     else:
@@ -210,6 +210,7 @@ def register_handler(
         invoice for order 7
         ```
     """
+    check_options(options, "signals")
     return signals.subscribe(event, handler, **options)
 
 

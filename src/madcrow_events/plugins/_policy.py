@@ -75,8 +75,10 @@ def _lists(option: str, given: Iterable[str] | None) -> list[_NameList]:
     lists = []
     if given is not None:
         if isinstance(given, str) or not isinstance(given, Iterable):
+            sole: object = given
+            example = printable(sole) if isinstance(sole, str) else "acme-alerts:alerts"
             raise InvalidOptionError(
-                f"{option} is a list of names: write {option}=['acme-alerts:alerts']", option=option
+                f"{option} is a list of names: write {option}=['{example}']", option=option
             )
         names = tuple(given)
         for name in names:

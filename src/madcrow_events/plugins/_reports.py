@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
-from madcrow_events.exceptions import MadcrowEventsError
+from madcrow_events.exceptions import MadcrowEventsError, UnknownEventError
 from madcrow_events.plugins._discovery import LOGGER, Plugin
 
 __all__ = ["PluginReport", "PluginReports", "PluginStatus", "log_report", "reason_of"]
@@ -105,6 +105,9 @@ def reason_of(error: BaseException) -> str:
     kind = type_name(type(error))
     try:
         text = printable(str(error))
+        # A plugin does not declare the events of the application.
+        if isinstance(error, UnknownEventError) and error.event and not error.suggestions:
+            text = f"no event is called '{error.event}': import the application first"
     except Exception as raised:  # its `__str__` may raise anything
         if is_interrupt(raised):
             raise

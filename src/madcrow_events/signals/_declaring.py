@@ -85,7 +85,9 @@ def declare(
     if context is not None and before is not context:
         registry._models.forget()
         if not signal._take_model(context, execution):
-            raise _declared_otherwise(signal, given, context)
+            raise _declared_otherwise(
+                signal, given, context, is_built_in=name in registry._built_in
+            )
         registry._models.forget()
         if signal.context_model is not before:
             signal._describe(doc or signal.doc)
@@ -111,16 +113,18 @@ def _made(
 
 
 def _declared_otherwise(
-    signal: EventSignal[Any], given: str, model: type[Any]
+    signal: EventSignal[Any], given: str, model: type[Any], *, is_built_in: bool
 ) -> SignalConflictError:
     name, declared = signal.name, signal.context_model
     there, here = "no context model", type_name(model)
     if declared is not None:
         here, there = names_apart(model, declared)
     what = name if given == name else f"{given} is called {name} now, which"
+    fix = "declare it once, with its model, and import its class elsewhere"
+    if is_built_in:
+        fix = f"use the built-in event, as in @on_event({there}), or choose another name"
     return SignalConflictError(
-        f"{what} is declared already, with {there}, not with {here}: "
-        "declare it once, with its model, and import the signal elsewhere",
+        f"{what} is declared already, with {there}, not with {here}: {fix}",
         event=name,
         declared=declared,
         requested=model,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 from madcrow_events._text import printable
 from madcrow_events.emissions._rehearsing import rehearse
 from madcrow_events.signals._blinker_signal import translated_sender
-from madcrow_events.signals._signal import EventSignal
 from madcrow_events.subscriptions._asking import (
     last_endings,
     reach,
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._plan import Plan
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals._registry import SignalRegistry
+    from madcrow_events.signals._signal import EventSignal
     from madcrow_events.subscriptions import PatternSubscription, Subscription
 
 __all__ = [
@@ -80,6 +80,8 @@ _BECAUSE: dict[str, str] = {
     "unloaded": "its plugin was unloaded",
 }
 
+_CALLED = {"awaited": "async (awaited by emit_async, started by emit)"}
+
 _NO_MODEL = "no declared event has a model of its class"
 
 _WIDTH = 80
@@ -119,7 +121,7 @@ class CalledHandler(NamedTuple):
     def __str__(self) -> str:
         """Return the name, and how it is called, in one line."""
         details: dict[str, object] = {
-            self.mode: True,
+            _CALLED.get(self.mode, self.mode): True,
             f"priority {self.priority}": self.priority,
             "once": self.once,
             f"timeout {self.timeout} s": self.timeout is not None,
@@ -189,7 +191,8 @@ class Explanation(NamedTuple):
         else:
             yield f"{self.event} would call nobody."
         if self.called and not self.has_context:
-            yield "No context was given: no `when` was asked, no parameters were compared."
+            yield "Without a context, no `when` was asked, and no parameters were compared: give"
+            yield "the context, as in explain(OrderPlaced(...)), to ask them."
         if present:
             yield "Left out:"
             yield from _wrapped(f"- {it}" for it in present)
@@ -267,7 +270,7 @@ def _called(
                 it.id,
                 it.on_error,
                 _origin_of(registry, it.origin),
-                None if it.sender is ANY else _described(it.sender),
+                None if it.sender is ANY else sender_name(it.sender),
                 pattern_of(it),
                 depends_on_when=it.when is not None and not has_context,
             )
@@ -283,7 +286,7 @@ def _mode_of(subscription: Subscription, index: int, plan: Plan) -> CallMode:
 
 def _left_out(subscription: Subscription, reason: LeftOutReason, detail: str) -> LeftOutHandler:
     if reason == "sender":
-        detail = _described(subscription.sender)
+        detail = sender_name(subscription.sender)
     text = f"{_BECAUSE[reason]}: {detail}" if detail else _BECAUSE[reason]
     return LeftOutHandler(
         subscription.name, reason, text, pattern_of(subscription), has_ended=False
@@ -309,12 +312,6 @@ def _origin_of(registry: SignalRegistry, origin: Any) -> str | None:
         return None
     found = (it.described(origin) for it in list(registry._companions.values()))
     return next(filter(None, found), f"group {printable(origin.name)}")
-
-
-def _described(sender: object) -> str:
-    if issubclass(type(sender), EventSignal):
-        return f"the signal {sender}"
-    return sender_name(sender)
 
 
 def _wrapped(items: Iterable[str]) -> Iterator[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from madcrow_events._names import HANDLER_FAILED, canonical_name
-from madcrow_events._text import type_name
-from madcrow_events.exceptions import ContextTypeError, InvalidEventNameError, UnknownEventError
+from madcrow_events._names import HANDLER_FAILED, canonical_name, name_after
+from madcrow_events._text import names_apart, type_name
+from madcrow_events.exceptions import (
+    ContextTypeError,
+    InvalidEventNameError,
+    MadcrowEventsError,
+    UnknownEventError,
+)
 from madcrow_events.models import (
     BaseEventContext,
     GenericEventContext,
@@ -23,9 +28,9 @@ if TYPE_CHECKING:
     from madcrow_events.signals._signal import EventSignal
     from madcrow_events.subscriptions._patterns import Pattern
 
-__all__ = ["ModelIndex", "carrier_of", "event_name_of", "matches"]
+__all__ = ["ModelIndex", "call_for", "carrier_of", "event_name_of", "matches"]
 
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_SHOWN = 3  # events of many
 
 
 def event_name_of(model: type[BaseEventContext]) -> str:
@@ -36,7 +41,7 @@ def event_name_of(model: type[BaseEventContext]) -> str:
     """
     name = type_name(model)
     try:
-        return canonical_name(_WORDS.sub("_", name).lower())
+        return canonical_name(name_after(name))
     except InvalidEventNameError:
         raise InvalidEventNameError(
             f"no event can be named after the class {name}: give the event a name, as in "
@@ -102,6 +107,28 @@ def carrier_of(
         # None if it was made by model_construct.
         return registry.resolve(getattr(event, "event_type", None))
     return models.signal_of(given, derived=True)
+
+
+def call_for(signal: EventSignal[Any], given: type[Any]) -> str:
+    """Return what to write to emit a context of a class, or keywords, as this event.
+
+    It is for messages.
+    """
+    name, model, registry = signal.name, signal.context_model, signal._registry
+    emit = "dispatcher.emit" if registry is None or not registry._built_in else "emit_event"
+    if not issubclass(given, BaseEventContext):
+        return f"write {emit}('{name}', **fields)"
+    context = f"{type_name(given)}(...)"
+    is_generic = issubclass(given, GenericEventContext)
+    if model is not None and not (is_generic or issubclass(given, model)):
+        wanted, other = names_apart(model, given)
+        return f"{name} carries {wanted}, not {other}"
+    if registry is None:
+        return f"write {name}.emit({context})"
+    with suppress(MadcrowEventsError):
+        if is_generic or registry._models.signal_of(given, derived=True) is signal:
+            return f"write {emit}({context})"
+    return f"write {registry._written()}['{name}'].emit({context})"
 
 
 class ModelIndex:
@@ -184,7 +211,7 @@ class ModelIndex:
         names, given = [signal.name for signal in signals], type_name(model)
         return ContextTypeError(
             f"{given} may be any of the events {', '.join(names)}: say which, as in "
-            f"madcrow_signals['{names[0]}'].emit({given}(...))",
+            f"{self._registry._written()}['{names[0]}'].emit({given}(...))",
             event=names[0],
             received=model,
         )
@@ -194,13 +221,31 @@ class ModelIndex:
         for signal in self._registry._set_aside.values():
             if signal.context_model is model:
                 return UnknownEventError(
-                    f"{given} is the model of {signal.name}, which isolated(empty=True) has set "
-                    f"aside: declare it in that block, with signal('{signal.name}', "
-                    f"context={given}), or leave out empty=True",
+                    f"{given} is the model of {signal.name}, which isolated(empty=True) or the "
+                    "fixture isolated_signals has set aside: declare it there, with "
+                    f"signal('{signal.name}', context={given}), or use isolated() or the ini "
+                    "option madcrow_events_isolate",
                     event=signal.name,
                 )
         return UnknownEventError(
-            f"{given} is the model of no event of {self._registry._described()}: put the "
-            "registry's decorator above the class, as in @madcrow_signals.event, or name the "
-            f"event, as in madcrow_signals['event_name'].emit({given}(...))"
+            f"{given} is the model of no event of {self._registry._described()}: "
+            f"{self._fix_for(model)}"
         )
+
+    def _fix_for(self, model: type[Any]) -> str:
+        """Return what to write for a class that is the model of no event."""
+        given = type_name(model)
+        declaration = f"@{self._registry._written()}.event above class {given}"
+        carried = {it.name: it.context_model for it in self._registry._declared()}
+        derived = [name for name, its in carried.items() if its and model in its.__mro__]
+        if derived:
+            shown = ", ".join(derived[:_SHOWN]) + (" and others" if derived[_SHOWN:] else "")
+            return f"it is the base of {shown}, so give one of these"
+        for base in model.__mro__[1:]:
+            for name, its in carried.items():
+                if its is base is not BaseEventContext:
+                    return (
+                        f"it is emitted as {name}, the event of its base {type_name(base)}, so "
+                        f"give {type_name(base)}, or write {declaration}"
+                    )
+        return f"write {declaration}, or import the module that declares its event"

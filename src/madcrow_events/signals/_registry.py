@@ -15,6 +15,7 @@ from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
+from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import ContextModelError, MadcrowEventsError, UnknownEventError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals._declaring import declare
@@ -239,9 +240,8 @@ class SignalRegistry(Unique, blinker.Namespace):
             given: object = model
             if not (isinstance(given, type) and issubclass(given, BaseEventContext)):
                 raise ContextModelError(
-                    "@event stands above a class that derives from BaseEventContext, as in "
-                    "@madcrow_signals.event or @madcrow_signals.event(name='order_placed'): to "
-                    "declare an event by its name, call signal('order_placed')",
+                    "@event stands above a class that derives from BaseEventContext: "
+                    f"{_fix_for_undecorated(given, self._written())}",
                     model=given,
                 )
             first_line = (model.__doc__ or "").strip().partition("\n")[0] or None
@@ -290,7 +290,8 @@ class SignalRegistry(Unique, blinker.Namespace):
         if signal is not None:
             return signal
         if self.strict and canonical != HANDLER_FAILED:
-            raise unknown_event(canonical, self, self._former)
+            decorator = f"@{self._written()}.event"
+            raise unknown_event(canonical, self, self._former, decorator=decorator)
         return self.signal(canonical)
 
     def subscribe(
@@ -434,7 +435,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             def count_order(): ...
 
 
-            @on_event(OrderPlaced, when=lambda context: context["total"] > 100)
+            @on_event(OrderPlaced, when=lambda fields: fields["total"] > 100)
             def thank_for_big_order(): ...
 
 
@@ -637,9 +638,24 @@ class SignalRegistry(Unique, blinker.Namespace):
         """Return a name for messages; only the default registry has built-in events."""
         return "madcrow_signals" if self._built_in else f"{self!r} at {id(self):#x}"
 
+    def _written(self) -> str:
+        """Return how code names the registry, for messages that say what to write."""
+        return "madcrow_signals" if self._built_in else "registry"
+
     def __repr__(self) -> str:
         """Count the events."""
         return f"<SignalRegistry of {len(self)} events>"
+
+
+def _fix_for_undecorated(given: object, registry: str) -> str:
+    """Return what to write instead of what is no context class, below or in `@event`."""
+    if isinstance(given, type):
+        bases = [type_name(base) for base in given.__bases__ if base is not object]
+        what = f"derives from {', '.join(bases)}" if bases else "does not"
+        return f"{type_name(given)} {what}, so write class {type_name(given)}(BaseEventContext)"
+    if isinstance(given, str):
+        return f"give the name as in @{registry}.event(name='{printable(given, limit=40)}')"
+    return "above a handler, write @on_event(OrderPlaced), with the class of its event"
 
 
 # For higher wings, not for users

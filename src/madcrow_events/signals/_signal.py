@@ -299,8 +299,10 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             ```
         """
         if misplaced:
+            is_event = isinstance(misplaced[0], type | str | EventSignal)
+            problem = "names the event already" if is_event else "needs its parentheses"
             raise HandlerSignatureError(
-                f"the decorator for {self.name} needs its parentheses: write @...on()",
+                f"the decorator {self.name}.on {problem}: write @{self.name}.on()",
                 event=self.name,
                 handler=misplaced[0],
             )
@@ -408,8 +410,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             missed = f"not the keyword '{next(iter(misplaced))}'" if misplaced else "and got none"
             raise ContextTypeError(
                 f"{self.name}.emit takes a context, {missed}: write "
-                f"{self.name}.emit({type_name(model)}(...)), or emit_event('{self.name}', ...) for "
-                "keywords",
+                f"{self.name}.emit({type_name(model)}(...)), or {self._loose_call()} for keywords",
                 event=self.name,
                 expected=(model,),
             )
@@ -420,6 +421,11 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
                 event=self.name,
             )
         return self._registry.dispatcher
+
+    def _loose_call(self) -> str:
+        """Return the call that emits the event with keywords, for messages."""
+        is_default = self._registry is not None and bool(self._registry._built_in)
+        return f"{'emit_event' if is_default else 'dispatcher.emit'}('{self.name}', ...)"
 
     # A model whose module runs again
 

@@ -123,7 +123,7 @@ def _missing(name: str, handler: object, emission: Emission) -> ContextValidatio
     return ContextValidationError(
         f"{emission.event} was emitted without '{name}', which "
         f"{handler_name(handler)} takes by name: emit "
-        f"{'a context, by emit_typed' if is_refused else f'it with {name}=...'}, "
+        f"{'a context' if is_refused else f'it with {name}=...'}, "
         "give the parameter a default, or annotate it with a context model",
         event=emission.event,
         problems=((name, "missing"),),

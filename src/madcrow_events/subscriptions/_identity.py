@@ -181,9 +181,11 @@ def sender_key(sender: object) -> Hashable:
     return _own_key(sender)
 
 
-def sender_name(sender: object) -> str:
-    """Return a sender in words: a plain one as it is written in code, any other by its class."""
+def sender_name(sender: Any) -> str:
+    """Return a sender in words: a plain one as in code, a signal by its name, others by class."""
     kind = type(sender)
-    if any(kind is plain for plain in _PLAIN_TYPES):
+    if kind is not bytes and any(kind is plain for plain in _PLAIN_TYPES):
         return printable(repr(sender), limit=60)
+    if any(type_name(base) == "NamedSignal" for base in kind.__mro__):
+        return f"the signal {printable(sender.name)}"
     return type_name(sender) if issubclass(kind, type) else f"<{type_name(kind)} object>"

@@ -56,7 +56,7 @@ class SubscriptionOptions(SingleOptions, total=False):
         priority: handlers with a higher number run earlier; 0 by default. Handlers with the same
             number run in the order in which they were subscribed.
         once: whether the first call ends the subscription; False by default.
-        when: a function that gets the context as a read-only mapping of its keywords. If it returns
+        when: a function that gets the fields of the context as a read-only mapping. If it returns
             something false, the handler is not called. None, the default, for every emission.
         weak: whether the subscription ends when nothing else refers to the handler. None, the
             default, means True for bound methods, and False for other handlers.
@@ -75,19 +75,23 @@ class SubscriptionOptions(SingleOptions, total=False):
     batch: Batch | None
 
 
-def check_options(options: SubscriptionOptions) -> None:
+def check_options(options: SubscriptionOptions, *others: str) -> None:
     """Refuse options that are unknown or impossible.
+
+    Args:
+        options: the options.
+        others: which other options the caller has, for the message.
 
     Raises:
         InvalidOptionError: an option is unknown or has an impossible value.
     """
     unknown = set(options) - set(SubscriptionOptions.__annotations__)
     if unknown:
-        known = ", ".join(sorted(SubscriptionOptions.__annotations__))
+        known = sorted([*SubscriptionOptions.__annotations__, *others])
         name = min(unknown)
-        near = get_close_matches(name, SubscriptionOptions.__annotations__, 1)
+        near = get_close_matches(name, known, 1)
         fix = f"did you mean '{near[0]}'? The options are" if near else "use one of"
-        message = f"no option is called '{printable(name)}': {fix} {known}"
+        message = f"no option is called '{printable(name)}': {fix} {', '.join(known)}"
         raise InvalidOptionError(message, option=name)
     priority: object = options.get("priority", 0)
     if not isinstance(priority, int) or isinstance(priority, bool):
@@ -95,8 +99,8 @@ def check_options(options: SubscriptionOptions) -> None:
     when: object = options.get("when")
     if when is not None and (not callable(when) or is_async(when)):
         raise InvalidOptionError(
-            "when must be a plain function of the context, such as "
-            "lambda context: context['is_admin']",
+            "when must be a plain function, which gets the fields as a mapping, such as "
+            "lambda fields: fields['is_admin']",
             option="when",
         )
     for name in ("once", "background"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from madcrow_events._text import handler_name, printable, type_name
+from madcrow_events._text import handler_name, printable
+from madcrow_events.subscriptions._identity import sender_name
 from madcrow_events.subscriptions._options import ANY
 
 if TYPE_CHECKING:
@@ -35,10 +36,8 @@ def options_shown(it: Subscription) -> list[str]:
 
 
 def _sender_shown(it: Subscription) -> str:
-    """Return a plain sender as it is written in code, and of any other the type only."""
+    """Return a sender in words, if it still exists."""
     sender = it.sender
     if sender is None and it._sender_is_weak:
         return "<gone>"
-    if type(sender) in (str, int, bool, type(None)):
-        return printable(repr(sender), limit=60)
-    return f"<{type_name(type(sender))}>"
+    return sender_name(sender)

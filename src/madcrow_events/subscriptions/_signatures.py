@@ -111,11 +111,13 @@ class _Reader:
         self.pattern = pattern
         self.replaced = replaced
         self.batch = False
+        self.names: list[str] = []
         self.annotations = Annotations(handler, model)
         self.withheld: frozenset[str] = frozenset()
 
     def read(self) -> CallSpec:  # noqa: C901, PLR0912  # a branch for each kind of parameter
         parameters = self._parameters()
+        self.names = [it.name for it in parameters if it.kind not in _VARIADIC]
         kinds = {parameter.kind for parameter in parameters}
         takes_rest = inspect.Parameter.VAR_KEYWORD in kinds
         positional: list[Callable[[Emission], Any]] = []
@@ -255,12 +257,18 @@ class _Reader:
             raise self._refused("has no readable signature: wrap it in a function") from None
         if is_bare:
             raise self._not_callable(classmethod)
+        if not parameters and _makes_handlers(self.handler):
+            event = f"'{self.event}'" if self.model is None else type_name(self.model)
+            raise self._refused(
+                "is a class, and its objects would be thrown away: subscribe an object of it, as "
+                f"in register_handler({event}, {type_name(self.handler)}())"
+            )
         if is_lazy:
             raise self._refused("is a generator, which does nothing when called: return, not yield")
         if parameters and parameters[0].name == "self" and parameters[0].kind in _POSITIONAL:
             raise self._refused(
                 "takes 'self' first, so it is a method without its object: "
-                "subscribe the bound method, as in service.method"
+                "subscribe the bound method, as in service.method, and keep the object"
             )
         return self._without_injected(parameters) if is_injection_used() else parameters
 
@@ -338,8 +346,9 @@ class _Reader:
         if self.pattern:
             if BaseEventContext not in models:
                 raise self._refused(
-                    f"takes one model in '{parameter.name}', but is for many events: annotate it "
-                    f"with {self._written('BaseEventContext')} or {self._written('Emission')}"
+                    f"takes one model in '{parameter.name}', but is for many events: subscribe it "
+                    f"with @on_event({type_name(models[0])}), or annotate it with "
+                    f"{self._written('BaseEventContext')} or {self._written('Emission')}"
                 )
         elif self.model is not None and not any(
             issubclass(known, models) for known in (self.model, *self.replaced)
@@ -348,7 +357,8 @@ class _Reader:
             carries = f"{self.event} carries" if self.event != carried else "its events carry"
             raise self._refused(
                 f"takes {' or '.join(wanted)} in '{parameter.name}', but {carries} {carried}: "
-                f"annotate it with {self._written(carried)}"
+                f"annotate it with {self._written(carried)}, or subscribe it with "
+                f"@on_event({wanted[0]})"
             )
 
     def _written(self, name: str) -> str:
@@ -380,24 +390,31 @@ class _Reader:
             )
         if self.model is None or parameter.name in self.model.model_fields:
             return
-        fields = list(self.model.model_fields)
-        near = get_close_matches(parameter.name, fields, 1)
         name = type_name(self.model)
-        if any(map(is_list, self.annotations.members(parameter.annotation))):
-            fix = f"to take lists, give the option batch=Batch(); for single ones write {name}"
-        elif near:
-            fix = f"did you mean '{near[0]}'?"
-        elif parameter.name in ("emission", "event"):
-            fix = f"annotate it with Emission, or with {name} to receive the context"
-        elif parameter.annotation is not parameter.empty and parameter.name == "context":
-            shown = type_name(parameter.annotation)
-            fix = f"its annotation {shown} is no context model that can be found: write {name}"
-        else:
-            fix = (
-                f"annotate it with {name} to receive the context, call it 'sender', "
-                f"or take one of {', '.join(fields)}"
-            )
+        fix = self._fix_for_name(parameter, name, list(self.model.model_fields))
         raise self._refused(f"takes '{parameter.name}', which is no field of {name}: {fix}")
+
+    def _fix_for_name(self, parameter: inspect.Parameter, name: str, fields: list[str]) -> str:
+        """Return what to write instead of a parameter that is no field of the model `name`."""
+        near = get_close_matches(parameter.name, fields, 1)
+        field = f"did you mean '{near[0]}'?" if near else f"take one of {', '.join(fields)}"
+        is_annotated = parameter.annotation is not parameter.empty
+        if any(map(is_list, self.annotations.members(parameter.annotation))):
+            return f"to take lists, give the option batch=Batch(); for single ones write {name}"
+        if parameter.name in ("emission", "event") and not near:
+            return f"annotate it with Emission, or with {name} to receive the context"
+        if is_annotated and parameter.name == "context":
+            shown = type_name(parameter.annotation)
+            return f"its annotation {shown} is no context model that can be found: write {name}"
+        # A sole parameter without annotation is more likely meant for the context than for a field.
+        is_sole = self.names == [parameter.name]
+        if parameter.name == self.names[0] and not (near and (is_annotated or not is_sole)):
+            written = f"{parameter.name}: {name}"
+            # The parameter of a lambda cannot be annotated.
+            is_lambda = getattr(self.handler, "__name__", None) == "<lambda>"
+            fix = f"write def handler({written})" if is_lambda else f"annotate it, as in {written}"
+            return f"{fix}, or {field}"
+        return f"give it a default, fill it in with functools.partial or a closure, or {field}"
 
     def _refused(self, problem: str) -> HandlerSignatureError:
         where = f" for {printable(self.event)}" if self.event else ""
@@ -406,6 +423,13 @@ class _Reader:
             event=self.event,
             handler=self.handler,
         )
+
+
+def _makes_handlers(handler: Any) -> bool:
+    """Whether a handler is a class whose objects are callable."""
+    return issubclass(type(handler), type) and any(
+        "__call__" in vars(base) for base in handler.__mro__
+    )
 
 
 def _may_be_list(annotation: object) -> bool:

@@ -122,7 +122,8 @@ def test_a_plugin_whose_handlers_are_for_classes_is_unloaded_with_them(
         ("from madcrow_events import HandlerGroup\ngroup = HandlerGroup('new', api_version=2)",
          "", "failed", "asks for api_version 2"),
         (GOOD, "absent-thing>=3\nx; extra == 'x'", "refused", "install 'absent-thing>=3'"),
-        (HALF, "", "failed", "UnknownEventError"),
+        (HALF, "", "failed", "UnknownEventError: no event is called"),
+        (HALF, "", "failed", ": import the application first"),
         (CLASHING, "", "failed", "SignalConflictError"),
     ],
 )  # fmt: skip

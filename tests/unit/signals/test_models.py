@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Generic
 
 import pytest
+from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from madcrow_events import (
@@ -119,12 +120,35 @@ def test_only_a_context_class_is_decorated(
 
 
 @pytest.mark.guarantee("N10")
+@pytest.mark.parametrize(
+    ("thing", "fix"),
+    [
+        (
+            type("Returned", (BaseModel,), {}),
+            r"Returned derives from BaseModel, so write class Returned\(BaseEventContext\)",
+        ),
+        (type("Returned", (), {}), r"Returned does not, so write class Returned\(BaseEventContext"),
+        ("order_placed", r"give the name as in @registry.event\(name='order_placed'\)"),
+        (print, r"above a handler, write @on_event\(OrderPlaced\)"),
+    ],
+)
+def test_what_is_decorated_by_mistake_is_told_what_to_write(
+    signals: SignalRegistry, thing: Any, fix: str
+) -> None:
+    with pytest.raises(ContextModelError, match=fix):
+        signals.event(thing)
+
+
+@pytest.mark.guarantee("N10")
 def test_a_declared_event_is_not_declared_with_another_class(signals: SignalRegistry) -> None:
     signals.signal("order_placed")
     with pytest.raises(SignalConflictError, match="declared already, with no context model"):
         signals.event(OrderPlaced)
     with pytest.raises(ContextModelError, match="with a GenericEventContext"):
         signals.event(GenericEventContext)
+    fix = r"use the built-in event, as in @on_event\(LoginEventContext\), or choose another name"
+    with pytest.raises(SignalConflictError, match=fix):
+        madcrow_signals.event(name="user_logged_in")(OrderPlaced)
 
 
 @pytest.mark.guarantee("N10")
@@ -134,11 +158,20 @@ def test_a_class_stands_for_the_event_whose_model_it_is(signals: SignalRegistry)
     for model in (Gift, BaseEventContext, GenericEventContext):
         with pytest.raises(UnknownEventError, match="the model of no event of <SignalRegistry"):
             signals[model]
+    for model, fix in (
+        (Gift, r"emitted as placed, the event of its base OrderPlaced, so give OrderPlaced, or wr"),
+        (BaseEventContext, "it is the base of placed, so give one of these"),
+        (GenericEventContext, r"write @registry.event above class GenericEventContext, or import"),
+    ):
+        with pytest.raises(UnknownEventError, match=fix):
+            signals[model]
+    with pytest.raises(UnknownEventError, match=r"the base of \w+, \w+, \w+ and others, so"):
+        madcrow_signals[BaseEventContext]
     given = signals.signal("given", context=Gift)
     assert signals[Gift] is given
     assert signals[OrderPlaced] is placed
     assert madcrow_signals[LoginEventContext] is user_logged_in
-    with pytest.raises(UnknownEventError, match=r"no event of madcrow_signals: .* @madcrow_sig"):
+    with pytest.raises(UnknownEventError, match=r"no event of madcrow_signals: write @madcrow_sig"):
         madcrow_signals[OrderPlaced]
 
 

@@ -155,7 +155,7 @@ def test_declaring_the_old_name_returns_the_event_under_the_same_rule_for_models
         signals.signal("order-made", context=LoginEventContext)
     assert str(caught.value) == (
         "order_made is called order_placed now, which is declared already, with OrderPlaced, not "
-        "with LoginEventContext: declare it once, with its model, and import the signal elsewhere"
+        "with LoginEventContext: declare it once, with its model, and import its class elsewhere"
     )
     assert caught.value.event == "order_placed"
     assert list(signals) == ["order_placed"]

@@ -153,7 +153,7 @@ def test_an_emission_of_a_model_that_cannot_be_found_is_refused(
     ["Nowhere", "Itself", One, Round, "1 / 0", Optional["Nowhere"]],  # type: ignore[name-defined]  # noqa: F821
 )
 def test_a_name_that_cannot_be_found_is_no_model(order: Any, annotation: Any) -> None:
-    with pytest.raises(HandlerSignatureError, match="annotate it with Order to receive"):
+    with pytest.raises(HandlerSignatureError, match="annotate it, as in it: Order, or take one"):
         order.subscribe(received(annotation))
 
 
@@ -210,7 +210,7 @@ def test_an_alias_whose_value_cannot_be_found_is_no_model(order: Any) -> None:
         def __value__(self) -> Any:
             raise NameError
 
-    with pytest.raises(HandlerSignatureError, match="annotate it with Order to receive"):
+    with pytest.raises(HandlerSignatureError, match="annotate it, as in it: Order, or take one"):
         order.subscribe(received(TypeAliasType()))
 
 

@@ -319,7 +319,7 @@ def test_a_decorator_without_parentheses_above_a_class_is_told_at_its_first_use(
     for call in (lambda: Lost(order_id=7), lambda: Lost()):
         with pytest.raises(HandlerSignatureError, match=r"write @madcrow_signals\.event to declar"):
             call()
-    with pytest.raises(HandlerSignatureError, match="an event's name is a string, not a function"):
+    with pytest.raises(HandlerSignatureError, match="is a handler, and the event comes first"):
         on_event(Lost)
 
 

@@ -22,6 +22,8 @@ from madcrow_events import (
     SignalRegistry,
     SubscriptionConflictError,
     TimingObserver,
+    on_event,
+    register_handler,
     user_logged_in,
 )
 from madcrow_events.subscriptions import SubscriptionOptions
@@ -204,6 +206,15 @@ def test_an_emission_that_began_before_the_claim_finds_once_claimed(
     signal.subscribe(lambda: calls.append("once"), once=True)
     dispatcher.emit("thing_happened")
     assert calls == ["early", "once"]
+
+
+@pytest.mark.guarantee("H5")
+def test_the_registry_is_listed_where_it_is_an_option() -> None:
+    for subscribe in (on_event, lambda *args, **options: register_handler(*args, print, **options)):
+        with pytest.raises(InvalidOptionError, match="priority, sender, signals, timeout"):
+            subscribe("user_logged_in", registry=None)
+        with pytest.raises(InvalidOptionError, match="did you mean 'signals'"):
+            subscribe("user_logged_in", signal=None)
 
 
 @pytest.mark.guarantee("H5")

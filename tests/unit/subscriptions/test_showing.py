@@ -85,7 +85,9 @@ async def in_batches(batch: list[BaseEventContext]) -> None: ...
         (plain, {"sender": None}, "sender=None"),
         (plain, {"sender": "x" * 100}, f"sender='{'x' * 59}..."),
         (plain, {"sender": "a\nb"}, r"sender='a\nb'"),
-        (plain, {"sender": b"secret"}, "sender=<bytes>"),
+        (plain, {"sender": b"secret"}, "sender=<bytes object>"),
+        (plain, {"sender": Owner}, "sender=Owner"),
+        (plain, {"sender": EventSignal("shop_opened")}, "sender=the signal shop_opened"),
         (plain, {"priority": -3}, "priority=-3"),
         (plain, {"once": True}, "once=True"),
         (plain, {"when": is_big}, f"when={__name__}.is_big"),
@@ -134,7 +136,7 @@ def test_a_subscription_shows_how_it_holds_a_method_and_its_sender(
     weak = signal.subscribe(owner.handle, sender=sender)
     held = signal.subscribe(owner.handle_async, weak=False)
     name = f"<Subscription {__name__}.Owner"
-    assert repr(weak) == f"{name}.handle on thing_happened, sender=<Owner>>"
+    assert repr(weak) == f"{name}.handle on thing_happened, sender=<Owner object>>"
     assert repr(held) == f"{name}.handle_async on thing_happened, weak=False>"
     del sender
     assert repr(weak) == f"{name}.handle on thing_happened, sender=<gone> (ended)>"
@@ -153,4 +155,4 @@ def test_the_sender_of_a_subscription_is_not_asked(signal: EventSignal[Any]) -> 
             raise AssertionError
 
     sender = Secretive()
-    assert "sender=<Secretive>" in repr(signal.subscribe(partial(plain), sender=sender))
+    assert "sender=<Secretive object>" in repr(signal.subscribe(partial(plain), sender=sender))

@@ -125,7 +125,7 @@ def test_what_is_no_observer_is_refused(
         dispatcher.add_observer(observer)
     assert caught.value.option == "observer"
     if isinstance(observer, type):
-        assert f"is a class: give an observer, {observer.__name__}()" in str(caught.value)
+        assert f"is a class: give an observer, {observer.__name__}(...)" in str(caught.value)
     else:
         assert f"{type(observer).__name__} has no method " in str(caught.value)
         assert "emission(emission) and handling(emission, handler)" in str(caught.value)

@@ -33,7 +33,8 @@ def test_an_explanation_reads_well(signals: SignalRegistry, signal: EventSignal[
         == """\
 thing_happened would call, in this order:
   1. reserve: inline, priority 10
-  2. mail: awaited, once, timeout 5 s, failures are raised, for 'web shop' only
+  2. mail: async (awaited by emit_async, started by emit), once, timeout 5 s,
+      failures are raised, for 'web shop' only
   3. index: background, by the pattern thing_*
 Left out:
   - vip: its `when` says no
@@ -53,7 +54,8 @@ def test_an_explanation_without_a_context_says_so(
     assert str(signals.explain(signal)) == (
         "thing_happened would call, in this order:\n"
         "  1. vip: inline, depends on `when`\n"
-        "No context was given: no `when` was asked, no parameters were compared."
+        "Without a context, no `when` was asked, and no parameters were compared: give\n"
+        "the context, as in explain(OrderPlaced(...)), to ask them."
     )
 
 
