@@ -129,6 +129,7 @@ def place(emission: Emission, innermost: Frame) -> None:
         emission._outer = new_ambient_frame(innermost)
         emission._outer._outer = outer
         emission._outer.cause = emission._outer.cause or cause
+    emission._ambient = ambient_frame_of(emission._outer)
 
 
 def is_announcement(emission: Emission) -> bool:
@@ -171,7 +172,7 @@ def begin_chain(branch: Branch, job: Any) -> None:
     if ambient is not None:
         own = AmbientFrame()
         own.fields, own.holders = ambient.lazy_fields(), ambient.holders
-    branch._outer = own
+    branch._outer = branch._ambient = own
 
 
 def finish_unawaited(branch: Branch) -> None:
@@ -195,7 +196,7 @@ def enter_batch(branches: list[Branch]) -> None:
     for branch in branches:
         common = common & _fields_of(branch).items()
     frame = branches[-1]
-    frame._outer = ambient = AmbientFrame()
+    frame._outer = frame._ambient = ambient = AmbientFrame()
     ambient.fields = dict(common)
     frame.is_announcing = any(branch.is_announcing for branch in branches)
     CURRENT.set(frame)

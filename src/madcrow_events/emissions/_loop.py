@@ -102,7 +102,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission.signal = signal  # type: ignore[assignment]  # it implements `Signal`
     emission.sender = sender
     emission.dispatcher = policy  # type: ignore[assignment]  # it implements `Policy`
-    emission._outer = None
+    emission._outer = emission._ambient = None
     emission.depth = 0
     emission._plan = plan
     emission._payload = payload

@@ -59,7 +59,7 @@ def emit_the_short_way(
     emission.signal = signal  # type: ignore[assignment]  # as in `call_all`
     emission.sender = signal
     emission.dispatcher = policy  # type: ignore[assignment]  # as in `call_all`
-    emission._outer = emission._failures = None
+    emission._outer = emission._ambient = emission._failures = None
     emission.depth = 0
     emission._plan = plan
     emission._payload = payload
