@@ -53,6 +53,9 @@ def nest(emission: Emission, innermost: Frame) -> None:
     if type(innermost) is Emission and innermost._running:  # nearly always
         emission._outer, emission._ambient = innermost, innermost._ambient
         parent: Emission | None = innermost
+    elif innermost._outer is None and isinstance(innermost, AmbientFrame):
+        emission._outer = emission._ambient = innermost  # a block outside of all handlers
+        return
     else:
         place(emission, innermost)
         parent = emission.parent
