@@ -1,0 +1,51 @@
+"""Print what events cost, beside other libraries.
+
+Run it from a clone, with the package and the extra `bench` installed::
+
+    python -m tests.benchmarks
+    python -m tests.benchmarks emit async
+
+All contenders of a line take turns in one process, and the least cost of each counts. The exit
+status is 1 if a bound is missed,
+or a peer is ahead where none must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+
+from .measuring import Effort, Measured, measure
+from .peers import missing
+from .rows import ROWS
+from .table import is_reached, notes, shown
+
+
+def main() -> int:
+    """Measure, and print."""
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=description)
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"of: {', '.join(ROWS)}")
+    parser.add_argument("--rounds", type=int, default=Effort.rounds, help="of each line at most")
+    parser.add_argument("--seconds", type=float, default=Effort.seconds, help="the same")
+    parser.add_argument("--quick", action="store_true", help="only see that all of it works")
+    options = parser.parse_args()
+    unknown = [row for row in options.rows if row not in ROWS]
+    if unknown:
+        parser.error(f"no such row: {', '.join(unknown)}")
+    effort = Effort(options.rounds, options.seconds, options.quick)
+    print(f"Python {platform.python_version()}; multiples of the base, the best of the rounds")
+    if missing():
+        print(f"not installed, so left out: {', '.join(missing())}")
+    results: list[Measured] = []
+    for row in options.rows or ROWS:
+        for line in ROWS[row](effort):
+            results.append(measure(row, line, effort))
+            print(shown(results[-1]), flush=True)
+    print("", "What the peers leave out:", *notes(results), sep="\n")
+    return 0 if all(map(is_reached, results)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
