@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from pathlib import Path
 
+from . import instructions
 from .measuring import Effort, Measured, measure
 from .peers import missing
 from .rows import ROWS
@@ -30,10 +32,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="of each line at most")
     parser.add_argument("--seconds", type=float, default=Effort.seconds, help="the same")
     parser.add_argument("--quick", action="store_true", help="only see that all of it works")
+    counting = parser.add_argument_group("instructions, counted by valgrind's callgrind")
+    counting.add_argument("--instructions", action="store_true", help="count those of hot lines")
+    counting.add_argument("--against", type=Path, metavar="CLONE", help="compare with it")
+    counting.add_argument("--check", action="store_true", help="compare with what is recorded")
+    counting.add_argument("--record", action="store_true", help="record what is counted")
+    counting.add_argument("--recorded", type=Path, default=instructions.RECORDED, metavar="FILE")
     options = parser.parse_args()
     unknown = [row for row in options.rows if row not in ROWS]
     if unknown:
         parser.error(f"no such row: {', '.join(unknown)}")
+    if options.instructions or options.against or options.check or options.record:
+        return instructions.main(
+            options.rows,
+            against=options.against,
+            recorded=options.recorded,
+            check=options.check,
+            record=options.record,
+        )
     effort = Effort(options.rounds, options.seconds, options.quick)
     print(f"Python {platform.python_version()}; multiples of the base, the best of the rounds")
     if missing():

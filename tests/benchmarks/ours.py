@@ -72,3 +72,8 @@ def bare_typed_loop(handlers: list[Any], context: Any) -> list[Any]:
         except Exception as error:
             results.append(error)
     return results
+
+
+def handlers_text(number: int) -> str:
+    """Return how many handlers there are, as one says it."""
+    return {0: "no handler", 1: "1 handler"}.get(number, f"{number:,} handlers")

@@ -10,7 +10,7 @@ from typing import Any
 from madcrow_events import LoginEventContext
 
 from ..measuring import OURS, Effort, Line, timed_async
-from ..ours import CONTEXT, KEYWORDS, NAME, SENDER, dispatcher_of, many
+from ..ours import CONTEXT, KEYWORDS, NAME, SENDER, dispatcher_of, handlers_text, many
 from ..peers import installed
 
 IS_EAGER = sys.version_info >= (3, 12)
@@ -119,7 +119,7 @@ def lines(
         emits, peers = emits_of(make, number)
         with asyncio.Runner() as runner:
             yield Line(
-                work=f"{title}, {number} handlers",
+                work=f"{title}, {handlers_text(number)}",
                 contenders={name: timed_async(runner.run, emit) for name, emit in emits.items()},
                 base="TaskGroup",
                 bound=bound,

@@ -21,6 +21,7 @@ from ..ours import (
     bare_typed_loop,
     context_handler,
     dispatcher_of,
+    handlers_text,
     keyword_handler,
     many,
 )
@@ -57,7 +58,7 @@ def loose_line(number: int, bound: float | None) -> Line:
             peer.fill(peer.keyword_handler, number)
             contenders[peer.name] = timed(act)
     return Line(
-        work=f"emit, {number} handlers",
+        work=f"emit, {handlers_text(number)}",
         contenders=contenders,
         base="bare loop",
         bound=bound,
@@ -85,7 +86,7 @@ def typed(effort: Effort) -> Iterator[Line]:
                 contenders[peer.name] = timed(act)
         is_short = number < 100 and "psygnal" in contenders
         yield Line(
-            work=f"emit_typed, {number} handlers",
+            work=f"emit_typed, {handlers_text(number)}",
             contenders=contenders,
             base="psygnal" if is_short else "bare typed loop",
             bound=bound if is_short or number >= 100 else None,
@@ -128,7 +129,7 @@ def empty(effort: Effort) -> Iterator[Line]:
         if (act := peer.emit() or peer.emit_typed()) is not None:
             contenders[peer.name] = timed(act)
     yield Line(
-        work="emit, no handler",
+        work=f"emit, {handlers_text(0)}",
         contenders=contenders,
         base="blinker",
         bound=1.25,
