@@ -114,6 +114,7 @@ class PyeeAsync(Pyee):
 
 class Psygnal(Peer):
     name = "psygnal"
+    takes_any_keywords = False
     distribution = "psygnal"
     module = "psygnal"
     leaves_out = "no isolation, no results, no keywords, no senders, nothing awaited"

@@ -18,6 +18,7 @@ class Peer:
         module: what is imported.
         distribution: what is installed.
         leaves_out: which promises of ours it does not make.
+        takes_any_keywords: whether its handlers may be `h(sender, **context)`.
         handlers: the handlers that are connected; some libraries hold them weakly.
     """
 
@@ -25,6 +26,7 @@ class Peer:
     module: ClassVar[str]
     distribution: ClassVar[str]
     leaves_out: ClassVar[str]
+    takes_any_keywords: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self.library: Any = importlib.import_module(self.module)

@@ -129,6 +129,7 @@ class DjangoRobust(Django):
 
 class PyPubSub(Peer):
     name = "PyPubSub"
+    takes_any_keywords = False
     distribution = "PyPubSub"
     module = "pubsub.pub"
     leaves_out = "no isolation, no results, no order, weak handlers only, nothing async"

@@ -6,7 +6,9 @@ from ..measuring import Row
 from .around import deferred, nested, scope
 from .awaiting import at_once_rows, suspended
 from .emitting import emit, empty, failing, shortest, typed
+from .footprint import imports, memory, recorded
 from .later import background, batch
+from .registries import isolated, signals, subscribe_emit, unknown
 from .subscribing import subscribe
 
 ROWS: dict[str, Row] = {
@@ -23,4 +25,11 @@ ROWS: dict[str, Row] = {
     "background": background,
     "batch": batch,
     "subscribe": subscribe,
+    "subscribe-emit": subscribe_emit,
+    "signals": signals,
+    "unknown": unknown,
+    "isolated": isolated,
+    "memory": memory,
+    "import": imports,
+    "recorded": recorded,
 }
