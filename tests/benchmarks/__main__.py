@@ -13,15 +13,17 @@ or a peer is ahead where none must be.
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import sys
 from pathlib import Path
 
 from . import instructions
 from .measuring import Effort, Measured, measure
-from .peers import missing
+from .peers import PEERS, missing, versions
+from .pictures import draw
 from .rows import ROWS
-from .table import is_reached, notes, shown
+from .table import as_json, is_reached, notes, shown
 
 
 def main() -> int:
@@ -32,6 +34,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="of each line at most")
     parser.add_argument("--seconds", type=float, default=Effort.seconds, help="the same")
     parser.add_argument("--quick", action="store_true", help="only see that all of it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
+    parser.add_argument("--svg", type=Path, metavar="FOLDER", help="write pictures there")
     counting = parser.add_argument_group("instructions, counted by valgrind's callgrind")
     counting.add_argument("--instructions", action="store_true", help="count those of hot lines")
     counting.add_argument("--against", type=Path, metavar="CLONE", help="compare with it")
@@ -60,6 +64,16 @@ def main() -> int:
             results.append(measure(row, line, effort))
             print(shown(results[-1]), flush=True)
     print("", "What the peers leave out:", *notes(results), sep="\n")
+    if options.json:
+        written = {
+            "python": platform.python_version(),
+            "peers": versions(),
+            "left out": {peer.name: peer.leaves_out for peer in PEERS},
+            "lines": as_json(results),
+        }
+        options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    if options.svg:
+        draw(results, options.svg)
     return 0 if all(map(is_reached, results)) else 1
 
 

@@ -25,7 +25,7 @@ from typing import NoReturn
 import madcrow_events
 
 from .measuring import OURS, Contender, Effort
-from .rows import ROWS
+from .rows import HOT, ROWS
 from .rows.emitting import loose_line
 
 CLONE = Path(__file__).resolve().parents[2]
@@ -151,7 +151,7 @@ def hot_works(rows: Iterable[str]) -> Iterator[tuple[str, int, int, Contender]]:
                 yield line.work, line.handlers, line.calls, line.contenders[OURS]
 
 
-def run_in_children(rows: list[str]) -> None:
+def run_in_children(rows: Iterable[str]) -> None:
     """Do each work in forked children; print their ids, by which callgrind reports.
 
     They start alike, for the parent does nothing between two of them; what little its own forking
@@ -184,4 +184,4 @@ def act_and_exit(contender: Contender, calls: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    run_in_children(sys.argv[1:] or [*ROWS])
+    run_in_children(sys.argv[1:] or HOT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .measuring import OURS, Measured
 from .peers import PEERS
 
@@ -15,7 +17,8 @@ def shown(measured: Measured) -> str:
     cells = [f"{name} {number(measured.ratio(name))}" for name in others]
     floor = "" if line.base is None else f" x {line.base} ({cost(measured, line.base)})"
     unit = f" {line.unit}" if line.base is None else ""
-    text = f"{line.work:<50} {number(measured.ratio(OURS)):>7}{unit}{floor}"
+    work = line.work if line.at is None else f"{line.work}: {line.at:,}"
+    text = f"{work:<50} {number(measured.ratio(OURS)):>7}{unit}{floor}"
     return f"{text:<92} {verdict(measured):<34} {'  '.join(cells)}".rstrip()
 
 
@@ -37,7 +40,7 @@ def peers_ahead(measured: Measured) -> list[str]:
 
 def verdict(measured: Measured) -> str:
     """Return whether a bound holds, and which peers are ahead."""
-    ahead = peers_ahead(measured)
+    ahead = peers_ahead(measured) if measured.line.at is None else []
     parts = []
     if measured.line.bound is not None:
         parts.append(f"{'holds' if measured.holds else 'MISSES'} {measured.line.bound:g}")
@@ -49,6 +52,26 @@ def verdict(measured: Measured) -> str:
 def is_reached(measured: Measured) -> bool:
     """Whether a line is as it must be."""
     return measured.holds and not (measured.line.leads and peers_ahead(measured))
+
+
+def as_json(results: list[Measured]) -> list[dict[str, Any]]:
+    """Return the results as values that JSON has."""
+    return [
+        {
+            "row": it.row,
+            "work": it.line.work,
+            "at": it.line.at,
+            "base": it.line.base,
+            "bound": it.line.bound,
+            "unit": it.line.unit,
+            "collector": it.line.collects,
+            "reached": is_reached(it),
+            "peers ahead": peers_ahead(it),
+            "costs": dict(it.costs),
+            "ratios": {name: it.ratio(name) for name in it.costs},
+        }
+        for it in results
+    ]
 
 
 def notes(results: list[Measured]) -> list[str]:

@@ -7,6 +7,7 @@ from .around import deferred, nested, scope
 from .awaiting import at_once_rows, suspended
 from .emitting import emit, empty, failing, shortest, typed
 from .footprint import imports, memory, recorded
+from .growth import growth
 from .later import background, batch
 from .registries import isolated, signals, subscribe_emit, unknown
 from .subscribing import subscribe
@@ -32,4 +33,11 @@ ROWS: dict[str, Row] = {
     "memory": memory,
     "import": imports,
     "recorded": recorded,
+    "growth": growth,
 }
+
+HOT = (
+    *("emit", "typed", "shortest", "empty", "failing", "async", "suspended"),
+    *("nested", "deferred", "scope", "subscribe"),
+)
+"""The rows with lines whose instructions are counted."""

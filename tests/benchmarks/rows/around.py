@@ -34,23 +34,28 @@ def nested_peers(peers: list[Peer], depth: int) -> dict[str, Contender]:
     return {name: timed(act, depth) for name, act in chained.items() if act is not None}
 
 
+def nested_line(depth: int, bound: float | None) -> Line:
+    """Return the line for so many levels."""
+    peers = [make() for make in installed()]
+    return Line(
+        work=f"a level of {depth} nested emissions",
+        contenders={
+            "depth 1": nested_contender(1),
+            OURS: nested_contender(depth),
+            **nested_peers(peers, depth),
+        },
+        base="depth 1",
+        bound=bound,
+        calls=max(1000 // depth, 5),
+        is_hot=depth < 60,
+        keeps=peers,
+    )
+
+
 def nested(effort: Effort) -> Iterator[Line]:
     """Emit from a handler, so many levels deep."""
     for depth, bound in DEPTH_BOUNDS.items():
-        peers = [make() for make in installed()]
-        yield Line(
-            work=f"a level of {depth} nested emissions",
-            contenders={
-                "depth 1": nested_contender(1),
-                OURS: nested_contender(depth),
-                **nested_peers(peers, depth),
-            },
-            base="depth 1",
-            bound=bound,
-            calls=max(1000 // depth, 5),
-            is_hot=depth < 60,
-            keeps=peers,
-        )
+        yield nested_line(depth, bound)
 
 
 def deferred(effort: Effort) -> Iterator[Line]:

@@ -29,6 +29,7 @@ from ..peers import DjangoRobust, installed
 
 LOOSE_BOUNDS = {1: 2.1 if sys.version_info < (3, 12) else 2.25, 10: 1.25, 100: 1.06, 1000: 1.04}
 TYPED_BOUNDS = {1: 0.28, 10: 0.36, 100: 1.03, 1000: 1.0}
+HOT = (1, 10, 100)
 LOG = logging.getLogger("benchmark")
 LOGGERS = (LOG, logging.getLogger("madcrow_events"), logging.getLogger("django.dispatch"))
 
@@ -64,7 +65,7 @@ def loose_line(number: int, bound: float | None) -> Line:
         bound=bound,
         calls=calls_for(number),
         handlers=number,
-        is_hot=number < 1000,
+        is_hot=number in HOT,
         leads=True,
         keeps=peers,
     )
@@ -92,7 +93,7 @@ def typed(effort: Effort) -> Iterator[Line]:
             bound=bound if is_short or number >= 100 else None,
             calls=calls_for(number),
             handlers=number,
-            is_hot=number < 1000,
+            is_hot=number in HOT,
             keeps=peers,
         )
 

@@ -17,7 +17,7 @@ from ..measuring import OURS, Contender, Effort, Line, once
 from ..ours import KEYWORDS, NAME, dispatcher_of, keyword_handler, many
 from ..peers import installed
 
-MANY = 10_000
+MANY = 2_000
 RECORDED = 1_000_000
 FIRST = 10_000
 PLAIN_IMPORT = """
@@ -157,19 +157,20 @@ def imports(effort: Effort) -> Iterator[Line]:
     )
 
 
+def recording(number: int) -> Contender:
+    """Return what records so many emissions."""
+    dispatcher, _ = dispatcher_of([keyword_handler()])
+
+    def act() -> None:
+        with record_events(signals=dispatcher.signals):
+            for _ in range(number):
+                dispatcher.emit(NAME, **KEYWORDS)
+
+    return once(act, divisor=number)
+
+
 def recorded(effort: Effort) -> Iterator[Line]:
     """Record many emissions."""
-
-    def recording(number: int) -> Contender:
-        dispatcher, _ = dispatcher_of([keyword_handler()])
-
-        def act() -> None:
-            with record_events(signals=dispatcher.signals):
-                for _ in range(number):
-                    dispatcher.emit(NAME, **KEYWORDS)
-
-        return once(act, divisor=number)
-
     first, all_of_them = effort.size(FIRST), effort.size(RECORDED)
     for collects, bound in (False, 1.3), (True, None):
         yield Line(
