@@ -101,12 +101,12 @@ def measure(row: str, line: Line, effort: Effort) -> Measured:
     A first round is not counted: caches are filled, and since 3.11 the interpreter adapts code to
     what it meets, which takes it some dozens of calls.
     """
-    calls = 1 if effort.is_quick else line.calls
+    if effort.is_quick:
+        return Measured(row, line, {name: it(1) for name, it in line.contenders.items()})
     costs = dict.fromkeys(line.contenders, float("inf"))
-    is_repeated = line.rounds > 1 and not effort.is_quick
-    if is_repeated:
+    if line.rounds > 1:
         for contender in line.contenders.values():
-            contender(calls)
+            contender(line.calls)
     gc.collect()
     gc.freeze()  # what is there already is not looked at by collections
     if not line.collects:
@@ -115,7 +115,7 @@ def measure(row: str, line: Line, effort: Effort) -> Measured:
         ends = time.monotonic() + effort.seconds
         for _ in range(min(effort.rounds, line.rounds)):
             for name, contender in line.contenders.items():
-                costs[name] = min(costs[name], contender(calls))
+                costs[name] = min(costs[name], contender(line.calls))
             if not line.collects:
                 gc.collect()
             if time.monotonic() > ends:

@@ -20,8 +20,11 @@ WIDTH = 720
 LABELS = 190  # the width of the column of names
 BAR, GAP, TITLE = 18, 6, 34
 PLOT_HEIGHT = 300
-# Told apart by people who do not see all colours; ours is the first.
-COLOURS = ("#2f81c9", "#d1780f", "#1f9d78", "#b85c9e", "#8f8a00", "#7a6fd0", "#c0504d", "#7f8c8d")
+# Ours comes first.
+COLOURS = (
+    *("#2f81c9", "#7f8c8d", "#d1780f", "#1f9d78", "#b85c9e", "#8f8a00", "#7a6fd0", "#c0504d"),
+    *("#2aa5b8", "#a0764a", "#6b9a2d"),
+)
 STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2933 }
 .ground { fill: #ffffff } .title { font-weight: 600 } .quiet { fill: #5b6673; font-size: 12px }
@@ -119,7 +122,7 @@ def curves(work: str, points: Sequence[Measured]) -> str:
     at = [it.line.at or 1 for it in points]
     costs = [cost for it in points for cost in it.costs.values()]
     low, high = math.floor(math.log10(min(costs))), math.ceil(math.log10(max(costs)))
-    left, right, top = 64, WIDTH - 150, 40
+    left, right, top = 90, WIDTH - 165, 40
     bottom = top + PLOT_HEIGHT
 
     def x_of(place: float) -> float:
@@ -138,7 +141,7 @@ def curves(work: str, points: Sequence[Measured]) -> str:
         names = sorted(points[0].costs, key=lambda name: -points[-1].costs[name])
         free, left_over = float(top), len(names) - 1
         others = (name for name in points[0].costs if name != OURS)
-        colours = {OURS: COLOURS[0], **dict(zip(others, COLOURS[1:] * 3, strict=False))}
+        colours = {OURS: COLOURS[0], **dict(zip(others, COLOURS[1:], strict=False))}
         for name in names:
             path = " ".join(
                 f"{x_of(place):.1f},{y_of(it.costs[name]):.1f}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 
@@ -10,7 +9,16 @@ from .emitters import Blinker, Psygnal, Pyee, PyeeAsync
 from .peer import Peer
 from .senders import Django, DjangoRobust, PyDispatcher, PyPubSub
 
-__all__ = ["PEERS", "Blinker", "DjangoRobust", "Peer", "installed", "missing", "versions"]
+__all__ = [
+    "PEERS",
+    "Blinker",
+    "DjangoRobust",
+    "Peer",
+    "installed",
+    "leave_out_all",
+    "missing",
+    "versions",
+]
 
 PEERS: tuple[type[Peer], ...] = (
     Blinker,
@@ -24,10 +32,17 @@ PEERS: tuple[type[Peer], ...] = (
 )
 
 
-@cache
+_installed = [peer for peer in PEERS if find_spec(peer.module.partition(".")[0])]
+
+
 def installed() -> tuple[type[Peer], ...]:
     """Return the peers that can be imported here."""
-    return tuple(peer for peer in PEERS if find_spec(peer.module.partition(".")[0]))
+    return tuple(_installed)
+
+
+def leave_out_all() -> None:
+    """Measure without peers, where only this package matters."""
+    _installed.clear()
 
 
 def missing() -> list[str]:
