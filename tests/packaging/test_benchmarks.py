@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import FrameType
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -66,22 +66,23 @@ def test_only_hot_rows_have_hot_lines_each_of_another_name() -> None:
 @pytest.mark.parametrize("make", installed(), ids=lambda make: make.name)
 def test_a_peer_calls_all_its_handlers(make: type[Peer]) -> None:
     """Some hold them weakly."""
-    called: list[int] = []
+    called: list[object] = []
 
-    def handler(sender: Any = None, context: Any = None, **keywords: Any) -> None:
-        called.append(1)
-
-    def of_its_own() -> Any:
-        def call(context: Any) -> None:
-            handler(context)
-
-        return call if not make.takes_any_keywords else lambda *args, **keywords: handler()
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_name == "handler":
+            called.append(frame.f_code)
 
     peer = make()
-    act = peer.emit() or peer.emit_typed()
+    act = peer.emit()
+    if act is None:
+        act = peer.emit_typed()
     assert act is not None
-    peer.fill(of_its_own, 3)
-    act()
+    peer.fill(peer.keyword_handler, 3)
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
 
     assert len(called) == 3
 
@@ -151,7 +152,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def add_a_call(source: Path) -> None:
-    """Let each emission call one function more, which does nothing."""
+    """Let each emission call one function more, which does next to nothing."""
     tree = ast.parse(source.read_text(encoding="utf-8"))
     (dispatcher,) = (
         it for it in tree.body if isinstance(it, ast.ClassDef) and it.name == "EventDispatcher"
@@ -159,26 +160,24 @@ def add_a_call(source: Path) -> None:
     (emit,) = (
         it for it in dispatcher.body if isinstance(it, ast.FunctionDef) and it.name == "emit"
     )
-    emit.body[1:1] = ast.parse("_one_more()").body  # after the docstring
-    tree.body += ast.parse("def _one_more(): pass").body
+    emit.body[1:1] = ast.parse("_one_more(event)").body  # after the docstring
+    tree.body += ast.parse("def _one_more(event): return event is None").body
     source.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
 
 
 @pytest.mark.once
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_one_call_more_for_each_emission_is_found(clone: Path) -> None:
-    recording = run_benchmark(clone, "--record", "emit", "empty")
+    recording = run_benchmark(clone, "--record", "empty")
     assert recording.returncode == 0, recording.stderr
-    same = run_benchmark(clone, "--check", "emit", "empty")
+    same = run_benchmark(clone, "--check", "empty")
     assert same.returncode == 0, same.stdout
 
     add_a_call(clone / "src" / PACKAGE.name / "dispatcher" / "_dispatcher.py")
-    checked = run_benchmark(clone, "--check", "emit", "empty")
+    checked = run_benchmark(clone, "--check", "empty")
 
     assert checked.returncode == 1, checked.stdout + checked.stderr
-    worse = [it for it in checked.stdout.splitlines() if it.endswith("WORSE")]
-    assert any(it.startswith("emit, no handler") for it in worse), checked.stdout
-    assert any(it.startswith("emit, 1 handler") for it in worse), checked.stdout
+    assert "WORSE" in checked.stdout
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")

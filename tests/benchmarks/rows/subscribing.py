@@ -17,7 +17,9 @@ IN_TURN = 5000
 def new_function(made: FunctionType) -> Any:
     """Return a function like another one, with code of its own."""
     code = made.__code__.replace(co_firstlineno=made.__code__.co_firstlineno + 1)
-    return FunctionType(code, made.__globals__, made.__name__, None, made.__closure__)
+    function = FunctionType(code, made.__globals__, made.__name__, None, made.__closure__)
+    function.__annotations__ = dict(made.__annotations__)
+    return function
 
 
 def turns(turn: Callable[[Any], object], make: Callable[[], Any], *, are_new: bool) -> Contender:
