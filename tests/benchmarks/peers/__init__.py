@@ -1,7 +1,7 @@
 """Other libraries for events, each used as its own documentation does.
 
 Two do other work than any row: fastapi-events emits once a response has been sent, and in bubus an
-event is recorded and passes through a queue, which takes it about a millisecond.
+event is recorded and passes through a queue.
 """
 
 from __future__ import annotations

@@ -30,6 +30,10 @@ class Blinker(Peer):
         signal = self.signal
         return lambda: signal.send(SENDER, context=CONTEXT)
 
+    def emit_alone(self) -> Act:
+        signal = self.signal
+        return lambda: signal.send(SENDER)
+
     def emit_async(self) -> Callable[[], Awaitable[object]]:
         signal = self.signal
         return lambda: signal.send_async(SENDER, **KEYWORDS)
@@ -73,6 +77,10 @@ class Pyee(Peer):
     def emit_typed(self) -> Act:
         emitter = self.emitter
         return lambda: emitter.emit(NAME, SENDER, CONTEXT)
+
+    def emit_alone(self) -> Act:
+        emitter = self.emitter
+        return lambda: emitter.emit(NAME, SENDER)
 
     def chained(self, depth: int) -> Act:
         emitter = self.emitter

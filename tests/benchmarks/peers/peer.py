@@ -68,6 +68,10 @@ class Peer:
         """Return what emits with a context."""
         return None
 
+    def emit_alone(self) -> Act | None:
+        """Return what emits without a context."""
+        return None
+
     def emit_async(self) -> Callable[[], Awaitable[object]] | None:
         """Return what emits with keywords, and waits for async handlers."""
         return None

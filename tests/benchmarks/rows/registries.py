@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from itertools import count, cycle
+from typing import Any
 
 from madcrow_events import EventDispatcher, SignalRegistry, UnknownEventError
 
@@ -15,7 +17,6 @@ from ..peers import Peer, installed
 SIGNALS = 10_000
 HANDLERS = 10
 IN_TURN = 5_000
-SOON_DONE = ("blinker", "pyee", "Django send")  # the others take minutes to connect so many
 MS = 1e6  # nanoseconds
 
 
@@ -52,21 +53,30 @@ def signals(effort: Effort) -> Iterator[Line]:
     )
 
 
+def sender_handler() -> Any:
+    """Make a handler that costs next to nothing, beside what finds it."""
+
+    def handler(sender: Any) -> None:
+        pass
+
+    return handler
+
+
 def subscribe_emit(effort: Effort) -> Iterator[Line]:
     """Subscribe and emit in turn."""
     number = effort.size(IN_TURN)
-    handlers = many(keyword_handler, number)
+    handlers = many(sender_handler, number)
 
     def ours() -> None:
         dispatcher, signal = dispatcher_of()
         for handler in handlers:
             signal.subscribe(handler)
-            dispatcher.emit(NAME, **KEYWORDS)
+            dispatcher.emit(NAME)
 
     contenders = {OURS: once(ours, divisor=number)}
     for make in installed():
-        if make.name in SOON_DONE and (in_turn := taking_turns(make, number)) is not None:
-            contenders[make.name] = once(in_turn, divisor=number)
+        if make().emit_alone() is not None:
+            contenders[make.name] = once(partial(take_turns, make, handlers), divisor=number)
     yield Line(
         work=f"subscribe and emit in turn, {IN_TURN:,} handlers",
         contenders=contenders,
@@ -76,21 +86,14 @@ def subscribe_emit(effort: Effort) -> Iterator[Line]:
     )
 
 
-def taking_turns(make: type[Peer], number: int) -> Act | None:
-    """Return what connects so many handlers to a new event of a peer, and emits after each."""
-    if make().emit() is None or make().turn() is None:
-        return None
-    handlers = many(make().keyword_handler, number)
-
-    def in_turn() -> None:
-        peer = make()
-        emit = peer.emit()
-        assert emit is not None
-        for handler in handlers:
-            peer.connect(handler)
-            emit()
-
-    return in_turn
+def take_turns(make: type[Peer], handlers: list[Any]) -> None:
+    """Connect handlers to a new event of a peer, and emit after each."""
+    peer = make()
+    emit = peer.emit_alone()
+    assert emit is not None
+    for handler in handlers:
+        peer.connect(handler)
+        emit()
 
 
 def unknown(effort: Effort) -> Iterator[Line]:
