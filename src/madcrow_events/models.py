@@ -165,6 +165,7 @@ class BaseEventContext(BaseModel):
     _scope_fields: ClassVar[tuple[str, ...]] = SCOPE_FIELDS
     # The keywords by which a loose emission gives these; empty if each has its name only.
     _scope_spellings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    _kept: ClassVar[dict[Any, Any] | None] = None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
@@ -279,6 +280,14 @@ def note_fields(model: type[BaseEventContext]) -> None:
 
 
 note_fields(BaseEventContext)  # the hook runs for subclasses only
+
+
+def kept_with(model: type[BaseEventContext]) -> dict[Any, Any]:
+    """Return a dictionary for what is remembered of a model, which lives as long as the model."""
+    kept: dict[Any, Any] | None = vars(model).get("_kept")
+    if kept is None:
+        kept = model._kept = {}
+    return kept
 
 
 def values_of(context: BaseEventContext) -> dict[str, Any]:

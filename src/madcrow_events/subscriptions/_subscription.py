@@ -223,14 +223,15 @@ class Subscription(Unique):
         self._connected = connected
         self._origin: object = None
         self._execution: Execution | None = None
-        self.id: str | None = options.get("id")
-        self.priority: int = options.get("priority", 0)
-        self.once: bool = options.get("once", False)
-        self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
-        self.timeout: float | None = options.get("timeout")
-        self.batch: Batch | None = options.get("batch")
-        self.on_error: Literal["raise"] | None = options.get("on_error")
-        self.background: bool = options.get("background", False) or self.batch is not None
+        given: Callable[..., Any] = options.get
+        self.id: str | None = given("id")
+        self.priority: int = given("priority", 0)
+        self.once: bool = given("once", False)
+        self.when: Callable[[Mapping[str, Any]], object] | None = given("when")
+        self.timeout: float | None = given("timeout")
+        self.batch: Batch | None = given("batch")
+        self.on_error: Literal["raise"] | None = given("on_error")
+        self.background: bool = given("background", False) or self.batch is not None
         if self.timeout is not None and not spec.is_async:
             raise InvalidOptionError(
                 f"{handler_name(handler)} is a plain function, which cannot be cancelled: make it "
@@ -239,9 +240,9 @@ class Subscription(Unique):
             )
         self._order = next_order() if order is None else order
         self._ticket: list[bool] | None = [] if self.once else None
-        self._hold_handler(handler, weak=options.get("weak"))
+        self._hold_handler(handler, weak=given("weak"))
         self._handler_key = identity_key(handler) if key is None else key
-        self._hold_sender(options.get("sender", ANY))
+        self._hold_sender(given("sender", ANY))
 
     def _hold_handler(self, handler: object, *, weak: bool | None) -> None:
         reference = None

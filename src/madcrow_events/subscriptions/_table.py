@@ -255,12 +255,12 @@ class SubscriptionTable:
         with self._lock:
             nested, self._busy = self._busy, True
             try:
-                if not nested:
+                if self._stale and not nested:
                     self._sweep(dropped)
                 returned = change(dropped, *arguments)
             finally:
                 self._busy = nested
-        if not nested:
+        if self._stale and not nested:
             self._sweep_if_free()
         return returned
 
