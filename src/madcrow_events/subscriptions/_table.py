@@ -17,7 +17,7 @@ from contextvars import ContextVar
 from functools import partial
 from itertools import starmap
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -34,7 +34,7 @@ from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._planning import plan_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable
 
     from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._subscription import Subscription
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Mute",
     "Recording",
+    "SavedTable",
     "SubscriptionTable",
     "check_same_handler",
     "check_same_options",
@@ -100,6 +101,23 @@ class Recording(Protocol):
 
     def close(self) -> None:
         """End it; doing so again is no error."""
+
+
+class SavedTable(NamedTuple):
+    """The subscriptions of a signal as an `isolated` block began.
+
+    Attributes:
+        plans: the plans, which are the same object as long as nothing has changed.
+        subscriptions: the active subscriptions, recorders included.
+    """
+
+    plans: Plans
+    subscriptions: list[Subscription]
+
+    def handlers(self) -> list[Subscription]:
+        """Return the subscriptions in the order of registration, without recorders."""
+        found = [entry for entry in self.subscriptions if entry.origin is not RECORDER]
+        return sorted(found, key=lambda entry: entry._order)
 
 
 class SubscriptionTable:
@@ -309,9 +327,10 @@ class SubscriptionTable:
         return sorted(active, key=lambda entry: entry._order)
 
     def _entries(self, _dropped: list[Any]) -> list[Subscription]:
-        return [
-            entry for bucket in list(self._by_sender.values()) for entry in list(bucket.values())
-        ]
+        buckets = list(self._by_sender.values())
+        if len(buckets) == 1:  # most often
+            return list(buckets[0].values())
+        return [entry for bucket in buckets for entry in list(bucket.values())]
 
     def of_handler(self, handler: object, sender: object = ANY) -> list[Subscription]:
         """Return the active subscriptions of a handler to a sender; `ANY` means all senders."""
@@ -452,17 +471,30 @@ class SubscriptionTable:
         for present in self.live():
             present._end(reason)
 
-    def restore(self, event: str, subscriptions: Iterable[Subscription]) -> None:
-        """Make the subscriptions that `live` returned earlier the only active ones.
+    def saved(self) -> SavedTable:
+        """Return the present subscriptions, for `restore`."""
+        return self._exclusively(self._saved)
+
+    def _saved(self, _dropped: list[Any]) -> SavedTable:
+        # Any change puts another object in the place of these plans. Taken before the rest.
+        plans = self.plans
+        if plans is STALE:
+            plans = self.plans = Plans()
+        return SavedTable(plans, [it for it in self._entries(_dropped) if it._active])
+
+    def restore(self, event: str, saved: SavedTable) -> None:
+        """Make the subscriptions that `saved` returned earlier the only active ones.
 
         Those whose handler or sender is gone stay inactive. Those that have moved to another
         event come back.
 
         Args:
             event: the name of the event.
-            subscriptions: the subscriptions.
+            saved: what `saved` returned.
         """
-        restored = [*subscriptions]
+        if self.plans is saved.plans:
+            return
+        restored = saved.handlers()
         kept = {*restored}
         for present in self.live():
             present._end(None if present in kept else "isolated")

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.support.inside import remembering_shapes
 
 from madcrow_events import (
     BaseEventContext,
@@ -21,6 +20,7 @@ from madcrow_events import (
     HandlerSignatureError,
     SignalRegistry,
 )
+from support.inside import remembering_shapes
 
 
 class OrderPlaced(BaseEventContext):
