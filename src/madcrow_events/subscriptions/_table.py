@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import deque
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import partial
 from itertools import starmap
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
+from types import FunctionType, MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -56,6 +55,8 @@ IdT = TypeVar("IdT")
 
 Muting: TypeAlias = "weakref.ref[Mute]"
 """A `muted` block, held weakly: it exists as long as its `with` goes on."""
+
+_NO_IDS: Final[dict[str, Any]] = MappingProxyType({})  # type: ignore[assignment]  # for reading
 
 _muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", default=frozenset())
 """The `muted` blocks of this context, and of the contexts that it was copied from."""
@@ -141,10 +142,11 @@ class SubscriptionTable:
         self._renew_after_fork()
         renew_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
-        self._ids: dict[str, Subscription] = {}
-        self._stale: deque[Subscription] = deque()
-        self._mutes: set[Muting] = set()
-        self._fakes: set[weakref.ref[Recording]] = set()
+        # Few tables have any of these three. So all share what is empty, and a change replaces it.
+        self._ids: dict[str, Subscription] = _NO_IDS
+        self._mutes: frozenset[Muting] = frozenset()
+        self._fakes: frozenset[weakref.ref[Recording]] = frozenset()
+        self._stale: list[Subscription] = []  # 72 bytes, and a deque takes 640
         self._endings: Endings | None = None  # made with the first
         self._collected: tuple[str, ...] = ()  # the names that the log does not have yet
         self.plans: Plans = STALE
@@ -256,6 +258,8 @@ class SubscriptionTable:
     def _put(self, subscription: Subscription) -> None:
         bucket = self._by_sender.get(subscription._sender_key)
         if subscription.id is not None and subscription._owner is None:
+            if self._ids is _NO_IDS:
+                self._ids = {}
             self._ids[subscription.id] = subscription
         # No interrupt comes between an entry and the plain store that makes the plans stale.
         if bucket is None:
@@ -307,7 +311,7 @@ class SubscriptionTable:
             if not subscription.active or subscription._table is not self:
                 self._take_out(subscription)
             # Last: if an interrupt comes before this, the next sweep removes the subscription.
-            self._stale.popleft()
+            del self._stale[0]
 
     def _take_out(self, subscription: Subscription) -> None:
         bucket = self._by_sender.get(subscription._sender_key, {})
@@ -385,7 +389,8 @@ class SubscriptionTable:
             plans = self.plans = Plans()
         entries = self._reached(() if key is ANY else (key,))
         # If an interrupt ended the `with` without its `__exit__`, the block no longer exists.
-        self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
+        if self._fakes:
+            self._fakes = frozenset(it for it in self._fakes if getattr(it(), "is_open", False))
         if self._fakes:
             entries = [entry for entry in entries if entry.origin is RECORDER]
         plan = plan_calls(entry for entry in entries if entry.active)
@@ -424,9 +429,9 @@ class SubscriptionTable:
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
         try:
             if block.is_open:
-                self._fakes.add(weakref.ref(block, self._make_plans_stale))
+                self._fakes |= {weakref.ref(block, self._make_plans_stale)}
             else:
-                self._fakes.discard(weakref.ref(block))
+                self._fakes -= {weakref.ref(block)}
         finally:
             self.plans = STALE
 
@@ -451,20 +456,26 @@ class SubscriptionTable:
 
     def mute(self, mute: Muting) -> None:
         """Call no handlers from this context from now on."""
-        try:
-            self._mutes.add(mute)
-        finally:
-            self.plans = STALE
+        self._exclusively(self._mute, {mute})
         _muted.set(frozenset(it for it in _muted.get() if it() is not None) | {mute})
 
     def unmute(self, mute: Muting) -> None:
         """Call handlers again, unless another block mutes, too; doing so again is no error."""
-        try:
-            self._mutes.discard(mute)
-        finally:
-            self.plans = STALE
+        self._exclusively(self._unmute, {mute})
         # Set, not reset: a test fixture may end in another context than it began in.
         _muted.set(_muted.get() - {mute})
+
+    def _mute(self, _dropped: list[Any], mutes: set[Muting]) -> None:
+        try:
+            self._mutes |= mutes
+        finally:
+            self.plans = STALE
+
+    def _unmute(self, _dropped: list[Any], mutes: set[Muting]) -> None:
+        try:
+            self._mutes -= mutes
+        finally:
+            self.plans = STALE
 
     def clear(self, reason: EndReason) -> None:
         """End all subscriptions."""
