@@ -58,7 +58,6 @@ from madcrow_events.signals._registry import declared_in
 from madcrow_events.signals._renaming import take_back
 from madcrow_events.subscriptions import _shapes as remembering_shapes
 from madcrow_events.subscriptions import _table as tabling
-from madcrow_events.subscriptions._subscription import _cancel_when_gone as cancel_when_gone
 
 __all__ = [
     "NO_RESULT",
@@ -85,7 +84,6 @@ __all__ = [
     "calling_batches",
     "calling_later",
     "calling_place",
-    "cancel_when_gone",
     "check_here",
     "current_frame",
     "declared_in",

@@ -514,6 +514,7 @@ class SubscriptionTable:
                 subscription.event = event
                 subscription._table = self
                 self.replace(subscription)
+                subscription._end_if_gone()
 
 
 def forget_id(ids: dict[IdT, Subscription], key: IdT, subscription: Subscription) -> None:
