@@ -15,6 +15,7 @@ from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import partial
 from itertools import starmap
+from operator import attrgetter
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
@@ -24,13 +25,13 @@ from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
-from madcrow_events.emissions._plan import NOBODY, STALE, Plan, Plans
+from madcrow_events.emissions._plan import NOBODY, STALE, OutgrownPlans, Plan, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
 from madcrow_events.subscriptions._endings import MOST_ENDINGS, Ending, Endings, new_endings
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
-from madcrow_events.subscriptions._planning import plan_calls
+from madcrow_events.subscriptions._planning import comes_last, extended, plan_calls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
@@ -55,6 +56,8 @@ IdT = TypeVar("IdT")
 
 Muting: TypeAlias = "weakref.ref[Mute]"
 """A `muted` block, held weakly: it exists as long as its `with` goes on."""
+
+_is_marked_active = attrgetter("_active")
 
 _NO_IDS: Final[dict[str, Any]] = MappingProxyType({})  # type: ignore[assignment]  # for reading
 
@@ -261,12 +264,21 @@ class SubscriptionTable:
             if self._ids is _NO_IDS:
                 self._ids = {}
             self._ids[subscription.id] = subscription
+        plan, plans = self.plans.everyone, STALE
+        if (
+            plan is not None
+            and bucket is not None
+            and subscription._handler_key not in bucket
+            and comes_last(plan, subscription)
+            and not self._fakes
+        ):
+            plans = OutgrownPlans(plan, subscription)
         # No interrupt comes between an entry and the plain store that makes the plans stale.
         if bucket is None:
             self._by_sender[subscription._sender_key] = {subscription._handler_key: subscription}
         else:
             bucket[subscription._handler_key] = subscription
-        self.plans = STALE
+        self.plans = plans
 
     def _exclusively(self, change: Callable[..., ReturnedT], *arguments: object) -> ReturnedT:
         """Call `change(dropped, *arguments)` under the lock, and return what it returns.
@@ -384,16 +396,24 @@ class SubscriptionTable:
 
     def _build(self, _dropped: list[Any], key: Hashable) -> Plan:
         # Taken before the subscriptions are read: a change after this puts another object there.
-        plans = self.plans
-        if plans is STALE:
+        plans = before = self.plans
+        if plans.by_sender is STALE.by_sender:
             plans = self.plans = Plans()
+        if type(before) is OutgrownPlans and key is ANY and not self._fakes:
+            known = (*before.plan.by_priority, before.added)
+            # Another thread's end of one may have come just before the addition.
+            if all(map(_is_marked_active, known)):
+                plan = extended(before.plan, before.added)
+                return self._store(plans, key, plan)
         entries = self._reached(() if key is ANY else (key,))
         # If an interrupt ended the `with` without its `__exit__`, the block no longer exists.
         if self._fakes:
             self._fakes = frozenset(it for it in self._fakes if getattr(it(), "is_open", False))
         if self._fakes:
             entries = [entry for entry in entries if entry.origin is RECORDER]
-        plan = plan_calls(entry for entry in entries if entry.active)
+        return self._store(plans, key, plan_calls(entry for entry in entries if entry.active))
+
+    def _store(self, plans: Plans, key: Hashable, plan: Plan) -> Plan:
         plans.by_sender[key] = plan
         if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
             plans.everyone = plan
