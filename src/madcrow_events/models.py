@@ -2,10 +2,9 @@
 
 `BaseEventContext` is the base class of every typed context, yours included. The
 contexts of the built-in events are below. A model's validator is built at its
-first use, which keeps the import fast.
+first use, which keeps the import fast. So does leaving out `from __future__ import annotations`,
+without which pydantic need not compile the text of each annotation.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
