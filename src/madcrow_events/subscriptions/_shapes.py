@@ -12,7 +12,7 @@ import builtins
 import types
 from collections.abc import Hashable, Iterable
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from uuid import UUID
 
 from madcrow_events._interrupts import is_interrupt
@@ -34,21 +34,24 @@ _VARIADIC: Final = (0x04, 0x08)
 _UNREADABLE: Final = object()
 
 
-class Place(NamedTuple):
+class Place:
     """Where the call spec of all functions of one shape is remembered."""
 
-    known: dict[Hashable, CallSpec]
-    key: Hashable
+    __slots__ = ("_key", "_known")
+
+    def __init__(self, known: dict[Hashable, CallSpec], key: Hashable) -> None:
+        self._known = known
+        self._key = key
 
     def find(self) -> CallSpec | None:
         """Return the call spec, if one was remembered."""
-        return self.known.get(self.key)
+        return self._known.get(self._key)
 
     def remember(self, spec: CallSpec) -> None:
         """Remember the call spec."""
-        if len(self.known) >= MOST_SHAPES:
-            self.known.clear()
-        self.known[self.key] = spec
+        if len(self._known) >= MOST_SHAPES:
+            self._known.clear()
+        self._known[self._key] = spec
 
 
 def place_of(
@@ -144,7 +147,7 @@ def _meaning_of(
             annotation = vars(builtins).get(annotation, _UNREADABLE)
     if annotation is model or annotation is Emission:
         return annotation
-    if type(annotation) is types.UnionType:
+    if isinstance(annotation, types.UnionType):
         return None if _PLAIN.issuperset(annotation.__args__) else _UNREADABLE
     if isinstance(annotation, type):
         return annotation if issubclass(annotation, BaseEventContext) else None

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import starmap
 from operator import attrgetter
 from types import FunctionType, MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -107,7 +107,7 @@ class Recording(Protocol):
         """End it; doing so again is no error."""
 
 
-class SavedTable(NamedTuple):
+class SavedTable:
     """The subscriptions of a signal as an `isolated` block began.
 
     Attributes:
@@ -115,8 +115,11 @@ class SavedTable(NamedTuple):
         subscriptions: the active subscriptions, recorders included.
     """
 
-    plans: Plans
-    subscriptions: list[Subscription]
+    __slots__ = ("plans", "subscriptions")
+
+    def __init__(self, plans: Plans, subscriptions: list[Subscription]) -> None:
+        self.plans: Plans = plans
+        self.subscriptions: list[Subscription] = subscriptions
 
     def handlers(self) -> list[Subscription]:
         """Return the subscriptions in the order of registration, without recorders."""
