@@ -51,7 +51,7 @@ from madcrow_events.signals import _built_in
 from madcrow_events.signals._built_in import *
 from madcrow_events.subscriptions import ANY, Subscription
 
-if _typing.TYPE_CHECKING:
+if _typing.TYPE_CHECKING:  # pragma: no cover
     from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins, unload_plugin
 
 __version__ = "0.1.0"
@@ -111,9 +111,7 @@ __all__ += _decorators.__all__
 
 _WITH_PLUGINS = {"check_plugins", "discover_plugins", "load_plugins", "plugins", "unload_plugin"}
 
-if (
-    not _typing.TYPE_CHECKING
-):  # pragma: no branch  # or type checkers would take any name for one of these
+if not _typing.TYPE_CHECKING:  # pragma: no branch  # else type checkers accept every name
 
     def __getattr__(name: str) -> object:
         """Import the plugins when they are first asked for, which shortens the import by 4 %."""

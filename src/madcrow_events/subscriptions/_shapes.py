@@ -123,11 +123,9 @@ def _meanings(
 ) -> tuple[Any, ...]:
     """Return what the annotations of these parameters mean, None for a parameter without one."""
     given = function.__annotations__
-    if getattr(function, "__type_params__", ()):  # a name may be that of one
-        return (_UNREADABLE,)
-    return tuple(
-        [_meaning_of(given[name], function, model) if name in given else None for name in names]
-    )
+    found = [_meaning_of(given[name], function, model) if name in given else None for name in names]
+    # A name may be that of a type parameter, since Python 3.12.
+    return (_UNREADABLE,) if getattr(function, "__type_params__", ()) else tuple(found)
 
 
 def _meaning_of(

@@ -358,7 +358,7 @@ class Subscription(Unique):
         self._table.mark_stale(self)
         if was_active and reason is not None:
             self._table.note_end(self, reason)
-        if not self._active:
+        if not self._active:  # pragma: no branch  # another thread has restored it meanwhile
             self._link(None)
 
     def _end_if_gone(self) -> None:

@@ -245,6 +245,17 @@ def test_so_many_shapes_are_remembered_and_no_more(
     assert got(placed, first) == 7
 
 
+def test_annotations_that_cannot_be_evaluated_are_no_shape(
+    placed: EventSignal[OrderPlaced], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> object:
+        raise NameError
+
+    monkeypatch.setattr(remembering_shapes, "_meaning_of", failing)
+
+    assert got(placed, made("def handle(order_id: int): return order_id")) == 7
+
+
 def test_an_interrupt_while_annotations_are_evaluated_goes_through(
     placed: EventSignal[OrderPlaced], monkeypatch: pytest.MonkeyPatch
 ) -> None:
