@@ -330,7 +330,10 @@ def subscribe_to_a_pattern(shop: Shop, number: int) -> None:
 
 
 def explain(shop: Shop, number: int) -> None:
-    assert len(shop.signals.explain("thing_happened", number=number).called) == len(KINDS)
+    called = shop.signals.explain("thing_happened", number=number).called
+    # An interrupt may have come between a `subscribe` and its `cancel`.
+    own = [it for it in called if not it.name.endswith(do_nothing.__name__)]
+    assert len(own) == len(KINDS)
 
 
 def subscribe_once(shop: Shop, number: int) -> None:
