@@ -102,10 +102,11 @@ async def _queue_and_join(emission: Emission, context: BaseEventContext | None) 
     rest = None
     if emission._plan.awaited:
         rest = _start_handlers(emission, context, _after_failures)
-    if rest is None:
+    if rest is None and emission._failures is not None:
         rest = _after_failures(emission)
     del emission  # which the traceback of a failure may keep
-    await rest
+    if rest is not None:
+        await rest
 
 
 async def _after_failures(emission: Emission) -> None:

@@ -80,9 +80,21 @@ class Failures:
 def failures_of(emission: Emission) -> Failures:
     """Return the notes on an emission's failures; make them if there are none."""
     failures = emission._failures
-    if failures is None:
-        failures = emission._failures = Failures()
+    if failures is not None:
+        return failures
+    # Without a lock, as ids are given to emissions: handlers in several threads may fail at once.
+    try:
+        winner = _claims.setdefault(id(emission), Failures())
+        failures = emission._failures
+        if failures is None:
+            failures = emission._failures = winner
+    finally:
+        _claims.pop(id(emission), None)
     return failures
+
+
+_claims: dict[int, Failures] = {}
+"""Notes that are being given to emissions, by the `id()` of the emission."""
 
 
 def add_failure(
