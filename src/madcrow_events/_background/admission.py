@@ -45,6 +45,7 @@ from madcrow_events.exceptions import (
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+
     from madcrow_events.emissions import Emission
 
 __all__ = ["Admission", "Overflow"]

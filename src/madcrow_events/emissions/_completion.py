@@ -234,13 +234,17 @@ def emit_held_back(emission: Emission) -> None:
 
 
 def _emit_again(emission: Emission) -> None:
-    payload, context, keywords = _payload_again(emission)
-    policy: Any = emission.dispatcher
+    payload: Any = emission._payload
+    context = keywords = None
+    signal, policy = emission.signal, emission.dispatcher
+    if type(payload) is dict:
+        keywords = payload
+    elif type(payload) is signal.context_model:
+        context = payload
+    else:
+        payload, context, keywords = _payload_again(emission)
     try:
-        left = call_all(
-            emission, policy, emission.signal, emission.sender, payload, context, keywords
-        )
-        if left:
+        if call_all(emission, policy, signal, emission.sender, payload, context, keywords):  # type: ignore[arg-type]  # only dispatchers hold back
             complete(emission)
     finally:
         del emission  # which the traceback of a failure may keep
