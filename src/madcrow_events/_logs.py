@@ -190,7 +190,7 @@ class _FailureRecord(logging.LogRecord):
     """
 
     @property
-    def exc_text(self) -> str | None:
+    def exc_text(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The text of the traceback."""
         attributes = vars(self)
         if "exc_text" not in attributes:
