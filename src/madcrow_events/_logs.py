@@ -190,7 +190,7 @@ class _FailureRecord(logging.LogRecord):
     """
 
     @property
-    def exc_text(self) -> str | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def exc_text(self) -> str | None:
         """The text of the traceback."""
         attributes = vars(self)
         if "exc_text" not in attributes:
@@ -201,7 +201,7 @@ class _FailureRecord(logging.LogRecord):
         return text
 
     @exc_text.setter
-    def exc_text(self, text: str | None) -> None:
+    def exc_text(self, text: str | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
         vars(self)["exc_text"] = text
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
