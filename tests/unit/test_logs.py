@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import logging
+import pickle
 import sys
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -482,3 +485,90 @@ def test_a_traceback_of_many_causes_is_formatted_while_none_of_them_is_handled(
     assert failure.exception.__context__ is not None
     assert "Failure: shown" in caplog.text
     assert [it.__context__ for it in handled] == [None] * len(handled) != []
+
+
+class Records(logging.Handler):
+    """Keeps the records, and formats none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.kept.append(record)
+
+
+def keep_records(monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
+    """Return the records of the package's log, which nobody else gets from now on."""
+    handler, logger = Records(), logging.getLogger("madcrow_events")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    monkeypatch.setattr(logger, "propagate", False)
+    return handler.kept
+
+
+def fail_with_a_text() -> None:
+    raise ValueError("a fixed text")
+
+
+@pytest.mark.guarantee("G1")
+def test_a_traceback_becomes_text_when_somebody_reads_it(
+    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = keep_records(monkeypatch)
+    made: list[BaseException] = []
+    real = traceback.format_exception
+
+    def format_exception(error: BaseException) -> list[str]:
+        made.append(error)
+        return real(error)
+
+    monkeypatch.setattr(traceback, "format_exception", format_exception)
+    signals.signal("thing_happened").subscribe(fail_with_a_text)
+    emission = EventDispatcher(signals).emit("thing_happened")
+    assert made == []
+    (record,) = records
+    assert "  | ValueError: a fixed text" in logging.Formatter().format(record)
+    assert record.exc_text is record.exc_text
+    assert made == [emission.failures[0].exception]
+
+
+@pytest.mark.guarantee("G1")
+def test_a_record_with_a_traceback_can_be_reset_copied_and_sent(
+    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also to a process that reads it without this package."""
+    records = keep_records(monkeypatch)
+    signals.signal("thing_happened").subscribe(fail_with_a_text)
+    EventDispatcher(signals).emit("thing_happened")
+    (record,) = records
+    again = copy.copy(record)
+    assert type(again) is logging.LogRecord
+    assert again.exc_text == record.exc_text
+    record.exc_info = None
+    sent = pickle.loads(pickle.dumps(record))  # noqa: S301  # made here
+    assert type(sent) is logging.LogRecord
+    assert "a fixed text" in sent.exc_text
+    record.exc_text = None
+    assert record.exc_text is None
+    del vars(record)["exc_text"]
+    assert record.exc_text is None
+
+
+@pytest.mark.guarantee("G1")
+def test_a_class_of_records_by_the_application_stays(
+    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Record(logging.LogRecord):
+        pass
+
+    records = keep_records(monkeypatch)
+    before = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(Record)
+    try:
+        signals.signal("thing_happened").subscribe(fail_with_a_text)
+        EventDispatcher(signals).emit("thing_happened")
+    finally:
+        logging.setLogRecordFactory(before)
+    (record,) = records
+    assert type(record) is Record
+    assert "a fixed text" in vars(record)["exc_text"]

@@ -40,10 +40,11 @@ __all__ = [
 
 def ids_of(emission: Emission) -> Ids:
     """Return the ids of an emission; make them now, those of its causes first, if need be."""
-    try:
-        return emission._ids
-    except AttributeError:
-        pass
+    present: Ids | None = getattr(emission, "_ids", None)  # quicker than to catch the error
+    if present is not None:
+        return present
+    if emission._outer is None:
+        return _give_ids(emission, Ids(None, emission))
     # A loop, not a recursion: the stack may be nearly full when ids are needed.
     without_ids: list[Emission] = []
     cause: Any = emission

@@ -16,7 +16,6 @@ from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, fill, keywords_of
 from madcrow_events.emissions._failures import (
-    Failures,
     HandlerFailure,
     add_failure,
     failures_of,
@@ -26,6 +25,7 @@ from madcrow_events.emissions._frames import CURRENT, Branch, Frame, ambient_fra
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     is_debugging,
+    is_observed,
     log_skipped,
     observing_handler,
     start_observing,
@@ -68,8 +68,8 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
 ) -> bool:
     """Call all inline handlers of an emission, even if some fail, and collect the outcome.
 
-    If it has other handlers, it has `Outcomes` when this returns, and `Failures` unless all of
-    them are awaited; `complete` or `complete_async` starts them.
+    If it has other handlers, it has `Outcomes` when this returns; `complete` or `complete_async`
+    starts them.
 
     Args:
         emission: the emission, made by the caller; an emission that was held back comes twice.
@@ -124,8 +124,6 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
             values = emission._values = Outcomes()
         else:
             values = _admit(emission, policy, plan, awaiting)
-            # Made now, because several threads may note failures at once.
-            emission._failures = Failures()
     elif segments:
         emission._values = values = []
     else:
@@ -316,7 +314,10 @@ def run_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure 
     """Call a handler that no emitter waits for, in its branch; return its failure, if any."""
     emission: Any = branch.emission
     try:
-        with observing_handler(emission, handler):
+        if is_observed(emission.dispatcher):
+            with observing_handler(emission, handler):
+                value = entry.spec.invoke(handler, emission)
+        else:
             value = entry.spec.invoke(handler, emission)
     except BaseException as error:  # no emitter is there to raise it to
         return record_in_branch(branch, error)

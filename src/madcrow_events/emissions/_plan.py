@@ -81,6 +81,7 @@ class Subscribed(Protocol):
 
     event: str
     once: bool
+    when: Callable[[Mapping[str, Any]], object] | None
     timeout: float | None
     batch: Batch | None
     on_error: Literal["raise"] | None
