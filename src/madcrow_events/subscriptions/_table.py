@@ -23,6 +23,7 @@ from typing_extensions import TypeVar
 
 from madcrow_events._copies import Unique
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
 from madcrow_events.emissions._plan import NOBODY, STALE, OutgrownPlans, Plan, Plans
@@ -239,7 +240,13 @@ class SubscriptionTable:
 
     def endings(self) -> list[Ending]:
         """Return the recorded endings, the oldest first."""
-        return [] if self._endings is None else [*starmap(Ending, self._endings.copy())]
+        while self._endings is not None:
+            try:
+                return [*starmap(Ending, self._endings.copy())]
+            except RuntimeError as error:  # without the GIL, another thread has just added one
+                if is_interrupt(error):
+                    raise
+        return []
 
     def log_collected(self, event: str) -> None:
         """Write at DEBUG which handlers of this event no longer exist, each once."""

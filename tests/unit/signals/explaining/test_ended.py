@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 from functools import partialmethod
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry, madcrow_signals
 from support.executions import RUNS, Run
 from support.explaining import called, handler, left_out, only, short
+from support.inside import table_of, tabling
 from support.subscribers import Collector, Sender
 
 pytestmark = pytest.mark.guarantee("X1")
@@ -181,3 +184,25 @@ def test_what_is_kept_of_an_ended_handler_keeps_nothing_alive(
 
     assert gone == [True]
     assert short(only(signals.explain(signal)).name) == "Handler"
+
+
+def test_another_thread_may_add_an_ending_meanwhile(
+    signals: SignalRegistry, signal: EventSignal[Any]
+) -> None:
+    """Without the GIL, that disturbs the copy of a deque."""
+    signal.subscribe(handler(), id="gone").cancel()
+    table, changed = table_of(signal), {1: None}
+    numbers = iter(changed)
+    changed[2] = None
+    copies: Any = map(next, iter([numbers, iter([table._endings])]))
+    table._endings = SimpleNamespace(copy=copies.__next__)
+    assert left_out(signals.explain(signal)) == {"gone": "cancelled"}
+
+
+def test_an_interrupt_is_not_taken_for_that(
+    signals: SignalRegistry, signal: EventSignal[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tabling, "is_interrupt", lambda error: True)
+    table_of(signal)._endings = SimpleNamespace(copy=Mock(side_effect=RuntimeError))
+    with pytest.raises(RuntimeError):
+        signals.explain(signal)
