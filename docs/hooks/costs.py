@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 FOLDER = Path(__file__).parents[1] / "assets" / "costs"
 OURS = "madcrow"
+HUNDRED, THOUSAND = 100, 1000
 
 ROWS = "<!-- costs: rows -->"
 """Where the tables of the rows belong, on a page."""
@@ -55,7 +56,7 @@ def rows(results: Results) -> str:
         body = (
             [
                 it["work"],
-                it["base"] or it["unit"],
+                it["base"] or "",
                 _bound(versions),
                 *(_measured(versions.get(python)) for python in results),
                 "<br>".join(filter(None, [_others(versions), _faster(versions, left_out)])),
@@ -122,7 +123,8 @@ def _bound(versions: Versions) -> str:
     """Return the bound of a line; with the versions of Python, if these have several bounds."""
     of_bound: dict[str, list[str]] = {}
     for python, line in versions.items():
-        bound = "none" if line["bound"] is None else f"{line['bound']:g}"
+        unit = f" {line['unit']}" if line["base"] is None else ""
+        bound = "none" if line["bound"] is None else f"{line['bound']:,g}{unit}"
         of_bound.setdefault(bound, []).append(python)
     if len(of_bound) == 1:
         return next(iter(of_bound))
@@ -176,14 +178,14 @@ def _ratio(line: dict[str, Any], name: str) -> float:
 
 
 def _number(value: float) -> str:
-    """Return a number with three digits."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    """Return a number with three digits or more."""
+    return f"{value:,.0f}" if value >= HUNDRED else f"{value:.3g}"
 
 
 def _cost(line: dict[str, Any]) -> str:
     """Return the cost of this package with its unit, of which there are less than 1,000."""
     cost, unit = line["costs"][OURS], line["unit"]
     larger = {"ns": "µs", "µs": "ms", "ms": "s"}
-    while cost >= 1000 and unit in larger:
-        cost, unit = cost / 1000, larger[unit]
+    while cost >= THOUSAND and unit in larger:
+        cost, unit = cost / THOUSAND, larger[unit]
     return f"{_number(cost)} {unit}"
