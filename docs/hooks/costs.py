@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from html import escape
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,24 +49,33 @@ def results_in(folder: Path) -> Results:
 
 
 def rows(results: Results) -> str:
-    """Return a table of the rows for each part of the benchmark."""
+    """Return a table for each part of the benchmark.
+
+    Each line has two rows, because the second one needs the whole width: what the others cost.
+    """
     left_out = left_out_in(results)
+    names = ("work", "bound", *results)
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     parts = []
     for part, lines in _parts(results, is_curve=False):
-        head = _head("work", "compared with", "bound", *results, "the others")
-        body = (
-            [
-                it["work"],
-                it["base"] or "",
-                _bound(versions),
-                *(_measured(versions.get(python)) for python in results),
-                "<br>".join(filter(None, [_others(versions), _faster(versions, left_out)])),
-            ]
-            for versions in lines
-            for it in (_any(versions),)
-        )
-        parts.append(f"### {part}\n\n{head}{_body(body)}")
+        body = "\n".join(_line(versions, [*results], left_out) for versions in lines)
+        table = f"<table>\n<thead><tr>{head}</tr></thead>\n{body}\n</table>"
+        parts.append(f'### {part}\n\n<div class="costs">\n{table}\n</div>\n')
     return "\n".join(parts)
+
+
+def _line(versions: Versions, pythons: list[str], left_out: dict[str, str]) -> str:
+    """Return the rows of one line of the benchmark."""
+    line = _any(versions)
+    work, base = escape(line["work"]), line["base"]
+    if base is not None:
+        work += f"<br><small>compared with {escape(base)}</small>"
+    cells = [_bound(versions), *(_measured(versions.get(python)) for python in pythons)]
+    row = f'<tr><th scope="row">{work}</th>{"".join(f"<td>{it}</td>" for it in cells)}</tr>'
+    others = "<br>".join(filter(None, [_others(versions), _faster(versions, left_out)]))
+    if others:
+        row += f'\n<tr><td colspan="{len(cells) + 1}">{others}</td></tr>'
+    return f"<tbody>{row}</tbody>"
 
 
 def growth(results: Results) -> str:
@@ -120,15 +130,16 @@ def _body(cells: Iterable[Iterable[str]]) -> str:
 
 
 def _bound(versions: Versions) -> str:
-    """Return the bound of a line; with the versions of Python, if these have several bounds."""
-    of_bound: dict[str, list[str]] = {}
+    """Return the bound of a line, and from which version of Python on it is another one."""
+    shown: list[str] = []
+    last = None
     for python, line in versions.items():
         unit = f" {line['unit']}" if line["base"] is None else ""
         bound = "none" if line["bound"] is None else f"{line['bound']:,g}{unit}"
-        of_bound.setdefault(bound, []).append(python)
-    if len(of_bound) == 1:
-        return next(iter(of_bound))
-    return "<br>".join(f"{bound} ({', '.join(pythons)})" for bound, pythons in of_bound.items())
+        if bound != last:
+            shown.append(f"{bound} from {python} on" if shown else bound)
+        last = bound
+    return "<br>".join(shown)
 
 
 def _measured(line: dict[str, Any] | None) -> str:
@@ -137,7 +148,7 @@ def _measured(line: dict[str, Any] | None) -> str:
         return ""
     cost = _cost(line)
     shown = cost if line["base"] is None else f"{_number(_ratio(line, OURS))} ({cost})"
-    return shown if line["holds"] else f"**{shown}, misses**"
+    return shown if line["holds"] else f"<strong>{shown}, misses</strong>"
 
 
 def _others(versions: Versions) -> str:
@@ -167,7 +178,7 @@ def _faster(versions: Versions, left_out: dict[str, str]) -> str:
             reasons.setdefault((where, left), []).append(name)
     what = "Smaller" if _any(versions)["unit"] == "bytes" else "Faster"
     shown = [f"{', '.join(names)}{where} ({left})" for (where, left), names in reasons.items()]
-    return f"**{what}:** {'; '.join(shown)}" if shown else ""
+    return f"<strong>{what}:</strong> {'; '.join(shown)}" if shown else ""
 
 
 def _ratio(line: dict[str, Any], name: str) -> float:
@@ -183,9 +194,9 @@ def _number(value: float) -> str:
 
 
 def _cost(line: dict[str, Any]) -> str:
-    """Return the cost of this package with its unit, of which there are less than 1,000."""
+    """Return the cost of this package with its unit, in a unit that keeps it short."""
     cost, unit = line["costs"][OURS], line["unit"]
     larger = {"ns": "µs", "µs": "ms", "ms": "s"}
     while cost >= THOUSAND and unit in larger:
         cost, unit = cost / THOUSAND, larger[unit]
-    return f"{_number(cost)} {unit}"
+    return f"{_number(cost)}\N{NO-BREAK SPACE}{unit}"
