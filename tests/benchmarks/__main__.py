@@ -6,8 +6,7 @@ Run it from a clone, with the package and the extra `bench` installed::
     python -m tests.benchmarks emit async
 
 All contenders of a line take turns in one process, and the least cost of each counts. The exit
-status is 1 if a bound is missed,
-or a peer is ahead where none must be.
+status is 1 if a bound is missed, or a peer is ahead where none must be.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from . import instructions
 from .measuring import Effort, Measured, measure
+from .page import ROOT, write_page
 from .peers import PEERS, missing, versions
 from .pictures import draw
 from .rows import ROWS
@@ -36,6 +36,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="only see that all of it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--svg", type=Path, metavar="FOLDER", help="write pictures there")
+    page = "write what the page of the costs shows of this Python; for all rows"
+    parser.add_argument("--page", action="store_true", help=page)
     counting = parser.add_argument_group("instructions, counted by valgrind's callgrind")
     counting.add_argument("--instructions", action="store_true", help="count those of hot lines")
     counting.add_argument("--against", type=Path, metavar="CLONE", help="compare with it")
@@ -46,6 +48,10 @@ def main() -> int:
     unknown = [row for row in options.rows if row not in ROWS]
     if unknown:
         parser.error(f"no such row: {', '.join(unknown)}")
+    if options.page and options.rows:
+        parser.error("--page is for all rows: leave their names out")
+    if options.page and missing():
+        parser.error(f"--page compares with all libraries: install {', '.join(missing())}")
     if options.instructions or options.against or options.check or options.record:
         return instructions.main(
             options.rows,
@@ -74,6 +80,8 @@ def main() -> int:
         options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     if options.svg:
         draw(results, options.svg)
+    if options.page:
+        write_page(results, ROOT, "{}.{}".format(*sys.version_info))
     return 0 if all(map(is_reached, results)) else 1
 
 

@@ -40,6 +40,15 @@ text { fill: #e4e9ee } .ground { fill: #1b2027 } .quiet { fill: #9fabb7 }
 def draw(results: Sequence[Measured], folder: Path) -> list[Path]:
     """Write the pictures, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, picture in pictures_of(results).items():
+        paths.append(folder / f"{name}.svg")
+        paths[-1].write_text(picture, encoding="utf-8")
+    return paths
+
+
+def pictures_of(results: Sequence[Measured]) -> dict[str, str]:
+    """Return the pictures by name: of each row, and of each curve."""
     pictures = {
         row: bars([*of_row])
         for row, of_row in groupby((it for it in results if it.line.at is None), lambda it: it.row)
@@ -48,11 +57,7 @@ def draw(results: Sequence[Measured], folder: Path) -> list[Path]:
         (it for it in results if it.line.at is not None), lambda it: it.line.work
     ):
         pictures[re.sub(r"\W+", "-", work)] = curves(work, [*points])
-    paths = []
-    for name, picture in pictures.items():
-        paths.append(folder / f"{name}.svg")
-        paths[-1].write_text(picture, encoding="utf-8")
-    return paths
+    return pictures
 
 
 def svg(height: float, label: str, parts: Iterator[str]) -> str:

@@ -119,6 +119,13 @@ def test_an_unknown_row_is_refused() -> None:
     assert "no such row: emitt" in done.stderr
 
 
+def test_the_page_of_the_costs_is_written_for_all_rows_only() -> None:
+    done = run_benchmark(ROOT, "emit", "--page")
+
+    assert done.returncode == 2
+    assert "--page is for all rows" in done.stderr
+
+
 def test_more_than_three_per_cent_more_instructions_are_too_many(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
