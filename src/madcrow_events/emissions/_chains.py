@@ -62,14 +62,16 @@ def nest(emission: Emission, innermost: Frame) -> None:
     if parent is None:  # a handler that no emitter waits for begins a chain of its own
         return
     emission.depth = parent.depth + 1
-    if emission.depth < MAX_DEPTH and not _broken:
+    is_too_deep = emission.depth >= MAX_DEPTH  # the outermost has depth 0
+    if not (is_too_deep or _broken):  # nearly always
         return
     frame: Any = enclosing(emission)
     root = outermost(frame)
-    if emission.depth < MAX_DEPTH and not is_broken(root):
+    was_broken = is_broken(root)
+    if not (is_too_deep or was_broken):  # another chain is broken
         return
     error = _depth_error(emission)
-    if not is_broken(root):
+    if not was_broken:
         _break_chain(root, error)
     raise error
 
@@ -123,6 +125,8 @@ def pass_on_broken_chain(emission: Emission) -> None:
     Raises:
         EmissionDepthError: the emission is in a broken chain.
     """
+    # If no handler failed, each has swallowed the error, and the emission ends well. The outermost
+    # one has depth 0, and recorded the error when the chain broke.
     failures = emission._failures
     if failures is None or not failures.has_failed or not emission.depth:
         return

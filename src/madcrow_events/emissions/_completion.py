@@ -234,6 +234,7 @@ def emit_held_back(emission: Emission) -> None:
 
 
 def _emit_again(emission: Emission) -> None:
+    # First the usual cases of `_payload_again`, without its call.
     payload: Any = emission._payload
     context = keywords = None
     signal, policy = emission.signal, emission.dispatcher

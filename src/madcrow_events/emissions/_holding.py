@@ -18,6 +18,7 @@ from madcrow_events.emissions._frames import (
     enter,
     leave,
     new_ambient_frame,
+    run_in_frame,
 )
 from madcrow_events.emissions._outcomes import HeldBack
 from madcrow_events.emissions._plan import NOBODY
@@ -249,7 +250,11 @@ class DeferralFrame(AmbientFrame):
         scope = self._scope
         if scope is not None:
             around = self.fields
-            fields = merge_scopes(around() if callable(around) else around, scope())
+            known = around() if callable(around) else around
+            # What the scope emits gets the fields around the block: asking again would never end.
+            frame = new_ambient_frame(CURRENT.get(None))
+            frame.fields = known
+            fields = merge_scopes(known, run_in_frame(frame, scope))
             # Threads that ask at the same time all get the answer that the first of them got.
             vars(self).setdefault("_known", fields)
             self._scope = None  # it may keep a whole request alive

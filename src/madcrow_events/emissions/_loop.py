@@ -52,7 +52,6 @@ _NO_VALUES: Any = ()
 _innermost = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
-_known_levels = KNOWN_LEVELS
 _DEBUG = logging.DEBUG
 
 
@@ -99,6 +98,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     plan = signal._table.plans.everyone
     if plan is None:
         plan = signal._table.plan_for(sender)
+    # As in `_short_way`, for the emissions that never come here: change both.
     emission.signal = signal  # type: ignore[assignment]  # it implements `Signal`
     emission.sender = sender
     emission.dispatcher = policy  # type: ignore[assignment]  # it implements `Policy`
@@ -110,10 +110,10 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission._running = False
     innermost = _innermost(None)
     if innermost is not None:
-        if _nest_or_hold_back(emission, innermost, awaiting):
+        if _surround(emission, innermost, awaiting):
             return False
         if context is not None:
-            context = emission._payload
+            context = emission._payload  # perhaps a copy, in which `fill` has completed it
     segments = plan.segments
     values: list[Any]
     later = plan.later
@@ -128,7 +128,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         emission._values = values = []
     else:
         emission._values = values = _NO_VALUES
-    if policy._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
+    if policy._observers or (KNOWN_LEVELS.get(_DEBUG, True) and is_debugging()):
         start_observing(emission)
         segments = _observed(plan)
     if not segments:
@@ -184,8 +184,11 @@ def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Ou
     return outcomes
 
 
-def _nest_or_hold_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
-    """Nest an emission in its frames; return whether a `deferred` block holds it back.
+def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
+    """Give an emission what surrounds it; return whether a `deferred` block holds it back.
+
+    In this order: leave blocks that an interrupt has cut off, fill in the fields of the scope, nest
+    the emission in its frames, and ask the blocks, the innermost first.
 
     Raises:
         EmissionDepthError: the emission is nested too deep.
@@ -199,7 +202,9 @@ def _nest_or_hold_back(emission: Emission, innermost: Frame, awaiting: bool) -> 
     if ambient is not None and (fields := ambient.resolved_fields()):
         fill(emission, fields)
     nest(emission, innermost)
-    if ambient is None or not ambient.holders or emission._plan is NOBODY:  # muted
+    if ambient is None or not ambient.holders:
+        return False
+    if emission._plan is NOBODY:  # it is muted: nothing is to be called later either
         return False
     return any(
         holder.hold(emission, innermost, awaiting=awaiting) for holder in reversed(ambient.holders)
@@ -222,7 +227,7 @@ def call_rest(emission: Emission, error: BaseException, call: object, segments: 
     while True:
         left = _after(segments, len(values))
         if not _came_from(call, left):
-            raise error  # from a signal handler of the process, between two handlers
+            raise error  # an interrupt, such as Ctrl-C, between two handlers
         _record(emission, error)
         try:
             for style, calls in _after(segments, len(values)):
@@ -243,7 +248,11 @@ def _call_as(style: int, call: Callable[..., Any], emission: Emission) -> Any:
 
 
 def _came_from(call: object, left: Segments) -> bool:
-    """Whether an exception came out of the first call that is left, or from its arguments."""
+    """Whether an exception came out of the first call that is left, or from its arguments.
+
+    A call that has returned has its value in the emission, and so is no longer left. If what was
+    called last is not the first one left, an interrupt of the process came between two calls.
+    """
     if not left:
         return False
     _, calls = left[0]

@@ -25,7 +25,6 @@ __all__ = ["emit_the_short_way"]
 _innermost: Any = CURRENT.get
 _enter: Any = CURRENT.set
 _leave = CURRENT.reset
-_known_levels = KNOWN_LEVELS
 _DEBUG = logging.DEBUG
 
 
@@ -51,11 +50,11 @@ def emit_the_short_way(
         plan is None
         or (calls := plan.by_context if is_typed else plan.by_keywords) is None
         or policy._observers
-        or (_known_levels.get(_DEBUG, True) and is_debugging())
+        or (KNOWN_LEVELS.get(_DEBUG, True) and is_debugging())
         or _innermost(None) is not None
     ):
         return None
-    emission: Emission = Emission()
+    emission: Emission = Emission()  # made as at the start of `call_all`: change both
     emission.signal = signal  # type: ignore[assignment]  # as in `call_all`
     emission.sender = signal
     emission.dispatcher = policy  # type: ignore[assignment]  # as in `call_all`

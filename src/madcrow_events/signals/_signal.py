@@ -368,7 +368,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             and registry is not None
             and type(context) is self.context_model
             and (dispatcher := registry._dispatching.plain) is not None
-            and not dispatcher.__dict__  # which a test may have patched
+            and not dispatcher.__dict__  # in which a test may have patched a method
         ):
             # As `EventDispatcher.emit_typed` does, because calling it would cost each emission 5 %.
             done = emit_the_short_way(dispatcher, self, context, True)

@@ -40,7 +40,11 @@ def plan_calls(subscriptions: Iterable[Subscription]) -> Plan:
 
 
 def comes_last(plan: Plan, subscription: Subscription) -> bool:
-    """Whether a subscription to all senders would be called after those of a plan."""
+    """Whether a subscription to all senders would be called after those of a plan.
+
+    Not one with an id, which changes the names of the plan. An empty plan is built anew, which
+    costs nothing.
+    """
     last: Any = plan.by_priority[-1] if plan.by_priority else None
     return (
         last is not None

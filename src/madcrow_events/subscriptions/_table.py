@@ -392,7 +392,7 @@ class SubscriptionTable:
     def unmuted_plan_for(self, sender: object) -> Plan:
         """Return the plan for an emission of `sender` in a context without muting."""
         key: Hashable = ANY
-        if len(self._by_sender) > (ANY in self._by_sender):
+        if self._has_own_senders():
             own = sender_key(sender)
             if own in self._by_sender:
                 key = own
@@ -407,7 +407,7 @@ class SubscriptionTable:
     def _build(self, _dropped: list[Any], key: Hashable) -> Plan:
         # Taken before the subscriptions are read: a change after this puts another object there.
         plans = before = self.plans
-        if plans.by_sender is STALE.by_sender:
+        if plans.by_sender is STALE.by_sender:  # stale or outgrown: it can hold no plan
             plans = self.plans = Plans()
         if type(before) is OutgrownPlans and key is ANY and not self._fakes:
             known = (*before.plan.by_priority, before.added)
@@ -425,9 +425,13 @@ class SubscriptionTable:
 
     def _store(self, plans: Plans, key: Hashable, plan: Plan) -> Plan:
         plans.by_sender[key] = plan
-        if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
+        if not (self._mutes or self._has_own_senders()):
             plans.everyone = plan
         return plan
+
+    def _has_own_senders(self) -> bool:
+        """Whether a handler is for one sender only."""
+        return len(self._by_sender) > (ANY in self._by_sender)
 
     def _reached(self, keys: Collection[Hashable]) -> list[Subscription]:
         """Return the subscriptions to all senders and to these, without second connections."""
