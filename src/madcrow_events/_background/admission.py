@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import queue
 import sys
+import threading
 import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -184,7 +185,10 @@ class Admission:
         """Return why an emitter cannot wait for a permit, for the message; None if it can."""
         if self.overflow != "block":
             return ""
-        if CURRENT.get(None) is not None and self.backlog.enclosing_jobs():
+        # A finalizer may emit in a worker while no frame says so.
+        if threading.current_thread() in self.backlog.workers.threads or (
+            CURRENT.get(None) is not None and self.backlog.enclosing_jobs()
+        ):
             return " (a handler that has a place itself cannot wait for another)"
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"

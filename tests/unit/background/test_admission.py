@@ -6,6 +6,7 @@ One long file, for all of it stands on one stage: a worker that the test keeps b
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import functools
 import gc
 import itertools
@@ -771,3 +772,21 @@ def test_a_burst_of_drops_is_over_when_exactly_half_of_the_queue_is_free(
         emit(dispatcher)
     assert told(caplog, logging.WARNING) == 2
     go_on.release(3)
+
+
+def test_what_is_emitted_in_a_worker_without_a_context_does_not_wait_for_itself(
+    stage: Stage,
+) -> None:
+    """As a finalizer may, that runs between two steps of the worker."""
+    dispatcher = stage.make(queue_size=1, max_workers=1)
+    stage.signal.subscribe(lambda: None, background=True)
+
+    def emit_twice() -> None:
+        for _ in range(2):
+            contextvars.Context().run(emit, dispatcher)
+
+    stage.signals.signal("outer_thing").subscribe(emit_twice, background=True)
+    emission = dispatcher.emit("outer_thing")
+    assert emission.wait(LIMIT)
+    (failure,) = emission.failures
+    assert "a handler that has a place itself cannot wait" in str(failure.exception)
