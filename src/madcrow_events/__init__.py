@@ -117,10 +117,11 @@ if not _typing.TYPE_CHECKING:  # pragma: no branch  # else type checkers accept 
         """Import the plugins when they are first asked for, which shortens the import by 4 %."""
         if name not in _WITH_PLUGINS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-        import madcrow_events.plugins as plugins  # noqa: PLR0402  # `from` would ask here for it
+        import importlib
 
-        globals().update({late: getattr(plugins, late) for late in _WITH_PLUGINS - {"plugins"}})
-        return globals()[name]
+        # Not by `import`, which would ask here for it, once somebody has removed the name.
+        plugins = importlib.import_module("madcrow_events.plugins")
+        return globals().setdefault(name, plugins if name == "plugins" else getattr(plugins, name))
 
 
 def __dir__() -> list[str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import logging
 import traceback
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import handler_name, printable, type_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import SupportsIndex
 
 __all__ = [
     "LOGGER",
@@ -173,40 +172,23 @@ def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logg
         func="emit",
     )
     if tracebacks:
-        # Formatters print `exc_text` as it is; error trackers still find exc_info.
-        if type(record) is logging.LogRecord:
-            del record.exc_text
-            record.__class__ = _FailureRecord
-        else:  # the application has its own class of records
-            record.exc_text = _indented_traceback(error)
+        # Formatters print `exc_text` as it is; error trackers still find exc_info. The text takes
+        # 30 times as long as the rest of a failure.
+        record.exc_text = _indented_traceback(error) if _is_written(logging.ERROR) else None
     return record
 
 
-class _FailureRecord(logging.LogRecord):
-    """A record whose traceback becomes text when somebody first reads it.
-
-    The text takes 30 times as long as the rest of a failure, and often no handler of the log
-    writes it.
-    """
-
-    @property
-    def exc_text(self) -> str | None:
-        """The text of the traceback."""
-        attributes = vars(self)
-        if "exc_text" not in attributes:
-            details = self.exc_info
-            error = None if details is None else details[1]
-            attributes["exc_text"] = None if error is None else _indented_traceback(error)
-        text: str | None = attributes["exc_text"]
-        return text
-
-    @exc_text.setter
-    def exc_text(self, text: str | None) -> None:  # pyright: ignore[reportIncompatibleVariableOverride]
-        vars(self)["exc_text"] = text
-
-    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
-        """Become a record of `logging`, which needs nothing of this package, when copied."""
-        return logging.makeLogRecord, ({**vars(self), "exc_text": self.exc_text},)
+def _is_written(level: int) -> bool:
+    """Whether a handler of the log may write lines of a level."""
+    logger: logging.Logger | None = LOGGER
+    handlers: list[logging.Handler] = []
+    while logger is not None:
+        handlers += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    # Without any, `logging` writes to the standard error stream.
+    return not handlers or any(
+        level >= it.level and type(it) is not logging.NullHandler for it in handlers
+    )
 
 
 class _FormattingError(Exception):

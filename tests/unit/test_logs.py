@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import io
 import logging
-import pickle
 import sys
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -487,88 +484,27 @@ def test_a_traceback_of_many_causes_is_formatted_while_none_of_them_is_handled(
     assert [it.__context__ for it in handled] == [None] * len(handled) != []
 
 
-class Records(logging.Handler):
-    """Keeps the records, and formats none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.kept: list[logging.LogRecord] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.kept.append(record)
-
-
-def keep_records(monkeypatch: pytest.MonkeyPatch) -> list[logging.LogRecord]:
-    """Return the records of the package's log, which nobody else gets from now on."""
-    handler, logger = Records(), logging.getLogger("madcrow_events")
-    monkeypatch.setattr(logger, "handlers", [handler])
-    monkeypatch.setattr(logger, "propagate", False)
-    return handler.kept
-
-
-def fail_with_a_text() -> None:
-    raise ValueError("a fixed text")
-
-
-@pytest.mark.guarantee("G1")
-def test_a_traceback_becomes_text_when_somebody_reads_it(
-    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("level", "is_made"), [(logging.ERROR, True), (logging.CRITICAL, False)])
+def test_the_text_of_a_traceback_is_made_only_if_a_handler_may_write_it(
+    signals: SignalRegistry,
+    dispatcher: EventDispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    level: int,
+    is_made: bool,
 ) -> None:
-    records = keep_records(monkeypatch)
-    made: list[BaseException] = []
-    real = traceback.format_exception
+    """It takes long. A filter of the logger sees the record all the same."""
+    records: list[logging.LogRecord] = []
 
-    def format_exception(error: BaseException) -> list[str]:
-        made.append(error)
-        return real(error)
+    def note(record: logging.LogRecord) -> bool:
+        records.append(record)
+        return True
 
-    monkeypatch.setattr(traceback, "format_exception", format_exception)
-    signals.signal("thing_happened").subscribe(fail_with_a_text)
-    emission = EventDispatcher(signals).emit("thing_happened")
-    assert made == []
+    logger, handler = logging.getLogger("madcrow_events"), logging.StreamHandler(io.StringIO())
+    handler.setLevel(level)
+    for name, value in {"handlers": [handler], "propagate": False, "filters": [note]}.items():
+        monkeypatch.setattr(logger, name, value)
+    signals.signal("ping").subscribe(lambda: 1 / 0)
+    dispatcher.emit("ping")
     (record,) = records
-    assert "  | ValueError: a fixed text" in logging.Formatter().format(record)
-    assert record.exc_text is record.exc_text
-    assert made == [emission.failures[0].exception]
-
-
-@pytest.mark.guarantee("G1")
-def test_a_record_with_a_traceback_can_be_reset_copied_and_sent(
-    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also to a process that reads it without this package."""
-    records = keep_records(monkeypatch)
-    signals.signal("thing_happened").subscribe(fail_with_a_text)
-    EventDispatcher(signals).emit("thing_happened")
-    (record,) = records
-    again = copy.copy(record)
-    assert type(again) is logging.LogRecord
-    assert again.exc_text == record.exc_text
-    record.exc_info = None
-    sent = pickle.loads(pickle.dumps(record))  # noqa: S301  # made here
-    assert type(sent) is logging.LogRecord
-    assert "a fixed text" in sent.exc_text
-    record.exc_text = None
-    assert record.exc_text is None
-    del vars(record)["exc_text"]
-    assert record.exc_text is None
-
-
-@pytest.mark.guarantee("G1")
-def test_a_class_of_records_by_the_application_stays(
-    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Record(logging.LogRecord):
-        pass
-
-    records = keep_records(monkeypatch)
-    before = logging.getLogRecordFactory()
-    logging.setLogRecordFactory(Record)
-    try:
-        signals.signal("thing_happened").subscribe(fail_with_a_text)
-        EventDispatcher(signals).emit("thing_happened")
-    finally:
-        logging.setLogRecordFactory(before)
-    (record,) = records
-    assert type(record) is Record
-    assert "a fixed text" in vars(record)["exc_text"]
+    assert (record.exc_text is not None) is is_made
+    assert record.exc_info

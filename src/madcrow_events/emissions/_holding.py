@@ -137,7 +137,7 @@ class DeferralFrame(AmbientFrame):
             own = tuple(other for other in later.holders if other.is_of(emission.dispatcher))
             later.holders = tuple(other for other in later.holders if other not in own)
             later.flushing = own
-            if frame is self:
+            if frame is self and self.is_open:
                 self._later = later
         plan, emission._plan = emission._plan, NOBODY
         emission._values = HeldBack(later, awaiting=awaiting)

@@ -86,7 +86,7 @@ def empty_all_frames(errors: Iterable[BaseException], kind: type) -> None:
         if (
             _cause_of(error) is not None
             or _context_of(error) is not None
-            or isinstance(error, BaseExceptionGroup)
+            or issubclass(type(error), BaseExceptionGroup)
         ):
             empty_frames((error,), kind, keep_variables=False)
             continue

@@ -133,30 +133,34 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         segments = _observed(plan)
     if not segments:
         return later or emission._failures is not None
-    call = token = None
+    call = token = failed = None
     try:
-        token = _enter(emission)
-        emission._running = True
-        # One try around the loops, not one in each: only a failure pays for its isolation.
-        for style, calls in segments:
-            if style == BY_KEYWORDS:
-                if keywords is None:
-                    call = keywords_of
-                    keywords = keywords_of(emission)
-                for call in calls:
-                    values.append(call(sender, **keywords))
-            elif style == BY_CONTEXT and context is not None:
-                for call in calls:
-                    values.append(call(context))
-            elif style == BY_CONTEXT:
-                for call in calls:
-                    values.append(call(context_as(signal._models, emission)))
-            else:
-                for call in calls:
-                    values.append(call(emission))
-    except BaseException as error:
-        call_rest(emission, error, call, segments)
+        try:
+            token = _enter(emission)
+            emission._running = True
+            # One try around the loops, not one in each: only a failure pays for its isolation.
+            for style, calls in segments:
+                if style == BY_KEYWORDS:
+                    if keywords is None:
+                        call = keywords_of
+                        keywords = keywords_of(emission)
+                    for call in calls:
+                        values.append(call(sender, **keywords))
+                elif style == BY_CONTEXT and context is not None:
+                    for call in calls:
+                        values.append(call(context))
+                elif style == BY_CONTEXT:
+                    for call in calls:
+                        values.append(call(context_as(signal._models, emission)))
+                else:
+                    for call in calls:
+                        values.append(call(emission))
+        except BaseException as error:
+            failed = error
+        if failed is not None:  # outside of the `except`, which the next handlers would see
+            call_rest(emission, failed, call, segments)
     finally:
+        failed = None  # or its traceback, which has this frame, keeps it
         emission._running = False
         if token is None:  # interrupted as it was entered
             _enter(innermost)  # type: ignore[arg-type]  # None stands for no frame
@@ -282,7 +286,7 @@ def _record(emission: Emission, error: BaseException) -> None:
         raise misfit
     failures_of(emission).has_failed = True
     # The outermost emission has recorded the end of a broken chain already.
-    is_new = not (isinstance(error, EmissionDepthError) and is_broken(outermost(emission)))
+    is_new = not (issubclass(type(error), EmissionDepthError) and is_broken(outermost(emission)))
     index = len(emission._values)
     emission._values.append(NO_RESULT)
     if is_new:

@@ -28,7 +28,7 @@ _leave = CURRENT.reset
 _DEBUG = logging.DEBUG
 
 
-def emit_the_short_way(
+def emit_the_short_way(  # noqa: C901, PLR0912  # in one frame, for speed
     policy: Policy, signal: Signal, payload: Any, is_typed: bool
 ) -> Emission | None:
     """Emit an event to handlers that all take its context as it is given.
@@ -67,20 +67,24 @@ def emit_the_short_way(
         emission._values = ()
         return emission
     emission._values = values = []
-    call = token = None
+    call = token = failed = None
     try:
         try:
-            token = _enter(emission)
-            emission._running = True
-            if is_typed:
-                for call in calls:
-                    values.append(call(payload))  # noqa: PERF401  # those before a failure count
-            else:
-                for call in calls:
-                    values.append(call(signal, **payload))
-        except BaseException as error:
-            call_rest(emission, error, call, plan.segments)
+            try:
+                token = _enter(emission)
+                emission._running = True
+                if is_typed:
+                    for call in calls:
+                        values.append(call(payload))  # noqa: PERF401  # those before a failure count
+                else:
+                    for call in calls:
+                        values.append(call(signal, **payload))
+            except BaseException as error:
+                failed = error
+            if failed is not None:  # as in `call_all`
+                call_rest(emission, failed, call, plan.segments)
         finally:
+            failed = None
             emission._running = False
             if token is None:  # interrupted as it was entered
                 _enter(None)

@@ -20,6 +20,7 @@ from madcrow_events import (
     HandlerSignatureError,
     SignalRegistry,
 )
+from madcrow_events.models import kept_with
 from support.inside import remembering_shapes
 
 
@@ -270,3 +271,15 @@ def test_an_interrupt_while_annotations_are_evaluated_goes_through(
 
     with pytest.raises(Limit):
         placed.subscribe(made("def handle(order_id: int): return order_id"))
+
+
+def test_a_class_made_again_from_the_attributes_of_another_has_a_memory_of_its_own() -> None:
+    class Original(BaseEventContext):
+        number: int
+
+    def handler(number: int) -> None: ...
+
+    SignalRegistry().signal("original", context=Original).subscribe(handler)
+    copied: Any = type("Copied", (BaseEventContext,), {**vars(Original)})
+    assert kept_with(copied) is not kept_with(Original)
+    assert kept_with(copied) is kept_with(copied)
