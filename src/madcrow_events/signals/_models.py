@@ -116,7 +116,7 @@ def call_for(signal: EventSignal[Any], given: type[Any]) -> str:
     """
     name, model, registry = signal.name, signal.context_model, signal._registry
     emit = "dispatcher.emit" if registry is None or not registry._built_in else "emit_event"
-    if not issubclass(given, BaseEventContext):
+    if all(it is not BaseEventContext for it in given.__mro__):  # one may have no hash
         return f"write {emit}('{name}', **fields)"
     context = f"{type_name(given)}(...)"
     is_generic = issubclass(given, GenericEventContext)
