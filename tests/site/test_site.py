@@ -29,7 +29,7 @@ if missing or CHROMIUM is None:
     pytest.skip(reason, allow_module_level=True)
 
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402  # once it is known to be there
-from playwright.sync_api import sync_playwright  # noqa: E402  # likewise
+from playwright.sync_api import expect, sync_playwright  # noqa: E402  # likewise
 
 from support.hooks import load_hook  # noqa: E402  # likewise
 
@@ -206,7 +206,9 @@ def test_the_search_finds_first_what_a_name_means(page: Page, text: str, found: 
     """The first page that is found is about it, or its first section is."""
     page.goto("")
     page.keyboard.press("/")
-    page.get_by_placeholder("Search").fill(text)
+    # What is typed before the index has come finds nothing; nor does what sends no key events.
+    expect(page.locator(".md-search-result__meta")).to_have_text("Type to start searching")
+    page.get_by_placeholder("Search").press_sequentially(text)
     page.wait_for_function(  # what is first changes as the results come in
         """found => {
             const item = document.querySelector(".md-search-result__item");
