@@ -12,7 +12,7 @@ import os
 import sys
 import types
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from madcrow_events._interrupts import is_interrupt
 
@@ -126,18 +126,11 @@ def execution_of(thing: object, module: str) -> Execution | None:
     return execution
 
 
-class Definition(NamedTuple):
-    """The definition of a function or class, at the top of a module or in a class there.
+Definition: TypeAlias = tuple[str, str, Any]
+"""The definition of a function or class, at the top of a module or in a class there.
 
-    Attributes:
-        module: the name of the module.
-        name: the qualified name.
-        function: the function without its decorators.
-    """
-
-    module: str
-    name: str
-    function: Any
+It is the name of the module, the qualified name, and the function without its decorators.
+"""
 
 
 def definition_of(handler: Any) -> Definition | None:
@@ -148,7 +141,8 @@ def definition_of(handler: Any) -> Definition | None:
         classes that are made inside of functions, methods of instances, and other objects.
     """
     try:
-        owner = getattr(handler, "__self__", None)
+        is_plain = type(handler) is types.FunctionType and not handler.__dict__
+        owner = None if is_plain else getattr(handler, "__self__", None)
         named, suffix = handler, ""
         if isinstance(owner, type):
             # By the class, because several classes may inherit one class method.
@@ -160,7 +154,8 @@ def definition_of(handler: Any) -> Definition | None:
             module = _NAMELESS
         if not (isinstance(module, str) and isinstance(name, str)) or "<" in name:
             return None
-        return Definition(module, name + suffix, _function_behind(handler))
+        function = handler if is_plain else _function_behind(handler)
+        return module, name + suffix, function
     except Exception as error:  # a proxy may raise anything
         if is_interrupt(error):
             raise

@@ -32,6 +32,8 @@ class Lock(RLock):
     both cases.
     """
 
+    __slots__ = ()
+
     def __enter__(self) -> bool:
         """Acquire the lock; if that is interrupted, leave it free."""
         try:

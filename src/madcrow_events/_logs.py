@@ -172,9 +172,23 @@ def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logg
         func="emit",
     )
     if tracebacks:
-        # Formatters print this cached text as it is; error trackers still find exc_info.
-        record.exc_text = _indented_traceback(error)
+        # Formatters print `exc_text` as it is; error trackers still find exc_info. The text takes
+        # 30 times as long as the rest of a failure.
+        record.exc_text = _indented_traceback(error) if _is_written(logging.ERROR) else None
     return record
+
+
+def _is_written(level: int) -> bool:
+    """Whether a handler of the log may write lines of a level."""
+    logger: logging.Logger | None = LOGGER
+    handlers: list[logging.Handler] = []
+    while logger is not None:
+        handlers += logger.handlers
+        logger = logger.parent if logger.propagate else None
+    # Without any, `logging` writes to the standard error stream.
+    return not handlers or any(
+        level >= it.level and type(it) is not logging.NullHandler for it in handlers
+    )
 
 
 class _FormattingError(Exception):

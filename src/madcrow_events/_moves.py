@@ -7,7 +7,6 @@ function is one step.
 from __future__ import annotations
 
 from collections import deque
-from contextlib import suppress
 from itertools import repeat
 from typing import TypeVar
 
@@ -37,6 +36,8 @@ def move_first(source: deque[ThingT], target: list[ThingT], number: int = 1) -> 
 def move_all(source: list[ThingT], target: list[ThingT]) -> int:
     """Move all things from a list to another; return how many those were."""
     number = len(source)
-    with suppress(IndexError):  # another thread has moved some at the same time
-        move_last(source, target, number)
+    try:
+        target.extend(map(list.pop, repeat(source, number)))
+    except IndexError:  # another thread has moved some at the same time
+        pass
     return number

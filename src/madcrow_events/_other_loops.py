@@ -34,15 +34,21 @@ STRANGERS = ("trio", "curio", "gevent.monkey", "eventlet.patcher")
 
 
 def _in_trio() -> bool:
-    current_task = getattr(sys.modules.get("trio.lowlevel"), "current_task", None)
-    if current_task is None:
-        return False
-    try:
-        current_task()
-    except RuntimeError as error:
-        if is_interrupt(error):
-            raise
-        return False
+    lowlevel: Any = sys.modules.get("trio.lowlevel")
+    in_trio_task = getattr(lowlevel, "in_trio_task", None)
+    if in_trio_task is not None:  # since trio 0.25; raises no exception
+        if not in_trio_task():
+            return False
+    else:
+        current_task = getattr(lowlevel, "current_task", None)
+        if current_task is None:
+            return False
+        try:
+            current_task()
+        except RuntimeError as error:
+            if is_interrupt(error):
+                raise
+            return False
     # An asyncio loop may run in a trio task; the code then belongs to a task of asyncio.
     asyncio: Any = sys.modules.get("asyncio")
     try:

@@ -7,6 +7,7 @@ log.
 from __future__ import annotations
 
 import functools
+from types import FunctionType
 
 from madcrow_events._interrupts import is_interrupt
 
@@ -44,6 +45,8 @@ def text_of(value: object) -> str:
 
 def printable(text: object, limit: int = 200) -> str:
     """Return `text` in one line: cut at `limit` characters, with control characters escaped."""
+    if type(text) is str and len(text) <= limit and text.isprintable():
+        return text  # nearly every name, and each failure has some
     shown = text_of(text)
     if len(shown) > limit:
         shown = shown[:limit] + "..."
@@ -57,8 +60,9 @@ def printable(text: object, limit: int = 200) -> str:
 
 def handler_name(handler: object) -> str:
     """Return the dotted name of a handler, never its `repr`, which may show values."""
-    while issubclass(type(handler), functools.partial):
-        handler = handler.func  # type: ignore[attr-defined]  # it is a partial
+    if type(handler) is not FunctionType:
+        while issubclass(type(handler), functools.partial):
+            handler = handler.func  # type: ignore[attr-defined]  # it is a partial
     try:
         module, name = handler.__module__, handler.__qualname__  # type: ignore[attr-defined]  # tried
         if type(name) is not str:  # the `__qualname__` of a mock is a mock

@@ -91,7 +91,8 @@ def misfit_behind(
     Returns:
         The error; None if the handler itself is at fault.
     """
-    if not isinstance(context, BaseEventContext):
+    # First the usual one, because pydantic's `isinstance` takes long.
+    if type(context) is dict or not isinstance(context, BaseEventContext):
         return None
     if isinstance(error, AttributeError):
         is_known = error.name in type(context).model_fields or str(error.name).startswith(

@@ -2,11 +2,11 @@
 
 `BaseEventContext` is the base class of every typed context, yours included. The
 contexts of the built-in events are below. A model's validator is built at its
-first use, which keeps the import fast.
+first use, which keeps the import fast. So does leaving out `from __future__ import annotations`,
+without which pydantic need not compile the text of each annotation.
 """
 
-from __future__ import annotations
-
+import weakref
 from collections.abc import Callable, Hashable, Mapping
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -165,6 +165,7 @@ class BaseEventContext(BaseModel):
     _scope_fields: ClassVar[tuple[str, ...]] = SCOPE_FIELDS
     # The keywords by which a loose emission gives these; empty if each has its name only.
     _scope_spellings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    __madcrow_kept__: ClassVar[tuple[Any, dict[Any, Any]] | None] = None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
@@ -279,6 +280,15 @@ def note_fields(model: type[BaseEventContext]) -> None:
 
 
 note_fields(BaseEventContext)  # the hook runs for subclasses only
+
+
+def kept_with(model: type[BaseEventContext]) -> dict[Any, Any]:
+    """Return a dictionary for what is remembered of a model, which lives as long as the model."""
+    # With the model, because a class may be made again from the attributes of another.
+    kept = vars(model).get("__madcrow_kept__")
+    if kept is None or kept[0]() is not model:
+        kept = model.__madcrow_kept__ = weakref.ref(model), {}
+    return kept[1]
 
 
 def values_of(context: BaseEventContext) -> dict[str, Any]:

@@ -91,6 +91,34 @@ def test_importing_the_package_loads_no_module_that_only_some_users_need() -> No
     assert loaded & (LOADED_WHEN_NEEDED | OURS_LOADED_WHEN_NEEDED) <= by_themselves
 
 
+def test_the_plugins_are_imported_when_they_are_first_asked_for() -> None:
+    """Few programs load plugins; the names are there for all."""
+    shown = run_fresh(
+        "import sys, threading, madcrow_events as events\n"
+        "def loaded(): return any('madcrow_events.plugins' in name for name in sys.modules)\n"
+        "before = loaded(), {'load_plugins', 'plugins', 'emit_event'} <= {*dir(events)}\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(8) as threads:\n"
+        "    found = {*threads.map(lambda _: events.load_plugins, range(8))}\n"
+        "print(*before, loaded(), len(found))\n"
+        "print(events.plugins.__name__, events.load_plugins is events.plugins.load_plugins)"
+    )
+
+    assert shown.splitlines() == [
+        "False True True 1",
+        "madcrow_events.plugins True",
+    ]
+
+
+def test_a_name_that_the_package_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"'madcrow_events' has no attribute 'plugin'"):
+        madcrow_events.plugin  # type: ignore[attr-defined]
+
+    late = {name: getattr(madcrow_events, name) for name in madcrow_events._WITH_PLUGINS}
+    assert all(madcrow_events.__getattr__(name) is it for name, it in late.items())  # type: ignore[attr-defined]
+    assert late.keys() <= {*dir(madcrow_events)}
+
+
 def test_importing_the_package_loads_nothing_but_the_standard_library_and_its_dependencies() -> (
     None
 ):
@@ -150,3 +178,14 @@ def test_what_is_imported_late_is_there_by_its_name(trees: dict[Path, ast.Module
         imported = importlib.import_module(module)
 
         assert not name or hasattr(imported, name) or importlib.import_module(f"{module}.{name}")
+
+
+def test_a_name_that_somebody_has_replaced_or_removed_is_no_trouble() -> None:
+    shown = run_fresh(
+        "import madcrow_events as events\n"
+        "from unittest import mock\n"
+        "events.load_plugins = 'replaced'\n"
+        "with mock.patch('madcrow_events.plugins'): pass\n"
+        "print(events.check_plugins.__name__, events.load_plugins, events.plugins.__name__)"
+    )
+    assert shown == "check_plugins replaced madcrow_events.plugins\n"

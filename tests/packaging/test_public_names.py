@@ -156,7 +156,7 @@ def test_what_the_front_door_does_not_offer_is_offered_by_one_public_module() ->
 def test_the_front_door_has_no_name_that_it_does_not_offer() -> None:
     modules = {module.__name__.rpartition(".")[2] for module in all_modules()}
     # pytest rewrites what is installed with a plugin, and adds names such as @py_builtins.
-    present = {name for name in vars(madcrow_events) if not name.startswith(("_", "@"))} - modules
+    present = {name for name in dir(madcrow_events) if not name.startswith(("_", "@"))} - modules
 
     assert present == set(madcrow_events.__all__) - {"__version__"}
 

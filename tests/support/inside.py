@@ -57,8 +57,8 @@ from madcrow_events.signals import _renaming as renaming
 from madcrow_events.signals._isolation import SavedRegistry, isolate_too
 from madcrow_events.signals._registry import declared_in
 from madcrow_events.signals._renaming import take_back
+from madcrow_events.subscriptions import _shapes as remembering_shapes
 from madcrow_events.subscriptions import _table as tabling
-from madcrow_events.subscriptions._subscription import _cancel_when_gone as cancel_when_gone
 
 __all__ = [
     "NO_RESULT",
@@ -86,7 +86,6 @@ __all__ = [
     "calling_batches",
     "calling_later",
     "calling_place",
-    "cancel_when_gone",
     "check_here",
     "current_frame",
     "declared_in",
@@ -111,6 +110,7 @@ __all__ = [
     "reason_of",
     "recording",
     "register_wrapped",
+    "remembering_shapes",
     "renaming",
     "renew_after_fork",
     "running_loop",

@@ -373,7 +373,7 @@ def test_a_job_that_cannot_even_be_claimed_for_the_stack_is_full_is_its_emitters
     assert bool(jobs) is has_begun
     monkeypatch.undo()
     for job in jobs:  # as the worker does that has begun with it
-        job.run()
+        job.context.run(job.run)
     shop.assert_all_is_well()
 
 
@@ -392,7 +392,7 @@ def test_a_job_that_another_thread_has_begun_with_is_not_run_in_place(
     assert emission.pending == 1
     assert done == []
     (job,) = backlog_of(shop.dispatcher).jobs.values()
-    job.run()
+    job.context.run(job.run)
     assert done == [True]
 
 
@@ -938,7 +938,14 @@ def in_a_filter_of_the_log(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> 
 
 
 def in_a_traceback(ring: Any, shop: Shop, patch: pytest.MonkeyPatch) -> None:
+    class Reading(logging.Handler):
+        """Reads the text where no handler of `logging` catches what is raised."""
+
+        def emit(self, record: logging.LogRecord) -> None:
+            print(record.exc_text)
+
     patch.setattr(traceback, "format_exception", ring)
+    patch.setattr(logging.getLogger("madcrow_events"), "handlers", [Reading()])
     shop.dispatcher.log_tracebacks = True
     with shop.other.subscribe(lambda: 1 / 0, weak=False):
         shop.dispatcher.emit("other")

@@ -482,3 +482,29 @@ def test_a_traceback_of_many_causes_is_formatted_while_none_of_them_is_handled(
     assert failure.exception.__context__ is not None
     assert "Failure: shown" in caplog.text
     assert [it.__context__ for it in handled] == [None] * len(handled) != []
+
+
+@pytest.mark.parametrize(("level", "is_made"), [(logging.ERROR, True), (logging.CRITICAL, False)])
+def test_the_text_of_a_traceback_is_made_only_if_a_handler_may_write_it(
+    signals: SignalRegistry,
+    dispatcher: EventDispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+    level: int,
+    is_made: bool,
+) -> None:
+    """It takes long. A filter of the logger sees the record all the same."""
+    records: list[logging.LogRecord] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        records.append(record)
+        return True
+
+    logger, handler = logging.getLogger("madcrow_events"), logging.StreamHandler(io.StringIO())
+    handler.setLevel(level)
+    for name, value in {"handlers": [handler], "propagate": False, "filters": [note]}.items():
+        monkeypatch.setattr(logger, name, value)
+    signals.signal("ping").subscribe(lambda: 1 / 0)
+    dispatcher.emit("ping")
+    (record,) = records
+    assert (record.exc_text is not None) is is_made
+    assert record.exc_info

@@ -23,7 +23,6 @@ from madcrow_events._background.waiting import check_awaiting, check_waiting, dr
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._interrupts import is_interrupt
-from madcrow_events._moves import move_last
 from madcrow_events._other_loops import (
     STRANGERS,
     check_for_awaiting,
@@ -47,7 +46,6 @@ from madcrow_events.exceptions import (
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Iterator
 
     from madcrow_events.emissions import Emission
 
@@ -158,7 +156,8 @@ class Admission:
                 "closed: emit before close(), or make a new EventDispatcher",
                 event=emission.event,
             )
-        if not sys.modules.keys().isdisjoint(STRANGERS) or (awaiting and plan.awaited):
+        is_native = sys.modules.keys().isdisjoint(STRANGERS)
+        if not is_native or (awaiting and plan.awaited):
             self._refuse_elsewhere(emission.event, plan, awaiting=awaiting)
         permits: list[None] = []
         outcomes.permits = permits
@@ -167,7 +166,7 @@ class Admission:
         if isinstance(held_back, HeldBack) and len(held_back.permits) >= needed > 0:
             outcomes.permits, held_back.permits = held_back.permits, permits
             return
-        why = self._why_not_wait(awaiting=awaiting)
+        why = self._why_not_wait(awaiting=awaiting, is_native=is_native)
         free = self.backlog.permits
         is_admitted = why is None or free.acquire(needed, permits)
         if is_admitted or self.backlog.make_room(needed, permits):
@@ -182,7 +181,7 @@ class Admission:
             queue_size=self.queue_size,
         )
 
-    def _why_not_wait(self, *, awaiting: bool) -> str | None:
+    def _why_not_wait(self, *, awaiting: bool, is_native: bool) -> str | None:
         """Return why an emitter cannot wait for a permit, for the message; None if it can."""
         if self.overflow != "block":
             return ""
@@ -193,7 +192,7 @@ class Admission:
             return " (a handler that has a place itself cannot wait for another)"
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"
-        library = other_library()
+        library = "" if is_native else other_library()
         return f" (waiting is impossible in {library}: emit in a thread)" if library else None
 
     def _refuse_elsewhere(self, event: str, plan: Plan, *, awaiting: bool) -> None:
@@ -264,44 +263,50 @@ class Admission:
 
     def start(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the handlers that `emit` leaves for later."""
-        for backlog in self._starting(emission, plan, outcomes, plan.inline):
-            one = partial(backlog.acquire_one, outcomes.permits)
-            backlog.permits.freed.wait(one, None)
+        backlog, entries = self.backlog, plan.entries
+        for index in range(plan.inline, len(entries)):
+            # Before a permit is acquired, because none may be held while a predicate runs.
+            job = job_for(backlog, emission, outcomes, index, entries[index])
+            if job is not None and not self._start(job, outcomes):
+                one = partial(backlog.acquire_one, outcomes.permits)
+                backlog.permits.freed.wait(one, None)
+                self._start(job, outcomes)
+        self._all_are_started(backlog, outcomes)
 
     async def start_async(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the background handlers of `emit_async`."""
-        first = plan.inline + plan.awaited
-        for backlog in self._starting(emission, plan, outcomes, first):
-            one = partial(backlog.acquire_one, outcomes.permits)
-            await backlog.permits.freed.wait_async(one, None)
-
-    def _starting(
-        self, emission: Emission, plan: Plan, outcomes: Any, first: int
-    ) -> Iterator[Backlog]:
-        """Start handlers in turn; yield whenever the caller has to wait for a permit."""
-        backlog, loop, entries = self.backlog, applications_loop(), plan.entries
-        permits, free = outcomes.permits, backlog.permits
-        for index in range(first, len(entries)):
-            # Before a permit is acquired, because none may be held while a predicate runs.
+        backlog, entries = self.backlog, plan.entries
+        for index in range(plan.inline + plan.awaited, len(entries)):
             job = job_for(backlog, emission, outcomes, index, entries[index])
-            if job is None:
-                continue
-            if not (permits or free.acquire(1, permits) or backlog.make_room(1, permits)):
-                if self.overflow == "drop":
-                    outcomes.settle(index)
-                    free.drop(emission.event, job.subscription.name)
-                    continue
-                yield backlog
-            if not job.subscription.once or job.entry.claim():
-                self._launch(job, permits, loop)
-            else:
-                outcomes.settle(index)
-                free.release(permits, 1)
-        if permits:  # those of handlers that this emission is not for
-            free.release(permits)
+            if job is not None and not self._start(job, outcomes):
+                one = partial(backlog.acquire_one, outcomes.permits)
+                await backlog.permits.freed.wait_async(one, None)
+                self._start(job, outcomes)
+        self._all_are_started(backlog, outcomes)
+
+    def _start(self, job: Job, outcomes: Outcomes) -> bool:
+        """Start a job, or drop it; return False if the caller has to wait for a permit first."""
+        backlog: Backlog = job.backlog
+        permits: Any = outcomes.permits
+        free = backlog.permits
+        if not (permits or free.acquire(1, permits) or backlog.make_room(1, permits)):
+            if self.overflow != "drop":
+                return False
+            outcomes.settle(job.branch.index)
+            free.drop(job.emission.event, job.subscription.name)
+        elif not job.subscription.once or job.entry.claim():
+            self._launch(job, permits)
+        else:
+            outcomes.settle(job.branch.index)
+            free.release(permits, 1)
+        return True
+
+    def _all_are_started(self, backlog: Backlog, outcomes: Any) -> None:
+        if outcomes.permits:  # those of handlers that this emission is not for
+            backlog.permits.release(outcomes.permits)
         outcomes.notify()
 
-    def _launch(self, job: Job, permits: list[None], loop: AbstractEventLoop | None) -> None:
+    def _launch(self, job: Job, permits: list[None]) -> None:
         """Give a job its permit, and hand it to the thread or loop that will do it."""
         backlog = job.backlog
         if self._finalizer is None and not _exit.is_over():
@@ -310,8 +315,8 @@ class Admission:
             self._finalizer.atexit = False
         try:
             backlog.jobs[id(job)] = job
-            move_last(permits, job.permit)
-            self._hand_over(job, loop)
+            job.permit.extend(map(list.pop, (permits,)))
+            self._hand_over(job)
         except BaseException as error:
             is_ours = False
             try:
@@ -337,8 +342,8 @@ class Admission:
             if is_timeout or is_interrupted or not isinstance(error, _UNABLE):
                 raise
 
-    def _hand_over(self, job: Job, loop: AbstractEventLoop | None) -> None:
-        backlog = job.backlog
+    def _hand_over(self, job: Job) -> None:
+        backlog: Backlog = job.backlog
         # Read only once the job is in `jobs`: a `close` or exit that begins later then waits for
         # the job. If one has happened already, no thread would take the job, so it runs here, or
         # in the application's loop.
@@ -353,6 +358,7 @@ class Admission:
             job.run_in_place()
             return
         # The application's clients, pools and locks belong to its own loop.
+        loop = applications_loop()
         theirs = loop or self.bound_loops.loop
         if theirs is not None:
             job.loop = theirs

@@ -177,17 +177,27 @@ class BatchBuffer:
         """Add a context to the next batch."""
         job.due = monotonic() + self.limits.max_wait
         # The thread is started now, because none can be started at the exit any more.
+        batches, waiting = self.batches, self.waiting
         if not self.is_async:
-            self.batches.workers.start_a_thread()
+            if not batches.workers.threads:
+                batches.workers.start_a_thread()
         elif self.loop is None:
-            job.loop = self.batches.background_loop.get()
-        self.waiting.append(job)
-        self.schedule()
+            job.loop = batches.background_loop.get()
+        waiting.append(job)
+        # Without the clock, which the timer looks at.
+        if (
+            len(waiting) >= self.limits.max_size
+            or batches.flushing
+            or not batches.permits.free
+            or not self._is_alarmed
+        ):
+            self.schedule()
 
     def schedule(self) -> None:
         """Hand over the next batch if it is due; if not, set an alarm for it."""
-        turn = Turn(self)
+        turn: Turn | None = None
         while self._is_due():
+            turn = turn or Turn(self)
             try:
                 move_last(self.lease, turn.lease)
                 if self._is_due() and self._hand_over(turn):

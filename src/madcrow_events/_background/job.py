@@ -12,6 +12,7 @@ from madcrow_events._moves import move_all
 from madcrow_events._text import type_name
 from madcrow_events.emissions._causes import finish_unawaited
 from madcrow_events.emissions._completion import announce, announce_async, break_cycles
+from madcrow_events.emissions._frames import CURRENT
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
@@ -31,25 +32,22 @@ __all__ = ["Job"]
 
 
 class Job:
-    """One call of a handler that runs later, in a worker or an event loop."""
+    """One call of a handler that runs later, in a worker or an event loop.
 
-    __slots__ = (
-        "backlog",
-        "branch",
-        "context",
-        "due",
-        "emission",
-        "entry",
-        "handler",
-        "item",
-        "loop",
-        "outcomes",
-        "permit",
-        "subscription",
-        "task",
-        "ticket",
-        "unreported",
-    )
+    Attributes:
+        item: the entry of the emission in a batch.
+        due: when a batch with it is due.
+        loop: the event loop in which an async handler runs.
+        task: the task of an async handler, once it has begun.
+        permit: the permit of the queue, until it is released.
+        ticket: taken by the one that begins it or reports it.
+    """
+
+    # Defaults, and no slots, because most handlers need none of these.
+    item: Any = None
+    due: float = 0.0
+    loop: AbstractEventLoop | None = None
+    task: Any = None
 
     def __init__(
         self,
@@ -59,6 +57,7 @@ class Job:
         context: Context,
         entry: Entry,
         handler: object,
+        permit: list[None],
     ) -> None:
         self.backlog = backlog
         self.branch = branch
@@ -66,15 +65,20 @@ class Job:
         self.outcomes = outcomes
         self.context = context
         self.entry = entry
-        self.subscription = entry.subscription
         self.handler = handler
-        self.item: Any = None  # the entry of the emission in a batch
-        self.due = 0.0
-        self.loop: AbstractEventLoop | None = None
-        self.task: Any = None
-        self.permit: list[None] = []  # the permit of the queue, until it is released
-        self.ticket: list[None] = [None]  # taken by the one that begins it or reports it
-        self.unreported: list[None] = [None]  # taken by the one that reports it as lost
+        self.permit = permit
+        self.ticket: list[None] = [None]
+
+    @property
+    def subscription(self) -> Subscribed:
+        """The subscription of the handler."""
+        return self.entry.subscription
+
+    @property
+    def unreported(self) -> list[None]:
+        """What is taken by the one that reports it as lost; made when first asked for."""
+        taken: list[None] = vars(self).setdefault("_unreported", [None])
+        return taken
 
     @property
     def owner(self) -> Subscribed:
@@ -99,6 +103,7 @@ class Job:
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
+        CURRENT.set(self.branch)
         failure = run_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
         finish_unawaited(self.branch)
@@ -116,6 +121,7 @@ class Job:
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
+        CURRENT.set(self.branch)
         await_branch = load_async_loop().await_branch
         failure = await await_branch(self.branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)

@@ -42,14 +42,19 @@ def job_for(
     """
     branch = Branch(emission, index)
     context = copy_context()
-    context.run(CURRENT.set, branch)
+    subscription = entry.subscription
+    item_of = entry.spec.item
     item = None
     try:
-        handler = context.run(entry.match, emission)
-        if handler is not None and entry.subscription.once:
-            context.run(entry.check_arguments, handler, emission)
-        if handler is not None and entry.spec.item is not None:
-            item = context.run(entry.spec.item, emission)
+        if subscription.when is None and not subscription.once and item_of is None:
+            handler = entry.match(emission)  # calls nothing of the application's
+        else:
+            context.run(CURRENT.set, branch)
+            handler = context.run(entry.match, emission)
+            if handler is not None and subscription.once:
+                context.run(entry.check_arguments, handler, emission)
+            if handler is not None and item_of is not None:
+                item = context.run(item_of, emission)
     except BaseException as error:
         branch.finish()
         if not is_failure(error):
@@ -58,10 +63,11 @@ def job_for(
         return None
     if handler is None:
         branch.finish()
-        log_skipped(emission, entry.subscription)
+        log_skipped(emission, subscription)
         outcomes.settle(index)
         return None
-    job = Job(backlog, branch, outcomes, context, entry, handler)
-    job.item = item
+    job = Job(backlog, branch, outcomes, context, entry, handler, [])
+    if item is not None:
+        job.item = item
     begin_chain(branch, job)
     return job

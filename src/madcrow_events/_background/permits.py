@@ -9,6 +9,7 @@ is moved from one list to another in a single step, which no signal handler can 
 from __future__ import annotations
 
 import logging
+from itertools import repeat
 
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
@@ -51,7 +52,8 @@ class Permits:
             Whether so many were free.
         """
         try:
-            move_last(self.free, permits, number)
+            # As `move_last` does, because calling it would cost each handler 2 %.
+            permits.extend(map(list.pop, repeat(self.free, number)))
         except IndexError:
             move_all(permits, self.free)
             return False

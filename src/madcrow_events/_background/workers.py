@@ -134,8 +134,9 @@ def _work_off_here(taken: list[Job | Turn | None]) -> None:
 
 def _work_off(taken: list[Job | Turn | None]) -> None:
     job: Job | Turn | None
-    for job in [it for it in taken if it is not None]:
-        job.work_off()
+    for job in taken:
+        if job is not None:
+            job.work_off()
     taken.clear()
     job = None  # or the traceback of a failure keeps it alive
 
@@ -149,6 +150,12 @@ def _lose(taken: list[Job | Turn | None], error: BaseException) -> None:
 
 def _take(workers: WorkerThreads, taken: list[Job | Turn | None]) -> Job | Turn | None:
     """Wait for work; return it, and enter it in `taken` in the step that takes it."""
+    if workers.queue.qsize():
+        try:
+            taken.extend(map(SimpleQueue.get, (workers.queue,), (False,)))
+            return taken[0]
+        except Empty:  # another worker was faster
+            pass
     mark = object()
     try:
         workers.idle.append(mark)

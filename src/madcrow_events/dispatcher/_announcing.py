@@ -34,6 +34,8 @@ def announce(
     batch_size: int | None = None,
 ) -> None:
     """Emit `handler_failed` for each failure, but not for failures of its own handlers."""
+    if not dict.__contains__(dispatcher.signals, HANDLER_FAILED):  # quicker than by any spelling
+        return
     for quiet, signal, context in _announcements(dispatcher, emission, failures, batch_size):
         try:
             run_in_frame(_frame_for(emission), quiet.emit_typed, signal, context)

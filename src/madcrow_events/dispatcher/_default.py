@@ -121,7 +121,8 @@ def emit_event(
         invoice for order 8
         ```
     """
-    # What `EventDispatcher.emit` finds out more slowly; one that a test has patched may not.
+    # A short cut past `EventDispatcher.emit`, which finds the signal more slowly. Not taken if a
+    # test has patched a method of this dispatcher: the patch would not be called.
     dispatcher = _dispatching.plain
     if not context and dispatcher is not None and not dispatcher.__dict__:
         carrier = _models.known.get(type(event))

@@ -22,6 +22,7 @@ from madcrow_events.emissions._frames import (
 )
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._plan import Plan
+from madcrow_events.emissions._short_way import emit_the_short_way
 from madcrow_events.exceptions import (
     InvalidOptionError,
 )
@@ -311,6 +312,8 @@ class EventDispatcher(Lifetime):
             signal = self.signals.resolve(event)
         if sender is not None or self._validates:
             check_loose(signal, sender, context, validate=self.validate)
+        elif (done := emit_the_short_way(self, signal, context, False)) is not None:
+            return done
         emission: Emission = Emission()
         try:
             if call_all(emission, self, signal, sender, context, None, context):
@@ -478,14 +481,18 @@ class EventDispatcher(Lifetime):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        fits: BaseEventContext | None = context
+        own: BaseEventContext | None = context  # the same, if it is of the signal's model
         if sender is not None:
             refuse_second_context(signal, sender)
         if type(context) is not signal.context_model:
-            context, fits = fitting(signal, context)
+            context, own = fitting(signal, context)
+        elif sender is None:
+            done = emit_the_short_way(self, signal, context, True)
+            if done is not None:
+                return done
         emission: Emission = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, fits, None):
+            if call_all(emission, self, signal, sender, context, own, None):
                 complete(emission)
                 # The traceback of a failure keeps what this frame names alive.
                 kept, emission = [emission], None  # type: ignore[assignment]
@@ -540,15 +547,15 @@ class EventDispatcher(Lifetime):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        fits: BaseEventContext | None = context
+        own: BaseEventContext | None = context  # as in `emit_typed`
         if sender is not None:
             refuse_second_context(signal, sender)
         if type(context) is not signal.context_model:
-            context, fits = fitting(signal, context)
+            context, own = fitting(signal, context)
         emission: Emission = Emission()
         try:
-            if call_all(emission, self, signal, sender, context, fits, None, True):
-                rest = complete_async(emission, fits)
+            if call_all(emission, self, signal, sender, context, own, None, True):
+                rest = complete_async(emission, own)
                 if rest is not None:
                     await rest
                     kept, emission = [emission], None  # type: ignore[assignment]  # as in `emit`

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._clock import calling_later, is_frozen
 from madcrow_events._other_loops import event_loop_error, other_library
 from madcrow_events._validation import misfit_behind
-from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
+from madcrow_events.emissions._chains import break_off, outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, keywords_of
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
@@ -292,7 +292,7 @@ def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
         record_in_branch(branch, error)
     elif not isinstance(error, asyncio.CancelledError):
         _keep_exit(values, error)
-        branch.broken = True  # what the handler still emits is refused until its task has ended
+        break_off(branch)  # what the handler still emits is refused until its task has ended
         values[branch.index] = NO_RESULT
     elif unfinished is not None and unfinished.is_cancelled_from_outside():
         values[branch.index] = NO_RESULT
@@ -312,7 +312,7 @@ def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
     It interrupted the end of a task, or says that the emitter gave an incomplete context.
     """
     _keep_exit(values, error)
-    branch.broken = True
+    break_off(branch)
     if values[branch.index] is PENDING:
         values[branch.index] = NO_RESULT
     branch.finish()

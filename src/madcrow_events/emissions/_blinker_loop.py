@@ -37,7 +37,7 @@ def _sent(
     emission.signal = signal
     emission.sender = sender
     emission.dispatcher = None
-    emission._outer = None
+    emission._outer = emission._ambient = None
     emission.depth = 0
     emission._plan = plan
     emission._payload = keywords

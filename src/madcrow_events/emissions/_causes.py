@@ -40,10 +40,11 @@ __all__ = [
 
 def ids_of(emission: Emission) -> Ids:
     """Return the ids of an emission; make them now, those of its causes first, if need be."""
-    try:
-        return emission._ids
-    except AttributeError:
-        pass
+    present: Ids | None = getattr(emission, "_ids", None)  # quicker than to catch the error
+    if present is not None:
+        return present
+    if emission._outer is None:
+        return _give_ids(emission, Ids(None, emission))
     # A loop, not a recursion: the stack may be nearly full when ids are needed.
     without_ids: list[Emission] = []
     cause: Any = emission
@@ -129,6 +130,7 @@ def place(emission: Emission, innermost: Frame) -> None:
         emission._outer = new_ambient_frame(innermost)
         emission._outer._outer = outer
         emission._outer.cause = emission._outer.cause or cause
+    emission._ambient = ambient_frame_of(emission._outer)
 
 
 def is_announcement(emission: Emission) -> bool:
@@ -171,7 +173,7 @@ def begin_chain(branch: Branch, job: Any) -> None:
     if ambient is not None:
         own = AmbientFrame()
         own.fields, own.holders = ambient.lazy_fields(), ambient.holders
-    branch._outer = own
+    branch._outer = branch._ambient = own
 
 
 def finish_unawaited(branch: Branch) -> None:
@@ -195,7 +197,7 @@ def enter_batch(branches: list[Branch]) -> None:
     for branch in branches:
         common = common & _fields_of(branch).items()
     frame = branches[-1]
-    frame._outer = ambient = AmbientFrame()
+    frame._outer = frame._ambient = ambient = AmbientFrame()
     ambient.fields = dict(common)
     frame.is_announcing = any(branch.is_announcing for branch in branches)
     CURRENT.set(frame)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import Any
 
 from madcrow_events._logs import Writing, writing
 from madcrow_events.emissions._causes import ids_of, is_announcing, place
+from madcrow_events.emissions._emission import Emission
 from madcrow_events.emissions._failures import add_failure, failures_of
 from madcrow_events.emissions._frames import (
     AmbientFrame,
@@ -18,16 +20,25 @@ from madcrow_events.emissions._frames import (
 )
 from madcrow_events.exceptions import EmissionDepthError
 
-if TYPE_CHECKING:
-    from madcrow_events.emissions._emission import Emission
-
-__all__ = ["MAX_DEPTH", "is_broken", "nest", "outermost", "pass_on_broken_chain"]
+__all__ = [
+    "MAX_DEPTH",
+    "break_off",
+    "is_broken",
+    "nest",
+    "outermost",
+    "pass_on_broken_chain",
+]
 
 MAX_DEPTH = 64
 """How many emissions may be nested in each other."""
 
-
 _NAMED_EVENTS = 6
+
+_broken: set[weakref.ref[Emission | Branch]] = set()
+"""The frames that a broken chain began in, while they exist; nearly always empty.
+
+So an emission need not look for the frame that its own chain began in.
+"""
 
 
 def nest(emission: Emission, innermost: Frame) -> None:
@@ -39,17 +50,28 @@ def nest(emission: Emission, innermost: Frame) -> None:
     line = writing()
     if line is not None:
         innermost = _frame_of_line(line, innermost)
-    place(emission, innermost)
-    parent = emission.parent
+    if type(innermost) is Emission and innermost._running:  # nearly always
+        emission._outer, emission._ambient = innermost, innermost._ambient
+        parent: Emission | None = innermost
+    elif innermost._outer is None and isinstance(innermost, AmbientFrame):
+        emission._outer = emission._ambient = innermost  # a block outside of all handlers
+        return
+    else:
+        place(emission, innermost)
+        parent = emission.parent
     if parent is None:  # a handler that no emitter waits for begins a chain of its own
         return
-    frame: Any = enclosing(emission)
     emission.depth = parent.depth + 1
+    is_too_deep = emission.depth >= MAX_DEPTH  # the outermost has depth 0
+    if not (is_too_deep or _broken):  # nearly always
+        return
+    frame: Any = enclosing(emission)
     root = outermost(frame)
-    if emission.depth < MAX_DEPTH and not is_broken(root):
+    was_broken = is_broken(root)
+    if not (is_too_deep or was_broken):  # another chain is broken
         return
     error = _depth_error(emission)
-    if not is_broken(root):
+    if not was_broken:
         _break_chain(root, error)
     raise error
 
@@ -69,7 +91,7 @@ def _frame_of_line(line: Writing, innermost: Frame) -> Frame:
     branch.unawaited = True
     branch.is_announcing = is_announcing(emission)
     branch.ids = ids_of(emission)
-    branch._outer = written_in._outer
+    branch._outer, branch._ambient = written_in._outer, written_in._ambient
     if not isinstance(innermost, AmbientFrame):
         return branch
     inside = new_ambient_frame(innermost)
@@ -103,6 +125,8 @@ def pass_on_broken_chain(emission: Emission) -> None:
     Raises:
         EmissionDepthError: the emission is in a broken chain.
     """
+    # If no handler failed, each has swallowed the error, and the emission ends well. The outermost
+    # one has depth 0, and recorded the error when the chain broke.
     failures = emission._failures
     if failures is None or not failures.has_failed or not emission.depth:
         return
@@ -115,15 +139,20 @@ def _break_chain(root: Emission | Branch, error: EmissionDepthError) -> None:
     emission = emission_of(root)
     assert emission is not None  # noqa: S101  # it still runs
     failures = failures_of(emission)
-    index = len(emission._values)
-    if isinstance(root, Branch):
-        index = root.index
-        root.broken = True
-    else:
-        failures.broken_at = index
+    index = root.index if isinstance(root, Branch) else len(emission._values)
+    break_off(root)
     if not failures.depth_recorded:
         failures.depth_recorded = True
         add_failure(emission, index, error)
+
+
+def break_off(root: Emission | Branch) -> None:
+    """Refuse what is emitted below a frame from now on."""
+    _broken.add(weakref.ref(root, _broken.discard))
+    if isinstance(root, Branch):
+        root.broken = True
+    else:
+        failures_of(root).broken_at = len(root._values)
 
 
 def _depth_error(emission: Emission) -> EmissionDepthError:

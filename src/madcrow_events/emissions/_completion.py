@@ -9,7 +9,7 @@ from madcrow_events.emissions._emission import Emission, raise_failures
 from madcrow_events.emissions._failures import Failures, HandlerFailure
 from madcrow_events.emissions._frames import await_in_frame, run_in_frame
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
-from madcrow_events.emissions._lingering import empty_frames
+from madcrow_events.emissions._lingering import empty_all_frames, empty_frames
 from madcrow_events.emissions._loop import call_all
 from madcrow_events.emissions._outcomes import NO_RESULT, HeldBack, Outcomes
 from madcrow_events.emissions._plan import NOBODY
@@ -60,8 +60,7 @@ def complete(emission: Emission) -> None:
     if failed is not None and failed.observation is not None:
         failed.observation.leave()
     if failures:
-        break_cycles(emission, failures)
-        raised = _raised(emission, failures)
+        raised = break_cycles(emission, failures)
         if raised:
             event = emission.event
             del emission  # the traceback keeps this frame, and so the emission
@@ -103,10 +102,11 @@ async def _queue_and_join(emission: Emission, context: BaseEventContext | None) 
     rest = None
     if emission._plan.awaited:
         rest = _start_handlers(emission, context, _after_failures)
-    if rest is None:
+    if rest is None and emission._failures is not None:
         rest = _after_failures(emission)
     del emission  # which the traceback of a failure may keep
-    await rest
+    if rest is not None:
+        await rest
 
 
 async def _after_failures(emission: Emission) -> None:
@@ -119,8 +119,7 @@ async def _after_failures(emission: Emission) -> None:
     if failed.observation is not None:
         failed.observation.leave()
     if failures:
-        break_cycles(emission, failures)
-        raised = _raised(emission, failures)
+        raised = break_cycles(emission, failures)
         if raised:
             event = emission.event
             del emission  # the traceback keeps this frame, and so the emission
@@ -134,7 +133,10 @@ def _own_failures(failures: Failures) -> tuple[HandlerFailure, ...]:
     """Return the failures of handlers that the emitter called or awaited."""
     # Copied first: a failure enters `unawaited` before it enters `items`.
     items = tuple(failures.items)
-    return tuple(item for item in items if all(item is not other for other in failures.unawaited))
+    unawaited = failures.unawaited
+    if not unawaited:
+        return items
+    return tuple(item for item in items if all(item is not other for other in unawaited))
 
 
 def _raised(emission: Emission, failures: tuple[HandlerFailure, ...]) -> tuple[HandlerFailure, ...]:
@@ -146,13 +148,22 @@ def _raised(emission: Emission, failures: tuple[HandlerFailure, ...]) -> tuple[H
     return notes.raising if notes and notes.raising and not is_announcement(emission) else ()
 
 
-def break_cycles(emission: Emission, failures: Collection[HandlerFailure]) -> None:
-    """Break the reference cycle of an emission, its failures and the frames in their tracebacks."""
-    raised = {id(it) for it in _raised(emission, tuple(failures))}
-    for is_raised in (True, False):
-        errors = [it.exception for it in failures if (id(it) in raised) is is_raised]
-        if errors:
-            empty_frames(errors, Emission, keep_variables=is_raised)
+def break_cycles(
+    emission: Emission, failures: Collection[HandlerFailure]
+) -> tuple[HandlerFailure, ...]:
+    """Break the reference cycle of an emission, its failures and the frames in their tracebacks.
+
+    Returns:
+        The failures that the emitter gets.
+    """
+    raised = _raised(emission, tuple(failures))
+    others = failures
+    if raised:
+        ids = {id(it) for it in raised}
+        empty_frames([it.exception for it in failures if id(it) in ids], Emission)
+        others = [it for it in failures if id(it) not in ids]
+    empty_all_frames([it.exception for it in others], Emission)
+    return raised
 
 
 def abandon(emission: Emission | None, error: BaseException | None = None) -> None:
@@ -223,13 +234,18 @@ def emit_held_back(emission: Emission) -> None:
 
 
 def _emit_again(emission: Emission) -> None:
-    payload, context, keywords = _payload_again(emission)
-    policy: Any = emission.dispatcher
+    # First the usual cases of `_payload_again`, without its call.
+    payload: Any = emission._payload
+    context = keywords = None
+    signal, policy = emission.signal, emission.dispatcher
+    if type(payload) is dict:
+        keywords = payload
+    elif type(payload) is signal.context_model:
+        context = payload
+    else:
+        payload, context, keywords = _payload_again(emission)
     try:
-        left = call_all(
-            emission, policy, emission.signal, emission.sender, payload, context, keywords
-        )
-        if left:
+        if call_all(emission, policy, signal, emission.sender, payload, context, keywords):  # type: ignore[arg-type]  # only dispatchers hold back
             complete(emission)
     finally:
         del emission  # which the traceback of a failure may keep

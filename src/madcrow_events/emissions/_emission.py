@@ -124,6 +124,7 @@ class Emission(Unique, Generic[PayloadT_co]):
 
     __slots__ = (
         "__weakref__",
+        "_ambient",
         "_failures",
         "_ids",
         "_original",
@@ -150,6 +151,7 @@ class Emission(Unique, Generic[PayloadT_co]):
     _payload: Any
     _values: Any  # a list, Outcomes, or an empty tuple if there is no handler
     _failures: Failures | None
+    _ambient: AmbientFrame | None  # as of each frame
     _running: bool
     _ids: Ids  # made by `ids_of`
     _original: Emission  # of a twin, which `emission_with` makes; its ids name the original

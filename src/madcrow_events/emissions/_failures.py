@@ -33,9 +33,11 @@ class HandlerFailure(NamedTuple):
 
 def is_failure(error: BaseException) -> bool:
     """Whether an exception is a failure of the handler; if not, it goes through to the emitter."""
+    if isinstance(error, Exception):
+        return True
     # Looked up, not imported: without asyncio in the program nothing can raise its error.
     cancelled_error = getattr(sys.modules.get("asyncio.exceptions"), "CancelledError", Exception)
-    return isinstance(error, (Exception, cancelled_error))
+    return isinstance(error, cancelled_error)
 
 
 class Failures:
@@ -78,9 +80,21 @@ class Failures:
 def failures_of(emission: Emission) -> Failures:
     """Return the notes on an emission's failures; make them if there are none."""
     failures = emission._failures
-    if failures is None:
-        failures = emission._failures = Failures()
+    if failures is not None:
+        return failures
+    # Without a lock, as ids are given to emissions: handlers in several threads may fail at once.
+    try:
+        winner = _claims.setdefault(id(emission), Failures())
+        failures = emission._failures
+        if failures is None:
+            failures = emission._failures = winner
+    finally:
+        _claims.pop(id(emission), None)
     return failures
+
+
+_claims: dict[int, Failures] = {}
+"""Notes that are being given to emissions, by the `id()` of the emission."""
 
 
 def add_failure(
@@ -97,7 +111,8 @@ def add_failure(
     subscription = entry.subscription
     if type(error) is TypeError:
         error = entry.explain(error, emission)
-    failure = HandlerFailure(subscription.handler, error)
+    # Its own `__new__` takes three times as long.
+    failure = tuple.__new__(HandlerFailure, (subscription.handler, error))
     failures = failures_of(emission)
     if unawaited:
         failures.unawaited.append(failure)

@@ -142,6 +142,10 @@ class AmbientFrame:
     block: weakref.ref[Any] | None = None
     """The object that the `with` statement entered, until it has left this frame."""
 
+    @property
+    def _ambient(self) -> AmbientFrame:
+        return self
+
     def is_cut_off(self) -> bool:
         """Whether the `with` is over, but an interrupted `__exit__` has not left this frame."""
         return self.block is not None and self.block() is None
@@ -191,6 +195,7 @@ class Branch:
         self.emission: Emission | None = emission
         self.index = index
         self._outer: Frame | None = emission._outer
+        self._ambient: AmbientFrame | None = emission._ambient
         self.broken: bool = False
         self.unfinished: Any = None
 
@@ -260,9 +265,7 @@ def enclosing(frame: Emission | Branch) -> Emission | Branch | None:
 
 def ambient_frame_of(frame: Frame | None) -> AmbientFrame | None:
     """Return the innermost ambient frame from a frame outwards; it has all that outer ones have."""
-    while frame is not None and not isinstance(frame, AmbientFrame):
-        frame = frame._outer
-    return frame
+    return None if frame is None else frame._ambient
 
 
 def new_ambient_frame(inner: Frame | None, made: AmbientFrame | None = None) -> AmbientFrame:

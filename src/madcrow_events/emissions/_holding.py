@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._forks import PROCESS
 from madcrow_events._logs import log
 from madcrow_events._moves import move_first
 from madcrow_events.emissions._completion import emit_held_back, emit_held_back_async
@@ -18,6 +18,7 @@ from madcrow_events.emissions._frames import (
     enter,
     leave,
     new_ambient_frame,
+    run_in_frame,
 )
 from madcrow_events.emissions._outcomes import HeldBack
 from madcrow_events.emissions._plan import NOBODY
@@ -41,6 +42,7 @@ class DeferralFrame(AmbientFrame):
     # Defaults, because a server makes one for each request.
     _known: Mapping[str, str]
     _enclosing: DeferralFrame | None = None
+    _later: AmbientFrame | None = None  # for all that is emitted directly in the block
     has_ended: bool = False
     is_open: bool = False
 
@@ -115,7 +117,7 @@ class DeferralFrame(AmbientFrame):
             except IndexError:
                 return False
             values: Any = taken[0]._values
-            if values.process != os.getpid():
+            if values.process is not PROCESS[0]:
                 values.drop()  # this process was forked in the block; the parent emits it
             elif values.state == "deferred":
                 return True
@@ -128,11 +130,15 @@ class DeferralFrame(AmbientFrame):
         """Hold an emission back; see `Holder.hold`."""
         if not (self.is_open and self.is_of(emission.dispatcher)):
             return False
-        later = new_ambient_frame(frame)
-        # Neither this block nor one that it joins is to hold back what the handlers will emit.
-        own = tuple(other for other in later.holders if other.is_of(emission.dispatcher))
-        later.holders = tuple(other for other in later.holders if other not in own)
-        later.flushing = own
+        later = self._later if frame is self else None
+        if later is None:
+            later = new_ambient_frame(frame)
+            # Neither this block nor one that it joins is to hold back what the handlers will emit.
+            own = tuple(other for other in later.holders if other.is_of(emission.dispatcher))
+            later.holders = tuple(other for other in later.holders if other not in own)
+            later.flushing = own
+            if frame is self and self.is_open:
+                self._later = later
         plan, emission._plan = emission._plan, NOBODY
         emission._values = HeldBack(later, awaiting=awaiting)
         self.held_back.append(emission)
@@ -192,6 +198,7 @@ class DeferralFrame(AmbientFrame):
             error: the exception that the block has raised, or None.
         """
         self.is_open, self.has_ended = False, True
+        self._later = None  # which refers to this
         leave(self)
         # Break the cycle of the frame and itself, so that no garbage collection is needed.
         self.holders = self.holders[:-1]
@@ -206,6 +213,7 @@ class DeferralFrame(AmbientFrame):
         """Drop the emissions held back, after the end of the block was interrupted."""
         super().clean_up()
         self.is_open, self.has_ended = False, True
+        self._later = None
         self.holders = ()
         self.discard()
 
@@ -242,7 +250,11 @@ class DeferralFrame(AmbientFrame):
         scope = self._scope
         if scope is not None:
             around = self.fields
-            fields = merge_scopes(around() if callable(around) else around, scope())
+            known = around() if callable(around) else around
+            # What the scope emits gets the fields around the block: asking again would never end.
+            frame = new_ambient_frame(CURRENT.get(None))
+            frame.fields = known
+            fields = merge_scopes(known, run_in_frame(frame, scope))
             # Threads that ask at the same time all get the answer that the first of them got.
             vars(self).setdefault("_known", fields)
             self._scope = None  # it may keep a whole request alive

@@ -23,7 +23,10 @@ _last_moment: list[int] = [0]
 def _next_moment() -> int:
     """Return the time in nanoseconds since 1970, always later than the time returned before."""
     # Two threads may get the same time; the random bits keep their ids apart.
-    _last_moment[0] = moment = max(time.time_ns(), _last_moment[0] + 1)
+    moment, last = time.time_ns(), _last_moment[0]
+    if moment <= last:
+        moment = last + 1
+    _last_moment[0] = moment
     return moment
 
 

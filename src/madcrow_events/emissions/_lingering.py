@@ -12,17 +12,24 @@ import gc
 from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import module_of
 from madcrow_events.emissions._frames import Branch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["empty_frames", "is_inside"]
+__all__ = ["empty_all_frames", "empty_frames", "is_inside"]
 
 _PACKAGE = __name__.partition(".")[0] + "."
 _INSIDE = (_PACKAGE, "asyncio.")
 _CALLED = (_PACKAGE + "event_handlers.", _PACKAGE + "testing.")
+
+_SUSPENDABLE = 0x20 | 0x80 | 0x200
+"""The flags of the code of generators and coroutines, as in `inspect`, which takes long to import.
+
+On old Pythons, to clear the frame of one that is suspended would end it.
+"""
 
 _DEPTH = 6
 """How many references are followed: enough for a closure in a closure in a variable."""
@@ -60,7 +67,7 @@ def empty_frames(
         if error is None or id(error) in seen:
             continue
         seen.add(id(error))
-        left += (_cause_of(error), _context_of(error))
+        left += [it for it in (_cause_of(error), _context_of(error)) if it is not None]
         if issubclass(type(error), BaseExceptionGroup):
             left += _exceptions_of(error)
         traceback = _traceback_of(error)
@@ -71,6 +78,33 @@ def empty_frames(
                 frame = frame.f_back
             while (traceback := traceback.tb_next) is not None:
                 _empty(traceback.tb_frame, kind, keep_variables=keep_variables)
+
+
+def empty_all_frames(errors: Iterable[BaseException], kind: type) -> None:
+    """Empty the frames of exceptions that go no further; do as `empty_frames`, and faster."""
+    for error in errors:
+        if (
+            _cause_of(error) is not None
+            or _context_of(error) is not None
+            or issubclass(type(error), BaseExceptionGroup)
+        ):
+            empty_frames((error,), kind, keep_variables=False)
+            continue
+        first = traceback = _traceback_of(error)
+        while traceback is not None:
+            frame = traceback.tb_frame
+            if frame.f_code.co_flags & _SUSPENDABLE:
+                _empty(frame, kind, keep_variables=False)
+            else:
+                try:  # without looking first: it has ended nearly always
+                    frame.clear()
+                except RuntimeError as raised:
+                    if is_interrupt(raised):
+                        raise
+            traceback = traceback.tb_next
+        caller = None if first is None else first.tb_frame.f_back
+        while caller is not None and _empty(caller, kind, keep_variables=False):
+            caller = caller.f_back
 
 
 def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:

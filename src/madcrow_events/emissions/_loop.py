@@ -16,7 +16,6 @@ from madcrow_events._validation import misfit_behind
 from madcrow_events.emissions._chains import is_broken, nest, outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, fill, keywords_of
 from madcrow_events.emissions._failures import (
-    Failures,
     HandlerFailure,
     add_failure,
     failures_of,
@@ -26,6 +25,7 @@ from madcrow_events.emissions._frames import CURRENT, Branch, Frame, ambient_fra
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     is_debugging,
+    is_observed,
     log_skipped,
     observing_handler,
     start_observing,
@@ -38,11 +38,13 @@ from madcrow_events.exceptions import EmissionDepthError, MadcrowEventsError
 from madcrow_events.models import BaseEventContext
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._plan import Entry, Plan, Segments
     from madcrow_events.emissions._policy import Policy, Signal
 
-__all__ = ["call_all", "run_branch"]
+__all__ = ["call_all", "call_rest", "run_branch"]
 
 _NO_VALUES: Any = ()
 
@@ -50,7 +52,6 @@ _NO_VALUES: Any = ()
 _innermost = CURRENT.get
 _enter = CURRENT.set
 _leave = CURRENT.reset
-_known_levels = KNOWN_LEVELS
 _DEBUG = logging.DEBUG
 
 
@@ -66,8 +67,8 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
 ) -> bool:
     """Call all inline handlers of an emission, even if some fail, and collect the outcome.
 
-    If it has other handlers, it has `Outcomes` when this returns, and `Failures` unless all of
-    them are awaited; `complete` or `complete_async` starts them.
+    If it has other handlers, it has `Outcomes` when this returns; `complete` or `complete_async`
+    starts them.
 
     Args:
         emission: the emission, made by the caller; an emission that was held back comes twice.
@@ -97,10 +98,11 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     plan = signal._table.plans.everyone
     if plan is None:
         plan = signal._table.plan_for(sender)
+    # As in `_short_way`, for the emissions that never come here: change both.
     emission.signal = signal  # type: ignore[assignment]  # it implements `Signal`
     emission.sender = sender
     emission.dispatcher = policy  # type: ignore[assignment]  # it implements `Policy`
-    emission._outer = None
+    emission._outer = emission._ambient = None
     emission.depth = 0
     emission._plan = plan
     emission._payload = payload
@@ -108,11 +110,11 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission._running = False
     innermost = _innermost(None)
     if innermost is not None:
-        if _nest_or_hold_back(emission, innermost, awaiting):
+        if _surround(emission, innermost, awaiting):
             return False
         if context is not None:
-            context = emission._payload
-    segments = planned = plan.segments
+            context = emission._payload  # perhaps a copy, in which `fill` has completed it
+    segments = plan.segments
     values: list[Any]
     later = plan.later
     if later:
@@ -122,46 +124,43 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
             values = emission._values = Outcomes()
         else:
             values = _admit(emission, policy, plan, awaiting)
-            # Made now, because several threads may note failures at once.
-            emission._failures = Failures()
     elif segments:
         emission._values = values = []
     else:
         emission._values = values = _NO_VALUES
-    if policy._observers or (_known_levels.get(_DEBUG, True) and is_debugging()):
+    if policy._observers or (KNOWN_LEVELS.get(_DEBUG, True) and is_debugging()):
         start_observing(emission)
-        segments = planned = _observed(plan)
+        segments = _observed(plan)
     if not segments:
         return later or emission._failures is not None
-    call = token = None
+    call = token = failed = None
     try:
-        token = _enter(emission)
-        emission._running = True
-        while True:
+        try:
+            token = _enter(emission)
+            emission._running = True
             # One try around the loops, not one in each: only a failure pays for its isolation.
-            try:
-                for style, calls in segments:
-                    if style == BY_KEYWORDS:
-                        if keywords is None:
-                            keywords = keywords_of(emission)
-                        for call in calls:
-                            values.append(call(sender, **keywords))
-                    elif style == BY_CONTEXT and context is not None:
-                        for call in calls:
-                            values.append(call(context))
-                    elif style == BY_CONTEXT:
-                        for call in calls:
-                            values.append(call(context_as(signal._models, emission)))
-                    else:
-                        for call in calls:
-                            values.append(call(emission))
-                break
-            except BaseException as error:  # _record raises it again if it is no failure
-                if not _came_from(call, _after(planned, len(values)), keywords):
-                    raise  # from a signal handler of the process, between two handlers
-                _record(emission, error)
-                segments = _after(planned, len(values))
+            for style, calls in segments:
+                if style == BY_KEYWORDS:
+                    if keywords is None:
+                        call = keywords_of
+                        keywords = keywords_of(emission)
+                    for call in calls:
+                        values.append(call(sender, **keywords))
+                elif style == BY_CONTEXT and context is not None:
+                    for call in calls:
+                        values.append(call(context))
+                elif style == BY_CONTEXT:
+                    for call in calls:
+                        values.append(call(context_as(signal._models, emission)))
+                else:
+                    for call in calls:
+                        values.append(call(emission))
+        except BaseException as error:
+            failed = error
+        if failed is not None:  # outside of the `except`, which the next handlers would see
+            call_rest(emission, failed, call, segments)
     finally:
+        failed = None  # or its traceback, which has this frame, keeps it
         emission._running = False
         if token is None:  # interrupted as it was entered
             _enter(innermost)  # type: ignore[arg-type]  # None stands for no frame
@@ -189,8 +188,11 @@ def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Ou
     return outcomes
 
 
-def _nest_or_hold_back(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
-    """Nest an emission in its frames; return whether a `deferred` block holds it back.
+def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
+    """Give an emission what surrounds it; return whether a `deferred` block holds it back.
+
+    In this order: leave blocks that an interrupt has cut off, fill in the fields of the scope, nest
+    the emission in its frames, and ask the blocks, the innermost first.
 
     Raises:
         EmissionDepthError: the emission is nested too deep.
@@ -204,19 +206,61 @@ def _nest_or_hold_back(emission: Emission, innermost: Frame, awaiting: bool) -> 
     if ambient is not None and (fields := ambient.resolved_fields()):
         fill(emission, fields)
     nest(emission, innermost)
-    if ambient is None or not ambient.holders or emission._plan is NOBODY:  # muted
+    if ambient is None or not ambient.holders:
+        return False
+    if emission._plan is NOBODY:  # it is muted: nothing is to be called later either
         return False
     return any(
         holder.hold(emission, innermost, awaiting=awaiting) for holder in reversed(ambient.holders)
     )
 
 
-def _came_from(call: object, left: Segments, keywords: dict[str, Any] | None) -> bool:
-    """Whether an exception came out of the first call that is left, or from its arguments."""
+def call_rest(emission: Emission, error: BaseException, call: object, segments: Segments) -> None:
+    """Record the failure of an inline handler, and call the handlers after it.
+
+    Args:
+        emission: the emission; its frame runs.
+        error: what was raised.
+        call: what was called last, or None.
+        segments: the inline calls of the emission, of which some have an outcome.
+
+    Raises:
+        BaseException: the error, which is no failure of that handler; or that of a later one.
+    """
+    values = emission._values
+    while True:
+        left = _after(segments, len(values))
+        if not _came_from(call, left):
+            raise error  # an interrupt, such as Ctrl-C, between two handlers
+        _record(emission, error)
+        try:
+            for style, calls in _after(segments, len(values)):
+                for call in calls:  # noqa: PLR1704  # what was called last
+                    values.append(_call_as(style, call, emission))
+        except BaseException as another:
+            error = another
+        else:
+            return
+
+
+def _call_as(style: int, call: Callable[..., Any], emission: Emission) -> Any:
+    if style == BY_KEYWORDS:
+        return call(emission.sender, **keywords_of(emission))
+    if style == BY_CONTEXT:
+        return call(context_as(emission.signal._models, emission))
+    return call(emission)
+
+
+def _came_from(call: object, left: Segments) -> bool:
+    """Whether an exception came out of the first call that is left, or from its arguments.
+
+    A call that has returned has its value in the emission, and so is no longer left. If what was
+    called last is not the first one left, an interrupt of the process came between two calls.
+    """
     if not left:
         return False
-    style, calls = left[0]
-    return calls[0] is call or (style == BY_KEYWORDS and keywords is None)
+    _, calls = left[0]
+    return calls[0] is call or call is keywords_of
 
 
 def _after(segments: Segments, number: int) -> Segments:
@@ -242,7 +286,7 @@ def _record(emission: Emission, error: BaseException) -> None:
         raise misfit
     failures_of(emission).has_failed = True
     # The outermost emission has recorded the end of a broken chain already.
-    is_new = not (isinstance(error, EmissionDepthError) and is_broken(outermost(emission)))
+    is_new = not (issubclass(type(error), EmissionDepthError) and is_broken(outermost(emission)))
     index = len(emission._values)
     emission._values.append(NO_RESULT)
     if is_new:
@@ -283,7 +327,10 @@ def run_branch(branch: Branch, entry: Entry, handler: object) -> HandlerFailure 
     """Call a handler that no emitter waits for, in its branch; return its failure, if any."""
     emission: Any = branch.emission
     try:
-        with observing_handler(emission, handler):
+        if is_observed(emission.dispatcher):
+            with observing_handler(emission, handler):
+                value = entry.spec.invoke(handler, emission)
+        else:
             value = entry.spec.invoke(handler, emission)
     except BaseException as error:  # no emitter is there to raise it to
         return record_in_branch(branch, error)

@@ -33,6 +33,7 @@ __all__ = [
     "KNOWN_LEVELS",
     "Observation",
     "is_debugging",
+    "is_observed",
     "log_skipped",
     "observing_handler",
     "start_observing",

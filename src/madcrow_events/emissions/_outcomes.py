@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from madcrow_events._forks import PROCESS
 from madcrow_events._waiters import LOOK_EVERY, Waiters
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class HeldBack(Outcomes):
         state: whether it may still be emitted.
         awaiting: whether its emitter awaits the async handlers.
         frame: the frame in which it is emitted when the block ends.
-        process: the id of the process that holds it back; a forked child drops it.
+        process: stands for the process that holds it back; a forked child drops it.
     """
 
     state: Literal["deferred", "dropped"] = "deferred"
@@ -93,7 +93,7 @@ class HeldBack(Outcomes):
         super().__init__()
         self.frame = frame
         self.awaiting = awaiting
-        self.process = os.getpid()
+        self.process = PROCESS[0]
 
     def drop(self) -> None:
         """Give the emission up."""

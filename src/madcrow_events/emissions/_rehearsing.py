@@ -50,7 +50,7 @@ def rehearse(
     emission.signal = signal
     emission.sender = sender
     emission.dispatcher = dispatcher
-    emission._outer = None
+    emission._outer = emission._ambient = None
     emission.depth = 0
     emission._plan = NOBODY
     emission._payload = payload

@@ -265,4 +265,6 @@ def translated_sender(sender: object) -> Any:
 
 def translated(options: SubscriptionOptions) -> SubscriptionOptions:
     """Return options with our `ANY` instead of blinker's."""
-    return {**options, "sender": translated_sender(options.get("sender", ANY))}
+    if options.get("sender", ANY) is not blinker.ANY:
+        return options
+    return {**options, "sender": ANY}

@@ -77,9 +77,11 @@ class SavedRegistry:
         self._patterns = [(it, it.pattern) for it in registry._patterns.live()]
         self._models = [
             (it, it.context_model, it._execution, it._replaced, it.doc)
-            for it in registry._declared()
+            for it in self._signals.values()
         ]
-        self._handlers = [(it._table, it.name, it._table.live()) for it in registry._declared()]
+        self._handlers = [
+            (name, it._table, it._table.saved()) for name, it in self._signals.items()
+        ]
         self._restore_others: list[Callable[[], None]] = []
 
     def set_aside(self, *, empty: bool) -> None:
@@ -105,8 +107,8 @@ class SavedRegistry:
 
     def _take_apart(self) -> None:
         """End what events have taken over from others since the block began."""
-        for _, _, subscriptions in self._handlers:
-            for subscription in subscriptions:
+        for _, _, saved in self._handlers:
+            for subscription in saved.handlers():
                 end(subscription, None)  # in the table that has it now; `restore` restores it
         for signal in (*self._signals.values(), *self._set_aside.values()):
             become_itself(signal)
@@ -149,8 +151,8 @@ class SavedRegistry:
                 signal._carry(model, execution)
                 signal._describe(doc)
         registry._models.forget()
-        for table, event, subscriptions in self._handlers:
-            table.restore(event, subscriptions)
+        for event, table, handlers in self._handlers:
+            table.restore(event, handlers)
         for restore in self._restore_others:
             restore()
         with suppress(ValueError):  # the block, and blocks in it that have not ended

@@ -28,6 +28,9 @@ class AnySender(Enum):
         """Return the name by which it is imported."""
         return "ANY"
 
+    # Tables are keyed by it; that of Enum is written in Python, and takes ten times as long.
+    __hash__ = object.__hash__
+
 
 ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY
 """Stands for every sender. It is the default of the option `sender`."""

@@ -140,6 +140,7 @@ class PatternTable:
             if entry._alive:
                 entry.pattern = pattern
                 self._enter(entry)
+                entry._end_if_gone()
 
 
 class PatternSubscription(Subscription):

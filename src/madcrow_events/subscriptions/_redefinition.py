@@ -57,7 +57,7 @@ def _earlier(
         other = definition_of(entry.handler)
         if other is None or other[:2] != (module, name):
             continue
-        if other.function is function:
+        if other[2] is function:
             return execution, []  # the same function, not a new one
         if execution.is_again(entry._execution):
             found.append(entry)

@@ -47,6 +47,7 @@ from madcrow_events.subscriptions._kinds import (
     is_perhaps_awaited,
 )
 from madcrow_events.subscriptions._parameters import signature_of
+from madcrow_events.subscriptions._shapes import place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,8 +83,14 @@ def read_call_spec(
     Raises:
         HandlerSignatureError: the handler cannot be called with the context of the event.
     """
-    reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
-    return _awaited(handler, reader.read_for_batches() if batch else reader.read())
+    place = None if batch or replaced else place_of(handler, model, pattern=pattern)
+    spec = None if place is None else place.find()
+    if spec is None:
+        reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
+        spec = _awaited(handler, reader.read_for_batches() if batch else reader.read())
+        if place is not None:
+            place.remember(spec)
+    return spec
 
 
 def call_spec_of_receiver(receiver: object) -> CallSpec:

@@ -43,58 +43,91 @@ __all__ = [
 ]
 
 
-class _WeakMethod:
+_referent = weakref.ref.__call__
+
+
+class _Weak(weakref.ref[Any]):
+    """A handler or sender that is held weakly, and whose end is that of the subscription.
+
+    It refers to the subscription only while that is active, so that one that has ended is freed at
+    once. A callback of its own for each subscription would take 360 bytes more.
+    """
+
+    __slots__ = ("subscription",)
+
+    subscription: Subscription | None
+
+    def __new__(cls, thing: object, /, *_described: object) -> Self:
+        self = super().__new__(cls, thing, _end_with)
+        self.subscription = None
+        return self
+
+
+class _WeakMethod(_Weak):
     """A bound method whose object is held weakly.
 
     Unlike `weakref.WeakMethod` it keeps the function alive, so that only one reference can die, and
     not two in either order.
     """
 
-    __slots__ = ("_bind", "_name", "_owner", "_source")
+    __slots__ = ("_function",)
 
-    def __init__(self, method: object, binding: Binding, callback: Callable[[Any], None]) -> None:
-        self._owner = weakref.ref(binding.owner, callback)
-        self._source = binding.source
-        self._bind = binding.bind
-        # That of a usual method is read from its function.
-        self._name = None if binding.bind is types.MethodType else handler_name(method)
+    def __init__(self, _owner: object, function: Any, /) -> None:
+        self._function = function
 
     def __call__(self) -> Any:
-        owner = self._owner()
-        return None if owner is None else self._bind(self._source, owner)
+        owner = _referent(self)
+        return None if owner is None else types.MethodType(self._function, owner)
 
     @property
     def name(self) -> str:
         """The name of the method, also when its object is gone."""
-        return self._name or handler_name(self._source)
+        return handler_name(self._function)
 
 
-class _WeakCallable(weakref.ref[Any]):
+class _WeakBinding(_Weak):
+    """A method of another kind, such as a `partialmethod`, whose object is held weakly."""
+
+    __slots__ = ("_bind", "_source", "name")
+
+    def __init__(self, _owner: object, method: object, binding: Binding, /) -> None:
+        self._source = binding.source
+        self._bind = binding.bind
+        self.name: str = handler_name(method)
+
+    def __call__(self) -> Any:
+        owner = _referent(self)
+        return None if owner is None else self._bind(self._source, owner)
+
+
+class _WeakCallable(_Weak):
     """A handler that is held weakly, and its name, which stays when the handler is gone."""
 
     __slots__ = ("name",)
 
-    def __init__(
-        self,
-        handler: object,
-        _callback: Callable[[Any], None],  # which `__new__` has taken
-    ) -> None:
+    def __init__(self, handler: object, /) -> None:
         self.name: str = handler_name(handler)
 
 
 def _weak_reference(
-    thing: object,
-    binding: Binding | None,
-    callback: Callable[[Any], None],
-    kind: Callable[[Any, Callable[[Any], None]], Any] = weakref.ref,
-) -> Any:
+    thing: object, binding: Binding | None, kind: Callable[[Any], _Weak] = _Weak
+) -> _Weak | None:
     """Return a weak reference, a `kind` of it for no method; None if `thing` does not allow one."""
     try:
         if binding is None:
-            return kind(thing, callback)
-        return _WeakMethod(thing, binding, callback)
+            return kind(thing)
+        if binding.bind is types.MethodType:
+            return _WeakMethod(binding.owner, binding.source)
+        return _WeakBinding(binding.owner, thing, binding)
     except TypeError:
         return None
+
+
+def _end_with(reference: _Weak) -> None:
+    """End the subscription of a handler or sender that is gone: the callback of its reference."""
+    ended = reference.subscription
+    if ended is not None:
+        ended._end("collected" if ended.handler is None else "sender_collected")
 
 
 class NotCalled(partial[Any]):
@@ -223,14 +256,15 @@ class Subscription(Unique):
         self._connected = connected
         self._origin: object = None
         self._execution: Execution | None = None
-        self.id: str | None = options.get("id")
-        self.priority: int = options.get("priority", 0)
-        self.once: bool = options.get("once", False)
-        self.when: Callable[[Mapping[str, Any]], object] | None = options.get("when")
-        self.timeout: float | None = options.get("timeout")
-        self.batch: Batch | None = options.get("batch")
-        self.on_error: Literal["raise"] | None = options.get("on_error")
-        self.background: bool = options.get("background", False) or self.batch is not None
+        given: Callable[..., Any] = options.get
+        self.id: str | None = given("id")
+        self.priority: int = given("priority", 0)
+        self.once: bool = given("once", False)
+        self.when: Callable[[Mapping[str, Any]], object] | None = given("when")
+        self.timeout: float | None = given("timeout")
+        self.batch: Batch | None = given("batch")
+        self.on_error: Literal["raise"] | None = given("on_error")
+        self.background: bool = given("background", False) or self.batch is not None
         if self.timeout is not None and not spec.is_async:
             raise InvalidOptionError(
                 f"{handler_name(handler)} is a plain function, which cannot be cancelled: make it "
@@ -239,15 +273,15 @@ class Subscription(Unique):
             )
         self._order = next_order() if order is None else order
         self._ticket: list[bool] | None = [] if self.once else None
-        self._hold_handler(handler, weak=options.get("weak"))
+        self._hold_handler(handler, weak=given("weak"))
         self._handler_key = identity_key(handler) if key is None else key
-        self._hold_sender(options.get("sender", ANY))
+        self._hold_sender(given("sender", ANY))
 
     def _hold_handler(self, handler: object, *, weak: bool | None) -> None:
         reference = None
         binding = None if weak is False else binding_of(handler)
         if weak or (binding is not None and binding.is_of_instance):
-            reference = _weak_reference(handler, binding, _cancel_when_gone(self), _WeakCallable)
+            reference = _weak_reference(handler, binding, _WeakCallable)
             if reference is None and weak:
                 raise InvalidOptionError(
                     f"{handler_name(handler)} cannot be held weakly: leave out weak=True",
@@ -264,7 +298,7 @@ class Subscription(Unique):
             self._sender_key = sender_key(sender)
             binding = binding_of(sender) if type(sender) is types.MethodType else None
             if binding is not None or not isinstance(self._sender_key, tuple):
-                reference = _weak_reference(sender, binding, _cancel_when_gone(self))
+                reference = _weak_reference(sender, binding)
         self._sender_is_weak = reference is not None
         self._sender: Any = sender if reference is None else reference
 
@@ -324,6 +358,13 @@ class Subscription(Unique):
         self._table.mark_stale(self)
         if was_active and reason is not None:
             self._table.note_end(self, reason)
+        if not self._active:  # pragma: no branch  # another thread has restored it meanwhile
+            self._link(None)
+
+    def _end_if_gone(self) -> None:
+        """End it if its handler or sender went away while it was restored, and was not active."""
+        if not self._alive:
+            self._end("collected" if self.handler is None else "sender_collected")
 
     def __enter__(self) -> Self:
         """Return the subscription, for `with signal.subscribe(handler):`."""
@@ -364,7 +405,7 @@ class Subscription(Unique):
         """Whether a handler of this kind is held weakly if `weak` is left out."""
         handler = self.handler
         if handler is None:
-            return type(self._handler) is _WeakMethod
+            return type(self._handler) is not _WeakCallable
         binding = binding_of(handler)
         return binding is not None and binding.is_of_instance
 
@@ -469,8 +510,16 @@ class Subscription(Unique):
             and self._connected == other._connected
         )
 
+    def _link(self, subscription: Subscription | None) -> None:
+        """Let the ends of its handler and its sender be its own, or no longer."""
+        if self._handler_is_weak:
+            self._handler.subscription = subscription
+        if self._sender_is_weak:
+            self._sender.subscription = subscription
+
     def _activate(self) -> None:
         """Mark it as active; a `once` has its one call from now on."""
+        self._link(self)
         self._active = True
         if self._ticket is not None:
             self._ticket[:] = [True]
@@ -490,15 +539,3 @@ def entry_of(subscription: Subscription) -> Entry:
         subscription._explained,
         subscription._is_used_up,
     )
-
-
-def _cancel_when_gone(subscription: Subscription) -> Callable[[Any], None]:
-    """Return a weak reference's callback, which cancels a subscription without keeping it alive."""
-    reference = weakref.ref(subscription)
-
-    def gone(_: object) -> None:
-        ended = reference()
-        if ended is not None:
-            ended._end("collected" if ended.handler is None else "sender_collected")
-
-    return gone

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import deque
 from contextlib import ContextDecorator
 from contextvars import ContextVar
 from functools import partial
 from itertools import starmap
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from operator import attrgetter
+from types import FunctionType, MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -26,16 +26,16 @@ from madcrow_events._forks import renew_after_fork
 from madcrow_events._interrupts import is_interrupt
 from madcrow_events._locks import Lock
 from madcrow_events._logs import log
-from madcrow_events.emissions._plan import NOBODY, STALE, Plan, Plans
+from madcrow_events.emissions._plan import NOBODY, STALE, OutgrownPlans, Plan, Plans
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.exceptions import SubscriptionConflictError
 from madcrow_events.subscriptions._endings import MOST_ENDINGS, Ending, Endings, new_endings
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
-from madcrow_events.subscriptions._planning import plan_calls
+from madcrow_events.subscriptions._planning import comes_last, extended, plan_calls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterable
+    from collections.abc import Callable, Collection, Hashable
 
     from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._subscription import Subscription
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Mute",
     "Recording",
+    "SavedTable",
     "SubscriptionTable",
     "check_same_handler",
     "check_same_options",
@@ -56,6 +57,10 @@ IdT = TypeVar("IdT")
 
 Muting: TypeAlias = "weakref.ref[Mute]"
 """A `muted` block, held weakly: it exists as long as its `with` goes on."""
+
+_is_marked_active = attrgetter("_active")
+
+_NO_IDS: Final[dict[str, Any]] = MappingProxyType({})  # type: ignore[assignment]  # for reading
 
 _muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", default=frozenset())
 """The `muted` blocks of this context, and of the contexts that it was copied from."""
@@ -103,6 +108,26 @@ class Recording(Protocol):
         """End it; doing so again is no error."""
 
 
+class SavedTable:
+    """The subscriptions of a signal as an `isolated` block began.
+
+    Attributes:
+        plans: the plans, which are the same object as long as nothing has changed.
+        subscriptions: the active subscriptions, recorders included.
+    """
+
+    __slots__ = ("plans", "subscriptions")
+
+    def __init__(self, plans: Plans, subscriptions: list[Subscription]) -> None:
+        self.plans: Plans = plans
+        self.subscriptions: list[Subscription] = subscriptions
+
+    def handlers(self) -> list[Subscription]:
+        """Return the subscriptions in the order of registration, without recorders."""
+        found = [entry for entry in self.subscriptions if entry.origin is not RECORDER]
+        return sorted(found, key=lambda entry: entry._order)
+
+
 class SubscriptionTable:
     """The subscriptions of one signal, by sender and handler."""
 
@@ -124,10 +149,11 @@ class SubscriptionTable:
         self._renew_after_fork()
         renew_after_fork(self)
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
-        self._ids: dict[str, Subscription] = {}
-        self._stale: deque[Subscription] = deque()
-        self._mutes: set[Muting] = set()
-        self._fakes: set[weakref.ref[Recording]] = set()
+        # Few tables have any of these three. So all share what is empty, and a change replaces it.
+        self._ids: dict[str, Subscription] = _NO_IDS
+        self._mutes: frozenset[Muting] = frozenset()
+        self._fakes: frozenset[weakref.ref[Recording]] = frozenset()
+        self._stale: list[Subscription] = []  # 72 bytes, and a deque takes 640
         self._endings: Endings | None = None  # made with the first
         self._collected: tuple[str, ...] = ()  # the names that the log does not have yet
         self.plans: Plans = STALE
@@ -245,13 +271,24 @@ class SubscriptionTable:
     def _put(self, subscription: Subscription) -> None:
         bucket = self._by_sender.get(subscription._sender_key)
         if subscription.id is not None and subscription._owner is None:
+            if self._ids is _NO_IDS:
+                self._ids = {}
             self._ids[subscription.id] = subscription
+        plan, plans = self.plans.everyone, STALE
+        if (
+            plan is not None
+            and bucket is not None
+            and subscription._handler_key not in bucket
+            and comes_last(plan, subscription)
+            and not self._fakes
+        ):
+            plans = OutgrownPlans(plan, subscription)
         # No interrupt comes between an entry and the plain store that makes the plans stale.
         if bucket is None:
             self._by_sender[subscription._sender_key] = {subscription._handler_key: subscription}
         else:
             bucket[subscription._handler_key] = subscription
-        self.plans = STALE
+        self.plans = plans
 
     def _exclusively(self, change: Callable[..., ReturnedT], *arguments: object) -> ReturnedT:
         """Call `change(dropped, *arguments)` under the lock, and return what it returns.
@@ -262,12 +299,12 @@ class SubscriptionTable:
         with self._lock:
             nested, self._busy = self._busy, True
             try:
-                if not nested:
+                if self._stale and not nested:
                     self._sweep(dropped)
                 returned = change(dropped, *arguments)
             finally:
                 self._busy = nested
-        if not nested:
+        if self._stale and not nested:
             self._sweep_if_free()
         return returned
 
@@ -296,7 +333,7 @@ class SubscriptionTable:
             if not subscription.active or subscription._table is not self:
                 self._take_out(subscription)
             # Last: if an interrupt comes before this, the next sweep removes the subscription.
-            self._stale.popleft()
+            del self._stale[0]
 
     def _take_out(self, subscription: Subscription) -> None:
         bucket = self._by_sender.get(subscription._sender_key, {})
@@ -316,9 +353,10 @@ class SubscriptionTable:
         return sorted(active, key=lambda entry: entry._order)
 
     def _entries(self, _dropped: list[Any]) -> list[Subscription]:
-        return [
-            entry for bucket in list(self._by_sender.values()) for entry in list(bucket.values())
-        ]
+        buckets = list(self._by_sender.values())
+        if len(buckets) == 1:  # most often
+            return list(buckets[0].values())
+        return [entry for bucket in buckets for entry in list(bucket.values())]
 
     def of_handler(self, handler: object, sender: object = ANY) -> list[Subscription]:
         """Return the active subscriptions of a handler to a sender; `ANY` means all senders."""
@@ -354,7 +392,7 @@ class SubscriptionTable:
     def unmuted_plan_for(self, sender: object) -> Plan:
         """Return the plan for an emission of `sender` in a context without muting."""
         key: Hashable = ANY
-        if len(self._by_sender) > (ANY in self._by_sender):
+        if self._has_own_senders():
             own = sender_key(sender)
             if own in self._by_sender:
                 key = own
@@ -368,19 +406,32 @@ class SubscriptionTable:
 
     def _build(self, _dropped: list[Any], key: Hashable) -> Plan:
         # Taken before the subscriptions are read: a change after this puts another object there.
-        plans = self.plans
-        if plans is STALE:
+        plans = before = self.plans
+        if plans.by_sender is STALE.by_sender:  # stale or outgrown: it can hold no plan
             plans = self.plans = Plans()
+        if type(before) is OutgrownPlans and key is ANY and not self._fakes:
+            known = (*before.plan.by_priority, before.added)
+            # Another thread's end of one may have come just before the addition.
+            if all(map(_is_marked_active, known)):
+                plan = extended(before.plan, before.added)
+                return self._store(plans, key, plan)
         entries = self._reached(() if key is ANY else (key,))
         # If an interrupt ended the `with` without its `__exit__`, the block no longer exists.
-        self._fakes = {fake for fake in self._fakes if getattr(fake(), "is_open", False)}
+        if self._fakes:
+            self._fakes = frozenset(it for it in self._fakes if getattr(it(), "is_open", False))
         if self._fakes:
             entries = [entry for entry in entries if entry.origin is RECORDER]
-        plan = plan_calls(entry for entry in entries if entry.active)
+        return self._store(plans, key, plan_calls(entry for entry in entries if entry.active))
+
+    def _store(self, plans: Plans, key: Hashable, plan: Plan) -> Plan:
         plans.by_sender[key] = plan
-        if not self._mutes and len(self._by_sender) == (ANY in self._by_sender):
+        if not (self._mutes or self._has_own_senders()):
             plans.everyone = plan
         return plan
+
+    def _has_own_senders(self) -> bool:
+        """Whether a handler is for one sender only."""
+        return len(self._by_sender) > (ANY in self._by_sender)
 
     def _reached(self, keys: Collection[Hashable]) -> list[Subscription]:
         """Return the subscriptions to all senders and to these, without second connections."""
@@ -412,9 +463,9 @@ class SubscriptionTable:
     def _fake(self, _dropped: list[Any], block: Recording) -> None:
         try:
             if block.is_open:
-                self._fakes.add(weakref.ref(block, self._make_plans_stale))
+                self._fakes |= {weakref.ref(block, self._make_plans_stale)}
             else:
-                self._fakes.discard(weakref.ref(block))
+                self._fakes -= {weakref.ref(block)}
         finally:
             self.plans = STALE
 
@@ -439,37 +490,56 @@ class SubscriptionTable:
 
     def mute(self, mute: Muting) -> None:
         """Call no handlers from this context from now on."""
-        try:
-            self._mutes.add(mute)
-        finally:
-            self.plans = STALE
+        self._exclusively(self._mute, {mute})
         _muted.set(frozenset(it for it in _muted.get() if it() is not None) | {mute})
 
     def unmute(self, mute: Muting) -> None:
         """Call handlers again, unless another block mutes, too; doing so again is no error."""
-        try:
-            self._mutes.discard(mute)
-        finally:
-            self.plans = STALE
+        self._exclusively(self._unmute, {mute})
         # Set, not reset: a test fixture may end in another context than it began in.
         _muted.set(_muted.get() - {mute})
+
+    def _mute(self, _dropped: list[Any], mutes: set[Muting]) -> None:
+        try:
+            self._mutes |= mutes
+        finally:
+            self.plans = STALE
+
+    def _unmute(self, _dropped: list[Any], mutes: set[Muting]) -> None:
+        try:
+            self._mutes -= mutes
+        finally:
+            self.plans = STALE
 
     def clear(self, reason: EndReason) -> None:
         """End all subscriptions."""
         for present in self.live():
             present._end(reason)
 
-    def restore(self, event: str, subscriptions: Iterable[Subscription]) -> None:
-        """Make the subscriptions that `live` returned earlier the only active ones.
+    def saved(self) -> SavedTable:
+        """Return the present subscriptions, for `restore`."""
+        return self._exclusively(self._saved)
+
+    def _saved(self, _dropped: list[Any]) -> SavedTable:
+        # Any change puts another object in the place of these plans. Taken before the rest.
+        plans = self.plans
+        if plans is STALE:
+            plans = self.plans = Plans()
+        return SavedTable(plans, [it for it in self._entries(_dropped) if it._active])
+
+    def restore(self, event: str, saved: SavedTable) -> None:
+        """Make the subscriptions that `saved` returned earlier the only active ones.
 
         Those whose handler or sender is gone stay inactive. Those that have moved to another
         event come back.
 
         Args:
             event: the name of the event.
-            subscriptions: the subscriptions.
+            saved: what `saved` returned.
         """
-        restored = [*subscriptions]
+        if self.plans is saved.plans:
+            return
+        restored = saved.handlers()
         kept = {*restored}
         for present in self.live():
             present._end(None if present in kept else "isolated")
@@ -478,6 +548,7 @@ class SubscriptionTable:
                 subscription.event = event
                 subscription._table = self
                 self.replace(subscription)
+                subscription._end_if_gone()
 
 
 def forget_id(ids: dict[IdT, Subscription], key: IdT, subscription: Subscription) -> None:

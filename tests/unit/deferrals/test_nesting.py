@@ -21,6 +21,7 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
+from madcrow_events.emissions import ScopeFields
 from support.blocks import LONG, Block, Failed, Happened, Way, in_both_forms, in_every_way
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -413,3 +414,28 @@ async def test_a_block_leaves_nothing_for_the_garbage_collector(
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_a_scope_that_emits_is_asked_once(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Its own event gets the fields around the block, and is held back as the others are."""
+    asked: list[None] = []
+    seen: list[tuple[str, str | None]] = []
+
+    def note(emission: Emission[Any]) -> None:
+        seen.append((emission.event, emission.fields.get("request_id")))
+
+    def scope() -> ScopeFields:
+        asked.append(None)
+        dispatcher.emit("token_decoded")
+        return {"request_id": "inner"}
+
+    for name in ("order_placed", "token_decoded"):
+        signals.signal(name)
+        signals.subscribe(name, note)
+    with event_scope(request_id="outer"), dispatcher.deferred(scope):
+        dispatcher.emit("order_placed")
+        assert not seen
+    assert len(asked) == 1
+    assert sorted(seen) == [("order_placed", "inner"), ("token_decoded", "outer")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections import deque
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ import pytest
 
 from madcrow_events import Emission, EventDispatcher
 from support.blocks import LONG, Failed, Way, in_every_way
-from support.inside import DeferralFrame
+from support.inside import DeferralFrame, renew_after_fork
 from support.waiting import elsewhere
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -220,12 +219,11 @@ def test_an_emission_that_comes_while_the_block_closes_goes_out_once(
 
 @in_every_way
 async def test_a_process_that_was_forked_in_the_block_leaves_the_emissions_to_its_parent(
-    dispatcher: EventDispatcher, heard: list[int], way: Way, monkeypatch: pytest.MonkeyPatch
+    dispatcher: EventDispatcher, heard: list[int], way: Way
 ) -> None:
     async with way.block(dispatcher):
         inherited = await way.emit(dispatcher, "thing_happened", number=1)
-        process = os.getpid()
-        monkeypatch.setattr(os, "getpid", lambda: process + 1)
+        renew_after_fork()  # as in the child
         await way.emit(dispatcher, "thing_happened", number=2)
     assert heard == [2]
     assert inherited.state == "dropped"

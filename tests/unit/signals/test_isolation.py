@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, SignalRegistry, madcrow_signals
-from support.inside import isolate_too, patterns_of, senders_of
+from support.inside import isolate_too, patterns_of, senders_of, table_of
 from support.subscribers import OrderPlaced
 
 
@@ -177,3 +177,48 @@ def test_isolated_restores_what_is_first_kept_beside_the_registry_within_it(
     with signals.isolated(empty=empty):
         assert bool(kept) is not empty
     assert kept == ["as it was imported"]
+
+
+def test_isolated_leaves_events_alone_whose_handlers_have_not_changed(
+    signals: SignalRegistry,
+) -> None:
+    """So that a block costs little where there are many events, and the plans stay."""
+    same, changed = signals.signal("same"), signals.signal("changed")
+    same.subscribe(print)
+    emit = EventDispatcher(signals).emit
+    emit("same")
+    plans = table_of(same).plans
+
+    with signals.isolated():
+        changed.subscribe(print)
+        with signals.isolated():
+            changed.subscribe(repr)
+            emit("same")
+        assert [it.handler for it in changed.subscriptions] == [print]
+
+    assert not changed.subscriptions
+    assert table_of(same).plans is plans
+
+
+@pytest.mark.parametrize("emitted", [True, False])
+def test_isolated_sees_a_change_before_and_after_an_emission(
+    signals: SignalRegistry, *, emitted: bool
+) -> None:
+    calls: list[str] = []
+    signal = signals.signal("changed")
+    emit = EventDispatcher(signals).emit
+    kept = signal.subscribe(lambda: calls.append("kept"))
+    if emitted:
+        emit("changed")
+        calls.clear()
+
+    with signals.isolated():
+        kept.cancel()
+        added = signal.subscribe(lambda: calls.append("added"))
+        if emitted:
+            emit("changed")
+
+    emit("changed")
+    assert calls == ["added"] * emitted + ["kept"]
+    assert kept.active
+    assert not added.active

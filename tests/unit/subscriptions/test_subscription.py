@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import ANY, EventDispatcher, InvalidOptionError, SignalRegistry, Subscription
-from support.inside import cancel_when_gone, renew_after_fork, senders_of, stale_of, table_of
+from support.inside import renew_after_fork, senders_of, stale_of, table_of
 from support.proxies import FunctionWrapper
 from support.subscribers import Collector, Sender, emitted
 
@@ -303,8 +303,37 @@ def test_a_forked_child_starts_with_free_locks(signals: SignalRegistry, signal: 
 
 
 def test_a_reference_that_outlives_its_subscription_ends_nothing(signal: Any) -> None:
-    subscription = signal.subscribe(lambda: None)
-    gone = cancel_when_gone(subscription)
+    owner = Collector()
+    subscription = signal.subscribe(owner.handle)
+    reference = subscription._handler
     subscription.cancel()
-    del subscription
-    assert gone(None) is None
+    subscription = weakref.ref(subscription)
+    assert subscription() is None, "an ended one is freed at once"
+    del owner
+    assert reference() is None
+
+
+@pytest.mark.parametrize("event", ["thing_happened", "thing_*"])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_one_whose_object_goes_away_as_it_is_restored_has_ended(
+    signals: SignalRegistry,
+    signal: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    event: str,
+    lost: int,
+) -> None:
+    """No callback of a weak reference tells of it, for the subscription was not active then."""
+    objects: list[Any] = [Collector(), Sender()]
+    restored = signals.subscribe(event, objects[0].handle, sender=objects[1])
+    activate = Subscription._activate
+
+    def lose_and_activate(self: Subscription) -> None:
+        objects[lost] = None
+        activate(self)
+
+    with signals.isolated():
+        restored.cancel()
+        monkeypatch.setattr(Subscription, "_activate", lose_and_activate)
+
+    assert not restored._active
+    assert not senders_of(signal)

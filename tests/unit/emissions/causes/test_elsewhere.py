@@ -72,13 +72,13 @@ def test_who_is_overtaken_gets_the_id_of_who_was_faster(
         thread.start()
         thread.join()
 
-    module, name = (making_ids, "_uuid7") if has_ids else (finding_causes, "_cause_of")
+    module, name = (making_ids, "_uuid7") if has_ids else (finding_causes, "_give_ids")
     function = getattr(module, name)
 
-    def overtaken(argument: Any) -> Any:
+    def overtaken(*arguments: Any) -> Any:
         monkeypatch.setattr(module, name, function)
         overtake()
-        return function(argument)
+        return function(*arguments)
 
     monkeypatch.setattr(module, name, overtaken)
     assert [emission.id] == seen
