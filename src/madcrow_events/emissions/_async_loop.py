@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
+import types
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
 from madcrow_events.exceptions import HandlerTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Generator
 
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._plan import Entry, Segments
@@ -212,9 +213,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
         else:
             _leave(token)
     if unfinished is not None:
-        if "eager_start" not in options:
-            # The loop calls this after the first step of each task.
-            loop.call_soon(unfinished.record_unbegun)
+        unfinished.have_begun = "eager_start" in options
     elif is_used and values.exit is not None:
         raise values.exit
     return unfinished
@@ -332,13 +331,15 @@ def _record_unbegun(values: Outcomes, branch: Branch, task: asyncio.Task[None]) 
 class _Unfinished:
     """The tasks of one emission that have suspended, and the emitter that waits for them."""
 
-    __slots__ = ("cancels", "emitter", "left", "loop", "started", "values", "waiter")
+    __slots__ = ("cancels", "emitter", "have_begun", "left", "loop", "started", "values", "waiter")
 
     def __init__(self, emission: Emission, loop: asyncio.AbstractEventLoop) -> None:
         values = self.values = emission._values
         values.loop = self.loop = loop
         self.started: list[tuple[asyncio.Task[None], Branch]] = []
         self.left = 0
+        self.have_begun = False
+        self.emitter: asyncio.Task[Any] | None = None
         self.waiter: asyncio.Future[None] | None = None
 
     async def join(self) -> None:
@@ -347,9 +348,12 @@ class _Unfinished:
         Raises:
             CancelledError: the emitter was cancelled.
         """
-        emitter = self.emitter = asyncio.current_task()
+        emitter = self.emitter = asyncio.current_task(self.loop)
         self.cancels = 0 if emitter is None else emitter.cancelling()
         try:
+            if not self.have_begun:
+                await _next_turn()  # in which each task takes its first step
+                self.record_unbegun()
             if self.left and self.values.exit is None:
                 self.waiter = self.loop.create_future()
                 await self.waiter
@@ -411,8 +415,14 @@ class _Unfinished:
             return True
         # A loop that ends cancels all tasks, perhaps the handlers' before the emitter's. Before
         # `join` there is no emitter that could have been cancelled.
-        emitter = None if self.waiter is None else self.emitter
+        emitter = self.emitter
         return emitter is not None and emitter.cancelling() > self.cancels
+
+
+@types.coroutine
+def _next_turn() -> Generator[None, None, None]:
+    """Let the event loop do what it has to do, and come back in its next turn."""
+    yield
 
 
 async def _await_nested(emission: Emission, context: BaseEventContext | None) -> None:
