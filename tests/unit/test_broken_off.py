@@ -181,7 +181,8 @@ def test_an_alarm_that_is_broken_off_as_it_is_set_is_set_for_the_next_context(
             raise Interrupt
         return real(timer, *arguments)
 
-    signal.subscribe(lambda batch: None, batch=Batch(100, 0.01))
+    # Long enough that no batch is due at once, even on a busy machine.
+    signal.subscribe(lambda batch: None, batch=Batch(100, 0.5))
     left, real = [True], Timer.set_alarm
     monkeypatch.setattr(Timer, "set_alarm", set_alarm)
     with pytest.raises(Interrupt):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-import types
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -352,7 +351,7 @@ class _Unfinished:
         self.cancels = 0 if emitter is None else emitter.cancelling()
         try:
             if not self.have_begun:
-                await _next_turn()  # in which each task takes its first step
+                await _NextTurn()  # in which each task takes its first step
                 self.record_unbegun()
             if self.left and self.values.exit is None:
                 self.waiter = self.loop.create_future()
@@ -413,16 +412,16 @@ class _Unfinished:
         """Whether a cancellation comes from the emitter or an exit, not from the handler."""
         if self.values.exit is not None:
             return True
-        # A loop that ends cancels all tasks, perhaps the handlers' before the emitter's. Before
-        # `join` there is no emitter that could have been cancelled.
-        emitter = self.emitter
+        # A loop that ends cancels all tasks, perhaps the handlers' before the emitter's.
+        emitter = self.emitter  # None before `join`
         return emitter is not None and emitter.cancelling() > self.cancels
 
 
-@types.coroutine
-def _next_turn() -> Generator[None, None, None]:
-    """Let the event loop do what it has to do, and come back in its next turn."""
-    yield
+class _NextTurn:
+    """Awaiting it lets the event loop do what it has to do, and comes back in its next turn."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
 
 
 async def _await_nested(emission: Emission, context: BaseEventContext | None) -> None:

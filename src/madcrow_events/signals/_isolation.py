@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from typing_extensions import TypeVar
 
-from madcrow_events.signals._old_names import become, become_itself
+from madcrow_events.signals._old_names import acting, become, become_itself
 from madcrow_events.subscriptions._subscription import end
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class SavedRegistry:
         self._signals = {signal.name: signal for signal in registry._declared()}
         self._set_aside = registry._set_aside
         self._former = registry._former
+        # Those of events that were forgotten under their new name act as these for good.
+        self._acting = acting([*self._signals.values(), *registry._set_aside.values()])
         self._warned = registry._warned
         self._recordings = list(registry._recordings)
         self._patterns = [(it, it.pattern) for it in registry._patterns.live()]
@@ -144,6 +146,8 @@ class SavedRegistry:
         self._forget_new()
         if is_renamed:
             self._put_together()
+        for own, signal in self._acting:
+            become(own, signal)
         dict.update(registry, self._signals)
         for signal, model, execution, replaced, doc in self._models:
             if signal.context_model is not model:

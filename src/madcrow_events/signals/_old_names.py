@@ -13,11 +13,14 @@ from madcrow_events._places import Place, calling_place, warn_once
 from madcrow_events.signals._signal import EventSignal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from madcrow_events.signals._registry import SignalRegistry
     from madcrow_events.subscriptions import Subscription
 
 __all__ = [
     "FormerName",
+    "acting",
     "become",
     "become_itself",
     "meaning_of",
@@ -66,6 +69,11 @@ def become_itself(own: EventSignal[Any]) -> None:
     """Let a signal act as itself again."""
     if type(own) is FormerSignal:
         own.__class__ = EventSignal  # type: ignore[assignment]  # as it was before
+
+
+def acting(signals: Iterable[EventSignal[Any]]) -> list[tuple[EventSignal[Any], EventSignal[Any]]]:
+    """Return those of the signals that act as others, each with that other one."""
+    return [(it, own_attribute(it, "_successor")) for it in signals if type(it) is FormerSignal]
 
 
 def own_attribute(own: EventSignal[Any], name: str) -> Any:

@@ -443,6 +443,22 @@ def test_an_isolated_block_gives_the_old_event_its_handlers_back(
         signals["order_placed"]
 
 
+def test_an_isolated_block_restores_what_a_forgotten_event_had_taken_over(
+    signals: SignalRegistry, dispatcher: EventDispatcher, made: EventSignal[Any]
+) -> None:
+    signals.signal("order_placed")
+    with signals.isolated(empty=True):
+        assert signals.signal("order_made") is made
+        placed = signals.signal("order_placed", formerly="order_made")
+        del signals["order_placed"]
+        with signals.isolated():
+            assert signals.signal("order_made") is made
+            assert dispatcher.emit(made).event == "order_made"
+        assert signals.signal("order_placed") is placed
+        assert dispatcher.emit(made).event == "order_placed"
+    assert dispatcher.emit(made).event == "order_made"
+
+
 def test_an_isolated_block_restores_an_event_that_had_handed_its_handlers_over(
     signals: SignalRegistry, dispatcher: EventDispatcher, made: EventSignal[Any]
 ) -> None:

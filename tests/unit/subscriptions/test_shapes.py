@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import sys
+import sysconfig
 import types
 import weakref
 from collections.abc import Callable
@@ -202,6 +203,10 @@ def test_a_decorated_function_is_read_through_its_decorator(
         placed.subscribe(count)
 
 
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")) and sys.version_info < (3, 14),
+    reason="without the GIL, Python 3.13 frees no function once a thread has been started",
+)
 def test_nothing_is_kept_alive(signals: SignalRegistry) -> None:
     def subscribed() -> weakref.ref[type[BaseEventContext]]:
         class Order(BaseEventContext):
@@ -280,6 +285,8 @@ def test_a_class_made_again_from_the_attributes_of_another_has_a_memory_of_its_o
     def handler(number: int) -> None: ...
 
     SignalRegistry().signal("original", context=Original).subscribe(handler)
-    copied: Any = type("Copied", (BaseEventContext,), {**vars(Original)})
+    # The older pydantic keeps there what it refuses to take from there.
+    attributes = {it: value for it, value in vars(Original).items() if it != "model_fields"}
+    copied: Any = type("Copied", (BaseEventContext,), attributes)
     assert kept_with(copied) is not kept_with(Original)
     assert kept_with(copied) is kept_with(copied)
