@@ -256,7 +256,7 @@ class Admission:
         outcomes = outcomes_of(emission)
         if outcomes.permits:
             self.backlog.permits.release(outcomes.permits)
-        begun = {job.branch.index for job in self.backlog.jobs_of(emission)}
+        begun = {job.index for job in self.backlog.jobs_of(emission)}
         for index, value in enumerate(outcomes):
             if value is PENDING and index not in begun:
                 outcomes.settle(index)

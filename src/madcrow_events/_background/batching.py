@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log_unannounced, mark_as_written, writing
 from madcrow_events._moves import move_all
-from madcrow_events.emissions._causes import enter_batch, finish_unawaited
+from madcrow_events.emissions._causes import enter_batch
 from madcrow_events.emissions._completion import announce, announce_async, break_cycles
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import observing_handler
@@ -26,6 +26,7 @@ __all__ = ["call_batch_async", "call_batch_here", "lose_batch", "release_permits
 def _prepared(jobs: list[Job]) -> Job:
     """Make the last job's branch the frame of the whole batch; return that job."""
     last = jobs[-1]
+    last.is_entered = True
     enter_batch([job.branch for job in jobs])
     for job in jobs:  # a line of the log may have caused some of them
         cause = job.context.run(writing)
@@ -100,7 +101,7 @@ def release_permits(jobs: list[Job]) -> None:
 
 def _finish(jobs: list[Job]) -> None:
     for job in jobs:  # in a frame of its own, as in `release_permits`
-        finish_unawaited(job.branch)
+        job.finish()
         job.release_permit()  # now, because the announcement may need one
 
 

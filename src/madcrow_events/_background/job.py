@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from madcrow_events._background.batching import call_batch_here
 from madcrow_events._interrupts import is_exit
@@ -35,6 +36,10 @@ class Job:
     """One call of a handler that runs later, in a worker or an event loop.
 
     Attributes:
+        branch: the frame of the handler; None once the job has ended.
+        index: the place of the handler among those of the emission.
+        context: the handler's context variables; None once a worker has begun with the job.
+        is_entered: whether code of the application may have run in the branch.
         item: the entry of the emission in a batch.
         due: when a batch with it is due.
         loop: the event loop in which an async handler runs.
@@ -44,6 +49,7 @@ class Job:
     """
 
     # Defaults, and no slots, because most handlers need none of these.
+    is_entered: bool = False
     item: Any = None
     due: float = 0.0
     loop: AbstractEventLoop | None = None
@@ -60,10 +66,11 @@ class Job:
         permit: list[None],
     ) -> None:
         self.backlog = backlog
-        self.branch = branch
+        self.branch: Any = branch
+        self.index = branch.index
         self.emission: Any = branch.emission
         self.outcomes = outcomes
-        self.context = context
+        self.context: Any = context
         self.entry = entry
         self.handler = handler
         self.permit = permit
@@ -95,37 +102,61 @@ class Job:
 
     def work_off(self) -> None:
         """Call a plain handler in a worker, unless it has been reported as lost."""
-        if self.claim():
-            self.release_permit()
-            context, run = self.context, [self.run]
-            del self  # or the traceback of a failure keeps it alive
-            context.run(run.pop())
+        try:  # as `claim` and `release_permit` do, without the time that their calls take
+            self.ticket.pop()
+        except IndexError:
+            return
+        permits = self.backlog.permits
+        with_permit = self.permit
+        if with_permit:
+            permits.free.extend(map(list.pop, (with_permit,)))
+            if permits.freed.are_there():
+                permits.freed.notify(1)
+        branch, context, run = ref(self.branch), self.context, [self.run]
+        self.context = None  # which keeps the branch alive
+        self.is_entered = True
+        del self  # or the traceback of a failure keeps it alive
+        context.run(run.pop())
+        del context
+        left = branch()
+        if left is not None:  # a task, a thread or an emission may ask for its cause
+            finish_unawaited(left)
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
         CURRENT.set(self.branch)
         failure = run_branch(self.branch, self.entry, self.handler)
-        is_for_the_program = failure is not None and is_exit(failure.exception)
+        if failure is None:
+            self.branch.stop()
+            try:
+                self._leave()
+            except BaseException:
+                self._leave()  # once more: the first call was interrupted
+                raise
+            del self  # or the traceback of a failure that is recorded elsewhere keeps it alive
+            return
+        is_for_the_program = is_exit(failure.exception)
         finish_unawaited(self.branch)
         try:
-            if failure is not None:
-                announce(self.emission, (failure,))
-                break_cycles(self.emission, (failure,))
+            announce(self.emission, (failure,))
+            break_cycles(self.emission, (failure,))
         except BaseException as error:  # an exit: no caller is there to get it
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
-            if failure is not None and is_for_the_program:
+            if is_for_the_program:
                 raise failure.exception
             del self, failure  # or the traceback of the failure keeps them alive
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
         CURRENT.set(self.branch)
+        self.is_entered = True
+        branch = self.branch  # which the job loses if it is reported as lost
         await_branch = load_async_loop().await_branch
-        failure = await await_branch(self.branch, self.entry, self.handler)
+        failure = await await_branch(branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
-        finish_unawaited(self.branch)
+        finish_unawaited(branch)
         self.release_permit()  # now, because the announcement may need one
         if failure is not None:
             try:
@@ -138,7 +169,7 @@ class Job:
             if failure is not None and is_for_the_program:
                 raise failure.exception
         finally:
-            del self, failure  # or the traceback of the failure keeps them alive
+            del self, branch, failure  # or the traceback of the failure keeps them alive
 
     def begin(self) -> None:
         """Start a task that calls an async handler; called in the loop's thread."""
@@ -175,7 +206,9 @@ class Job:
         if self.subscription.batch is not None:
             call_batch_here([self])
         elif not self.entry.spec.is_async:
+            branch = self.branch
             self.context.run(self.run)
+            finish_unawaited(branch)
         elif running_loop() is None:
             self.context.run(run_to_the_end, self.run_async())
         else:
@@ -219,19 +252,33 @@ class Job:
 
     def settle(self, value: object) -> None:
         """Note what the handler returned, or `NO_RESULT`."""
-        self.outcomes.settle(self.branch.index, value)
+        self.outcomes.settle(self.index, value)
 
     def is_pending(self) -> bool:
         """Whether the handler has neither ended nor been reported as lost."""
-        return self.outcomes.is_pending(self.branch.index)
+        return self.outcomes.is_pending(self.index)
 
     def end(self) -> None:
         """Count the handler as done, and notify those that wait; a second call does nothing."""
         try:
-            self._leave()
+            self._end()
         except BaseException:
-            self._leave()  # once more: the first call was interrupted
+            self._end()  # once more: the first call was interrupted
             raise
+
+    def _end(self) -> None:
+        self.finish()
+        self._leave()
+
+    def finish(self) -> None:
+        """Mark the handler as finished; the emission is let go, and its ids stay."""
+        branch = self.branch
+        if branch is None:
+            return
+        if self.is_entered:
+            finish_unawaited(branch)
+        else:  # nothing can have been emitted in it
+            branch.stop()
 
     def release_permit(self) -> None:
         """Release the permit of the queue, if the job still has it."""
@@ -239,12 +286,15 @@ class Job:
             self.backlog.permits.release(self.permit)
 
     def _leave(self) -> None:
-        finish_unawaited(self.branch)
-        self.branch.job = None
-        self.release_permit()
-        self.backlog.in_loops.pop(id(self), None)
+        branch, backlog = self.branch, self.backlog
+        if branch is not None:
+            self.branch = branch.job = None
+        if self.permit:
+            backlog.permits.release(self.permit)
+        if self.loop is not None:
+            backlog.in_loops.pop(id(self), None)
         # Last, because those that wait until nothing is pending look at this.
-        self.backlog.jobs.pop(id(self), None)
+        backlog.jobs.pop(id(self), None)
         self.outcomes.notify()
-        if not self.backlog.jobs:
-            self.backlog.changed.notify()
+        if not backlog.jobs:
+            backlog.changed.notify()

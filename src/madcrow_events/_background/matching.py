@@ -45,10 +45,12 @@ def job_for(
     subscription = entry.subscription
     item_of = entry.spec.item
     item = None
+    is_entered = False
     try:
         if subscription.when is None and not subscription.once and item_of is None:
             handler = entry.match(emission)  # calls nothing of the application's
         else:
+            is_entered = True
             context.run(CURRENT.set, branch)
             handler = context.run(entry.match, emission)
             if handler is not None and subscription.once:
@@ -67,7 +69,7 @@ def job_for(
         outcomes.settle(index)
         return None
     job = Job(backlog, branch, outcomes, context, entry, handler, [])
-    if item is not None:
-        job.item = item
+    job.item = item
+    job.is_entered = is_entered
     begin_chain(branch, job)
     return job
