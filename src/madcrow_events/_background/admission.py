@@ -11,6 +11,7 @@ import queue
 import sys
 import threading
 import weakref
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ from madcrow_events._background.waiting import check_awaiting, check_waiting, dr
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._interrupts import is_interrupt
+from madcrow_events._logs import writing
 from madcrow_events._other_loops import (
     STRANGERS,
     check_for_awaiting,
@@ -33,10 +35,10 @@ from madcrow_events._other_loops import (
 )
 from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
-from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes, outcomes_of
-from madcrow_events.emissions._plan import Plan, plan_for
+from madcrow_events.emissions._plan import Entry, Plan, plan_for
 from madcrow_events.exceptions import (
     DispatcherClosedError,
     EventLoopError,
@@ -261,6 +263,54 @@ class Admission:
             if value is PENDING and index not in begun:
                 outcomes.settle(index)
 
+    def start_alone(
+        self, emission: Emission, entry: Entry, payload: object, is_typed: bool
+    ) -> bool:
+        """Start the only handler of an emission that nothing surrounds, if that is simple.
+
+        Returns:
+            Whether it is started; if not, nothing has happened.
+        """
+        # Else `admit` and `start` find out what is to be done.
+        backlog, spec, handler = self.backlog, entry.spec, entry.handler
+        permits = backlog.permits
+        if handler is None:
+            handler = entry.match(emission)
+        if (
+            handler is None
+            or self._is_closed
+            or self._finalizer is None
+            or permits.is_dropping
+            or "gevent.monkey" in sys.modules
+            or not (spec.item is None or (is_typed and spec.item_is_context))
+        ):
+            return False
+        free = permits.free
+        permit: list[None] = []
+        try:
+            try:
+                permit.extend(map(list.pop, (free,)))
+            except IndexError:
+                free.extend(permit)
+                return False
+            branch = Branch(emission, 0)
+            branch.unawaited = True
+            outcomes = outcomes_of(emission)
+            if spec.item is None:
+                job = Job(backlog, branch, outcomes, copy_context(), entry, handler, permit)
+            else:
+                job = Job(backlog, branch, outcomes, None, entry, handler, permit)
+                job.item, job.line = payload, writing()
+            branch.job = job
+            self._launch(job, None)
+        except BaseException:
+            try:
+                free.extend(map(list.pop, (permit,)))
+            except IndexError:  # the job has released it
+                pass
+            raise
+        return True
+
     def start(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the handlers that `emit` leaves for later."""
         backlog, entries = self.backlog, plan.entries
@@ -306,16 +356,22 @@ class Admission:
             backlog.permits.release(outcomes.permits)
         outcomes.notify()
 
-    def _launch(self, job: Job, permits: list[None]) -> None:
-        """Give a job its permit, and hand it to the thread or loop that will do it."""
+    def _launch(self, job: Job, permits: list[None] | None) -> None:
+        """Hand a job to the thread or loop that will do it.
+
+        Args:
+            job: the job.
+            permits: the list with its permit; None if it has the permit already.
+        """
         backlog = job.backlog
-        if self._finalizer is None and not _exit.is_over():
+        if self._finalizer is None and not _exit.OVER:
             _exit.wait_for(backlog)
             self._finalizer = weakref.finalize(self, backlog.stop)
             self._finalizer.atexit = False
         try:
             backlog.jobs[id(job)] = job
-            job.permit.extend(map(list.pop, (permits,)))
+            if permits:
+                job.permit.extend(map(list.pop, (permits,)))
             self._hand_over(job)
         except BaseException as error:
             is_ours = False
@@ -347,9 +403,10 @@ class Admission:
         # Read only once the job is in `jobs`: a `close` or exit that begins later then waits for
         # the job. If one has happened already, no thread would take the job, so it runs here, or
         # in the application's loop.
-        is_alone = self._is_closed or _exit.is_over()
-        if not job.entry.spec.is_async:
-            if job.subscription.batch is not None and not is_alone:
+        is_alone = self._is_closed or _exit.OVER
+        spec = job.entry.spec
+        if not spec.is_async:
+            if spec.item is not None and not is_alone:
                 backlog.batches.add(job, None)
                 return
             if not is_alone and backlog.workers.put(job):

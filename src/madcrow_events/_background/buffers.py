@@ -184,8 +184,9 @@ class BatchBuffer:
         elif self.loop is None:
             job.loop = batches.background_loop.get()
         waiting.append(job)
-        # Without the clock, which the timer looks at.
-        if (
+        # Without the clock, which the timer looks at. A turn that has the lease looks for more
+        # batches when it ends.
+        if self.lease and (
             len(waiting) >= self.limits.max_size
             or batches.flushing
             or not batches.permits.free
@@ -299,8 +300,14 @@ class Turn:
         buffer = self._buffer
         with suppress(IndexError):
             move_first(buffer.waiting, self.jobs, buffer.limits.max_size)
-        # Without those that are lost, because their emitter was interrupted.
-        return [job for job in self.jobs if job.claim()]
+        jobs = []
+        for job in self.jobs:
+            try:  # as `claim` does, without its call
+                job.ticket.pop()
+            except IndexError:  # it is lost, because its emitter was interrupted
+                continue
+            jobs.append(job)
+        return jobs
 
     def handle(self) -> None:
         """Call the handler with the next batch, in this thread."""

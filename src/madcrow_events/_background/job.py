@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from madcrow_events._background.backlog import Backlog
+    from madcrow_events._logs import Writing
     from madcrow_events.emissions._frames import Branch
     from madcrow_events.emissions._plan import Entry, Subscribed
 
@@ -38,9 +39,12 @@ class Job:
     Attributes:
         branch: the frame of the handler; None once the job has ended.
         index: the place of the handler among those of the emission.
-        context: the handler's context variables; None once a worker has begun with the job.
-        is_entered: whether code of the application may have run in the branch.
+        context: the handler's context variables; None in a batch, which belongs to none of its
+            emitters, and once a worker has begun with the job.
+        needs_ids: whether code of the application may have run in the branch, so that it needs the
+            ids of its emission when the job ends.
         item: the entry of the emission in a batch.
+        line: the line of the log that has caused the emission, for a batch.
         due: when a batch with it is due.
         loop: the event loop in which an async handler runs.
         task: the task of an async handler, once it has begun.
@@ -49,8 +53,9 @@ class Job:
     """
 
     # Defaults, and no slots, because most handlers need none of these.
-    is_entered: bool = False
+    needs_ids: bool = False
     item: Any = None
+    line: Writing | None = None
     due: float = 0.0
     loop: AbstractEventLoop | None = None
     task: Any = None
@@ -60,7 +65,7 @@ class Job:
         backlog: Backlog,
         branch: Branch,
         outcomes: Outcomes,
-        context: Context,
+        context: Context | None,
         entry: Entry,
         handler: object,
         permit: list[None],
@@ -107,14 +112,15 @@ class Job:
         except IndexError:
             return
         permits = self.backlog.permits
-        with_permit = self.permit
-        if with_permit:
-            permits.free.extend(map(list.pop, (with_permit,)))
-            if permits.freed.are_there():
-                permits.freed.notify(1)
+        try:
+            permits.free.extend(map(list.pop, (self.permit,)))
+        except IndexError:  # its emitter was interrupted, and has released it
+            pass
+        if permits.freed.are_there():
+            permits.freed.notify(1)
         branch, context, run = ref(self.branch), self.context, [self.run]
         self.context = None  # which keeps the branch alive
-        self.is_entered = True
+        self.needs_ids = True
         del self  # or the traceback of a failure keeps it alive
         context.run(run.pop())
         del context
@@ -128,11 +134,8 @@ class Job:
         failure = run_branch(self.branch, self.entry, self.handler)
         if failure is None:
             self.branch.stop()
-            try:
-                self._leave()
-            except BaseException:
-                self._leave()  # once more: the first call was interrupted
-                raise
+            self.needs_ids = False  # but `work_off` looks whether that is so
+            self.end()
             del self  # or the traceback of a failure that is recorded elsewhere keeps it alive
             return
         is_for_the_program = is_exit(failure.exception)
@@ -151,7 +154,7 @@ class Job:
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
         CURRENT.set(self.branch)
-        self.is_entered = True
+        self.needs_ids = True
         branch = self.branch  # which the job loses if it is reported as lost
         await_branch = load_async_loop().await_branch
         failure = await await_branch(branch, self.entry, self.handler)
@@ -261,24 +264,15 @@ class Job:
     def end(self) -> None:
         """Count the handler as done, and notify those that wait; a second call does nothing."""
         try:
-            self._end()
+            self._leave()
         except BaseException:
-            self._end()  # once more: the first call was interrupted
+            self._leave()  # once more: the first call was interrupted
             raise
-
-    def _end(self) -> None:
-        self.finish()
-        self._leave()
 
     def finish(self) -> None:
         """Mark the handler as finished; the emission is let go, and its ids stay."""
-        branch = self.branch
-        if branch is None:
-            return
-        if self.is_entered:
-            finish_unawaited(branch)
-        else:  # nothing can have been emitted in it
-            branch.stop()
+        if self.branch is not None and self.needs_ids:
+            finish_unawaited(self.branch)
 
     def release_permit(self) -> None:
         """Release the permit of the queue, if the job still has it."""
@@ -288,6 +282,8 @@ class Job:
     def _leave(self) -> None:
         branch, backlog = self.branch, self.backlog
         if branch is not None:
+            if self.needs_ids:
+                finish_unawaited(branch)
             self.branch = branch.job = None
         if self.permit:
             backlog.permits.release(self.permit)

@@ -6,6 +6,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from madcrow_events._background.job import Job
+from madcrow_events._logs import writing
 from madcrow_events.emissions._causes import begin_chain
 from madcrow_events.emissions._failures import is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch
@@ -45,12 +46,12 @@ def job_for(
     subscription = entry.subscription
     item_of = entry.spec.item
     item = None
-    is_entered = False
+    needs_ids = False
     try:
         if subscription.when is None and not subscription.once and item_of is None:
             handler = entry.match(emission)  # calls nothing of the application's
         else:
-            is_entered = True
+            needs_ids = True
             context.run(CURRENT.set, branch)
             handler = context.run(entry.match, emission)
             if handler is not None and subscription.once:
@@ -68,8 +69,9 @@ def job_for(
         log_skipped(emission, subscription)
         outcomes.settle(index)
         return None
-    job = Job(backlog, branch, outcomes, context, entry, handler, [])
-    job.item = item
-    job.is_entered = is_entered
+    job = Job(backlog, branch, outcomes, None if item_of else context, entry, handler, [])
+    if item_of is not None:
+        job.item, job.line = item, writing()
+    job.needs_ids = needs_ids
     begin_chain(branch, job)
     return job

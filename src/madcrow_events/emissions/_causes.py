@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._names import HANDLER_FAILED
@@ -188,6 +189,9 @@ def finish_unawaited(branch: Branch) -> None:
     branch.finish()
 
 
+_is_announcing = attrgetter("is_announcing")
+
+
 def enter_batch(branches: list[Branch]) -> None:
     """Make the last branch the frame of a whole batch, in the present context; for `_background`.
 
@@ -195,11 +199,13 @@ def enter_batch(branches: list[Branch]) -> None:
     """
     common: AbstractSet[tuple[str, str]] = _fields_of(branches[-1]).items()
     for branch in branches:
+        if not common:
+            break
         common = common & _fields_of(branch).items()
     frame = branches[-1]
     frame._outer = frame._ambient = ambient = AmbientFrame()
     ambient.fields = dict(common)
-    frame.is_announcing = any(branch.is_announcing for branch in branches)
+    frame.is_announcing = any(map(_is_announcing, branches))
     CURRENT.set(frame)
 
 

@@ -21,8 +21,8 @@ __all__ = ["is_recorded", "keep_value", "record_in_batch", "record_in_branch"]
 
 def keep_value(entry: Entry, handler: object, value: object) -> Any:
     """Return the outcome to store for a handler's value."""
-    weak = entry.subscription.weak
-    return Called(handler, value) if weak and value is not NO_RESULT else value
+    is_weak = entry.handler is None
+    return Called(handler, value) if is_weak and value is not NO_RESULT else value
 
 
 def is_recorded(emission: Emission, error: BaseException) -> bool:
