@@ -293,15 +293,17 @@ class Admission:
             except IndexError:
                 free.extend(permit)
                 return False
-            branch = Branch(emission, 0)
-            branch.unawaited = True
             outcomes = outcomes_of(emission)
             if spec.item is None:
-                job = Job(backlog, branch, outcomes, copy_context(), entry, handler, permit)
+                branch = Branch(emission, 0)
+                context = copy_context()
+                job = Job(backlog, emission, 0, outcomes, branch, context, entry, handler, permit)
+                branch.unawaited, branch.job = True, job
             else:
-                job = Job(backlog, branch, outcomes, None, entry, handler, permit)
-                job.item, job.line = payload, writing()
-            branch.job = job
+                job = Job(
+                    backlog, emission, 0, outcomes, None, None, entry, handler, permit, payload
+                )
+                job.line = writing()
             self._launch(job, None)
         except BaseException:
             try:
@@ -356,7 +358,9 @@ class Admission:
             backlog.permits.release(outcomes.permits)
         outcomes.notify()
 
-    def _launch(self, job: Job, permits: list[None] | None) -> None:
+    def _launch(  # noqa: C901  # one step of the emitter after the other
+        self, job: Job, permits: list[None] | None
+    ) -> None:
         """Hand a job to the thread or loop that will do it.
 
         Args:
@@ -372,7 +376,15 @@ class Admission:
             backlog.jobs[id(job)] = job
             if permits:
                 job.permit.extend(map(list.pop, (permits,)))
-            self._hand_over(job)
+            spec = job.entry.spec
+            # Read only once the job is in `jobs`: a `close` or exit that begins later then waits
+            # for the job. If one has happened already, no thread would take the job.
+            if spec.is_async or self._is_closed or _exit.OVER:
+                self._hand_over(job)
+            elif spec.item is not None:
+                backlog.batches.add(job, None)
+            elif not backlog.workers.put(job):
+                self._call_here(job)
         except BaseException as error:
             is_ours = False
             try:
@@ -399,21 +411,12 @@ class Admission:
                 raise
 
     def _hand_over(self, job: Job) -> None:
-        backlog: Backlog = job.backlog
-        # Read only once the job is in `jobs`: a `close` or exit that begins later then waits for
-        # the job. If one has happened already, no thread would take the job, so it runs here, or
-        # in the application's loop.
-        is_alone = self._is_closed or _exit.OVER
-        spec = job.entry.spec
-        if not spec.is_async:
-            if spec.item is not None and not is_alone:
-                backlog.batches.add(job, None)
-                return
-            if not is_alone and backlog.workers.put(job):
-                return
-            job.release_permit()
-            job.run_in_place()
+        """Hand a job to the loop that will do it; do it here, if neither loop nor thread can."""
+        if not job.entry.spec.is_async:
+            self._call_here(job)
             return
+        backlog: Backlog = job.backlog
+        is_alone = self._is_closed or _exit.OVER
         # The application's clients, pools and locks belong to its own loop.
         loop = applications_loop()
         theirs = loop or self.bound_loops.loop
@@ -434,6 +437,11 @@ class Admission:
                 job.loop.call_soon_threadsafe(job.begin)
             else:
                 job.run_in_place()
+
+    def _call_here(self, job: Job) -> None:
+        """Call a plain handler here, because no thread can."""
+        job.release_permit()
+        job.run_in_place()
 
     # Waiting for handlers
 

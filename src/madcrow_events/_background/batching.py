@@ -30,7 +30,7 @@ def _prepared(jobs: list[Job]) -> Job:
     """Make the last job's branch the frame of the whole batch; return that job."""
     last = jobs[-1]
     last.needs_ids = True
-    enter_batch([job.branch for job in jobs])
+    enter_batch(last.frame(), [job.branch for job in jobs])
     for job in jobs:
         if job.line is not None:
             mark_as_written(job.line)
@@ -62,7 +62,7 @@ async def call_batch_async(jobs: list[Job]) -> None:
     except GeneratorExit:
         raise
     except BaseException as error:  # no emitter waits that could get it
-        failure = record_in_batch([job.branch for job in jobs], last.entry, error)
+        failure = record_in_batch(jobs, last.entry, error)
     else:
         _keep(jobs, value)
     if failure is not None and _finish(jobs):
@@ -82,7 +82,7 @@ def _call(jobs: list[Job]) -> None:
         with observing_handler(last.emission, last.handler):
             value = last.entry.spec.invoke_batch(last.handler, [job.item for job in jobs])
     except BaseException as error:  # no emitter waits that could get it
-        failure = record_in_batch([job.branch for job in jobs], last.entry, error)
+        failure = record_in_batch(jobs, last.entry, error)
     else:
         _keep(jobs, value)
     if failure is not None and _finish(jobs):
@@ -109,7 +109,7 @@ def release_permits(jobs: list[Job]) -> None:
 
 def _finish(jobs: list[Job]) -> bool:
     """Mark the handler as finished; return whether its failure may be announced."""
-    is_announcing: bool = jobs[-1].branch.is_announcing
+    is_announcing: bool = jobs[-1].frame().is_announcing
     for job in jobs:  # in a frame of its own, as in `release_permits`
         job.finish()
         job.release_permit()  # now, because the announcement may need one
@@ -152,7 +152,7 @@ def _report(jobs: list[Job], ours: list[list[None]], error: HandlerCancelledErro
         job.ticket.clear()
         move_all(job.unreported, mine)
     pending = [job for job, mine in zip(jobs, ours, strict=True) if mine and job.is_pending()]
-    new = [job.branch for job in pending if not is_recorded(job.emission, error)]
+    new = [job for job in pending if not is_recorded(job.emission, error)]
     if new:
         record_in_batch(new, jobs[-1].entry, error)
     for job in pending:

@@ -11,9 +11,9 @@ from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import type_name
-from madcrow_events.emissions._causes import finish_unawaited
+from madcrow_events.emissions._causes import begin_chain, finish_unawaited
 from madcrow_events.emissions._completion import announce, announce_async, break_cycles
-from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from madcrow_events._background.backlog import Backlog
     from madcrow_events._logs import Writing
-    from madcrow_events.emissions._frames import Branch
+    from madcrow_events.emissions import Emission
     from madcrow_events.emissions._plan import Entry, Subscribed
 
 
@@ -37,7 +37,8 @@ class Job:
     """One call of a handler that runs later, in a worker or an event loop.
 
     Attributes:
-        branch: the frame of the handler; None once the job has ended.
+        branch: the frame of the handler; None once the job has ended, and in a batch as long as
+            nothing needs it.
         index: the place of the handler among those of the emission.
         context: the handler's context variables; None in a batch, which belongs to none of its
             emitters, and once a worker has begun with the job.
@@ -50,47 +51,72 @@ class Job:
         task: the task of an async handler, once it has begun.
         permit: the permit of the queue, until it is released.
         ticket: taken by the one that begins it or reports it.
+        unreported: taken by the one that reports it as lost.
     """
 
-    # Defaults, and no slots, because most handlers need none of these.
-    needs_ids: bool = False
-    item: Any = None
-    line: Writing | None = None
-    due: float = 0.0
-    loop: AbstractEventLoop | None = None
-    task: Any = None
+    __slots__ = (
+        "backlog",
+        "branch",
+        "context",
+        "due",
+        "emission",
+        "entry",
+        "handler",
+        "index",
+        "item",
+        "line",
+        "loop",
+        "needs_ids",
+        "outcomes",
+        "permit",
+        "task",
+        "ticket",
+        "unreported",
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # by position, for speed
         self,
         backlog: Backlog,
-        branch: Branch,
+        emission: Emission,
+        index: int,
         outcomes: Outcomes,
+        branch: Branch | None,
         context: Context | None,
         entry: Entry,
         handler: object,
         permit: list[None],
+        item: object = None,
     ) -> None:
         self.backlog = backlog
+        self.emission: Any = emission
+        self.index = index
         self.branch: Any = branch
-        self.index = branch.index
-        self.emission: Any = branch.emission
         self.outcomes = outcomes
         self.context: Any = context
         self.entry = entry
         self.handler = handler
         self.permit = permit
         self.ticket: list[None] = [None]
+        self.unreported: list[None] = [None]
+        self.item: Any = item
+        self.line: Writing | None = None
+        self.due: float = 0.0
+        self.loop: AbstractEventLoop | None = None
+        self.task: Any = None
+        self.needs_ids: bool = False
 
     @property
     def subscription(self) -> Subscribed:
         """The subscription of the handler."""
         return self.entry.subscription
 
-    @property
-    def unreported(self) -> list[None]:
-        """What is taken by the one that reports it as lost; made when first asked for."""
-        taken: list[None] = vars(self).setdefault("_unreported", [None])
-        return taken
+    def frame(self) -> Branch:
+        """Return the frame of the handler of a batch; make it now, if it is not made yet."""
+        branch: Branch | None = self.branch
+        if branch is None:
+            branch = self.branch = Branch(self.emission, self.index)
+            begin_chain(branch, self)
+        return branch
 
     @property
     def owner(self) -> Subscribed:
@@ -247,7 +273,7 @@ class Job:
     def _report(self, ours: list[None], error: HandlerCancelledError) -> None:
         if ours and self.is_pending():
             if not is_recorded(self.emission, error):
-                record_in_branch(self.branch, error)
+                record_in_branch(self.frame(), error)
             self.settle(NO_RESULT)
             break_cycles(self.emission, self.emission.failures)
         if ours or not self.is_pending():  # or another thread reports it, and ends it

@@ -69,9 +69,10 @@ def job_for(
         log_skipped(emission, subscription)
         outcomes.settle(index)
         return None
-    job = Job(backlog, branch, outcomes, None if item_of else context, entry, handler, [])
+    own_context = context if item_of is None else None
+    job = Job(backlog, emission, index, outcomes, branch, own_context, entry, handler, [], item)
     if item_of is not None:
-        job.item, job.line = item, writing()
+        job.line = writing()
     job.needs_ids = needs_ids
     begin_chain(branch, job)
     return job
