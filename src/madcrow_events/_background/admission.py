@@ -264,7 +264,12 @@ class Admission:
                 outcomes.settle(index)
 
     def start_alone(
-        self, emission: Emission, entry: Entry, payload: object, is_typed: bool
+        self,
+        emission: Emission,
+        outcomes: Outcomes,
+        entry: Entry,
+        payload: object,
+        is_typed: bool,
     ) -> bool:
         """Start the only handler of an emission that nothing surrounds, if that is simple.
 
@@ -286,14 +291,11 @@ class Admission:
         ):
             return False
         free = permits.free
-        permit: list[None] = []
+        try:  # as `move_last` does, in one step, too
+            permit = [*map(list.pop, (free,))]
+        except IndexError:
+            return False
         try:
-            try:
-                permit.extend(map(list.pop, (free,)))
-            except IndexError:
-                free.extend(permit)
-                return False
-            outcomes = outcomes_of(emission)
             if spec.item is None:
                 branch = Branch(emission, 0)
                 context = copy_context()

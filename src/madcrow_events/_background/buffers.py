@@ -103,8 +103,8 @@ class Batches:
         waiting.append(job)
         # Without the clock, which the timer looks at. A turn that has the lease looks for more
         # batches when it ends.
-        if buffer.lease and (
-            len(waiting) >= buffer.limits.max_size
+        if (
+            (len(waiting) >= buffer.limits.max_size and buffer.lease)
             or self.flushing
             or not self.permits.free
             or not buffer.is_alarmed

@@ -51,7 +51,6 @@ class Job:
         task: the task of an async handler, once it has begun.
         permit: the permit of the queue, until it is released.
         ticket: taken by the one that begins it or reports it.
-        unreported: taken by the one that reports it as lost.
     """
 
     __slots__ = (
@@ -71,7 +70,6 @@ class Job:
         "permit",
         "task",
         "ticket",
-        "unreported",
     )
 
     def __init__(  # noqa: PLR0917  # by position, for speed
@@ -97,7 +95,6 @@ class Job:
         self.handler = handler
         self.permit = permit
         self.ticket: list[None] = [None]
-        self.unreported: list[None] = [None]
         self.item: Any = item
         self.line: Writing | None = None
         self.due: float = 0.0
@@ -117,6 +114,13 @@ class Job:
             branch = self.branch = Branch(self.emission, self.index)
             begin_chain(branch, self)
         return branch
+
+    @property
+    def unreported(self) -> list[None]:
+        """What is taken by the one that reports it as lost; made when first asked for."""
+        # Not here, because few jobs are lost, and making a list takes time for each.
+        taken: list[None] = vars(self.outcomes).setdefault(f"unreported {self.index}", [None])
+        return taken
 
     @property
     def owner(self) -> Subscribed:

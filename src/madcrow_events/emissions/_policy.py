@@ -47,12 +47,18 @@ class Admission(Protocol):
         """
 
     def start_alone(
-        self, emission: Emission, entry: Entry, payload: object, is_typed: bool
+        self,
+        emission: Emission,
+        outcomes: Outcomes,
+        entry: Entry,
+        payload: object,
+        is_typed: bool,
     ) -> bool:
         """Start the only handler of an emission that nothing surrounds, if that is simple.
 
         Args:
-            emission: the emission; it has its outcomes.
+            emission: the emission.
+            outcomes: its outcomes.
             entry: the handler: `Plan.alone`.
             payload: the context: keywords, or an instance of the signal's model.
             is_typed: whether it is the latter.

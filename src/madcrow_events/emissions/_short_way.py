@@ -67,9 +67,9 @@ def emit_the_short_way(  # noqa: C901, PLR0912, PLR0915  # in one frame, for spe
     emission._running = False
     if calls is None:
         alone: Any = plan.alone
-        emission._values = Outcomes(plan.pending)
+        outcomes = emission._values = Outcomes(plan.pending)
         try:
-            if policy._admission.start_alone(emission, alone, payload, is_typed):
+            if policy._admission.start_alone(emission, outcomes, alone, payload, is_typed):
                 return emission
         except BaseException as error:
             abandon(emission, error)
