@@ -370,7 +370,7 @@ class Admission:
             permits: the list with its permit; None if it has the permit already.
         """
         backlog = job.backlog
-        if self._finalizer is None and not _exit.OVER:
+        if self._finalizer is None and not _exit.over:
             _exit.wait_for(backlog)
             self._finalizer = weakref.finalize(self, backlog.stop)
             self._finalizer.atexit = False
@@ -381,7 +381,7 @@ class Admission:
             spec = job.entry.spec
             # Read only once the job is in `jobs`: a `close` or exit that begins later then waits
             # for the job. If one has happened already, no thread would take the job.
-            if spec.is_async or self._is_closed or _exit.OVER:
+            if spec.is_async or self._is_closed or _exit.over:
                 self._hand_over(job)
             elif spec.item is not None:
                 backlog.batches.add(job, None)
@@ -418,7 +418,7 @@ class Admission:
             self._call_here(job)
             return
         backlog: Backlog = job.backlog
-        is_alone = self._is_closed or _exit.OVER
+        is_alone = self._is_closed or _exit.over
         # The application's clients, pools and locks belong to its own loop.
         loop = applications_loop()
         theirs = loop or self.bound_loops.loop

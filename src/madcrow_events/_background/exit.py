@@ -13,7 +13,7 @@ from madcrow_events._logs import log
 if TYPE_CHECKING:
     from madcrow_events._background.backlog import Backlog
 
-__all__ = ["EXIT_SECONDS", "OVER", "forget", "wait_for"]
+__all__ = ["EXIT_SECONDS", "forget", "over", "wait_for"]
 
 EXIT_SECONDS = 5.0
 """How long the exit waits at most."""
@@ -21,7 +21,7 @@ EXIT_SECONDS = 5.0
 _waited_for: dict[int, Backlog] = {}
 """The backlogs that may have pending work, by their ids."""
 
-OVER: list[bool] = []
+over: list[bool] = []
 """Empty until the exit has waited. Not empty from then on: no thread begins with work any more."""
 
 
@@ -43,7 +43,7 @@ def forget(backlog: Backlog) -> None:
 
 def _wait() -> None:
     """Wait for pending work; log how many calls are left, and lost."""
-    if OVER:
+    if over:
         return
     try:
         _wait_until(monotonic() + EXIT_SECONDS)
@@ -51,7 +51,7 @@ def _wait() -> None:
         pass
     finally:
         # Before counting: from now on each emitter itself calls the handlers that run later.
-        OVER.append(True)
+        over.append(True)
         left = sum(len(backlog.jobs) for backlog in list(_waited_for.values()))
         if left:
             log(
