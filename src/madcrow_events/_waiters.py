@@ -62,6 +62,10 @@ class Waiters:
         self._callbacks: list[Callable[[], object]] = []
         self._look_every = look_every
 
+    def are_there(self) -> bool:
+        """Whether somebody waits."""
+        return bool(self._callbacks)
+
     def notify(self, number: int | None = None) -> None:
         """Let waiters check their conditions again.
 

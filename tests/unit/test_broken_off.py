@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import PathDistribution
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from madcrow_events import (
     EventDispatcher,
     EventSignal,
     HandlerCancelledError,
+    SignalRegistry,
     current_event,
     discover_plugins,
     event_scope,
@@ -45,6 +47,7 @@ from support.inside import (
     Waiters,
     WorkerThreads,
     abandon,
+    admitting,
     awaiting,
     backlog_of,
     call_all,
@@ -376,6 +379,81 @@ def test_a_job_that_cannot_even_be_claimed_for_the_stack_is_full_is_its_emitters
     for job in jobs:  # as the worker does that has begun with it
         job.context.run(job.run)
     shop.assert_all_is_well()
+
+
+class Alone:
+    """An event with one handler, which runs later, and an emitter that nothing surrounds."""
+
+    def __init__(self, *, in_batches: bool) -> None:
+        signals = SignalRegistry()
+        self.signal = signals.signal("thing_happened", context=shops.Thing)
+        if in_batches:
+            self.signal.subscribe(self.handle_batch, batch=Batch(10, LIMIT))
+        else:
+            self.signal.subscribe(self.handle, background=True)
+        self.dispatcher = EventDispatcher(signals, max_workers=1)
+        self.backlog = backlog_of(self.dispatcher)
+        self.numbers: list[int] = []
+        self.may_end = threading.Semaphore()
+        self.emit(1)  # what is made when first needed
+        assert self.dispatcher.drain(LIMIT)
+
+    def handle(self, context: shops.Thing) -> None:
+        self.numbers.append(context.number)
+        assert self.may_end.acquire(timeout=LIMIT)
+        self.may_end.release()
+
+    def handle_batch(self, contexts: list[shops.Thing]) -> None:
+        self.numbers.extend([context.number for context in contexts])
+
+    def emit(self, number: int) -> Emission[shops.Thing]:
+        return self.dispatcher.emit_typed(self.signal, shops.Thing(number=number))
+
+
+@pytest.mark.parametrize("in_batches", [False, True])
+@pytest.mark.parametrize("moment", ["before", "queued", "done"])
+def test_an_emitter_that_is_broken_off_releases_its_place_once(
+    monkeypatch: pytest.MonkeyPatch, moment: str, in_batches: bool
+) -> None:
+    def launch(admission: Any, job: Job, permits: Any) -> None:
+        if moment != "before":
+            real(admission, job, permits)
+        if moment == "done":
+            assert alone.dispatcher.drain(LIMIT)
+        raise Interrupt
+
+    alone = Alone(in_batches=in_batches)
+    if moment == "queued":
+        alone.may_end.acquire()
+    alone.emit(2)
+    assert in_batches or eventually(lambda: 2 in alone.numbers)
+    real = admitting.Admission._launch
+    monkeypatch.setattr(admitting.Admission, "_launch", launch)
+    with pytest.raises(Interrupt):
+        alone.emit(3)
+    monkeypatch.undo()
+    alone.may_end.release()
+    assert alone.dispatcher.drain(LIMIT)
+    assert len(alone.backlog.permits.free) == 1000
+    assert alone.numbers == ([1, 2] if moment == "before" else [1, 2, 3])
+
+
+@pytest.mark.parametrize("error", [Interrupt, MemoryError])
+def test_a_context_that_never_came_into_a_batch_is_reported(
+    break_off: BreakOff, error: type[BaseException]
+) -> None:
+    alone = Alone(in_batches=True)
+    break_off(Batches, "add", error)
+    with pytest.raises(Interrupt) if error is Interrupt else nullcontext():
+        emission = alone.emit(2)
+        (failure,) = emission.failures
+        assert isinstance(failure.exception, HandlerCancelledError)
+        assert not emission.pending
+    assert alone.dispatcher.drain(0)
+    assert len(alone.backlog.permits.free) == 1000
+    alone.emit(3)
+    assert alone.dispatcher.drain(LIMIT)
+    assert alone.numbers == [1, 3]
 
 
 def test_a_job_that_another_thread_has_begun_with_is_not_run_in_place(

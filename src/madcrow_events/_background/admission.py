@@ -11,6 +11,7 @@ import queue
 import sys
 import threading
 import weakref
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -23,6 +24,7 @@ from madcrow_events._background.waiting import check_awaiting, check_waiting, dr
 from madcrow_events._clock import monotonic
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._interrupts import is_interrupt
+from madcrow_events._logs import writing
 from madcrow_events._other_loops import (
     STRANGERS,
     check_for_awaiting,
@@ -33,10 +35,10 @@ from madcrow_events._other_loops import (
 )
 from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
-from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes, outcomes_of
-from madcrow_events.emissions._plan import Plan, plan_for
+from madcrow_events.emissions._plan import Entry, Plan, plan_for
 from madcrow_events.exceptions import (
     DispatcherClosedError,
     EventLoopError,
@@ -256,10 +258,62 @@ class Admission:
         outcomes = outcomes_of(emission)
         if outcomes.permits:
             self.backlog.permits.release(outcomes.permits)
-        begun = {job.branch.index for job in self.backlog.jobs_of(emission)}
+        begun = {job.index for job in self.backlog.jobs_of(emission)}
         for index, value in enumerate(outcomes):
             if value is PENDING and index not in begun:
                 outcomes.settle(index)
+
+    def start_alone(
+        self,
+        emission: Emission,
+        outcomes: Outcomes,
+        entry: Entry,
+        payload: object,
+        is_typed: bool,
+    ) -> bool:
+        """Start the only handler of an emission that nothing surrounds, if that is simple.
+
+        Returns:
+            Whether it is started; if not, nothing has happened.
+        """
+        # Else `admit` and `start` find out what is to be done.
+        backlog, spec, handler = self.backlog, entry.spec, entry.handler
+        permits = backlog.permits
+        if handler is None:
+            handler = entry.match(emission)
+        if (
+            handler is None
+            or self._is_closed
+            or self._finalizer is None
+            or permits.is_dropping
+            or "gevent.monkey" in sys.modules
+            or not (spec.item is None or (is_typed and spec.item_is_context))
+        ):
+            return False
+        free = permits.free
+        try:  # as `move_last` does, in one step, too
+            permit = [*map(list.pop, (free,))]
+        except IndexError:
+            return False
+        try:
+            if spec.item is None:
+                branch = Branch(emission, 0)
+                context = copy_context()
+                job = Job(backlog, emission, 0, outcomes, branch, context, entry, handler, permit)
+                branch.unawaited, branch.job = True, job
+            else:
+                job = Job(
+                    backlog, emission, 0, outcomes, None, None, entry, handler, permit, payload
+                )
+                job.line = writing()
+            self._launch(job, None)
+        except BaseException:
+            try:
+                free.extend(map(list.pop, (permit,)))
+            except IndexError:  # the job has released it
+                pass
+            raise
+        return True
 
     def start(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the handlers that `emit` leaves for later."""
@@ -306,17 +360,33 @@ class Admission:
             backlog.permits.release(outcomes.permits)
         outcomes.notify()
 
-    def _launch(self, job: Job, permits: list[None]) -> None:
-        """Give a job its permit, and hand it to the thread or loop that will do it."""
+    def _launch(  # noqa: C901  # one step of the emitter after the other
+        self, job: Job, permits: list[None] | None
+    ) -> None:
+        """Hand a job to the thread or loop that will do it.
+
+        Args:
+            job: the job.
+            permits: the list with its permit; None if it has the permit already.
+        """
         backlog = job.backlog
-        if self._finalizer is None and not _exit.is_over():
+        if self._finalizer is None and not _exit.over:
             _exit.wait_for(backlog)
             self._finalizer = weakref.finalize(self, backlog.stop)
             self._finalizer.atexit = False
         try:
             backlog.jobs[id(job)] = job
-            job.permit.extend(map(list.pop, (permits,)))
-            self._hand_over(job)
+            if permits:
+                job.permit.extend(map(list.pop, (permits,)))
+            spec = job.entry.spec
+            # Read only once the job is in `jobs`: a `close` or exit that begins later then waits
+            # for the job. If one has happened already, no thread would take the job.
+            if spec.is_async or self._is_closed or _exit.over:
+                self._hand_over(job)
+            elif spec.item is not None:
+                backlog.batches.add(job, None)
+            elif not backlog.workers.put(job):
+                self._call_here(job)
         except BaseException as error:
             is_ours = False
             try:
@@ -343,20 +413,12 @@ class Admission:
                 raise
 
     def _hand_over(self, job: Job) -> None:
-        backlog: Backlog = job.backlog
-        # Read only once the job is in `jobs`: a `close` or exit that begins later then waits for
-        # the job. If one has happened already, no thread would take the job, so it runs here, or
-        # in the application's loop.
-        is_alone = self._is_closed or _exit.is_over()
+        """Hand a job to the loop that will do it; do it here, if neither loop nor thread can."""
         if not job.entry.spec.is_async:
-            if job.subscription.batch is not None and not is_alone:
-                backlog.batches.add(job, None)
-                return
-            if not is_alone and backlog.workers.put(job):
-                return
-            job.release_permit()
-            job.run_in_place()
+            self._call_here(job)
             return
+        backlog: Backlog = job.backlog
+        is_alone = self._is_closed or _exit.over
         # The application's clients, pools and locks belong to its own loop.
         loop = applications_loop()
         theirs = loop or self.bound_loops.loop
@@ -377,6 +439,11 @@ class Admission:
                 job.loop.call_soon_threadsafe(job.begin)
             else:
                 job.run_in_place()
+
+    def _call_here(self, job: Job) -> None:
+        """Call a plain handler here, because no thread can."""
+        job.release_permit()
+        job.run_in_place()
 
     # Waiting for handlers
 

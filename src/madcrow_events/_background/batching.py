@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextvars import Context
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from madcrow_events._interrupts import is_exit
-from madcrow_events._logs import log_unannounced, mark_as_written, writing
+from madcrow_events._logs import log_unannounced, mark_as_written
 from madcrow_events._moves import move_all
-from madcrow_events.emissions._causes import enter_batch, finish_unawaited
+from madcrow_events.emissions._causes import enter_batch
 from madcrow_events.emissions._completion import announce, announce_async, break_cycles
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._observing import observing_handler
@@ -20,17 +21,19 @@ if TYPE_CHECKING:
     from madcrow_events._background.job import Job
     from madcrow_events.emissions import HandlerFailure
 
+_permit_of = attrgetter("permit")
+
 __all__ = ["call_batch_async", "call_batch_here", "lose_batch", "release_permits"]
 
 
 def _prepared(jobs: list[Job]) -> Job:
     """Make the last job's branch the frame of the whole batch; return that job."""
     last = jobs[-1]
-    enter_batch([job.branch for job in jobs])
-    for job in jobs:  # a line of the log may have caused some of them
-        cause = job.context.run(writing)
-        if cause is not None:
-            mark_as_written(cause)
+    last.needs_ids = True
+    enter_batch(last.frame(), [job.branch for job in jobs])
+    for job in jobs:
+        if job.line is not None:
+            mark_as_written(job.line)
     return last
 
 
@@ -59,11 +62,10 @@ async def call_batch_async(jobs: list[Job]) -> None:
     except GeneratorExit:
         raise
     except BaseException as error:  # no emitter waits that could get it
-        failure = record_in_batch([job.branch for job in jobs], last.entry, error)
+        failure = record_in_batch(jobs, last.entry, error)
     else:
         _keep(jobs, value)
-    _finish(jobs)
-    if failure is not None and not last.branch.is_announcing:
+    if failure is not None and _finish(jobs):
         try:
             await announce_async(last.emission, (failure,), len(jobs))
         except BaseException as error:  # an exit: no caller is there to get it
@@ -80,11 +82,10 @@ def _call(jobs: list[Job]) -> None:
         with observing_handler(last.emission, last.handler):
             value = last.entry.spec.invoke_batch(last.handler, [job.item for job in jobs])
     except BaseException as error:  # no emitter waits that could get it
-        failure = record_in_batch([job.branch for job in jobs], last.entry, error)
+        failure = record_in_batch(jobs, last.entry, error)
     else:
         _keep(jobs, value)
-    _finish(jobs)
-    if failure is not None and not last.branch.is_announcing:
+    if failure is not None and _finish(jobs):
         try:
             announce(last.emission, (failure,), len(jobs))
         except BaseException as error:  # an exit: no caller is there to get it
@@ -94,14 +95,25 @@ def _call(jobs: list[Job]) -> None:
 
 
 def release_permits(jobs: list[Job]) -> None:
-    for job in jobs:  # in a frame of its own, or the traceback of a failure keeps the last job
-        job.release_permit()
+    """Release the permits of a batch."""
+    if not jobs:
+        return
+    permits = jobs[0].backlog.permits
+    try:
+        permits.free.extend(map(list.pop, map(_permit_of, jobs)))
+    except IndexError:  # one of them has none
+        for job in jobs:  # in a frame of its own, or the traceback of a failure keeps the last job
+            job.release_permit()
+    permits.freed.notify(len(jobs))
 
 
-def _finish(jobs: list[Job]) -> None:
+def _finish(jobs: list[Job]) -> bool:
+    """Mark the handler as finished; return whether its failure may be announced."""
+    is_announcing: bool = jobs[-1].frame().is_announcing
     for job in jobs:  # in a frame of its own, as in `release_permits`
-        finish_unawaited(job.branch)
+        job.finish()
         job.release_permit()  # now, because the announcement may need one
+    return not is_announcing
 
 
 def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
@@ -117,8 +129,9 @@ def _end(jobs: list[Job], failure: HandlerFailure | None) -> None:
 
 
 def _keep(jobs: list[Job], value: object) -> None:
+    kept = keep_value(jobs[-1].entry, jobs[-1].handler, value)
     for job in jobs:
-        job.settle(keep_value(job.entry, job.handler, value))
+        job.outcomes[job.index] = kept
 
 
 def lose_batch(jobs: list[Job], reason: str, cause: BaseException | None = None) -> None:
@@ -139,7 +152,7 @@ def _report(jobs: list[Job], ours: list[list[None]], error: HandlerCancelledErro
         job.ticket.clear()
         move_all(job.unreported, mine)
     pending = [job for job, mine in zip(jobs, ours, strict=True) if mine and job.is_pending()]
-    new = [job.branch for job in pending if not is_recorded(job.emission, error)]
+    new = [job for job in pending if not is_recorded(job.emission, error)]
     if new:
         record_in_batch(new, jobs[-1].entry, error)
     for job in pending:

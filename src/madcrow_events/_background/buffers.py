@@ -81,7 +81,7 @@ class Batches:
             job: the handler and the context.
             loop: the application's loop in which an async handler runs; None for our own.
         """
-        owner = job.owner
+        owner = job.entry.owner
         key = (id(owner), id(loop))
         buffer = self.buffers.get(key)  # it holds the loop, whose id then is not reused
         if buffer is None or buffer.owner() is not owner:
@@ -92,7 +92,24 @@ class Batches:
                 self.buffers.pop(key, None)
             buffer = self.buffers.setdefault(key, made)  # another thread may be faster
             self._forget_closed_loops()
-        buffer.add(job)
+        job.due = monotonic() + buffer.limits.max_wait
+        # The thread is started now, because none can be started at the exit any more.
+        if not buffer.is_async:
+            if not self.workers.threads:
+                self.workers.start_a_thread()
+        elif loop is None:
+            job.loop = self.background_loop.get()
+        waiting = buffer.waiting
+        waiting.append(job)
+        # Without the clock, which the timer looks at. A turn that has the lease looks for more
+        # batches when it ends.
+        if (
+            (len(waiting) >= buffer.limits.max_size and buffer.lease)
+            or self.flushing
+            or not self.permits.free
+            or not buffer.is_alarmed
+        ):
+            buffer.schedule()
 
     def _forget_closed_loops(self) -> None:
         # Not of `items()`: making its pairs may run finalizers, and these change the dictionary.
@@ -142,13 +159,14 @@ class BatchBuffer:
 
     Attributes:
         owner: the subscription, held weakly here, and strongly by the contexts that wait.
+        is_alarmed: whether an alarm is set for the next batch.
         lease: holds one thing, which is moved to the turn that may handle the next batch.
     """
 
     __slots__ = (
         "__weakref__",
-        "_is_alarmed",
         "batches",
+        "is_alarmed",
         "is_async",
         "lease",
         "limits",
@@ -167,31 +185,11 @@ class BatchBuffer:
         self.owner: weakref.ref[Subscribed]
         self.waiting: deque[Job] = deque()
         self.lease: list[None] = [None]
-        self._is_alarmed = False
+        self.is_alarmed = False
 
     def is_over(self) -> bool:
         """Whether the event loop is closed, and nothing waits here any more."""
         return self.loop is not None and self.loop.is_closed() and not self.waiting
-
-    def add(self, job: Job) -> None:
-        """Add a context to the next batch."""
-        job.due = monotonic() + self.limits.max_wait
-        # The thread is started now, because none can be started at the exit any more.
-        batches, waiting = self.batches, self.waiting
-        if not self.is_async:
-            if not batches.workers.threads:
-                batches.workers.start_a_thread()
-        elif self.loop is None:
-            job.loop = batches.background_loop.get()
-        waiting.append(job)
-        # Without the clock, which the timer looks at.
-        if (
-            len(waiting) >= self.limits.max_size
-            or batches.flushing
-            or not batches.permits.free
-            or not self._is_alarmed
-        ):
-            self.schedule()
 
     def schedule(self) -> None:
         """Hand over the next batch if it is due; if not, set an alarm for it."""
@@ -226,22 +224,22 @@ class BatchBuffer:
 
     def _set_alarm(self) -> None:
         # One alarm at a time is enough: the next one is set when it has come due.
-        if not self._is_alarmed:
+        if not self.is_alarmed:
             try:
                 due = self.waiting[0].due
             except IndexError:
                 return
-            self._is_alarmed = True
+            self.is_alarmed = True
             try:
                 if not self.batches.timer.set_alarm(due, self):
                     self.batches.flush_now()  # no timer runs that would handle it later
             except BaseException:
-                self._is_alarmed = False
+                self.is_alarmed = False
                 raise
 
     def come_due(self) -> None:
         """Schedule the batch whose alarm has come due."""
-        self._is_alarmed = False
+        self.is_alarmed = False
         self.schedule()
 
     def _hand_over(self, turn: Turn) -> bool:
@@ -299,8 +297,14 @@ class Turn:
         buffer = self._buffer
         with suppress(IndexError):
             move_first(buffer.waiting, self.jobs, buffer.limits.max_size)
-        # Without those that are lost, because their emitter was interrupted.
-        return [job for job in self.jobs if job.claim()]
+        jobs = []
+        for job in self.jobs:
+            try:  # as `claim` does, without its call
+                job.ticket.pop()
+            except IndexError:  # it is lost, because its emitter was interrupted
+                continue
+            jobs.append(job)
+        return jobs
 
     def handle(self) -> None:
         """Call the handler with the next batch, in this thread."""

@@ -13,7 +13,7 @@ from madcrow_events._logs import log
 if TYPE_CHECKING:
     from madcrow_events._background.backlog import Backlog
 
-__all__ = ["EXIT_SECONDS", "forget", "is_over", "wait_for"]
+__all__ = ["EXIT_SECONDS", "forget", "over", "wait_for"]
 
 EXIT_SECONDS = 5.0
 """How long the exit waits at most."""
@@ -21,13 +21,8 @@ EXIT_SECONDS = 5.0
 _waited_for: dict[int, Backlog] = {}
 """The backlogs that may have pending work, by their ids."""
 
-_over: list[bool] = []
-"""Empty until the exit has waited; not empty from then on."""
-
-
-def is_over() -> bool:
-    """Whether the exit has waited: no thread will do work that begins from now on."""
-    return bool(_over)
+over: list[bool] = []
+"""Empty until the exit has waited. Not empty from then on: no thread begins with work any more."""
 
 
 def wait_for(backlog: Backlog) -> None:
@@ -48,7 +43,7 @@ def forget(backlog: Backlog) -> None:
 
 def _wait() -> None:
     """Wait for pending work; log how many calls are left, and lost."""
-    if _over:
+    if over:
         return
     try:
         _wait_until(monotonic() + EXIT_SECONDS)
@@ -56,7 +51,7 @@ def _wait() -> None:
         pass
     finally:
         # Before counting: from now on each emitter itself calls the handlers that run later.
-        _over.append(True)
+        over.append(True)
         left = sum(len(backlog.jobs) for backlog in list(_waited_for.values()))
         if left:
             log(

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from madcrow_events._background.batching import call_batch_here
 from madcrow_events._interrupts import is_exit
 from madcrow_events._logs import log, log_unannounced
 from madcrow_events._moves import move_all
 from madcrow_events._text import type_name
-from madcrow_events.emissions._causes import finish_unawaited
+from madcrow_events.emissions._causes import begin_chain, finish_unawaited
 from madcrow_events.emissions._completion import announce, announce_async, break_cycles
-from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT, Branch
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end, running_loop
 from madcrow_events.emissions._loop import run_branch
 from madcrow_events.emissions._outcomes import NO_RESULT, Outcomes
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from contextvars import Context
 
     from madcrow_events._background.backlog import Backlog
-    from madcrow_events.emissions._frames import Branch
+    from madcrow_events._logs import Writing
+    from madcrow_events.emissions import Emission
     from madcrow_events.emissions._plan import Entry, Subscribed
 
 
@@ -35,7 +37,15 @@ class Job:
     """One call of a handler that runs later, in a worker or an event loop.
 
     Attributes:
+        branch: the frame of the handler; None once the job has ended, and in a batch as long as
+            nothing needs it.
+        index: the place of the handler among those of the emission.
+        context: the handler's context variables; None in a batch, which belongs to none of its
+            emitters, and once a worker has begun with the job.
+        needs_ids: whether code of the application may have run in the branch, so that it needs the
+            ids of its emission when the job ends.
         item: the entry of the emission in a batch.
+        line: the line of the log that has caused the emission, for a batch.
         due: when a batch with it is due.
         loop: the event loop in which an async handler runs.
         task: the task of an async handler, once it has begun.
@@ -43,41 +53,73 @@ class Job:
         ticket: taken by the one that begins it or reports it.
     """
 
-    # Defaults, and no slots, because most handlers need none of these.
-    item: Any = None
-    due: float = 0.0
-    loop: AbstractEventLoop | None = None
-    task: Any = None
+    __slots__ = (
+        "backlog",
+        "branch",
+        "context",
+        "due",
+        "emission",
+        "entry",
+        "handler",
+        "index",
+        "item",
+        "line",
+        "loop",
+        "needs_ids",
+        "outcomes",
+        "permit",
+        "task",
+        "ticket",
+    )
 
-    def __init__(
+    def __init__(  # noqa: PLR0917  # by position, for speed
         self,
         backlog: Backlog,
-        branch: Branch,
+        emission: Emission,
+        index: int,
         outcomes: Outcomes,
-        context: Context,
+        branch: Branch | None,
+        context: Context | None,
         entry: Entry,
         handler: object,
         permit: list[None],
+        item: object = None,
     ) -> None:
         self.backlog = backlog
-        self.branch = branch
-        self.emission: Any = branch.emission
+        self.emission: Any = emission
+        self.index = index
+        self.branch: Any = branch
         self.outcomes = outcomes
-        self.context = context
+        self.context: Any = context
         self.entry = entry
         self.handler = handler
         self.permit = permit
         self.ticket: list[None] = [None]
+        self.item: Any = item
+        self.line: Writing | None = None
+        self.due: float = 0.0
+        self.loop: AbstractEventLoop | None = None
+        self.task: Any = None
+        self.needs_ids: bool = False
 
     @property
     def subscription(self) -> Subscribed:
         """The subscription of the handler."""
         return self.entry.subscription
 
+    def frame(self) -> Branch:
+        """Return the frame of the handler of a batch; make it now, if it is not made yet."""
+        branch: Branch | None = self.branch
+        if branch is None:
+            branch = self.branch = Branch(self.emission, self.index)
+            begin_chain(branch, self)
+        return branch
+
     @property
     def unreported(self) -> list[None]:
         """What is taken by the one that reports it as lost; made when first asked for."""
-        taken: list[None] = vars(self).setdefault("_unreported", [None])
+        # Not here, because few jobs are lost, and making a list takes time for each.
+        taken: list[None] = vars(self.outcomes).setdefault(f"unreported {self.index}", [None])
         return taken
 
     @property
@@ -95,37 +137,59 @@ class Job:
 
     def work_off(self) -> None:
         """Call a plain handler in a worker, unless it has been reported as lost."""
-        if self.claim():
-            self.release_permit()
-            context, run = self.context, [self.run]
-            del self  # or the traceback of a failure keeps it alive
-            context.run(run.pop())
+        try:  # as `claim` and `release_permit` do, without the time that their calls take
+            self.ticket.pop()
+        except IndexError:
+            return
+        permits = self.backlog.permits
+        try:
+            permits.free.extend(map(list.pop, (self.permit,)))
+        except IndexError:  # its emitter was interrupted, and has released it
+            pass
+        if permits.freed.are_there():
+            permits.freed.notify(1)
+        branch, context, run = ref(self.branch), self.context, [self.run]
+        self.context = None  # which keeps the branch alive
+        self.needs_ids = True
+        del self  # or the traceback of a failure keeps it alive
+        context.run(run.pop())
+        del context
+        left = branch()
+        if left is not None:  # a task, a thread or an emission may ask for its cause
+            finish_unawaited(left)
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
         CURRENT.set(self.branch)
         failure = run_branch(self.branch, self.entry, self.handler)
-        is_for_the_program = failure is not None and is_exit(failure.exception)
+        if failure is None:
+            self.branch.stop()
+            self.needs_ids = False  # but `work_off` looks whether that is so
+            self.end()
+            del self  # or the traceback of a failure that is recorded elsewhere keeps it alive
+            return
+        is_for_the_program = is_exit(failure.exception)
         finish_unawaited(self.branch)
         try:
-            if failure is not None:
-                announce(self.emission, (failure,))
-                break_cycles(self.emission, (failure,))
+            announce(self.emission, (failure,))
+            break_cycles(self.emission, (failure,))
         except BaseException as error:  # an exit: no caller is there to get it
             log_unannounced(self.emission.event, error)
         finally:
             self.end()
-            if failure is not None and is_for_the_program:
+            if is_for_the_program:
                 raise failure.exception
             del self, failure  # or the traceback of the failure keeps them alive
 
     async def run_async(self) -> None:
         """Await an async handler, in the job's context."""
         CURRENT.set(self.branch)
+        self.needs_ids = True
+        branch = self.branch  # which the job loses if it is reported as lost
         await_branch = load_async_loop().await_branch
-        failure = await await_branch(self.branch, self.entry, self.handler)
+        failure = await await_branch(branch, self.entry, self.handler)
         is_for_the_program = failure is not None and is_exit(failure.exception)
-        finish_unawaited(self.branch)
+        finish_unawaited(branch)
         self.release_permit()  # now, because the announcement may need one
         if failure is not None:
             try:
@@ -138,7 +202,7 @@ class Job:
             if failure is not None and is_for_the_program:
                 raise failure.exception
         finally:
-            del self, failure  # or the traceback of the failure keeps them alive
+            del self, branch, failure  # or the traceback of the failure keeps them alive
 
     def begin(self) -> None:
         """Start a task that calls an async handler; called in the loop's thread."""
@@ -175,7 +239,9 @@ class Job:
         if self.subscription.batch is not None:
             call_batch_here([self])
         elif not self.entry.spec.is_async:
+            branch = self.branch
             self.context.run(self.run)
+            finish_unawaited(branch)
         elif running_loop() is None:
             self.context.run(run_to_the_end, self.run_async())
         else:
@@ -211,7 +277,7 @@ class Job:
     def _report(self, ours: list[None], error: HandlerCancelledError) -> None:
         if ours and self.is_pending():
             if not is_recorded(self.emission, error):
-                record_in_branch(self.branch, error)
+                record_in_branch(self.frame(), error)
             self.settle(NO_RESULT)
             break_cycles(self.emission, self.emission.failures)
         if ours or not self.is_pending():  # or another thread reports it, and ends it
@@ -219,11 +285,11 @@ class Job:
 
     def settle(self, value: object) -> None:
         """Note what the handler returned, or `NO_RESULT`."""
-        self.outcomes.settle(self.branch.index, value)
+        self.outcomes.settle(self.index, value)
 
     def is_pending(self) -> bool:
         """Whether the handler has neither ended nor been reported as lost."""
-        return self.outcomes.is_pending(self.branch.index)
+        return self.outcomes.is_pending(self.index)
 
     def end(self) -> None:
         """Count the handler as done, and notify those that wait; a second call does nothing."""
@@ -233,18 +299,28 @@ class Job:
             self._leave()  # once more: the first call was interrupted
             raise
 
+    def finish(self) -> None:
+        """Mark the handler as finished; the emission is let go, and its ids stay."""
+        if self.branch is not None and self.needs_ids:
+            finish_unawaited(self.branch)
+
     def release_permit(self) -> None:
         """Release the permit of the queue, if the job still has it."""
         if self.permit:
             self.backlog.permits.release(self.permit)
 
     def _leave(self) -> None:
-        finish_unawaited(self.branch)
-        self.branch.job = None
-        self.release_permit()
-        self.backlog.in_loops.pop(id(self), None)
+        branch, backlog = self.branch, self.backlog
+        if branch is not None:
+            if self.needs_ids:
+                finish_unawaited(branch)
+            self.branch = branch.job = None
+        if self.permit:
+            backlog.permits.release(self.permit)
+        if self.loop is not None:
+            backlog.in_loops.pop(id(self), None)
         # Last, because those that wait until nothing is pending look at this.
-        self.backlog.jobs.pop(id(self), None)
+        backlog.jobs.pop(id(self), None)
         self.outcomes.notify()
-        if not self.backlog.jobs:
-            self.backlog.changed.notify()
+        if not backlog.jobs:
+            backlog.changed.notify()

@@ -6,6 +6,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING
 
 from madcrow_events._background.job import Job
+from madcrow_events._logs import writing
 from madcrow_events.emissions._causes import begin_chain
 from madcrow_events.emissions._failures import is_failure
 from madcrow_events.emissions._frames import CURRENT, Branch
@@ -45,10 +46,12 @@ def job_for(
     subscription = entry.subscription
     item_of = entry.spec.item
     item = None
+    needs_ids = False
     try:
         if subscription.when is None and not subscription.once and item_of is None:
             handler = entry.match(emission)  # calls nothing of the application's
         else:
+            needs_ids = True
             context.run(CURRENT.set, branch)
             handler = context.run(entry.match, emission)
             if handler is not None and subscription.once:
@@ -66,8 +69,10 @@ def job_for(
         log_skipped(emission, subscription)
         outcomes.settle(index)
         return None
-    job = Job(backlog, branch, outcomes, context, entry, handler, [])
-    if item is not None:
-        job.item = item
+    own_context = context if item_of is None else None
+    job = Job(backlog, emission, index, outcomes, branch, own_context, entry, handler, [], item)
+    if item_of is not None:
+        job.line = writing()
+    job.needs_ids = needs_ids
     begin_chain(branch, job)
     return job

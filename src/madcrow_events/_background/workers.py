@@ -57,7 +57,8 @@ class WorkerThreads:
             if not self.threads:
                 return False
         self.queue.put(work)
-        self.start_enough_threads()
+        if self.startable:
+            self.start_enough_threads()
         if not self.threads:  # starting the only one has failed just now
             self._rescue()
         return True

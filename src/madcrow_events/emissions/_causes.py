@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._names import HANDLER_FAILED
@@ -188,21 +189,29 @@ def finish_unawaited(branch: Branch) -> None:
     branch.finish()
 
 
-def enter_batch(branches: list[Branch]) -> None:
-    """Make the last branch the frame of a whole batch, in the present context; for `_background`.
+_is_announcing = attrgetter("is_announcing")
+
+
+def enter_batch(frame: Branch, branches: list[Branch | None]) -> None:
+    """Make a branch the frame of a whole batch, in the present context; for `_background`.
 
     `event_scope` fields are filled in for the batch if all of its emissions have them.
+
+    Args:
+        frame: the branch of the last emission.
+        branches: those of all emissions; None for an emission that nothing surrounds.
     """
-    common: AbstractSet[tuple[str, str]] = _fields_of(branches[-1]).items()
+    common: AbstractSet[tuple[str, str]] = _fields_of(frame).items()
     for branch in branches:
+        if not common:
+            break
         common = common & _fields_of(branch).items()
-    frame = branches[-1]
     frame._outer = frame._ambient = ambient = AmbientFrame()
     ambient.fields = dict(common)
-    frame.is_announcing = any(branch.is_announcing for branch in branches)
+    frame.is_announcing = any(map(_is_announcing, filter(None, branches)))
     CURRENT.set(frame)
 
 
-def _fields_of(branch: Branch) -> Mapping[str, str]:
-    outer = branch._outer
+def _fields_of(branch: Branch | None) -> Mapping[str, str]:
+    outer = None if branch is None else branch._outer
     return outer.resolved_fields() if isinstance(outer, AmbientFrame) else NO_FIELDS

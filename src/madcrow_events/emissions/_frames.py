@@ -222,8 +222,12 @@ class Branch:
             self.others = Branch(emission, self.index)
         return self.others
 
+    def stop(self) -> None:
+        """Mark the handler as ended; a thread that it leaves behind is no longer inside of it."""
+        self._running = False
+
     def finish(self) -> None:
-        """Mark the handler as finished; a task that it leaves behind is no longer inside of it."""
+        """Do as `stop`, and let the emission go if no emitter waits for the handler."""
         self._running = False
         if self.others is not None:
             self.others._running = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import handler_name
 from madcrow_events.emissions._outcomes import PENDING
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS
@@ -50,11 +51,21 @@ class CallSpec:
             wrappers around the call; it raises `ContextValidationError` if they do not fit.
         is_async: whether a call returns a coroutine.
         item: `item(emission)` returns an emission's item for a batch; None without batches.
+        item_is_context: whether the item is the context itself, if that is of the signal's model.
         invoke_batch: `invoke_batch(handler, items)` calls a handler of batches.
         ask: `ask(when, context)` calls the predicate of a subscription.
     """
 
-    __slots__ = ("ask", "fit", "invoke", "invoke_batch", "is_async", "item", "style")
+    __slots__ = (
+        "ask",
+        "fit",
+        "invoke",
+        "invoke_batch",
+        "is_async",
+        "item",
+        "item_is_context",
+        "style",
+    )
 
     def __init__(
         self,
@@ -63,6 +74,7 @@ class CallSpec:
         *,
         is_async: bool = False,
         item: Callable[[Emission], Any] | None = None,
+        item_is_context: bool = False,
         invoke_batch: Callable[[Any, list[Any]], Any] | None = None,
         ask: Callable[[Any, Mapping[str, Any]], object] | None = None,
         fit: Callable[[Any, Emission], Any] | None = None,
@@ -72,6 +84,7 @@ class CallSpec:
         self.fit: Callable[[Any, Emission], Any] = fit or invoke
         self.is_async: bool = is_async
         self.item: Callable[[Emission], Any] | None = item
+        self.item_is_context: bool = item_is_context
         self.invoke_batch: Callable[[Any, list[Any]], Any] = invoke_batch or call_with
         self.ask: Callable[[Any, Mapping[str, Any]], object] = ask or call_with
 
@@ -120,6 +133,7 @@ class Entry(NamedTuple):
         subscription: the subscription of the handler.
         owner: the subscription that the user made: the pattern, for a pattern's part.
         spec: how the handler is called.
+        handler: the handler, if it is held strongly; else None.
         match: `match(emission)` returns the handler if it exists and its `when` agrees, else None.
         admit: `admit(emission)` does as `match`, and claims the one call of a `once`.
         take: `take(handler, emission)` claims the one call of a `once` for a handler that matched;
@@ -135,6 +149,7 @@ class Entry(NamedTuple):
     subscription: Subscribed
     owner: Subscribed
     spec: CallSpec
+    handler: Any
     match: Callable[[Emission], Any]
     admit: Callable[[Emission], Any]
     take: Callable[[Any, Emission], Any]
@@ -170,12 +185,15 @@ class Plan:
             None. For the short way.
         by_context: all calls, if each is inline and takes the context, so `()` without handlers;
             else None. For the short way.
+        alone: the entry of the only handler, if that is a plain one in the background, without a
+            `when`, not for `once`, and not of `handler_failed`; else None. For the short way.
     """
 
     __slots__ = (
         "_entries",
         "_entries_by_priority",
         "_entry_of",
+        "alone",
         "awaited",
         "bound_to",
         "by_context",
@@ -220,6 +238,15 @@ class Plan:
         self._entries_by_priority: tuple[Entry, ...] | None = None
         self.by_keywords: tuple[Any, ...] | None = self._all_of(BY_KEYWORDS)
         self.by_context: tuple[Any, ...] | None = self._all_of(BY_CONTEXT)
+        self.alone: Entry | None = None
+        if len(self.subscriptions) == self.queued == 1:
+            (entry,) = self.entries
+            if entry.subscription.when is None and not (
+                entry.subscription.once
+                or entry.spec.is_async
+                or entry.subscription.event == HANDLER_FAILED
+            ):
+                self.alone = entry
 
     def _all_of(self, wanted: int) -> tuple[Any, ...] | None:
         if self.later or any(style != wanted for style, _ in self.segments):

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.emissions._outcomes import Outcomes
-    from madcrow_events.emissions._plan import Plan, Plans
+    from madcrow_events.emissions._plan import Entry, Plan, Plans
     from madcrow_events.models import BaseEventContext
     from madcrow_events.observers import Observer
 
@@ -45,6 +45,28 @@ class Admission(Protocol):
             DispatcherClosedError: the dispatcher has been closed.
             EventLoopError: the handlers cannot be called from here.
         """
+
+    def start_alone(
+        self,
+        emission: Emission,
+        outcomes: Outcomes,
+        entry: Entry,
+        payload: object,
+        is_typed: bool,
+    ) -> bool:
+        """Start the only handler of an emission that nothing surrounds, if that is simple.
+
+        Args:
+            emission: the emission.
+            outcomes: its outcomes.
+            entry: the handler: `Plan.alone`.
+            payload: the context: keywords, or an instance of the signal's model.
+            is_typed: whether it is the latter.
+
+        Returns:
+            Whether it is started; if not, nothing has happened.
+        """
+        ...
 
     def start(self, emission: Emission, plan: Plan, outcomes: Outcomes) -> None:
         """Start the handlers that `emit` leaves for later."""

@@ -21,8 +21,8 @@ __all__ = ["is_recorded", "keep_value", "record_in_batch", "record_in_branch"]
 
 def keep_value(entry: Entry, handler: object, value: object) -> Any:
     """Return the outcome to store for a handler's value."""
-    weak = entry.subscription.weak
-    return Called(handler, value) if weak and value is not NO_RESULT else value
+    is_weak = entry.handler is None
+    return Called(handler, value) if is_weak and value is not NO_RESULT else value
 
 
 def is_recorded(emission: Emission, error: BaseException) -> bool:
@@ -30,26 +30,32 @@ def is_recorded(emission: Emission, error: BaseException) -> bool:
     return any(failure.exception is error for failure in failures_of(emission).items)
 
 
-def record_in_batch(branches: list[Branch], entry: Entry, error: BaseException) -> HandlerFailure:
+def record_in_batch(jobs: list[Any], entry: Entry, error: BaseException) -> HandlerFailure:
     """Note a failure for a batch in each of its emissions, and log it once.
+
+    Args:
+        jobs: objects with the emissions, as `emission`, and the places of the handler among those
+            of each, as `index`.
+        entry: the handler of the batch.
+        error: what it raised.
 
     Returns:
         The failure of the last emission.
     """
     failures: list[HandlerFailure] = []
-    emissions: list[Any] = [branch.emission for branch in branches]
+    emissions: list[Any] = [job.emission for job in jobs]
     for emission in emissions:
         error = misfit_behind(emission.event, emission._payload, error) or error
-    for branch, emission in zip(branches, emissions, strict=True):
-        failures.append(add_failure(emission, branch.index, error, unawaited=True, logged=False))
-        emission._values[branch.index] = NO_RESULT
+    for job, emission in zip(jobs, emissions, strict=True):
+        failures.append(add_failure(emission, job.index, error, unawaited=True, logged=False))
+        emission._values[job.index] = NO_RESULT
     log_failure(
         entry.owner.event,
         entry.subscription.name,
         error,
         # A traceback may show a value of any of these emissions.
         tracebacks=all(emission.dispatcher.log_tracebacks for emission in emissions),
-        batch_size=len(branches),
+        batch_size=len(jobs),
     )
     return failures[-1]
 

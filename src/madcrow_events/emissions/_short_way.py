@@ -1,8 +1,9 @@
 """The short way of an emission that nothing surrounds, and whose handlers are all called alike.
 
-Most emissions are so. The function here does what `_loop.call_all` and `_completion` do for such an
-emission, without asking for what cannot be. For any other emission it does nothing, and returns
-None. It saves a tenth of an emission to one handler.
+Or whose only handler runs later. Most emissions are so. The function here does what
+`_loop.call_all` and `_completion` do for such an emission, without asking for what cannot be. For
+any other emission it does nothing, and returns None. It saves a tenth of an emission to one
+handler, and a third of one to a handler that runs later.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from madcrow_events.emissions._emission import Emission
 from madcrow_events.emissions._frames import CURRENT
 from madcrow_events.emissions._loop import call_rest
 from madcrow_events.emissions._observing import KNOWN_LEVELS, is_debugging
+from madcrow_events.emissions._outcomes import Outcomes
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._policy import Policy, Signal
@@ -28,10 +30,10 @@ _leave = CURRENT.reset
 _DEBUG = logging.DEBUG
 
 
-def emit_the_short_way(  # noqa: C901, PLR0912  # in one frame, for speed
+def emit_the_short_way(  # noqa: C901, PLR0912, PLR0915  # in one frame, for speed
     policy: Policy, signal: Signal, payload: Any, is_typed: bool
 ) -> Emission | None:
-    """Emit an event to handlers that all take its context as it is given.
+    """Emit an event to handlers that take its context as it is given, or to one that runs later.
 
     Args:
         policy: the dispatcher.
@@ -48,7 +50,7 @@ def emit_the_short_way(  # noqa: C901, PLR0912  # in one frame, for speed
     plan = signal._table.plans.everyone
     if (
         plan is None
-        or (calls := plan.by_context if is_typed else plan.by_keywords) is None
+        or ((calls := plan.by_context if is_typed else plan.by_keywords) is None and not plan.alone)
         or policy._observers
         or (KNOWN_LEVELS.get(_DEBUG, True) and is_debugging())
         or _innermost(None) is not None
@@ -63,6 +65,17 @@ def emit_the_short_way(  # noqa: C901, PLR0912  # in one frame, for speed
     emission._plan = plan
     emission._payload = payload
     emission._running = False
+    if calls is None:
+        alone: Any = plan.alone
+        outcomes = emission._values = Outcomes(plan.pending)
+        try:
+            if policy._admission.start_alone(emission, outcomes, alone, payload, is_typed):
+                return emission
+        except BaseException as error:
+            abandon(emission, error)
+            del emission  # or the traceback keeps it
+            raise
+        return None
     if not calls:
         emission._values = ()
         return emission
@@ -91,9 +104,9 @@ def emit_the_short_way(  # noqa: C901, PLR0912  # in one frame, for speed
             else:
                 _leave(token)
         if emission._failures is not None:
-            complete(emission)  # type: ignore[unreachable]  # a handler may have failed
+            complete(emission)
             # The traceback of a failure keeps what this frame names alive.
-            kept, emission = [emission], None  # pyright: ignore[reportAssignmentType]
+            kept, emission = [emission], None  # type: ignore[assignment]
             return kept.pop()
     except BaseException as error:
         abandon(emission, error)

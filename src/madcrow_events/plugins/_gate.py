@@ -63,6 +63,7 @@ class Gate:
             partial(call, spec.invoke),
             is_async=spec.is_async,
             item=spec.item,
+            item_is_context=spec.item_is_context,
             invoke_batch=partial(call, spec.invoke_batch),
             ask=self._ask,
             fit=spec.fit,

@@ -221,11 +221,13 @@ class _Reader:
         ):
             raise self._takes_no_list()  # the handler is for single contexts
         item: Callable[[Emission], Any] = whole_context
+        is_context = True
         for member in members:
             if is_list(member):
                 listed = typing.get_args(member)[0]
                 source = self._annotated_source(parameter.replace(annotation=listed))
                 item = whole_context if source is None else source[0]
+                is_context = source is None or self.model in source[1]
             elif is_model(member) or (typing.get_origin(member) or member) is Emission:
                 raise self._refused(
                     f"takes one {type_name(member)} in '{parameter.name}', and has a batch: "
@@ -238,6 +240,7 @@ class _Reader:
             partial(invoke_with_list, item),
             is_async=is_async(self.handler),
             item=item,
+            item_is_context=is_context,
         )
 
     def _takes_no_list(self) -> HandlerSignatureError:

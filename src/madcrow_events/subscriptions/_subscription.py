@@ -531,6 +531,7 @@ def entry_of(subscription: Subscription) -> Entry:
         subscription,
         subscription._owner or subscription,
         subscription._call_spec,
+        None if subscription._handler_is_weak else subscription._handler,
         subscription._match,
         subscription._admit,
         subscription._take,

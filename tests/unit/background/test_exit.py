@@ -23,7 +23,7 @@ from support.waiting import eventually
 @pytest.fixture
 def an_exit(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what the interpreter calls as it exits, with little patience."""
-    monkeypatch.setattr(ending, "_over", [])
+    monkeypatch.setattr(ending, "over", [])
     monkeypatch.setattr(ending, "_waited_for", {})
     monkeypatch.setattr(ending, "EXIT_SECONDS", 0.2)
     return ending._wait

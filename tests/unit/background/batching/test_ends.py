@@ -23,7 +23,7 @@ from madcrow_events import (
     current_event,
 )
 from support.batches import HOUR, Kept, emit_numbers, handler_of, numbers, run_python, values_of
-from support.inside import Job, backlog_of
+from support.inside import Turn, backlog_of
 from support.waiting import LIMIT
 from support.ways import plain_and_async
 
@@ -284,15 +284,16 @@ def test_a_finalizer_may_emit_for_a_batch_in_the_middle_of_another(
 ) -> None:
     """While a batch is being taken, say; whoever takes it looks again."""
 
-    def claim(job: Any) -> bool:
+    def take_batch(turn: Turn) -> list[Any]:
+        jobs: list[Any] = original(turn)
         if not finalized:
             finalized.append(1)
             emit_numbers(dispatcher, 3, 4, 5)
-        return original(job)
+        return jobs
 
     finalized: list[int] = []
-    original = Job.claim
-    monkeypatch.setattr(Job, "claim", claim)
+    original = Turn.take_batch
+    monkeypatch.setattr(Turn, "take_batch", take_batch)
     signal.subscribe(handler_of(kept, is_async), batch=Batch(2, HOUR))
     emit_numbers(dispatcher, 1, 2)
     assert dispatcher.drain(LIMIT)

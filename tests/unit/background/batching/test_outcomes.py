@@ -18,6 +18,7 @@ from madcrow_events import (
     HandlerTimeoutError,
     SignalRegistry,
     current_event,
+    event_scope,
 )
 from support.batches import (
     HOUR,
@@ -360,6 +361,39 @@ def test_a_loose_context_that_does_not_fit_is_its_emissions_own_failure(
     assert [type(context) for context in got] == [ThingContext] * 2
     assert got[1].number == 3
     assert emissions[2].context["number"] == "3"
+    assert len(backlog_of(dispatcher).permits.free) == 1000
+
+
+def test_a_batch_of_models_that_fails_is_a_failure_of_each_emission(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Some are emitted inside of a block, and others not."""
+
+    def handle(contexts: list[ThingContext]) -> None:
+        told.append((len(contexts), dispatcher.emit("inner")))
+        raise ValueError("on purpose")
+
+    told: list[tuple[int, Emission[Any]]] = []
+    announced: list[str] = []
+    signals.signal("inner")
+    signal = signals.signal(NAME, context=ThingContext)
+    signals.subscribe(
+        "handler_failed", lambda exception_type: announced.append(exception_type), weak=False
+    )
+    signal.subscribe(handle, batch=Batch(10, HOUR))
+    first = dispatcher.emit_typed(signal, ThingContext(number=1))
+    with event_scope(request_id="it"):
+        second = dispatcher.emit_typed(signal, ThingContext(number=2))
+    third = dispatcher.emit_typed(signal, ThingContext(number=3))
+    assert dispatcher.drain(LIMIT)
+    for emission in (first, second, third):
+        (failure,) = emission.failures
+        assert isinstance(failure.exception, ValueError)
+    assert announced == ["ValueError"]
+    ((number, inner),) = told
+    assert number == 3
+    assert "request_id" not in inner.context, "not all of the batch are in that scope"
+    assert inner.causation_id == third.id
     assert len(backlog_of(dispatcher).permits.free) == 1000
 
 
