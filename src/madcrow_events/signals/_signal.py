@@ -49,6 +49,7 @@ from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import read_call_spec
+from madcrow_events.subscriptions._subscription import new_subscription
 from madcrow_events.subscriptions._table import SubscriptionTable
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         )
         if wrap is not None:
             spec = wrap(spec)
-        requested = Subscription(table, self.name, handler, spec, translated(options))
+        requested = new_subscription(table, self.name, handler, spec, translated(options))
         requested.origin = origin
         earlier = find_replaced(requested, table.live)
         subscription = table.add(requested, earlier)
