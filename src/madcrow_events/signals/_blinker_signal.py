@@ -94,7 +94,8 @@ class BlinkerSignal(blinker.NamedSignal):
             table.replace(requested)
         else:
             table.add(requested)
-        self._bring_along(table)
+        if table is not self._table:
+            self._bring_along(table)
         self._notify_connected(receiver, sender, weak)
         return receiver
 
@@ -239,10 +240,9 @@ class BlinkerSignal(blinker.NamedSignal):
 
     def _bring_along(self, table: SubscriptionTable) -> None:
         """Move what was subscribed just as the event became a former name of another one."""
-        if table is not self._table:
-            moving = own_subscriptions(table)
-            share(moving, self._table)
-            move(moving, table, self._table, self.name)
+        moving = own_subscriptions(table)
+        share(moving, self._table)
+        move(moving, table, self._table, self.name)
 
     def _connection(self, receiver: object, sender: object) -> Subscription | None:
         present = self._table.find(receiver, translated_sender(sender))

@@ -219,17 +219,18 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         if wrap is not None:
             spec = wrap(spec)
         requested = new_subscription(table, self.name, handler, spec, translated(options))
-        requested.origin = origin
+        requested._origin = origin
         earlier = find_replaced(requested, table.live)
         subscription = table.add(requested, earlier)
-        self._bring_along(table)
+        if table is not self._table:
+            self._bring_along(table)
         if is_debugging():  # before the name is made
             log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
-        if replaced is None:
-            end_replaced(earlier)
-        else:
+        if replaced is not None:
             replaced += earlier
-        if subscription is requested:
+        elif earlier:
+            end_replaced(earlier)
+        if subscription is requested and self._connected is not None:
             self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
 
@@ -438,6 +439,8 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             self.__doc__ = doc
 
     def _replaced_models(self) -> tuple[type[BaseEventContext], ...]:
+        if not self._replaced:  # most often, and each new subscription asks
+            return ()
         alive = (reference() for reference in self._replaced)
         return tuple(model for model in alive if model is not None)
 
