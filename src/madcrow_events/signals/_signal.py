@@ -87,6 +87,18 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             `GenericEventContext`, or has a field called `sender` or `self`.
     """
 
+    __slots__ = (
+        "_execution",
+        "_has_warned",
+        "_models",
+        "_registry",
+        "_replaced",
+        "_successor",
+        "context_model",
+        "doc",
+        "name",
+    )
+
     _instead_of_pickling = "send its name, and look it up there with signals[name]"
 
     _successor: EventSignal[Any]
