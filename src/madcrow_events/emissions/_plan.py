@@ -144,16 +144,7 @@ class Entry(NamedTuple):
     is_used_up: Callable[[], bool]
 
 
-class _ShortPlan:
-    """The part of a plan for the short way: at its start, so in the memory read with it."""
-
-    __slots__ = ("by_context", "by_keywords")
-
-    by_keywords: tuple[Any, ...] | None
-    by_context: tuple[Any, ...] | None
-
-
-class Plan(_ShortPlan):
+class Plan:
     """The calls of one emission; made by `subscriptions`.
 
     Args:
@@ -187,6 +178,8 @@ class Plan(_ShortPlan):
         "_entry_of",
         "awaited",
         "bound_to",
+        "by_context",
+        "by_keywords",
         "by_priority",
         "inline",
         "later",
@@ -225,8 +218,8 @@ class Plan(_ShortPlan):
         self._entry_of: Callable[[Any], Entry] = entry_of
         self._entries: tuple[Entry, ...] | None = None
         self._entries_by_priority: tuple[Entry, ...] | None = None
-        self.by_keywords = self._all_of(BY_KEYWORDS)
-        self.by_context = self._all_of(BY_CONTEXT)
+        self.by_keywords: tuple[Any, ...] | None = self._all_of(BY_KEYWORDS)
+        self.by_context: tuple[Any, ...] | None = self._all_of(BY_CONTEXT)
 
     def _all_of(self, wanted: int) -> tuple[Any, ...] | None:
         if self.later or any(style != wanted for style, _ in self.segments):

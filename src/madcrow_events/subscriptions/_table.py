@@ -129,15 +129,7 @@ class SavedTable:
         return sorted(found, key=lambda entry: entry._order)
 
 
-class _Planned:
-    """The part of a table that emissions read: at its start, so in the memory read with it."""
-
-    __slots__ = ("plans",)
-
-    plans: Plans
-
-
-class SubscriptionTable(_Planned):
+class SubscriptionTable:
     """The subscriptions of one signal, by sender and handler."""
 
     __slots__ = (
@@ -151,6 +143,7 @@ class SubscriptionTable(_Planned):
         "_lock",
         "_mutes",
         "_stale",
+        "plans",
     )
 
     def __init__(self) -> None:
@@ -164,7 +157,7 @@ class SubscriptionTable(_Planned):
         self._stale: list[Subscription] = []  # 72 bytes, and a deque takes 640
         self._endings: Endings | None = None  # made with the first
         self._collected: tuple[str, ...] = ()  # the names that the log does not have yet
-        self.plans = STALE
+        self.plans: Plans = STALE
 
     def _renew_after_fork(self) -> None:
         """Start with a free lock."""
