@@ -231,7 +231,8 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         if wrap is not None:
             spec = wrap(spec)
         requested = new_subscription(table, self.name, handler, spec, translated(options))
-        requested._origin = origin
+        if origin is not None:
+            requested.origin = origin
         earlier = find_replaced(requested, table.live)
         subscription = table.add(requested, earlier)
         if table is not self._table:
