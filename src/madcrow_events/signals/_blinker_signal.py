@@ -98,8 +98,7 @@ class BlinkerSignal(blinker.NamedSignal):
             table.replace(requested)
         else:
             table.add(requested)
-        if table is not self._table:
-            self._bring_along(table)
+        self._bring_along(table)
         self._notify_connected(receiver, sender, weak)
         return receiver
 
@@ -244,9 +243,10 @@ class BlinkerSignal(blinker.NamedSignal):
 
     def _bring_along(self, table: SubscriptionTable) -> None:
         """Move what was subscribed just as the event became a former name of another one."""
-        moving = own_subscriptions(table)
-        share(moving, self._table)
-        move(moving, table, self._table, self.name)
+        if table is not self._table:
+            moving = own_subscriptions(table)
+            share(moving, self._table)
+            move(moving, table, self._table, self.name)
 
     def _connection(self, receiver: object, sender: object) -> Subscription | None:
         present = self._table.find(receiver, translated_sender(sender))

@@ -235,8 +235,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             requested.origin = origin
         earlier = find_replaced(requested, table.live)
         subscription = table.add(requested, earlier)
-        if table is not self._table:
-            self._bring_along(table)
+        self._bring_along(table)
         if is_debugging():  # before the name is made
             log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
         if replaced is not None:
