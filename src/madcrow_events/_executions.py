@@ -141,8 +141,7 @@ def definition_of(handler: Any) -> Definition | None:
         classes that are made inside of functions, methods of instances, and other objects.
     """
     try:
-        is_plain = type(handler) is types.FunctionType and not handler.__dict__
-        owner = None if is_plain else getattr(handler, "__self__", None)
+        owner = getattr(handler, "__self__", None)
         named, suffix = handler, ""
         if isinstance(owner, type):
             # By the class, because several classes may inherit one class method.
@@ -154,8 +153,7 @@ def definition_of(handler: Any) -> Definition | None:
             module = _NAMELESS
         if not (isinstance(module, str) and isinstance(name, str)) or "<" in name:
             return None
-        function = handler if is_plain else _function_behind(handler)
-        return module, name + suffix, function
+        return module, name + suffix, _function_behind(handler)
     except Exception as error:  # a proxy may raise anything
         if is_interrupt(error):
             raise

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 from heapq import nlargest
 from types import UnionType
 from typing import TYPE_CHECKING, Union, get_origin
 
 from madcrow_events._interrupts import is_interrupt
-from madcrow_events._text import handler_name, module_of, printable, type_name
+from madcrow_events._text import (
+    close_matches,
+    handler_name,
+    module_of,
+    printable,
+    type_name,
+)
 from madcrow_events.exceptions import (
     HandlerSignatureError,
     InvalidEventNameError,
@@ -185,4 +190,4 @@ def _similar_names(event: str, declared: Iterable[str]) -> tuple[str, ...]:
             [name for name in names if 3 * len(name) <= 7 * len(event) <= 49 / 3 * len(name)],
             key=lambda name: sum([piece in name for piece in pieces]),
         )
-    return tuple(get_close_matches(event, names, _SUGGESTED))
+    return tuple(close_matches(event, names, _SUGGESTED))

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import functools
 from types import FunctionType
+from typing import TYPE_CHECKING
 
 from madcrow_events._interrupts import is_interrupt
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 __all__ = [
+    "close_matches",
     "handler_name",
     "module_of",
     "names_apart",
@@ -56,6 +61,22 @@ def printable(text: object, limit: int = 200) -> str:
         char if char.isprintable() else char.encode("unicode_escape").decode("ascii")
         for char in shown
     )
+
+
+def close_matches(
+    word: str, known: Iterable[str], most: int, *, likeness: float = 0.6
+) -> list[str]:
+    """Return the known words that resemble a wrong one, the nearest first.
+
+    Args:
+        word: the wrong word.
+        known: the known words.
+        most: how many to return at most.
+        likeness: what a word must reach; 1 is that of equal words.
+    """
+    from difflib import get_close_matches  # only a mistake needs it, and each import would pay
+
+    return get_close_matches(word, known, most, likeness)
 
 
 def handler_name(handler: object) -> str:

@@ -16,7 +16,7 @@ import pytest
 import madcrow_events
 
 PACKAGE = Path(madcrow_events.__file__).parent
-LOADED_WHEN_NEEDED = {"asyncio", "concurrent.futures", "importlib.metadata"}
+LOADED_WHEN_NEEDED = {"asyncio", "concurrent.futures", "difflib", "importlib.metadata"}
 OURS_LOADED_WHEN_NEEDED = {"madcrow_events.emissions._async_loop"}
 EXTRAS = {"strategies": {"hypothesis"}}
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, TypedDict
 
 from typing_extensions import Unpack
 
-from madcrow_events._text import printable, type_name
+from madcrow_events._text import close_matches, printable, type_name
 from madcrow_events.emissions._frames import AmbientFrame, current, enter, leave, new_ambient_frame
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS
@@ -170,7 +169,7 @@ def merge_scopes(around: Mapping[str, str], fields: ScopeFields) -> Mapping[str,
         )
     for name, value in fields.items():
         if name not in SCOPE_FIELDS:
-            near = get_close_matches(name, SCOPE_FIELDS, 1)
+            near = close_matches(name, SCOPE_FIELDS, 1)
             fix = f"did you mean '{near[0]}'?" if near else f"it takes {', '.join(SCOPE_FIELDS)}"
             raise InvalidOptionError(
                 f"event_scope fills in no field called '{printable(name)}': {fix}", option=name

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import NamedTuple
 
-from madcrow_events._text import printable, type_name
+from madcrow_events._text import close_matches, printable, type_name
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.plugins._discovery import LOGGER, Plugin, is_called
 
@@ -102,6 +101,6 @@ def _why_unknown(names: _NameList, name: str, plugins: list[Plugin]) -> str:
         fault = f"an entry point without its distribution: write {' or '.join(meant)}"
     else:
         fault = "and no installed plugin has this name"
-        near = get_close_matches(name, [plugin.name for plugin in plugins], 1, cutoff=0.4)
+        near = close_matches(name, [plugin.name for plugin in plugins], 1, likeness=0.4)
         fault += f": did you mean {printable(near[0])}?" if near else ""
     return f"{names.source} names {printable(name)}, {fault}"

@@ -54,6 +54,8 @@ class FormerSignal(EventSignal[Any]):
     when its event gets the other name, and keeps all that it had, to become itself again.
     """
 
+    __slots__ = ()
+
     def __getattribute__(self, name: str) -> Any:
         """Return the attribute of the other signal."""
         return getattr(object.__getattribute__(self, "_successor"), name)

@@ -49,6 +49,7 @@ from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import read_call_spec
+from madcrow_events.subscriptions._subscription import new_subscription
 from madcrow_events.subscriptions._table import SubscriptionTable
 
 if TYPE_CHECKING:
@@ -85,6 +86,18 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         ContextModelError: the model is not derived from `BaseEventContext`, is a
             `GenericEventContext`, or has a field called `sender` or `self`.
     """
+
+    __slots__ = (
+        "_execution",
+        "_has_warned",
+        "_models",
+        "_registry",
+        "_replaced",
+        "_successor",
+        "context_model",
+        "doc",
+        "name",
+    )
 
     _instead_of_pickling = "send its name, and look it up there with signals[name]"
 
@@ -217,18 +230,19 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         )
         if wrap is not None:
             spec = wrap(spec)
-        requested = Subscription(table, self.name, handler, spec, translated(options))
-        requested.origin = origin
+        requested = new_subscription(table, self.name, handler, spec, translated(options))
+        if origin is not None:
+            requested.origin = origin
         earlier = find_replaced(requested, table.live)
         subscription = table.add(requested, earlier)
         self._bring_along(table)
         if is_debugging():  # before the name is made
             log(logging.DEBUG, "%s subscribed to %s", subscription.name, self.name)
-        if replaced is None:
-            end_replaced(earlier)
-        else:
+        if replaced is not None:
             replaced += earlier
-        if subscription is requested:
+        elif earlier:
+            end_replaced(earlier)
+        if subscription is requested and self._connected is not None:
             self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
 
@@ -437,6 +451,8 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
             self.__doc__ = doc
 
     def _replaced_models(self) -> tuple[type[BaseEventContext], ...]:
+        if not self._replaced:  # most often, and each new subscription asks
+            return ()
         alive = (reference() for reference in self._replaced)
         return tuple(model for model in alive if model is not None)
 

@@ -63,7 +63,7 @@ def binding_of(handler: Any) -> Binding | None:
         is_method = "__self__" in handler.__dict__
         return _partially_bound(handler) if is_method else _bound_by_descriptor(handler)
     if kind is types.FunctionType:
-        return _dispatched(handler) if handler.__dict__ else None
+        return _dispatched(handler) if hasattr(handler, "register") else None
     if module_of(kind) == "functools":
         return _dispatched(handler)
     if _is_of_wrapt(kind):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from enum import Enum
 from typing import Any, Final, Literal, TypedDict
 
-from madcrow_events._text import printable
+from madcrow_events._text import close_matches, printable
 from madcrow_events._waiters import check_seconds
 from madcrow_events.batches import Batch
 from madcrow_events.exceptions import InvalidOptionError
@@ -92,7 +91,7 @@ def check_options(options: SubscriptionOptions, *others: str) -> None:
     if unknown:
         known = sorted([*SubscriptionOptions.__annotations__, *others])
         name = min(unknown)
-        near = get_close_matches(name, known, 1)
+        near = close_matches(name, known, 1)
         fix = f"did you mean '{near[0]}'? The options are" if near else "use one of"
         message = f"no option is called '{printable(name)}': {fix} {', '.join(known)}"
         raise InvalidOptionError(message, option=name)

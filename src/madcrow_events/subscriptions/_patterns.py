@@ -15,7 +15,11 @@ from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.models import BaseEventContext
 from madcrow_events.subscriptions._identity import identity_key
 from madcrow_events.subscriptions._options import ANY, SubscriptionOptions
-from madcrow_events.subscriptions._subscription import Subscription, next_order
+from madcrow_events.subscriptions._subscription import (
+    OptionsSubscription,
+    Subscription,
+    next_order,
+)
 from madcrow_events.subscriptions._table import (
     SubscriptionTable,
     check_same_handler,
@@ -143,7 +147,7 @@ class PatternTable:
                 entry._end_if_gone()
 
 
-class PatternSubscription(Subscription):
+class PatternSubscription(OptionsSubscription):
     """One handler's subscription to every event that a pattern or a context class matches.
 
     `cancel` ends the subscription to all of these events.
@@ -180,7 +184,7 @@ class PatternSubscription(Subscription):
         handler, sender = self.handler, self.sender
         if not self.active:
             return
-        child = Subscription(
+        child = OptionsSubscription(
             table,
             event,
             handler,

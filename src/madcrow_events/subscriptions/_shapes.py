@@ -12,7 +12,8 @@ import builtins
 import types
 from collections.abc import Hashable, Iterable
 from datetime import datetime
-from typing import Any, Final
+from gc import get_referents
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 from madcrow_events._interrupts import is_interrupt
@@ -20,7 +21,7 @@ from madcrow_events.emissions import Emission
 from madcrow_events.emissions._plan import CallSpec
 from madcrow_events.models import BaseEventContext, kept_with
 
-__all__ = ["MOST_SHAPES", "Place", "place_of"]
+__all__ = ["MOST_SHAPES", "Place", "place_of", "remember"]
 
 MOST_SHAPES: Final = 256
 """How many call specs are remembered with one model."""
@@ -28,30 +29,23 @@ MOST_SHAPES: Final = 256
 _PLAIN: Final = frozenset({str, bytes, int, float, bool, object, types.NoneType, datetime, UUID})
 """Classes of defaults and annotations that have no meaning for how a handler is called."""
 
-_VARIADIC: Final = (0x04, 0x08)
+_VARARGS: Final = 0x04
+_VARKEYWORDS: Final = 0x08
 """The flags of code with `*args` and with `**kwargs`, as in `inspect`."""
 
 _UNREADABLE: Final = object()
 
 
-class Place:
-    """Where the call spec of all functions of one shape is remembered."""
+Place: TypeAlias = "tuple[dict[Hashable, CallSpec], Hashable]"
+"""Where the call spec of all functions of one shape is remembered: a dictionary, and the key."""
 
-    __slots__ = ("_key", "_known")
 
-    def __init__(self, known: dict[Hashable, CallSpec], key: Hashable) -> None:
-        self._known = known
-        self._key = key
-
-    def find(self) -> CallSpec | None:
-        """Return the call spec, if one was remembered."""
-        return self._known.get(self._key)
-
-    def remember(self, spec: CallSpec) -> None:
-        """Remember the call spec."""
-        if len(self._known) >= MOST_SHAPES:
-            self._known.clear()
-        self._known[self._key] = spec
+def remember(place: Place, spec: CallSpec) -> None:
+    """Remember the call spec of a shape."""
+    specs, key = place
+    if len(specs) >= MOST_SHAPES:
+        specs.clear()
+    specs[key] = spec
 
 
 def place_of(
@@ -74,7 +68,24 @@ def place_of(
         return None
     owner, shape = found
     # What the dictionary of a model refers to are bases of the model, so it keeps nothing alive.
-    return Place(kept_with(owner), (shape, model is None, pattern))
+    return kept_with(owner), (shape, model is None, pattern)
+
+
+def _count_dictionaries(function: object) -> int:
+    """Return how many dictionaries a function refers to."""
+    return [*map(type, get_referents(function))].count(dict)
+
+
+_FEWEST_DICTIONARIES: Final = _count_dictionaries(lambda: None)  # pragma: no cover  # not called
+"""The dictionaries of a function without attributes: its globals and its builtins."""
+
+
+def _has_attributes(function: types.FunctionType) -> bool:
+    """Whether a function has attributes of its own, such as a decorator leaves there.
+
+    A function gets its `__dict__`, of 64 bytes, only when somebody reads it.
+    """
+    return _count_dictionaries(function) > _FEWEST_DICTIONARIES and bool(function.__dict__)
 
 
 def _shape_of(
@@ -83,19 +94,17 @@ def _shape_of(
     """Return the shape of a function or method, and the model that its annotations belong to."""
     is_method = type(handler) is types.MethodType
     function = handler.__func__ if is_method else handler
-    # A decorator leaves its marks in the dictionary.
-    if type(function) is not types.FunctionType or function.__dict__:
+    if type(function) is not types.FunctionType or _has_attributes(function):
         return None
     code, defaults, by_name = function.__code__, function.__defaults__, function.__kwdefaults__
     flags = code.co_flags
-    count = code.co_argcount + code.co_kwonlyargcount
-    for flag in _VARIADIC:
-        count += flags & flag != 0
-    names = code.co_varnames[:count]
+    variadic = (flags & _VARARGS != 0) + (flags & _VARKEYWORDS != 0)
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + variadic]
     # A package for dependency injection may have put a marker there.
-    for value in (defaults or ()) + tuple((by_name or {}).values()):
-        if type(value) not in _PLAIN:
-            return None
+    if (defaults and not _PLAIN.issuperset(map(type, defaults))) or (
+        by_name and not _PLAIN.issuperset(map(type, by_name.values()))
+    ):
+        return None
     owner = model
     annotations = _meanings(function, names, model) if function.__annotations__ else ()
     for meaning in annotations:
@@ -122,10 +131,12 @@ def _meanings(
     function: types.FunctionType, names: Iterable[str], model: type[BaseEventContext] | None
 ) -> tuple[Any, ...]:
     """Return what the annotations of these parameters mean, None for a parameter without one."""
+    if getattr(function, "__type_params__", ()):
+        return (_UNREADABLE,)  # a name may be that of a type parameter, since Python 3.12
     given = function.__annotations__
-    found = [_meaning_of(given[name], function, model) if name in given else None for name in names]
-    # A name may be that of a type parameter, since Python 3.12.
-    return (_UNREADABLE,) if getattr(function, "__type_params__", ()) else tuple(found)
+    return tuple(
+        [_meaning_of(given[name], function, model) if name in given else None for name in names]
+    )
 
 
 def _meaning_of(
@@ -143,6 +154,8 @@ def _meaning_of(
             annotation = model
         else:
             annotation = vars(builtins).get(annotation, _UNREADABLE)
+    if annotation is Any:
+        return None
     if annotation is model or annotation is Emission:
         return annotation
     if isinstance(annotation, types.UnionType):

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import inspect
 import typing
-from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._interrupts import is_interrupt
-from madcrow_events._text import handler_name, names_apart, printable, type_name
+from madcrow_events._text import close_matches, handler_name, names_apart, printable, type_name
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._contexts import context_as, emission_with
 from madcrow_events.emissions._plan import CallSpec
@@ -47,7 +46,7 @@ from madcrow_events.subscriptions._kinds import (
     is_perhaps_awaited,
 )
 from madcrow_events.subscriptions._parameters import signature_of
-from madcrow_events.subscriptions._shapes import place_of
+from madcrow_events.subscriptions._shapes import place_of, remember
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,12 +83,12 @@ def read_call_spec(
         HandlerSignatureError: the handler cannot be called with the context of the event.
     """
     place = None if batch or replaced else place_of(handler, model, pattern=pattern)
-    spec = None if place is None else place.find()
+    spec = None if place is None else place[0].get(place[1])
     if spec is None:
         reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
         spec = _awaited(handler, reader.read_for_batches() if batch else reader.read())
         if place is not None:
-            place.remember(spec)
+            remember(place, spec)
     return spec
 
 
@@ -406,7 +405,7 @@ class _Reader:
 
     def _fix_for_name(self, parameter: inspect.Parameter, name: str, fields: list[str]) -> str:
         """Return what to write instead of a parameter that is no field of the model `name`."""
-        near = get_close_matches(parameter.name, fields, 1)
+        near = close_matches(parameter.name, fields, 1)
         field = f"did you mean '{near[0]}'?" if near else f"take one of {', '.join(fields)}"
         is_annotated = parameter.annotation is not parameter.empty
         if any(map(is_list, self.annotations.members(parameter.annotation))):

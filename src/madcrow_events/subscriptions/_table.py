@@ -60,6 +60,7 @@ Muting: TypeAlias = "weakref.ref[Mute]"
 
 _is_marked_active = attrgetter("_active")
 
+_NONE: Final[frozenset[Any]] = frozenset()  # each call of it makes another, of 216 bytes
 _NO_IDS: Final[dict[str, Any]] = MappingProxyType({})  # type: ignore[assignment]  # for reading
 
 _muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", default=frozenset())
@@ -151,8 +152,8 @@ class SubscriptionTable:
         self._by_sender: dict[Hashable, dict[Hashable, Subscription]] = {}
         # Few tables have any of these three. So all share what is empty, and a change replaces it.
         self._ids: dict[str, Subscription] = _NO_IDS
-        self._mutes: frozenset[Muting] = frozenset()
-        self._fakes: frozenset[weakref.ref[Recording]] = frozenset()
+        self._mutes: frozenset[Muting] = _NONE
+        self._fakes: frozenset[weakref.ref[Recording]] = _NONE
         self._stale: list[Subscription] = []  # 72 bytes, and a deque takes 640
         self._endings: Endings | None = None  # made with the first
         self._collected: tuple[str, ...] = ()  # the names that the log does not have yet

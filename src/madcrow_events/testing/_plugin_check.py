@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED, canonical_name
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import close_matches, handler_name, type_name
 from madcrow_events.dispatcher import EventDispatcher, set_event_dispatcher
 from madcrow_events.exceptions import (
     InvalidOptionError,
@@ -185,7 +184,7 @@ def _reached(
     }
     events = {event for event, _ in reached}
     for event in examples.keys() - events:
-        near = get_close_matches(event, events, 1)
+        near = close_matches(event, events, 1)
         raise AssertionError(
             f"there is an example of {event}, but no handler of the plugin is for it"
             + (f": did you mean {near[0]}?" if near else "")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from difflib import get_close_matches
 from typing import Any, Self, TypeAlias
 
 from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
-from madcrow_events._text import handler_name, type_name
+from madcrow_events._text import close_matches, handler_name, type_name
 from madcrow_events._waiters import Waiters, check_seconds
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._contexts import keywords_of
@@ -385,7 +384,7 @@ class Recorder(AbstractContextManager["Recorder"]):
             *(keywords_of(it) for it in found)
         )
         for field in fields.keys() - known if models else ():
-            near = get_close_matches(field, known, 1)
+            near = close_matches(field, known, 1)
             raise AssertionError(
                 f"{type_name(models[0] if isinstance(wanted, str) else wanted)} has no field "
                 f"{field}" + (f": did you mean {near[0]}?" if near else "")

@@ -11,7 +11,7 @@ from typing import Any
 from madcrow_events import EventDispatcher, SignalRegistry, UnknownEventError
 
 from ..measuring import OURS, Act, Effort, Line, once, timed
-from ..ours import KEYWORDS, NAME, dispatcher_of, keyword_handler, many
+from ..ours import KEYWORDS, NAME, SENDER, bare_loop, dispatcher_of, keyword_handler, many
 from ..peers import Peer, installed
 
 SIGNALS = 10_000
@@ -30,22 +30,40 @@ def filled(signals: int, handlers: int) -> EventDispatcher:
     return EventDispatcher(registry)
 
 
-def emitting_at_random(dispatcher: EventDispatcher) -> Act:
-    """Return what emits the events of a dispatcher, in an order that no cache foresees."""
+def at_random(dispatcher: EventDispatcher, seed: int) -> Iterator[str]:
+    """Return the names of the events again and again, in an order that no cache foresees."""
     names = [*dispatcher.signals]
-    random.Random(1).shuffle(names)  # noqa: S311  # the same in each run
-    following = cycle(names)
+    random.Random(seed).shuffle(names)  # noqa: S311  # the same in each run
+    return cycle(names)
+
+
+def emitting_at_random(dispatcher: EventDispatcher) -> Act:
+    """Return what emits the events of a dispatcher."""
+    following = at_random(dispatcher, 1)
     return lambda: dispatcher.emit(next(following), **KEYWORDS)
 
 
+def calling_at_random(dispatcher: EventDispatcher) -> Act:
+    """Return what only calls the handlers of the events.
+
+    In another order, or it would find in the caches what the emissions before have put there.
+    """
+    following = at_random(dispatcher, 2)
+    signals = dispatcher.signals
+    handlers = {it: [*signals[it].receivers.values()] for it in signals}
+    return lambda: bare_loop(handlers[next(following)], SENDER, **KEYWORDS)
+
+
 def signals(effort: Effort) -> Iterator[Line]:
-    """Emit one of many events."""
-    large = filled(effort.size(SIGNALS), HANDLERS)
+    """Emit one of many events; beside it, the functions themselves are as slow to reach."""
+    small, large = filled(10, HANDLERS), filled(effort.size(SIGNALS), HANDLERS)
     yield Line(
         work=f"emit one of {SIGNALS:,} events, {HANDLERS} handlers",
         contenders={
-            "one of 10": timed(emitting_at_random(filled(10, HANDLERS))),
+            "one of 10": timed(emitting_at_random(small)),
             OURS: timed(emitting_at_random(large)),
+            "bare loop, one of 10": timed(calling_at_random(small)),
+            "bare loop": timed(calling_at_random(large)),
         },
         base="one of 10",
         bound=1.10,
