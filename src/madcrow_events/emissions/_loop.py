@@ -204,7 +204,7 @@ def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
             return False
         innermost, ambient = uncut, ambient_frame_of(uncut)
     if ambient is not None and (fields := ambient.resolved_fields()):
-        fill(emission, fields)
+        emission._payload = fill(emission.signal, emission._payload, fields)
     nest(emission, innermost)
     if ambient is None or not ambient.holders:
         return False
