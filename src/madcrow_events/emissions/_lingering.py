@@ -90,21 +90,23 @@ def empty_all_frames(errors: Iterable[BaseException], kind: type) -> None:
         ):
             empty_frames((error,), kind, keep_variables=False)
             continue
-        first = traceback = _traceback_of(error)
-        while traceback is not None:
+        traceback = _traceback_of(error)
+        if traceback is None:
+            continue
+        # The loop that called the handler still runs nearly always, and so do its callers.
+        caller: FrameType | None = traceback.tb_frame
+        while caller is not None and _empty(caller, kind, keep_variables=False):
+            caller = caller.f_back
+        while (traceback := traceback.tb_next) is not None:
             frame = traceback.tb_frame
             if frame.f_code.co_flags & _SUSPENDABLE:
                 _empty(frame, kind, keep_variables=False)
-            else:
-                try:  # without looking first: it has ended nearly always
-                    frame.clear()
-                except RuntimeError as raised:
-                    if is_interrupt(raised):
-                        raise
-            traceback = traceback.tb_next
-        caller = None if first is None else first.tb_frame.f_back
-        while caller is not None and _empty(caller, kind, keep_variables=False):
-            caller = caller.f_back
+                continue
+            try:  # without looking first: it has ended nearly always
+                frame.clear()
+            except RuntimeError as raised:
+                if is_interrupt(raised):
+                    raise
 
 
 def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:

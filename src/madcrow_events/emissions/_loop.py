@@ -234,7 +234,7 @@ def call_rest(emission: Emission, error: BaseException, call: object, segments: 
             raise error  # an interrupt, such as Ctrl-C, between two handlers
         _record(emission, error)
         try:
-            for style, calls in _after(segments, len(values)):
+            for style, calls in _after(left, 1):
                 for call in calls:  # noqa: PLR1704  # what was called last
                     values.append(_call_as(style, call, emission))
         except BaseException as another:
@@ -265,6 +265,8 @@ def _came_from(call: object, left: Segments) -> bool:
 
 def _after(segments: Segments, number: int) -> Segments:
     """Return the calls that are left after the first `number`."""
+    if not number:
+        return segments
     for index, (style, calls) in enumerate(segments):
         if number < len(calls):
             return ((style, calls[number:]), *segments[index + 1 :])
@@ -279,11 +281,12 @@ def _record(emission: Emission, error: BaseException) -> None:
         ContextValidationError: the handler failed because the emitter gave an incomplete context.
         BaseException: it raised an exit.
     """
-    if not is_failure(error):
+    if not (isinstance(error, Exception) or is_failure(error)):
         raise error
-    misfit = misfit_behind(emission.event, emission._payload, error)
-    if misfit is not None:
-        raise misfit
+    if type(emission._payload) is not dict:
+        misfit = misfit_behind(emission.event, emission._payload, error)
+        if misfit is not None:
+            raise misfit
     failures_of(emission).has_failed = True
     # The outermost emission has recorded the end of a broken chain already.
     is_new = not (issubclass(type(error), EmissionDepthError) and is_broken(outermost(emission)))
