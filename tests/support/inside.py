@@ -33,6 +33,7 @@ from madcrow_events._waiters import Waiters
 from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
+from madcrow_events.emissions import _completion as completing
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _holding as deferring
 from madcrow_events.emissions import _ids as making_ids
@@ -87,6 +88,7 @@ __all__ = [
     "calling_later",
     "calling_place",
     "check_here",
+    "completing",
     "current_frame",
     "declared_in",
     "deferring",

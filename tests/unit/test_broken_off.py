@@ -49,6 +49,7 @@ from support.inside import (
     backlog_of,
     call_all,
     calling_batches,
+    completing,
     deferring,
     definition_of,
     handler_name,
@@ -809,7 +810,18 @@ def test_a_flush_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.Mon
     shop = Shop()
     with pytest.raises(Interrupt), shop.dispatcher.deferred():
         shop.dispatcher.emit("other")
+        monkeypatch.setattr(completing, "CURRENT", Refusing(keeping_frames.CURRENT))
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
+def test_a_scope_that_cannot_be_asked_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop()
+    with pytest.raises(Interrupt), shop.dispatcher.deferred(lambda: {"request_id": "1"}):
         monkeypatch.setattr(keeping_frames, "CURRENT", Refusing(keeping_frames.CURRENT))
+        shop.dispatcher.emit("other")
     monkeypatch.undo()
     shop.assert_all_is_well()
 

@@ -160,7 +160,7 @@ class AmbientFrame:
 
     def resolved_fields(self) -> Mapping[str, str]:
         """Return the fields that `event_scope` fills in; ask for them if they are not known yet."""
-        fields = self.lazy_fields()
+        fields = self.fields
         return fields() if callable(fields) else fields
 
 

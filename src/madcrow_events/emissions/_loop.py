@@ -21,7 +21,14 @@ from madcrow_events.emissions._failures import (
     failures_of,
     is_failure,
 )
-from madcrow_events.emissions._frames import CURRENT, Branch, Frame, ambient_frame_of, current
+from madcrow_events.emissions._frames import (
+    CURRENT,
+    AmbientFrame,
+    Branch,
+    Frame,
+    ambient_frame_of,
+    current,
+)
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     is_debugging,
@@ -197,7 +204,8 @@ def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
     Raises:
         EmissionDepthError: the emission is nested too deep.
     """
-    ambient = ambient_frame_of(innermost)
+    # As by `ambient_frame_of`, without its calls.
+    ambient = innermost if isinstance(innermost, AmbientFrame) else innermost._ambient
     if ambient is not None and ambient is innermost and ambient.is_cut_off():
         uncut = current()
         if uncut is None:
@@ -210,9 +218,10 @@ def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
         return False
     if emission._plan is NOBODY:  # it is muted: nothing is to be called later either
         return False
-    return any(
-        holder.hold(emission, innermost, awaiting=awaiting) for holder in reversed(ambient.holders)
-    )
+    for holder in reversed(ambient.holders):  # `any` takes longer
+        if holder.hold(emission, innermost, awaiting=awaiting):
+            return True
+    return False
 
 
 def call_rest(emission: Emission, error: BaseException, call: object, segments: Segments) -> None:
