@@ -54,10 +54,12 @@ def complete(emission: Emission) -> None:
         emission._values.extend(plan.pending)
         policy._admission.start(emission, plan, emission._values)
     failed = emission._failures
-    failures = _own_failures(failed) if failed is not None and failed.items else ()
+    if failed is None:
+        return
+    failures = _own_failures(failed)
     if failures:
         policy._announce(emission, failures, None)
-    if failed is not None and failed.observation is not None:
+    if failed.observation is not None:
         failed.observation.leave()
     if failures:
         raised = break_cycles(emission, failures)
@@ -162,7 +164,7 @@ def break_cycles(
         ids = {id(it) for it in raised}
         empty_frames([it.exception for it in failures if id(it) in ids], Emission)
         others = [it for it in failures if id(it) not in ids]
-    empty_all_frames([it.exception for it in others], Emission)
+    empty_all_frames(others, Emission)
     return raised
 
 

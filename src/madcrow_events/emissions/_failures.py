@@ -121,5 +121,5 @@ def add_failure(
     failures.items.append(failure)
     if logged:
         tracebacks = dispatcher is not None and dispatcher.log_tracebacks
-        log_failure(emission.event, subscription.name, error, tracebacks=tracebacks)
+        log_failure(emission.signal.name, subscription.name, error, tracebacks=tracebacks)
     return failure

@@ -19,6 +19,8 @@ from madcrow_events.emissions._frames import Branch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from madcrow_events.emissions._failures import HandlerFailure
+
 __all__ = ["empty_all_frames", "empty_frames", "is_inside"]
 
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -80,9 +82,9 @@ def empty_frames(
                 _empty(traceback.tb_frame, kind, keep_variables=keep_variables)
 
 
-def empty_all_frames(errors: Iterable[BaseException], kind: type) -> None:
-    """Empty the frames of exceptions that go no further; do as `empty_frames`, and faster."""
-    for error in errors:
+def empty_all_frames(failures: Iterable[HandlerFailure], kind: type) -> None:
+    """Empty the frames of failures that go no further; do as `empty_frames`, and faster."""
+    for _, error in failures:
         if (
             _cause_of(error) is not None
             or _context_of(error) is not None

@@ -201,6 +201,27 @@ def test_what_was_cached_of_the_emitters_context_is_not_handed_on(
     assert dispatcher.emit_typed(signal, context).context.label == "request None"
 
 
+def test_a_copy_keeps_what_is_no_field(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Private attributes and extra fields; a change of the one is no change of the other."""
+
+    class Noted(BaseEventContext):
+        model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+        _notes: list[str] = PrivateAttr(default_factory=list)
+
+    context = Noted(colour="red")  # type: ignore[call-arg]  # an extra field
+    context._notes.append("made")
+    signal = signals.signal("noted", context=Noted)
+    with event_scope(request_id="1"):
+        copied = dispatcher.emit_typed(signal, context).context
+    assert copied.request_id == "1"
+    assert copied._notes == ["made"]
+    assert copied.__pydantic_extra__ == {"colour": "red"}
+    assert copied.__pydantic_extra__ is not context.__pydantic_extra__
+    assert context.request_id is None
+
+
 def test_a_model_that_requires_a_field_gets_it_when_keywords_are_validated(
     signals: SignalRegistry, dispatcher: EventDispatcher
 ) -> None:
@@ -272,27 +293,6 @@ class Checked(BaseEventContext):
 
 class AllShort(BaseEventContext, str_max_length=7):
     pass
-
-
-def test_a_copy_keeps_what_is_no_field(
-    signals: SignalRegistry, dispatcher: EventDispatcher
-) -> None:
-    """Private attributes and extra fields; a change of the one is no change of the other."""
-
-    class Noted(BaseEventContext):
-        model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
-        _notes: list[str] = PrivateAttr(default_factory=list)
-
-    context = Noted(colour="red")  # type: ignore[call-arg]  # an extra field
-    context._notes.append("made")
-    signal = signals.signal("noted", context=Noted)
-    with event_scope(request_id="1"):
-        copied = dispatcher.emit_typed(signal, context).context
-    assert copied.request_id == "1"
-    assert copied._notes == ["made"]
-    assert copied.__pydantic_extra__ == {"colour": "red"}
-    assert copied.__pydantic_extra__ is not context.__pydantic_extra__
-    assert context.request_id is None
 
 
 @pytest.mark.parametrize("model", [Number, Short, Bounded, Checked, AllShort])
