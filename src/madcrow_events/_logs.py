@@ -31,6 +31,8 @@ __all__ = [
 
 LOGGER = logging.getLogger("madcrow_events")
 
+_ERROR = logging.ERROR
+
 _TRACEBACK_MARGIN = "  | "
 # How many characters of a traceback are written; its text may have any length.
 _TRACEBACK_LENGTH = 32 * 1024
@@ -151,31 +153,33 @@ def log_unannounced(event: str, error: BaseException) -> None:
 
 def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
     """Log an error; if logging itself fails, the emitter is not bothered."""
+    cause = _writing.get()
     try:
-        if LOGGER.isEnabledFor(logging.ERROR) and _may_write(logging.ERROR):
-            record = _failure_record(who, error, tracebacks=tracebacks)
-            _write(LOGGER.handle, record)
+        if not LOGGER.isEnabledFor(_ERROR) or (cause is not None and not _may_write(_ERROR)):
+            return
+        # Not by `error()`, which looks for the line of code that calls it.
+        record = LOGGER.makeRecord(
+            LOGGER.name,
+            _ERROR,
+            __file__,
+            0,
+            "%s failed: %s",
+            (who, type_name(type(error))),
+            (type(error), error, error.__traceback__) if tracebacks else None,
+            func="emit",
+        )
+        if tracebacks:
+            # Formatters print `exc_text` as it is; error trackers still find exc_info. The text
+            # takes 30 times as long as the rest of a failure.
+            record.exc_text = _indented_traceback(error) if _is_written(_ERROR) else None
+        try:  # as in `_write`, whose call takes long
+            _writing.set(Writing(1 if cause is None else cause.number + 1, _frame()))
+            LOGGER.handle(record)
+        finally:
+            _writing.set(cause)
     except Exception as raised:  # for example by a filter of the application
         if is_interrupt(raised):
             raise
-
-
-def _failure_record(who: str, error: BaseException, *, tracebacks: bool) -> logging.LogRecord:
-    record = LOGGER.makeRecord(
-        LOGGER.name,
-        logging.ERROR,
-        __file__,
-        0,
-        "%s failed: %s",
-        (who, type_name(type(error))),
-        (type(error), error, error.__traceback__) if tracebacks else None,
-        func="emit",
-    )
-    if tracebacks:
-        # Formatters print `exc_text` as it is; error trackers still find exc_info. The text takes
-        # 30 times as long as the rest of a failure.
-        record.exc_text = _indented_traceback(error) if _is_written(logging.ERROR) else None
-    return record
 
 
 def _is_written(level: int) -> bool:

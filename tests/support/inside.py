@@ -33,12 +33,15 @@ from madcrow_events._waiters import Waiters
 from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
+from madcrow_events.emissions import _completion as completing
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _holding as deferring
 from madcrow_events.emissions import _ids as making_ids
+from madcrow_events.emissions import _lingering as lingering
 from madcrow_events.emissions import _loop as looping
 from madcrow_events.emissions import _outcomes as settling
 from madcrow_events.emissions import _recording as recording
+from madcrow_events.emissions import _short_way as shortening
 from madcrow_events.emissions._completion import _own_failures as finding_own_failures
 from madcrow_events.emissions._completion import abandon
 from madcrow_events.emissions._frames import CURRENT, enclosing
@@ -87,6 +90,7 @@ __all__ = [
     "calling_later",
     "calling_place",
     "check_here",
+    "completing",
     "current_frame",
     "declared_in",
     "deferring",
@@ -100,6 +104,7 @@ __all__ = [
     "isolate_too",
     "keep_time",
     "keeping_frames",
+    "lingering",
     "loaded_in",
     "locking",
     "looping",
@@ -118,6 +123,7 @@ __all__ = [
     "sending",
     "serving",
     "settling",
+    "shortening",
     "stale_of",
     "table_of",
     "tabling",

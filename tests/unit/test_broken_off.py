@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from importlib.metadata import PathDistribution
-from types import SimpleNamespace
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
@@ -52,11 +52,13 @@ from support.inside import (
     backlog_of,
     call_all,
     calling_batches,
+    completing,
     deferring,
     definition_of,
     handler_name,
     is_of,
     keeping_frames,
+    lingering,
     locking,
     looping,
     other_library,
@@ -65,6 +67,7 @@ from support.inside import (
     recording,
     sending,
     serving,
+    shortening,
     timing,
     working,
 )
@@ -888,7 +891,18 @@ def test_a_flush_that_cannot_begin_leaves_nothing_behind(monkeypatch: pytest.Mon
     shop = Shop()
     with pytest.raises(Interrupt), shop.dispatcher.deferred():
         shop.dispatcher.emit("other")
+        monkeypatch.setattr(completing, "CURRENT", Refusing(keeping_frames.CURRENT))
+    monkeypatch.undo()
+    shop.assert_all_is_well()
+
+
+def test_a_scope_that_cannot_be_asked_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop()
+    with pytest.raises(Interrupt), shop.dispatcher.deferred(lambda: {"request_id": "1"}):
         monkeypatch.setattr(keeping_frames, "CURRENT", Refusing(keeping_frames.CURRENT))
+        shop.dispatcher.emit("other")
     monkeypatch.undo()
     shop.assert_all_is_well()
 
@@ -1100,6 +1114,38 @@ def test_an_emission_that_is_broken_off_as_it_is_entered_is_the_present_one_no_m
         shop.dispatcher.emit("nested", number=1)
     assert not left
     assert current_event() is None
+    shop.assert_all_is_well()
+
+
+def test_an_emission_in_a_scope_that_is_broken_off_as_it_is_entered_leaves_the_scope(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], break_off: BreakOff
+) -> None:
+    signal.subscribe(lambda sender, **context: None)
+    dispatcher.emit(signal)  # the first one does not go the short way
+    with event_scope(request_id="1"):
+        left = break_off(shortening, "_enter", Interrupt)
+        with pytest.raises(Interrupt):
+            dispatcher.emit(signal)
+        assert not left
+        assert current_event() is None
+        assert dispatcher.emit(signal).fields["request_id"] == "1"
+    assert "request_id" not in dispatcher.emit(signal).fields
+
+
+def test_an_interrupt_as_the_frames_of_a_failure_are_emptied_goes_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a traceback that leads back to a frame that has not ended."""
+    shop = Shop()
+    here = TracebackType(None, sys._getframe(), 0, 1)
+
+    def fail() -> None:
+        raise ValueError().with_traceback(here)
+
+    monkeypatch.setattr(lingering, "is_interrupt", lambda _: True)
+    with shop.other.subscribe(fail), pytest.raises(RuntimeError, match="executing frame"):
+        shop.dispatcher.emit("other")
+    monkeypatch.undo()
     shop.assert_all_is_well()
 
 

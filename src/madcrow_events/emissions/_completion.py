@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events.emissions._causes import is_announcement
 from madcrow_events.emissions._emission import Emission, raise_failures
 from madcrow_events.emissions._failures import Failures, HandlerFailure
-from madcrow_events.emissions._frames import await_in_frame, run_in_frame
+from madcrow_events.emissions._frames import CURRENT, await_in_frame
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._lingering import empty_all_frames, empty_frames
 from madcrow_events.emissions._loop import call_all
@@ -54,10 +54,12 @@ def complete(emission: Emission) -> None:
         emission._values.extend(plan.pending)
         policy._admission.start(emission, plan, emission._values)
     failed = emission._failures
-    failures = _own_failures(failed) if failed is not None and failed.items else ()
+    if failed is None:
+        return
+    failures = _own_failures(failed)
     if failures:
         policy._announce(emission, failures, None)
-    if failed is not None and failed.observation is not None:
+    if failed.observation is not None:
         failed.observation.leave()
     if failures:
         raised = break_cycles(emission, failures)
@@ -162,7 +164,7 @@ def break_cycles(
         ids = {id(it) for it in raised}
         empty_frames([it.exception for it in failures if id(it) in ids], Emission)
         others = [it for it in failures if id(it) not in ids]
-    empty_all_frames([it.exception for it in others], Emission)
+    empty_all_frames(others, Emission)
     return raised
 
 
@@ -222,33 +224,31 @@ async def announce_async(
 
 def emit_held_back(emission: Emission) -> None:
     """Emit an emission that was held back, as `emit` would have."""
-    held_back = emission._values
+    held_back: Any = emission._values
+    before, token = CURRENT.get(None), None
     try:
-        run_in_frame(held_back.frame, _emit_again, emission)
+        try:
+            token = CURRENT.set(held_back.frame)
+            # Not unpacked into variables, which the traceback of a failure would keep.
+            if call_all(
+                emission,
+                emission.dispatcher,  # type: ignore[arg-type]  # only dispatchers hold back
+                emission.signal,
+                emission.sender,
+                *_payload_again(emission),
+            ):
+                complete(emission)
+        finally:  # as in `run_in_frame`
+            if token is None:
+                CURRENT.set(before)  # type: ignore[arg-type]  # None stands for no frame
+            else:
+                CURRENT.reset(token)
     except BaseException as error:
         abandon(emission, error)
         raise
     finally:
         _end_holding_back(emission, held_back)
         del emission, held_back  # which the traceback of a failure may keep
-
-
-def _emit_again(emission: Emission) -> None:
-    # First the usual cases of `_payload_again`, without its call.
-    payload: Any = emission._payload
-    context = keywords = None
-    signal, policy = emission.signal, emission.dispatcher
-    if type(payload) is dict:
-        keywords = payload
-    elif type(payload) is signal.context_model:
-        context = payload
-    else:
-        payload, context, keywords = _payload_again(emission)
-    try:
-        if call_all(emission, policy, signal, emission.sender, payload, context, keywords):  # type: ignore[arg-type]  # only dispatchers hold back
-            complete(emission)
-    finally:
-        del emission  # which the traceback of a failure may keep
 
 
 async def emit_held_back_async(emission: Emission) -> None:

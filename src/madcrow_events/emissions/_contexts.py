@@ -24,25 +24,35 @@ from madcrow_events.models import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from madcrow_events.emissions._policy import Signal
+
 _OF_ITS_OWN = {"__weakref__", "_original", "_validated"}
 """What a twin does not share with the emission."""
 
 __all__ = ["check_given", "context_as", "emission_with", "fill", "keywords_of"]
 
 
-def fill(emission: Emission, fields: Mapping[str, str]) -> None:
-    """Fill in those fields of an `event_scope` that the emitter has left out."""
-    payload = emission._payload
+def fill(signal: Signal, payload: Any, fields: Mapping[str, str]) -> Any:
+    """Return a context with those fields of an `event_scope` that the emitter has left out.
+
+    Args:
+        signal: the signal that is emitted.
+        payload: the context; keywords are filled in as they are, a model is copied.
+        fields: the fields of the scope.
+
+    Raises:
+        ContextValidationError: the context is incomplete.
+    """
     if type(payload) is dict:
-        fill_loose(emission.signal.context_model, payload, fields)
-        return
+        fill_loose(signal.context_model, payload, fields)
+        return payload
     try:
-        emission._payload = filled(payload, fields)
+        return filled(payload, fields)
     except AttributeError:
-        check_complete(emission.event, payload)
+        check_complete(signal.name, payload)
         if hasattr(payload, "__pydantic_fields_set__"):
             raise
-        # A model whose `__init__` does not call pydantic's has set all its fields itself.
+        return payload  # a model whose `__init__` does not call pydantic's has set all its fields
 
 
 def check_given(emission: Emission) -> None:

@@ -107,13 +107,13 @@ def add_failure(
 ) -> HandlerFailure:
     """Note a failure, and log it."""
     plan, dispatcher = emission._plan, emission.dispatcher
-    entry = (plan.entries_by_priority if dispatcher is None else plan.entries)[index]
-    subscription = entry.subscription
+    subscription = (plan.by_priority if dispatcher is None else plan.subscriptions)[index]
     if type(error) is TypeError:
+        entry = (plan.entries_by_priority if dispatcher is None else plan.entries)[index]
         error = entry.explain(error, emission)
     # Its own `__new__` takes three times as long.
     failure = tuple.__new__(HandlerFailure, (subscription.handler, error))
-    failures = failures_of(emission)
+    failures = emission._failures or failures_of(emission)
     if unawaited:
         failures.unawaited.append(failure)
     elif subscription.on_error == "raise":
@@ -121,5 +121,5 @@ def add_failure(
     failures.items.append(failure)
     if logged:
         tracebacks = dispatcher is not None and dispatcher.log_tracebacks
-        log_failure(emission.event, subscription.name, error, tracebacks=tracebacks)
+        log_failure(emission.signal.name, subscription.name, error, tracebacks=tracebacks)
     return failure

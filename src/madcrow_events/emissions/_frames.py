@@ -160,7 +160,7 @@ class AmbientFrame:
 
     def resolved_fields(self) -> Mapping[str, str]:
         """Return the fields that `event_scope` fills in; ask for them if they are not known yet."""
-        fields = self.lazy_fields()
+        fields = self.fields
         return fields() if callable(fields) else fields
 
 
@@ -338,38 +338,35 @@ def leave(frame: AmbientFrame) -> None:
     end in another context than it began in, or before a block that began later.
     """
     try:
-        _leave(frame)
-    except BaseException:
-        _leave(frame)  # once more, because it was interrupted
-        raise
-
-
-def _leave(frame: AmbientFrame) -> None:
-    back, token = frame.before, frame.token
-    if token is None:
-        return
-    current = CURRENT.get(None)
-    try:
-        CURRENT.reset(token)
-    except ValueError:  # entered in another context
-        pass
-    except RuntimeError as error:  # reset already, by a call that was interrupted after it
-        if is_interrupt(error):
-            raise
-        frame.token = frame.block = None
-        return
-    else:
-        if current is frame and not (isinstance(back, AmbientFrame) and back.left):
+        back, token = frame.before, frame.token
+        if token is None:
+            return
+        current = CURRENT.get(None)
+        try:
+            CURRENT.reset(token)
+        except ValueError:  # entered in another context
+            pass
+        except RuntimeError as error:  # reset already, by a call that was interrupted after it
+            if is_interrupt(error):
+                raise
             frame.token = frame.block = None
-            return  # the usual case: the last block to begin ends first
-    back = _entered(back)
-    if current is not frame:
-        # A block that began inside of this one goes on; at its end it must not restore this one.
-        frame.left = (back,)
-        back = _entered(current)
-    if back is not CURRENT.get(None):
-        CURRENT.set(back)  # type: ignore[arg-type]  # None stands for no frame
-    frame.token = frame.block = None
+            return
+        else:
+            if current is frame and not (isinstance(back, AmbientFrame) and back.left):
+                frame.token = frame.block = None
+                return  # the usual case: the last block to begin ends first
+        back = _entered(back)
+        if current is not frame:
+            # A block that began inside of this one goes on; at its end it must not restore this
+            # one.
+            frame.left = (back,)
+            back = _entered(current)
+        if back is not CURRENT.get(None):
+            CURRENT.set(back)  # type: ignore[arg-type]  # None stands for no frame
+        frame.token = frame.block = None
+    except BaseException:
+        leave(frame)  # once more, because it was interrupted
+        raise
 
 
 def run_in_frame(

@@ -241,6 +241,10 @@ class DeferralFrame(AmbientFrame):
             return self.fields if known is None else known
         return self._scoped_fields
 
+    def resolved_fields(self) -> Mapping[str, str]:
+        fields = self.lazy_fields()
+        return fields() if callable(fields) else fields
+
     def _scoped_fields(self) -> Mapping[str, str]:
         """Return the fields of its scope; the first event that needs them asks the scope.
 

@@ -19,6 +19,8 @@ from madcrow_events.emissions._frames import Branch
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from madcrow_events.emissions._failures import HandlerFailure
+
 __all__ = ["empty_all_frames", "empty_frames", "is_inside"]
 
 _PACKAGE = __name__.partition(".")[0] + "."
@@ -80,9 +82,9 @@ def empty_frames(
                 _empty(traceback.tb_frame, kind, keep_variables=keep_variables)
 
 
-def empty_all_frames(errors: Iterable[BaseException], kind: type) -> None:
-    """Empty the frames of exceptions that go no further; do as `empty_frames`, and faster."""
-    for error in errors:
+def empty_all_frames(failures: Iterable[HandlerFailure], kind: type) -> None:
+    """Empty the frames of failures that go no further; do as `empty_frames`, and faster."""
+    for _, error in failures:
         if (
             _cause_of(error) is not None
             or _context_of(error) is not None
@@ -90,21 +92,23 @@ def empty_all_frames(errors: Iterable[BaseException], kind: type) -> None:
         ):
             empty_frames((error,), kind, keep_variables=False)
             continue
-        first = traceback = _traceback_of(error)
-        while traceback is not None:
+        traceback = _traceback_of(error)
+        if traceback is None:
+            continue
+        # The loop that called the handler still runs nearly always, and so do its callers.
+        caller: FrameType | None = traceback.tb_frame
+        while caller is not None and _empty(caller, kind, keep_variables=False):
+            caller = caller.f_back
+        while (traceback := traceback.tb_next) is not None:
             frame = traceback.tb_frame
             if frame.f_code.co_flags & _SUSPENDABLE:
                 _empty(frame, kind, keep_variables=False)
-            else:
-                try:  # without looking first: it has ended nearly always
-                    frame.clear()
-                except RuntimeError as raised:
-                    if is_interrupt(raised):
-                        raise
-            traceback = traceback.tb_next
-        caller = None if first is None else first.tb_frame.f_back
-        while caller is not None and _empty(caller, kind, keep_variables=False):
-            caller = caller.f_back
+                continue
+            try:  # without looking first: it has ended nearly always
+                frame.clear()
+            except RuntimeError as raised:
+                if is_interrupt(raised):
+                    raise
 
 
 def _empty(frame: FrameType, kind: type, *, keep_variables: bool) -> bool:

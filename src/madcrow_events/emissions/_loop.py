@@ -21,7 +21,14 @@ from madcrow_events.emissions._failures import (
     failures_of,
     is_failure,
 )
-from madcrow_events.emissions._frames import CURRENT, Branch, Frame, ambient_frame_of, current
+from madcrow_events.emissions._frames import (
+    CURRENT,
+    AmbientFrame,
+    Branch,
+    Frame,
+    ambient_frame_of,
+    current,
+)
 from madcrow_events.emissions._observing import (
     KNOWN_LEVELS,
     is_debugging,
@@ -197,22 +204,24 @@ def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
     Raises:
         EmissionDepthError: the emission is nested too deep.
     """
-    ambient = ambient_frame_of(innermost)
+    # As by `ambient_frame_of`, without its calls.
+    ambient = innermost if isinstance(innermost, AmbientFrame) else innermost._ambient
     if ambient is not None and ambient is innermost and ambient.is_cut_off():
         uncut = current()
         if uncut is None:
             return False
         innermost, ambient = uncut, ambient_frame_of(uncut)
     if ambient is not None and (fields := ambient.resolved_fields()):
-        fill(emission, fields)
+        emission._payload = fill(emission.signal, emission._payload, fields)
     nest(emission, innermost)
     if ambient is None or not ambient.holders:
         return False
     if emission._plan is NOBODY:  # it is muted: nothing is to be called later either
         return False
-    return any(
-        holder.hold(emission, innermost, awaiting=awaiting) for holder in reversed(ambient.holders)
-    )
+    for holder in reversed(ambient.holders):  # `any` takes longer
+        if holder.hold(emission, innermost, awaiting=awaiting):
+            return True
+    return False
 
 
 def call_rest(emission: Emission, error: BaseException, call: object, segments: Segments) -> None:
@@ -234,7 +243,7 @@ def call_rest(emission: Emission, error: BaseException, call: object, segments: 
             raise error  # an interrupt, such as Ctrl-C, between two handlers
         _record(emission, error)
         try:
-            for style, calls in _after(segments, len(values)):
+            for style, calls in _after(left, 1):
                 for call in calls:  # noqa: PLR1704  # what was called last
                     values.append(_call_as(style, call, emission))
         except BaseException as another:
@@ -265,6 +274,8 @@ def _came_from(call: object, left: Segments) -> bool:
 
 def _after(segments: Segments, number: int) -> Segments:
     """Return the calls that are left after the first `number`."""
+    if not number:
+        return segments
     for index, (style, calls) in enumerate(segments):
         if number < len(calls):
             return ((style, calls[number:]), *segments[index + 1 :])
@@ -279,11 +290,12 @@ def _record(emission: Emission, error: BaseException) -> None:
         ContextValidationError: the handler failed because the emitter gave an incomplete context.
         BaseException: it raised an exit.
     """
-    if not is_failure(error):
+    if not (isinstance(error, Exception) or is_failure(error)):
         raise error
-    misfit = misfit_behind(emission.event, emission._payload, error)
-    if misfit is not None:
-        raise misfit
+    if type(emission._payload) is not dict:
+        misfit = misfit_behind(emission.event, emission._payload, error)
+        if misfit is not None:
+            raise misfit
     failures_of(emission).has_failed = True
     # The outermost emission has recorded the end of a broken chain already.
     is_new = not (issubclass(type(error), EmissionDepthError) and is_broken(outermost(emission)))

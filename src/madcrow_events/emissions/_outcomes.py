@@ -90,7 +90,6 @@ class HeldBack(Outcomes):
     state: Literal["deferred", "dropped"] = "deferred"
 
     def __init__(self, frame: AmbientFrame, *, awaiting: bool) -> None:
-        super().__init__()
         self.frame = frame
         self.awaiting = awaiting
         self.process = PROCESS[0]

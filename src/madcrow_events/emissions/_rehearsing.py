@@ -62,7 +62,8 @@ def rehearse(
         place(emission, innermost)
         ambient = ambient_frame_of(innermost)
         if ambient is not None and (type(payload) is not dict or payload):
-            fill(emission, ambient.resolved_fields())
+            fields = ambient.resolved_fields()
+            emission._payload = fill(emission.signal, payload, fields)
     return copy_context().run(_in_frame, emission, ask)
 
 

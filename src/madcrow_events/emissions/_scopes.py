@@ -11,7 +11,14 @@ from typing import Any, TypedDict
 from typing_extensions import Unpack
 
 from madcrow_events._text import close_matches, printable, type_name
-from madcrow_events.emissions._frames import AmbientFrame, current, enter, leave, new_ambient_frame
+from madcrow_events.emissions._frames import (
+    NO_FIELDS,
+    AmbientFrame,
+    current,
+    enter,
+    leave,
+    new_ambient_frame,
+)
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import SCOPE_FIELDS
 
@@ -119,11 +126,15 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
 
     # A class, not a generator function, for speed: a server enters one for each request.
 
-    __slots__ = ("__weakref__", "_fields", "_frame")
+    __slots__ = ("__weakref__", "_fields", "_frame", "_is_text")
 
     def __init__(self, **fields: Unpack[ScopeFields]) -> None:
-        merge_scopes({}, fields)  # which refuses what does not fit
-        self._fields = fields
+        self._is_text = True
+        for name, value in fields.items():
+            if type(value) is not str or name not in SCOPE_FIELDS:
+                merge_scopes(NO_FIELDS, fields)  # which refuses what does not fit
+                self._is_text = False
+        self._fields: Any = fields
         self._frame: AmbientFrame | None = None
 
     def __enter__(self) -> None:
@@ -134,10 +145,15 @@ class event_scope:  # noqa: N801  # used like a function, as contextlib's own ar
         """
         if self._frame is not None:
             raise RuntimeError("an event_scope is good for one block: call event_scope() again")
-        surroundings = new_ambient_frame(current())
-        surroundings.fields = merge_scopes(surroundings.resolved_fields(), self._fields)
-        self._frame = surroundings
-        enter(surroundings, self)
+        around = current()
+        if around is None and self._is_text:  # nearly always
+            frame = AmbientFrame()
+            frame.fields = self._fields
+        else:
+            frame = new_ambient_frame(around)
+            frame.fields = merge_scopes(frame.resolved_fields(), self._fields)
+        self._frame = frame
+        enter(frame, self)
 
     def __exit__(
         self,

@@ -1,4 +1,4 @@
-"""The short way of an emission that nothing surrounds, and whose handlers are all called alike.
+"""The short way of an emission outside of all handlers, whose handlers are all called alike.
 
 Or whose only handler runs later. Most emissions are so. The function here does what
 `_loop.call_all` and `_completion` do for such an emission, without asking for what cannot be. For
@@ -11,14 +11,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events._logs import writing
 from madcrow_events.emissions._completion import abandon, complete
+from madcrow_events.emissions._contexts import fill
 from madcrow_events.emissions._emission import Emission
-from madcrow_events.emissions._frames import CURRENT
+from madcrow_events.emissions._frames import CURRENT, AmbientFrame
 from madcrow_events.emissions._loop import call_rest
 from madcrow_events.emissions._observing import KNOWN_LEVELS, is_debugging
 from madcrow_events.emissions._outcomes import Outcomes
+from madcrow_events.models import fill_loose
 
 if TYPE_CHECKING:
+    from madcrow_events.emissions._frames import Frame
     from madcrow_events.emissions._policy import Policy, Signal
 
 __all__ = ["emit_the_short_way"]
@@ -30,7 +34,7 @@ _leave = CURRENT.reset
 _DEBUG = logging.DEBUG
 
 
-def emit_the_short_way(  # noqa: C901, PLR0912, PLR0915  # in one frame, for speed
+def emit_the_short_way(  # noqa: C901, PLR0912  # in one frame, for speed
     policy: Policy, signal: Signal, payload: Any, is_typed: bool
 ) -> Emission | None:
     """Emit an event to handlers that take its context as it is given, or to one that runs later.
@@ -53,29 +57,25 @@ def emit_the_short_way(  # noqa: C901, PLR0912, PLR0915  # in one frame, for spe
         or ((calls := plan.by_context if is_typed else plan.by_keywords) is None and not plan.alone)
         or policy._observers
         or (KNOWN_LEVELS.get(_DEBUG, True) and is_debugging())
-        or _innermost(None) is not None
+    ):
+        return None
+    around = _innermost(None)
+    if around is not None and (
+        calls is None or (payload := _filled_in(around, signal, payload)) is None
     ):
         return None
     emission: Emission = Emission()  # made as at the start of `call_all`: change both
     emission.signal = signal  # type: ignore[assignment]  # as in `call_all`
     emission.sender = signal
     emission.dispatcher = policy  # type: ignore[assignment]  # as in `call_all`
-    emission._outer = emission._ambient = emission._failures = None
+    emission._outer = emission._ambient = around
+    emission._failures = None
     emission.depth = 0
     emission._plan = plan
     emission._payload = payload
     emission._running = False
     if calls is None:
-        alone: Any = plan.alone
-        outcomes = emission._values = Outcomes(plan.pending)
-        try:
-            if policy._admission.start_alone(emission, outcomes, alone, payload, is_typed):
-                return emission
-        except BaseException as error:
-            abandon(emission, error)
-            del emission  # or the traceback keeps it
-            raise
-        return None
+        return _start_alone(emission, payload, is_typed)
     if not calls:
         emission._values = ()
         return emission
@@ -100,7 +100,7 @@ def emit_the_short_way(  # noqa: C901, PLR0912, PLR0915  # in one frame, for spe
             failed = None
             emission._running = False
             if token is None:  # interrupted as it was entered
-                _enter(None)
+                _enter(around)
             else:
                 _leave(token)
         if emission._failures is not None:
@@ -113,3 +113,48 @@ def emit_the_short_way(  # noqa: C901, PLR0912, PLR0915  # in one frame, for spe
         emission = None  # type: ignore[assignment]  # or the traceback keeps it
         raise
     return emission
+
+
+def _start_alone(emission: Emission, payload: object, is_typed: bool) -> Emission | None:
+    """Start the only handler of an emission, which runs later; return None if that is not simple.
+
+    Raises:
+        BaseException: as for `EventDispatcher.emit`.
+    """
+    policy: Any = emission.dispatcher
+    plan = emission._plan
+    outcomes = emission._values = Outcomes(plan.pending)
+    try:
+        if policy._admission.start_alone(emission, outcomes, plan.alone, payload, is_typed):
+            return emission
+    except BaseException as error:
+        abandon(emission, error)
+        del emission  # or the traceback keeps it
+        raise
+    return None
+
+
+def _filled_in(around: Frame, signal: Signal, payload: Any) -> Any:
+    """Return the context with the fields of the scope around it; None if it is more than a scope.
+
+    Args:
+        around: the innermost frame.
+        signal: the signal.
+        payload: the context.
+
+    Raises:
+        BaseException: as for `_loop.call_all`.
+    """
+    if (
+        type(around) is not AmbientFrame
+        or around._outer is not None
+        or around.holders
+        or (around.block is not None and around.block() is None)  # an interrupt has cut it off
+        or callable(fields := around.fields)  # not asked for yet
+        or writing() is not None
+    ):
+        return None
+    if type(payload) is not dict:
+        return fill(signal, payload, fields) if fields else payload
+    fill_loose(signal.context_model, payload, fields)
+    return payload

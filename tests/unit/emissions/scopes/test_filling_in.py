@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Annotated, Any, ClassVar, Optional
 
 import pytest
-from pydantic import AliasChoices, AliasPath, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, AliasPath, ConfigDict, Field, PrivateAttr, field_validator
 from pydantic.alias_generators import to_camel
 
 from madcrow_events import (
@@ -199,6 +199,27 @@ def test_what_was_cached_of_the_emitters_context_is_not_handed_on(
     assert vars(emission.context)["made_by"] == "hand"
     assert context.label == "request None"
     assert dispatcher.emit_typed(signal, context).context.label == "request None"
+
+
+def test_a_copy_keeps_what_is_no_field(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    """Private attributes and extra fields; a change of the one is no change of the other."""
+
+    class Noted(BaseEventContext):
+        model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+        _notes: list[str] = PrivateAttr(default_factory=list)
+
+    context = Noted(colour="red")  # type: ignore[call-arg]  # an extra field
+    context._notes.append("made")
+    signal = signals.signal("noted", context=Noted)
+    with event_scope(request_id="1"):
+        copied = dispatcher.emit_typed(signal, context).context
+    assert copied.request_id == "1"
+    assert copied._notes == ["made"]
+    assert copied.__pydantic_extra__ == {"colour": "red"}
+    assert copied.__pydantic_extra__ is not context.__pydantic_extra__
+    assert context.request_id is None
 
 
 def test_a_model_that_requires_a_field_gets_it_when_keywords_are_validated(
