@@ -104,9 +104,9 @@ def emit_the_short_way(  # noqa: C901, PLR0912  # in one frame, for speed
             else:
                 _leave(token)
         if emission._failures is not None:
-            complete(emission)
+            complete(emission)  # type: ignore[unreachable]  # a handler may have failed
             # The traceback of a failure keeps what this frame names alive.
-            kept, emission = [emission], None  # type: ignore[assignment]
+            kept, emission = [emission], None  # pyright: ignore[reportAssignmentType]
             return kept.pop()
     except BaseException as error:
         abandon(emission, error)
