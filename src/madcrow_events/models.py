@@ -365,6 +365,7 @@ def filled(context: BaseEventContext, fields: Mapping[str, str]) -> BaseEventCon
     if not missing:
         return context
     model = type(context)
+    filled: BaseEventContext
     values, names = {**vars(context)}, given.copy()
     for name in missing:
         values[name] = fields[name]
@@ -377,7 +378,7 @@ def filled(context: BaseEventContext, fields: Mapping[str, str]) -> BaseEventCon
         _set(filled, "__pydantic_extra__", None)
         _set(filled, "__pydantic_private__", None)
     else:
-        filled = BaseModel.__copy__(context)
+        filled = BaseModel.__copy__(context)  # pyright: ignore[reportAssignmentType]
     # A cached_property may have been computed without the missing fields.
     if not context._field_set.issuperset(values):
         for name in values.keys() - context._field_set:

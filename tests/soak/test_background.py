@@ -191,7 +191,7 @@ def test_no_loop_is_kept_waiting_by_a_full_queue(
 # With such a threshold finalizers run nearly anywhere, in the midst of the package's code too.
 FINALIZING = """
 import faulthandler, gc, logging, sys, threading
-from madcrow_events import EventDispatcher, QueueFullError, SignalRegistry
+from madcrow_events import EventDispatcher, QueueFullError, SignalRegistry, WouldDeadlockError
 
 faulthandler.dump_traceback_later(100, exit=True)
 logging.disable(logging.WARNING)
@@ -210,7 +210,7 @@ class Cyclic:
 def emit(event):
     try:
         dispatcher.emit(event)
-    except QueueFullError:
+    except (QueueFullError, WouldDeadlockError):
         refused.append(event)
 
 async def async_work():

@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from contextvars import copy_context
 from functools import partial
 from importlib.metadata import PathDistribution
 from types import SimpleNamespace, TracebackType
@@ -835,6 +836,19 @@ def test_a_scope_whose_with_was_cut_off_fills_nothing_in() -> None:
         scope.__enter__()
         del scope  # no `__exit__`
     assert shop.dispatcher.emit("other").depth == 0
+    shop.assert_all_is_well()
+
+
+@pytest.mark.parametrize("kind", ["scope", "deferred"])
+def test_a_block_that_was_cut_off_is_over_in_each_context_that_has_it(kind: str) -> None:
+    shop = Shop()
+    is_scope = kind == "scope"
+    block = event_scope(request_id="it") if is_scope else shop.dispatcher.deferred()
+    block.__enter__()
+    contexts = [copy_context() for _ in range(2)]
+    del block  # no `__exit__`
+    for context in contexts:
+        context.run(shop.assert_all_is_well)
     shop.assert_all_is_well()
 
 

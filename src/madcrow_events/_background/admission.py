@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.bound_loops import BoundLoops
+from madcrow_events._background.handing_over import hands_over, is_handing_over
 from madcrow_events._background.job import Job
 from madcrow_events._background.matching import job_for
 from madcrow_events._background.waiting import check_awaiting, check_waiting, drain, drain_async
@@ -44,6 +45,7 @@ from madcrow_events.exceptions import (
     EventLoopError,
     InvalidOptionError,
     QueueFullError,
+    WouldDeadlockError,
 )
 
 if TYPE_CHECKING:
@@ -168,7 +170,7 @@ class Admission:
         if isinstance(held_back, HeldBack) and len(held_back.permits) >= needed > 0:
             outcomes.permits, held_back.permits = held_back.permits, permits
             return
-        why = self._why_not_wait(awaiting=awaiting, is_native=is_native)
+        why = self._why_not_wait(needed, awaiting=awaiting, is_native=is_native)
         free = self.backlog.permits
         is_admitted = why is None or free.acquire(needed, permits)
         if is_admitted or self.backlog.make_room(needed, permits):
@@ -183,7 +185,7 @@ class Admission:
             queue_size=self.queue_size,
         )
 
-    def _why_not_wait(self, *, awaiting: bool, is_native: bool) -> str | None:
+    def _why_not_wait(self, needed: int, *, awaiting: bool, is_native: bool) -> str | None:
         """Return why an emitter cannot wait for a permit, for the message; None if it can."""
         if self.overflow != "block":
             return ""
@@ -195,7 +197,11 @@ class Admission:
         if not awaiting and running_loop() is not None:
             return " (emit cannot wait in a running event loop: await emit_async)"
         library = "" if is_native else other_library()
-        return f" (waiting is impossible in {library}: emit in a thread)" if library else None
+        if library:
+            return f" (waiting is impossible in {library}: emit in a thread)"
+        if len(self.backlog.permits.free) < needed and is_handing_over(sys._getframe()):
+            return " (a finalizer cannot wait for the handlers that it interrupts as they start)"
+        return None
 
     def _refuse_elsewhere(self, event: str, plan: Plan, *, awaiting: bool) -> None:
         """Refuse later handlers that need asyncio or threads where another library replaces them.
@@ -263,6 +269,7 @@ class Admission:
             if value is PENDING and index not in begun:
                 outcomes.settle(index)
 
+    @hands_over
     def start_alone(
         self,
         emission: Emission,
@@ -315,6 +322,7 @@ class Admission:
             raise
         return True
 
+    @hands_over
     def start(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the handlers that `emit` leaves for later."""
         backlog, entries = self.backlog, plan.entries
@@ -322,6 +330,12 @@ class Admission:
             # Before a permit is acquired, because none may be held while a predicate runs.
             job = job_for(backlog, emission, outcomes, index, entries[index])
             if job is not None and not self._start(job, outcomes):
+                if is_handing_over(sys._getframe(1)):  # the last places went since `admit`
+                    raise WouldDeadlockError(
+                        "a finalizer cannot wait for a place in the queue while it interrupts "
+                        "handlers as they start: emit later, or give the dispatcher a larger "
+                        "queue_size"
+                    )
                 one = partial(backlog.acquire_one, outcomes.permits)
                 backlog.permits.freed.wait(one, None)
                 self._start(job, outcomes)
@@ -338,6 +352,7 @@ class Admission:
                 self._start(job, outcomes)
         self._all_are_started(backlog, outcomes)
 
+    @hands_over
     def _start(self, job: Job, outcomes: Outcomes) -> bool:
         """Start a job, or drop it; return False if the caller has to wait for a permit first."""
         backlog: Backlog = job.backlog
@@ -360,6 +375,7 @@ class Admission:
             backlog.permits.release(outcomes.permits)
         outcomes.notify()
 
+    @hands_over
     def _launch(  # noqa: C901  # one step of the emitter after the other
         self, job: Job, permits: list[None] | None
     ) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.background_loop import BackgroundLoop
 from madcrow_events._background.buffers import Batches
+from madcrow_events._background.handing_over import hands_over
 from madcrow_events._background.permits import Permits
 from madcrow_events._background.threads import join_threads
 from madcrow_events._background.workers import WorkerThreads
@@ -124,6 +125,7 @@ class Backlog:
             self.permits.acquire(number, permits) or self.make_room(number, permits)
         )
 
+    @hands_over
     def acquire_one(self, permits: list[None]) -> bool:
         """Acquire a permit if one is free.
 

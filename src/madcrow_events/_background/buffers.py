@@ -20,6 +20,7 @@ from madcrow_events._background.batching import (
     lose_batch,
     release_permits,
 )
+from madcrow_events._background.handing_over import hands_over
 from madcrow_events._background.timer import Timer
 from madcrow_events._clock import monotonic
 from madcrow_events._logs import log
@@ -191,6 +192,7 @@ class BatchBuffer:
         """Whether the event loop is closed, and nothing waits here any more."""
         return self.loop is not None and self.loop.is_closed() and not self.waiting
 
+    @hands_over
     def schedule(self) -> None:
         """Hand over the next batch if it is due; if not, set an alarm for it."""
         turn: Turn | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import TYPE_CHECKING
 
+from madcrow_events._background.handing_over import asks
 from madcrow_events._background.job import Job
 from madcrow_events._logs import writing
 from madcrow_events.emissions._causes import begin_chain
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["job_for"]
 
 
+@asks
 def job_for(
     backlog: Backlog,
     emission: Emission,

@@ -151,8 +151,8 @@ class AmbientFrame:
         return self.block is not None and self.block() is None
 
     def clean_up(self) -> None:
-        """Clean up after an `__exit__` that was interrupted."""
-        self.token = self.block = None
+        """Clean up after an `__exit__` that was interrupted; done once in each context."""
+        self.token = None
 
     def lazy_fields(self) -> Fields:
         """Return the fields for frames inside of this one; a function if they are not known yet."""
