@@ -10,6 +10,8 @@ from typing import Any
 
 from madcrow_events import EventDispatcher, EventSignal, SignalRegistry
 from madcrow_events import _locks as locking
+from madcrow_events import _moves as moving
+from madcrow_events import _other_loops as other_loops
 from madcrow_events._background import admission as admitting
 from madcrow_events._background import background_loop as serving
 from madcrow_events._background import batching as calling_batches
@@ -34,6 +36,7 @@ from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
 from madcrow_events.emissions import _completion as completing
+from madcrow_events.emissions import _failures as noting_failures
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _holding as deferring
 from madcrow_events.emissions import _ids as making_ids
@@ -109,7 +112,10 @@ __all__ = [
     "locking",
     "looping",
     "making_ids",
+    "moving",
+    "noting_failures",
     "other_library",
+    "other_loops",
     "patterns_of",
     "printable",
     "reason_of",

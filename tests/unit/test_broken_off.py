@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from contextvars import copy_context
 from functools import partial
 from importlib.metadata import PathDistribution
+from queue import Empty
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
@@ -155,6 +156,27 @@ def test_a_worker_that_is_broken_off_as_it_begins_to_wait_waits_again() -> None:
     shops.emit(shop, 1)
     assert shop.dispatcher.drain(LIMIT)
     assert not is_refusing
+    shop.assert_all_is_well()
+
+
+def test_a_worker_that_is_too_late_for_a_job_waits_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Queue(working.SimpleQueue):  # type: ignore[misc, name-defined]
+        def get(self, block: bool = True) -> Any:
+            if left and not block:
+                left.clear()
+                raise Empty
+            return super().get(block)
+
+        def qsize(self) -> int:
+            return 1 if left else int(super().qsize())
+
+    left = [True]
+    monkeypatch.setattr(working, "SimpleQueue", Queue)
+    shop = Shop()
+    backlog_of(shop.dispatcher).workers.start_a_thread()
+    assert eventually(lambda: not left)
     shop.assert_all_is_well()
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, EventLoopError, EventSignal
-from support.inside import NativeThread
+from support.inside import NativeThread, other_library, other_loops
 
 
 @pytest.fixture
@@ -86,6 +86,21 @@ def test_a_library_that_is_being_imported_does_not_run_yet(
     monkeypatch.delitem(sys.modules, f"{name}.lowlevel", raising=False)
     signal.subscribe(handler)
     assert dispatcher.emit(signal).wait(10)
+
+
+@pytest.mark.guarantee("F3")
+def test_an_interrupt_as_an_older_trio_is_asked_is_let_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def current_task() -> None:
+        raise RuntimeError("not in a task, or interrupted")
+
+    for name in ("trio", "trio.lowlevel"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(current_task=current_task))
+    assert not other_library()
+    monkeypatch.setattr(other_loops, "is_interrupt", lambda error: True)
+    with pytest.raises(RuntimeError, match="interrupted"):
+        other_library()
 
 
 @pytest.mark.guarantee("A2")

@@ -524,7 +524,7 @@ class SubscriptionTable:
     def _saved(self, _dropped: list[Any]) -> SavedTable:
         # Any change puts another object in the place of these plans. Taken before the rest.
         plans = self.plans
-        if plans is STALE:
+        if plans.by_sender is STALE.by_sender:  # stale or outgrown: the next emission replaces it
             plans = self.plans = Plans()
         return SavedTable(plans, [it for it in self._entries(_dropped) if it._active])
 

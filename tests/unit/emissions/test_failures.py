@@ -18,6 +18,7 @@ from madcrow_events import (
     SignalRegistry,
     current_event,
 )
+from support.inside import noting_failures
 from support.outcomes import errors, logged, values
 from support.ways import Way, in_every_way
 
@@ -311,3 +312,21 @@ def test_failures_are_isolated_in_every_way_of_calling(
     typed = dispatcher.emit_typed(signal, LoginEventContext(user_id=1, email="e"))
     loose = dispatcher.emit(signal, user_id=1, email="e")
     assert errors(typed) == errors(loose) == expected
+
+
+@pytest.mark.guarantee("F1")
+def test_two_threads_in_which_handlers_fail_keep_their_notes_in_one_place(
+    signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Claims(dict[int, Any]):
+        """Another thread is faster, between the look and the claim."""
+
+        def setdefault(self, key: int, notes: Any) -> Any:
+            emission._failures = others
+            return notes
+
+    signals.signal("thing_happened")
+    emission: Any = EventDispatcher(signals).emit("thing_happened")
+    others: Any = noting_failures.Failures()
+    monkeypatch.setattr(noting_failures, "_claims", Claims())
+    assert noting_failures.failures_of(emission) is others

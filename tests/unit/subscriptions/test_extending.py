@@ -153,3 +153,16 @@ def test_a_block_that_fakes_the_event_begins_between_the_two(signals: SignalRegi
 
     emit("order_placed")
     assert calls == ["first", "second", "third"]
+
+
+def test_a_block_after_an_addition_restores_nothing_if_nothing_has_changed(
+    signals: SignalRegistry, dispatcher: EventDispatcher
+) -> None:
+    signal = signals.signal("thing_happened")
+    for _ in range(2):
+        signal.subscribe(lambda: None)
+        dispatcher.emit(signal)
+    signal.subscribe(lambda: None)
+    saved = table_of(signal).saved()
+    dispatcher.emit(signal)
+    assert table_of(signal).plans is saved.plans
