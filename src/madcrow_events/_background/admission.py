@@ -361,12 +361,12 @@ class Admission:
         if not (permits or free.acquire(1, permits) or backlog.make_room(1, permits)):
             if self.overflow != "drop":
                 return False
-            outcomes.settle(job.branch.index)
+            outcomes.settle(job.index)
             free.drop(job.emission.event, job.subscription.name)
         elif not job.subscription.once or job.entry.claim():
             self._launch(job, permits)
         else:
-            outcomes.settle(job.branch.index)
+            outcomes.settle(job.index)
             free.release(permits, 1)
         return True
 
@@ -398,7 +398,7 @@ class Admission:
             # Read only once the job is in `jobs`: a `close` or exit that begins later then waits
             # for the job. If one has happened already, no thread would take the job.
             if spec.is_async or self._is_closed or _exit.over:
-                self._hand_over(job)
+                self._start_in_loop(job)
             elif spec.item is not None:
                 backlog.batches.add(job, None)
             elif not backlog.workers.put(job):
@@ -428,20 +428,20 @@ class Admission:
             if is_timeout or is_interrupted or not isinstance(error, _UNABLE):
                 raise
 
-    def _hand_over(self, job: Job) -> None:
+    def _start_in_loop(self, job: Job) -> None:
         """Hand a job to the loop that will do it; do it here, if neither loop nor thread can."""
         if not job.entry.spec.is_async:
             self._call_here(job)
             return
         backlog: Backlog = job.backlog
-        is_alone = self._is_closed or _exit.over
+        threads_are_over = self._is_closed or _exit.over
         # The application's clients, pools and locks belong to its own loop.
         loop = applications_loop()
         theirs = loop or self.bound_loops.loop
         if theirs is not None:
             job.loop = theirs
             backlog.in_loops[id(job)] = job
-        if job.subscription.batch is not None and not is_alone:
+        if job.subscription.batch is not None and not threads_are_over:
             backlog.batches.add(job, theirs)
         elif theirs is not None:
             if theirs is loop:
@@ -449,7 +449,7 @@ class Admission:
             else:
                 theirs.call_soon_threadsafe(job.begin)
         else:
-            if not is_alone:
+            if not threads_are_over:
                 job.loop = backlog.background_loop.get()
             if job.loop is not None:
                 job.loop.call_soon_threadsafe(job.begin)

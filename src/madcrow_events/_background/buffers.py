@@ -97,7 +97,7 @@ class Batches:
         # The thread is started now, because none can be started at the exit any more.
         if not buffer.is_async:
             if not self.workers.threads:
-                self.workers.start_a_thread()
+                self.workers.ensure_thread()
         elif loop is None:
             job.loop = self.background_loop.get()
         waiting = buffer.waiting

@@ -146,17 +146,17 @@ class Job:
             permits.free.extend(map(list.pop, (self.permit,)))
         except IndexError:  # its emitter was interrupted, and has released it
             pass
-        if permits.freed.are_there():
+        if permits.freed.has_waiters():
             permits.freed.notify(1)
-        branch, context, run = ref(self.branch), self.context, [self.run]
+        branch_ref, context, run = ref(self.branch), self.context, [self.run]
         self.context = None  # which keeps the branch alive
         self.needs_ids = True
         del self  # or the traceback of a failure keeps it alive
         context.run(run.pop())
         del context
-        left = branch()
-        if left is not None:  # a task, a thread or an emission may ask for its cause
-            finish_unawaited(left)
+        branch = branch_ref()
+        if branch is not None:  # a task, a thread or an emission may ask for its cause
+            finish_unawaited(branch)
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""

@@ -45,7 +45,7 @@ class WorkerThreads:
         self.threads: list[threading.Thread] = []
         self.forked = False
 
-    def start_a_thread(self) -> None:
+    def ensure_thread(self) -> None:
         """Start a thread, unless one runs."""
         if not self.threads:
             self._start_thread()

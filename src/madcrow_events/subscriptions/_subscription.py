@@ -415,7 +415,7 @@ class Subscription(Unique):
     def _take(self, handler: object, emission: Emission) -> Any:
         """Claim the one call of a `once`; return the handler, or None if it was claimed before."""
         self._check_arguments(handler, emission)
-        return handler if self._is_claimed() else None
+        return handler if self._claim_if_once() else None
 
     def _is_used_up(self) -> bool:
         """Whether it is a `once` whose one call has been claimed."""
@@ -452,7 +452,7 @@ class Subscription(Unique):
         context = MappingProxyType(keywords_of(emission))
         return handler if self._call_spec.ask(self.when, context) else None
 
-    def _is_claimed(self) -> bool:
+    def _claim_if_once(self) -> bool:
         """Claim the one call of a `once`; return whether the handler may be called."""
         return self._ticket is None or (self._owner or self)._claim()
 
@@ -588,7 +588,7 @@ def entry_of(subscription: Subscription) -> Entry:
         subscription._match,
         subscription._admit,
         subscription._take,
-        subscription._is_claimed,
+        subscription._claim_if_once,
         subscription._check_arguments,
         subscription._explained,
         subscription._is_used_up,

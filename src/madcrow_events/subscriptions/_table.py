@@ -312,12 +312,12 @@ class SubscriptionTable:
     def _sweep_if_free(self) -> None:
         """Remove stale subscriptions now, unless a thread that has the lock will do it."""
         dropped: list[Any] = []
-        while self._stale and self._lock.run_if_free(partial(self._sweep_alone, dropped)):
+        while self._stale and self._lock.run_if_free(partial(self._sweep_under_lock, dropped)):
             if self._busy:
                 return
             dropped.clear()
 
-    def _sweep_alone(self, dropped: list[Any]) -> None:
+    def _sweep_under_lock(self, dropped: list[Any]) -> None:
         if not self._busy:
             self._busy = True
             try:
