@@ -32,7 +32,9 @@ class WorkerThreads:
 
     Attributes:
         queue: the work that no thread has begun; None ends one thread.
+        startable: one entry for each thread that may still be started.
         idle: a mark for each thread that waits for work.
+        threads: the threads that were started.
         forked: whether this process was forked, so that the queue is its parent's.
     """
 
