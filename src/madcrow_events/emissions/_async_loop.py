@@ -305,7 +305,7 @@ def _keep_exit(values: Outcomes, error: BaseException) -> None:
 
 
 def _keep_interrupt(values: Outcomes, branch: Branch, error: BaseException) -> None:
-    """Keep an exception for the emitter that is no handler's failure.
+    """Keep for the emitter an exception that is no handler's failure, and end the handler's branch.
 
     It interrupted the end of a task, or says that the emitter gave an incomplete context.
     """
@@ -442,7 +442,7 @@ async def _await_nested(emission: Emission, context: BaseEventContext | None) ->
                 await unfinished.join()
             if emission._values.exit is not None:
                 return
-            index += 1  # each round but a single one has one call
+            index += 1  # if there are several rounds, each has one call
     finally:
         root_notes.nested -= counted
     pass_on_broken_chain(emission)

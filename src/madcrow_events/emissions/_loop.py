@@ -196,7 +196,7 @@ def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Ou
 
 
 def _enter_enclosing(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
-    """Give an emission what surrounds it; return whether a `deferred` block holds it back.
+    """Put an emission into the frames around it; return whether a `deferred` block holds it back.
 
     In this order: leave blocks that an interrupt has cut off, fill in the fields of the scope, nest
     the emission in its frames, and ask the blocks, the innermost first.
@@ -204,6 +204,7 @@ def _enter_enclosing(emission: Emission, innermost: Frame, awaiting: bool) -> bo
     Raises:
         EmissionDepthError: the emission is nested too deep.
     """
+    # In `_short_way._with_scope_fields`, too, for an emission in a scope only: change both.
     # As by `ambient_frame_of`, without its calls.
     ambient = innermost if isinstance(innermost, AmbientFrame) else innermost._ambient
     if ambient is not None and ambient is innermost and ambient.is_cut_off():
