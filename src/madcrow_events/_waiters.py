@@ -62,7 +62,7 @@ class Waiters:
         self._callbacks: list[Callable[[], object]] = []
         self._look_every = look_every
 
-    def are_there(self) -> bool:
+    def has_waiters(self) -> bool:
         """Whether somebody waits."""
         return bool(self._callbacks)
 

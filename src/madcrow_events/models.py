@@ -1,9 +1,9 @@
 """Event contexts, the frozen pydantic models that events carry.
 
-`BaseEventContext` is the base class of every typed context, yours included. The
-contexts of the built-in events are below. A model's validator is built at its
-first use, which keeps the import fast. So does leaving out `from __future__ import annotations`,
-without which pydantic need not compile the text of each annotation.
+`BaseEventContext` is the base class of every typed context, yours included. The contexts of the
+built-in events are below. A model's validator is built at its first use, which keeps the import
+fast. There is no `from __future__ import annotations` here: pydantic would have to compile the text
+of each annotation at import.
 """
 
 import weakref
@@ -286,7 +286,8 @@ note_fields(BaseEventContext)  # the hook runs for subclasses only
 
 def kept_with(model: type[BaseEventContext]) -> dict[Any, Any]:
     """Return a dictionary for what is remembered of a model, which lives as long as the model."""
-    # With the model, because a class may be made again from the attributes of another.
+    # The reference says whose dictionary it is: a class made from a copy of this one's attributes
+    # has this entry, too.
     kept = vars(model).get("__madcrow_kept__")
     if kept is None or kept[0]() is not model:
         kept = model.__madcrow_kept__ = weakref.ref(model), {}

@@ -194,7 +194,7 @@ def test_a_worker_that_is_broken_off_as_it_waits_is_not_counted_as_idle(
     monkeypatch.setattr(working, "SimpleQueue", Queue)
     shop = Shop()
     workers = backlog_of(shop.dispatcher).workers
-    workers.start_a_thread()
+    workers.ensure_thread()
     assert eventually(lambda: not left and workers.idle)
     assert len(workers.idle) == len(workers.threads)
     shop.assert_all_is_well()

@@ -172,8 +172,10 @@ class Admission:
             return
         why = self._why_not_wait(needed, awaiting=awaiting, is_native=is_native)
         free = self.backlog.permits
-        is_admitted = why is None or free.acquire(needed, permits)
-        if is_admitted or self.backlog.make_room(needed, permits):
+        # An emitter that can wait acquires its permits one by one, in `start`; any other
+        # acquires all of them now.
+        can_wait = why is None
+        if can_wait or free.acquire(needed, permits) or self.backlog.make_room(needed, permits):
             return
         fix = f"queue_size={needed} or more"
         if needed <= self.queue_size:
@@ -283,7 +285,6 @@ class Admission:
         Returns:
             Whether it is started; if not, nothing has happened.
         """
-        # Else `admit` and `start` find out what is to be done.
         backlog, spec, handler = self.backlog, entry.spec, entry.handler
         permits = backlog.permits
         if handler is None:
@@ -293,12 +294,16 @@ class Admission:
             or self._is_closed
             or self._finalizer is None
             or permits.is_dropping
+            # of all strangers, only gevent refuses plain handlers: see `_refuse_elsewhere`
             or "gevent.monkey" in sys.modules
             or not (spec.item is None or (is_typed and spec.item_is_context))
         ):
+            # The long way, by `admit` and `start`, handles these.
             return False
         free = permits.free
-        try:  # as `move_last` does, in one step, too
+        # No call comes between taking the permit and storing it, and only after a call may an
+        # interrupt come. `move_last` would need an empty list first, and a call.
+        try:
             permit = [*map(list.pop, (free,))]
         except IndexError:
             return False
@@ -307,6 +312,8 @@ class Admission:
                 branch = Branch(emission, 0)
                 context = copy_context()
                 job = Job(backlog, emission, 0, outcomes, branch, context, entry, handler, permit)
+                # As `begin_chain` does for an emission that nothing surrounds; `Plan.alone` leaves
+                # out `handler_failed`, so `is_announcing` stays False. Change both.
                 branch.unawaited, branch.job = True, job
             else:
                 job = Job(
@@ -327,10 +334,14 @@ class Admission:
         """Start the handlers that `emit` leaves for later."""
         backlog, entries = self.backlog, plan.entries
         for index in range(plan.inline, len(entries)):
-            # Before a permit is acquired, because none may be held while a predicate runs.
+            # Before the job has a permit: an emitter that can wait holds none while a predicate
+            # runs, or two of them could wait for each other. One that cannot wait has acquired
+            # all of them in `admit`.
             job = job_for(backlog, emission, outcomes, index, entries[index])
             if job is not None and not self._start(job, outcomes):
-                if is_handing_over(sys._getframe(1)):  # the last places went since `admit`
+                # The last places went since `admit`. Looked for from the caller on, because `start`
+                # itself hands over.
+                if is_handing_over(sys._getframe(1)):
                     raise WouldDeadlockError(
                         "a finalizer cannot wait for a place in the queue while it interrupts "
                         "handlers as they start: emit later, or give the dispatcher a larger "
@@ -338,7 +349,7 @@ class Admission:
                     )
                 one = partial(backlog.acquire_one, outcomes.permits)
                 backlog.permits.freed.wait(one, None)
-                self._start(job, outcomes)
+                self._start(job, outcomes)  # now it has a permit, so it is started
         self._all_are_started(backlog, outcomes)
 
     async def start_async(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
@@ -349,7 +360,7 @@ class Admission:
             if job is not None and not self._start(job, outcomes):
                 one = partial(backlog.acquire_one, outcomes.permits)
                 await backlog.permits.freed.wait_async(one, None)
-                self._start(job, outcomes)
+                self._start(job, outcomes)  # as in `start`
         self._all_are_started(backlog, outcomes)
 
     @hands_over
@@ -361,12 +372,12 @@ class Admission:
         if not (permits or free.acquire(1, permits) or backlog.make_room(1, permits)):
             if self.overflow != "drop":
                 return False
-            outcomes.settle(job.branch.index)
+            outcomes.settle(job.index)
             free.drop(job.emission.event, job.subscription.name)
         elif not job.subscription.once or job.entry.claim():
             self._launch(job, permits)
         else:
-            outcomes.settle(job.branch.index)
+            outcomes.settle(job.index)
             free.release(permits, 1)
         return True
 
@@ -398,7 +409,7 @@ class Admission:
             # Read only once the job is in `jobs`: a `close` or exit that begins later then waits
             # for the job. If one has happened already, no thread would take the job.
             if spec.is_async or self._is_closed or _exit.over:
-                self._hand_over(job)
+                self._start_in_loop(job)
             elif spec.item is not None:
                 backlog.batches.add(job, None)
             elif not backlog.workers.put(job):
@@ -428,20 +439,23 @@ class Admission:
             if is_timeout or is_interrupted or not isinstance(error, _UNABLE):
                 raise
 
-    def _hand_over(self, job: Job) -> None:
-        """Hand a job to the loop that will do it; do it here, if neither loop nor thread can."""
+    def _start_in_loop(self, job: Job) -> None:
+        """Start a job in an event loop; an emitter whose loop and threads are gone calls it itself.
+
+        So does the emitter of a plain handler, which comes here only if threads are over.
+        """
         if not job.entry.spec.is_async:
             self._call_here(job)
             return
         backlog: Backlog = job.backlog
-        is_alone = self._is_closed or _exit.over
+        threads_are_over = self._is_closed or _exit.over
         # The application's clients, pools and locks belong to its own loop.
         loop = applications_loop()
         theirs = loop or self.bound_loops.loop
         if theirs is not None:
             job.loop = theirs
             backlog.in_loops[id(job)] = job
-        if job.subscription.batch is not None and not is_alone:
+        if job.subscription.batch is not None and not threads_are_over:
             backlog.batches.add(job, theirs)
         elif theirs is not None:
             if theirs is loop:
@@ -449,7 +463,7 @@ class Admission:
             else:
                 theirs.call_soon_threadsafe(job.begin)
         else:
-            if not is_alone:
+            if not threads_are_over:
                 job.loop = backlog.background_loop.get()
             if job.loop is not None:
                 job.loop.call_soon_threadsafe(job.begin)

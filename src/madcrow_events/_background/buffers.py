@@ -96,14 +96,14 @@ class Batches:
         job.due = monotonic() + buffer.limits.max_wait
         # The thread is started now, because none can be started at the exit any more.
         if not buffer.is_async:
-            if not self.workers.threads:
-                self.workers.start_a_thread()
+            self.workers.ensure_thread()
         elif loop is None:
             job.loop = self.background_loop.get()
         waiting = buffer.waiting
         waiting.append(job)
-        # Without the clock, which the timer looks at. A turn that has the lease looks for more
-        # batches when it ends.
+        # `schedule` only if it may have something to do: a batch is full and nobody has the lease,
+        # or batches are handled at once (as `is_flushing`), or no alarm is set. Whoever has the
+        # lease looks for more batches at its end, and an alarm sees to `max_wait`.
         if (
             (len(waiting) >= buffer.limits.max_size and buffer.lease)
             or self.flushing

@@ -22,7 +22,10 @@ _waited_for: dict[int, Backlog] = {}
 """The backlogs that may have pending work, by their ids."""
 
 over: list[bool] = []
-"""Empty until the exit has waited. Not empty from then on: no thread begins with work any more."""
+"""Truthy once the exit has waited: no thread begins with work any more.
+
+A list, so that importers read one object.
+"""
 
 
 def wait_for(backlog: Backlog) -> None:

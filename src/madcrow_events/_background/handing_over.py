@@ -27,7 +27,7 @@ def hands_over(function: FunctionT) -> FunctionT:
 
 
 def asks(function: FunctionT) -> FunctionT:
-    """Note a function that runs the application's predicates, and is called with no place."""
+    """Note a function that runs the application's predicates; its caller waits for nothing then."""
     code: Any = function
     _asking.add(code.__code__)
     return function
@@ -46,6 +46,7 @@ def is_handing_over(frame: FrameType | None) -> bool:
         elif frame.f_code in _handing_over:
             if not is_asking:
                 return True
-            is_asking = False  # the function that called it
+            # this one called the predicates, and waits for nothing meanwhile: look farther out
+            is_asking = False
         frame = frame.f_back
     return False

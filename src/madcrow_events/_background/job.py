@@ -42,8 +42,8 @@ class Job:
         index: the place of the handler among those of the emission.
         context: the handler's context variables; None in a batch, which belongs to none of its
             emitters, and once a worker has begun with the job.
-        needs_ids: whether code of the application may have run in the branch, so that it needs the
-            ids of its emission when the job ends.
+        needs_ids: whether the job makes the ids of its emission as it ends, because code that the
+            handler or its predicate leaves behind may ask for its cause.
         item: the entry of the emission in a batch.
         line: the line of the log that has caused the emission, for a batch.
         due: when a batch with it is due.
@@ -146,17 +146,17 @@ class Job:
             permits.free.extend(map(list.pop, (self.permit,)))
         except IndexError:  # its emitter was interrupted, and has released it
             pass
-        if permits.freed.are_there():
+        if permits.freed.has_waiters():
             permits.freed.notify(1)
-        branch, context, run = ref(self.branch), self.context, [self.run]
+        branch_ref, context, run = ref(self.branch), self.context, [self.run]
         self.context = None  # which keeps the branch alive
         self.needs_ids = True
         del self  # or the traceback of a failure keeps it alive
         context.run(run.pop())
         del context
-        left = branch()
-        if left is not None:  # a task, a thread or an emission may ask for its cause
-            finish_unawaited(left)
+        branch = branch_ref()
+        if branch is not None:  # a task, a thread or an emission may ask for its cause
+            finish_unawaited(branch)
 
     def run(self) -> None:
         """Call a plain handler, in the job's context."""
@@ -164,7 +164,9 @@ class Job:
         failure = run_branch(self.branch, self.entry, self.handler)
         if failure is None:
             self.branch.stop()
-            self.needs_ids = False  # but `work_off` looks whether that is so
+            # `end` then makes no ids. `work_off` and `_run_in_place` make them, if something still
+            # holds the branch.
+            self.needs_ids = False
             self.end()
             del self  # or the traceback of a failure that is recorded elsewhere keeps it alive
             return

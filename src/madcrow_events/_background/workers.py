@@ -32,7 +32,9 @@ class WorkerThreads:
 
     Attributes:
         queue: the work that no thread has begun; None ends one thread.
+        startable: one entry for each thread that may still be started.
         idle: a mark for each thread that waits for work.
+        threads: the threads that were started.
         forked: whether this process was forked, so that the queue is its parent's.
     """
 
@@ -45,7 +47,7 @@ class WorkerThreads:
         self.threads: list[threading.Thread] = []
         self.forked = False
 
-    def start_a_thread(self) -> None:
+    def ensure_thread(self) -> None:
         """Start a thread, unless one runs."""
         if not self.threads:
             self._start_thread()

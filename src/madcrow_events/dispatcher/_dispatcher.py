@@ -152,7 +152,8 @@ class EventDispatcher(Lifetime):
             raise InvalidOptionError("on_error must be 'log' or 'raise'", option="on_error")
         self.signals: SignalRegistry = signals
         self.on_error: OnError = on_error
-        # Its truth counts, so that emitting need not ask more than an attribute.
+        # A list or a bool: only its truth counts. The list is shared, so `validate_by_default`
+        # reaches every dispatcher, and emitting reads one attribute.
         self._validates: bool | list[None] = _by_default if validate is None else validate
         self.log_tracebacks: bool = log_tracebacks
         self._admission = Admission(queue_size, overflow, max_workers)
@@ -481,7 +482,8 @@ class EventDispatcher(Lifetime):
                 signal = self.signals[event]
         except TypeError:  # it is not even hashable
             signal = self.signals.resolve(event)
-        own: BaseEventContext | None = context  # the same, if it is of the signal's model
+        # the context if it is an instance of the signal's model, else None
+        own: BaseEventContext | None = context
         if sender is not None:
             refuse_second_context(signal, sender)
         if type(context) is not signal.context_model:

@@ -234,7 +234,7 @@ async def _with_keywords(
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _break_off(values, branch, error)
+        _keep_interrupt(values, branch, error)
 
 
 async def _with_argument(
@@ -248,7 +248,7 @@ async def _with_argument(
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _break_off(values, branch, error)
+        _keep_interrupt(values, branch, error)
 
 
 async def _with_model(
@@ -262,7 +262,7 @@ async def _with_model(
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _break_off(values, branch, error)
+        _keep_interrupt(values, branch, error)
 
 
 async def _with_options(
@@ -280,7 +280,7 @@ async def _with_options(
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _break_off(values, branch, error)
+        _keep_interrupt(values, branch, error)
 
 
 def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
@@ -304,8 +304,8 @@ def _keep_exit(values: Outcomes, error: BaseException) -> None:
         values.exit = error
 
 
-def _break_off(values: Outcomes, branch: Branch, error: BaseException) -> None:
-    """Keep an exception for the emitter that is no handler's failure.
+def _keep_interrupt(values: Outcomes, branch: Branch, error: BaseException) -> None:
+    """Keep for the emitter an exception that is no handler's failure, and end the handler's branch.
 
     It interrupted the end of a task, or says that the emitter gave an incomplete context.
     """
@@ -322,7 +322,7 @@ def _record_unbegun(values: Outcomes, branch: Branch, task: asyncio.Task[None]) 
     """Note how a task ended before its handler began; an interrupt is kept for the emitter."""
     error = None if task.cancelled() else task.exception()
     if error is not None:
-        _break_off(values, branch, error)
+        _keep_interrupt(values, branch, error)
     else:
         record_in_branch(branch, asyncio.CancelledError())
 
@@ -442,7 +442,7 @@ async def _await_nested(emission: Emission, context: BaseEventContext | None) ->
                 await unfinished.join()
             if emission._values.exit is not None:
                 return
-            index += 1  # each round but a single one has one call
+            index += 1  # if there are several rounds, each has one call
     finally:
         root_notes.nested -= counted
     pass_on_broken_chain(emission)

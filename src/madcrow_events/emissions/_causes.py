@@ -162,6 +162,7 @@ def begin_chain(branch: Branch, job: Any) -> None:
         branch: the handler's.
         job: the job that calls the handler, until its failure is announced.
     """
+    # Also in `Admission.start_alone`: change both.
     emission: Any = branch.emission
     branch.unawaited = branch._running = True
     branch.job = job

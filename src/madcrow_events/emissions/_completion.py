@@ -56,6 +56,7 @@ def complete(emission: Emission) -> None:
     failed = emission._failures
     if failed is None:
         return
+    # As in `_after_failures`: change both.
     failures = _own_failures(failed)
     if failures:
         policy._announce(emission, failures, None)
@@ -115,6 +116,7 @@ async def _after_failures(emission: Emission) -> None:
     """Announce the failures of an emission, leave its observers, and raise if that is wanted."""
     policy: Any = emission.dispatcher
     failed: Any = emission._failures
+    # As in `complete`: change both.
     failures = _own_failures(failed)
     if failures:
         await policy._announce_async(emission, failures, None)
@@ -181,6 +183,7 @@ def abandon(emission: Emission | None, error: BaseException | None = None) -> No
     if isinstance(values, HeldBack):
         values.drop()
     elif isinstance(values, list):
+        # If an exception has cut the loop off, the handlers that were not called have no result.
         values.extend([NO_RESULT] * (len(emission._plan.subscriptions) - len(values)))
     if type(values) is Outcomes and emission.dispatcher is not None:
         emission.dispatcher._admission.abandon(emission)

@@ -151,7 +151,7 @@ class Emission(Unique, Generic[PayloadT_co]):
     _payload: Any
     _values: Any  # a list, Outcomes, or an empty tuple if there is no handler
     _failures: Failures | None
-    _ambient: AmbientFrame | None  # as of each frame
+    _ambient: AmbientFrame | None  # the innermost ambient frame around it; see `ambient_frame_of`
     _running: bool
     _ids: Ids  # made by `ids_of`
     _original: Emission  # of a twin, which `emission_with` makes; its ids name the original

@@ -246,8 +246,7 @@ def frames() -> Iterator[Frame]:
 def running(frame: Frame | None) -> Frame | None:
     """Return the frame itself or the nearest frame around it that has not finished.
 
-    A task started by a handler inherits the frame in its context, and may
-    outlive it.
+    A task started by a handler inherits the frame in its context, and may outlive it.
     """
     while frame is not None and not frame._running:
         frame = frame._outer

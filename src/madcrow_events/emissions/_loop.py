@@ -117,7 +117,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
     emission._running = False
     innermost = _innermost(None)
     if innermost is not None:
-        if _surround(emission, innermost, awaiting):
+        if _enter_enclosing(emission, innermost, awaiting):
             return False
         if context is not None:
             context = emission._payload  # perhaps a copy, in which `fill` has completed it
@@ -195,8 +195,8 @@ def _admit(emission: Emission, policy: Policy, plan: Plan, awaiting: bool) -> Ou
     return outcomes
 
 
-def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
-    """Give an emission what surrounds it; return whether a `deferred` block holds it back.
+def _enter_enclosing(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
+    """Put an emission into the frames around it; return whether a `deferred` block holds it back.
 
     In this order: leave blocks that an interrupt has cut off, fill in the fields of the scope, nest
     the emission in its frames, and ask the blocks, the innermost first.
@@ -204,6 +204,7 @@ def _surround(emission: Emission, innermost: Frame, awaiting: bool) -> bool:
     Raises:
         EmissionDepthError: the emission is nested too deep.
     """
+    # In `_short_way._with_scope_fields`, too, for an emission in a scope only: change both.
     # As by `ambient_frame_of`, without its calls.
     ambient = innermost if isinstance(innermost, AmbientFrame) else innermost._ambient
     if ambient is not None and ambient is innermost and ambient.is_cut_off():

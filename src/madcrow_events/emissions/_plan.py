@@ -126,8 +126,8 @@ SubscribedT = TypeVar("SubscribedT", bound=Subscribed)
 class Entry(NamedTuple):
     """One handler of a plan, with all that is needed to call it.
 
-    Made by `subscriptions` for a plan, when the loops first ask for it; used by the loops, and
-    by the jobs of the background.
+    Made by `subscriptions` when first asked for: by the loops, by the jobs of the background, or by
+    a plan whose only handler runs later.
 
     Attributes:
         subscription: the subscription of the handler.
@@ -181,12 +181,12 @@ class Plan:
         queued: how many handlers are in the background.
         pending: the first outcomes of the awaited and queued handlers: `PENDING` for each.
         later: whether there are awaited or queued handlers.
-        by_keywords: all calls, if each is inline and takes keywords, so `()` without handlers; else
-            None. For the short way.
-        by_context: all calls, if each is inline and takes the context, so `()` without handlers;
-            else None. For the short way.
+        by_keywords: the callables of all handlers, if all are inline and take keywords; `()` if
+            there are no handlers; None in all other cases. Read by `_short_way`.
+        by_context: the callables of all handlers, if all are inline and take the context; `()` if
+            there are no handlers; None in all other cases. Read by `_short_way`.
         alone: the entry of the only handler, if that is a plain one in the background, without a
-            `when`, not for `once`, and not of `handler_failed`; else None. For the short way.
+            `when`, not for `once`, and not of `handler_failed`; else None. Read by `_short_way`.
     """
 
     __slots__ = (
@@ -238,6 +238,7 @@ class Plan:
         self._entries_by_priority: tuple[Entry, ...] | None = None
         self.by_keywords: tuple[Any, ...] | None = self._all_of(BY_KEYWORDS)
         self.by_context: tuple[Any, ...] | None = self._all_of(BY_CONTEXT)
+        # What `Admission.start_alone` leaves out: a predicate, a claim, a loop, `is_announcing`.
         self.alone: Entry | None = None
         if len(self.subscriptions) == self.queued == 1:
             (entry,) = self.entries
@@ -289,8 +290,9 @@ class Plans:
 
 
 class OutgrownPlans(Plans):
-    """Empty plans that remember the last plan for all senders, and what was added behind its end.
+    """Empty plans that remember how to build the next one quickly.
 
+    They keep the last plan for all senders, and the one subscription that was added at its end.
     So the next plan is the last one with one more call. For thousands of subscriptions, that takes
     a hundredth of the time.
 
@@ -302,6 +304,7 @@ class OutgrownPlans(Plans):
     __slots__ = ("added", "plan")
 
     def __init__(self, plan: Plan, added: Any) -> None:
+        # not by `super().__init__`: its dictionary would be one that can hold plans
         self.everyone = None
         self.by_sender = STALE.by_sender
         self.plan: Plan = plan

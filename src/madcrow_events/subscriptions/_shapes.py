@@ -21,7 +21,7 @@ from madcrow_events.emissions import Emission
 from madcrow_events.emissions._plan import CallSpec
 from madcrow_events.models import BaseEventContext, kept_with
 
-__all__ = ["MOST_SHAPES", "Place", "place_of", "remember"]
+__all__ = ["MOST_SHAPES", "Slot", "remember", "slot_of"]
 
 MOST_SHAPES: Final = 256
 """How many call specs are remembered with one model."""
@@ -36,22 +36,20 @@ _VARKEYWORDS: Final = 0x08
 _UNREADABLE: Final = object()
 
 
-Place: TypeAlias = "tuple[dict[Hashable, CallSpec], Hashable]"
+Slot: TypeAlias = "tuple[dict[Hashable, CallSpec], Hashable]"
 """Where the call spec of all functions of one shape is remembered: a dictionary, and the key."""
 
 
-def remember(place: Place, spec: CallSpec) -> None:
+def remember(slot: Slot, spec: CallSpec) -> None:
     """Remember the call spec of a shape."""
-    specs, key = place
+    specs, key = slot
     if len(specs) >= MOST_SHAPES:
         specs.clear()
     specs[key] = spec
 
 
-def place_of(
-    handler: object, model: type[BaseEventContext] | None, *, pattern: bool
-) -> Place | None:
-    """Return the place of a handler's call spec; None if its signature is to be read each time.
+def slot_of(handler: object, model: type[BaseEventContext] | None, *, pattern: bool) -> Slot | None:
+    """Return the slot of a handler's call spec; None if its signature is to be read each time.
 
     Args:
         handler: the handler.

@@ -46,7 +46,7 @@ from madcrow_events.subscriptions._kinds import (
     is_perhaps_awaited,
 )
 from madcrow_events.subscriptions._parameters import signature_of
-from madcrow_events.subscriptions._shapes import place_of, remember
+from madcrow_events.subscriptions._shapes import remember, slot_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,13 +82,13 @@ def read_call_spec(
     Raises:
         HandlerSignatureError: the handler cannot be called with the context of the event.
     """
-    place = None if batch or replaced else place_of(handler, model, pattern=pattern)
-    spec = None if place is None else place[0].get(place[1])
+    slot = None if batch or replaced else slot_of(handler, model, pattern=pattern)
+    spec = None if slot is None else slot[0].get(slot[1])
     if spec is None:
         reader = _Reader(handler, event, model, pattern=pattern, replaced=replaced)
         spec = _awaited(handler, reader.read_for_batches() if batch else reader.read())
-        if place is not None:
-            remember(place, spec)
+        if slot is not None:
+            remember(slot, spec)
     return spec
 
 

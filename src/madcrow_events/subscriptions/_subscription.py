@@ -49,7 +49,7 @@ _referent = weakref.ref.__call__
 
 
 class _Weak(weakref.ref[Any]):
-    """A handler or sender that is held weakly, and whose end is that of the subscription.
+    """A weak reference to a handler or sender. When that is gone, the subscription ends.
 
     It refers to the subscription only while that is active, so that one that has ended is freed at
     once. A callback of its own for each subscription would take 360 bytes more.
@@ -114,7 +114,10 @@ class _WeakCallable(_Weak):
 def _weak_reference(
     thing: object, binding: Binding | None, kind: Callable[[Any], _Weak] = _Weak
 ) -> _Weak | None:
-    """Return a weak reference, a `kind` of it for no method; None if `thing` does not allow one."""
+    """Return a weak reference to a method's object, or a `kind` of reference to anything else.
+
+    None if `thing` allows none.
+    """
     try:
         if binding is None:
             return kind(thing)
@@ -415,7 +418,7 @@ class Subscription(Unique):
     def _take(self, handler: object, emission: Emission) -> Any:
         """Claim the one call of a `once`; return the handler, or None if it was claimed before."""
         self._check_arguments(handler, emission)
-        return handler if self._is_claimed() else None
+        return handler if self._claim_if_once() else None
 
     def _is_used_up(self) -> bool:
         """Whether it is a `once` whose one call has been claimed."""
@@ -452,8 +455,8 @@ class Subscription(Unique):
         context = MappingProxyType(keywords_of(emission))
         return handler if self._call_spec.ask(self.when, context) else None
 
-    def _is_claimed(self) -> bool:
-        """Claim the one call of a `once`; return whether the handler may be called."""
+    def _claim_if_once(self) -> bool:
+        """Claim the one call if this is a `once`; return whether the handler may be called."""
         return self._ticket is None or (self._owner or self)._claim()
 
     def _claim(self) -> bool:
@@ -563,6 +566,8 @@ class OptionsSubscription(Subscription):
         else:
             self._sender_key = sender_key(sender)
             binding = binding_of(sender) if type(sender) is types.MethodType else None
+            # Plain values have a tuple as their key. So have built-in methods, which each access
+            # makes anew. An equal one matches, too, so the subscription does not end with this one.
             if binding is not None or not isinstance(self._sender_key, tuple):
                 reference = _weak_reference(sender, binding)
         self._sender_is_weak = reference is not None
@@ -588,7 +593,7 @@ def entry_of(subscription: Subscription) -> Entry:
         subscription._match,
         subscription._admit,
         subscription._take,
-        subscription._is_claimed,
+        subscription._claim_if_once,
         subscription._check_arguments,
         subscription._explained,
         subscription._is_used_up,

@@ -60,7 +60,8 @@ Muting: TypeAlias = "weakref.ref[Mute]"
 
 _is_marked_active = attrgetter("_active")
 
-_NONE: Final[frozenset[Any]] = frozenset()  # each call of it makes another, of 216 bytes
+# shared, because each `frozenset()` is a new object of 216 bytes
+_NONE: Final[frozenset[Any]] = frozenset()
 _NO_IDS: Final[dict[str, Any]] = MappingProxyType({})  # type: ignore[assignment]  # for reading
 
 _muted: ContextVar[frozenset[Muting]] = ContextVar("madcrow_events.muted", default=frozenset())
@@ -312,12 +313,14 @@ class SubscriptionTable:
     def _sweep_if_free(self) -> None:
         """Remove stale subscriptions now, unless a thread that has the lock will do it."""
         dropped: list[Any] = []
-        while self._stale and self._lock.run_if_free(partial(self._sweep_alone, dropped)):
+        while self._stale and self._lock.run_if_free(partial(self._sweep_under_lock, dropped)):
+            # This thread has the lock already, farther out, or another has it now, and sweeps at
+            # its end.
             if self._busy:
                 return
             dropped.clear()
 
-    def _sweep_alone(self, dropped: list[Any]) -> None:
+    def _sweep_under_lock(self, dropped: list[Any]) -> None:
         if not self._busy:
             self._busy = True
             try:

@@ -743,7 +743,7 @@ def test_no_thread_is_started_for_what_an_idle_worker_can_do(stage: Stage) -> No
     dispatcher = stage.make(max_workers=2)
     stage.signal.subscribe(stage.hear, background=True)
     workers = backlog_of(dispatcher).workers
-    workers.start_a_thread()
+    workers.ensure_thread()
     for _ in range(5):
         assert eventually(lambda: workers.idle)
         assert emit(dispatcher).wait(LIMIT)
