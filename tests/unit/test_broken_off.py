@@ -175,7 +175,7 @@ def test_a_worker_that_is_too_late_for_a_job_waits_for_the_next(
     left = [True]
     monkeypatch.setattr(working, "SimpleQueue", Queue)
     shop = Shop()
-    backlog_of(shop.dispatcher).workers.start_a_thread()
+    backlog_of(shop.dispatcher).workers.ensure_thread()
     assert eventually(lambda: not left)
     shop.assert_all_is_well()
 

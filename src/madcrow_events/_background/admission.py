@@ -292,7 +292,6 @@ class Admission:
         if (
             handler is None
             or self._is_closed
-            or self._finalizer is None
             or permits.is_dropping
             # of all strangers, only gevent refuses plain handlers: see `_refuse_elsewhere`
             or "gevent.monkey" in sys.modules
@@ -322,6 +321,7 @@ class Admission:
                 job.line = writing()
             self._launch(job, None)
         except BaseException:
+            # By no deeper call, because the stack may be full. A waiter looks by itself.
             try:
                 free.extend(map(list.pop, (permit,)))
             except IndexError:  # the job has released it
