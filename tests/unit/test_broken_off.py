@@ -701,7 +701,7 @@ async def fail_by_emission(emission: Emission[Any]) -> None:
         (fail_by_keyword, {"timeout": LIMIT}),
     ],
 )
-@pytest.mark.parametrize("name", ["_record", "leave"])
+@pytest.mark.parametrize("name", ["record", "leave"])
 def test_what_comes_up_after_an_awaited_handler_has_ended_is_its_emitters(
     break_off: BreakOff, handler: Any, options: Any, is_typed: bool, name: str
 ) -> None:
@@ -709,7 +709,7 @@ def test_what_comes_up_after_an_awaited_handler_has_ended_is_its_emitters(
     subscriptions = [shop.signal.subscribe(handler, weak=False, **options)]
     if name == "leave":
         subscriptions.append(shop.signal.subscribe(wait_a_moment, weak=False, **options))
-    left = break_off(awaiting if name == "_record" else awaiting._Unfinished, name, Interrupt)
+    left = break_off(awaiting if name == "record" else awaiting.Unfinished, name, Interrupt)
     dispatcher = shops.unobserved(shop)
     with pytest.raises(Interrupt):
         if is_typed:
@@ -774,14 +774,14 @@ def test_awaited_handlers_that_have_begun_are_cancelled_if_the_next_cannot_begin
     cancelled: list[bool] = []
     shop = Shop()
     with shop.other.subscribe(hang), shop.other.subscribe(fail_async):
-        begin = awaiting._Unfinished.__init__
+        begin = awaiting.Unfinished.__init__
 
         def begin_and_break_off(*arguments: Any) -> None:
             begin(*arguments)
             break_off(awaiting, "Branch", Interrupt)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(awaiting._Unfinished, "__init__", begin_and_break_off)
+            patch.setattr(awaiting.Unfinished, "__init__", begin_and_break_off)
             shop.run(emit())
     shop.assert_all_is_well()
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._clock import calling_later, is_frozen
 from madcrow_events._other_loops import event_loop_error, other_library
 from madcrow_events._validation import misfit_behind
-from madcrow_events.emissions._chains import break_off, outermost, pass_on_broken_chain
+from madcrow_events.emissions._chains import outermost, pass_on_broken_chain
 from madcrow_events.emissions._contexts import context_as, keywords_of
 from madcrow_events.emissions._failures import HandlerFailure, failures_of
 from madcrow_events.emissions._frames import CURRENT, Branch, emission_of
@@ -23,10 +23,17 @@ from madcrow_events.emissions._observing import log_skipped, observing_handler
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, Outcomes
 from madcrow_events.emissions._recording import keep_value, record_in_branch
 from madcrow_events.emissions._styles import BY_CONTEXT, BY_KEYWORDS, BY_OPTIONS
+from madcrow_events.emissions._unfinished import (
+    Unfinished,
+    keep_exit,
+    keep_interrupt,
+    record,
+    record_unbegun_task,
+)
 from madcrow_events.exceptions import HandlerTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine
 
     from madcrow_events.emissions._emission import Emission
     from madcrow_events.emissions._plan import Entry, Segments
@@ -113,7 +120,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     context: BaseEventContext | None,
     segments: Segments,
     index: int,
-) -> _Unfinished | None:
+) -> Unfinished | None:
     """Start handlers in order, each in its task; return those that have not finished at once.
 
     Args:
@@ -133,7 +140,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
     if "trio" in _modules and other_library():  # as a guest in the thread of an asyncio loop
         raise event_loop_error(emission.event, "trio")
     values, sender = emission._values, emission.sender
-    unfinished: _Unfinished | None = None
+    unfinished: Unfinished | None = None
     if emission._failures is not None and emission._failures.observation is not None:
         number = sum(len(calls) for _, calls in segments)
         entries: tuple[Any, ...] = emission._plan.entries[index : index + number]
@@ -177,7 +184,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
                 task = make(running, **options)
                 if task.done():
                     if values[branch.index] is PENDING:
-                        _record_unbegun(values, branch, task)
+                        record_unbegun_task(values, branch, task)
                     is_used = branch.broken
                     if is_used:
                         branch.finish()  # a task that the handler left behind begins a chain
@@ -185,7 +192,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
                             break
                     continue
                 if unfinished is None:
-                    unfinished = _Unfinished(emission, loop)
+                    unfinished = Unfinished(emission, loop)
                 if first != branch.index:
                     branch.task = task
                 branch.unfinished = unfinished
@@ -199,7 +206,7 @@ def _start(  # noqa: C901, PLR0912, PLR0915  # one loop for all styles, in one f
             branch._running = False
     except BaseException as error:
         if unfinished is not None:
-            _keep_exit(values, error)  # so that the handlers know whose cancellation it is
+            keep_exit(values, error)  # so that the handlers know whose cancellation it is
             unfinished.cancel()
             values.loop = None
         misfit = misfit_behind(emission.event, emission._payload, error)
@@ -230,11 +237,11 @@ async def _with_keywords(
         try:
             values[branch.index] = await call(sender, **keywords)
         except BaseException as error:  # _record keeps an exit for the emitter
-            _record(values, branch, error)
+            record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _keep_interrupt(values, branch, error)
+        keep_interrupt(values, branch, error)
 
 
 async def _with_argument(
@@ -244,11 +251,11 @@ async def _with_argument(
         try:
             values[branch.index] = await call(argument)
         except BaseException as error:
-            _record(values, branch, error)
+            record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _keep_interrupt(values, branch, error)
+        keep_interrupt(values, branch, error)
 
 
 async def _with_model(
@@ -258,11 +265,11 @@ async def _with_model(
         try:
             values[branch.index] = await call(context_as(emission.signal._models, emission))
         except BaseException as error:
-            _record(values, branch, error)
+            record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _keep_interrupt(values, branch, error)
+        keep_interrupt(values, branch, error)
 
 
 async def _with_options(
@@ -276,152 +283,11 @@ async def _with_options(
         try:
             values[branch.index] = await _await_by_options(entry, emission)
         except BaseException as error:
-            _record(values, branch, error)
+            record(values, branch, error)
         if branch.unfinished is not None:
             branch.unfinished.leave(branch)
     except BaseException as error:  # raised again to the emitter
-        _keep_interrupt(values, branch, error)
-
-
-def _record(values: Outcomes, branch: Branch, error: BaseException) -> None:
-    """Note what a handler raised; keep an exit, such as `KeyboardInterrupt`, for the emitter."""
-    unfinished = branch.unfinished
-    if isinstance(error, Exception):
-        record_in_branch(branch, error)
-    elif not isinstance(error, asyncio.CancelledError):
-        _keep_exit(values, error)
-        break_off(branch)  # what the handler still emits is refused until its task has ended
-        values[branch.index] = NO_RESULT
-    elif unfinished is not None and unfinished.is_cancelled_from_outside():
-        values[branch.index] = NO_RESULT
-    else:
-        record_in_branch(branch, error)
-
-
-def _keep_exit(values: Outcomes, error: BaseException) -> None:
-    """Keep an exception for the emitter; an exit counts more than a cancellation."""
-    if values.exit is None or isinstance(values.exit, asyncio.CancelledError):
-        values.exit = error
-
-
-def _keep_interrupt(values: Outcomes, branch: Branch, error: BaseException) -> None:
-    """Keep for the emitter an exception that is no handler's failure, and end the handler's branch.
-
-    It interrupted the end of a task, or says that the emitter gave an incomplete context.
-    """
-    _keep_exit(values, error)
-    break_off(branch)
-    if values[branch.index] is PENDING:
-        values[branch.index] = NO_RESULT
-    branch.finish()
-    if branch.unfinished is not None:
-        branch.unfinished.wake()
-
-
-def _record_unbegun(values: Outcomes, branch: Branch, task: asyncio.Task[None]) -> None:
-    """Note how a task ended before its handler began; an interrupt is kept for the emitter."""
-    error = None if task.cancelled() else task.exception()
-    if error is not None:
-        _keep_interrupt(values, branch, error)
-    else:
-        record_in_branch(branch, asyncio.CancelledError())
-
-
-class _Unfinished:
-    """The tasks of one emission that have suspended, and the emitter that waits for them."""
-
-    __slots__ = ("cancels", "emitter", "have_begun", "left", "loop", "started", "values", "waiter")
-
-    def __init__(self, emission: Emission, loop: asyncio.AbstractEventLoop) -> None:
-        values = self.values = emission._values
-        values.loop = self.loop = loop
-        self.started: list[tuple[asyncio.Task[None], Branch]] = []
-        self.left = 0
-        self.have_begun = False
-        self.emitter: asyncio.Task[Any] | None = None
-        self.waiter: asyncio.Future[None] | None = None
-
-    async def join(self) -> None:
-        """Wait for the tasks; if the emitter is cancelled or a handler exits, cancel them first.
-
-        Raises:
-            CancelledError: the emitter was cancelled.
-        """
-        emitter = self.emitter = asyncio.current_task(self.loop)
-        self.cancels = 0 if emitter is None else emitter.cancelling()
-        try:
-            if not self.have_begun:
-                await _NextTurn()  # in which each task takes its first step
-                self.record_unbegun()
-            if self.left and self.values.exit is None:
-                self.waiter = self.loop.create_future()
-                await self.waiter
-        except asyncio.CancelledError as error:
-            self.values.exit = self.values.exit or error
-        except BaseException:  # closed or interrupted: nothing can be awaited any more
-            self.cancel()
-            raise
-        if self.values.exit is not None:
-            await self._cancel()
-        # Break a cycle: a task refers to its context, that to the branch, and the branch to this.
-        self.started.clear()
-        self.values.loop = None
-
-    def cancel(self) -> None:
-        """Cancel the tasks that have not finished."""
-        if not self.loop.is_closed():
-            for task, _ in self.started:
-                task.cancel()
-
-    async def _cancel(self) -> None:
-        self.cancel()
-        while left := [task for task, _ in self.started if not task.done()]:
-            try:
-                await asyncio.wait(left)
-            except asyncio.CancelledError as error:
-                # Cancelled again. The handlers know already; the emitter gets it at the end.
-                self.values.exit = self.values.exit or error
-        self.record_unbegun()
-
-    def leave(self, branch: Branch) -> None:
-        """Note that a handler has finished."""
-        branch.finish()
-        self.left -= 1
-        if not self.left or self.values.exit is not None:
-            self.wake()
-
-    def wake(self) -> None:
-        """Let the emitter go on."""
-        if self.waiter is not None and not self.waiter.done() and not self.loop.is_closed():
-            self.waiter.set_result(None)
-
-    def record_unbegun(self) -> None:
-        """Note the handlers whose tasks were cancelled before they began."""
-        for task, branch in self.started:
-            if self.values[branch.index] is PENDING and task.done():
-                branch._running = False
-                self.left -= 1
-                if self.is_cancelled_from_outside():
-                    self.values[branch.index] = NO_RESULT
-                else:
-                    _record_unbegun(self.values, branch, task)
-        if not self.left:
-            self.wake()
-
-    def is_cancelled_from_outside(self) -> bool:
-        """Whether a cancellation comes from the emitter or an exit, not from the handler."""
-        if self.values.exit is not None:
-            return True
-        # A loop that ends cancels all tasks, perhaps the handlers' before the emitter's.
-        emitter = self.emitter  # None before `join`
-        return emitter is not None and emitter.cancelling() > self.cancels
-
-
-class _NextTurn:
-    """Awaiting it lets the event loop do what it has to do, and comes back in its next turn."""
-
-    def __await__(self) -> Generator[None, None, None]:
-        yield
+        keep_interrupt(values, branch, error)
 
 
 async def _await_nested(emission: Emission, context: BaseEventContext | None) -> None:
