@@ -184,6 +184,8 @@ def _log_error(who: str, error: BaseException, *, tracebacks: bool) -> None:
 
 def _is_written(level: int) -> bool:
     """Whether a handler of the log may write lines of a level."""
+    if not LOGGER.handle.__module__ == LOGGER.callHandlers.__module__ == "logging":
+        return True  # a tool has put another method there, which may write any line
     logger: logging.Logger | None = LOGGER
     handlers: list[logging.Handler] = []
     while logger is not None:

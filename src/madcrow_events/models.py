@@ -108,6 +108,26 @@ class _Building:
 _building = _Building()
 
 
+class _Kept:
+    """What is remembered of a model, in an attribute of the model.
+
+    Attributes:
+        model: the model, weakly. A class made from a copy of that model's attributes has this
+            object, too, but it is not for that class.
+        things: what is remembered.
+    """
+
+    __slots__ = ("model", "things")
+
+    def __init__(self, model: weakref.ref[type[Any]] | None = None) -> None:
+        self.model = model
+        self.things: dict[Any, Any] = {}
+
+    def __reduce__(self) -> tuple[type["_Kept"], tuple[()]]:
+        """Be empty in another process, to which a class may be sent with its attributes."""
+        return _Kept, ()
+
+
 class BaseEventContext(BaseModel):
     """The base class of all context models: when the event happened, and which request caused it.
 
@@ -166,7 +186,7 @@ class BaseEventContext(BaseModel):
     _scope_fields: ClassVar[tuple[str, ...]] = SCOPE_FIELDS
     # The keywords by which a loose emission gives these; empty if each has its name only.
     _scope_spellings: ClassVar[Mapping[str, tuple[str, ...]]] = {}
-    __madcrow_kept__: ClassVar[tuple[Any, dict[Any, Any]] | None] = None
+    __madcrow_kept__: ClassVar[_Kept | None] = None
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
@@ -286,12 +306,10 @@ note_fields(BaseEventContext)  # the hook runs for subclasses only
 
 def kept_with(model: type[BaseEventContext]) -> dict[Any, Any]:
     """Return a dictionary for what is remembered of a model, which lives as long as the model."""
-    # The reference says whose dictionary it is: a class made from a copy of this one's attributes
-    # has this entry, too.
-    kept = vars(model).get("__madcrow_kept__")
-    if kept is None or kept[0]() is not model:
-        kept = model.__madcrow_kept__ = weakref.ref(model), {}
-    return kept[1]
+    kept: _Kept | None = vars(model).get("__madcrow_kept__")
+    if kept is None or kept.model is None or kept.model() is not model:
+        kept = model.__madcrow_kept__ = _Kept(weakref.ref(model))
+    return kept.things
 
 
 def values_of(context: BaseEventContext) -> dict[str, Any]:

@@ -70,6 +70,12 @@ def test_pickling_it_is_refused_with_what_to_do_instead(
         assert "canary" not in str(caught.value)
 
 
+def test_users_are_told_of_one_class_of_subscriptions() -> None:
+    subscription = SignalRegistry().signal("ping").subscribe(lambda: None, priority=1)
+    with pytest.raises(TypeError, match=r"^Subscription belongs to its process"):
+        pickle.dumps(subscription)
+
+
 def test_a_service_can_be_shown_as_a_dictionary() -> None:
     assert dataclasses.asdict(Service(PAID))["held"] is PAID
     with pytest.raises(TypeError, match="a SignalRegistry is made empty"):

@@ -508,3 +508,22 @@ def test_the_text_of_a_traceback_is_made_only_if_a_handler_may_write_it(
     (record,) = records
     assert (record.exc_text is not None) is is_made
     assert record.exc_info
+
+
+@pytest.mark.guarantee("G1")
+def test_a_tool_that_takes_the_place_of_the_handlers_gets_the_indented_text(
+    signals: SignalRegistry, dispatcher: EventDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records: list[logging.LogRecord] = []
+    logger = logging.getLogger("madcrow_events")
+    monkeypatch.setattr(logger, "callHandlers", records.append)
+    monkeypatch.setattr(logger, "handlers", [logging.NullHandler()])
+    monkeypatch.setattr(logger, "propagate", False)
+
+    def fail() -> None:
+        raise ValueError("one\nERROR:forged")
+
+    signals.signal("ping").subscribe(fail)
+    dispatcher.emit("ping")
+    (record,) = records
+    assert "\nERROR:forged" not in logging.Formatter().format(record)

@@ -201,7 +201,8 @@ class Admission:
         library = "" if is_native else other_library()
         if library:
             return f" (waiting is impossible in {library}: emit in a thread)"
-        if len(self.backlog.permits.free) < needed and is_handing_over(sys._getframe()):
+        free = self.backlog.permits
+        if len(free.free) < needed and is_handing_over(sys._getframe(), free):
             return " (a finalizer cannot wait for the handlers that it interrupts as they start)"
         return None
 
@@ -271,7 +272,7 @@ class Admission:
             if value is PENDING and index not in begun:
                 outcomes.settle(index)
 
-    @hands_over
+    @hands_over("backlog.permits")
     def start_alone(
         self,
         emission: Emission,
@@ -329,7 +330,7 @@ class Admission:
             raise
         return True
 
-    @hands_over
+    @hands_over("backlog.permits")
     def start(self, emission: Emission, plan: Plan, outcomes: Any) -> None:
         """Start the handlers that `emit` leaves for later."""
         backlog, entries = self.backlog, plan.entries
@@ -341,7 +342,7 @@ class Admission:
             if job is not None and not self._start(job, outcomes):
                 # The last places went since `admit`. Looked for from the caller on, because `start`
                 # itself hands over.
-                if is_handing_over(sys._getframe(1)):
+                if is_handing_over(sys._getframe(1), backlog.permits):
                     raise WouldDeadlockError(
                         "a finalizer cannot wait for a place in the queue while it interrupts "
                         "handlers as they start: emit later, or give the dispatcher a larger "
@@ -363,7 +364,7 @@ class Admission:
                 self._start(job, outcomes)  # as in `start`
         self._all_are_started(backlog, outcomes)
 
-    @hands_over
+    @hands_over("backlog.permits")
     def _start(self, job: Job, outcomes: Outcomes) -> bool:
         """Start a job, or drop it; return False if the caller has to wait for a permit first."""
         backlog: Backlog = job.backlog
@@ -386,7 +387,7 @@ class Admission:
             backlog.permits.release(outcomes.permits)
         outcomes.notify()
 
-    @hands_over
+    @hands_over("backlog.permits")
     def _launch(  # noqa: C901  # one step of the emitter after the other
         self, job: Job, permits: list[None] | None
     ) -> None:

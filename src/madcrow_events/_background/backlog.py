@@ -125,7 +125,7 @@ class Backlog:
             self.permits.acquire(number, permits) or self.make_room(number, permits)
         )
 
-    @hands_over
+    @hands_over("permits")
     def acquire_one(self, permits: list[None]) -> bool:
         """Acquire a permit if one is free.
 

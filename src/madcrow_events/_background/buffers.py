@@ -192,7 +192,7 @@ class BatchBuffer:
         """Whether the event loop is closed, and nothing waits here any more."""
         return self.loop is not None and self.loop.is_closed() and not self.waiting
 
-    @hands_over
+    @hands_over("batches.permits")
     def schedule(self) -> None:
         """Hand over the next batch if it is due; if not, set an alarm for it."""
         turn: Turn | None = None

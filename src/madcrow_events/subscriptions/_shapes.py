@@ -71,7 +71,7 @@ def slot_of(handler: object, model: type[BaseEventContext] | None, *, pattern: b
 
 def _count_dictionaries(function: object) -> int:
     """Return how many dictionaries a function refers to."""
-    return [*map(type, get_referents(function))].count(dict)
+    return [isinstance(it, dict) for it in get_referents(function)].count(True)
 
 
 _FEWEST_DICTIONARIES: Final = _count_dictionaries(lambda: None)  # pragma: no cover  # not called

@@ -51,13 +51,15 @@ _referent = weakref.ref.__call__
 class _Weak(weakref.ref[Any]):
     """A weak reference to a handler or sender. When that is gone, the subscription ends.
 
-    It refers to the subscription only while that is active, so that one that has ended is freed at
-    once. A callback of its own for each subscription would take 360 bytes more.
+    It knows the subscription only while that is active. A callback of its own for each
+    subscription would take 290 bytes more.
     """
 
     __slots__ = ("subscription",)
 
-    subscription: Subscription | None
+    # Weak, too: the garbage collector could free this with the subscription, as a cycle, while
+    # CPython 3.11 is about to call it, and crash.
+    subscription: weakref.ref[Subscription] | None
 
     def __new__(cls, thing: object, /, *_described: object) -> Self:
         self = super().__new__(cls, thing, _end_with)
@@ -130,7 +132,8 @@ def _weak_reference(
 
 def _end_with(reference: _Weak) -> None:
     """End the subscription of a handler or sender that is gone: the callback of its reference."""
-    ended = reference.subscription
+    subscription = reference.subscription
+    ended = None if subscription is None else subscription()
     if ended is not None:
         ended._end("collected" if ended.handler is None else "sender_collected")
 
@@ -339,7 +342,7 @@ class Subscription(Unique):
         if was_active and reason is not None:
             self._table.note_end(self, reason)
         if not self._active:  # pragma: no branch  # another thread has restored it meanwhile
-            self._link(None)
+            self._link(False)
 
     def _end_if_gone(self) -> None:
         """End it if its handler or sender went away while it was restored, and was not active."""
@@ -490,16 +493,16 @@ class Subscription(Unique):
             and self._connected == other._connected
         )
 
-    def _link(self, subscription: Subscription | None) -> None:
+    def _link(self, ends: bool = True) -> None:
         """Let the ends of its handler and its sender be its own, or no longer."""
         if self._handler_is_weak:
-            self._handler.subscription = subscription
+            self._handler.subscription = weakref.ref(self) if ends else None
         if self._sender_is_weak:
-            self._sender.subscription = subscription
+            self._sender.subscription = weakref.ref(self) if ends else None
 
     def _activate(self) -> None:
         """Mark it as active; a `once` has its one call from now on."""
-        self._link(self)
+        self._link()
         self._active = True
         if self._ticket is not None:
             self._ticket[:] = [True]
@@ -572,6 +575,9 @@ class OptionsSubscription(Subscription):
                 reference = _weak_reference(sender, binding)
         self._sender_is_weak = reference is not None
         self._sender = sender if reference is None else reference
+
+
+OptionsSubscription.__name__ = OptionsSubscription.__qualname__ = "Subscription"  # for messages
 
 
 def new_subscription(

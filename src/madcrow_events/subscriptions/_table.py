@@ -211,6 +211,7 @@ class SubscriptionTable:
         if replaced is not None and replaced is not subscription:
             dropped.append(replaced)
             replaced._active = False
+            replaced._link(False)
         self._enter(subscription)
 
     def mark_stale(self, subscription: Subscription) -> None:

@@ -6,6 +6,7 @@ A call in the place of such a finalizer emits between two steps of the emitter.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,32 @@ def test_it_is_told_if_the_last_place_goes_after_it_was_admitted(
         assert elsewhere(lambda: dispatcher.emit(signal)).result(LIMIT).wait(LIMIT)
     (text,) = told
     assert "a finalizer cannot wait for a place" in text
+
+
+def test_it_waits_for_a_place_in_another_queue(
+    signals: SignalRegistry, emit_within: Callable[..., list[str]]
+) -> None:
+    signal, other = signals.signal("thing_happened"), signals.signal("other_thing")
+    started, go_on = threading.Semaphore(0), threading.Event()
+
+    def hold() -> None:
+        started.release()
+        assert go_on.wait(LIMIT)
+
+    for it in (signal, other):
+        it.subscribe(hold, background=True)
+    with EventDispatcher(signals) as dispatcher, EventDispatcher(signals, queue_size=1) as full:
+        for _ in range(4):  # one for each of its threads
+            full.emit(other)
+            assert started.acquire(timeout=LIMIT)
+        full.emit(other)
+        told = emit_within(working.WorkerThreads, "put", lambda: full.emit(other))
+        emitting = elsewhere(lambda: dispatcher.emit(signal))
+        time.sleep(0.05)
+        assert not emitting.done()
+        go_on.set()
+        assert emitting.result(LIMIT).wait(LIMIT)
+    assert not told
 
 
 def test_a_predicate_waits_because_it_is_asked_before_a_place_is_taken(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import gc
+import inspect
+import pickle
 import sys
 import sysconfig
 import types
@@ -290,6 +292,29 @@ def test_a_class_made_again_from_the_attributes_of_another_has_a_memory_of_its_o
     copied: Any = type("Copied", (BaseEventContext,), attributes)
     assert kept_with(copied) is not kept_with(Original)
     assert kept_with(copied) is kept_with(copied)
+
+
+def test_a_class_is_sent_to_another_process_without_what_is_remembered_of_it(
+    placed: EventSignal[OrderPlaced],
+) -> None:
+    """By tools that pickle a class by value, with all of its attributes."""
+    spec_of(placed, made("def handle(order_id): return order_id"))
+    assert kept_with(OrderPlaced)
+    sent = pickle.loads(pickle.dumps(vars(OrderPlaced)["__madcrow_kept__"]))  # noqa: S301  # made here
+    assert (sent.model, sent.things) == (None, {})
+
+
+def test_what_a_function_says_of_itself_counts_whatever_its_globals_are(
+    placed: EventSignal[OrderPlaced],
+) -> None:
+    class Globals(dict[str, Any]):
+        pass
+
+    variables = Globals(__name__="made")
+    exec("def handle(*given, **named): return given, named", variables)  # noqa: S102  # as a tool may
+    handle = variables["handle"]
+    handle.__signature__ = inspect.signature(lambda order_id: None)
+    assert got(placed, handle) == ((), {"order_id": 7})
 
 
 def test_a_function_of_a_known_shape_is_given_no_dictionary(

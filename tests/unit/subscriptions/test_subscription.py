@@ -337,3 +337,32 @@ def test_one_whose_object_goes_away_as_it_is_restored_has_ended(
 
     assert not restored._active
     assert not senders_of(signal)
+
+
+@pytest.mark.guarantee("H3")
+def test_a_connection_that_another_replaces_is_freed_at_once(signal: Any) -> None:
+    class Service:
+        def handle(self, sender: Any, **context: Any) -> None: ...
+
+    service = Service()
+    gc.disable()
+    try:
+        signal.connect(service.handle)
+        replaced = weakref.ref(signal.subscriptions[0])
+        signal.connect(service.handle, weak=False)
+        assert replaced() is None
+    finally:
+        gc.enable()
+
+
+def test_no_cycle_holds_a_subscription_and_its_weak_handler(signal: Any) -> None:
+    """The garbage collector of CPython 3.11 could crash as it frees one."""
+
+    class Service:
+        def handle(self) -> None: ...
+
+    service = Service()
+    subscription: Any = signal.subscribe(service.handle)
+    assert subscription not in gc.get_referents(subscription._handler)
+    del service
+    assert not subscription.active
