@@ -120,7 +120,7 @@ class _Kept:
     __slots__ = ("model", "things")
 
     def __init__(self, model: weakref.ref[type[Any]] | None = None) -> None:
-        self.model = model
+        self.model: weakref.ref[type[Any]] | None = model
         self.things: dict[Any, Any] = {}
 
     def __reduce__(self) -> tuple[type["_Kept"], tuple[()]]:

@@ -446,7 +446,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
     # A model whose module runs again
 
     def _describe(self, doc: str | None) -> None:
-        self.doc = doc
+        self.doc: str | None = doc
         if doc:
             self.__doc__ = doc
 

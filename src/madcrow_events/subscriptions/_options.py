@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any, Final, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict
 
 from madcrow_events._text import close_matches, printable
 from madcrow_events._waiters import check_seconds
@@ -28,7 +28,8 @@ class AnySender(Enum):
         return "ANY"
 
     # Tables are keyed by it; that of Enum is written in Python, and takes ten times as long.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # pragma: no branch  # type checkers know that of Enum
+        __hash__ = object.__hash__
 
 
 ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY

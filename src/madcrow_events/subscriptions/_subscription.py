@@ -542,7 +542,7 @@ class OptionsSubscription(Subscription):
         key: Hashable = None,
     ) -> None:
         given: Callable[..., Any] = options.get
-        self.timeout = given("timeout")
+        self.timeout: float | None = given("timeout")
         if self.timeout is not None and not spec.is_async:
             raise InvalidOptionError(
                 f"{handler_name(handler)} is a plain function, which cannot be cancelled: make it "
@@ -552,13 +552,13 @@ class OptionsSubscription(Subscription):
         super().__init__(table, event, handler, spec, weak=given("weak"), order=order, key=key)
         self._owner = owner
         self._connected = connected
-        self.id = given("id")
-        self.priority = given("priority", 0)
-        self.once = given("once", False)
-        self.when = given("when")
-        self.batch = given("batch")
-        self.on_error = given("on_error")
-        self.background = given("background", False) or self.batch is not None
+        self.id: str | None = given("id")
+        self.priority: int = given("priority", 0)
+        self.once: bool = given("once", False)
+        self.when: Callable[[Mapping[str, Any]], object] | None = given("when")
+        self.batch: Batch | None = given("batch")
+        self.on_error: Literal["raise"] | None = given("on_error")
+        self.background: bool = given("background", False) or self.batch is not None
         self._ticket = [] if self.once else None
         self._hold_sender(given("sender", ANY))
 
