@@ -159,7 +159,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def add_a_call(source: Path) -> None:
-    """Let each emission call one function more, which does next to nothing."""
+    """Let each emission call one function more, which reads one attribute."""
     tree = ast.parse(source.read_text(encoding="utf-8"))
     (dispatcher,) = (
         it for it in tree.body if isinstance(it, ast.ClassDef) and it.name == "EventDispatcher"
@@ -167,8 +167,8 @@ def add_a_call(source: Path) -> None:
     (emit,) = (
         it for it in dispatcher.body if isinstance(it, ast.FunctionDef) and it.name == "emit"
     )
-    emit.body[1:1] = ast.parse("_one_more(event)").body  # after the docstring
-    tree.body += ast.parse("def _one_more(event): return event is None").body
+    emit.body[1:1] = ast.parse("_one_more(self, event)").body  # after the docstring
+    tree.body += ast.parse("def _one_more(it, event): return it.signals is event").body
     source.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
 
 
