@@ -10,11 +10,11 @@ from __future__ import annotations
 import gc
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +36,8 @@ BARE = (0, 1, 10, 100)
 # A line runs three times: for the warm-up only, with the counted calls, for the warm-up only.
 COUNTED = (False, True, False)
 
-PYTHON = sysconfig.get_python_version() + "t" * bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+PYTHON = f"{platform.python_version()}, {platform.python_compiler()}"
+"""What the recorded values are for: another build takes other instructions."""
 
 
 def main(
