@@ -148,7 +148,8 @@ class AmbientFrame:
 
     def is_cut_off(self) -> bool:
         """Whether the `with` is over, but an interrupted `__exit__` has not left this frame."""
-        return self.block is not None and self.block() is None
+        block = self.block  # another thread may be leaving the frame
+        return block is not None and block() is None
 
     def clean_up(self) -> None:
         """Clean up after an `__exit__` that was interrupted; done once in each context."""

@@ -153,7 +153,7 @@ def _with_scope_fields(innermost: Frame, signal: Signal, payload: Any) -> Any:
         type(innermost) is not AmbientFrame
         or innermost._outer is not None
         or innermost.holders
-        or (innermost.block is not None and innermost.block() is None)  # as `is_cut_off`
+        or ((block := innermost.block) is not None and block() is None)  # as `is_cut_off`
         or callable(fields := innermost.fields)  # not asked for yet
         or writing() is not None
     ):
