@@ -874,6 +874,17 @@ def test_a_block_that_was_cut_off_is_over_in_each_context_that_has_it(kind: str)
     shop.assert_all_is_well()
 
 
+def test_a_block_that_another_thread_leaves_meanwhile_is_not_cut_off() -> None:
+    class Leaving(keeping_frames.AmbientFrame):
+        @property
+        def block(self) -> Any:
+            return None if reads or reads.append(None) else lambda: self
+
+    reads: list[None] = []
+    assert not Leaving().is_cut_off()
+    assert len(reads) == 1
+
+
 def test_a_scope_around_one_that_was_cut_off_goes_on() -> None:
     shop = Shop()
     with event_scope(request_id="it"):
