@@ -7,21 +7,23 @@ function is one step.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from itertools import repeat
-from typing import TypeVar
+from typing import Any, TypeVar
 
 __all__ = ["move_all", "move_first", "move_last"]
 
 ThingT = TypeVar("ThingT")
 
 
-def move_last(source: list[ThingT], target: list[ThingT], number: int = 1) -> None:
-    """Move a number of things from the end of a list to the end of another.
+def move_last(source: list[ThingT] | deque[ThingT], target: list[ThingT], number: int = 1) -> None:
+    """Move a number of things from the end of a list or queue to the end of a list.
 
     Raises:
         IndexError: there were fewer; those have been moved.
     """
-    target.extend(map(list.pop, repeat(source, number)))
+    pop: Callable[[Any], ThingT] = type(source).pop
+    target.extend(map(pop, repeat(source, number)))
 
 
 def move_first(source: deque[ThingT], target: list[ThingT], number: int = 1) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from madcrow_events.emissions import ScopeFields
-from madcrow_events.emissions._frames import leave
+from madcrow_events.emissions._frames import AmbientFrame, enter, leave
 from madcrow_events.emissions._holding import DeferralFrame
 
 if TYPE_CHECKING:
@@ -31,26 +31,29 @@ class Deferral:
     # Its frame is another object: this one lives no longer than its `with`, so that an interrupt
     # that cuts off `__exit__` is noticed.
 
-    __slots__ = ("__weakref__", "_frame", "_is_detached")
+    __slots__ = ("__weakref__", "_frame")
 
     def __init__(
         self, dispatcher: EventDispatcher, scope: Callable[[], ScopeFields] | None = None
     ) -> None:
         self._frame = DeferralFrame(dispatcher, scope)
-        self._is_detached = False
 
     @property
     def pending(self) -> int:
         """How many emissions the block holds back, also those of inner blocks that have ended."""
         return len(self._frame.held_back)
 
-    def discard(self) -> int:
+    def discard(self, *, keep: int = 0) -> int:
         """Drop the emissions that the block holds back now. The block goes on.
+
+        Args:
+            keep: how many emissions stay, beginning with the first. The value that `pending` had at
+                a savepoint drops what was emitted since.
 
         Returns:
             How many emissions were dropped.
         """
-        return self._frame.discard()
+        return self._frame.discard(keep)
 
     def flush(self) -> None:
         """Emit what the block holds back now, as `emit` does. The block goes on.
@@ -96,8 +99,6 @@ class Deferral:
         traceback: TracebackType | None,
     ) -> None:
         """Let the emissions go out, as `flush` does, or drop them if the block has raised."""
-        if (self._is_detached and error is None) or self._frame.has_ended:
-            return
         try:
             ended = self._frame.end(error)
             if ended is not None:
@@ -121,8 +122,6 @@ class Deferral:
         traceback: TracebackType | None,
     ) -> None:
         """Let the emissions go out, as `flush_async` does, or drop them if the block has raised."""
-        if (self._is_detached and error is None) or self._frame.has_ended:
-            return
         try:
             ended = self._frame.end(error)
             if ended is not None:
@@ -131,44 +130,69 @@ class Deferral:
             self._frame.break_off()  # as in `__exit__`
             raise
 
-    def detach(self) -> Context:
-        """Let the block go on after its `with`, in a copy of the context variables.
+    def resumed(self) -> AbstractContextManager[None]:
+        """Step into the block again: hold back what is emitted in the `with` of the result, too.
 
-        Use it for work that outlives its caller, such as a response that is made while it is sent.
-        Run the rest of the work in the context that this returns, and then
-        `context.run(deferral.end)`. The end of the `with` does not end the block, unless the code
-        in the `with` raises.
+        Use it for work that goes on elsewhere, such as a response that is made while it is sent.
+        You may resume an open block in any context, task or thread, as often as you like, before
+        its own `with` or inside of it. The first part opens the block, and the end of its own
+        `with` ends it. The end of a part, by an exception or without, lets nothing go out and
+        drops nothing.
 
         Returns:
-            The copy of the context variables. Outside of it, nothing is held back any more.
+            A context manager for one `with`.
 
         Raises:
-            RuntimeError: `detach` is not called directly in its block, is called twice, or is
-                called while an inner block is open.
+            RuntimeError: the part begins after the block has ended, or is entered a second time.
+
+        Example:
+            ```python
+            from madcrow_events import emit_event, get_event_dispatcher, madcrow_signals, on_event
+
+            madcrow_signals.signal("page_sent", "A page was sent to a reader.")
+            on_event("page_sent")(lambda page: print("handled:", page))
+
+            block = get_event_dispatcher().deferred()
+            for page in (1, 2):
+                with block.resumed():
+                    emit_event("page_sent", page=page)
+            with block:
+                print("the last part")
+            ```
+
+            ```text
+            the last part
+            handled: 1
+            handled: 2
+            ```
         """
-        if self._is_detached or not self._frame.is_innermost():
-            raise RuntimeError(
-                "detach() is called once, directly in its block: with dispatcher.deferred() as ..."
-            )
-        context = copy_context()
-        leave(self._frame)
-        context.run(self._frame.begin_again)
-        self._is_detached = True
-        return context
-
-    def end(self) -> None:
-        """End a detached block, as the end of a `with` does.
-
-        Call it in the context that `detach` has returned. To drop the emissions that the block
-        holds back, call `discard` first. A second call changes nothing.
-
-        Raises:
-            Exception: as for `flush`.
-            BaseException: as for `flush`.
-        """
-        self._is_detached = False
-        self.__exit__(None, None, None)
+        return _Part(self._frame)
 
     def __repr__(self) -> str:
         """Show whether the block is open, and how many emissions it holds back."""
         return f"<Deferral {'open' if self._frame.is_open else 'closed'}, pending: {self.pending}>"
+
+
+class _Part:
+    """A part of a deferred block; see `Deferral.resumed`."""
+
+    __slots__ = ("__weakref__", "_block", "_frame")
+
+    def __init__(self, block: DeferralFrame) -> None:
+        self._block = block
+        self._frame: AmbientFrame | None = None
+
+    def __enter__(self) -> None:
+        if self._frame is not None:
+            raise RuntimeError("resumed() is good for one `with`: call it again")
+        self._frame = self._block.frame_of_part()
+        enter(self._frame, self)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._frame is not None  # noqa: S101  # it has been entered
+        leave(self._frame)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from madcrow_events._forks import PROCESS
 from madcrow_events._logs import log
-from madcrow_events._moves import move_first
+from madcrow_events._moves import move_first, move_last
 from madcrow_events.emissions._completion import emit_held_back, emit_held_back_async
 from madcrow_events.emissions._frames import (
     CURRENT,
+    NO_FIELDS,
     AmbientFrame,
     Fields,
     current,
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DeferralFrame"]
 
+Move: TypeAlias = "Callable[[deque[Emission], list[Emission]], None]"
+"""`move_first`, or `move_last`."""
+
 
 class DeferralFrame(AmbientFrame):
     """The frame of a `deferred` block, with the emissions that it holds back."""
@@ -45,21 +50,22 @@ class DeferralFrame(AmbientFrame):
     _later: AmbientFrame | None = None  # for all that is emitted directly in the block
     has_ended: bool = False
     is_open: bool = False
+    _has_begun: bool = False  # by its `with`
 
     def __init__(self, policy: Policy, scope: Callable[[], ScopeFields] | None) -> None:
         self._policy = policy
         self._scope = scope
         self.held_back: deque[Emission] = deque()
 
-    def discard(self) -> int:
-        """Drop the emissions that are held back now; return how many there were."""
+    def discard(self, keep: int = 0) -> int:
+        """Drop emissions that are held back now; see `Deferral.discard`."""
         dropped: list[str] = []
         taken: list[Emission] = []
-        while self._take(taken):
+        while len(self.held_back) > keep and self._take(taken, move_last):
             taken[0]._values.drop()
             dropped.append(taken[0].event)
         taken.clear()
-        for event in dropped:  # when all are dropped, because a line of the log may raise
+        for event in reversed(dropped):  # when all are dropped, because a line of the log may raise
             log(logging.DEBUG, "%s dropped with its deferred block", event)
         return len(dropped)
 
@@ -105,15 +111,15 @@ class DeferralFrame(AmbientFrame):
         finally:
             del emission  # a traceback may keep this frame
 
-    def _take(self, taken: list[Emission]) -> bool:
-        """Move the first emission that is held back into a list; return whether there was one.
+    def _take(self, taken: list[Emission], move: Move = move_first) -> bool:
+        """Move an emission that is held back into a list; return whether there was one.
 
         Only one at a time, because other threads may add and take at the same time.
         """
         while True:
             taken.clear()
             try:
-                move_first(self.held_back, taken)
+                move(self.held_back, taken)
             except IndexError:
                 return False
             values: Any = taken[0]._values
@@ -167,14 +173,16 @@ class DeferralFrame(AmbientFrame):
         Raises:
             RuntimeError: it has begun before.
         """
-        if self.has_ended or self.is_open:
+        if self.has_ended or self._has_begun:
             raise RuntimeError("a deferral is good for one block: call deferred() again")
+        self._has_begun = True
         before = current()
-        if before is not None:
+        if not self.is_open:
+            self._open(before)
+        elif before is not None:  # it was resumed earlier, perhaps in another context
+            fields = self.fields
             new_ambient_frame(before, self)
-            self.holders = around = tuple(it for it in self.holders if it.is_open)
-            own = [it for it in around if isinstance(it, DeferralFrame) and it.is_of(self._policy)]
-            self._enclosing = own[-1] if own else None
+            self.fields = fields
         self.holders = (*self.holders, self)
         try:
             self.is_open = True
@@ -183,13 +191,33 @@ class DeferralFrame(AmbientFrame):
             self.clean_up()
             raise
 
-    def begin_again(self) -> None:
-        """Go on in another context, after the `with` has ended."""
-        self.token = CURRENT.set(self)
+    def _open(self, before: Frame | None) -> None:
+        """Take over what is around the block, where it is entered or resumed for the first time."""
+        if before is not None:
+            new_ambient_frame(before, self)
+            self.holders = around = tuple(it for it in self.holders if it.is_open)
+            own = [it for it in around if isinstance(it, DeferralFrame) and it.is_of(self._policy)]
+            self._enclosing = own[-1] if own else None
 
-    def is_innermost(self) -> bool:
-        """Whether it is the innermost block of this context."""
-        return self.token is not None and CURRENT.get(None) is self
+    def frame_of_part(self) -> AmbientFrame:
+        """Return a new frame for a part of the block, inside of the frame of this context.
+
+        Raises:
+            RuntimeError: the block has ended.
+        """
+        if self.has_ended:
+            raise RuntimeError("the deferred block has ended, and cannot be resumed")
+        before = current()
+        if not self.is_open:
+            self._open(before)
+            self.is_open = True
+        part = new_ambient_frame(before)
+        part.holders = (*part.holders, self)
+        if part.fields is NO_FIELDS:
+            part.fields = self.lazy_fields()
+        else:
+            part.fields = partial(_merged, part.fields, self)
+        return part
 
     def end(self, error: BaseException | None) -> DeferralFrame | None:
         """End the block; return the frame whose emissions are to be flushed now, if there is one.
@@ -270,6 +298,11 @@ class DeferralFrame(AmbientFrame):
         while outer is not None and not outer.is_open:
             outer = outer._enclosing
         return outer
+
+
+def _merged(around: Fields, block: DeferralFrame) -> Mapping[str, str]:
+    """Return the fields around a part of a block, together with those of the block, which win."""
+    return {**(around() if callable(around) else around), **block.resolved_fields()}
 
 
 class _Raised:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import weakref
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import EventDispatcher, EventSignal, HandlerErrors, SignalRegistry, event_scope
-from support.blocks import LONG, Block, Failed, Happened, Way, in_both_forms, in_every_way
+from support.blocks import LONG, Failed, Happened, Way, in_both_forms, in_every_way
 from support.inside import backlog_of, current_frame
 from support.waiting import elsewhere
 
@@ -211,112 +212,178 @@ async def test_only_a_queue_that_blocks_is_waited_for(
 # A block that outlives its `with`
 
 
-def test_a_detached_block_goes_on_in_its_context(
+def test_a_resumed_block_holds_back_in_each_part_and_goes_out_at_its_end(
     dispatcher: EventDispatcher, heard: list[int]
 ) -> None:
-    """Outside of that nothing is held back; its end lets out what was emitted before and in it."""
-    with event_scope(request_id="1"):
-        with dispatcher.deferred(lambda: {"ip_address": "192.0.2.1"}) as deferral:
-            dispatcher.emit("thing_happened", number=1)
-            context = deferral.detach()
-            dispatcher.emit("thing_happened", number=2)
-        assert heard == [2]
+    """Between the parts nothing is held back; the fields are those of the first part."""
+    deferral = dispatcher.deferred(lambda: {"ip_address": "192.0.2.1"})
+    with event_scope(request_id="1"), deferral.resumed():
+        dispatcher.emit("thing_happened", number=1)
+    dispatcher.emit("thing_happened", number=2)
+    assert heard == [2]
     assert current_frame() is None
-    emission = context.run(dispatcher.emit, "thing_happened", number=3)
+    with deferral.resumed():
+        emission = dispatcher.emit("thing_happened", number=3)
     assert (emission.state, deferral.pending) == ("deferred", 2)
     assert emission.context["request_id"] == "1"
     assert emission.context["ip_address"] == "192.0.2.1"
-    context.run(deferral.end)
-    assert heard == [2, 1, 3]
-    context.run(dispatcher.emit, "thing_happened", number=4)
-    context.run(deferral.end)
-    assert heard == [2, 1, 3, 4]
-    assert current_frame() is None
-
-
-def test_a_detached_block_may_end_in_another_thread(
-    dispatcher: EventDispatcher, heard: list[int]
-) -> None:
-    """As where one thread makes a response, and another sends it."""
-    with dispatcher.deferred() as deferral:
-        dispatcher.emit("thing_happened", number=1)
-        context = deferral.detach()
-    elsewhere(lambda: context.run(deferral.end)).result(LONG)
-    assert heard == [1]
-
-
-def test_several_detached_blocks_end_in_any_order(
-    dispatcher: EventDispatcher, heard: list[int]
-) -> None:
-    """Each by itself, though one thread has begun them all."""
-    blocks = []
-    for number in (1, 2):
-        with dispatcher.deferred() as deferral:
-            dispatcher.emit("thing_happened", number=number)
-            blocks.append((deferral, deferral.detach()))
-    (first, first_context), (second, second_context) = blocks
-    second_context.run(second.end)
-    assert heard == [2]
-    assert first.discard() == 1
-    first_context.run(first.end)
-    assert heard == [2]
-
-
-async def test_a_block_that_raises_after_it_was_detached_has_failed(
-    dispatcher: EventDispatcher, heard: list[int]
-) -> None:
-    """Whoever was to end it will not, it seems; in both forms of the block."""
-    for is_async in (False, True):
-        block = Block(dispatcher.deferred(), is_async=is_async)
-        with pytest.raises(Failed):
-            async with block as deferral:
-                dispatcher.emit("thing_happened", number=1)
-                deferral.detach()
-                raise Failed
-        assert (heard, deferral.pending) == ([], 0)
-
-
-async def test_an_async_block_may_be_detached(
-    dispatcher: EventDispatcher, heard: list[int]
-) -> None:
-    async with dispatcher.deferred() as deferral:
-        dispatcher.emit("thing_happened", number=1)
-        context = deferral.detach()
-    assert heard == []
-    context.run(deferral.end)
-    assert heard == [1]
-
-
-def test_only_an_open_block_can_be_detached(dispatcher: EventDispatcher) -> None:
-    """Not one that has not begun, has ended, is detached, or has another block in it."""
-    deferral = dispatcher.deferred()
-    refused = pytest.raises(RuntimeError, match="directly in its block")
-    with refused:
-        deferral.detach()
     with deferral:
-        with event_scope(request_id="1"), refused:
-            deferral.detach()
-        context = deferral.detach()
-        with refused:
-            deferral.detach()
-        with refused:
-            context.run(deferral.detach)
-    context.run(deferral.end)
-    with refused:
-        deferral.detach()
+        dispatcher.emit("thing_happened", number=4)
+    assert heard == [2, 1, 3, 4]
+    dispatcher.emit("thing_happened", number=5)
+    assert heard == [2, 1, 3, 4, 5]
+    assert current_frame() is None
 
 
-def test_a_block_that_was_ended_within_is_over(
+def test_an_open_block_is_resumed_in_a_thread_of_its_own(
     dispatcher: EventDispatcher, heard: list[int]
 ) -> None:
-    """Its `with` has nothing more to do."""
+    """Which has no copy of the context variables."""
+
+    def work() -> None:
+        with deferral.resumed():
+            states.append(dispatcher.emit("thing_happened", number=1).state)
+        states.append(dispatcher.emit("thing_happened", number=2).state)
+
+    states: list[str] = []
     with dispatcher.deferred() as deferral:
+        elsewhere(work).result(LONG)
+        assert (states, heard) == (["deferred", "done"], [2])
+    assert heard == [2, 1]
+
+
+def test_a_part_may_end_with_an_exception_or_in_another_context(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """The block is not over, and nothing is dropped."""
+    deferral = dispatcher.deferred()
+    with pytest.raises(Failed), deferral.resumed():
         dispatcher.emit("thing_happened", number=1)
-        deferral.end()
-        assert heard == [1]
-        dispatcher.emit("thing_happened", number=2)
-        assert heard == [1, 2]
+        raise Failed
+    part = deferral.resumed()
+    part.__enter__()
+    elsewhere(lambda: part.__exit__(None, None, None)).result(LONG)
+    part = deferral.resumed()
+    elsewhere(part.__enter__).result(LONG)
+    part.__exit__(None, None, None)
+    assert deferral.pending == 1
+    with pytest.raises(Failed), deferral:
+        raise Failed
+    assert heard == []
+
+
+def test_the_fields_of_a_part_are_those_of_its_block_and_those_around_it(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """The block is the inner one of the two; an outer part of it changes nothing."""
+    deferral = dispatcher.deferred(lambda: {"request_id": "block"})
+    around = event_scope(request_id="around", user_agent="around")
+    with around, deferral.resumed(), deferral.resumed():
+        context = dispatcher.emit("thing_happened", number=1).context
+    assert (context["request_id"], context["user_agent"]) == ("block", "around")
+    with event_scope(ip_address="later", request_id="later"), deferral.resumed():
+        context = dispatcher.emit("thing_happened", number=2).context
+    assert context["request_id"] == "block"
+    assert (context["user_agent"], context["ip_address"]) == ("around", "later")
+    with event_scope(user_agent="last"), deferral:
+        context = dispatcher.emit("thing_happened", number=3).context
+    assert (context["request_id"], context["user_agent"]) == ("block", "around")
+    assert heard == [1, 2, 3]
+
+
+def test_resumed_blocks_end_in_any_order(dispatcher: EventDispatcher, heard: list[int]) -> None:
+    """Each by itself, though one thread has begun them all; and one that is dropped is dropped."""
+    first, second = dispatcher.deferred(), dispatcher.deferred()
+    for number, deferral in enumerate((first, second, first), 1):
+        with deferral.resumed():
+            dispatcher.emit("thing_happened", number=number)
+    with second:
+        pass
+    assert heard == [2]
+    assert first.discard() == 2
+    with first:
+        pass
+    assert heard == [2]
+
+
+def test_a_block_that_is_resumed_in_another_joins_that_in_which_it_began(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    inner = dispatcher.deferred()
+    with dispatcher.deferred():
+        with inner.resumed():
+            dispatcher.emit("thing_happened", number=1)
+        with inner:
+            dispatcher.emit("thing_happened", number=2)
+        assert heard == []
+    assert heard == [1, 2]
+
+
+def test_what_a_handler_emits_at_a_flush_in_a_part_goes_out(
+    dispatcher: EventDispatcher, heard: list[int], signal: EventSignal[Any]
+) -> None:
+    @signal.on(priority=1)
+    def emit_more(sender: Any, **context: Any) -> None:
+        if context["number"] < 3:
+            dispatcher.emit("thing_happened", number=context["number"] + 1)
+
+    deferral = dispatcher.deferred()
+    with deferral.resumed():
+        dispatcher.emit("thing_happened", number=1)
+        deferral.flush()
+        assert heard == [3, 2, 1]
+
+
+async def test_a_task_of_a_part_belongs_to_the_block_until_that_ends(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    async def emit_at(moment: asyncio.Event, number: int) -> None:
+        await moment.wait()
+        dispatcher.emit("thing_happened", number=number)
+
+    between, over = asyncio.Event(), asyncio.Event()
+    deferral = dispatcher.deferred()
+    with deferral.resumed():
+        tasks = [asyncio.create_task(emit_at(it, n)) for n, it in enumerate((between, over))]
+    between.set()
+    await tasks[0]
+    assert (heard, deferral.pending) == ([], 1)
+    async with deferral:
+        pass
+    over.set()
+    await tasks[1]
+    assert heard == [0, 1]
+
+
+def test_a_part_is_for_one_with_and_for_an_open_block(dispatcher: EventDispatcher) -> None:
+    deferral = dispatcher.deferred()
+    part = deferral.resumed()
+    with part:
+        pass
+    with pytest.raises(RuntimeError, match=r"call it again"):
+        part.__enter__()
+    with deferral, deferral.resumed():
+        pass
+    with pytest.raises(RuntimeError, match="has ended"):
+        deferral.resumed().__enter__()
+    with pytest.raises(RuntimeError, match="call deferred"):
+        deferral.__enter__()
     assert current_frame() is None
+
+
+def test_a_savepoint_drops_what_was_emitted_since(
+    dispatcher: EventDispatcher, heard: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), dispatcher.deferred() as deferral:
+        dispatcher.emit("thing_happened", number=1)
+        savepoint = deferral.pending
+        emissions = [dispatcher.emit("thing_happened", number=n) for n in (2, 3)]
+        assert deferral.discard(keep=savepoint) == 2
+        assert deferral.discard(keep=savepoint) == 0
+        dispatcher.emit("thing_happened", number=4)
+    assert heard == [1, 4]
+    assert [it.state for it in emissions] == ["dropped"] * 2
+    assert caplog.text.count("dropped with its deferred block") == 2
 
 
 def test_what_its_scope_was_asked_of_is_not_kept(
