@@ -50,7 +50,6 @@ class DeferralFrame(AmbientFrame):
     _later: AmbientFrame | None = None  # for all that is emitted directly in the block
     has_ended: bool = False
     is_open: bool = False
-    _has_begun: bool = False  # by its `with`
 
     def __init__(self, policy: Policy, scope: Callable[[], ScopeFields] | None) -> None:
         self._policy = policy
@@ -165,39 +164,39 @@ class DeferralFrame(AmbientFrame):
     # The block
 
     def begin(self, block: object) -> None:
-        """Hold emissions back from now on.
+        """Enter the block in its own `with`.
 
         Args:
             block: the object that the `with` statement keeps alive until it ends.
 
         Raises:
-            RuntimeError: it has begun before.
+            RuntimeError: it has been entered before.
         """
-        if self.has_ended or self._has_begun:
+        if self.has_ended or self.block is not None:
             raise RuntimeError("a deferral is good for one block: call deferred() again")
-        self._has_begun = True
-        before = current()
         if not self.is_open:
-            self._open(before)
-        elif before is not None:  # it was resumed earlier, perhaps in another context
+            self.open()
+        elif (around := current()) is not None:  # it was resumed before, perhaps elsewhere
             fields = self.fields
-            new_ambient_frame(before, self)
-            self.fields = fields
-        self.holders = (*self.holders, self)
+            new_ambient_frame(around, self)
+            self.fields, self.holders = fields, (*self.holders, self)
         try:
-            self.is_open = True
             enter(self, block)
         except BaseException:
             self.clean_up()
             raise
 
-    def _open(self, before: Frame | None) -> None:
-        """Take over what is around the block, where it is entered or resumed for the first time."""
-        if before is not None:
-            new_ambient_frame(before, self)
-            self.holders = around = tuple(it for it in self.holders if it.is_open)
-            own = [it for it in around if isinstance(it, DeferralFrame) and it.is_of(self._policy)]
+    def open(self) -> None:
+        """Hold emissions back from now on, in this frame and in those of the parts."""
+        if CURRENT.get(None) is None:  # nearly always
+            self.holders = (self,)
+        else:
+            new_ambient_frame(current(), self)
+            holders = tuple(it for it in self.holders if it.is_open)
+            own = [it for it in holders if isinstance(it, DeferralFrame) and it.is_of(self._policy)]
             self._enclosing = own[-1] if own else None
+            self.holders = (*holders, self)
+        self.is_open = True
 
     def frame_of_part(self) -> AmbientFrame:
         """Return a new frame for a part of the block, inside of the frame of this context.
@@ -207,11 +206,9 @@ class DeferralFrame(AmbientFrame):
         """
         if self.has_ended:
             raise RuntimeError("the deferred block has ended, and cannot be resumed")
-        before = current()
         if not self.is_open:
-            self._open(before)
-            self.is_open = True
-        part = new_ambient_frame(before)
+            self.open()
+        part = new_ambient_frame(current())
         part.holders = (*part.holders, self)
         if part.fields is NO_FIELDS:
             part.fields = self.lazy_fields()
@@ -226,10 +223,12 @@ class DeferralFrame(AmbientFrame):
             error: the exception that the block has raised, or None.
         """
         self.is_open, self.has_ended = False, True
-        self._later = None  # which refers to this
-        leave(self)
+        if self._later is not None:
+            self._later = None  # which refers to this
+        if self.token is not None:
+            leave(self)
         # Break the cycle of the frame and itself, so that no garbage collection is needed.
-        self.holders = self.holders[:-1]
+        self.holders = () if len(self.holders) == 1 else self.holders[:-1]
         return self._frame_to_flush(error) if self.held_back else None
 
     def break_off(self) -> None:

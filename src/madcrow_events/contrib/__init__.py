@@ -1,0 +1,1 @@
+"""Events where other libraries are used: one file for each, which only its users import."""

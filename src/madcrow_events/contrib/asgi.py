@@ -1,0 +1,274 @@
+"""Events of web applications on ASGI, such as those of FastAPI, Starlette, Quart and Litestar."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from functools import partial
+from inspect import iscoroutinefunction
+from typing import Any, TypeAlias
+
+from madcrow_events._logs import log
+from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
+from madcrow_events.emissions import Emission, ScopeFields, event_scope, request_fields
+from madcrow_events.emissions._frames import await_in_frame
+from madcrow_events.emissions._holding import DeferralFrame
+from madcrow_events.observers import SlowHandlers
+
+__all__ = ["DISPATCHER", "EventsMiddleware"]
+
+DISPATCHER = "madcrow_events.dispatcher"
+"""The key of the dispatcher in the scope of a request or websocket."""
+
+Message: TypeAlias = MutableMapping[str, Any]
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SERVER_ERROR = 500
+_BODY = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
+_SECONDS_AFTER = 0.5  # for what is emitted while the application closes its resources
+_SLOW = 0.1  # seconds, as for asyncio's own warnings
+
+
+class EventsMiddleware:
+    """Connects the events of an [ASGI](https://asgi.readthedocs.io) application to its requests.
+
+    - Each request, stream and websocket has an `event_scope`: its events carry the request id, the
+      address and the user agent.
+    - Events of a request are held back. What is emitted before the head of the response goes out
+      just before the head, if its status is below 500. What is emitted later goes out just before
+      the end of the body, and what background tasks emit goes out when they have ended. What breaks
+      the response off drops the events that are held back then. A client that leaves is no failure.
+    - Events of a websocket go out at once.
+    - The dispatcher is bound to the event loop of the server, emits `system_startup` and
+      `system_shutdown`, and waits for pending handlers at the end.
+
+    An application that is mounted in another one is a part of the request of the outer one.
+
+    Args:
+        app: the application.
+        dispatcher: the dispatcher; None is the default dispatcher.
+        version: the version of the application, for `system_startup`.
+        drain_timeout: how long the server waits for pending handlers at its end, in seconds, before
+            the application closes its resources; and half a second after that.
+        debug: whether to log a warning for each plain handler that keeps the event loop busy for
+            longer than 0.1 seconds; None asks whether asyncio is in
+            [debug mode](https://docs.python.org/3/library/asyncio-dev.html#debug-mode).
+
+    Example:
+        ```python
+        from madcrow_events.contrib.asgi import EventsMiddleware
+
+
+        async def app(scope, receive, send):
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+
+
+        app = EventsMiddleware(app)
+        ```
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        dispatcher: EventDispatcher | None = None,
+        *,
+        version: str | None = None,
+        drain_timeout: float = 2.0,
+        debug: bool | None = None,
+    ) -> None:
+        self.app: ASGIApp = app
+        self._dispatcher = dispatcher
+        self._version = version
+        self._drain_timeout = drain_timeout
+        self._debug = debug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request, a websocket, or the life of the application.
+
+        Args:
+            scope: what the server says of the connection.
+            receive: returns the next message from the server.
+            send: takes a message to the server.
+        """
+        dispatcher = self._dispatcher or get_event_dispatcher()
+        outer = scope.get(DISPATCHER)
+        if scope["type"] != "http" or outer is dispatcher:
+            await self._pass_on(dispatcher, scope, receive, send)
+            return
+        scope[DISPATCHER] = dispatcher
+        block = DeferralFrame(dispatcher, partial(_fields, scope) if outer is None else None)
+        block.open()
+        response = _Response(block, receive, send)
+        try:
+            await await_in_frame(block, self.app, scope, response.receive, response.send)
+            if block.held_back and response.is_good:
+                await block.flush_async()
+        except BaseException:
+            if block.held_back and response.is_good and response.is_left:
+                await block.flush_async()
+            raise
+        finally:
+            if block.held_back:
+                block.discard()
+            block.end(None)
+
+    async def _pass_on(
+        self, dispatcher: EventDispatcher, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Handle everything but a request that is not yet a part of another."""
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._live(dispatcher, scope, receive, send)
+        elif kind == "websocket" and DISPATCHER not in scope:
+            scope[DISPATCHER] = dispatcher
+            with event_scope(**_fields(scope)):
+                await self.app(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def _live(
+        self, dispatcher: EventDispatcher, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        started = time.monotonic()
+
+        async def receive_after_events() -> Message:
+            message = await receive()
+            # The application does not see it yet: what its handlers use is still open.
+            if message["type"] == "lifespan.shutdown":
+                uptime = time.monotonic() - started
+                async with _at_most(self._drain_timeout):
+                    await dispatcher.emit_async(
+                        "system_shutdown", uptime=uptime, reason="the server stops"
+                    )
+                    await dispatcher.drain_async()
+            return message
+
+        async def send_after_events(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await dispatcher.emit_async(
+                    "system_startup", version=self._version, process_id=os.getpid()
+                )
+            elif message["type"] == "lifespan.shutdown.complete":
+                async with _at_most(_SECONDS_AFTER):
+                    await dispatcher.drain_async()
+            await send(message)
+
+        # For async handlers of what is emitted in a thread: the application's loop is this one.
+        with dispatcher.bind_loop(), self._watching(dispatcher):
+            await self.app(scope, receive_after_events, send_after_events)
+
+    @contextmanager
+    def _watching(self, dispatcher: EventDispatcher) -> Iterator[None]:
+        debug = self._debug
+        if debug is None:
+            debug = asyncio.get_running_loop().get_debug()
+        if not debug:
+            yield
+            return
+        observer = _SlowOnTheLoop(_SLOW)
+        dispatcher.add_observer(observer)
+        try:
+            yield
+        finally:
+            dispatcher.remove_observer(observer)
+
+
+class _Response:
+    """The response to one request, on its way to the server.
+
+    Attributes:
+        is_good: whether its head has gone out, with the status of no failure.
+        is_left: whether the client has left before its end.
+    """
+
+    __slots__ = ("_block", "_is_whole", "_receive", "_send", "is_good", "is_left")
+
+    def __init__(self, block: DeferralFrame, receive: Receive, send: Send) -> None:
+        self._block = block
+        self._receive = receive
+        self._send = send
+        self.is_good = self.is_left = self._is_whole = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.disconnect" and not self._is_whole:
+            self.is_left = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.is_good = message["status"] < _SERVER_ERROR
+        elif kind in _BODY and not message.get("more_body"):
+            self._is_whole = True
+        # Before the message, so that a client that has the response can count on the events.
+        if (
+            self._block.held_back
+            and self.is_good
+            and (kind == "http.response.start" or self._is_whole)
+        ):
+            await self._block.flush_async()
+        try:
+            await self._send(message)
+        except OSError:
+            self.is_left = True
+            raise
+
+
+class _SlowOnTheLoop(SlowHandlers):
+    """Warns of plain handlers that keep the event loop busy."""
+
+    __slots__ = ()
+
+    def handling(self, emission: Emission, handler: object, /) -> AbstractContextManager[None]:
+        is_async = iscoroutinefunction(handler) or iscoroutinefunction(type(handler).__call__)
+        if is_async or not _is_in_a_loop():
+            return nullcontext()
+        return super().handling(emission, handler)
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _fields(scope: Scope) -> ScopeFields:
+    """Return what the events of a connection have in common; asked for by the first of them."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    client = scope.get("client")  # a Unix socket has none
+    return request_fields(
+        request_id=headers.get(b"x-request-id"),
+        ip_address=client[0] if client else None,
+        user_agent=headers.get(b"user-agent"),
+    )
+
+
+@asynccontextmanager
+async def _at_most(seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        log(
+            logging.WARNING,
+            "handlers are still pending %s s after the server was told to stop, and may be lost: "
+            "make them quicker, or raise drain_timeout",
+            seconds,
+        )
+    except Exception as error:  # the application still has to close what it has opened
+        log(
+            logging.ERROR,
+            "the end of the application was not announced to all handlers: %s",
+            type(error).__name__,
+        )

@@ -1,0 +1,221 @@
+"""Events of web applications on WSGI, such as those of Flask, Django and Bottle."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._forks import renew_after_fork
+from madcrow_events._logs import log
+from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
+from madcrow_events.emissions import ScopeFields, request_fields
+from madcrow_events.emissions._frames import run_in_frame
+from madcrow_events.emissions._holding import DeferralFrame
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+__all__ = ["DISPATCHER", "EventsMiddleware"]
+
+DISPATCHER = "madcrow_events.dispatcher"
+"""The key of the dispatcher in the environment of a request."""
+
+_SERVER_ERROR = "5"  # what the status of a failure begins with
+
+
+class EventsMiddleware:
+    """Connects the events of a [WSGI](https://peps.python.org/pep-3333/) application to requests.
+
+    - Each request has an `event_scope`: its events carry the request id, the address and the user
+      agent.
+    - Events of a request are held back. What is emitted before the head of the response goes out
+      before the server gets the response, if its status is below 500. What is emitted while the
+      body is made goes out before the end of the body, and what is emitted when the body is closed
+      goes out after that. What breaks the response off drops the events that are held back then. A
+      client that leaves is no failure.
+    - Each process emits `system_startup` before its first request, and `system_shutdown` at its
+      end, and waits for pending handlers then.
+
+    An application that is mounted in another one is a part of the request of the outer one.
+
+    Args:
+        app: the application.
+        dispatcher: the dispatcher; None is the default dispatcher.
+        version: the version of the application, for `system_startup`.
+        drain_timeout: how long a process waits for pending handlers at its end, in seconds.
+
+    Example:
+        ```python
+        from madcrow_events.contrib.wsgi import EventsMiddleware
+
+
+        def app(environ, start_response):
+            start_response("204 No Content", [])
+            return []
+
+
+        app = EventsMiddleware(app)
+        ```
+    """
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        dispatcher: EventDispatcher | None = None,
+        *,
+        version: str | None = None,
+        drain_timeout: float = 2.0,
+    ) -> None:
+        self.app: WSGIApplication = app
+        self._dispatcher = dispatcher
+        self._process = _Process(version, drain_timeout)
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Handle a request.
+
+        Args:
+            environ: what the server says of the request.
+            start_response: takes the head of the response.
+
+        Returns:
+            The body of the response.
+        """
+        dispatcher = self._dispatcher or get_event_dispatcher()
+        outer = environ.get(DISPATCHER)
+        if outer is dispatcher:  # the application is mounted in one that has its events
+            return self.app(environ, start_response)
+        if not self._process.has_begun:
+            self._process.begin(dispatcher)
+        environ[DISPATCHER] = dispatcher
+        block = DeferralFrame(dispatcher, partial(_fields, environ) if outer is None else None)
+        block.open()
+        response = _Response(block, start_response)
+        try:
+            response.body = run_in_frame(block, self.app, environ, response.start)
+            if block.held_back:
+                response.flush()
+        except BaseException:
+            block.discard()
+            block.end(None)
+            raise
+        return response
+
+
+class _Response:
+    """The response to one request, from the call of the application to the end of its body."""
+
+    # It runs in the frame of its block for each part. `Deferral.resumed` does so, too, but would
+    # make a request without events take twice as much longer.
+
+    __slots__ = ("_block", "_has_failed", "_start_response", "_status", "body")
+
+    body: Iterable[bytes]
+    """The body that the application has returned."""
+
+    def __init__(self, block: DeferralFrame, start_response: StartResponse) -> None:
+        self._block = block
+        self._start_response = start_response
+        self._status = ""
+        self._has_failed = False
+
+    def start(
+        self, status: str, headers: list[tuple[str, str]], *exc_info: Any
+    ) -> Callable[[bytes], object]:
+        self._status = status
+        return self._start_response(status, headers, *exc_info)
+
+    def __iter__(self) -> Iterator[bytes]:
+        block = self._block
+        is_late = not self._status  # WSGI lets the head come with the first part of the body
+        try:
+            parts = iter(self.body)
+            while (part := run_in_frame(block, next, parts, None)) is not None:
+                if is_late:
+                    self.flush()
+                    is_late = False
+                yield part
+        except GeneratorExit:  # the client has left, which is no failure
+            raise
+        except BaseException:
+            self._has_failed = True
+            raise
+        if block.held_back:  # before the end, so that a client with the whole response has them
+            self.flush()
+
+    def close(self) -> None:
+        block = self._block
+        close = getattr(self.body, "close", None)
+        try:
+            if close is not None:
+                run_in_frame(block, close)
+        except BaseException:
+            self._has_failed = True
+            raise
+        finally:
+            if block.held_back and (self._has_failed or self._status >= _SERVER_ERROR):
+                block.discard()
+            ended = block.end(None)
+            if ended is not None:
+                ended.flush()
+
+    def flush(self) -> None:
+        if "" < self._status < _SERVER_ERROR:
+            self._block.flush()
+
+
+def _fields(environ: WSGIEnvironment) -> ScopeFields:
+    """Return what the events of a request have in common; asked for by the first of them."""
+    return request_fields(
+        request_id=environ.get("HTTP_X_REQUEST_ID"),
+        ip_address=environ.get("REMOTE_ADDR"),  # a Unix socket has none
+        user_agent=environ.get("HTTP_USER_AGENT"),
+    )
+
+
+class _Process:
+    """Announces the start and the end of each process that answers requests."""
+
+    def __init__(self, version: str | None, drain_timeout: float) -> None:
+        self._version = version
+        self._drain_timeout = drain_timeout
+        self._renew_after_fork()
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        self.has_begun = self._begins = False
+        self._lock = threading.RLock()
+
+    def begin(self, dispatcher: EventDispatcher) -> None:
+        """Emit `system_startup`, if this is the first request of the process."""
+        with self._lock:
+            if self.has_begun or self._begins:
+                return  # a handler of `system_startup` may make requests itself
+            self._begins = True
+            process_id = os.getpid()
+            # Later than the package's own wait for pending work, so that it comes before that.
+            end = partial(_end, dispatcher, self._drain_timeout, process_id, time.monotonic())
+            atexit.register(end)
+            try:
+                dispatcher.emit("system_startup", version=self._version, process_id=process_id)
+            finally:
+                self.has_begun = True
+
+
+def _end(dispatcher: EventDispatcher, timeout: float, process_id: int, began: float) -> None:
+    if os.getpid() != process_id:  # this process was forked from it
+        return
+    dispatcher.emit("system_shutdown", uptime=time.monotonic() - began)
+    # The package waits longer, but the server may end the process before that, without a word.
+    if not dispatcher.drain(timeout):
+        log(
+            logging.WARNING,
+            "handlers are still pending %s s after the end of the process began, and may be lost: "
+            "make them quicker, or raise drain_timeout and the patience of the server",
+            timeout,
+        )
