@@ -186,7 +186,6 @@ def test_a_person_gets_an_account_and_uses_it(kind, server_of, open_window):
     expect(page.get_by_role("status")).to_contain_text("account")
 
     sign_in("not the password at all")
-    expect(page.get_by_role("alert")).to_be_visible()
     expect(page.get_by_label("Password")).to_have_accessible_description(re.compile("wrong"))
     expect(page.get_by_label("E-mail")).to_have_value("ada@example.com")
     assert all("401" in complaint for complaint in window.complaints)
@@ -205,6 +204,40 @@ def test_a_person_gets_an_account_and_uses_it(kind, server_of, open_window):
     expect(page.get_by_role("status")).to_contain_text("signed out")
     page.goto("/password")
     expect(page).to_have_url(re.compile("/sign-in$"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refused_form_has_the_focus_on_the_field_at_fault(
+    kind, server_of, open_window, signed_in
+):
+    """Only that one is marked as wrong, and described by the message, also without JavaScript."""
+    window = open_window(server_of(kind), java_script_enabled=False)
+    page = window.page
+
+    def send(path: str, fields: dict[str, str], button: str, wrong: str, message: str) -> None:
+        page.goto(path)
+        for label, value in fields.items():
+            page.get_by_label(label).fill(value)
+        page.get_by_role("main").get_by_role("button", name=button).click()
+        expect(page.locator("[aria-invalid=true]")).to_have_count(1)
+        field = page.get_by_label(wrong)
+        expect(field).to_have_attribute("aria-invalid", "true")
+        expect(field).to_have_accessible_description(re.compile(message))
+        expect(field).to_be_focused()
+
+    person = {"E-mail": "member@example.com", "Name": "Eve", "Password": PASSWORD}
+    cookies = signed_in(kind, "member")
+    send("/sign-up", person, "Sign up", "E-mail", "already")
+    send("/sign-up", {**person, "E-mail": "eve@localhost"}, "Sign up", "E-mail", "Enter an e-mail")
+    send("/sign-up", {**person, "Name": "  "}, "Sign up", "Name", "Enter a name")
+    guess = {"E-mail": "member@example.com", "Password": "a guess"}
+    send("/sign-in", guess, "Sign in", "Password", "E-mail or password is wrong")
+    expect(page.get_by_label("E-mail")).to_have_value("member@example.com")
+    window.context.add_cookies(cookies)
+    change = {"Current password": "a guess", "New password": NEXT_PASSWORD}
+    send("/password", change, "Change the password", "Current password", "is wrong")
+    assert all(re.search("status of 4", complaint) for complaint in window.complaints)
+    window.complaints.clear()  # the browser's notes of the statuses
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -425,7 +458,7 @@ def test_axe_finds_no_serious_fault(scheme, width, watch, shop, open_window, ser
     stranger.page.get_by_label("E-mail").fill("nobody@example.com")
     stranger.page.get_by_label("Password").fill("not the password")
     stranger.page.get_by_role("main").get_by_role("button", name="Sign in").click()
-    stranger.page.get_by_role("alert").wait_for()
+    stranger.page.get_by_text("E-mail or password is wrong.").wait_for()
     check(stranger.page)
     stranger.complaints.clear()  # the browser's note of the status
 

@@ -204,7 +204,7 @@ class Pages:
         return visit.account is not None and visit.account.is_admin
 
     def _refused(self, visit: Visit, template: str, refusal: Refused, **typed: str) -> Reply:
-        return self._page(visit, template, refusal.status, error=str(refusal), **typed)
+        return self._page(visit, template, refusal.status, error=refusal, **typed)
 
     def _page(self, visit: Visit | None, template: str, status: int = 200, **values: Any) -> Reply:
         account = None if visit is None else visit.account
