@@ -167,6 +167,25 @@ def test_who_is_locked_out_has_no_field_at_fault(
     assert "15 minutes" in message
 
 
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [
+        (400, "This is refused"),
+        (404, "There is no such page"),
+        (418, "This is refused"),
+        (500, "Something went wrong"),
+        (503, "Something went wrong"),
+    ],
+)
+def test_each_problem_has_a_page(pages: Pages, stranger: Visit, status: int, title: str) -> None:
+    """One that is not foreseen has that of its kind; without a visit, no links are offered."""
+    reply = pages.problem(status, stranger)
+    assert reply.status == status
+    assert f"<h1>{title}</h1>" in reply.body
+    assert 'href="/sign-in"' in reply.body
+    assert 'href="/sign-in"' not in pages.problem(status).body
+
+
 def test_events_are_for_administrators(pages: Pages, accounts: Accounts, stranger: Visit) -> None:
     """A stranger is asked to sign in, and anybody else is told why not."""
     assert pages.events(stranger).headers["Location"] == "/sign-in"

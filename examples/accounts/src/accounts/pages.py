@@ -21,6 +21,26 @@ NOTICES = {
     "signed-out": "You have signed out.",
     "changed": "Your password is changed, and all your sessions have ended. Sign in again.",
 }
+FAILED = 500  # and above
+PROBLEMS = {
+    400: ("This is refused", "The application did not understand what was sent."),
+    403: (
+        "For administrators",
+        (
+            "Only they see the events. Whoever runs the application can make you one of them: "
+            "python -m accounts grant-admin EMAIL"
+        ),
+    ),
+    404: ("There is no such page", "Check the address, or go to the start page."),
+    405: ("That cannot be done here", "Go to the start page, and use its links and forms."),
+    413: ("This form is too large", "Enter less, and send it again."),
+    FAILED: (
+        "Something went wrong",
+        "The fault is ours, and whoever runs the application can read about it. Try again later.",
+    ),
+}
+"""Title and text of the pages for statuses; 400 and 500 stand for those that are missing."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -118,13 +138,19 @@ class Pages:
 
     def forged(self) -> Reply:
         """Refuse a form that comes from another site."""
-        return self._page(
-            None,
-            "message.html",
-            403,
-            title="This form is refused",
-            text="It did not come from a page of this site. Open the page here, and try again.",
-        )
+        title = "This form is refused"
+        text = "It did not come from a page of this site. Open the page here, and try again."
+        return self._page(None, "message.html", 403, title=title, text=text)
+
+    def problem(self, status: int, visit: Visit | None = None) -> Reply:
+        """Tell that a request has failed, without a word about its cause.
+
+        Args:
+            status: of HTTP.
+            visit: who asks; None leaves the links to other pages out, and asks no database.
+        """
+        title, text = PROBLEMS.get(status) or PROBLEMS[400 if status < FAILED else FAILED]
+        return self._page(visit, "message.html", status, title=title, text=text)
 
     def home(self, visit: Visit) -> Reply:
         """Show the first page."""
@@ -189,14 +215,7 @@ class Pages:
         if visit.account is None:
             return self._go_to("/sign-in")
         if not self.may_watch(visit):
-            return self._page(
-                visit,
-                "message.html",
-                403,
-                title="For administrators",
-                text="Events are shown to administrators only. Whoever runs the application makes "
-                "one of an account: python -m accounts grant-admin EMAIL",
-            )
+            return self.problem(403, visit)
         return self._page(visit, "events.html")
 
     def may_watch(self, visit: Visit) -> bool:
@@ -208,7 +227,7 @@ class Pages:
 
     def _page(self, visit: Visit | None, template: str, status: int = 200, **values: Any) -> Reply:
         account = None if visit is None else visit.account
-        shown = {"account": account, "notice": None, "error": None, **values}
+        shown = {"visit": visit, "account": account, "notice": None, "error": None, **values}
         return Reply(status, self._templates.get_template(template).render(shown), HEADERS.copy())
 
     def _go_to(self, path: str, cookie: str | None = None) -> Reply:
