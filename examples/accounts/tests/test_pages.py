@@ -189,12 +189,15 @@ def test_each_problem_has_a_page(pages: Pages, stranger: Visit, status: int, tit
 def test_events_are_for_administrators(pages: Pages, accounts: Accounts, stranger: Visit) -> None:
     """A stranger is asked to sign in, and anybody else is told why not."""
     assert pages.events(stranger).headers["Location"] == "/sign-in"
+    assert pages.break_handler(stranger).headers["Location"] == "/sign-in"
     pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
     cookie = cookie_of(pages.sign_in(stranger, EMAIL, PASSWORD, remember_me=False))
     visit = pages.visit({"session": cookie}, None, is_https=True)
     assert pages.events(visit).status == 403
+    assert pages.break_handler(visit).status == 403
     assert not pages.may_watch(visit)
     accounts.grant_admin(EMAIL)
     visit = pages.visit({"session": cookie}, None, is_https=True)
     assert pages.events(visit).status == 200
+    assert pages.break_handler(visit).headers["Location"] == "/events"
     assert pages.may_watch(visit)

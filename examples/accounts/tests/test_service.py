@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from accounts import Account, Accounts, Refused, service
+from accounts.events import fail_on_purpose
 
 from madcrow_events import EventDispatcher
 from madcrow_events.testing import record_events
@@ -255,6 +256,17 @@ def test_of_two_changes_of_a_password_at_once_the_second_sees_the_first(
     (changed,) = outcomes - {service.WRONG["current"]}
     assert [event.event for event in recorded.emissions] == ["password_changed"]
     assert accounts.sign_in(EMAIL, changed).token
+
+
+def test_a_handler_fails_when_it_is_asked_to(accounts: Accounts) -> None:
+    """Who asks does not notice, and no account is part of it."""
+    with record_events() as recorded:
+        accounts.demonstrate_failure()
+    requested, failed = recorded.emissions
+    assert (requested.event, failed.event) == ("failure_requested", "handler_failed")
+    ((handler, error),) = requested.failures
+    assert (handler, type(error)) == (fail_on_purpose, RuntimeError)
+    assert requested.context.model_dump(exclude={"timestamp"}, exclude_none=True) == {}
 
 
 def test_a_session_ends_once(accounts: Accounts) -> None:

@@ -312,6 +312,20 @@ def test_what_was_caused_stands_under_its_cause(watch, shop):
     expect(page.locator(".entry:visible")).to_have_count(1)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_handler_is_broken_for_all_to_see(kind, watch):
+    """The request succeeds, the page stays as it is, and the failure is shown."""
+    page = watch(kind).page
+    page.evaluate("window.isTheSame = true")
+    with page.expect_response("**/events/break") as asked:
+        page.get_by_role("button", name="Break a handler").click()
+    assert asked.value.status == 303
+    requested = entry_of(page, "failure_requested")
+    expect(requested.locator(".call").first).to_contain_text("fail_on_purpose✕ RuntimeError")
+    expect(page.locator("#failures-count")).to_have_text("✕ 1 failure")
+    assert page.evaluate("isTheSame")
+
+
 def test_what_comes_early_late_or_twice_shows_once_in_its_place(watch):
     """Calls before their event, causes after what they caused, and all again on reconnection."""
     event = {"kind": "event", "root": "a", "at": 0, "took": 0.1, "handlers": 1, "process": 1}

@@ -218,6 +218,13 @@ class Pages:
             return self.problem(403, visit)
         return self._page(visit, "events.html")
 
+    def break_handler(self, visit: Visit) -> Reply:
+        """Let a handler fail, for an administrator who wants to see that; the request succeeds."""
+        if self.may_watch(visit):
+            self._accounts.demonstrate_failure()
+            return self._go_to("/events")
+        return self.events(visit)  # which says why not
+
     def may_watch(self, visit: Visit) -> bool:
         """Tell whether somebody may see the events."""
         return visit.account is not None and visit.account.is_admin

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
 from accounts.database import AccountRow, LockRow, SessionRow, open_database
-from accounts.events import AccountLocked
+from accounts.events import AccountLocked, FailureRequested, fail_on_purpose
 from madcrow_events import (
     Emission,
     EventDispatcher,
@@ -140,6 +140,7 @@ class Accounts:
         # Held weakly, as bound methods are: it ends with this object. In the background, for what
         # waits for a database must not run in an event loop, where events may go out.
         dispatcher.signals.subscribe(SuspiciousActivityEventContext, self.lock_out, background=True)
+        dispatcher.signals.subscribe(FailureRequested, fail_on_purpose)
 
     def sign_up(self, email: str, name: str, password: str) -> Account:
         """Make an account.
@@ -339,6 +340,10 @@ class Accounts:
                 raise _wrong("current")
             database.execute(delete(SessionRow).where(SessionRow.account_id == account.id))
         self._dispatcher.emit(PasswordChangedEventContext(user_id=account.id, email=account.email))
+
+    def demonstrate_failure(self) -> None:
+        """Emit an event whose handler fails, which costs whoever calls this nothing."""
+        self._dispatcher.emit(FailureRequested())
 
     def grant_admin(self, email: str) -> Account:
         """Make an administrator of an account.

@@ -226,6 +226,12 @@ def events_page(pages: ThePages, visit: Visitor) -> Response:
     return _response(pages.events(visit))
 
 
+@router.post("/events/break", **_FORM, responses=_html(_403="For administrators."))
+def break_handler(pages: ThePages, visit: Visitor) -> Response:
+    """Let a handler fail, to show what becomes of it."""
+    return _response(pages.break_handler(visit))
+
+
 @router.get(
     "/events/stream",
     response_class=StreamingResponse,

@@ -144,6 +144,12 @@ def events_page() -> Response:
     return _response(_pages().events(_visit()))
 
 
+@routes.post("/events/break")
+def break_handler() -> Response:
+    """Let a handler fail, to show what becomes of it."""
+    return _response(_pages().break_handler(_visit()))
+
+
 @routes.get("/events/stream")
 def stream_events() -> Response:
     """Send the events to that page."""

@@ -276,6 +276,12 @@ part("clear").addEventListener("click", () => {
   schedule();
 });
 
+// The answer would be this page anew, with nothing in it of what was cleared or paused.
+part("break").addEventListener("submit", (submitted) => {
+  submitted.preventDefault();
+  fetch(submitted.target.action, { method: "POST", redirect: "manual" }).catch(() => {});
+});
+
 // The connection -------------------------------------------------------------------------
 
 let openedAt = Date.now();
