@@ -22,14 +22,12 @@ NOTICES = {
     "changed": "Your password is changed, and all your sessions have ended. Sign in again.",
 }
 FAILED = 500  # and above
-PROBLEMS = {
+PROBLEMS: dict[int, tuple[str, ...]] = {
     400: ("This is refused", "The application did not understand what was sent."),
     403: (
         "For administrators",
-        (
-            "Only they see the events. Whoever runs the application can make you one of them: "
-            "python -m accounts grant-admin EMAIL"
-        ),
+        "Only they see the events. Whoever runs the application can make you one of them:",
+        "python -m accounts grant-admin EMAIL",
     ),
     404: ("There is no such page", "Check the address, or go to the start page."),
     405: ("That cannot be done here", "Go to the start page, and use its links and forms."),
@@ -39,7 +37,7 @@ PROBLEMS = {
         "The fault is ours, and whoever runs the application can read about it. Try again later.",
     ),
 }
-"""Title and text of the pages for statuses; 400 and 500 stand for those that are missing."""
+"""Title, text and perhaps a command, by status; 400 and 500 stand for those that are missing."""
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 HEADERS = {
@@ -138,9 +136,8 @@ class Pages:
 
     def forged(self) -> Reply:
         """Refuse a form that comes from another site."""
-        title = "This form is refused"
         text = "It did not come from a page of this site. Open the page here, and try again."
-        return self._page(None, "message.html", 403, title=title, text=text)
+        return self._message(None, 403, "This form is refused", text)
 
     def problem(self, status: int, visit: Visit | None = None) -> Reply:
         """Tell that a request has failed, without a word about its cause.
@@ -149,8 +146,8 @@ class Pages:
             status: of HTTP.
             visit: who asks; None leaves the links to other pages out, and asks no database.
         """
-        title, text = PROBLEMS.get(status) or PROBLEMS[400 if status < FAILED else FAILED]
-        return self._page(visit, "message.html", status, title=title, text=text)
+        said = PROBLEMS.get(status) or PROBLEMS[400 if status < FAILED else FAILED]
+        return self._message(visit, status, *said)
 
     def home(self, visit: Visit) -> Reply:
         """Show the first page."""
@@ -231,6 +228,12 @@ class Pages:
 
     def _refused(self, visit: Visit, template: str, refusal: Refused, **typed: str) -> Reply:
         return self._page(visit, template, refusal.status, error=refusal, **typed)
+
+    def _message(
+        self, visit: Visit | None, status: int, title: str, text: str, command: str = ""
+    ) -> Reply:
+        said = {"title": title, "text": text, "command": command}
+        return self._page(visit, "message.html", status, **said)
 
     def _page(self, visit: Visit | None, template: str, status: int = 200, **values: Any) -> Reply:
         account = None if visit is None else visit.account

@@ -160,7 +160,7 @@ class Accounts:
             with self._begin() as database:
                 database.add(row)
         except IntegrityError:
-            raise Refused("There is an account with this e-mail already.", "email", 409) from None
+            raise Refused("This e-mail has an account already.", "email", 409) from None
         account = _account(row)
         self._dispatcher.emit(
             RegistrationEventContext(

@@ -9,7 +9,7 @@ const FRAME_BUDGET = 15; // ms to read messages, and to draw, so that a burst do
 const STATES = {
   connecting: "Connecting",
   live: "Live",
-  lost: "Connection lost, trying again",
+  lost: "Reconnecting",
   refused: "Not allowed",
 };
 
