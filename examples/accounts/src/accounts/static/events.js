@@ -168,7 +168,7 @@ function makeEntry(event) {
   const fields = Object.entries(event.fields ?? {});
   const isFolding = event.handlers > 0 || fields.length > 0;
   const details = make(isFolding ? "details" : "div");
-  details.open = true;
+  if (isFolding) details.open = true;
   const time = make("time", "at", clock(event.at));
   time.dateTime = new Date(event.at * 1000).toISOString();
   const failed = make("span", "failed");
