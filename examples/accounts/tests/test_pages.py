@@ -1,7 +1,11 @@
 """Pages refuse forms of other sites and cookies of others, and show text as text."""
 
+import re
+
 import pytest
 from accounts import Accounts, Pages, Reply, Visit
+
+from madcrow_events import EventDispatcher, SuspiciousActivityEventContext
 
 PASSWORD = "canary of a password"
 EMAIL = "ada@example.com"
@@ -20,6 +24,22 @@ def stranger(pages: Pages) -> Visit:
 
 def cookie_of(reply: Reply) -> str:
     return reply.headers["Set-Cookie"].partition("=")[2].partition(";")[0]
+
+
+def at_fault(reply: Reply) -> tuple[list[str], list[str], str]:
+    """Return the fields that are marked as wrong, those with the focus, and the message."""
+    tags = re.findall(r"<(?:input|p)\b[^>]*>", reply.body)
+
+    def ids(attribute: str) -> list[str]:
+        return re.findall(r'\bid="([^"]+)"', " ".join(tag for tag in tags if attribute in tag))
+
+    (error, message) = re.findall(r'<p class="error" id="([^"]+)"[^>]*>([^<]+)</p>', reply.body)[0]
+    wrong = ids("aria-invalid")
+    for field in wrong:
+        (tag,) = (tag for tag in tags if f'id="{field}"' in tag)
+        assert error == f"{field}-error"
+        assert re.search(f'aria-describedby="{error}( |")', tag)
+    return wrong, ids("autofocus"), message
 
 
 @pytest.mark.parametrize(
@@ -89,15 +109,95 @@ def test_what_was_typed_is_shown_as_text(pages: Pages, stranger: Visit) -> None:
         assert "script-src 'self'" in reply.headers["Content-Security-Policy"]
 
 
+@pytest.mark.parametrize(
+    ("email", "name", "password", "field", "message"),
+    [
+        ("ada", "", "", "email", "Enter an e-mail"),
+        ("grace@example.com", " ", "", "name", "Enter a name"),
+        ("grace@example.com", "Grace", "short", "password", "12 to 128"),
+        (EMAIL, "Eve", PASSWORD, "email", "already"),
+    ],
+)
+def test_the_first_wrong_field_of_a_new_account_has_mark_message_and_focus(
+    pages: Pages, stranger: Visit, email: str, name: str, password: str, field: str, message: str
+) -> None:
+    """And no other field has; what was typed is kept, but for the password."""
+    pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
+    reply = pages.sign_up(stranger, email, name, password)
+    wrong, focused, text = at_fault(reply)
+    assert (wrong, focused) == ([field], [field])
+    assert message in text
+    assert f'value="{email}"' in reply.body
+
+
+def test_a_refused_sign_in_does_not_tell_which_of_the_two_is_wrong(
+    pages: Pages, stranger: Visit
+) -> None:
+    """The password is to be typed again in either case; what is no e-mail is said so."""
+    pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
+    wrong_password = pages.sign_in(stranger, EMAIL, "a guess", remember_me=False)
+    no_account = pages.sign_in(stranger, "eve@example.com", "a guess", remember_me=False)
+    assert wrong_password.body.replace(EMAIL, "") == no_account.body.replace("eve@example.com", "")
+    assert at_fault(no_account) == (["password"], ["password"], "E-mail or password is wrong.")
+    assert at_fault(pages.sign_in(stranger, "ada", "x", remember_me=False))[0] == ["email"]
+
+
+def test_a_refused_change_of_the_password_names_the_one_that_is_wrong(
+    pages: Pages, stranger: Visit
+) -> None:
+    """The present one, or the next one."""
+    pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
+    cookie = cookie_of(pages.sign_in(stranger, EMAIL, PASSWORD, remember_me=False))
+    visit = pages.visit({"session": cookie}, None, is_https=True)
+    too_short = pages.change_password(visit, PASSWORD, "short")
+    assert at_fault(too_short)[:2] == (["new"], ["new"])
+    wrong, focused, message = at_fault(pages.change_password(visit, "a guess", "x" * 12))
+    assert (wrong, focused, message) == (["current"], ["current"], "The current password is wrong.")
+
+
+def test_who_is_locked_out_has_no_field_at_fault(
+    pages: Pages, accounts: Accounts, dispatcher: EventDispatcher, stranger: Visit
+) -> None:
+    """The focus goes to the message, which then is what is read first."""
+    dispatcher.emit(SuspiciousActivityEventContext(kind="brute_force", subject=EMAIL, count=5))
+    assert dispatcher.drain(5)
+    refused = pages.sign_in(stranger, EMAIL, PASSWORD, remember_me=False)
+    wrong, focused, message = at_fault(refused)
+    assert (refused.status, wrong, focused) == (429, [], ["error"])
+    assert "15 minutes" in message
+
+
+@pytest.mark.parametrize(
+    ("status", "title"),
+    [
+        (400, "This is refused"),
+        (404, "There is no such page"),
+        (418, "This is refused"),
+        (500, "Something went wrong"),
+        (503, "Something went wrong"),
+    ],
+)
+def test_each_problem_has_a_page(pages: Pages, stranger: Visit, status: int, title: str) -> None:
+    """One that is not foreseen has that of its kind; without a visit, no links are offered."""
+    reply = pages.problem(status, stranger)
+    assert reply.status == status
+    assert f"<h1>{title}</h1>" in reply.body
+    assert 'href="/sign-in"' in reply.body
+    assert 'href="/sign-in"' not in pages.problem(status).body
+
+
 def test_events_are_for_administrators(pages: Pages, accounts: Accounts, stranger: Visit) -> None:
     """A stranger is asked to sign in, and anybody else is told why not."""
     assert pages.events(stranger).headers["Location"] == "/sign-in"
+    assert pages.break_handler(stranger).headers["Location"] == "/sign-in"
     pages.sign_up(stranger, EMAIL, "Ada", PASSWORD)
     cookie = cookie_of(pages.sign_in(stranger, EMAIL, PASSWORD, remember_me=False))
     visit = pages.visit({"session": cookie}, None, is_https=True)
     assert pages.events(visit).status == 403
+    assert pages.break_handler(visit).status == 403
     assert not pages.may_watch(visit)
     accounts.grant_admin(EMAIL)
     visit = pages.visit({"session": cookie}, None, is_https=True)
     assert pages.events(visit).status == 200
+    assert pages.break_handler(visit).headers["Location"] == "/events"
     assert pages.may_watch(visit)

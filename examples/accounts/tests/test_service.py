@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from accounts import Account, Accounts, Refused, service
+from accounts.events import fail_on_purpose
 
 from madcrow_events import EventDispatcher
 from madcrow_events.testing import record_events
@@ -251,10 +252,21 @@ def test_of_two_changes_of_a_password_at_once_the_second_sees_the_first(
         waiting.setattr(Accounts, "_verify", verify_then_wait)
         with ThreadPoolExecutor(2) as pool:
             outcomes = set(pool.map(change, [OTHER, f"{OTHER} still"]))
-    assert service.WRONG in outcomes
-    (changed,) = outcomes - {service.WRONG}
+    assert service.WRONG["current"] in outcomes
+    (changed,) = outcomes - {service.WRONG["current"]}
     assert [event.event for event in recorded.emissions] == ["password_changed"]
     assert accounts.sign_in(EMAIL, changed).token
+
+
+def test_a_handler_fails_when_it_is_asked_to(accounts: Accounts) -> None:
+    """Who asks does not notice, and no account is part of it."""
+    with record_events() as recorded:
+        accounts.demonstrate_failure()
+    requested, failed = recorded.emissions
+    assert (requested.event, failed.event) == ("failure_requested", "handler_failed")
+    ((handler, error),) = requested.failures
+    assert (handler, type(error)) == (fail_on_purpose, RuntimeError)
+    assert requested.context.model_dump(exclude={"timestamp"}, exclude_none=True) == {}
 
 
 def test_a_session_ends_once(accounts: Accounts) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from accounts import STREAM_SECONDS, Accounts, Settings
+from accounts import STREAM_SECONDS, Accounts, Pages, Settings
 from fastapi_app import create_app
 
 from madcrow_events import EventDispatcher, get_event_dispatcher
@@ -128,6 +128,24 @@ async def test_events_are_shown_to_administrators_only(
     last = max(line for line in answer.text.splitlines() if line.startswith("id: "))[4:]
     again = await browser.get("/events/stream", headers={"Last-Event-ID": last})
     assert "user_registered" not in again.text
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere"])
+async def test_a_failure_has_a_page_also_without_the_database(
+    isolated: None, settings: Settings, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Whichever page was asked for, and whoever asked; the page says nothing of the cause."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("the reason is nobody's business")
+
+    monkeypatch.setattr(Pages, "visit", fail)
+    transport = httpx.ASGITransport(create_app(settings), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://accounts.test") as browser:
+        answer = await browser.get(path)
+    assert answer.status_code == 500
+    assert "<h1>Something went wrong</h1>" in answer.text
+    assert "business" not in answer.text
 
 
 async def test_nothing_is_left_behind_when_it_ends(

@@ -181,6 +181,22 @@ def test_a_request_that_fails_emits_nothing(app: Flask) -> None:
     events.assert_not_emitted("page_viewed")
 
 
+@pytest.mark.parametrize("path", ["/", "/nowhere"])
+def test_a_failure_has_a_page_also_without_the_database(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """Whichever page was asked for, and whoever asked; the page says nothing of the cause."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("the reason is nobody's business")
+
+    monkeypatch.setattr(accounts.Pages, "visit", fail)
+    answer = client.get(path)
+    assert answer.status_code == 500
+    assert "<h1>Something went wrong</h1>" in answer.text
+    assert "business" not in answer.text
+
+
 def test_static_files_are_served(client: FlaskClient) -> None:
     with client.get("/static/style.css") as style:
         assert style.status_code == 200

@@ -51,11 +51,12 @@ class Server:
             self.port = free.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = folder / "output.txt"
+        paths = str(Path(__file__).parent), os.environ.get("PYTHONPATH")
         self._environment = {
             **os.environ,
             "ACCOUNTS_FOLDER": str(folder),
             "ACCOUNTS_SECRET_KEY": SECRET_KEY,
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             **(environment or {}),
         }
 

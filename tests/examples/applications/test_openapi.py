@@ -17,7 +17,7 @@ if missing:
     pytest.skip(f"not installed: {', '.join(missing)}", allow_module_level=True)
 
 import schemathesis  # noqa: E402  # once it is known that all is there
-from accounts import AccountLocked, PageViewed, Settings, event_log, service  # noqa: E402  # likewise
+from accounts import AccountLocked, FailureRequested, PageViewed, Settings, event_log, service  # noqa: E402  # likewise
 from argon2 import PasswordHasher  # noqa: E402  # likewise
 from fastapi_app import create_app  # noqa: E402  # likewise
 from schemathesis.specs.openapi.checks import (  # noqa: E402  # likewise
@@ -35,7 +35,7 @@ PASSWORD = "four words or even more"
 OF_THE_FORMS = [negative_data_rejection, positive_data_acceptance]
 FORMS = ("password", "sign-in", "sign-up")
 ROUTES = {
-    *("GET /", "GET /events", "GET /events/stream", "POST /sign-out"),
+    *("GET /", "GET /events", "GET /events/stream", "POST /events/break", "POST /sign-out"),
     *(f"{method} /{form}" for method in ("GET", "POST") for form in FORMS),
 }
 HERE = {"Origin": "http://testserver"}  # what a browser says of forms of this site
@@ -51,8 +51,8 @@ def schema(
     monkeypatch.setattr(event_log, "STREAM_SECONDS", 0.0)
     with madcrow_signals.isolated():
         # They were declared by the import, but the registry of a test begins without them.
-        madcrow_signals.event(PageViewed)
-        madcrow_signals.event(AccountLocked)
+        for event in (PageViewed, AccountLocked, FailureRequested):
+            madcrow_signals.event(event)
         app = create_app(Settings(tmp_path, "not a secret, for it is only used by tests"))
         made = schemathesis.openapi.from_asgi("/openapi.json", app)
         made.config.headers = HERE

@@ -190,11 +190,47 @@ def test_forms_of_other_sites_are_refused(served: Served) -> None:
         assert client.get("/password").status_code == 200
 
 
+def test_what_goes_wrong_has_a_page_of_the_application(served: Served) -> None:
+    """With its status, and no word of the framework's or of an exception; signed in or not."""
+    with served.server.client() as client:
+        sign_up(client, "di@example.com")
+        for _ in ("a stranger", "a member"):
+            for method, path, status, title in (
+                ("GET", "/nowhere", 404, "There is no such page"),
+                ("POST", "/nowhere", 404, "There is no such page"),
+                ("GET", "/static/nowhere.css", 404, "There is no such page"),
+                ("GET", "/sign-out", 405, "That cannot be done here"),
+                ("GET", "/fail/1", 500, "Something went wrong"),
+            ):
+                # uvicorn hangs up after a failure.
+                answer = client.request(method, path, headers={"Connection": "close"})
+                assert answer.status_code == status
+                assert f"<h1>{title}</h1>" in answer.text
+                assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+                assert "LookupError" not in answer.text
+                # Who has signed in can go on from there, unless that may be what is broken.
+                is_known = "session" in client.cookies and status < 500
+                assert ('action="/sign-out"' in answer.text) is is_known
+            assert "POST" in client.get("/sign-out").headers["Allow"]
+            sign_in(client, "di@example.com")
+        if served.server.kind == "flask":
+            answer = sign_in(client, "a" * 100_000)
+            assert answer.status_code == 413
+            assert "<h1>This form is too large</h1>" in answer.text
+        else:
+            form = {"email": EMAIL, "password": "a guess", "remember_me": "perhaps"}
+            answer = client.post("/sign-in", data=form)
+            assert answer.status_code == 422
+            assert "<h1>This is refused</h1>" in answer.text
+
+
 def test_events_are_refused_to_everyone_else(served: Served) -> None:
     """Page and stream; an administrator gets both, and what has happened."""
     with served.server.client() as client:
         assert client.get("/events").headers["Location"] == "/sign-in"
-        assert client.get("/events/stream").status_code == 403
+        refused = client.get("/events/stream")
+        assert (refused.status_code, "For administrators" in refused.text) == (403, True)
         sign_up(client, "cy@example.com")
         sign_in(client, "cy@example.com")
         assert client.get("/events").status_code == 403

@@ -1,7 +1,7 @@
 """What both example applications share: accounts, their pages, and a log of events to watch."""
 
 from accounts.event_log import POLL_SECONDS, STREAM_SECONDS, EventLog, Follower
-from accounts.events import SHOWN, AccountLocked, PageViewed
+from accounts.events import SHOWN, AccountLocked, FailureRequested, PageViewed
 from accounts.pages import STATIC, Pages, Reply, Visit
 from accounts.service import Account, Accounts, Refused
 from accounts.settings import Settings
@@ -15,6 +15,7 @@ __all__ = [
     "AccountLocked",
     "Accounts",
     "EventLog",
+    "FailureRequested",
     "Follower",
     "PageViewed",
     "Pages",

@@ -26,3 +26,13 @@ class AccountLocked(BaseEventContext):
     subject: str
     kind: Annotated[str, SHOWN]
     seconds: Annotated[float, SHOWN]
+
+
+@madcrow_signals.event
+class FailureRequested(BaseEventContext):
+    """An administrator wants to see what a broken handler looks like."""
+
+
+def fail_on_purpose(_context: FailureRequested) -> None:
+    """Fail; handles `failure_requested`."""
+    raise RuntimeError("on purpose: an administrator asked for it")

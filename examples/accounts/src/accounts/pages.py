@@ -21,6 +21,24 @@ NOTICES = {
     "signed-out": "You have signed out.",
     "changed": "Your password is changed, and all your sessions have ended. Sign in again.",
 }
+FAILED = 500  # and above
+PROBLEMS: dict[int, tuple[str, ...]] = {
+    400: ("This is refused", "The application did not understand what was sent."),
+    403: (
+        "For administrators",
+        "Only they see the events. Whoever runs the application can make you one of them:",
+        "python -m accounts grant-admin EMAIL",
+    ),
+    404: ("There is no such page", "Check the address, or go to the start page."),
+    405: ("That cannot be done here", "Go to the start page, and use its links and forms."),
+    413: ("This form is too large", "Enter less, and send it again."),
+    FAILED: (
+        "Something went wrong",
+        "The fault is ours, and whoever runs the application can read about it. Try again later.",
+    ),
+}
+"""Title, text and perhaps a command, by status; 400 and 500 stand for those that are missing."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -118,13 +136,18 @@ class Pages:
 
     def forged(self) -> Reply:
         """Refuse a form that comes from another site."""
-        return self._page(
-            None,
-            "message.html",
-            403,
-            title="This form is refused",
-            text="It did not come from a page of this site. Open the page here, and try again.",
-        )
+        text = "It did not come from a page of this site. Open the page here, and try again."
+        return self._message(None, 403, "This form is refused", text)
+
+    def problem(self, status: int, visit: Visit | None = None) -> Reply:
+        """Tell that a request has failed, without a word about its cause.
+
+        Args:
+            status: of HTTP.
+            visit: who asks; None leaves the links to other pages out, and asks no database.
+        """
+        said = PROBLEMS.get(status) or PROBLEMS[400 if status < FAILED else FAILED]
+        return self._message(visit, status, *said)
 
     def home(self, visit: Visit) -> Reply:
         """Show the first page."""
@@ -189,26 +212,32 @@ class Pages:
         if visit.account is None:
             return self._go_to("/sign-in")
         if not self.may_watch(visit):
-            return self._page(
-                visit,
-                "message.html",
-                403,
-                title="For administrators",
-                text="Events are shown to administrators only. Whoever runs the application makes "
-                "one of an account: python -m accounts grant-admin EMAIL",
-            )
+            return self.problem(403, visit)
         return self._page(visit, "events.html")
+
+    def break_handler(self, visit: Visit) -> Reply:
+        """Let a handler fail, for an administrator who wants to see that; the request succeeds."""
+        if self.may_watch(visit):
+            self._accounts.demonstrate_failure()
+            return self._go_to("/events")
+        return self.events(visit)  # which says why not
 
     def may_watch(self, visit: Visit) -> bool:
         """Tell whether somebody may see the events."""
         return visit.account is not None and visit.account.is_admin
 
     def _refused(self, visit: Visit, template: str, refusal: Refused, **typed: str) -> Reply:
-        return self._page(visit, template, refusal.status, error=str(refusal), **typed)
+        return self._page(visit, template, refusal.status, error=refusal, **typed)
+
+    def _message(
+        self, visit: Visit | None, status: int, title: str, text: str, command: str = ""
+    ) -> Reply:
+        said = {"title": title, "text": text, "command": command}
+        return self._page(visit, "message.html", status, **said)
 
     def _page(self, visit: Visit | None, template: str, status: int = 200, **values: Any) -> Reply:
         account = None if visit is None else visit.account
-        shown = {"account": account, "notice": None, "error": None, **values}
+        shown = {"visit": visit, "account": account, "notice": None, "error": None, **values}
         return Reply(status, self._templates.get_template(template).render(shown), HEADERS.copy())
 
     def _go_to(self, path: str, cookie: str | None = None) -> Reply:

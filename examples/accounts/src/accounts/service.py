@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import IntegrityError
 
 from accounts.database import AccountRow, LockRow, SessionRow, open_database
-from accounts.events import AccountLocked
+from accounts.events import AccountLocked, FailureRequested, fail_on_purpose
 from madcrow_events import (
     Emission,
     EventDispatcher,
@@ -32,7 +32,13 @@ from madcrow_events import (
 )
 from madcrow_events.event_handlers.security_handlers import normalized_email
 
-WRONG = "E-mail or password is wrong."
+WRONG = {
+    # For both fields: whoever guesses is not told which e-mails have accounts.
+    "password": "E-mail or password is wrong.",
+    "current": "The current password is wrong.",
+}
+"""What is said of a password that is not the account's, by the field where it was typed."""
+
 HOUR = 3600.0  # seconds
 SESSION_SECONDS = 12 * HOUR
 REMEMBERED_SECONDS = 30 * 24 * HOUR
@@ -46,11 +52,13 @@ class Refused(Exception):  # noqa: N818  # it is an answer
     """What was asked for is not done; the text says why, for the person who asked.
 
     Attributes:
+        field: what is wrong in the form, by its name; None if no field is at fault.
         status: the HTTP status that fits.
     """
 
-    def __init__(self, text: str, status: int = 422) -> None:
+    def __init__(self, text: str, field: str | None, status: int = 422) -> None:
         super().__init__(text)
+        self.field = field
         self.status = status
 
 
@@ -102,13 +110,14 @@ class _Credentials(BaseModel):
 class _NewPassword(BaseModel):
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    password: _Password
+    new: _Password
 
 
 _WHAT_FITS = {
     "email": "Enter an e-mail address, such as ada@example.com.",
     "name": "Enter a name of 1 to 100 characters.",
     "password": "Choose a password of 12 to 128 characters.",
+    "new": "Choose a password of 12 to 128 characters.",
 }
 
 
@@ -131,6 +140,7 @@ class Accounts:
         # Held weakly, as bound methods are: it ends with this object. In the background, for what
         # waits for a database must not run in an event loop, where events may go out.
         dispatcher.signals.subscribe(SuspiciousActivityEventContext, self.lock_out, background=True)
+        dispatcher.signals.subscribe(FailureRequested, fail_on_purpose)
 
     def sign_up(self, email: str, name: str, password: str) -> Account:
         """Make an account.
@@ -150,7 +160,7 @@ class Accounts:
             with self._begin() as database:
                 database.add(row)
         except IntegrityError:
-            raise Refused("There is an account with this e-mail already.", 409) from None
+            raise Refused("This e-mail has an account already.", "email", 409) from None
         account = _account(row)
         self._dispatcher.emit(
             RegistrationEventContext(
@@ -178,7 +188,7 @@ class Accounts:
         key = normalized_email(email)
         with self._begin() as database:
             row = database.scalar(select(AccountRow).where(AccountRow.key == key))
-        self._verify(row, email, password, address)
+        self._verify(row, email, password, address, "password")
         assert row is not None  # noqa: S101  # or it was refused
         token = secrets.token_urlsafe(32)
         seconds = REMEMBERED_SECONDS if remember_me else SESSION_SECONDS
@@ -196,7 +206,7 @@ class Accounts:
             # The password may have been changed since it was compared; from here on it waits.
             current = select(AccountRow.password_hash).where(AccountRow.id == row.id)
             if database.scalar(current) != row.password_hash:
-                raise Refused(WRONG, 401)
+                raise _wrong("password")
         self._dispatcher.emit(
             LoginEventContext(
                 user_id=row.id,
@@ -209,9 +219,9 @@ class Accounts:
         return SignedIn(token, int(seconds) if remember_me else None)
 
     def _verify(
-        self, row: AccountRow | None, email: str, password: str, address: str | None
+        self, row: AccountRow | None, email: str, password: str, address: str | None, field: str
     ) -> None:
-        """Compare a password, unless guessing is going on.
+        """Compare a password, typed in a field, unless guessing is going on.
 
         Raises:
             Refused: it is wrong, or was tried too often.
@@ -226,7 +236,7 @@ class Accounts:
         self._refuse_locked(email, address)
         if not is_right:
             self._fail(email, "no such account" if row is None else "wrong password")
-            raise Refused(WRONG, 401)
+            raise _wrong(field)
 
     def _refuse_locked(self, email: str, address: str | None) -> None:
         locks = [(GUESSED_FOR_ONE, normalized_email(email)), (GUESSED_FOR_MANY, address)]
@@ -237,7 +247,7 @@ class Accounts:
             )
         if is_locked:
             self._fail(email, "locked")
-            raise Refused("Too many attempts have failed. Try again in 15 minutes.", 429)
+            raise Refused("Too many attempts have failed. Try again in 15 minutes.", None, 429)
 
     def _fail(self, email: str, reason: str) -> None:
         self._dispatcher.emit(LoginFailedEventContext(email=email, failure_reason=reason))
@@ -315,21 +325,25 @@ class Accounts:
             Refused: the present password is wrong, was tried too often or has just been replaced,
                 or the next one does not fit.
         """
-        form = _checked(_NewPassword, password=new)
+        form = _checked(_NewPassword, new=new)
         with self._begin() as database:
             row = database.get_one(AccountRow, account.id)
-        self._verify(row, row.email, current, address)
+        self._verify(row, row.email, current, address, "current")
         # The password may have been changed since it was compared: only that one is replaced.
         change = (
             update(AccountRow)
             .where(AccountRow.id == account.id, AccountRow.password_hash == row.password_hash)
-            .values(password_hash=self._hasher.hash(form.password))
+            .values(password_hash=self._hasher.hash(form.new))
         )
         with self._begin() as database:
             if not database.connection().execute(change).rowcount:
-                raise Refused(WRONG, 401)
+                raise _wrong("current")
             database.execute(delete(SessionRow).where(SessionRow.account_id == account.id))
         self._dispatcher.emit(PasswordChangedEventContext(user_id=account.id, email=account.email))
+
+    def demonstrate_failure(self) -> None:
+        """Emit an event whose handler fails, which costs whoever calls this nothing."""
+        self._dispatcher.emit(FailureRequested())
 
     def grant_admin(self, email: str) -> Account:
         """Make an administrator of an account.
@@ -360,8 +374,16 @@ def _checked(model: type[Form], **fields: str) -> Form:
     for name, value in fields.items():
         # Half of a character, which a strange form may have, can neither be stored nor hashed.
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise Refused(_WHAT_FITS[name])
+            raise _unfit(name)
     try:
         return model(**fields)
     except ValidationError as error:
-        raise Refused(_WHAT_FITS[str(error.errors()[0]["loc"][0])]) from None
+        raise _unfit(str(error.errors()[0]["loc"][0])) from None
+
+
+def _unfit(field: str) -> Refused:
+    return Refused(_WHAT_FITS[field], field)
+
+
+def _wrong(field: str) -> Refused:
+    return Refused(WRONG[field], field, 401)

@@ -16,10 +16,12 @@ from accounts import (
     Settings,
     Visit,
 )
-from fastapi import APIRouter, Depends, FastAPI, Form, Header, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Form, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, StreamingResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException  # which FastAPI's own is, and those of the routing
 
 from fastapi_app.events import Events, init_events
 
@@ -56,6 +58,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     app.add_exception_handler(_ForgedError, _answer_forgery)
+    app.add_exception_handler(HTTPException, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_misfit)
+    app.add_exception_handler(Exception, _answer_failure)
     return app
 
 
@@ -92,6 +97,23 @@ async def _refuse_forgery(request: Request, pages: ThePages) -> None:
 
 async def _answer_forgery(request: Request, _error: Exception) -> Response:
     return _response((await _pages(request)).forged())
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  # for the type checker
+    pages = await _pages(request)
+    visit = await run_in_threadpool(_visit, request, pages)
+    reply = pages.problem(error.status_code, visit)
+    return Response(reply.body, reply.status, {**(error.headers or {}), **reply.headers})
+
+
+async def _answer_misfit(request: Request, _error: Exception) -> Response:
+    return await _answer_problem(request, HTTPException(422))
+
+
+async def _answer_failure(request: Request, _error: Exception) -> Response:
+    # Outside of the request, whose events are dropped; the server still logs the exception.
+    return _response((await _pages(request)).problem(500))
 
 
 def _response(reply: Reply) -> Response:
@@ -204,12 +226,18 @@ def events_page(pages: ThePages, visit: Visitor) -> Response:
     return _response(pages.events(visit))
 
 
+@router.post("/events/break", **_FORM, responses=_html(_403="For administrators."))
+def break_handler(pages: ThePages, visit: Visitor) -> Response:
+    """Let a handler fail, to show what becomes of it."""
+    return _response(pages.break_handler(visit))
+
+
 @router.get(
     "/events/stream",
     response_class=StreamingResponse,
     responses={
         200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        403: {"description": "For administrators."},
+        **_html(_403="For administrators."),
     },
 )
 def stream_events(
@@ -220,7 +248,7 @@ def stream_events(
 ) -> StreamingResponse:
     """Send the events to that page."""
     if not pages.may_watch(visit):
-        raise HTTPException(403, "for administrators")
+        raise HTTPException(403)
     parts = _follow(request.app.state.event_log, last_event_id)
     headers = {"Cache-Control": "no-store"}
     return StreamingResponse(parts, media_type="text/event-stream", headers=headers)

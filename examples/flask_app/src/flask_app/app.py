@@ -16,6 +16,7 @@ from accounts import (
     Visit,
 )
 from flask import Blueprint, Flask, Response, abort, current_app, request
+from werkzeug.exceptions import HTTPException
 
 from flask_app.events import Events
 
@@ -69,6 +70,19 @@ def refuse_forgery() -> Response | None:
     if _pages().is_forged(request.method, request.host, request.headers):
         return _response(_pages().forged())
     return None
+
+
+@routes.app_errorhandler(HTTPException)
+def answer_problem(error: HTTPException) -> Response:
+    """Show a page for what Flask refuses."""
+    reply = _pages().problem(error.code or 500, _visit())
+    return Response(reply.body, reply.status, {**dict(error.get_headers()), **reply.headers})
+
+
+@routes.app_errorhandler(500)
+def answer_failure(_error: Exception) -> Response:
+    """Show a page for an exception, which Flask has logged."""
+    return _response(_pages().problem(500))
 
 
 @routes.get("/")
@@ -128,6 +142,12 @@ def change_password() -> Response:
 def events_page() -> Response:
     """Show the events as they happen, to administrators."""
     return _response(_pages().events(_visit()))
+
+
+@routes.post("/events/break")
+def break_handler() -> Response:
+    """Let a handler fail, to show what becomes of it."""
+    return _response(_pages().break_handler(_visit()))
 
 
 @routes.get("/events/stream")

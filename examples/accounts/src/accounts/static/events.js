@@ -6,6 +6,12 @@ const KEPT_EARLY = 500; // emissions whose calls may wait for their event
 const KEPT_WAITING = 5000; // messages: as many as 500 events with 9 calls each
 const TROUBLE_AFTER = 3000; // ms; a stream ends after 1 s, so a healthy one opens more often
 const FRAME_BUDGET = 15; // ms to read messages, and to draw, so that a burst does not block a click
+const STATES = {
+  connecting: "Connecting",
+  live: "Live",
+  lost: "Reconnecting",
+  refused: "Not allowed",
+};
 
 const part = (id) => document.getElementById(id);
 const trees = new Map(); // tree by the id of its root, oldest first
@@ -26,7 +32,9 @@ function keep({ position, message }) {
 
 function keepEvent(event) {
   if (entries.has(event.id)) return; // sent again after a reconnection
-  if (!trees.has(event.root)) trees.set(event.root, { entries: new Set(), list: null });
+  if (!trees.has(event.root)) {
+    trees.set(event.root, { entries: new Set(), list: null, lost: new Map() });
+  }
   const tree = trees.get(event.root);
   const entry = { event, tree, calls: new Map(), failures: 0, cause: null, causes: new Set() };
   // What an event causes ends before it does, so it has come before it.
@@ -100,8 +108,8 @@ function drawEntry(entry) {
   changed.delete(entry);
   if (entry.cause && !entry.cause.parts) drawEntry(entry.cause);
   entry.parts ??= makeEntry(entry.event);
-  const { item, handlers, failed, lost } = entry.parts;
-  const home = entry.cause ? listIn(entry.cause.parts, "caused") : listOfTree(entry.tree);
+  const { item, handlers, failed } = entry.parts;
+  const home = homeOf(entry);
   if (item.parentNode !== home) home.append(item);
   const calls = [...entry.calls.values()];
   const drawn = entry.parts.calls?.childElementCount ?? 0;
@@ -110,10 +118,15 @@ function drawEntry(entry) {
   handlers.textContent = countOfHandlers(calls.length, entry.event.handlers);
   failed.textContent = `✕ ${entry.failures} failed`;
   failed.hidden = !entry.failures;
-  lost.hidden = !entry.event.cause || Boolean(entry.cause);
+}
+
+function homeOf({ cause, event, tree }) {
+  if (cause) return listIn(cause.parts, "caused");
+  return event.cause ? listOfLost(tree, event.cause) : listOfTree(tree);
 }
 
 function countOfHandlers(ended, all) {
+  if (!ended && !all) return "no handlers";
   const count = ended < all ? `${ended} of ${all}` : String(ended);
   return `${count} ${count === "1" ? "handler" : "handlers"}`;
 }
@@ -128,6 +141,18 @@ function listOfTree(tree) {
   return tree.list;
 }
 
+function listOfLost(tree, cause) {
+  if (!tree.lost.has(cause)) {
+    const item = make("li", "lost");
+    const list = make("ul", "caused");
+    // An event is noted when it ends, after what it caused.
+    item.append(make("p", "", "Caused by an event that is no longer shown, or has not ended"), list);
+    listOfTree(tree).append(item);
+    tree.lost.set(cause, list);
+  }
+  return tree.lost.get(cause);
+}
+
 function listIn(parts, kind) {
   if (!parts[kind]) {
     parts[kind] = make("ul", kind);
@@ -140,20 +165,20 @@ function listIn(parts, kind) {
 
 function makeEntry(event) {
   const item = make("li", "entry");
-  const details = make("details");
-  details.open = true;
+  const fields = Object.entries(event.fields ?? {});
+  const isFolding = event.handlers > 0 || fields.length > 0;
+  const details = make(isFolding ? "details" : "div");
+  if (isFolding) details.open = true;
   const time = make("time", "at", clock(event.at));
   time.dateTime = new Date(event.at * 1000).toISOString();
   const failed = make("span", "failed");
-  const lost = make("span", "lost", "its cause is not shown");
   const handlers = make("span", "handlers");
   const process = make("span", "process", `process ${event.process}`);
   const took = make("span", "took", duration(event.took));
   const name = make("span", "name", event.event);
-  const summary = make("summary");
-  summary.append(time, name, failed, lost, handlers, process, took);
-  details.append(summary);
-  const fields = Object.entries(event.fields ?? {});
+  const row = make(isFolding ? "summary" : "div", "row");
+  row.append(time, name, failed, handlers, process, took);
+  details.append(row);
   if (fields.length) {
     const line = make("p", "fields");
     for (const [key, value] of fields) {
@@ -164,7 +189,7 @@ function makeEntry(event) {
     details.append(line);
   }
   item.append(details);
-  return { item, details, handlers, failed, lost, calls: null, caused: null };
+  return { item, details, handlers, failed, calls: null, caused: null };
 }
 
 function makeCall(call) {
@@ -208,8 +233,9 @@ function drawCounts() {
   for (const entry of entries.values()) failures += entry.failures;
   for (const tree of trees.values()) if (tree.list && !tree.list.parentNode.hidden) shown += 1;
   const isEvent = ({ message }) => message.kind === "event";
-  const more = paused ? `, ${waiting.filter(isEvent).length} waiting` : "";
-  part("events-count").textContent = count(entries.size, "event") + more;
+  part("waiting").textContent = `${waiting.filter(isEvent).length} waiting`;
+  part("waiting").hidden = !paused;
+  part("events-count").textContent = count(entries.size, "event");
   part("failures-count").textContent = (failures ? "✕ " : "") + count(failures, "failure");
   part("failures-count").classList.toggle("failed", failures > 0);
   part("empty").hidden = shown > 0 || changed.size > 0;
@@ -217,21 +243,19 @@ function drawCounts() {
     ? "No event passes the filters."
     : "No events yet. Use the application in another window, and they appear here.";
   document.title = `${failures ? `(${failures}) ` : ""}Events · Accounts`;
-  offerNames();
+  for (const { event } of entries.values()) offerName(event.event);
 }
 
 function count(number, noun) {
   return `${number} ${noun}${number === 1 ? "" : "s"}`;
 }
 
-function offerNames() {
+function offerName(name) {
+  if (names.has(name)) return;
+  names.add(name);
   const select = part("name");
-  for (const { event } of entries.values()) {
-    if (names.has(event.event)) continue;
-    names.add(event.event);
-    const after = [...select.options].slice(1).find((option) => option.value > event.event);
-    select.add(new Option(event.event, event.event), after);
-  }
+  const after = [...select.options].slice(1).find((option) => option.value > name);
+  select.add(new Option(name, name), after);
 }
 
 // What passes the filters ----------------------------------------------------------------
@@ -261,11 +285,40 @@ function filterAll() {
   schedule();
 }
 
-for (const id of ["text", "name", "only-failures"]) part(id).addEventListener("input", filterAll);
+// The address has the filters, for a reload and for whoever is sent a link.
+function readAddress() {
+  const asked = new URLSearchParams(location.search);
+  const name = asked.get("event") ?? "";
+  if (name) offerName(name);
+  part("text").value = asked.get("text") ?? "";
+  part("name").value = name;
+  part("only-failures").checked = asked.has("failures");
+  filterAll();
+}
+
+function writeAddress() {
+  const chosen = {
+    text: part("text").value.trim(),
+    event: part("name").value,
+    failures: part("only-failures").checked ? "only" : "",
+  };
+  const address = new URL(location);
+  address.search = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value));
+  history.replaceState(null, "", address); // no step of its own: Back leaves the page
+}
+
+for (const id of ["text", "name", "only-failures"]) {
+  part(id).addEventListener("input", () => {
+    filterAll();
+    writeAddress();
+  });
+}
+addEventListener("popstate", readAddress);
 
 part("pause").addEventListener("click", () => {
   paused = !paused;
   part("pause").textContent = paused ? "Resume" : "Pause";
+  tellState();
   schedule();
 });
 
@@ -276,17 +329,22 @@ part("clear").addEventListener("click", () => {
   schedule();
 });
 
+// The answer would be this page anew, with nothing in it of what was cleared or paused.
+part("break").addEventListener("submit", (submitted) => {
+  submitted.preventDefault();
+  fetch(submitted.target.action, { method: "POST", redirect: "manual" }).catch(() => {});
+});
+
 // The connection -------------------------------------------------------------------------
 
 let openedAt = Date.now();
-let isRefused = false;
+let connection = "connecting";
 
 function connect() {
   const source = new EventSource(STREAM);
   source.onopen = () => {
     openedAt = Date.now();
-    isRefused = false;
-    tellState("live");
+    setConnection("live");
   };
   source.onmessage = ({ lastEventId, data }) => {
     const kept = waiting.push({ position: lastEventId, message: JSON.parse(data) });
@@ -296,8 +354,9 @@ function connect() {
   // A browser connects again by itself, unless the answer was an error; it does not say which.
   source.onerror = async () => {
     if (source.readyState !== EventSource.CLOSED) return;
-    isRefused = await asksToSignIn();
-    if (isRefused) tellState("not allowed");
+    const isRefused = await asksToSignIn();
+    if (isRefused) setConnection("refused");
+    else if (connection === "refused") setConnection("lost");
     setTimeout(connect, isRefused ? 5000 : 1000);
   };
 }
@@ -313,15 +372,25 @@ async function asksToSignIn() {
   }
 }
 
-function tellState(state) {
-  if (part("state").textContent === state) return; // or a screen reader says it again
-  part("state").textContent = state;
-  part("state").dataset.state = state;
-  part("sign-in").hidden = !isRefused;
+function setConnection(state) {
+  connection = state;
+  tellState();
+}
+
+function tellState() {
+  const isLive = connection === "live";
+  const trouble = STATES[connection];
+  let text = paused ? "Paused" : trouble;
+  if (paused && !isLive) text += `; ${trouble.toLowerCase()}`;
+  if (part("state").textContent === text) return; // or a screen reader says it again
+  part("state").textContent = text;
+  part("state").parentNode.dataset.state = paused && isLive ? "paused" : connection;
+  part("sign-in").hidden = connection !== "refused";
 }
 
 setInterval(() => {
-  if (!isRefused && Date.now() - openedAt > TROUBLE_AFTER) tellState("connecting again");
+  if (connection !== "refused" && Date.now() - openedAt > TROUBLE_AFTER) setConnection("lost");
 }, 500);
 
+readAddress();
 connect();
