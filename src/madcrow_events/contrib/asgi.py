@@ -46,8 +46,8 @@ class EventsMiddleware:
       the end of the body, and what background tasks emit goes out when they have ended. What breaks
       the response off drops the events that are held back then. A client that leaves is no failure.
     - Events of a websocket go out at once.
-    - The dispatcher is bound to the event loop of the server, emits `system_startup` and
-      `system_shutdown`, and waits for pending handlers at the end.
+    - The dispatcher is bound to the event loop of the server. It emits `system_startup` and
+      `system_shutdown`, if its registry has these events. At the end it waits for pending handlers.
 
     An application that is mounted in another one is a part of the request of the outer one.
 
@@ -145,18 +145,20 @@ class EventsMiddleware:
             if message["type"] == "lifespan.shutdown":
                 uptime = time.monotonic() - started
                 async with _at_most(self._drain_timeout):
-                    await dispatcher.emit_async(
-                        "system_shutdown", uptime=uptime, reason="the server stops"
-                    )
+                    if "system_shutdown" in dispatcher.signals:
+                        await dispatcher.emit_async(
+                            "system_shutdown", uptime=uptime, reason="the server stops"
+                        )
                     await dispatcher.drain_async()
             return message
 
         async def send_after_events(message: Message) -> None:
-            if message["type"] == "lifespan.startup.complete":
+            kind = message["type"]
+            if kind == "lifespan.startup.complete" and "system_startup" in dispatcher.signals:
                 await dispatcher.emit_async(
                     "system_startup", version=self._version, process_id=os.getpid()
                 )
-            elif message["type"] == "lifespan.shutdown.complete":
+            elif kind == "lifespan.shutdown.complete":
                 async with _at_most(_SECONDS_AFTER):
                     await dispatcher.drain_async()
             await send(message)

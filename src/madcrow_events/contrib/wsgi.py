@@ -40,7 +40,7 @@ class EventsMiddleware:
       goes out after that. What breaks the response off drops the events that are held back then. A
       client that leaves is no failure.
     - Each process emits `system_startup` before its first request, and `system_shutdown` at its
-      end, and waits for pending handlers then.
+      end, if the registry of the dispatcher has these events, and waits for pending handlers then.
 
     An application that is mounted in another one is a part of the request of the outer one.
 
@@ -202,7 +202,8 @@ class _Process:
             end = partial(_end, dispatcher, self._drain_timeout, process_id, time.monotonic())
             atexit.register(end)
             try:
-                dispatcher.emit("system_startup", version=self._version, process_id=process_id)
+                if "system_startup" in dispatcher.signals:
+                    dispatcher.emit("system_startup", version=self._version, process_id=process_id)
             finally:
                 self.has_begun = True
 
@@ -210,7 +211,8 @@ class _Process:
 def _end(dispatcher: EventDispatcher, timeout: float, process_id: int, began: float) -> None:
     if os.getpid() != process_id:  # this process was forked from it
         return
-    dispatcher.emit("system_shutdown", uptime=time.monotonic() - began)
+    if "system_shutdown" in dispatcher.signals:
+        dispatcher.emit("system_shutdown", uptime=time.monotonic() - began)
     # The package waits longer, but the server may end the process before that, without a word.
     if not dispatcher.drain(timeout):
         log(

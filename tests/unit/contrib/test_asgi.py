@@ -184,14 +184,13 @@ async def test_a_stream_emits_at_its_end(
         for number in (2, 3):
             dispatcher.emit("thing_happened", number=number)
             await send(part(b"part", more=number == 2))
+            so_far.append(numbers(heard))
         dispatcher.emit("thing_happened", number=4)  # a background task
+        so_far.append(numbers(heard))
 
-    async with connected(EventsMiddleware(app, dispatcher)) as connection:
-        await connection.hear()
-        assert numbers(heard) == [1]
-        await connection.hear()
-        assert (await connection.hear())["more_body"] is False
-        await connection.call
+    so_far: list[list[int]] = []
+    await get(EventsMiddleware(app, dispatcher))
+    assert so_far == [[1], [1, 2, 3], [1, 2, 3]]
     assert numbers(heard) == [1, 2, 3, 4]
 
 
@@ -360,7 +359,10 @@ async def test_a_mounted_application_is_a_part_of_the_request(
 ) -> None:
     """Also one whose events have another dispatcher: it has the same request id."""
     other = EventDispatcher(SignalRegistry())
-    other.signals.signal("thing_happened").subscribe(lambda emission: heard.append(emission))
+
+    @other.signals.signal("thing_happened").on()
+    def hear(emission: Emission) -> None:
+        heard.append(emission)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for it in (dispatcher, other):
@@ -407,11 +409,11 @@ async def live(
 def story(dispatcher: EventDispatcher, signal: EventSignal[Any]) -> list[Any]:
     told: list[Any] = []
 
-    @dispatcher.signals["system_startup"].on()
+    @dispatcher.signals.signal("system_startup").on()
     async def start(version: str | None, process_id: int) -> None:
         told.append(("system_startup", version, process_id))
 
-    @dispatcher.signals["system_shutdown"].on()
+    @dispatcher.signals.signal("system_shutdown").on()
     async def stop(uptime: float, reason: str) -> None:
         assert 0 <= uptime < 60
         told.append(("system_shutdown", reason))

@@ -1,0 +1,478 @@
+"""Events of applications on WSGI: scope, deferral, streams, and the start and end of a process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+
+from madcrow_events import (
+    Emission,
+    EventDispatcher,
+    EventSignal,
+    SignalRegistry,
+    get_event_dispatcher,
+    madcrow_signals,
+)
+from madcrow_events.contrib.wsgi import EventsMiddleware
+from support.inside import current_frame
+
+pytestmark = [pytest.mark.guarantee("B4", "B5"), pytest.mark.usefixtures("_everything_is_left")]
+
+ENVIRON = {
+    "HTTP_X_REQUEST_ID": "r-17",
+    "HTTP_USER_AGENT": "test",
+    "REMOTE_ADDR": "192.0.2.1",
+}
+
+
+@pytest.fixture
+def _everything_is_left() -> Iterator[None]:
+    yield
+    assert current_frame() is None
+
+
+class Heard(list[Emission]):
+    """The emissions that went out."""
+
+    def numbers(self) -> list[Any]:
+        return [emission.context["number"] for emission in self]
+
+
+@pytest.fixture
+def heard(signal: EventSignal[Any]) -> Heard:
+    emissions = Heard()
+
+    @signal.on()
+    def hear(emission: Emission) -> None:
+        emissions.append(emission)
+
+    return emissions
+
+
+class Body:
+    """The body of a response, in the hands of a server."""
+
+    def __init__(self, app: Callable[..., Any], **environ: Any) -> None:
+        self.head: list[Any] = []
+        self.body = app({**ENVIRON, **environ}, lambda *head: self.head.append(head) or print)
+        self.parts = iter(self.body)
+
+    def read(self) -> bytes:
+        return b"".join(self.parts)
+
+    def close(self) -> None:
+        self.body.close()
+
+
+def get(app: Callable[..., Any], **environ: Any) -> bytes:
+    """Return the whole body of a response."""
+    body = Body(app, **environ)
+    try:
+        return body.read()
+    finally:
+        body.close()
+
+
+class Closing:
+    """What most applications return: parts that are closed."""
+
+    def __init__(self, parts: Any, close: Callable[[], object]) -> None:
+        self.parts = parts
+        self.close = close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.parts)
+
+
+# Scope
+
+
+def test_an_event_knows_request_id_address_and_user_agent(
+    dispatcher: EventDispatcher, heard: Heard
+) -> None:
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        assert environ["madcrow_events.dispatcher"] is dispatcher
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [])
+        return []
+
+    middleware = EventsMiddleware(app, dispatcher)
+    get(middleware)
+    assert heard[0].context == {
+        "number": 1,
+        "request_id": "r-17",
+        "ip_address": "192.0.2.1",
+        "user_agent": "test",
+    }
+    get(middleware, HTTP_X_REQUEST_ID="no id", REMOTE_ADDR="", HTTP_USER_AGENT="")
+    assert set(heard[1].context) == {"number", "request_id"}
+    assert len(heard[1].context["request_id"]) == 32
+
+
+def test_the_default_dispatcher_is_looked_up_for_each_request() -> None:
+    """So that it may be set after the middleware is made."""
+    states = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        states.append(get_event_dispatcher().emit("thing_happened").state)
+        start_response("200 OK", [])
+        return []
+
+    middleware = EventsMiddleware(app)
+    with madcrow_signals.isolated(empty=True):
+        madcrow_signals.signal("thing_happened")
+        get(middleware)
+    assert states == ["deferred"]
+
+
+# Deferral
+
+
+@pytest.mark.parametrize(
+    ("status", "is_told"), [("200 OK", True), ("499 Left", True), ("500 Failed", False)]
+)
+def test_what_is_emitted_before_the_head_goes_out_with_it_or_is_dropped(
+    dispatcher: EventDispatcher, heard: Heard, status: str, *, is_told: bool
+) -> None:
+    """Before the server gets the body; and so is what a failure emits after its head."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=1)
+        start_response(status, [])
+        return Closing([b"part"], lambda: dispatcher.emit("thing_happened", number=2))
+
+    body = Body(EventsMiddleware(app, dispatcher))
+    assert heard.numbers() == [1] * is_told
+    assert body.read() == b"part"
+    body.close()
+    assert heard.numbers() == [1, 2] * is_told
+
+
+def test_an_application_that_raises_emits_nothing(
+    dispatcher: EventDispatcher, heard: Heard
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [])
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        get(EventsMiddleware(app, dispatcher))
+    assert heard == []
+
+
+def test_a_strict_dispatcher_fails_the_request_before_its_head_is_sent(
+    dispatcher: EventDispatcher, signal: EventSignal[Any]
+) -> None:
+    signal.subscribe(lambda: 1 // 0, on_error="raise")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [])
+        return []
+
+    with pytest.raises(ZeroDivisionError):
+        EventsMiddleware(app, dispatcher)({}, lambda *head: print)
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_what_closes_a_body_may_fail(
+    dispatcher: EventDispatcher, heard: Heard, *, is_closed: bool
+) -> None:
+    def close() -> None:
+        dispatcher.emit("thing_happened", number=1)
+        if not is_closed:
+            raise LookupError
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return Closing([], close)
+
+    body = Body(EventsMiddleware(app, dispatcher))
+    if is_closed:
+        body.close()
+    else:
+        with pytest.raises(LookupError):
+            body.close()
+    assert heard.numbers() == [1] * is_closed
+
+
+def test_200_concurrent_requests_keep_their_scopes_apart(
+    dispatcher: EventDispatcher, heard: Heard
+) -> None:
+    together = threading.Barrier(20)
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        together.wait(10)
+        number = int(environ["HTTP_X_REQUEST_ID"])
+        dispatcher.emit("thing_happened", number=number)
+        start_response("500 Failed" if number % 4 == 0 else "200 OK", [])
+        yield b"part"
+        dispatcher.emit("thing_happened", number=number)
+
+    middleware = EventsMiddleware(app, dispatcher)
+    with ThreadPoolExecutor(20) as pool:
+        list(pool.map(lambda n: get(middleware, HTTP_X_REQUEST_ID=str(n)), range(200)))
+    assert sorted(heard.numbers()) == sorted([n for n in range(200) if n % 4] * 2)
+    assert all(int(it.context["request_id"]) == it.context["number"] for it in heard)
+
+
+# Streams
+
+
+def streaming(dispatcher: EventDispatcher, *, breaks: bool = False) -> Callable[..., Any]:
+    """Return an application that emits 1 with the head, and 2 and 3 with the parts."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [("Content-Length", "2")])
+        return parts()
+
+    def parts() -> Iterator[bytes]:
+        for number in (2, 3):
+            dispatcher.emit("thing_happened", number=number)
+            yield b"-"
+        if breaks:
+            raise LookupError
+
+    return EventsMiddleware(app, dispatcher)
+
+
+def test_a_stream_emits_at_its_end(dispatcher: EventDispatcher, heard: Heard) -> None:
+    body = Body(streaming(dispatcher))
+    assert next(body.parts) == b"-"
+    dispatcher.emit("thing_happened", number="between")
+    assert heard.numbers() == [1, "between"]
+    assert "request_id" not in heard[1].context
+    assert body.read() == b"-"
+    assert heard.numbers() == [1, "between", 2, 3]  # whoever has the end can count on it
+    body.close()
+    assert heard.numbers() == [1, "between", 2, 3]
+    assert heard[-1].context["request_id"] == "r-17"
+
+
+def test_a_stream_that_breaks_drops_what_it_has_emitted(
+    dispatcher: EventDispatcher, heard: Heard
+) -> None:
+    body = Body(streaming(dispatcher, breaks=True))
+    with pytest.raises(LookupError):
+        body.read()
+    body.close()
+    assert heard.numbers() == [1]
+
+
+@pytest.mark.parametrize("parts", [0, 1])
+def test_a_client_that_leaves_is_no_failure(
+    dispatcher: EventDispatcher, heard: Heard, parts: int
+) -> None:
+    body = Body(streaming(dispatcher))
+    for _ in range(parts):
+        next(body.parts)
+    body.close()
+    assert heard.numbers() == [1, 2][: 1 + parts]
+
+
+def test_a_stream_may_be_read_in_another_thread(dispatcher: EventDispatcher, heard: Heard) -> None:
+    body = Body(streaming(dispatcher))
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(body.read).result(10) == b"--"
+        pool.submit(body.close).result(10)
+    assert heard.numbers() == [1, 2, 3]
+
+
+def test_streams_of_one_thread_may_overlap(dispatcher: EventDispatcher, heard: Heard) -> None:
+    one, other = Body(streaming(dispatcher)), Body(streaming(dispatcher))
+    next(one.parts), next(other.parts)
+    assert one.read() == b"-"
+    assert heard.numbers() == [1, 1, 2, 3]
+    other.close()
+    one.close()
+    assert heard.numbers() == [1, 1, 2, 3, 2]
+
+
+def test_a_body_is_made_in_the_context_of_its_caller(dispatcher: EventDispatcher) -> None:
+    """So that what an application sets there, and resets later, is found."""
+    variable: ContextVar[str] = ContextVar("variable", default="nothing")
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        token = variable.set("set")
+        start_response("200 OK", [])
+        yield variable.get().encode()
+        variable.reset(token)
+        yield variable.get().encode()
+
+    assert get(EventsMiddleware(app, dispatcher)) == b"setnothing"
+
+
+@pytest.mark.parametrize(("status", "is_told"), [("200 OK", True), ("500 Failed", False)])
+def test_the_head_may_come_with_the_first_part(
+    dispatcher: EventDispatcher, heard: Heard, status: str, *, is_told: bool
+) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        dispatcher.emit("thing_happened", number=1)
+        start_response(status, [])
+        yield b"first"
+        yield b"last"
+
+    body = Body(EventsMiddleware(app, dispatcher))
+    assert next(body.parts) == b"first"
+    assert heard.numbers() == [1] * is_told
+    assert body.read() == b"last"
+    body.close()
+    assert heard.numbers() == [1] * is_told
+
+
+def test_a_head_may_be_replaced_by_that_of_a_failure(
+    dispatcher: EventDispatcher, heard: Heard
+) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        yield b""
+        dispatcher.emit("thing_happened", number=1)
+        start_response("500 Failed", [], (LookupError, LookupError(), None))
+        yield b"sorry"
+
+    assert get(EventsMiddleware(app, dispatcher)) == b"sorry"
+    assert heard == []
+
+
+# Applications in applications
+
+
+def test_a_mounted_application_is_a_part_of_the_request(
+    dispatcher: EventDispatcher, heard: Heard
+) -> None:
+    """Also one whose events have another dispatcher: it has the same request id."""
+    other = EventDispatcher(SignalRegistry())
+
+    @other.signals.signal("thing_happened").on()
+    def hear(emission: Emission) -> None:
+        heard.append(emission)
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        for it in (dispatcher, other):
+            it.emit("thing_happened", number=1)
+        assert heard == []
+        start_response("200 OK", [])
+        return []
+
+    inner = EventsMiddleware(EventsMiddleware(app, dispatcher), other)
+    get(EventsMiddleware(inner, dispatcher), HTTP_X_REQUEST_ID="")
+    get(EventsMiddleware(EventsMiddleware(lambda *to: [], dispatcher), dispatcher))
+    assert len(heard) == 2
+    assert len({it.context["request_id"] for it in heard}) == 1
+
+
+# The process
+
+
+def app_of_nothing(environ: Any, start_response: Any) -> list[bytes]:
+    start_response("200 OK", [])
+    return []
+
+
+def test_requests_that_begin_together_wait_for_one_start(
+    dispatcher: EventDispatcher, signals: SignalRegistry
+) -> None:
+    starts, seen, together = [], [], threading.Barrier(8)
+
+    @signals.signal("system_startup").on()
+    def start(version: str | None, process_id: int) -> None:
+        time.sleep(0.1)
+        starts.append((version, process_id))
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(len(starts))
+        return app_of_nothing(environ, start_response)
+
+    middleware = EventsMiddleware(app, dispatcher, version="1.2")
+
+    def ask() -> None:
+        together.wait(10)
+        get(middleware)
+
+    with ThreadPoolExecutor(8) as pool:
+        for asked in [pool.submit(ask) for _ in range(8)]:
+            asked.result(10)
+    assert starts == [("1.2", os.getpid())]
+    assert seen == [1] * 8
+
+
+def test_a_handler_of_the_start_may_make_requests_and_may_fail(
+    dispatcher: EventDispatcher, signals: SignalRegistry
+) -> None:
+    """To warm a cache, say; the process has started once."""
+    starts: list[int] = []
+
+    @signals.signal("system_startup").on(on_error="raise")
+    def warm(process_id: int) -> None:
+        starts.append(process_id)
+        get(middleware)
+        raise LookupError
+
+    middleware = EventsMiddleware(app_of_nothing, dispatcher)
+    with pytest.raises(LookupError):
+        get(middleware)
+    get(middleware)
+    assert starts == [os.getpid()]
+
+
+PROGRAM = """
+import os, time
+from madcrow_events import on_event
+from madcrow_events.contrib.wsgi import EventsMiddleware
+
+@on_event("system_startup")
+def startup(process_id):
+    print("startup", process_id == os.getpid(), flush=True)
+
+@on_event("system_shutdown", background=True)
+def shutdown(uptime):
+    time.sleep(0.2)
+    print("shutdown", uptime < 60, flush=True)
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+
+def get():
+    app({}, lambda *head: print)
+
+app = EventsMiddleware(app, drain_timeout=%s)
+"""
+
+
+def output_of(program: str, timeout: float = 2.0) -> tuple[list[str], str]:
+    command = [sys.executable, "-c", PROGRAM % timeout + program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_the_first_request_announces_the_start_and_the_exit_the_end() -> None:
+    told = output_of("get(); print('served'); get()")
+    assert told == (["startup True", "served", "shutdown True"], "")
+    assert output_of("") == ([], "")
+
+
+def test_work_that_outlasts_the_patience_of_the_end_is_told() -> None:
+    """A server may end the process before the package itself has waited enough."""
+    told, errors = output_of("get()", timeout=0.01)
+    assert told == ["startup True", "shutdown True"]
+    assert "still pending 0.01 s after the end" in errors
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_forked_process_has_a_start_and_an_end_of_its_own(*, asks: bool) -> None:
+    program = f"get()\nif os.fork():\n    os.wait()\nelif {asks}:\n    get()"
+    told = ["startup True", "shutdown True"]
+    assert output_of(program) == ([told[0], *told * asks, told[1]], "")
