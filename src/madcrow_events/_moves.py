@@ -7,7 +7,6 @@ function is one step.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 from itertools import repeat
 from typing import Any, TypeVar
 
@@ -22,8 +21,8 @@ def move_last(source: list[ThingT] | deque[ThingT], target: list[ThingT], number
     Raises:
         IndexError: there were fewer; those have been moved.
     """
-    pop: Callable[[Any], ThingT] = type(source).pop
-    target.extend(map(pop, repeat(source, number)))
+    things: Any = source
+    target.extend(map(type(things).pop, repeat(things, number)))
 
 
 def move_first(source: deque[ThingT], target: list[ThingT], number: int = 1) -> None:

@@ -8,8 +8,10 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from madcrow_events._forks import renew_after_fork
 from madcrow_events._logs import log
@@ -18,14 +20,11 @@ from madcrow_events.emissions import ScopeFields, request_fields
 from madcrow_events.emissions._frames import run_in_frame
 from madcrow_events.emissions._holding import DeferralFrame
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+__all__ = ["EventsMiddleware"]
 
-__all__ = ["DISPATCHER", "EventsMiddleware"]
+_DISPATCHER = "madcrow_events.dispatcher"  # its key in the environment of a request
 
-DISPATCHER = "madcrow_events.dispatcher"
-"""The key of the dispatcher in the environment of a request."""
-
+_next: Callable[[Iterator[bytes], None], bytes | None] = next
 _SERVER_ERROR = "5"  # what the status of a failure begins with
 
 
@@ -87,15 +86,15 @@ class EventsMiddleware:
             The body of the response.
         """
         dispatcher = self._dispatcher or get_event_dispatcher()
-        outer = environ.get(DISPATCHER)
+        outer = environ.get(_DISPATCHER)
         if outer is dispatcher:  # the application is mounted in one that has its events
             return self.app(environ, start_response)
         if not self._process.has_begun:
             self._process.begin(dispatcher)
-        environ[DISPATCHER] = dispatcher
+        environ[_DISPATCHER] = dispatcher
         block = DeferralFrame(dispatcher, partial(_fields, environ) if outer is None else None)
         block.open()
-        response = _Response(block, start_response)
+        response = _Response(self, block, start_response)
         try:
             response.body = run_in_frame(block, self.app, environ, response.start)
             if block.held_back:
@@ -106,6 +105,13 @@ class EventsMiddleware:
             raise
         return response
 
+    def emitting(self) -> AbstractContextManager[object]:
+        """Return a context manager for the moment when the events of a request go out.
+
+        It does nothing. Override it if handlers need a context of your framework.
+        """
+        return nullcontext()
+
 
 class _Response:
     """The response to one request, from the call of the application to the end of its body."""
@@ -113,12 +119,15 @@ class _Response:
     # It runs in the frame of its block for each part. `Deferral.resumed` does so, too, but would
     # make a request without events take twice as much longer.
 
-    __slots__ = ("_block", "_has_failed", "_start_response", "_status", "body")
+    __slots__ = ("_block", "_has_failed", "_middleware", "_start_response", "_status", "body")
 
     body: Iterable[bytes]
     """The body that the application has returned."""
 
-    def __init__(self, block: DeferralFrame, start_response: StartResponse) -> None:
+    def __init__(
+        self, middleware: EventsMiddleware, block: DeferralFrame, start_response: StartResponse
+    ) -> None:
+        self._middleware = middleware
         self._block = block
         self._start_response = start_response
         self._status = ""
@@ -135,7 +144,7 @@ class _Response:
         is_late = not self._status  # WSGI lets the head come with the first part of the body
         try:
             parts = iter(self.body)
-            while (part := run_in_frame(block, next, parts, None)) is not None:
+            while (part := run_in_frame(block, _next, parts, None)) is not None:
                 if is_late:
                     self.flush()
                     is_late = False
@@ -160,13 +169,14 @@ class _Response:
         finally:
             if block.held_back and (self._has_failed or self._status >= _SERVER_ERROR):
                 block.discard()
-            ended = block.end(None)
-            if ended is not None:
-                ended.flush()
+            if (ended := block.end(None)) is not None:
+                with self._middleware.emitting():
+                    ended.flush()
 
     def flush(self) -> None:
         if "" < self._status < _SERVER_ERROR:
-            self._block.flush()
+            with self._middleware.emitting():
+                self._block.flush()
 
 
 def _fields(environ: WSGIEnvironment) -> ScopeFields:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -345,6 +346,34 @@ def test_a_head_may_be_replaced_by_that_of_a_failure(
     assert heard == []
 
 
+def test_a_framework_may_have_a_context_for_handlers(
+    dispatcher: EventDispatcher, signal: EventSignal[Any]
+) -> None:
+    """Its `emitting` is around whatever goes out: with the head, at the end, at the close."""
+    is_emitting: ContextVar[bool] = ContextVar("is_emitting", default=False)
+    seen: dict[int, bool] = {}
+    signal.subscribe(lambda number: seen.update({number: is_emitting.get()}))
+
+    class Middleware(EventsMiddleware):
+        @contextmanager
+        def emitting(self) -> Iterator[None]:
+            token = is_emitting.set(True)
+            yield
+            is_emitting.reset(token)
+
+    def app(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [])
+        return Closing(parts(), lambda: dispatcher.emit("thing_happened", number=3))
+
+    def parts() -> Iterator[bytes]:
+        dispatcher.emit("thing_happened", number=2)
+        yield b"part"
+
+    get(Middleware(app, dispatcher))
+    assert seen == {1: True, 2: True, 3: True}
+
+
 # Applications in applications
 
 
@@ -447,12 +476,12 @@ def app(environ, start_response):
 def get():
     app({}, lambda *head: print)
 
-app = EventsMiddleware(app, drain_timeout=%s)
+app = EventsMiddleware(app)
 """
 
 
-def output_of(program: str, timeout: float = 2.0) -> tuple[list[str], str]:
-    command = [sys.executable, "-c", PROGRAM % timeout + program]
+def output_of(program: str) -> tuple[list[str], str]:
+    command = [sys.executable, "-c", PROGRAM + program]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
     return done.stdout.splitlines(), done.stderr
 
@@ -463,11 +492,29 @@ def test_the_first_request_announces_the_start_and_the_exit_the_end() -> None:
     assert output_of("") == ([], "")
 
 
-def test_work_that_outlasts_the_patience_of_the_end_is_told() -> None:
-    """A server may end the process before the package itself has waited enough."""
-    told, errors = output_of("get()", timeout=0.01)
-    assert told == ["startup True", "shutdown True"]
-    assert "still pending 0.01 s after the end" in errors
+@pytest.mark.parametrize("process_id", [None, -1])
+def test_work_that_outlasts_the_patience_of_the_end_is_told(
+    dispatcher: EventDispatcher,
+    signal: EventSignal[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    process_id: int | None,
+) -> None:
+    """A server may end the process before the package has waited; not of another process."""
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", ends.append)
+    told: list[float] = []
+    dispatcher.signals.signal("system_shutdown").subscribe(lambda uptime: told.append(uptime))
+    may_go_on = threading.Event()
+    signal.subscribe(lambda: may_go_on.wait(10), background=True)
+    get(EventsMiddleware(app_of_nothing, dispatcher, drain_timeout=0.01))
+    dispatcher.emit("thing_happened")
+    if process_id is not None:
+        monkeypatch.setattr("os.getpid", lambda: process_id)
+    ends[-1]()
+    assert ("still pending 0.01 s after the end" in caplog.text) is (process_id is None)
+    assert len(told) == (process_id is None)
+    may_go_on.set()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows cannot fork")

@@ -24,6 +24,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException  # which FastAPI's own is, and those of the routing
 
 from fastapi_app.events import Events, init_events
+from madcrow_events import load_plugins
 
 __all__ = ["create_app"]
 
@@ -50,7 +51,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # it would load its parts from another host
         redoc_url=None,
     )
-    init_events(app, plugins=True)
+    init_events(app)
+    load_plugins()
     dispatcher = app.state.event_dispatcher
     log = app.state.event_log = EventLog(settings.folder)
     dispatcher.add_observer(log)

@@ -19,6 +19,8 @@ from flask import Blueprint, Flask, Response, abort, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from flask_app.events import Events
+from flask_app.flask_extras import init_extras
+from madcrow_events import load_plugins
 
 __all__ = ["create_app"]
 
@@ -36,7 +38,9 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or Settings.from_environment()
     app = Flask(__name__, static_folder=STATIC, static_url_path="/static")
     app.config["MAX_CONTENT_LENGTH"] = _LARGEST_FORM
-    Events(app, plugins=True)
+    Events(app)
+    init_extras(app)
+    load_plugins()  # last, because plugins may handle Flask's events
     dispatcher = app.extensions["madcrow_events"]
     # It is not closed: at the end of the process it notes what is still handled in the background,
     # and what it has noted is waited for, like all that is pending.
