@@ -10,7 +10,11 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from sqlalchemy import Connection, Engine, RootTransaction, TwoPhaseTransaction, event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
-from sqlalchemy.sql.expression import RollbackToSavepointClause, SavepointClause
+from sqlalchemy.sql.expression import (
+    ReleaseSavepointClause,
+    RollbackToSavepointClause,
+    SavepointClause,
+)
 
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
@@ -179,12 +183,12 @@ class _Watcher:
 
     def roll_back_to(self, savepoint: object) -> None:
         """Drop what was emitted since a savepoint began."""
-        mark = self._marks.get(savepoint, {})
+        mark = self._marks.pop(savepoint, {})
         for dispatcher, deferral in self.deferrals.items():
             deferral.discard(keep=mark.get(dispatcher, 0))
 
     def release(self, savepoint: object) -> None:
-        """Forget a savepoint."""
+        """Forget a savepoint, so that its events go the way of the transaction."""
         self._marks.pop(savepoint, None)
 
     def settle(self, *, is_committed: bool) -> None:
@@ -246,9 +250,7 @@ class _SessionWatcher(_Watcher):
     def _on_end(self, _session: Session, transaction: SessionTransaction) -> None:
         is_committed = transaction is self._committed
         if transaction.nested:
-            if not is_committed:
-                self.roll_back_to(transaction)
-            self.release(transaction)
+            (self.release if is_committed else self.roll_back_to)(transaction)
         elif transaction.parent is None:  # and is not one of a flush
             self._committed = None
             self.settle(is_committed=is_committed)
@@ -284,12 +286,12 @@ class _ConnectionWatcher(_Watcher):
         context: Any,
         _is_many: bool,
     ) -> None:
-        if not self.deferrals:
-            return
         self.watch(connection)
         statement = context.invoked_statement
         if isinstance(statement, SavepointClause):
             self.mark(statement.ident)
+        elif isinstance(statement, ReleaseSavepointClause):
+            self.release(statement.ident)
         elif isinstance(statement, RollbackToSavepointClause):
             self.roll_back_to(statement.ident)
 

@@ -46,6 +46,7 @@ from sqlalchemy.ext.asyncio import (  # noqa: E402
 from sqlalchemy.orm import Session, scoped_session, sessionmaker  # noqa: E402
 from sqlalchemy.orm import declarative_base as new_base  # noqa: E402
 
+from madcrow_events.contrib import sqlalchemy as contrib  # noqa: E402
 from madcrow_events.contrib.sqlalchemy import after_commit  # noqa: E402
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -331,9 +332,22 @@ async def test_a_with_may_stand_around_several_transactions(unit: Unit, shop: Sh
     assert shop.handled == [1, 3, 4]
 
 
-async def test_a_transaction_without_statements_is_one(unit: Unit, shop: Shop) -> None:
-    async with unit.block("begin"):
-        shop.held_back(unit, 1)
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_a_transaction_without_statements_is_one(unit: Unit, shop: Shop, end: str) -> None:
+    shop.held_back(unit, 1)
+    await done(unit.it.begin())
+    await getattr(unit, end)()
+    assert shop.handled == ([1] if end == "commit" else [])
+
+
+async def test_a_with_that_stands_in_another_ends_nothing(unit: Unit, shop: Shop) -> None:
+    with after_commit(unit.it, shop.dispatcher):
+        with after_commit(unit.it, shop.dispatcher):
+            pass
+        shop.emit(1)
+    assert shop.handled == []
+    await unit.insert(1)
+    await unit.commit()
     assert shop.handled == [1]
 
 
@@ -410,6 +424,18 @@ async def test_a_task_that_emits_after_the_end_of_the_transaction_loses_nothing(
     go.set()
     await task
     assert shop.handled == [2]
+
+
+async def test_a_task_that_emits_before_the_end_of_the_transaction_waits_for_it(
+    unit: Unit, shop: Shop
+) -> None:
+    await unit.insert(1)
+    with after_commit(unit.it, shop.dispatcher):
+        context = contextvars.copy_context()
+    context.run(shop.emit, 1)
+    assert shop.handled == []
+    await unit.commit()
+    assert shop.handled == [1]
 
 
 async def test_a_task_of_a_with_without_transaction_and_events_loses_nothing(
@@ -675,6 +701,19 @@ def test_a_connection_with_two_phases(two_phases: Any, shop: Shop, end: str) -> 
         assert shop.handled == shop.rows() == ([1] if end == "commit" else [])
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_connection_with_two_phases_and_without_statements(
+    two_phases: Any, shop: Shop, end: str
+) -> None:
+    with two_phases.connect() as connection:
+        shop.held_back(connection, 1)
+        transaction = connection.begin_twophase()
+        getattr(transaction, end)()
+        connection.execute(text("SELECT 1"))
+        connection.commit()
+    assert shop.handled == ([1] if end == "commit" else [])
+
+
 @pytest.mark.parametrize("mode", ["rollback_only", "control_fully", "create_savepoint"])
 def test_a_session_in_the_transaction_of_a_test_commits_as_it_sees_it(
     engine: Any, shop: Shop, mode: str
@@ -840,6 +879,41 @@ def test_nothing_is_left_behind_by_what_is_gone(
     del unit, emission
     gc.collect()
     assert [it() for it in gone] == [None, None]
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_a_session_that_goes_on_keeps_nothing_of_its_transactions(
+    engine: Any, shop: Shop, end: str
+) -> None:
+    """Nor of its savepoints, while the transaction goes on."""
+    with Session(engine) as session:
+        session.execute(text("SELECT 1"))
+        shop.held_back(session, 1)
+        savepoint, transaction = session.begin_nested(), session.get_transaction()
+        session.execute(text("SELECT 1"))
+        of_savepoint, of_transaction = weakref.ref(savepoint), weakref.ref(transaction)
+        getattr(savepoint, end)()
+        savepoint = None
+        session.begin_nested().commit()
+        gc.collect()
+        assert of_savepoint() is None
+        getattr(session, end)()
+        transaction = None
+        gc.collect()
+        assert of_transaction() is None
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback", None])
+def test_a_connection_that_goes_on_keeps_nothing_of_its_savepoints(engine: Any, end: str) -> None:
+    with engine.connect() as connection, after_commit(connection):
+        (watcher,) = (it() for it in contrib._watchers.values())
+        savepoint = connection.begin_nested()
+        assert len(watcher._marks) == 1
+        if end:
+            getattr(savepoint, end)()
+        else:
+            connection.rollback()
+        assert watcher._marks == {}
 
 
 def test_listeners_are_added_once(engine: Any, shop: Shop) -> None:
