@@ -1,4 +1,4 @@
-"""What is emitted for a transaction of SQLAlchemy waits until it is committed."""
+"""Events that wait for the commit of a session or connection of SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ def after_commit(
 
     The events go out when the outermost transaction has been committed, in the order in which they
     were emitted. They are dropped if this transaction, or the savepoint in which they were emitted,
-    is rolled back, also because the session is closed. If no transaction has begun, they wait for
-    the next one. The `with` begins and ends none.
+    is rolled back, or if the session is closed before the commit. If no transaction has begun, they
+    wait for the next one. The `with` itself begins and ends no transaction.
 
-    Their handlers run before the commit returns, even inside of a `deferred` block, and must not
-    use the session. Async handlers are started, as by `EventDispatcher.emit`. An exception of
-    a handler with `on_error="raise"` comes out of the commit, which is done all the same.
+    Handlers run before the commit returns, even inside of a `deferred` block, and must not use the
+    session. Async handlers are started, as by `EventDispatcher.emit`. If a handler has
+    `on_error="raise"`, its exception comes out of the commit, which is done all the same.
 
     Args:
-        session: the session or connection. Of a `scoped_session` or `async_scoped_session`, the
-            present session.
+        session: the session or connection in whose transaction you emit. A `scoped_session` or
+            `async_scoped_session` stands for its present session.
         dispatcher: the dispatcher that emits, or a sibling of it; the default dispatcher if None.
 
     Raises:
         TypeError: `session` is something else, such as an engine.
-        InvalidOptionError: the session or connection has the isolation level `AUTOCOMMIT`, and
-            so no transaction; or the `AsyncConnection` has not been started. Of a session that
-            has no engine of its own, the first statement in its transaction raises it.
+        InvalidOptionError: the isolation level is `AUTOCOMMIT`, so there is no transaction; or the
+            `AsyncConnection` is not connected. If a session finds its engine only by its tables,
+            its first statement raises the error.
 
     Example:
         ```python
