@@ -21,7 +21,7 @@ OURS_LOADED_WHEN_NEEDED = {
     "madcrow_events.emissions._async_loop",
     "madcrow_events.emissions._unfinished",
 }
-EXTRAS = {"strategies": {"hypothesis"}}
+EXTRAS = {"strategies": {"hypothesis"}, "sqlalchemy": {"sqlalchemy"}}
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}
 
 THE_DEPENDENCIES_ALONE = """

@@ -75,6 +75,7 @@ To change it changes what users can rely on.
 """
 
 ELSEWHERE = {
+    "contrib.sqlalchemy": {"after_commit"},
     "dispatcher": {"ContextEmitter", "OnError", "Overflow"},
     "emissions": {"EmissionState", "HandlerFailure", "HandlerResult", "ScopeFields"},
     "handlers": {"SignalSubscriber"},

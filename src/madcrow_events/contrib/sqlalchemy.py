@@ -1,0 +1,371 @@
+"""Events that wait for the commit of a session or connection of SQLAlchemy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from contextvars import Context
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+from sqlalchemy import Connection, Engine, RootTransaction, TwoPhaseTransaction, event
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
+from sqlalchemy.sql.expression import (
+    ReleaseSavepointClause,
+    RollbackToSavepointClause,
+    SavepointClause,
+)
+
+from madcrow_events.deferrals import Deferral
+from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
+from madcrow_events.exceptions import InvalidOptionError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+else:
+    try:
+        from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+    except ImportError:  # without greenlet, so that nobody has one of these
+        AsyncConnection, AsyncSession, async_scoped_session = Connection, Session, scoped_session
+
+__all__ = ["after_commit"]
+
+_Pending: TypeAlias = "dict[EventDispatcher, int]"
+"""How many emissions of each dispatcher were held back at some moment."""
+
+
+@contextmanager
+def after_commit(
+    session: (
+        Session
+        | AsyncSession
+        | scoped_session[Any]
+        | async_scoped_session[Any]
+        | Connection
+        | AsyncConnection
+    ),
+    dispatcher: EventDispatcher | None = None,
+) -> Iterator[None]:
+    """Hold back what is emitted in the `with` until the session's transaction is committed.
+
+    The events go out when the outermost transaction has been committed, in the order in which they
+    were emitted. They are dropped if this transaction, or the savepoint in which they were emitted,
+    is rolled back, or if the session is closed before the commit. If no transaction has begun, they
+    wait for the next one. The `with` itself begins and ends no transaction.
+
+    Handlers run before the commit returns, even inside of a `deferred` block, and must not use the
+    session. Async handlers are started, as by `EventDispatcher.emit`. If a handler has
+    `on_error="raise"`, its exception comes out of the commit, which is done all the same.
+
+    Args:
+        session: the session or connection in whose transaction you emit. A `scoped_session` or
+            `async_scoped_session` stands for its present session.
+        dispatcher: the dispatcher that emits, or a sibling of it; the default dispatcher if None.
+
+    Raises:
+        TypeError: `session` is something else, such as an engine.
+        InvalidOptionError: the isolation level is `AUTOCOMMIT`, so there is no transaction; or the
+            `AsyncConnection` is not connected. If a session finds its engine only by its tables,
+            its first statement raises the error.
+
+    Example:
+        ```python
+        from sqlalchemy import create_engine, text
+        from sqlalchemy.orm import Session
+
+        from madcrow_events import emit_event, madcrow_signals, on_event
+        from madcrow_events.contrib.sqlalchemy import after_commit
+
+        madcrow_signals.signal("order_placed", "A customer placed an order.")
+        on_event("order_placed")(lambda order_id: print("confirmed: order", order_id))
+
+        with Session(create_engine("sqlite://")) as session:
+            session.execute(text("CREATE TABLE orders (id INTEGER)"))
+            with after_commit(session):
+                emit_event("order_placed", order_id=1)
+            print("no handler has been called yet")
+            session.commit()
+        ```
+
+        ```text
+        no handler has been called yet
+        confirmed: order 1
+        ```
+    """
+    watched = _synchronous(session)
+    watcher = _watcher_of(watched)
+    with watcher.holding_back(watched, dispatcher or get_event_dispatcher()):
+        yield
+
+
+def _synchronous(session: Any) -> Session | Connection:
+    """Return the session or connection itself, or the one behind a proxy.
+
+    Raises:
+        TypeError: it is something else.
+        InvalidOptionError: it has no transactions, or no connection yet.
+    """
+    match session:
+        case scoped_session() | async_scoped_session():
+            return _synchronous(session())
+        case AsyncSession(sync_session=found) | (Session() as found):
+            bind: Engine | Connection | None = found.bind
+        case AsyncConnection(sync_connection=found) | (Connection() as found):
+            if found is None:
+                raise InvalidOptionError(
+                    "the AsyncConnection is not connected: write `async with engine.connect()`",
+                    option="session",
+                )
+            bind = found
+        case _:
+            raise TypeError(
+                "after_commit takes a Session, AsyncSession, scoped_session, async_scoped_session, "
+                f"Connection or AsyncConnection, not {type(session).__name__}"
+            )
+    _refuse_autocommit(bind)
+    return found
+
+
+def _refuse_autocommit(bind: Engine | Connection | None) -> None:
+    """Refuse what commits each statement by itself, as far as its settings tell.
+
+    Raises:
+        InvalidOptionError: the isolation level is `AUTOCOMMIT`.
+    """
+    if bind is None:
+        return
+    # There is no public name for the level that was given to `create_engine`.
+    of_engine = getattr(bind.dialect, "_on_connect_isolation_level", None)
+    if bind.get_execution_options().get("isolation_level", of_engine) == "AUTOCOMMIT":
+        raise InvalidOptionError(
+            "after_commit needs a transaction, but the isolation level is AUTOCOMMIT: emit without "
+            "after_commit, or choose another isolation level",
+            option="session",
+        )
+
+
+class _Watcher:
+    """What waits for the transactions of one session or connection."""
+
+    def __init__(self) -> None:
+        self.deferrals: dict[EventDispatcher, Deferral] = {}
+        """One for each dispatcher, for several transactions if a `with` is around these."""
+        self._marks: dict[object, _Pending] = {}
+        """For each savepoint, what was held back when it began."""
+        self._open = 0
+        """How many `with` are open."""
+
+    @contextmanager
+    def holding_back(
+        self, watched: Session | Connection, dispatcher: EventDispatcher
+    ) -> Iterator[None]:
+        deferral = self.deferrals.get(dispatcher)
+        if deferral is None:
+            deferral = self.deferrals[dispatcher] = dispatcher.deferred()
+            # Where nothing is around it, for it is to last longer than what is around this `with`.
+            Context().run(_open, deferral)
+        self.watch(watched)
+        self._open += 1
+        try:
+            with deferral.resumed():
+                yield
+        finally:
+            self._open -= 1
+            if not (self._open or watched.in_transaction()):
+                self._end_idle()
+
+    def watch(self, watched: Any) -> None:
+        """See to it that the end of the present transaction is noticed."""
+
+    def mark(self, savepoint: object) -> None:
+        """Note what is held back, as a savepoint begins."""
+        self._marks[savepoint] = {it: block.pending for it, block in self.deferrals.items()}
+
+    def roll_back_to(self, savepoint: object) -> None:
+        """Drop what was emitted since a savepoint began."""
+        mark = self._marks.pop(savepoint, {})
+        for dispatcher, deferral in self.deferrals.items():
+            deferral.discard(keep=mark.get(dispatcher, 0))
+
+    def release(self, savepoint: object) -> None:
+        """Forget a savepoint, so that its events go the way of the transaction."""
+        self._marks.pop(savepoint, None)
+
+    def settle(self, *, is_committed: bool) -> None:
+        """Let what is held back go out, or drop it, at the end of a transaction."""
+        self._marks.clear()
+        deferrals = [*self.deferrals.values()]
+        is_last = not self._open
+        if is_last:
+            self.deferrals.clear()  # first, because a handler may use the session
+        with ExitStack() as settling:  # every one of them, even if one raises
+            for deferral in deferrals:
+                settling.callback(_settle, deferral, is_committed=is_committed, is_last=is_last)
+
+    def _end_idle(self) -> None:
+        """End the deferrals that nobody may end later, so that nothing is held back for ever."""
+        for dispatcher, deferral in [*self.deferrals.items()]:
+            if not deferral.pending:
+                del self.deferrals[dispatcher]
+                _settle(deferral, is_committed=True, is_last=True)
+
+
+def _open(deferral: Deferral) -> None:
+    with deferral.resumed():
+        pass
+
+
+def _settle(deferral: Deferral, *, is_committed: bool, is_last: bool) -> None:
+    # After its end, what a task from one of its `with` emits goes out at once.
+    with deferral if is_last else nullcontext():
+        if is_committed:
+            deferral.flush()  # even if a block is around the commit
+        else:
+            deferral.discard()
+
+
+class _SessionWatcher(_Watcher):
+    """What waits for the transactions of a session, and the listeners that tell of these."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__()
+        self._committed: SessionTransaction | None = None
+        event.listen(session, "after_begin", self._on_begin)
+        event.listen(session, "after_transaction_create", self._on_create)
+        event.listen(session, "after_commit", self._on_commit)
+        event.listen(session, "after_transaction_end", self._on_end)
+
+    def _on_begin(self, _session: Session, _transaction: object, connection: Connection) -> None:
+        if self.deferrals:
+            _refuse_autocommit(connection)
+
+    def _on_create(self, _session: Session, transaction: SessionTransaction) -> None:
+        if transaction.nested:
+            self.mark(transaction)
+
+    def _on_commit(self, session: Session) -> None:
+        # Also called for savepoints, and before the connections are free: so this only notes it.
+        self._committed = session.get_nested_transaction() or session.get_transaction()
+
+    def _on_end(self, _session: Session, transaction: SessionTransaction) -> None:
+        is_committed = transaction is self._committed
+        if transaction.nested:
+            (self.release if is_committed else self.roll_back_to)(transaction)
+        elif transaction.parent is None:  # and is not one of a flush
+            self._committed = None
+            self.settle(is_committed=is_committed)
+
+
+class _ConnectionWatcher(_Watcher):
+    """What waits for the transactions of a connection, and the listeners that find these.
+
+    No event tells of a commit that is done. So the transaction itself is to tell, from the first
+    statement in it on.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__()
+        event.listen(connection, "before_cursor_execute", self._on_execute)
+        event.listen(connection, "commit", self._on_commit)
+        event.listen(connection, "commit_twophase", self._on_commit)
+        event.listen(connection, "rollback", self._on_rollback)
+        event.listen(connection, "rollback_twophase", self._on_rollback)
+
+    def watch(self, watched: Connection) -> None:
+        transaction = watched.get_transaction()
+        watching = _WATCHING.get(type(transaction))
+        if watching is not None:
+            transaction.__class__ = watching
+
+    def _on_execute(
+        self,
+        connection: Connection,
+        _cursor: object,
+        _statement: str,
+        _parameters: object,
+        context: Any,
+        _is_many: bool,
+    ) -> None:
+        self.watch(connection)
+        statement = context.invoked_statement
+        if isinstance(statement, SavepointClause):
+            self.mark(statement.ident)
+        elif isinstance(statement, ReleaseSavepointClause):
+            self.release(statement.ident)
+        elif isinstance(statement, RollbackToSavepointClause):
+            self.roll_back_to(statement.ident)
+
+    def _on_commit(self, connection: Connection, *_: object) -> None:
+        self._settle_unused(connection, is_committed=True)
+
+    def _on_rollback(self, connection: Connection, *_: object) -> None:
+        self._settle_unused(connection, is_committed=False)
+
+    def _settle_unused(self, connection: Connection, *, is_committed: bool) -> None:
+        """Settle a transaction without a statement, whose end nobody needs to wait for."""
+        if type(connection.get_transaction()) in _WATCHING:
+            self.settle(is_committed=is_committed)
+
+
+class _WatchedTransaction(RootTransaction):
+    """A transaction of a connection that tells when it has ended."""
+
+    __slots__ = ()
+
+    def commit(self) -> None:
+        with _ending(self, is_committed=True):
+            super().commit()
+
+    def rollback(self) -> None:
+        # A `with` would roll back what it has committed, if a handler raises out of the commit.
+        if self.connection.get_transaction() is self:
+            with _ending(self, is_committed=False):
+                super().rollback()
+
+    def close(self) -> None:
+        with _ending(self, is_committed=False):
+            super().close()
+
+
+class _WatchedTwoPhaseTransaction(_WatchedTransaction, TwoPhaseTransaction):
+    """The same, if it is committed in two phases."""
+
+    __slots__ = ()
+
+
+_WATCHING = {
+    RootTransaction: _WatchedTransaction,
+    TwoPhaseTransaction: _WatchedTwoPhaseTransaction,
+}
+
+
+@contextmanager
+def _ending(transaction: RootTransaction, *, is_committed: bool) -> Iterator[None]:
+    watcher = _watcher_of(transaction.connection)
+    is_over = transaction.connection.get_transaction() is not transaction
+    try:
+        yield
+    except BaseException:
+        is_committed = False
+        raise
+    finally:
+        if not is_over:
+            watcher.settle(is_committed=is_committed)
+
+
+# Weak on both sides, for an emission may refer to its session. The listeners keep the watcher.
+_watchers: WeakKeyDictionary[Session | Connection, ReferenceType[_Watcher]] = WeakKeyDictionary()
+
+
+def _watcher_of(watched: Session | Connection) -> _Watcher:
+    """Return the watcher of a session or connection; make it at the first call."""
+    known = _watchers.get(watched)
+    watcher = known() if known is not None else None
+    if watcher is None:
+        watcher = (
+            _SessionWatcher(watched)
+            if isinstance(watched, Session)
+            else _ConnectionWatcher(watched)
+        )
+        _watchers[watched] = ref(watcher)
+    return watcher
