@@ -10,8 +10,6 @@ from madcrow_events import get_event_dispatcher
 from madcrow_events.contrib.wsgi import EventsMiddleware
 from madcrow_events.event_handlers import register_all_handlers
 
-__all__ = ["Events"]
-
 
 class Events:
     """`Events(app)`, or `events = Events()` and `events.init_app(app)` in a factory."""
