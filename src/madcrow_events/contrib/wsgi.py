@@ -7,10 +7,11 @@ import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from madcrow_events._forks import renew_after_fork
@@ -21,6 +22,8 @@ from madcrow_events.emissions._frames import run_in_frame
 from madcrow_events.emissions._holding import DeferralFrame
 
 __all__ = ["EventsMiddleware"]
+
+Emitting: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 _DISPATCHER = "madcrow_events.dispatcher"  # its key in the environment of a request
 
@@ -90,7 +93,7 @@ class EventsMiddleware:
         if outer is dispatcher:  # the application is mounted in one that has its events
             return self.app(environ, start_response)
         if not self._process.has_begun:
-            self._process.begin(dispatcher)
+            self._process.begin(dispatcher, self.emitting)
         environ[_DISPATCHER] = dispatcher
         block = DeferralFrame(dispatcher, partial(_fields, environ) if outer is None else None)
         block.open()
@@ -106,9 +109,10 @@ class EventsMiddleware:
         return response
 
     def emitting(self) -> AbstractContextManager[object]:
-        """Return a context manager for the moment when the events of a request go out.
+        """Return a context manager for the moment when events go out.
 
-        It does nothing. Override it if handlers need a context of your framework.
+        These are the events of a request, `system_startup` and `system_shutdown`. It does nothing.
+        Override it if handlers need a context of your framework.
         """
         return nullcontext()
 
@@ -201,7 +205,7 @@ class _Process:
         self.has_begun = self._begins = False
         self._lock = threading.RLock()
 
-    def begin(self, dispatcher: EventDispatcher) -> None:
+    def begin(self, dispatcher: EventDispatcher, emitting: Emitting) -> None:
         """Emit `system_startup`, if this is the first request of the process."""
         with self._lock:
             if self.has_begun or self._begins:
@@ -209,20 +213,33 @@ class _Process:
             self._begins = True
             process_id = os.getpid()
             # Later than the package's own wait for pending work, so that it comes before that.
-            end = partial(_end, dispatcher, self._drain_timeout, process_id, time.monotonic())
-            atexit.register(end)
+            emitting_then = weakref.WeakMethod(emitting)  # or the exit would keep the application
+            began = time.monotonic()
+            atexit.register(
+                partial(_end, dispatcher, emitting_then, self._drain_timeout, process_id, began)
+            )
             try:
                 if "system_startup" in dispatcher.signals:
-                    dispatcher.emit("system_startup", version=self._version, process_id=process_id)
+                    with emitting():
+                        dispatcher.emit(
+                            "system_startup", version=self._version, process_id=process_id
+                        )
             finally:
                 self.has_begun = True
 
 
-def _end(dispatcher: EventDispatcher, timeout: float, process_id: int, began: float) -> None:
+def _end(
+    dispatcher: EventDispatcher,
+    emitting: Callable[[], Emitting | None],
+    timeout: float,
+    process_id: int,
+    began: float,
+) -> None:
     if os.getpid() != process_id:  # this process was forked from it
         return
     if "system_shutdown" in dispatcher.signals:
-        dispatcher.emit("system_shutdown", uptime=time.monotonic() - began)
+        with (emitting() or nullcontext)():
+            dispatcher.emit("system_shutdown", uptime=time.monotonic() - began)
     # The package waits longer, but the server may end the process before that, without a word.
     if not dispatcher.drain(timeout):
         log(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -346,13 +347,27 @@ def test_a_head_may_be_replaced_by_that_of_a_failure(
     assert heard == []
 
 
+@pytest.mark.parametrize("is_gone", [False, True])
 def test_a_framework_may_have_a_context_for_handlers(
-    dispatcher: EventDispatcher, signal: EventSignal[Any]
+    dispatcher: EventDispatcher,
+    signal: EventSignal[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    is_gone: bool,
 ) -> None:
-    """Its `emitting` is around whatever goes out: with the head, at the end, at the close."""
+    """Its `emitting` is around whatever goes out: at the start, with the head, to the end.
+
+    The end of the process comes without it if the application is gone.
+    """
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", ends.append)
     is_emitting: ContextVar[bool] = ContextVar("is_emitting", default=False)
-    seen: dict[int, bool] = {}
+    seen: dict[Any, bool] = {}
     signal.subscribe(lambda number: seen.update({number: is_emitting.get()}))
+    for name in ("system_startup", "system_shutdown"):
+
+        @dispatcher.signals.signal(name).on()
+        def hear(emission: Emission) -> None:
+            seen[emission.event] = is_emitting.get()
 
     class Middleware(EventsMiddleware):
         @contextmanager
@@ -370,8 +385,14 @@ def test_a_framework_may_have_a_context_for_handlers(
         dispatcher.emit("thing_happened", number=2)
         yield b"part"
 
-    get(Middleware(app, dispatcher))
-    assert seen == {1: True, 2: True, 3: True}
+    middleware = Middleware(app, dispatcher)
+    get(middleware)
+    if is_gone:
+        del middleware
+        gc.collect()
+    ends[0]()
+    first = {"system_startup": True, 1: True, 2: True, 3: True}
+    assert seen == {**first, "system_shutdown": not is_gone}
 
 
 # Applications in applications
@@ -511,7 +532,7 @@ def test_work_that_outlasts_the_patience_of_the_end_is_told(
     dispatcher.emit("thing_happened")
     if process_id is not None:
         monkeypatch.setattr("os.getpid", lambda: process_id)
-    ends[-1]()
+    ends[0]()
     assert ("still pending 0.01 s after the end" in caplog.text) is (process_id is None)
     assert len(told) == (process_id is None)
     may_go_on.set()
