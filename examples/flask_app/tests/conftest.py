@@ -3,18 +3,24 @@
 from collections.abc import Iterator
 from typing import Any
 
+import flask
 import pytest
 from flask import Flask
 from flask_app.events import Events
+from flask_app.flask_extras import init_extras
 
-from madcrow_events import Emission, emit_event, madcrow_signals, on_event
+from madcrow_events import Emission, emit_event, get_event_dispatcher, madcrow_signals, on_event
 
 
 @pytest.fixture(autouse=True)
 def _isolated() -> Iterator[None]:
+    """After each test, its handlers are gone, and no context of Flask is left in the thread."""
     with madcrow_signals.isolated(empty=True):
         madcrow_signals.signal("order_placed")
         yield
+        assert get_event_dispatcher().drain(5)
+    assert not flask.has_app_context()
+    assert not flask.has_request_context()
 
 
 class Heard(list[Emission]):
@@ -37,14 +43,11 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-def make_app() -> Any:
-    """Return what makes applications that emit `order_placed`, number 1, in every request."""
-
-    def make(**options: Any) -> Flask:
-        app = Flask("shop")
-        Events(app, **options)
-        app.before_request(lambda: emit_event("order_placed", number=1) and None)
-        app.get("/", endpoint="home")(lambda: "done")
-        return app
-
-    return make
+def app() -> Flask:
+    """Return an application that emits `order_placed`, number 1, in every request."""
+    app = Flask("shop")
+    Events(app)
+    init_extras(app)
+    app.before_request(lambda: emit_event("order_placed", number=1) and None)
+    app.get("/")(lambda: "done")
+    return app

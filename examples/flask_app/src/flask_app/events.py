@@ -1,8 +1,9 @@
 """Events in a Flask application: copy this file, and call `Events(app)`."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import iscoroutinefunction
+from threading import current_thread
 
 from flask import Flask, current_app, g, has_app_context
 
@@ -27,34 +28,33 @@ class Events:
         dispatcher.add_observer(_CONTEXTS)
 
         class Middleware(EventsMiddleware):
-            @contextmanager
-            def emitting(self) -> Iterator[None]:
-                with app.app_context():
-                    g.events_go_out = True
-                    yield
+            def emitting(self) -> AbstractContextManager[object]:
+                context = app.app_context()
+                context.g.events_thread = None
+                return context
 
         app.wsgi_app = Middleware(app.wsgi_app, dispatcher)  # type: ignore[method-assign]
 
 
-class _Contexts(threading.local):
-    """Gives each handler an application context, but for those whose emitter has one."""
+class _Contexts:
+    """Gives each handler an application context, if its emitter has one that it cannot share."""
 
-    depth = 0  # of the emissions whose handlers this thread is calling
+    def emission(self, _emission: object) -> AbstractContextManager[object]:
+        if has_app_context():
+            g.setdefault("events_thread", current_thread())  # where handlers can share it
+        return nullcontext()
 
-    def emission(self, _emission: object) -> "_Contexts":
-        return self
-
-    def __enter__(self) -> None:
-        self.depth += 1
-
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
-
-    def handling(self, _emission: object, _handler: object) -> AbstractContextManager[object]:
-        # In a thread of the background, the emitter's context is a copy, and not for this handler.
-        if not has_app_context() or (self.depth and "events_go_out" not in g):
-            return nullcontext()
-        return current_app.app_context()
+    @contextmanager
+    def handling(self, _emission: object, handler: object) -> Iterator[None]:
+        is_called = not iscoroutinefunction(handler)
+        if not has_app_context() or (is_called and g.get("events_thread") is current_thread()):
+            yield
+            return
+        with current_app.app_context() as context:
+            try:
+                yield
+            finally:
+                context.g.events_thread = None  # what runs later cannot share it
 
 
 _CONTEXTS = _Contexts()
