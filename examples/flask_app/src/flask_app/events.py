@@ -1,13 +1,13 @@
 """Events in a Flask application: copy this file, and call `Events(app)`."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from inspect import iscoroutinefunction
 from threading import current_thread
 
 from flask import Flask, current_app, g, has_app_context
 
-from madcrow_events import get_event_dispatcher
+from madcrow_events import Emission, get_event_dispatcher
 from madcrow_events.contrib.wsgi import EventsMiddleware
 from madcrow_events.event_handlers import register_all_handlers
 
@@ -39,22 +39,22 @@ class Events:
 class _Contexts:
     """Gives each handler an application context, if its emitter has one that it cannot share."""
 
-    def emission(self, _emission: object) -> AbstractContextManager[object]:
-        if has_app_context():
-            g.setdefault("events_thread", current_thread())  # where handlers can share it
+    def emission(self, emission: Emission) -> AbstractContextManager[object]:
+        # A failure may be announced in a thread that has a copy of the emitter's context variables.
+        if has_app_context() and emission.event != "handler_failed" and g.get("events_thread", 1):
+            g.events_thread = current_thread()
         return nullcontext()
 
     @contextmanager
-    def handling(self, _emission: object, handler: object) -> Iterator[None]:
-        is_called = not iscoroutinefunction(handler)
-        if not has_app_context() or (is_called and g.get("events_thread") is current_thread()):
-            yield
-            return
-        with current_app.app_context() as context:
-            try:
+    def handling(self, emission: Emission, handler: object) -> Iterator[None]:
+        is_alone = iscoroutinefunction(handler) or emission.event == "handler_failed"
+        if has_app_context() and (is_alone or g.get("events_thread") is not current_thread()):
+            with ExitStack() as stack:
+                context = stack.enter_context(current_app.app_context())
+                stack.callback(setattr, context.g, "events_thread", None)  # for what runs later
                 yield
-            finally:
-                context.g.events_thread = None  # what runs later cannot share it
+        else:
+            yield
 
 
 _CONTEXTS = _Contexts()
