@@ -28,7 +28,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Any, because frameworks have types of their own for these, which do not fit each other.
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SERVER_ERROR = 500
 _BODY = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
@@ -90,7 +91,7 @@ class EventsMiddleware:
         self._drain_timeout = drain_timeout
         self._debug = debug
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a request, a websocket, or the life of the application.
 
         Args:
