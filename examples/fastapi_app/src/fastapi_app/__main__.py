@@ -23,7 +23,7 @@ def main() -> None:
         factory=True,
         host=arguments.host,
         port=arguments.port,
-        proxy_headers=False,  # whom to believe is for `init_events` to know
+        proxy_headers=False,  # no proxy is in front of it
         timeout_graceful_shutdown=2,  # seconds; leaves the time to drain
     )
 
