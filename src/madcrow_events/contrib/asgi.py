@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
@@ -126,7 +126,8 @@ class EventsMiddleware:
     ) -> None:
         """Handle everything but a request that is not yet a part of another."""
         kind = scope["type"]
-        if kind == "lifespan":
+        if kind == "lifespan" and scope.get(DISPATCHER) is not dispatcher:
+            scope[DISPATCHER] = dispatcher
             await self._live(dispatcher, scope, receive, send)
         elif kind == "websocket" and DISPATCHER not in scope:
             scope[DISPATCHER] = dispatcher
@@ -139,18 +140,14 @@ class EventsMiddleware:
         self, dispatcher: EventDispatcher, scope: Scope, receive: Receive, send: Send
     ) -> None:
         started = time.monotonic()
+        is_drained = True
 
         async def receive_after_events() -> Message:
+            nonlocal is_drained
             message = await receive()
             # The application does not see it yet: what its handlers use is still open.
             if message["type"] == "lifespan.shutdown":
-                uptime = time.monotonic() - started
-                async with _at_most(self._drain_timeout):
-                    if "system_shutdown" in dispatcher.signals:
-                        await dispatcher.emit_async(
-                            "system_shutdown", uptime=uptime, reason="the server stops"
-                        )
-                    await dispatcher.drain_async()
+                is_drained = await _end(dispatcher, started, self._drain_timeout)
             return message
 
         async def send_after_events(message: Message) -> None:
@@ -159,9 +156,8 @@ class EventsMiddleware:
                 await dispatcher.emit_async(
                     "system_startup", version=self._version, process_id=os.getpid()
                 )
-            elif kind == "lifespan.shutdown.complete":
-                async with _at_most(_SECONDS_AFTER):
-                    await dispatcher.drain_async()
+            elif kind == "lifespan.shutdown.complete" and is_drained:
+                await _drain_again(dispatcher)
             await send(message)
 
         # For async handlers of what is emitted in a thread: the application's loop is this one.
@@ -257,21 +253,43 @@ def _fields(scope: Scope) -> ScopeFields:
     )
 
 
-@asynccontextmanager
-async def _at_most(seconds: float) -> AsyncIterator[None]:
+async def _end(dispatcher: EventDispatcher, started: float, timeout: float) -> bool:
+    """Announce the end of the application, and wait for handlers; return whether all have ended.
+
+    Args:
+        dispatcher: the dispatcher.
+        started: when the application started, by the monotonic clock.
+        timeout: how long to wait, in seconds.
+    """
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        async with asyncio.timeout(timeout):
+            await _announce_end(dispatcher, time.monotonic() - started)
+            return await dispatcher.drain_async()
     except TimeoutError:
         log(
             logging.WARNING,
             "handlers are still pending %s s after the server was told to stop, and may be lost: "
             "make them quicker, or raise drain_timeout",
-            seconds,
+            timeout,
         )
-    except Exception as error:  # the application still has to close what it has opened
+        return False
+
+
+async def _drain_again(dispatcher: EventDispatcher) -> None:
+    """Wait for the handlers of what the application has emitted as it closed."""
+    if not await dispatcher.drain_async(_SECONDS_AFTER):
         log(
-            logging.ERROR,
-            "the end of the application was not announced to all handlers: %s",
-            type(error).__name__,
+            logging.WARNING,
+            "handlers are still pending %s s after the application has closed, and may be lost: "
+            "make them quicker",
+            _SECONDS_AFTER,
         )
+
+
+async def _announce_end(dispatcher: EventDispatcher, uptime: float) -> None:
+    if "system_shutdown" not in dispatcher.signals:
+        return
+    try:
+        await dispatcher.emit_async("system_shutdown", uptime=uptime, reason="the server stops")
+    except Exception as error:  # the application still has to close what it has opened
+        log(logging.ERROR, "a handler of system_shutdown failed: %s", type(error).__name__)

@@ -167,14 +167,17 @@ class _Response:
             self._has_failed = True
             raise
         finally:
-            if block.held_back and (self._has_failed or self._status >= _SERVER_ERROR):
+            if block.held_back and (self._has_failed or not self._is_good()):
                 block.discard()
             if (ended := block.end(None)) is not None:
                 with self._middleware.emitting():
                     ended.flush()
 
+    def _is_good(self) -> bool:
+        return "" < self._status < _SERVER_ERROR  # no head is a failure
+
     def flush(self) -> None:
-        if "" < self._status < _SERVER_ERROR:
+        if self._is_good():
             with self._middleware.emitting():
                 self._block.flush()
 
@@ -222,7 +225,11 @@ def _end(dispatcher: EventDispatcher, timeout: float, process_id: int, began: fl
     if os.getpid() != process_id:  # this process was forked from it
         return
     if "system_shutdown" in dispatcher.signals:
-        dispatcher.emit("system_shutdown", uptime=time.monotonic() - began)
+        uptime = time.monotonic() - began
+        try:
+            dispatcher.emit("system_shutdown", uptime=uptime, reason="the process ends")
+        except Exception as error:
+            log(logging.ERROR, "a handler of system_shutdown failed: %s", type(error).__name__)
     # The package waits longer, but the server may end the process before that, without a word.
     if not dispatcher.drain(timeout):
         log(

@@ -332,6 +332,18 @@ def test_the_head_may_come_with_the_first_part(
     assert heard.numbers() == [1] * is_told
 
 
+def test_a_response_without_a_head_emits_nothing(dispatcher: EventDispatcher, heard: Heard) -> None:
+    """As if a client has left before a late head."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=1)
+        return []
+
+    body = Body(EventsMiddleware(app, dispatcher))
+    body.close()
+    assert heard == []
+
+
 def test_a_head_may_be_replaced_by_that_of_a_failure(
     dispatcher: EventDispatcher, heard: Heard
 ) -> None:
@@ -490,6 +502,20 @@ def test_the_first_request_announces_the_start_and_the_exit_the_end() -> None:
     told = output_of("get(); print('served'); get()")
     assert told == (["startup True", "served", "shutdown True"], "")
     assert output_of("") == ([], "")
+
+
+def test_a_handler_of_the_end_that_raises_is_told(
+    dispatcher: EventDispatcher,
+    signals: SignalRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", ends.append)
+    signals.signal("system_shutdown").subscribe(lambda: 1 // 0, on_error="raise")
+    get(EventsMiddleware(app_of_nothing, dispatcher))
+    ends[-1]()
+    assert "a handler of system_shutdown failed: ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("process_id", [None, -1])
