@@ -52,6 +52,9 @@ class EventsMiddleware:
 
     An application that is mounted in another one is a part of the request of the outer one.
 
+    If this middleware stands at several places, the innermost decides what goes out. Starlette's
+    `BaseHTTPMiddleware` hides from all that is around it that a stream has broken.
+
     Args:
         app: the application.
         dispatcher: the dispatcher; None is the default dispatcher.
@@ -101,7 +104,7 @@ class EventsMiddleware:
         """
         dispatcher = self._dispatcher or get_event_dispatcher()
         outer = scope.get(DISPATCHER)
-        if scope["type"] != "http" or outer is dispatcher:
+        if scope["type"] != "http":
             await self._pass_on(dispatcher, scope, receive, send)
             return
         scope[DISPATCHER] = dispatcher
@@ -124,7 +127,7 @@ class EventsMiddleware:
     async def _pass_on(
         self, dispatcher: EventDispatcher, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Handle everything but a request that is not yet a part of another."""
+        """Handle everything but a request."""
         kind = scope["type"]
         if kind == "lifespan" and scope.get(DISPATCHER) is not dispatcher:
             scope[DISPATCHER] = dispatcher

@@ -377,6 +377,26 @@ async def test_a_mounted_application_is_a_part_of_the_request(
     assert len({it.context["request_id"] for it in heard}) == 1
 
 
+async def test_the_innermost_decides_what_goes_out(
+    dispatcher: EventDispatcher, heard: list[Emission]
+) -> None:
+    """What stands between may hide a break, as Starlette's BaseHTTPMiddleware does."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        dispatcher.emit("thing_happened", number=1)
+        await send(HEAD)
+        dispatcher.emit("thing_happened", number=2)
+        raise LookupError
+
+    async def hiding(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(LookupError):
+            await EventsMiddleware(app, dispatcher)(scope, receive, send)
+        await send(part(b""))
+
+    await get(EventsMiddleware(hiding, dispatcher))
+    assert numbers(heard) == [1]
+
+
 async def test_another_kind_of_connection_is_passed_on(dispatcher: EventDispatcher) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         scopes.append(scope)
