@@ -113,7 +113,7 @@ class EventsMiddleware:
         response = _Response(block, receive, send)
         try:
             await await_in_frame(block, self.app, scope, response.receive, response.send)
-            if block.held_back and response.is_good:
+            if block.held_back and response.is_good and (response.is_whole or response.is_left):
                 await block.flush_async()
         except BaseException:
             if block.held_back and response.is_good and response.is_left:
@@ -189,19 +189,20 @@ class _Response:
     Attributes:
         is_good: whether its head has gone out, with the status of no failure.
         is_left: whether the client has left before its end.
+        is_whole: whether it has all been made.
     """
 
-    __slots__ = ("_block", "_is_whole", "_receive", "_send", "is_good", "is_left")
+    __slots__ = ("_block", "_receive", "_send", "is_good", "is_left", "is_whole")
 
     def __init__(self, block: DeferralFrame, receive: Receive, send: Send) -> None:
         self._block = block
         self._receive = receive
         self._send = send
-        self.is_good = self.is_left = self._is_whole = False
+        self.is_good = self.is_left = self.is_whole = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if message["type"] == "http.disconnect" and not self._is_whole:
+        if message["type"] == "http.disconnect" and not self.is_whole:
             self.is_left = True
         return message
 
@@ -210,12 +211,12 @@ class _Response:
         if kind == "http.response.start":
             self.is_good = message["status"] < _SERVER_ERROR
         elif kind in _BODY and not message.get("more_body"):
-            self._is_whole = True
+            self.is_whole = True
         # Before the message, so that a client that has the response can count on the events.
         if (
             self._block.held_back
             and self.is_good
-            and (kind == "http.response.start" or self._is_whole)
+            and (kind == "http.response.start" or self.is_whole)
         ):
             await self._block.flush_async()
         try:

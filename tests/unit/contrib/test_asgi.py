@@ -299,6 +299,20 @@ async def test_a_client_that_leaves_after_the_response_excuses_no_background_tas
     assert heard == []
 
 
+async def test_a_response_without_an_end_drops_what_it_has_emitted(
+    dispatcher: EventDispatcher, heard: list[Emission]
+) -> None:
+    """Quart cuts off a response that takes too long, and raises nothing."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(HEAD)
+        dispatcher.emit("thing_happened", number=1)
+        await send(part(b"first", more=True))
+
+    await get(EventsMiddleware(app, dispatcher))
+    assert heard == []
+
+
 async def test_a_strict_dispatcher_fails_the_request_before_its_head(
     dispatcher: EventDispatcher, signal: EventSignal[Any]
 ) -> None:
