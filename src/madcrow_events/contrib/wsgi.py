@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from madcrow_events._forks import renew_after_fork
@@ -103,7 +104,8 @@ class EventsMiddleware:
             block.discard()
             block.end(None)
             raise
-        return response
+        is_file = type(response.body) is environ.get("wsgi.file_wrapper")
+        return response.of_file() if is_file else response
 
     def emitting(self) -> AbstractContextManager[object]:
         """Return a context manager for the moment when the events of a request go out.
@@ -156,6 +158,17 @@ class _Response:
             raise
         if block.held_back:  # before the end, so that a client with the whole response has them
             self.flush()
+
+    def of_file(self) -> Iterable[bytes]:
+        """Return the server's own wrapper of a file, which the server may send without reading."""
+        wrapper: Any = self.body
+        body: Any = SimpleNamespace(close=getattr(wrapper, "close", None))
+        try:
+            wrapper.close = self.close
+        except AttributeError:  # it is written in C
+            return self
+        self.body = body  # because each would keep the other
+        return cast("Iterable[bytes]", wrapper)
 
     def close(self) -> None:
         block = self._block

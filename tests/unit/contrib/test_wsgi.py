@@ -386,6 +386,39 @@ def test_a_framework_may_have_a_context_for_handlers(
     assert seen == {1: True, 2: True, 3: True}
 
 
+@pytest.mark.parametrize("is_in_c", [False, True])
+def test_a_server_gets_its_own_wrapper_of_a_file(
+    dispatcher: EventDispatcher, heard: Heard, *, is_in_c: bool
+) -> None:
+    """It may send the file without reading it; what closes it is still a part of the request."""
+
+    class Wrapper:
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"file"])
+
+        def close(self) -> None:
+            dispatcher.emit("thing_happened", number=2)
+
+    class OpenWrapper(Wrapper):
+        """One that lets us see how it is closed."""
+
+    def app(environ: Any, start_response: Any) -> Wrapper:
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [])
+        return kind()
+
+    kind = Wrapper if is_in_c else OpenWrapper
+    body = Body(EventsMiddleware(app, dispatcher), **{"wsgi.file_wrapper": kind})
+    assert isinstance(body.body, Wrapper) == (not is_in_c)
+    assert heard.numbers() == [1]
+    assert body.read() == b"file"
+    body.close()
+    assert heard.numbers() == [1, 2]
+    assert {it.context["request_id"] for it in heard} == {"r-17"}
+
+
 # Applications in applications
 
 
