@@ -26,16 +26,23 @@ _HEADING = re.compile(
 
 
 def public_names() -> dict[str, str]:
-    """Return the public names, each with the front door or the module to import it from."""
+    """Return each public name with the front door or the module to import it from before it.
+
+    Two modules may give one name to two things. The value is that front door or module.
+    """
     modules = ["madcrow_events"]
     modules += [it.name for it in pkgutil.walk_packages(madcrow_events.__path__, "madcrow_events.")]
     found: dict[str, str] = {}
+    seen: set[tuple[str, int]] = set()
     # A wing comes before its rooms, whose names it hands on.
     for module in modules:
         if "._" not in module:
-            for name in getattr(importlib.import_module(module), "__all__", ()):
-                if not name.startswith("_"):
-                    found.setdefault(name, module)
+            imported = importlib.import_module(module)
+            for name in getattr(imported, "__all__", ()):
+                thing = name, id(getattr(imported, name))
+                if not name.startswith("_") and thing not in seen:
+                    seen.add(thing)
+                    found[f"{module}.{name}"] = module
     return found
 
 
@@ -46,9 +53,12 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def names() -> str:
     """Return a table of all public names, each linked to its description."""
+    found = [
+        (full.removeprefix(f"{module}."), full, module) for full, module in public_names().items()
+    ]
     rows = "".join(
-        f"| [`{name}`][{module}.{name}] | `{module}` |\n"
-        for name, module in sorted(public_names().items(), key=lambda it: it[0].lower())
+        f"| [`{name}`][{full}] | `{module}` |\n"
+        for name, full, module in sorted(found, key=lambda it: (it[0].lower(), it[2]))
     )
     return f"| name | import it from |\n|---|---|\n{rows}"
 

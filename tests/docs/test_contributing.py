@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
-from types import ModuleType
+from types import GenericAlias, ModuleType
 from typing import Any
 
 import pytest
@@ -48,6 +48,8 @@ def is_state(name: str, value: Any) -> bool:
         return True
     if hasattr(value, "_renew_after_fork") or hasattr(value, "cache_clear"):
         return True
+    if isinstance(value, GenericAlias):  # a type, which has the attributes of its origin
+        return False
     is_collection = getattr(value, "__hash__", None) is None
     return is_collection and not name.isupper() and not name.startswith("__")
 
@@ -81,6 +83,7 @@ def test_state_is_what_can_change() -> None:
     source = (
         "import contextvars, functools, sys\n"
         "_cache = {}\n_kept: list[str] = []\nTABLE = {1: 2}\n_modules = sys.modules\n_name = ''\n"
+        "Scope = dict[str, int]\n"
         "current = contextvars.ContextVar('current')\n_function = None\n__all__ = ['x']\n\n\n"
         "@functools.cache\ndef _cached(): ...\n\n\n"
         "def load():\n    global _function\n    _local = []\n"

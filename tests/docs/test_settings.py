@@ -18,6 +18,7 @@ from madcrow_events import Batch, EventDispatcher, SignalRegistry
 from madcrow_events._background.exit import EXIT_SECONDS
 from madcrow_events._logs import _TRACEBACK_LENGTH
 from madcrow_events._names import _MAX_LENGTH
+from madcrow_events.contrib.asgi import _SECONDS_AFTER, EventsMiddleware
 from madcrow_events.emissions._chains import MAX_DEPTH
 from madcrow_events.emissions._scopes import LONGEST_USER_AGENT
 from madcrow_events.event_handlers import (
@@ -58,12 +59,15 @@ def value_of(cell: str) -> Any:
 
 
 def test_the_page_has_each_environment_variable_that_the_sources_name() -> None:
-    """In a module that reads the environment, every name in capitals counts as a variable."""
+    """In a module that reads the environment, every name in capitals counts as a variable.
+
+    The `environ` of WSGI describes a request.
+    """
     named = set()
     for path in SOURCES:
         source = path.read_text("utf-8")
         named |= {*re.findall(r"\bMADCROW_EVENTS_[A-Z_]*[A-Z]\b", source)}
-        if re.search(r"\b(environ|getenv)\b", source):
+        if re.search(r"\bos\.environ\b|\bgetenv\b|\bimport environ\b", source):
             named |= {*re.findall(r"[\"']([A-Z]+(?:_[A-Z]+)+)[\"']", source)}
     assert sorted(names("variable")) == sorted(named)
 
@@ -86,6 +90,7 @@ def test_the_page_has_each_ini_option_and_each_fixture_of_the_pytest_plugin() ->
         ("EventDispatcher", EventDispatcher.__init__),
         ("SignalRegistry", SignalRegistry.__init__),
         ("Batch", Batch),
+        ("EventsMiddleware", EventsMiddleware.__init__),
         ("SecurityLimits", SecurityLimits),
         ("Ready-made handlers", register_all_handlers),
     ],
@@ -95,8 +100,7 @@ def test_the_page_has_each_argument_with_its_default(
 ) -> None:
     """An argument that the page lacks or invents is an error, and so is another default."""
     parameters = inspect.signature(function).parameters.values()
-    taken = {it.name: it.default for it in parameters if it.kind is not it.VAR_POSITIONAL}
-    taken.pop("self", None)
+    taken = {it.name: it.default for it in parameters if it.default is not it.empty}
     listed = {row[0].strip("`"): value_of(row[1]) for row in rows("argument", section)}
     assert listed == taken
 
@@ -126,5 +130,5 @@ def test_the_limits_are_those_of_the_sources() -> None:
     limits = [float(value.replace(",", "")) for _, value, _ in rows("limit")]
     assert limits == [
         *(MAX_SUBJECTS, MAX_TIMES, MAX_EVENTS_OF_A_USER, MAX_KEY_LENGTH, MAX_DEPTH, _MAX_LENGTH),
-        *(LONGEST_USER_AGENT, EXIT_SECONDS, _SLOW, _TRACEBACK_LENGTH),
+        *(LONGEST_USER_AGENT, EXIT_SECONDS, _SECONDS_AFTER, _SLOW, _TRACEBACK_LENGTH),
     ]

@@ -75,7 +75,9 @@ To change it changes what users can rely on.
 """
 
 ELSEWHERE = {
+    "contrib.asgi": {"DISPATCHER", "EventsMiddleware"},
     "contrib.sqlalchemy": {"after_commit"},
+    "contrib.wsgi": {"EventsMiddleware"},
     "dispatcher": {"ContextEmitter", "OnError", "Overflow"},
     "emissions": {"EmissionState", "HandlerFailure", "HandlerResult", "ScopeFields"},
     "handlers": {"SignalSubscriber"},

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
@@ -28,7 +28,8 @@ Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+# Any, because frameworks have types of their own for these, which do not fit each other.
+ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 _SERVER_ERROR = 500
 _BODY = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
@@ -50,6 +51,9 @@ class EventsMiddleware:
       `system_shutdown`, if its registry has these events. At the end it waits for pending handlers.
 
     An application that is mounted in another one is a part of the request of the outer one.
+
+    If this middleware stands at several places, the innermost decides what goes out. Starlette's
+    `BaseHTTPMiddleware` hides from all that is around it that a stream has broken.
 
     Args:
         app: the application.
@@ -90,7 +94,7 @@ class EventsMiddleware:
         self._drain_timeout = drain_timeout
         self._debug = debug
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a request, a websocket, or the life of the application.
 
         Args:
@@ -100,7 +104,7 @@ class EventsMiddleware:
         """
         dispatcher = self._dispatcher or get_event_dispatcher()
         outer = scope.get(DISPATCHER)
-        if scope["type"] != "http" or outer is dispatcher:
+        if scope["type"] != "http":
             await self._pass_on(dispatcher, scope, receive, send)
             return
         scope[DISPATCHER] = dispatcher
@@ -109,7 +113,7 @@ class EventsMiddleware:
         response = _Response(block, receive, send)
         try:
             await await_in_frame(block, self.app, scope, response.receive, response.send)
-            if block.held_back and response.is_good:
+            if block.held_back and response.is_good and (response.is_whole or response.is_left):
                 await block.flush_async()
         except BaseException:
             if block.held_back and response.is_good and response.is_left:
@@ -123,9 +127,10 @@ class EventsMiddleware:
     async def _pass_on(
         self, dispatcher: EventDispatcher, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Handle everything but a request that is not yet a part of another."""
+        """Handle everything but a request."""
         kind = scope["type"]
-        if kind == "lifespan":
+        if kind == "lifespan" and scope.get(DISPATCHER) is not dispatcher:
+            scope[DISPATCHER] = dispatcher
             await self._live(dispatcher, scope, receive, send)
         elif kind == "websocket" and DISPATCHER not in scope:
             scope[DISPATCHER] = dispatcher
@@ -138,18 +143,14 @@ class EventsMiddleware:
         self, dispatcher: EventDispatcher, scope: Scope, receive: Receive, send: Send
     ) -> None:
         started = time.monotonic()
+        is_drained = True
 
         async def receive_after_events() -> Message:
+            nonlocal is_drained
             message = await receive()
             # The application does not see it yet: what its handlers use is still open.
             if message["type"] == "lifespan.shutdown":
-                uptime = time.monotonic() - started
-                async with _at_most(self._drain_timeout):
-                    if "system_shutdown" in dispatcher.signals:
-                        await dispatcher.emit_async(
-                            "system_shutdown", uptime=uptime, reason="the server stops"
-                        )
-                    await dispatcher.drain_async()
+                is_drained = await _end(dispatcher, started, self._drain_timeout)
             return message
 
         async def send_after_events(message: Message) -> None:
@@ -158,9 +159,8 @@ class EventsMiddleware:
                 await dispatcher.emit_async(
                     "system_startup", version=self._version, process_id=os.getpid()
                 )
-            elif kind == "lifespan.shutdown.complete":
-                async with _at_most(_SECONDS_AFTER):
-                    await dispatcher.drain_async()
+            elif kind == "lifespan.shutdown.complete" and is_drained:
+                await _drain_again(dispatcher)
             await send(message)
 
         # For async handlers of what is emitted in a thread: the application's loop is this one.
@@ -189,19 +189,20 @@ class _Response:
     Attributes:
         is_good: whether its head has gone out, with the status of no failure.
         is_left: whether the client has left before its end.
+        is_whole: whether it has all been made.
     """
 
-    __slots__ = ("_block", "_is_whole", "_receive", "_send", "is_good", "is_left")
+    __slots__ = ("_block", "_receive", "_send", "is_good", "is_left", "is_whole")
 
     def __init__(self, block: DeferralFrame, receive: Receive, send: Send) -> None:
         self._block = block
         self._receive = receive
         self._send = send
-        self.is_good = self.is_left = self._is_whole = False
+        self.is_good = self.is_left = self.is_whole = False
 
     async def receive(self) -> Message:
         message = await self._receive()
-        if message["type"] == "http.disconnect" and not self._is_whole:
+        if message["type"] == "http.disconnect" and not self.is_whole:
             self.is_left = True
         return message
 
@@ -210,12 +211,12 @@ class _Response:
         if kind == "http.response.start":
             self.is_good = message["status"] < _SERVER_ERROR
         elif kind in _BODY and not message.get("more_body"):
-            self._is_whole = True
+            self.is_whole = True
         # Before the message, so that a client that has the response can count on the events.
         if (
             self._block.held_back
             and self.is_good
-            and (kind == "http.response.start" or self._is_whole)
+            and (kind == "http.response.start" or self.is_whole)
         ):
             await self._block.flush_async()
         try:
@@ -256,21 +257,43 @@ def _fields(scope: Scope) -> ScopeFields:
     )
 
 
-@asynccontextmanager
-async def _at_most(seconds: float) -> AsyncIterator[None]:
+async def _end(dispatcher: EventDispatcher, started: float, timeout: float) -> bool:
+    """Announce the end of the application, and wait for handlers; return whether all have ended.
+
+    Args:
+        dispatcher: the dispatcher.
+        started: when the application started, by the monotonic clock.
+        timeout: how long to wait, in seconds.
+    """
     try:
-        async with asyncio.timeout(seconds):
-            yield
+        async with asyncio.timeout(timeout):
+            await _announce_end(dispatcher, time.monotonic() - started)
+            return await dispatcher.drain_async()
     except TimeoutError:
         log(
             logging.WARNING,
             "handlers are still pending %s s after the server was told to stop, and may be lost: "
             "make them quicker, or raise drain_timeout",
-            seconds,
+            timeout,
         )
-    except Exception as error:  # the application still has to close what it has opened
+        return False
+
+
+async def _drain_again(dispatcher: EventDispatcher) -> None:
+    """Wait for the handlers of what the application has emitted as it closed."""
+    if not await dispatcher.drain_async(_SECONDS_AFTER):
         log(
-            logging.ERROR,
-            "the end of the application was not announced to all handlers: %s",
-            type(error).__name__,
+            logging.WARNING,
+            "handlers are still pending %s s after the application has closed, and may be lost: "
+            "make them quicker",
+            _SECONDS_AFTER,
         )
+
+
+async def _announce_end(dispatcher: EventDispatcher, uptime: float) -> None:
+    if "system_shutdown" not in dispatcher.signals:
+        return
+    try:
+        await dispatcher.emit_async("system_shutdown", uptime=uptime, reason="the server stops")
+    except Exception as error:  # the application still has to close what it has opened
+        log(logging.ERROR, "a handler of system_shutdown failed: %s", type(error).__name__)

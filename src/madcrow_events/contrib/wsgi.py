@@ -11,7 +11,8 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, TypeAlias
+from types import SimpleNamespace
+from typing import Any, TypeAlias, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from madcrow_events._forks import renew_after_fork
@@ -106,7 +107,8 @@ class EventsMiddleware:
             block.discard()
             block.end(None)
             raise
-        return response
+        is_file = type(response.body) is environ.get("wsgi.file_wrapper")
+        return response.of_file() if is_file else response
 
     def emitting(self) -> AbstractContextManager[object]:
         """Return a context manager for the moment when events go out.
@@ -161,6 +163,17 @@ class _Response:
         if block.held_back:  # before the end, so that a client with the whole response has them
             self.flush()
 
+    def of_file(self) -> Iterable[bytes]:
+        """Return the server's own wrapper of a file, which the server may send without reading."""
+        wrapper: Any = self.body
+        body: Any = SimpleNamespace(close=getattr(wrapper, "close", None))
+        try:
+            wrapper.close = self.close
+        except AttributeError:  # it is written in C
+            return self
+        self.body = body  # because each would keep the other
+        return cast("Iterable[bytes]", wrapper)
+
     def close(self) -> None:
         block = self._block
         close = getattr(self.body, "close", None)
@@ -171,14 +184,17 @@ class _Response:
             self._has_failed = True
             raise
         finally:
-            if block.held_back and (self._has_failed or self._status >= _SERVER_ERROR):
+            if block.held_back and (self._has_failed or not self._is_good()):
                 block.discard()
             if (ended := block.end(None)) is not None:
                 with self._middleware.emitting():
                     ended.flush()
 
+    def _is_good(self) -> bool:
+        return "" < self._status < _SERVER_ERROR  # no head is a failure
+
     def flush(self) -> None:
-        if "" < self._status < _SERVER_ERROR:
+        if self._is_good():
             with self._middleware.emitting():
                 self._block.flush()
 
@@ -238,8 +254,12 @@ def _end(
     if os.getpid() != process_id:  # this process was forked from it
         return
     if "system_shutdown" in dispatcher.signals:
-        with (emitting() or nullcontext)():
-            dispatcher.emit("system_shutdown", uptime=time.monotonic() - began)
+        uptime = time.monotonic() - began
+        try:
+            with (emitting() or nullcontext)():
+                dispatcher.emit("system_shutdown", uptime=uptime, reason="the process ends")
+        except Exception as error:
+            log(logging.ERROR, "a handler of system_shutdown failed: %s", type(error).__name__)
     # The package waits longer, but the server may end the process before that, without a word.
     if not dispatcher.drain(timeout):
         log(

@@ -299,6 +299,20 @@ async def test_a_client_that_leaves_after_the_response_excuses_no_background_tas
     assert heard == []
 
 
+async def test_a_response_without_an_end_drops_what_it_has_emitted(
+    dispatcher: EventDispatcher, heard: list[Emission]
+) -> None:
+    """Quart cuts off a response that takes too long, and raises nothing."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(HEAD)
+        dispatcher.emit("thing_happened", number=1)
+        await send(part(b"first", more=True))
+
+    await get(EventsMiddleware(app, dispatcher))
+    assert heard == []
+
+
 async def test_a_strict_dispatcher_fails_the_request_before_its_head(
     dispatcher: EventDispatcher, signal: EventSignal[Any]
 ) -> None:
@@ -375,6 +389,26 @@ async def test_a_mounted_application_is_a_part_of_the_request(
     await get(EventsMiddleware(inner, dispatcher), type=kind, headers=[])
     assert len(heard) == 2
     assert len({it.context["request_id"] for it in heard}) == 1
+
+
+async def test_the_innermost_decides_what_goes_out(
+    dispatcher: EventDispatcher, heard: list[Emission]
+) -> None:
+    """What stands between may hide a break, as Starlette's BaseHTTPMiddleware does."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        dispatcher.emit("thing_happened", number=1)
+        await send(HEAD)
+        dispatcher.emit("thing_happened", number=2)
+        raise LookupError
+
+    async def hiding(scope: Any, receive: Any, send: Any) -> None:
+        with suppress(LookupError):
+            await EventsMiddleware(app, dispatcher)(scope, receive, send)
+        await send(part(b""))
+
+    await get(EventsMiddleware(hiding, dispatcher))
+    assert numbers(heard) == [1]
 
 
 async def test_another_kind_of_connection_is_passed_on(dispatcher: EventDispatcher) -> None:
@@ -473,33 +507,72 @@ async def test_a_start_that_failed_is_not_announced(
     assert story == ["opened"]
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("moment", ["at the end", "as it closes"])
 async def test_a_handler_cannot_hold_the_end_up(
     dispatcher: EventDispatcher,
     story: list[Any],
     caplog: pytest.LogCaptureFixture,
-    *,
-    fails: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
 ) -> None:
-    """One that does not end, and one whose failure is raised."""
+    """It is told once, whether it was pending before the application closed or came with that."""
+    monkeypatch.setattr("madcrow_events.contrib.asgi._SECONDS_AFTER", 0.05)
+
+    async def endless() -> None:
+        await asyncio.Event().wait()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await live(scope, receive, send, story, dispatcher)
 
-    @dispatcher.signals["system_shutdown"].on(on_error="raise")
-    async def endless() -> None:
-        await asyncio.sleep(0 if fails else 60)
-        raise LookupError
-
-    middleware = EventsMiddleware(app, dispatcher, drain_timeout=0.05)
+    event = "system_shutdown" if moment == "at the end" else "thing_happened"
+    dispatcher.signals[event].subscribe(endless, background=True)
+    middleware = EventsMiddleware(app, dispatcher, drain_timeout=0.2)
     async with connected(middleware, "lifespan") as server:
         await server.say("lifespan.startup")
         await server.hear()
         await server.say("lifespan.shutdown")
         assert (await server.hear())["type"] == "lifespan.shutdown.complete"
-    expected = "was not announced to all handlers: LookupError" if fails else "raise drain_timeout"
-    assert expected in caplog.text
     assert "closed" in story
+    (line,) = [it.getMessage() for it in caplog.records if it.levelno == logging.WARNING]
+    told = "0.2 s after the server was told" if moment == "at the end" else "0.05 s after the appli"
+    assert f"handlers are still pending {told}" in line
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
+async def test_a_handler_of_the_end_that_raises_keeps_nothing_open(
+    dispatcher: EventDispatcher, story: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is pending is waited for, and the application closes what it has opened."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await live(scope, receive, send, story, dispatcher)
+
+    @dispatcher.signals["system_shutdown"].on(on_error="raise")
+    def broken() -> None:
+        dispatcher.emit("thing_happened", number=1)
+        raise TimeoutError
+
+    async with connected(EventsMiddleware(app, dispatcher), "lifespan") as server:
+        await server.say("lifespan.startup")
+        await server.hear()
+        await server.say("lifespan.shutdown")
+        assert (await server.hear())["type"] == "lifespan.shutdown.complete"
+    assert "a handler of system_shutdown failed: TimeoutError" in caplog.text
+    assert story[-3:] == [("drained", 1), "closed", ("drained", 2)]
+
+
+async def test_an_application_within_another_lives_once(
+    dispatcher: EventDispatcher, story: list[Any]
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await live(scope, receive, send, story, dispatcher)
+
+    middleware = EventsMiddleware(EventsMiddleware(app, dispatcher), dispatcher)
+    async with connected(middleware, "lifespan") as server:
+        await server.say("lifespan.startup")
+        await server.hear()
+    assert story == ["opened", ("system_startup", None, os.getpid())]
 
 
 # Handlers that keep the event loop busy

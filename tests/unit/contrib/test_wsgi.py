@@ -333,6 +333,18 @@ def test_the_head_may_come_with_the_first_part(
     assert heard.numbers() == [1] * is_told
 
 
+def test_a_response_without_a_head_emits_nothing(dispatcher: EventDispatcher, heard: Heard) -> None:
+    """As if a client has left before a late head."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=1)
+        return []
+
+    body = Body(EventsMiddleware(app, dispatcher))
+    body.close()
+    assert heard == []
+
+
 def test_a_head_may_be_replaced_by_that_of_a_failure(
     dispatcher: EventDispatcher, heard: Heard
 ) -> None:
@@ -393,6 +405,39 @@ def test_a_framework_may_have_a_context_for_handlers(
     ends[0]()
     first = {"system_startup": True, 1: True, 2: True, 3: True}
     assert seen == {**first, "system_shutdown": not is_gone}
+
+
+@pytest.mark.parametrize("is_in_c", [False, True])
+def test_a_server_gets_its_own_wrapper_of_a_file(
+    dispatcher: EventDispatcher, heard: Heard, *, is_in_c: bool
+) -> None:
+    """It may send the file without reading it; what closes it is still a part of the request."""
+
+    class Wrapper:
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"file"])
+
+        def close(self) -> None:
+            dispatcher.emit("thing_happened", number=2)
+
+    class OpenWrapper(Wrapper):
+        """One that lets us see how it is closed."""
+
+    def app(environ: Any, start_response: Any) -> Wrapper:
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [])
+        return kind()
+
+    kind = Wrapper if is_in_c else OpenWrapper
+    body = Body(EventsMiddleware(app, dispatcher), **{"wsgi.file_wrapper": kind})
+    assert isinstance(body.body, Wrapper) == (not is_in_c)
+    assert heard.numbers() == [1]
+    assert body.read() == b"file"
+    body.close()
+    assert heard.numbers() == [1, 2]
+    assert {it.context["request_id"] for it in heard} == {"r-17"}
 
 
 # Applications in applications
@@ -514,6 +559,22 @@ def test_the_first_request_announces_the_start_and_the_exit_the_end() -> None:
     told = output_of("get(); print('served'); get()")
     assert told == (["startup True", "served", "shutdown True"], "")
     assert output_of("") == ([], "")
+
+
+def test_a_handler_of_the_end_that_raises_is_told(
+    dispatcher: EventDispatcher,
+    signals: SignalRegistry,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ends: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", ends.append)
+    get(EventsMiddleware(app_of_nothing, dispatcher))
+    ends[-1]()
+    assert caplog.text == ""  # there is no such event
+    signals.signal("system_shutdown").subscribe(lambda: 1 // 0, on_error="raise")
+    ends[-1]()
+    assert "a handler of system_shutdown failed: ZeroDivisionError" in caplog.text
 
 
 @pytest.mark.parametrize("process_id", [None, -1])

@@ -23,7 +23,7 @@ def main() -> None:
         factory=True,
         host=arguments.host,
         port=arguments.port,
-        proxy_headers=False,  # no proxy is in front of it, so anybody may have made them up
+        proxy_headers=False,  # no proxy is in front of it
         timeout_graceful_shutdown=2,  # seconds; leaves the time to drain
     )
 
