@@ -296,10 +296,7 @@ OTHERS: dict[Any, dict[str, Any]] = {
 async def test_it_stands_beside_other_middleware(
     heard: Heard, client_of: ClientOf, other: Any, is_added_first: bool
 ) -> None:
-    """A stream that breaks drops what it has emitted, unless the client gets it as if it was whole.
-
-    This is what a new BaseHTTPMiddleware does with it, also to a middleware around it.
-    """
+    """Wherever that is added; a stream that breaks drops what it has emitted then."""
     app = FastAPI()
     add_routes(app)
     if is_added_first:
@@ -307,15 +304,6 @@ async def test_it_stands_beside_other_middleware(
     init_events(app)
     if not is_added_first:
         app.add_middleware(other, **OTHERS[other])
-    ends: list[bool] = []
-
-    async def served(scope: Any, receive: Any, send: Any) -> None:
-        async def note(message: Any) -> None:
-            ends.append("body" in message and not message.get("more_body"))
-            await send(message)
-
-        await app(scope, receive, note)
-
     expected = {
         "/async/200": [1],
         "/async/503": [],
@@ -325,11 +313,9 @@ async def test_it_stands_beside_other_middleware(
         "/stream/500": [1],
     }
     headers = {**R_17, "Origin": "http://shop.test", "Accept-Encoding": "gzip"}
-    async with client_of(served) as client:  # type: ignore[arg-type]  # as good
+    async with client_of(app) as client:
         for path, went_out in expected.items():
             heard.clear()
             await client.get(path, headers=headers)
-            is_hidden = path == "/stream/500" and ends[-1] and is_added_first
-            assert (path, numbers(heard)) == (path, went_out + [2] * is_hidden)
-            assert not is_hidden or other is BaseHTTPMiddleware
+            assert (path, numbers(heard)) == (path, went_out)
             assert {it.context["request_id"] for it in heard} <= {"r-17"}

@@ -15,8 +15,8 @@ __all__ = ["Events", "init_events"]
 def init_events(app: FastAPI) -> None:
     """Connect events with the requests and the lifespan of an application.
 
-    Call it before the application starts, and after your own `add_middleware` lines: what stands
-    further out is no part of a request.
+    Call it before the application starts. What your own middleware emits is no part of a request,
+    because that of the events stands next to the endpoints.
 
     Args:
         app: the application; the dispatcher becomes its `state.event_dispatcher`.
@@ -30,6 +30,8 @@ def init_events(app: FastAPI) -> None:
     register_all_handlers(dispatcher.signals)
     debug = app.debug or None  # or as asyncio says
     app.add_middleware(EventsMiddleware, dispatcher, version=app.version, debug=debug)
+    # Next to the endpoints, because other middleware may hide that a stream has broken.
+    app.user_middleware.append(app.user_middleware.pop(0))
     app.state.event_dispatcher = dispatcher
 
 
