@@ -24,6 +24,7 @@ from madcrow_events import (
     on_event,
     set_event_dispatcher,
 )
+from madcrow_events.contrib.sqlalchemy import after_commit
 
 db = SQLAlchemy()
 
@@ -143,12 +144,10 @@ def test_each_handler_of_a_request_has_a_session_of_its_own(
 
 
 @pytest.mark.parametrize("name", ["plain", "background", "async", "async background"])
-def test_handlers_share_the_context_of_a_handler_that_emits(
+def test_a_handler_of_what_a_handler_emits_has_its_own_context(
     shop: Flask, seen: Contexts, name: str
 ) -> None:
-    """Those that it calls, that is; what runs in a thread or task of its own has its own."""
-    for event in ("bill_written", "bill_sent"):
-        madcrow_signals.signal(event)
+    madcrow_signals.signal("bill_written")
 
     def write() -> None:
         seen.note("write")
@@ -164,12 +163,32 @@ def test_handlers_share_the_context_of_a_handler_that_emits(
     note(seen, "bill_written", "called")
     note(seen, "bill_written", "in the background", background=True)
     note(seen, "bill_written", "async")
-    on_event("bill_written")(lambda: emit_event("bill_sent") and None)
-    note(seen, "bill_sent", "called by that")
     shop.test_client().get("/order")
     assert get_event_dispatcher().drain(5)
-    assert seen.are_shared("write", "write still", "called", "called by that")
-    assert seen.are_apart("write", "next", "in the background", "async")
+    assert seen.are_shared("write", "write still")
+    assert seen.are_apart("write", "next", "called", "in the background", "async")
+
+
+def test_what_goes_out_at_a_commit_uses_no_session_of_the_view(shop: Flask) -> None:
+    """Which is in its commit at that moment."""
+    saw: list[set[str]] = []
+
+    @on_event("order_placed")
+    def bill() -> None:
+        saw.append(texts())
+        add("bill")
+
+    @shop.get("/commit/order")
+    def commit() -> str:
+        with db.session.begin(), after_commit(db.session):
+            db.session.add(Note(text="order"))
+            emit_event("order_placed")
+        return str(len(saw))
+
+    assert shop.test_client().get("/commit/order").text == "1"
+    assert saw == [{"order"}]
+    with shop.app_context():
+        assert texts() == {"order", "bill"}
 
 
 def test_flasks_signals_share_the_context_of_their_request(shop: Flask, seen: Contexts) -> None:
@@ -227,91 +246,36 @@ def test_a_handler_may_ask_the_application(shop: Flask, seen: Contexts) -> None:
 # Emissions without a request
 
 
-def test_a_handler_shares_the_context_of_an_emitter_that_has_one(
-    shop: Flask, seen: Contexts
+@pytest.mark.parametrize("in_a_loop", [False, True])
+def test_each_handler_has_its_own_context_where_the_emitter_has_one(
+    shop: Flask, seen: Contexts, in_a_loop: bool
 ) -> None:
-    """If it is called by the emission; the emitter's session is in no other thread or task."""
+    """The session of the emitter, and what it has not committed, is its own."""
     on_event("order_placed", background=True)(lambda: 1 / 0)
     on_event("order_placed")(lambda: db.session.add(None))
-    on_event("handler_failed")(
-        lambda handler_name: seen.note(f"failed{len([it for it in seen if 'failed' in it])}")
-    )
-    note(seen, "order_placed", "called")
-    note(seen, "order_placed", "in the background", background=True)
-    note(seen, "order_placed", "async")
-    note(seen, "order_placed", "async, in the background", background=True)
+    failures = ("failed", "failed, too")
+    on_event("handler_failed")(lambda: seen.note(failures["failed" in seen]))
+    for name in ("called", "async", "async, too"):
+        note(seen, "order_placed", name)
+    for name in ("in the background", "async, in the background"):
+        note(seen, "order_placed", name, background=True)
+
+    async def emit() -> None:
+        await get_event_dispatcher().emit_async("order_placed")
+        assert await get_event_dispatcher().drain_async(5)
+
     with shop.app_context():
         seen.note("emitter")
         db.session.add(Note(text="not committed"))
-        emit_event("order_placed")
+        if in_a_loop:
+            asyncio.run(emit())
+        else:
+            emit_event("order_placed")
         assert get_event_dispatcher().drain(5)
         assert flask.g == seen["emitter"]
         assert texts() == {"not committed"}
-    assert seen.are_shared("emitter", "called")
-    assert len(seen) == 7
-    assert seen.are_apart(*set(seen) - {"called"})
-
-
-async def _emit(event: str = "order_placed") -> None:
-    await get_event_dispatcher().emit_async(event)
-
-
-@pytest.mark.parametrize("in_the_background", [False, True])
-def test_async_handlers_that_run_side_by_side_have_contexts_of_their_own(
-    shop: Flask, seen: Contexts, in_the_background: bool
-) -> None:
-    """Else one would commit, or roll back, what another has only begun."""
-    for name in ("async", "async, too", "plain"):
-        note(seen, "order_placed", name)
-    if in_the_background:
-        madcrow_signals.signal("bill_written")
-
-        @on_event("bill_written", background=True)
-        async def write() -> None:
-            seen.note("emitter")
-            await _emit()
-
-    with shop.app_context():
-        if in_the_background:
-            seen.note("outermost")
-            emit_event("bill_written")
-            assert get_event_dispatcher().drain(5)
-        else:
-            seen.note("emitter")
-            asyncio.run(_emit())
-    assert seen.are_shared("emitter", "plain")
-    assert seen.are_apart(*set(seen) - {"plain"})
-
-
-def test_an_emission_that_is_awaited_changes_nothing_for_others_in_its_loop(
-    shop: Flask, seen: Contexts
-) -> None:
-    """Both handlers run in the loop of the dispatcher, where the first emission has not ended."""
-    for event in ("bill_written", "bill_sent"):
-        madcrow_signals.signal(event)
-    has_begun, may_end = threading.Event(), threading.Event()
-
-    @on_event("bill_sent")
-    async def send() -> None:
-        has_begun.set()
-        assert await asyncio.to_thread(may_end.wait, 5)
-
-    @on_event("bill_written", background=True)
-    async def write() -> None:
-        await _emit("bill_sent")
-
-    @on_event("order_placed", background=True)
-    async def bill() -> None:
-        seen.note("async")
-        may_end.set()
-
-    with shop.app_context():
-        seen.note("emitter")
-        emit_event("bill_written")
-        assert has_begun.wait(5)
-        emit_event("order_placed")
-        assert get_event_dispatcher().drain(5)
-    assert seen.are_apart("emitter", "async")
+    assert len(seen) == 8
+    assert seen.are_apart(*seen)
 
 
 def test_a_thread_of_the_application_has_the_context_that_it_enters(
@@ -355,8 +319,7 @@ def test_commands_have_the_context_of_flask(shop: Flask, seen: Contexts) -> None
     result = shop.test_cli_runner().invoke(args=["order"])
     assert result.exit_code == 0
     assert get_event_dispatcher().drain(5)
-    assert seen.are_shared("command", "called")
-    assert seen.are_apart("command", "in the background")
+    assert seen.are_apart("command", "called", "in the background")
 
 
 def test_a_handler_that_raises_to_its_emitter_leaves_its_context(shop: Flask) -> None:

@@ -45,7 +45,8 @@ class EventsMiddleware:
     - Each process emits `system_startup` before its first request, and `system_shutdown` at its
       end, if the registry of the dispatcher has these events, and waits for pending handlers then.
 
-    An application that is mounted in another one is a part of the request of the outer one.
+    An application that is mounted in another one has the request id of the outer one, and its own
+    middleware decides what goes out.
 
     Args:
         app: the application.
@@ -91,9 +92,7 @@ class EventsMiddleware:
         """
         dispatcher = self._dispatcher or get_event_dispatcher()
         outer = environ.get(_DISPATCHER)
-        if outer is dispatcher:  # the application is mounted in one that has its events
-            return self.app(environ, start_response)
-        if not self._process.has_begun:
+        if not self._process.has_begun and outer is not dispatcher:
             self._process.begin(dispatcher, self.emitting)
         environ[_DISPATCHER] = dispatcher
         block = DeferralFrame(dispatcher, partial(_fields, environ) if outer is None else None)

@@ -1,15 +1,16 @@
 """Events in a Flask application: copy this file, and call `Events(app)`."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from inspect import iscoroutinefunction
-from threading import current_thread
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import local
 
-from flask import Flask, current_app, g, has_app_context
+from flask import Flask, current_app, has_app_context
 
 from madcrow_events import Emission, get_event_dispatcher
 from madcrow_events.contrib.wsgi import EventsMiddleware
 from madcrow_events.event_handlers import register_all_handlers
+
+__all__ = ["Events"]
 
 
 class Events:
@@ -29,32 +30,29 @@ class Events:
 
         class Middleware(EventsMiddleware):
             def emitting(self) -> AbstractContextManager[object]:
-                context = app.app_context()
-                context.g.events_thread = None
-                return context
+                return app.app_context()
 
         app.wsgi_app = Middleware(app.wsgi_app, dispatcher)  # type: ignore[method-assign]
 
 
-class _Contexts:
-    """Gives each handler an application context, if its emitter has one that it cannot share."""
+class _Contexts(local):
+    """Gives each handler an application context; those of Flask's signals share the request's."""
 
-    def emission(self, emission: Emission) -> AbstractContextManager[object]:
-        # A failure may be announced in a thread that has a copy of the emitter's context variables.
-        if has_app_context() and emission.event != "handler_failed" and g.get("events_thread", 1):
-            g.events_thread = current_thread()
-        return nullcontext()
+    signals = 0  # of Flask, whose handlers this thread is calling
 
     @contextmanager
-    def handling(self, emission: Emission, handler: object) -> Iterator[None]:
-        is_alone = iscoroutinefunction(handler) or emission.event == "handler_failed"
-        if has_app_context() and (is_alone or g.get("events_thread") is not current_thread()):
-            with ExitStack() as stack:
-                context = stack.enter_context(current_app.app_context())
-                stack.callback(setattr, context.g, "events_thread", None)  # for what runs later
-                yield
-        else:
+    def emission(self, emission: Emission) -> Iterator[None]:
+        is_flasks = isinstance(emission.sender, Flask)
+        self.signals += is_flasks
+        try:
             yield
+        finally:
+            self.signals -= is_flasks
+
+    def handling(self, emission: Emission, _handler: object) -> AbstractContextManager[object]:
+        if not has_app_context() or (self.signals and isinstance(emission.sender, Flask)):
+            return nullcontext()
+        return current_app.app_context()
 
 
 _CONTEXTS = _Contexts()
