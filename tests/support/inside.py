@@ -32,6 +32,7 @@ from madcrow_events._other_loops import STRANGERS, NativeThread, other_library
 from madcrow_events._places import Place, calling_place, warn_once
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import Waiters
+from madcrow_events.contrib.wsgi import EventsMiddleware
 from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
@@ -118,6 +119,7 @@ __all__ = [
     "other_loops",
     "patterns_of",
     "printable",
+    "process_of",
     "reason_of",
     "recording",
     "register_wrapped",
@@ -175,6 +177,11 @@ def patterns_of(signals: SignalRegistry) -> list[Any]:
 def bindings_of(dispatcher: EventDispatcher) -> list[Any]:
     """Return what binds a dispatcher to loops of the application."""
     return dispatcher._admission.bound_loops.bindings
+
+
+def process_of(middleware: EventsMiddleware) -> Any:
+    """Return what announces the start and the end of this process."""
+    return middleware._process
 
 
 def turn_of(buffer: BatchBuffer) -> Turn:

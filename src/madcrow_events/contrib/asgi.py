@@ -13,6 +13,7 @@ from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 
 from madcrow_events._logs import log
+from madcrow_events._waiters import check_seconds
 from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
 from madcrow_events.emissions import Emission, ScopeFields, event_scope, request_fields
 from madcrow_events.emissions._frames import await_in_frame
@@ -60,10 +61,13 @@ class EventsMiddleware:
         dispatcher: the dispatcher; None is the default dispatcher.
         version: the version of the application, for `system_startup`.
         drain_timeout: how long the server waits for pending handlers at its end, in seconds, before
-            the application closes its resources; and half a second after that.
+            the application closes its resources; and half a second after that. None for no limit.
         debug: whether to log a warning for each plain handler that keeps the event loop busy for
             longer than 0.1 seconds; None asks whether asyncio is in
             [debug mode](https://docs.python.org/3/library/asyncio-dev.html#debug-mode).
+
+    Raises:
+        InvalidOptionError: `drain_timeout` is no positive number.
 
     Example:
         ```python
@@ -85,9 +89,10 @@ class EventsMiddleware:
         dispatcher: EventDispatcher | None = None,
         *,
         version: str | None = None,
-        drain_timeout: float = 2.0,
+        drain_timeout: float | None = 2.0,
         debug: bool | None = None,
     ) -> None:
+        check_seconds("drain_timeout", drain_timeout)
         self.app: ASGIApp = app
         self._dispatcher = dispatcher
         self._version = version
@@ -115,11 +120,12 @@ class EventsMiddleware:
             await await_in_frame(block, self.app, scope, response.receive, response.send)
             if block.held_back and response.is_good and (response.is_whole or response.is_left):
                 await block.flush_async()
-        except BaseException:
-            if block.held_back and response.is_good and response.is_left:
-                await block.flush_async()
+        except BaseException as error:
+            if block.held_back and response.is_good and response.is_excused(error):
+                block.flush()
             raise
         finally:
+            scope[DISPATCHER] = outer  # somebody may call another application with it
             if block.held_back:
                 block.discard()
             block.end(None)
@@ -132,10 +138,14 @@ class EventsMiddleware:
         if kind == "lifespan" and scope.get(DISPATCHER) is not dispatcher:
             scope[DISPATCHER] = dispatcher
             await self._live(dispatcher, scope, receive, send)
-        elif kind == "websocket" and DISPATCHER not in scope:
+        elif kind == "websocket":
+            outer = scope.get(DISPATCHER)
             scope[DISPATCHER] = dispatcher
-            with event_scope(**_fields(scope)):
-                await self.app(scope, receive, send)
+            try:
+                with event_scope(**_fields(scope)) if outer is None else nullcontext():
+                    await self.app(scope, receive, send)
+            finally:
+                scope[DISPATCHER] = outer
         else:
             await self.app(scope, receive, send)
 
@@ -192,18 +202,19 @@ class _Response:
         is_whole: whether it has all been made.
     """
 
-    __slots__ = ("_block", "_receive", "_send", "is_good", "is_left", "is_whole")
+    __slots__ = ("_block", "_gone", "_receive", "_send", "is_good", "is_left", "is_whole")
 
     def __init__(self, block: DeferralFrame, receive: Receive, send: Send) -> None:
         self._block = block
         self._receive = receive
         self._send = send
+        self._gone: OSError | None = None
         self.is_good = self.is_left = self.is_whole = False
 
     async def receive(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.disconnect" and not self.is_whole:
-            self.is_left = True
+            await self._leave()
         return message
 
     async def send(self, message: Message) -> None:
@@ -221,9 +232,23 @@ class _Response:
             await self._block.flush_async()
         try:
             await self._send(message)
-        except OSError:
-            self.is_left = True
+        except OSError as error:
+            self._gone = error
+            await self._leave()
             raise
+
+    async def _leave(self) -> None:
+        """Let out what was emitted until the client left."""
+        self.is_left = True
+        if self.is_good and self._block.held_back:
+            await self._block.flush_async()
+
+    def is_excused(self, error: BaseException) -> bool:
+        """Whether an exception says no more than that the client has left."""
+        return self.is_left and (
+            isinstance(error, OSError | asyncio.CancelledError | GeneratorExit)
+            or (self._gone is not None and error.__context__ is self._gone)
+        )
 
 
 class _SlowOnTheLoop(SlowHandlers):
@@ -248,7 +273,7 @@ def _is_in_a_loop() -> bool:
 
 def _fields(scope: Scope) -> ScopeFields:
     """Return what the events of a connection have in common; asked for by the first of them."""
-    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
     client = scope.get("client")  # a Unix socket has none
     return request_fields(
         request_id=headers.get(b"x-request-id"),
@@ -257,13 +282,13 @@ def _fields(scope: Scope) -> ScopeFields:
     )
 
 
-async def _end(dispatcher: EventDispatcher, started: float, timeout: float) -> bool:
+async def _end(dispatcher: EventDispatcher, started: float, timeout: float | None) -> bool:
     """Announce the end of the application, and wait for handlers; return whether all have ended.
 
     Args:
         dispatcher: the dispatcher.
         started: when the application started, by the monotonic clock.
-        timeout: how long to wait, in seconds.
+        timeout: how long to wait, in seconds; None for no limit.
     """
     try:
         async with asyncio.timeout(timeout):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +15,9 @@ from typing import Any, TypeAlias, cast
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._locks import Lock
 from madcrow_events._logs import log
+from madcrow_events._waiters import check_seconds
 from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
 from madcrow_events.emissions import ScopeFields, request_fields
 from madcrow_events.emissions._frames import run_in_frame
@@ -28,7 +29,8 @@ Emitting: TypeAlias = Callable[[], AbstractContextManager[object]]
 
 _DISPATCHER = "madcrow_events.dispatcher"  # its key in the environment of a request
 
-_next: Callable[[Iterator[bytes], None], bytes | None] = next
+_END: Any = object()
+_next: Callable[[Iterator[bytes], Any], Any] = next
 _SERVER_ERROR = "5"  # what the status of a failure begins with
 
 
@@ -52,7 +54,11 @@ class EventsMiddleware:
         app: the application.
         dispatcher: the dispatcher; None is the default dispatcher.
         version: the version of the application, for `system_startup`.
-        drain_timeout: how long a process waits for pending handlers at its end, in seconds.
+        drain_timeout: how long a process waits for pending handlers at its end, in seconds; None
+            for no limit.
+
+    Raises:
+        InvalidOptionError: `drain_timeout` is no positive number.
 
     Example:
         ```python
@@ -74,10 +80,11 @@ class EventsMiddleware:
         dispatcher: EventDispatcher | None = None,
         *,
         version: str | None = None,
-        drain_timeout: float = 2.0,
+        drain_timeout: float | None = 2.0,
     ) -> None:
         self.app: WSGIApplication = app
         self._dispatcher = dispatcher
+        check_seconds("drain_timeout", drain_timeout)
         self._process = _Process(version, drain_timeout)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -94,7 +101,7 @@ class EventsMiddleware:
         outer = environ.get(_DISPATCHER)
         if not self._process.has_begun and outer is not dispatcher:
             self._process.begin(dispatcher, self.emitting)
-        environ[_DISPATCHER] = dispatcher
+        environ[_DISPATCHER] = dispatcher  # for applications that are mounted in this one
         block = DeferralFrame(dispatcher, partial(_fields, environ) if outer is None else None)
         block.open()
         response = _Response(self, block, start_response)
@@ -106,6 +113,8 @@ class EventsMiddleware:
             block.discard()
             block.end(None)
             raise
+        finally:
+            environ[_DISPATCHER] = outer  # the server may give it to another application
         is_file = type(response.body) is environ.get("wsgi.file_wrapper")
         return response.of_file() if is_file else response
 
@@ -139,28 +148,28 @@ class _Response:
         self._has_failed = False
 
     def start(
-        self, status: str, headers: list[tuple[str, str]], *exc_info: Any
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
         self._status = status
-        return self._start_response(status, headers, *exc_info)
+        if exc_info is None:
+            return self._start_response(status, headers)
+        return self._start_response(status, headers, exc_info)
 
     def __iter__(self) -> Iterator[bytes]:
-        block = self._block
+        parts = iter(self.body)
+        while (part := self._next(parts)) is not _END:
+            yield part  # if the server reads no further, the client has left: that is no failure
+
+    def _next(self, parts: Iterator[bytes]) -> Any:
         is_late = not self._status  # WSGI lets the head come with the first part of the body
         try:
-            parts = iter(self.body)
-            while (part := run_in_frame(block, _next, parts, None)) is not None:
-                if is_late:
-                    self.flush()
-                    is_late = False
-                yield part
-        except GeneratorExit:  # the client has left, which is no failure
-            raise
+            part = run_in_frame(self._block, _next, parts, _END)
         except BaseException:
             self._has_failed = True
             raise
-        if block.held_back:  # before the end, so that a client with the whole response has them
-            self.flush()
+        if (part is _END or is_late) and self._block.held_back:
+            self.flush()  # before the end, so that a client with the whole response has them
+        return part
 
     def of_file(self) -> Iterable[bytes]:
         """Return the server's own wrapper of a file, which the server may send without reading."""
@@ -210,47 +219,42 @@ def _fields(environ: WSGIEnvironment) -> ScopeFields:
 class _Process:
     """Announces the start and the end of each process that answers requests."""
 
-    def __init__(self, version: str | None, drain_timeout: float) -> None:
+    def __init__(self, version: str | None, drain_timeout: float | None) -> None:
         self._version = version
         self._drain_timeout = drain_timeout
         self._renew_after_fork()
         renew_after_fork(self)
 
     def _renew_after_fork(self) -> None:
-        self.has_begun = self._begins = False
-        self._lock = threading.RLock()
+        self.has_begun = False
+        self._lock = Lock()
 
     def begin(self, dispatcher: EventDispatcher, emitting: Emitting) -> None:
         """Emit `system_startup`, if this is the first request of the process."""
         with self._lock:
-            if self.has_begun or self._begins:
-                return  # a handler of `system_startup` may make requests itself
-            self._begins = True
-            process_id = os.getpid()
-            # Later than the package's own wait for pending work, so that it comes before that.
-            emitting_then = weakref.WeakMethod(emitting)  # or the exit would keep the application
-            began = time.monotonic()
-            atexit.register(
-                partial(_end, dispatcher, emitting_then, self._drain_timeout, process_id, began)
-            )
-            try:
-                if "system_startup" in dispatcher.signals:
-                    with emitting():
-                        dispatcher.emit(
-                            "system_startup", version=self._version, process_id=process_id
-                        )
-            finally:
-                self.has_begun = True
+            if self.has_begun:
+                return
+            self.has_begun = True
+        process_id = os.getpid()
+        began = time.monotonic()
+        # Later than the package's own wait for pending work, so that it comes before that. Weak, or
+        # the exit would keep each application of a test suite.
+        owners = weakref.ref(dispatcher), weakref.WeakMethod(emitting)
+        atexit.register(partial(_end, *owners, self._drain_timeout, process_id, began))
+        if "system_startup" in dispatcher.signals:
+            with emitting():
+                dispatcher.emit("system_startup", version=self._version, process_id=process_id)
 
 
 def _end(
-    dispatcher: EventDispatcher,
+    dispatcher_ref: Callable[[], EventDispatcher | None],
     emitting: Callable[[], Emitting | None],
-    timeout: float,
+    timeout: float | None,
     process_id: int,
     began: float,
 ) -> None:
-    if os.getpid() != process_id:  # this process was forked from it
+    dispatcher = dispatcher_ref()
+    if dispatcher is None or os.getpid() != process_id:  # this process was forked from it
         return
     if "system_shutdown" in dispatcher.signals:
         uptime = time.monotonic() - began

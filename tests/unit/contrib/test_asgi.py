@@ -16,11 +16,12 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     EventSignal,
+    InvalidOptionError,
     SignalRegistry,
     get_event_dispatcher,
     madcrow_signals,
 )
-from madcrow_events.contrib.asgi import EventsMiddleware
+from madcrow_events.contrib.asgi import DISPATCHER, EventsMiddleware
 from support.inside import current_frame
 
 pytestmark = [
@@ -246,23 +247,34 @@ async def test_no_response_and_a_cancelled_one_drop_their_events(
     assert heard == []
 
 
-@pytest.mark.parametrize("is_told_by", ["send", "receive"])
-async def test_a_client_that_leaves_is_no_failure(
-    dispatcher: EventDispatcher, heard: list[Emission], is_told_by: str
-) -> None:
-    """Servers tell it in either way; the application may raise, or give up without a word."""
+class ClientLeft(Exception):
+    """What an application raises because it could not send."""
 
-    class ClientLeft(Exception): ...
+
+@pytest.mark.parametrize("is_told_by", ["send", "receive"])
+@pytest.mark.parametrize("then", ["returns", "says so", "is cancelled", "fails"])
+async def test_a_client_that_leaves_is_no_failure(
+    dispatcher: EventDispatcher, heard: list[Emission], is_told_by: str, then: str
+) -> None:
+    """Servers tell it in either way. What fails after that drops what it emits itself."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send(HEAD)
         dispatcher.emit("thing_happened", number=1)
-        with suppress(OSError):
+        try:
+            if is_told_by == "receive":
+                assert (await receive())["type"] == "http.disconnect"
+                raise ConnectionResetError  # as of another connection of the application
             await send(part(b"", more=True))
-        assert is_told_by == "send" or (await receive())["type"] == "http.disconnect"
-        dispatcher.emit("thing_happened", number=2)
-        if scope["raises"]:
-            raise ClientLeft
+        except OSError:
+            so_far.append(numbers(heard))
+            dispatcher.emit("thing_happened", number=2)
+            if then == "is cancelled":
+                raise asyncio.CancelledError from None
+            if then == "says so":
+                raise ClientLeft if is_told_by == "send" else ConnectionResetError from None
+        if then == "fails":
+            raise LookupError
 
     async def receive() -> Any:
         return {"type": "http.disconnect"}
@@ -271,12 +283,40 @@ async def test_a_client_that_leaves_is_no_failure(
         if message["type"] == "http.response.body" and is_told_by == "send":
             raise OSError
 
-    middleware = EventsMiddleware(app, dispatcher)
-    scope = {"type": "http", "headers": []}
-    await middleware({**scope, "raises": False}, receive, send)
-    with pytest.raises(ClientLeft):
-        await middleware({**scope, "raises": True}, receive, send)
-    assert numbers(heard) == [1, 2] * 2
+    so_far: list[Any] = []
+    with suppress(LookupError, ClientLeft, OSError, asyncio.CancelledError):
+        await EventsMiddleware(app, dispatcher)({"type": "http", "headers": []}, receive, send)
+    assert so_far == [[1]]
+    assert numbers(heard) == ([1] if then == "fails" else [1, 2])
+
+
+async def test_a_request_that_is_closed_awaits_nothing(
+    dispatcher: EventDispatcher, heard: list[Emission]
+) -> None:
+    """As at the end of a loop; and one that is cancelled waits for no async handler."""
+
+    @dispatcher.signals["thing_happened"].on()
+    async def slow() -> None:
+        await asyncio.sleep(0)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send(HEAD)
+        await receive()
+        await dispatcher.emit_async("thing_happened", number=1)
+        await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None: ...
+
+    call = EventsMiddleware(app, dispatcher)({"type": "http"}, receive, send)
+    asyncio.get_running_loop().call_soon(call.close)
+    with suppress(StopIteration):
+        call.send(None)
+    await asyncio.sleep(0)
+    assert await dispatcher.drain_async(5)
+    assert numbers(heard) == [1]
 
 
 async def test_a_client_that_leaves_after_the_response_excuses_no_background_task(
@@ -371,7 +411,10 @@ async def test_a_websocket_has_the_scope_and_its_events_go_out_at_once(
 async def test_a_mounted_application_is_a_part_of_the_request(
     dispatcher: EventDispatcher, heard: list[Emission], kind: str
 ) -> None:
-    """Also one whose events have another dispatcher: it has the same request id."""
+    """Also one whose events have another dispatcher, which it finds: it has the same request id.
+
+    The scope is as it was after each of them.
+    """
     other = EventDispatcher(SignalRegistry())
 
     @other.signals.signal("thing_happened").on()
@@ -379,15 +422,22 @@ async def test_a_mounted_application_is_a_part_of_the_request(
         heard.append(emission)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope[DISPATCHER] is dispatcher
         for it in (dispatcher, other):
             it.emit("thing_happened", number=1)
-        assert len(heard) == (2 if kind == "websocket" else 0)
+        assert len(heard) == (3 if kind == "websocket" else 0)
         await send(HEAD)
         await send(part(b""))
 
-    inner = EventsMiddleware(EventsMiddleware(app, dispatcher), other)
-    await get(EventsMiddleware(inner, dispatcher), type=kind, headers=[])
-    assert len(heard) == 2
+    async def between(scope: Any, receive: Any, send: Any) -> None:
+        assert scope[DISPATCHER] is dispatcher
+        dispatcher.emit("thing_happened", number=0)
+        await EventsMiddleware(EventsMiddleware(app, dispatcher), other)(scope, receive, send)
+        assert scope[DISPATCHER] is dispatcher
+
+    middleware = EventsMiddleware(between, dispatcher)
+    await get(middleware, type=kind, headers=[])
+    assert len(heard) == 3
     assert len({it.context["request_id"] for it in heard}) == 1
 
 
@@ -409,6 +459,25 @@ async def test_the_innermost_decides_what_goes_out(
 
     await get(EventsMiddleware(hiding, dispatcher))
     assert numbers(heard) == [1]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_scope_may_be_given_to_another_application(
+    dispatcher: EventDispatcher, heard: list[Emission], kind: str
+) -> None:
+    """It has a request id of its own again."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        dispatcher.emit("thing_happened", number=1)
+        await send(HEAD)
+        await send(part(b""))
+
+    async def retry(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(2):
+            await EventsMiddleware(app, dispatcher)(scope, receive, send)
+
+    await get(retry, type=kind)
+    assert [it.context["request_id"] for it in heard] == ["r-17"] * 2
 
 
 async def test_another_kind_of_connection_is_passed_on(dispatcher: EventDispatcher) -> None:
@@ -575,6 +644,12 @@ async def test_an_application_within_another_lives_once(
     assert story == ["opened", ("system_startup", None, os.getpid())]
 
 
+@pytest.mark.parametrize("timeout", [0, -1, "2", True])
+def test_a_time_that_is_none_is_refused_at_once(timeout: Any) -> None:
+    with pytest.raises(InvalidOptionError, match="drain_timeout must be a number of seconds"):
+        EventsMiddleware(None, drain_timeout=timeout)  # type: ignore[arg-type]
+
+
 # Handlers that keep the event loop busy
 
 
@@ -596,6 +671,11 @@ async def test_plain_handlers_that_keep_the_loop_busy_are_told_in_debug_mode(
 
     @signal.on(id="async")
     async def awaited() -> None: ...
+
+    class Awaited:
+        async def __call__(self) -> None: ...
+
+    signal.subscribe(Awaited(), id="async object")
 
     @signal.on(id="background", background=True)
     def later() -> None: ...

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,12 +20,13 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     EventSignal,
+    InvalidOptionError,
     SignalRegistry,
     get_event_dispatcher,
     madcrow_signals,
 )
 from madcrow_events.contrib.wsgi import EventsMiddleware
-from support.inside import current_frame
+from support.inside import current_frame, process_of
 
 pytestmark = [pytest.mark.guarantee("B4", "B5"), pytest.mark.usefixtures("_everything_is_left")]
 
@@ -460,11 +461,33 @@ def test_a_mounted_application_is_a_part_of_the_request(
         start_response("200 OK", [])
         return []
 
-    inner = EventsMiddleware(EventsMiddleware(app, dispatcher), other)
-    get(EventsMiddleware(inner, dispatcher), HTTP_X_REQUEST_ID="")
-    get(EventsMiddleware(EventsMiddleware(lambda *to: [], dispatcher), dispatcher))
-    assert len(heard) == 2
+    def between(environ: Any, start_response: Any) -> Any:
+        dispatcher.emit("thing_happened", number=0)
+        inner = EventsMiddleware(EventsMiddleware(app, dispatcher), other)
+        return inner(environ, start_response)
+
+    get(EventsMiddleware(between, dispatcher), HTTP_X_REQUEST_ID="")
+    assert len(heard) == 3
     assert len({it.context["request_id"] for it in heard}) == 1
+
+
+def test_an_environment_may_be_given_to_another_application(
+    dispatcher: EventDispatcher, heard: Heard
+) -> None:
+    """As where several are tried in turn: it has a request id of its own again."""
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        dispatcher.emit("thing_happened", number=1)
+        start_response("200 OK", [], exc_info=None)
+        return []
+
+    def cascade(environ: Any, start_response: Any) -> Any:
+        for _ in range(2):
+            body = EventsMiddleware(app, dispatcher)(environ, start_response)
+        return body
+
+    get(cascade)
+    assert [it.context["request_id"] for it in heard] == ["r-17"] * 2
 
 
 # The process
@@ -475,53 +498,79 @@ def app_of_nothing(environ: Any, start_response: Any) -> list[bytes]:
     return []
 
 
-def test_requests_that_begin_together_wait_for_one_start(
+def test_an_application_within_another_starts_once(
     dispatcher: EventDispatcher, signals: SignalRegistry
 ) -> None:
-    starts, seen, together = [], [], threading.Barrier(8)
+    starts: list[int] = []
+    signals.signal("system_startup").subscribe(lambda process_id: starts.append(process_id))
+    get(EventsMiddleware(EventsMiddleware(app_of_nothing, dispatcher), dispatcher))
+    assert starts == [os.getpid()]
+
+
+def test_requests_that_begin_together_announce_one_start(
+    dispatcher: EventDispatcher, signals: SignalRegistry
+) -> None:
+    """One of them comes first, while the other has seen that there was none."""
+
+    class Turnstile:
+        def __enter__(self) -> None:
+            process.__dict__["_lock"] = lock
+            get(middleware)
+
+        def __exit__(self, *_: object) -> None: ...
+
+    starts: list[tuple[str | None, int]] = []
 
     @signals.signal("system_startup").on()
     def start(version: str | None, process_id: int) -> None:
-        time.sleep(0.1)
         starts.append((version, process_id))
 
-    def app(environ: Any, start_response: Any) -> list[bytes]:
-        seen.append(len(starts))
-        return app_of_nothing(environ, start_response)
-
-    middleware = EventsMiddleware(app, dispatcher, version="1.2")
-
-    def ask() -> None:
-        together.wait(10)
-        get(middleware)
-
-    with ThreadPoolExecutor(8) as pool:
-        for asked in [pool.submit(ask) for _ in range(8)]:
-            asked.result(10)
+    middleware = EventsMiddleware(app_of_nothing, dispatcher, version="1.2")
+    process = process_of(middleware)
+    lock, process.__dict__["_lock"] = process.__dict__["_lock"], Turnstile()
+    get(middleware)
     assert starts == [("1.2", os.getpid())]
-    assert seen == [1] * 8
 
 
+@pytest.mark.parametrize("in_a_thread", [False, True])
 def test_a_handler_of_the_start_may_make_requests_and_may_fail(
-    dispatcher: EventDispatcher, signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+    dispatcher: EventDispatcher, signals: SignalRegistry, *, in_a_thread: bool
 ) -> None:
-    """To warm a cache, say; the process has started once. It ends without an event for that."""
-    ends: list[Callable[[], None]] = []
-    monkeypatch.setattr("atexit.register", ends.append)
+    """To warm a cache, for example; the process has started once."""
     starts: list[int] = []
 
     @signals.signal("system_startup").on(on_error="raise")
     def warm(process_id: int) -> None:
         starts.append(process_id)
-        get(middleware)
+        if in_a_thread:
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(get, middleware).result(10)
+        else:
+            get(middleware)
         raise LookupError
 
     middleware = EventsMiddleware(app_of_nothing, dispatcher)
     with pytest.raises(LookupError):
         get(middleware)
     get(middleware)
-    ends[0]()
     assert starts == [os.getpid()]
+
+
+def test_the_exit_keeps_no_application(signals: SignalRegistry) -> None:
+    dispatcher = EventDispatcher(signals)
+    middleware = EventsMiddleware(app_of_nothing, dispatcher)
+    get(middleware)
+    gone = weakref.ref(middleware), weakref.ref(dispatcher)
+    del middleware, dispatcher
+    signals.dispatcher = EventDispatcher(signals)
+    gc.collect()
+    assert [it() for it in gone] == [None, None]
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "2", True])
+def test_a_time_that_is_none_is_refused_at_once(timeout: Any) -> None:
+    with pytest.raises(InvalidOptionError, match="drain_timeout must be a number of seconds"):
+        EventsMiddleware(app_of_nothing, drain_timeout=timeout)
 
 
 PROGRAM = """
