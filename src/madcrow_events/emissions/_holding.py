@@ -179,7 +179,8 @@ class DeferralFrame(AmbientFrame):
         elif (around := current()) is not None:  # it was resumed before, perhaps elsewhere
             fields = self.fields
             new_ambient_frame(around, self)
-            self.fields, self.holders = fields, (*self.holders, self)
+            others = (it for it in self.holders if it is not self)  # which a part may be around
+            self.fields, self.holders = fields, (*others, self)
         try:
             enter(self, block)
         except BaseException:

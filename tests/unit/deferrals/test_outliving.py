@@ -291,6 +291,20 @@ def test_the_fields_of_a_part_are_those_of_its_block_and_those_around_it(
     assert heard == [1, 2, 3]
 
 
+def test_the_fields_around_the_first_part_hold_for_the_last(
+    dispatcher: EventDispatcher, heard: list[int]
+) -> None:
+    """The block's own `with`, which may be inside of a part."""
+    deferral = dispatcher.deferred()
+    with event_scope(request_id="first"), deferral.resumed():
+        pass
+    with event_scope(request_id="last"), deferral.resumed(), deferral:
+        assert dispatcher.emit("thing_happened", number=1).context["request_id"] == "first"
+        kept = weakref.ref(current_frame())
+    del deferral
+    assert (heard, kept()) == ([1], None)  # without a garbage collection
+
+
 def test_resumed_blocks_end_in_any_order(dispatcher: EventDispatcher, heard: list[int]) -> None:
     """Each by itself, though one thread has begun them all; and one that is dropped is dropped."""
     first, second = dispatcher.deferred(), dispatcher.deferred()
@@ -384,6 +398,19 @@ def test_a_savepoint_drops_what_was_emitted_since(
     assert heard == [1, 4]
     assert [it.state for it in emissions] == ["dropped"] * 2
     assert caplog.text.count("dropped with its deferred block") == 2
+
+
+def test_what_is_dropped_is_told_in_order(
+    signals: SignalRegistry, dispatcher: EventDispatcher, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("first", "second"):
+        signals.signal(name)
+    with caplog.at_level(logging.DEBUG), dispatcher.deferred() as deferral:
+        dispatcher.emit("first")
+        dispatcher.emit("second")
+        deferral.discard()
+    lines = [line.getMessage() for line in caplog.records]
+    assert lines == [f"{it} dropped with its deferred block" for it in ("first", "second")]
 
 
 def test_what_its_scope_was_asked_of_is_not_kept(
