@@ -230,6 +230,7 @@ class DeferralFrame(AmbientFrame):
             leave(self)
         # Break the cycle of the frame and itself, so that no garbage collection is needed.
         self.holders = () if len(self.holders) == 1 else self.holders[:-1]
+        self.before = None  # which may be a part of this
         return self._frame_to_flush(error) if self.held_back else None
 
     def break_off(self) -> None:
