@@ -156,20 +156,20 @@ class _Response:
         return self._start_response(status, headers, exc_info)
 
     def __iter__(self) -> Iterator[bytes]:
-        parts = iter(self.body)
-        while (part := self._next(parts)) is not _END:
-            yield part  # if the server reads no further, the client has left: that is no failure
-
-    def _next(self, parts: Iterator[bytes]) -> Any:
+        block, parts = self._block, iter(self.body)
         is_late = not self._status  # WSGI lets the head come with the first part of the body
-        try:
-            part = run_in_frame(self._block, _next, parts, _END)
-        except BaseException:
-            self._has_failed = True
-            raise
-        if (part is _END or is_late) and self._block.held_back:
-            self.flush()  # before the end, so that a client with the whole response has them
-        return part
+        while True:
+            try:
+                part = run_in_frame(block, _next, parts, _END)
+            except BaseException:
+                self._has_failed = True
+                raise
+            if block.held_back and (is_late or part is _END):
+                self.flush()  # before the end, so that a client with the whole response has them
+            if part is _END:
+                return
+            is_late = False
+            yield part  # if the server reads no further, the client has left: that is no failure
 
     def of_file(self) -> Iterable[bytes]:
         """Return the server's own wrapper of a file, which the server may send without reading."""
