@@ -730,6 +730,7 @@ def test_what_is_rolled_back_never_goes_out_even_after_an_interrupt(
             if is_around:
                 stack.enter_context(after_commit(unit, shop.dispatcher))
             unit.execute(text("SELECT 1"))
+            shop.held_back(unit, 0)
             unit.begin_nested()
             shop.held_back(unit, 1)
             was_interrupted = interrupted(unit.rollback, line)
