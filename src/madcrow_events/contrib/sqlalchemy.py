@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Connection, Engine, RootTransaction, TwoPhaseTransaction, event
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
@@ -16,8 +17,9 @@ from sqlalchemy.sql.expression import (
     SavepointClause,
 )
 
-from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher import EventDispatcher, get_event_dispatcher
+from madcrow_events.emissions._frames import AmbientFrame, enter, leave
+from madcrow_events.emissions._holding import DeferralFrame, Raised
 from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
@@ -30,11 +32,10 @@ else:
 
 __all__ = ["after_commit"]
 
-_Pending: TypeAlias = "dict[EventDispatcher, int]"
-"""How many emissions of each dispatcher were held back at some moment."""
+_Pending: TypeAlias = "dict[DeferralFrame, int]"
+"""How many emissions each block held back at some moment."""
 
 
-@contextmanager
 def after_commit(
     session: (
         Session
@@ -45,13 +46,14 @@ def after_commit(
         | AsyncConnection
     ),
     dispatcher: EventDispatcher | None = None,
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Hold back what is emitted in the `with` until the session's transaction is committed.
 
     The events go out when the outermost transaction has been committed, in the order in which they
     were emitted. They are dropped if this transaction, or the savepoint in which they were emitted,
     is rolled back, or if the session is closed before the commit. If no transaction has begun, they
-    wait for the next one. The `with` itself begins and ends no transaction.
+    wait for the next one, or are dropped if the `with` raises. The `with` itself begins and ends no
+    transaction. It is a plain `with` for async sessions, too.
 
     Handlers run before the commit returns, even inside of a `deferred` block, and must not use the
     session. Async handlers are started, as by `EventDispatcher.emit`. If a handler has
@@ -61,6 +63,9 @@ def after_commit(
         session: the session or connection in whose transaction you emit. A `scoped_session` or
             `async_scoped_session` stands for its present session.
         dispatcher: the dispatcher that emits, or a sibling of it; the default dispatcher if None.
+
+    Returns:
+        A context manager for one `with`.
 
     Raises:
         TypeError: `session` is something else, such as an engine.
@@ -92,10 +97,56 @@ def after_commit(
         confirmed: order 1
         ```
     """
-    watched = _synchronous(session)
-    watcher = _watcher_of(watched)
-    with watcher.holding_back(watched, dispatcher or get_event_dispatcher()):
-        yield
+    return _Block(_synchronous(session), dispatcher or get_event_dispatcher())
+
+
+class _Block:
+    """One `with after_commit(...)`."""
+
+    __slots__ = ("__weakref__", "_dispatcher", "_frame", "_held_by", "_watched", "kept")
+
+    kept: int
+    """How many of the emissions that are held back are older than this `with`."""
+
+    def __init__(self, watched: Session | Connection, dispatcher: EventDispatcher) -> None:
+        self._watched = watched
+        self._dispatcher = dispatcher
+        self._frame: AmbientFrame | None = None
+
+    def __enter__(self) -> None:
+        if self._frame is not None:
+            raise RuntimeError("after_commit is good for one `with`: call it again")
+        watcher = _watcher_of(self._watched)
+        watcher.watch(self._watched)
+        self._held_by = held_by = watcher.holder_for(self._dispatcher)
+        self._frame = held_by.frame_of_part()
+        self.kept = len(held_by.held_back)
+        watcher.open.add(self)  # which forgets it if an interrupt keeps `__exit__` from its call
+        enter(self._frame, self)
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._frame is not None  # noqa: S101  # it has been entered
+        leave(self._frame)
+        watcher = _watcher_of(self._watched)
+        watcher.open.discard(self)
+        if self._watched.get_transaction() is None:
+            if error is not None:  # no transaction will decide
+                self._held_by.discard(keep=self.kept)
+            if not watcher.open:
+                watcher.end_idle()
+
+    async def __aenter__(self) -> NoReturn:
+        raise TypeError(
+            "after_commit is for a plain `with`, even if the session is async: write "
+            "`with after_commit(session):`"
+        )
+
+    __aexit__ = __aenter__
 
 
 def _synchronous(session: Any) -> Session | Connection:
@@ -120,7 +171,8 @@ def _synchronous(session: Any) -> Session | Connection:
         case _:
             raise TypeError(
                 "after_commit takes a Session, AsyncSession, scoped_session, async_scoped_session, "
-                f"Connection or AsyncConnection, not {type(session).__name__}"
+                f"Connection or AsyncConnection, not {type(session).__name__}: pass the session "
+                "you emit in, such as db.session"
             )
     _refuse_autocommit(bind)
     return found
@@ -145,47 +197,60 @@ def _refuse_autocommit(bind: Engine | Connection | None) -> None:
 
 
 class _Watcher:
-    """What waits for the transactions of one session or connection."""
+    """Holds events back for the transactions of one session or connection."""
 
     def __init__(self) -> None:
-        self.deferrals: dict[EventDispatcher, Deferral] = {}
-        """One for each dispatcher, for several transactions if a `with` is around these."""
+        self.open: WeakSet[_Block] = WeakSet()
+        """Each `with` that has begun and not ended."""
+        self._holders: list[DeferralFrame] = []
+        """One for each dispatcher and its siblings, in the order of their first use.
+
+        A holder is for several transactions if a `with` is around these.
+        """
         self._marks: dict[object, _Pending] = {}
         """For each savepoint, what was held back when it began."""
-        self._open = 0
-        """How many `with` are open."""
+        self._is_undecided = False
+        """Whether a transaction has begun, and neither its commit nor its rollback was noticed."""
 
-    @contextmanager
-    def holding_back(
-        self, watched: Session | Connection, dispatcher: EventDispatcher
-    ) -> Iterator[None]:
-        deferral = self.deferrals.get(dispatcher)
-        if deferral is None:
-            deferral = self.deferrals[dispatcher] = dispatcher.deferred()
-            # Where nothing is around it, for it is to last longer than what is around this `with`.
-            Context().run(_open, deferral)
-        self.watch(watched)
-        self._open += 1
-        try:
-            with deferral.resumed():
-                yield
-        finally:
-            self._open -= 1
-            if not (self._open or watched.in_transaction()):
-                self._end_idle()
+    @property
+    def is_in_use(self) -> bool:
+        """Whether there is something that holds events back."""
+        return bool(self._holders)
+
+    def holder_for(self, dispatcher: EventDispatcher) -> DeferralFrame:
+        """Return what holds back the events of a dispatcher; make it at the first call."""
+        for holder in self._holders:
+            if holder.is_of(dispatcher):
+                return holder
+        holder = DeferralFrame(dispatcher, None)
+        # In an empty context, because it may go on after all that is around this `with`.
+        Context().run(holder.open)
+        self._holders.append(holder)
+        return holder
 
     def watch(self, watched: Any) -> None:
         """See to it that the end of the present transaction is noticed."""
 
+    def begin(self) -> None:
+        """Note that a transaction has begun."""
+        self.give_up()
+        self._is_undecided = True
+
+    def give_up(self) -> None:
+        """Drop what waits for a transaction that has gone without notice, by an interrupt."""
+        if self._is_undecided:
+            self._drop()
+            self._is_undecided = False
+
     def mark(self, savepoint: object) -> None:
         """Note what is held back, as a savepoint begins."""
-        self._marks[savepoint] = {it: block.pending for it, block in self.deferrals.items()}
+        self._marks[savepoint] = {it: len(it.held_back) for it in self._holders}
 
     def roll_back_to(self, savepoint: object) -> None:
         """Drop what was emitted since a savepoint began."""
         mark = self._marks.pop(savepoint, {})
-        for dispatcher, deferral in self.deferrals.items():
-            deferral.discard(keep=mark.get(dispatcher, 0))
+        for holder in self._holders:
+            holder.discard(keep=mark.get(holder, 0))
 
     def release(self, savepoint: object) -> None:
         """Forget a savepoint, so that its events go the way of the transaction."""
@@ -193,39 +258,49 @@ class _Watcher:
 
     def settle(self, *, is_committed: bool) -> None:
         """Let what is held back go out, or drop it, at the end of a transaction."""
+        if not is_committed:
+            self._drop()
+        self._is_undecided = False
+        self._forget()
+        holders = [*self._holders]
+        if is_last := not self.open:
+            self._holders.clear()  # first, because a handler may use the session
+        raised = Raised()
+        for holder in holders:
+            try:
+                if is_last:
+                    # From now on, what a task from one of its `with` emits goes out at once.
+                    holder.end(None)
+                if is_committed or is_last:
+                    holder.flush()  # even if a block is around the commit
+            except BaseException as error:
+                if is_last:
+                    holder.break_off()  # if an interrupt came before anything went out
+                raised.add(error, [])
+        raised.again()
+
+    def end_idle(self) -> None:
+        """End the holders that nobody may end later, so that nothing is held back for ever."""
+        idle = [it for it in self._holders if not it.held_back]
+        for holder in idle:
+            self._holders.remove(holder)
+            holder.end(None)
+            holder.flush()  # what another thread has emitted at this very moment
+
+    def _drop(self) -> None:
+        self._forget()
+        for holder in self._holders:
+            holder.discard()
+
+    def _forget(self) -> None:
+        """Forget what the savepoints and each `with` have noted."""
         self._marks.clear()
-        deferrals = [*self.deferrals.values()]
-        is_last = not self._open
-        if is_last:
-            self.deferrals.clear()  # first, because a handler may use the session
-        with ExitStack() as settling:  # every one of them, even if one raises
-            for deferral in deferrals:
-                settling.callback(_settle, deferral, is_committed=is_committed, is_last=is_last)
-
-    def _end_idle(self) -> None:
-        """End the deferrals that nobody may end later, so that nothing is held back for ever."""
-        for dispatcher, deferral in [*self.deferrals.items()]:
-            if not deferral.pending:
-                del self.deferrals[dispatcher]
-                _settle(deferral, is_committed=True, is_last=True)
-
-
-def _open(deferral: Deferral) -> None:
-    with deferral.resumed():
-        pass
-
-
-def _settle(deferral: Deferral, *, is_committed: bool, is_last: bool) -> None:
-    # After its end, what a task from one of its `with` emits goes out at once.
-    with deferral if is_last else nullcontext():
-        if is_committed:
-            deferral.flush()  # even if a block is around the commit
-        else:
-            deferral.discard()
+        for block in self.open:
+            block.kept = 0
 
 
 class _SessionWatcher(_Watcher):
-    """What waits for the transactions of a session, and the listeners that tell of these."""
+    """Holds events back for the transactions of a session, and listens to these."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
@@ -235,32 +310,45 @@ class _SessionWatcher(_Watcher):
         event.listen(session, "after_commit", self._on_commit)
         event.listen(session, "after_transaction_end", self._on_end)
 
+    def watch(self, watched: Session) -> None:
+        if watched.get_transaction() is not None:
+            self._is_undecided = self._is_undecided or self._committed is None
+        else:
+            self.give_up()
+
     def _on_begin(self, _session: Session, _transaction: object, connection: Connection) -> None:
-        if self.deferrals:
+        if self.is_in_use:
             _refuse_autocommit(connection)
 
     def _on_create(self, _session: Session, transaction: SessionTransaction) -> None:
         if transaction.nested:
             self.mark(transaction)
+        elif transaction.parent is None:
+            self._committed = None
+            self.begin()
 
     def _on_commit(self, session: Session) -> None:
         # Also called for savepoints, and before the connections are free: so this only notes it.
-        self._committed = session.get_nested_transaction() or session.get_transaction()
+        nested = session.get_nested_transaction()
+        self._committed = nested or session.get_transaction()
+        if nested is None:
+            self._is_undecided = False
 
     def _on_end(self, _session: Session, transaction: SessionTransaction) -> None:
         is_committed = transaction is self._committed
+        if is_committed:
+            self._committed = None
         if transaction.nested:
             (self.release if is_committed else self.roll_back_to)(transaction)
         elif transaction.parent is None:  # and is not one of a flush
-            self._committed = None
             self.settle(is_committed=is_committed)
 
 
 class _ConnectionWatcher(_Watcher):
-    """What waits for the transactions of a connection, and the listeners that find these.
+    """Holds events back for the transactions of a connection, and listens to these.
 
-    No event tells of a commit that is done. So the transaction itself is to tell, from the first
-    statement in it on.
+    SQLAlchemy has no event for a commit that is done. So the transaction itself reports it: from
+    its first statement on, it is an object of a class of this module.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -275,7 +363,10 @@ class _ConnectionWatcher(_Watcher):
         transaction = watched.get_transaction()
         watching = _WATCHING.get(type(transaction))
         if watching is not None:
+            self.begin()
             transaction.__class__ = watching
+        elif transaction is None:
+            self.give_up()
 
     def _on_execute(
         self,
@@ -304,6 +395,7 @@ class _ConnectionWatcher(_Watcher):
     def _settle_unused(self, connection: Connection, *, is_committed: bool) -> None:
         """Settle a transaction without a statement, whose end nobody needs to wait for."""
         if type(connection.get_transaction()) in _WATCHING:
+            self.give_up()
             self.settle(is_committed=is_committed)
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._policy import Policy
     from madcrow_events.emissions._scopes import ScopeFields
 
-__all__ = ["DeferralFrame"]
+__all__ = ["DeferralFrame", "Raised"]
 
 Move: TypeAlias = "Callable[[deque[Emission], list[Emission]], None]"
 """`move_first`, or `move_last`."""
@@ -70,7 +70,7 @@ class DeferralFrame(AmbientFrame):
 
     def flush(self) -> None:
         """Emit the emissions that are held back now; see `Deferral.flush`."""
-        raised = _Raised()
+        raised = Raised()
         taken: list[Any] = []
         while self.held_back:
             try:
@@ -83,7 +83,7 @@ class DeferralFrame(AmbientFrame):
 
     async def flush_async(self) -> None:
         """Emit the emissions that are held back now, and await them; see `Deferral.flush_async`."""
-        raised = _Raised()
+        raised = Raised()
         taken: list[Any] = []
         while self.held_back:
             try:
@@ -94,7 +94,7 @@ class DeferralFrame(AmbientFrame):
         taken.clear()  # a traceback may keep this frame
         raised.again()
 
-    async def _emit_async(self, emission: Emission, raised: _Raised) -> None:
+    async def _emit_async(self, emission: Emission, raised: Raised) -> None:
         policy: Any = emission.dispatcher
         try:
             if raised.exit is not None:
@@ -306,7 +306,7 @@ def _merged(around: Fields, block: DeferralFrame) -> Mapping[str, str]:
     return {**(around() if callable(around) else around), **block.resolved_fields()}
 
 
-class _Raised:
+class Raised:
     """The exceptions of several emissions, to be raised together after the last of them."""
 
     def __init__(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import itertools
 import runpy
 import sys
 import threading
@@ -23,6 +24,7 @@ from madcrow_events import (
     Emission,
     EventDispatcher,
     EventSignal,
+    HandlerErrors,
     InvalidOptionError,
     SignalRegistry,
     emit_event,
@@ -488,6 +490,54 @@ async def test_two_dispatchers_keep_their_savepoints_apart(
         assert shop.handled == [1]
 
 
+async def test_a_with_that_raises_without_transaction_drops_its_own_events(
+    unit: Unit, shop: Shop
+) -> None:
+    """No transaction will be rolled back for it."""
+    shop.held_back(unit, 1)
+    with pytest.raises(LookupError), after_commit(unit.it, shop.dispatcher):
+        shop.emit(2)
+        raise LookupError
+    await unit.insert(1)
+    await unit.commit()
+    assert shop.handled == [1]
+
+
+async def test_a_with_that_raises_after_a_transaction_drops_what_it_emitted_since(
+    unit: Unit, shop: Shop
+) -> None:
+    shop.held_back(unit, 1)
+    shop.held_back(unit, 2)
+    with pytest.raises(LookupError), after_commit(unit.it, shop.dispatcher):
+        await unit.insert(1)
+        await unit.commit()
+        shop.emit(3)
+        raise LookupError
+    await unit.insert(2)
+    await unit.commit()
+    assert shop.handled == [1, 2]
+
+
+def test_a_with_is_good_for_once(engine: Any, shop: Shop) -> None:
+    with Session(engine) as session, session.begin():
+        block = after_commit(session, shop.dispatcher)
+        with block:
+            shop.emit(1)
+        with pytest.raises(RuntimeError, match="call it again"), block:
+            pass
+        shop.emit(2)
+        assert shop.handled == [2]
+    assert shop.handled == [2, 1]
+
+
+async def test_an_async_with_is_refused(engine: Any) -> None:
+    with Session(engine) as session:
+        block: Any = after_commit(session)
+        with pytest.raises(TypeError, match=r"`with after_commit\(session\):`"):
+            async with block:
+                pass
+
+
 # Handlers
 
 
@@ -581,6 +631,197 @@ def test_the_connection_of_a_session_is_free_when_handlers_run(database: Path, s
         session.commit()
     assert counts == [1]
     engine.dispose()
+
+
+def test_the_events_of_several_dispatchers_go_out_in_the_order_of_their_first_use(
+    engine: Any, shop: Shop, signals: SignalRegistry
+) -> None:
+    """Even if all of them raise; those of siblings go out in the order of the emissions."""
+
+    def fail(number: int) -> None:
+        raise Exit if number == 6 else LookupError(number)
+
+    shop.signal.subscribe(fail, on_error="raise")
+    sibling = shop.dispatcher.with_options(on_error="raise")
+    with EventDispatcher(signals) as other, Session(engine) as session:
+        session.execute(text("SELECT 1"))
+        for number, dispatcher in enumerate([other, shop.dispatcher, sibling, shop.dispatcher]):
+            with after_commit(session, dispatcher):
+                dispatcher.emit(shop.signal, number=number)
+        with pytest.raises(HandlerErrors) as raised:
+            session.commit()
+        assert shop.handled == [0, 1, 2, 3]
+        assert raised.value.exceptions[0].args == (0,)
+        assert [it.args for it in raised.value.exceptions[1].exceptions] == [(1,), (2,), (3,)]
+
+        session.execute(text("SELECT 1"))
+        for number, dispatcher in [(5, other), (6, shop.dispatcher)]:
+            with after_commit(session, dispatcher):
+                dispatcher.emit(shop.signal, number=number)
+        with pytest.raises(Exit) as exited:
+            session.commit()
+        assert shop.handled[4:] == [5, 6]
+        assert repr(exited.value.__cause__) == "LookupError(5)"
+
+
+def interrupted(call: Any, line: int) -> bool:
+    """Raise `Exit` at one of the lines that hold back, settle and drop; return whether it did."""
+    files = (contrib.__file__, sys.modules["madcrow_events.emissions._holding"].__file__)
+    left = line
+
+    def trace(frame: Any, kind: str, _argument: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in files:
+            return None
+        if kind == "line":
+            if not left:
+                sys.settrace(None)
+                raise Exit
+            left -= 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except Exit as error:
+        error.__traceback__ = None  # it keeps what the interrupt has cut off
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def end_all(unit: Any) -> None:
+    """Roll back what an interrupt has left of a transaction, as far as SQLAlchemy knows."""
+    if isinstance(unit, Session):
+        unit.close()
+    else:
+        unit.rollback()
+        unit.connection.driver_connection.rollback()
+
+
+async def test_a_with_around_several_transactions_holds_back_after_an_exception_too(
+    unit: Unit, shop: Shop
+) -> None:
+    def fail(number: int) -> None:
+        raise LookupError
+
+    with after_commit(unit.it, shop.dispatcher):
+        await unit.insert(1)
+        with shop.signal.subscribe(fail, on_error="raise"):
+            shop.emit(1)
+            with pytest.raises(LookupError):
+                await unit.commit()
+        await unit.insert(2)
+        shop.emit(2)
+        assert shop.handled == [1]
+        await unit.commit()
+    assert shop.handled == [1, 2]
+
+
+@pytest.mark.parametrize("is_around", [True, False])
+@pytest.mark.parametrize("kind", ["Session", "Connection"])
+def test_what_is_rolled_back_never_goes_out_even_after_an_interrupt(
+    engine: Any, shop: Shop, kind: str, is_around: bool
+) -> None:
+    for line in itertools.count():
+        with KINDS[kind](engine) as unit, ExitStack() as stack:
+            if is_around:
+                stack.enter_context(after_commit(unit, shop.dispatcher))
+            unit.execute(text("SELECT 1"))
+            shop.held_back(unit, 0)
+            unit.begin_nested()
+            shop.held_back(unit, 1)
+            was_interrupted = interrupted(unit.rollback, line)
+            end_all(unit)
+            shop.held_back(unit, 2)
+            unit.execute(text("SELECT 1"))
+            shop.held_back(unit, 3)
+            unit.commit()
+            assert shop.handled == [2, 3]
+            shop.handled.clear()
+        if not was_interrupted:
+            break
+    assert line > 10
+
+
+@pytest.mark.parametrize("kind", ["Session", "Connection"])
+def test_an_interrupt_of_a_commit_holds_nothing_else_back(
+    engine: Any, shop: Shop, kind: str
+) -> None:
+    for line in itertools.count():
+        with KINDS[kind](engine) as unit:
+            unit.execute(text("SELECT 1"))
+            shop.held_back(unit, 1)
+            was_interrupted = interrupted(unit.commit, line)
+            shop.emit(2)
+            assert shop.handled in ([1, 2], [2])
+            end_all(unit)
+            unit.execute(text("SELECT 1"))
+            shop.held_back(unit, 3)
+            unit.commit()
+            assert [it for it in shop.handled if it > 1] == [2, 3]
+            shop.handled.clear()
+        if not was_interrupted:
+            break
+    assert line > 10
+
+
+def test_an_interrupt_after_a_commit_does_not_drop_what_was_committed(
+    engine: Any, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes out with the next commit."""
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise Exit
+
+    with Session(engine) as session:
+        session.execute(text("SELECT 1"))
+        shop.held_back(session, 1)
+        with monkeypatch.context() as patch, pytest.raises(Exit):
+            patch.setattr(contrib._Watcher, "settle", interrupt)
+            session.commit()
+        shop.held_back(session, 2)
+        session.execute(text("SELECT 1"))
+        session.commit()
+    assert shop.handled == [1, 2]
+
+
+def test_a_transaction_without_statements_does_not_let_the_lost_ones_go_out(
+    engine: Any, shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise Exit
+
+    with engine.connect() as connection:
+        connection.execute(text("SELECT 1"))
+        emission = shop.held_back(connection, 1)
+        with monkeypatch.context() as patch, pytest.raises(Exit):
+            patch.setattr(contrib._Watcher, "settle", interrupt)
+            connection.rollback()
+        connection.begin()
+        connection.commit()
+    assert (shop.handled, emission.state) == ([], "dropped")
+
+
+@pytest.mark.parametrize("kind", ["Session", "Connection"])
+def test_an_interrupt_as_a_with_begins_or_ends_leaves_nothing_open(
+    engine: Any, shop: Shop, kind: str
+) -> None:
+    for line in itertools.count():
+        with KINDS[kind](engine) as unit:
+            was_interrupted = interrupted(lambda it=unit: shop.held_back(it, 1), line)
+            shop.emit(2)
+            assert shop.handled == [2]
+            unit.execute(text("SELECT 1"))
+            unit.commit()
+            assert shop.handled in ([2, 1], [2])
+            assert not contrib._watcher_of(unit).open
+            shop.handled.clear()
+        if not was_interrupted:
+            break
+    assert line > 10
 
 
 # Sessions
@@ -789,7 +1030,9 @@ def test_anything_else_is_refused(engine: Any, database: Path, wrong: str | None
     }
     thing = things.get(wrong or "")
     with (
-        pytest.raises(TypeError, match=f"takes a Session, .* not {type(thing).__name__}$"),
+        pytest.raises(
+            TypeError, match=f"takes a Session, .* not {type(thing).__name__}: pass .* db.session$"
+        ),
         after_commit(thing),
     ):
         pass
@@ -848,7 +1091,7 @@ def test_sessions_need_no_greenlet(
 ) -> None:
     """SQLAlchemy 2.1 leaves it to those who install `sqlalchemy[asyncio]`."""
     monkeypatch.setitem(sys.modules, "sqlalchemy.ext.asyncio", None)
-    held_back = runpy.run_path(inspect.getfile(after_commit.__wrapped__))["after_commit"]
+    held_back = runpy.run_path(inspect.getfile(after_commit))["after_commit"]
     with Session(engine) as session, engine.connect() as connection:
         for it in (session, connection):
             with held_back(it, shop.dispatcher):
