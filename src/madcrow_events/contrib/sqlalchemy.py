@@ -84,12 +84,14 @@ def after_commit(
         madcrow_signals.signal("order_placed", "A customer placed an order.")
         on_event("order_placed")(lambda order_id: print("confirmed: order", order_id))
 
-        with Session(create_engine("sqlite://")) as session:
+        engine = create_engine("sqlite://")
+        with Session(engine) as session:
             session.execute(text("CREATE TABLE orders (id INTEGER)"))
             with after_commit(session):
                 emit_event("order_placed", order_id=1)
             print("no handler has been called yet")
             session.commit()
+        engine.dispose()
         ```
 
         ```text
