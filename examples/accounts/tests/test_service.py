@@ -259,7 +259,7 @@ def test_of_two_changes_of_a_password_at_once_the_second_sees_the_first(
 
 
 def test_a_handler_fails_when_it_is_asked_to(accounts: Accounts) -> None:
-    """Who asks does not notice, and no account is part of it."""
+    """The request succeeds, and no account is involved."""
     with record_events() as recorded:
         accounts.demonstrate_failure()
     requested, failed = recorded.emissions

@@ -447,7 +447,7 @@ def _ending(transaction: RootTransaction, *, is_committed: bool) -> Iterator[Non
             watcher.settle(is_committed=is_committed)
 
 
-# Weak on both sides, for an emission may refer to its session. The listeners keep the watcher.
+# Weak on both sides, because an emission may refer to its session. The listeners keep the watcher.
 _watchers: WeakKeyDictionary[Session | Connection, ReferenceType[_Watcher]] = WeakKeyDictionary()
 
 

@@ -144,7 +144,7 @@ class Pages:
 
         Args:
             status: of HTTP.
-            visit: who asks; None leaves the links to other pages out, and asks no database.
+            visit: the visitor; without one, the page has no links, and no database is read.
         """
         said = PROBLEMS.get(status) or PROBLEMS[400 if status < FAILED else FAILED]
         return self._message(visit, status, *said)
@@ -216,7 +216,7 @@ class Pages:
         return self._page(visit, "events.html")
 
     def break_handler(self, visit: Visit) -> Reply:
-        """Let a handler fail, for an administrator who wants to see that; the request succeeds."""
+        """Emit an event whose handler fails, to show an administrator that the request succeeds."""
         if self.may_watch(visit):
             self._accounts.demonstrate_failure()
             return self._go_to("/events")
