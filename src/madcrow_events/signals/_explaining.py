@@ -35,7 +35,9 @@ __all__ = [
     "Explanation",
     "LeftOutHandler",
     "LeftOutReason",
+    "calling_order",
     "explain",
+    "origin_of",
 ]
 
 CallMode: TypeAlias = Literal["inline", "awaited", "background", "batch"]
@@ -269,7 +271,7 @@ def _called(
                 it.timeout,
                 it.id,
                 it.on_error,
-                _origin_of(registry, it.origin),
+                origin_of(registry, it),
                 None if it.sender is ANY else sender_name(it.sender),
                 pattern_of(it),
                 depends_on_when=it.when is not None and not has_context,
@@ -306,17 +308,41 @@ def _kind(pattern: str | None) -> str:
     return f"{'pattern' if '*' in (pattern or '') else 'class'} {pattern}"
 
 
-def _origin_of(registry: SignalRegistry, origin: Any) -> str | None:
-    """Return the plugin or the group that made a subscription, described; None if none did."""
-    if origin is None:
-        return None
-    found = (it.described(origin) for it in list(registry._companions.values()))
-    return next(filter(None, found), f"group {printable(origin.name)}")
-
-
 def _wrapped(items: Iterable[str]) -> Iterator[str]:
     """Yield items as lines, indented, of 80 columns at most."""
     from textwrap import wrap  # loaded when first needed
 
     for item in items:
         yield from wrap(item, _WIDTH, initial_indent="  ", subsequent_indent="      ")
+
+
+# For higher wings, not for users
+
+
+def calling_order(signal: EventSignal[Any]) -> list[tuple[Subscription, CallMode]]:
+    """Return the active subscriptions of an event, for all senders, as they are called.
+
+    Args:
+        signal: the signal of the event.
+
+    Returns:
+        The subscriptions in the order in which they are called or started, each with how it is
+            called; recorders are none of them.
+    """
+    _, plan = reach(signal._table, ANY)
+    subscriptions = cast("tuple[Subscription, ...]", plan.subscriptions)
+    return [(it, _mode_of(it, index, plan)) for index, it in enumerate(subscriptions)]
+
+
+def origin_of(registry: SignalRegistry, subscription: Subscription) -> str | None:
+    """Return the plugin or the group that made a subscription, described; None if none did.
+
+    Args:
+        registry: the registry of the subscription's event.
+        subscription: the subscription.
+    """
+    origin: Any = subscription.origin
+    if origin is None:
+        return None
+    found = (it.described(origin) for it in list(registry._companions.values()))
+    return next(filter(None, found), f"group {printable(origin.name)}")
