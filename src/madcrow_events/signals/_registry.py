@@ -49,6 +49,7 @@ __all__ = [
     "declared_in",
     "dispatching_of",
     "forget",
+    "is_built_in",
     "lock_of",
     "models_of",
     "record",
@@ -664,6 +665,11 @@ def _fix_for_undecorated(given: object, registry: str) -> str:
 def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
     """Return the declared signals, for plugins and their test."""
     return registry._declared()
+
+
+def is_built_in(registry: SignalRegistry, signal: EventSignal[Any]) -> bool:
+    """Whether this package declares an event; only the default registry has such events."""
+    return signal.name in registry._built_in or signal.name == HANDLER_FAILED
 
 
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:

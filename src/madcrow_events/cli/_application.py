@@ -1,0 +1,170 @@
+"""Importing the application whose events the command shows."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from inspect import Parameter, isfunction, signature
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from madcrow_events._text import close_matches, printable, text_of, type_name
+from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
+from madcrow_events.cli._places import Line, raised_at
+from madcrow_events.cli._progress import waiting_for
+from madcrow_events.dispatcher import EventDispatcher
+from madcrow_events.signals import SignalRegistry, madcrow_signals
+
+if TYPE_CHECKING:
+    from madcrow_events.plugins import PluginReports
+
+__all__ = ["INSPECT", "Application", "ApplicationError", "load_application"]
+
+INSPECT: Final = "MADCROW_EVENTS_INSPECT"
+"""The variable that is 1 while the command runs, so that an application opens no connections."""
+
+
+class ApplicationError(CommandError):
+    """The application raised an exception while it was imported.
+
+    Attributes:
+        error: the exception.
+        line: where it was raised, or None.
+    """
+
+    def __init__(self, message: str, error: BaseException) -> None:
+        super().__init__(message, APPLICATION)
+        self.error = error
+        places = raised_at(error)
+        self.line: Line | None = places[-1][0] if places else None
+
+
+class Application(NamedTuple):
+    """What the command looks at.
+
+    Attributes:
+        name: the module of the application, or None if none is given.
+        signals: the registry.
+        dispatcher: the dispatcher that emits, or None for that of the registry.
+        plugins: the reports on the plugins that were loaded, or None.
+    """
+
+    name: str | None
+    signals: SignalRegistry
+    dispatcher: EventDispatcher | None = None
+    plugins: PluginReports | None = None
+
+
+def load_application(
+    app: str | None, app_dir: str | None = None, *, with_plugins: bool = False
+) -> Application:
+    """Import an application, and return what it has declared.
+
+    Args:
+        app: the module, such as `shop.events`, and after a colon the attribute that is its
+            registry, its dispatcher, or the function that makes the application; None for the
+            built-in events alone.
+        app_dir: a folder to put first on the path of imports, or None.
+        with_plugins: whether to load the installed plugins, too.
+
+    Raises:
+        CommandError: the application cannot be found.
+        ApplicationError: it raised an exception.
+    """
+    os.environ[INSPECT] = "1"
+    found = Application(None, madcrow_signals)
+    if app_dir is not None:
+        if not os.path.isdir(app_dir):  # noqa: PTH112  # pathlib would be imported
+            raise CommandError(f"--app-dir {printable(app_dir)} is no folder")
+        sys.path.insert(0, os.path.abspath(app_dir))  # noqa: PTH100  # as above
+    if app is not None:
+        name, _, attribute = app.partition(":")
+        with waiting_for(f"importing {name}"):
+            found = _named(name, attribute, _imported(name))
+    if with_plugins:
+        from madcrow_events.plugins import load_plugins
+
+        with waiting_for("loading plugins"):
+            found = found._replace(plugins=load_plugins(signals=found.signals))
+    return found
+
+
+def _imported(name: str) -> Any:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise CommandError(_fix_for_path(name))
+    try:
+        return _theirs(name, lambda: import_module(name), "was imported")
+    except ApplicationError as failure:
+        missing = getattr(failure.error, "name", None)
+        is_its_own = isinstance(failure.error, ModuleNotFoundError) and f"{name}.".startswith(
+            f"{missing}."
+        )
+        if not is_its_own:
+            raise
+    raise CommandError(
+        f"no module is called {name}: install the application, or give the folder that has it, as "
+        f"in --app-dir ."
+    )
+
+
+def _fix_for_path(name: str) -> str:
+    module = name.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
+    fix = f"give a module, as in --app {module}" if module.replace(".", "").isidentifier() else ""
+    return f"--app {printable(name)} names no module: {fix or 'write it as in --app shop.events'}"
+
+
+def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
+    """Return what the application's code returns; say what it raised, and where."""
+    try:
+        return act()
+    except KeyboardInterrupt as error:
+        raise CommandError(f"interrupted {_where(error, name)}", INTERRUPTED) from error
+    except SystemExit as error:
+        raise ApplicationError(
+            f"{name} ended the process while it {when}, with status {printable(error.code)}\n"
+            f"{_way(error)}",
+            error,
+        ) from error
+    except BaseException as error:
+        kind, text = type_name(type(error)), text_of(error)
+        raise ApplicationError(
+            f"{name} raised an exception while it {when}: {kind}{f': {text}' if text else ''}\n"
+            f"{_way(error)}",
+            error,
+        ) from error
+
+
+def _where(error: BaseException, name: str) -> str:
+    places = raised_at(error)
+    return f"at {places[-1][0]}" if places else f"while {name} was imported"
+
+
+def _way(error: BaseException) -> str:
+    """Return the lines that led to an exception, one below the other."""
+    return "\n".join(f"  {line}, in {function}" for line, function in raised_at(error))
+
+
+def _named(name: str, attributes: str, module: Any) -> Application:
+    """Return the registry and the dispatcher that an attribute of the module means."""
+    thing: Any = module
+    for attribute in attributes.split(".") if attributes else ():
+        try:
+            thing = getattr(thing, attribute)
+        except AttributeError:
+            near = close_matches(attribute, dir(thing), 1)
+            hint = f": did you mean {near[0]}?" if near else ""
+            raise CommandError(f"{name} has no attribute {printable(attribute)}{hint}") from None
+    if isfunction(thing) and not any(map(_is_required, signature(thing).parameters.values())):
+        made = thing
+        thing = _theirs(name, made, f"called {attributes}()")
+    if isinstance(thing, SignalRegistry):
+        return Application(name, thing)
+    if isinstance(thing, EventDispatcher):
+        return Application(name, thing.signals, thing)
+    return Application(name, madcrow_signals)
+
+
+def _is_required(parameter: Parameter) -> bool:
+    is_variadic = parameter.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    return parameter.default is Parameter.empty and not is_variadic

@@ -1,0 +1,182 @@
+"""Emitting one event from the command line, and what each handler made of it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager, nullcontext, suppress
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from madcrow_events._text import printable, text_of, type_name
+from madcrow_events.cli._places import raised_at
+from madcrow_events.cli._progress import waiting_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+    from madcrow_events.cli._context import Payload
+    from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.emissions import Emission
+    from madcrow_events.signals import EventSignal
+    from madcrow_events.signals._explaining import Explanation
+
+__all__ = ["CallRecord", "EmissionRecord", "emit_and_wait"]
+
+_LONGEST_VALUE = 1000  # characters
+
+
+class RaisedRecord(TypedDict):
+    """An exception that a handler raised."""
+
+    type: str
+    """The name of its class."""
+    message: str
+    """Its text."""
+    file: str | None
+    """The path of the file where it was raised."""
+    line: int | None
+    """The number of the line there."""
+
+
+class CallRecord(TypedDict):
+    """What came of one handler."""
+
+    name: str
+    """Its `id`, or else the dotted name of the function."""
+    status: Literal["returned", "raised", "pending"]
+    """`pending` if it had not ended when the command did."""
+    value: Any
+    """What it returned, as JSON if it is JSON, and else as its `repr`."""
+    raised: RaisedRecord | None
+    """What it raised."""
+    milliseconds: float | None
+    """How long it took."""
+
+
+class EmissionRecord(TypedDict):
+    """An emission, as `emit --json` shows it."""
+
+    event: str
+    """The name of the event."""
+    ok: bool
+    """Whether no handler failed, and none is pending."""
+    handlers: list[CallRecord]
+    """The handlers, in the order in which they began."""
+
+
+class _Call:
+    def __init__(self, emission: Emission, handler: Any) -> None:
+        self.emission = emission
+        self.handler = handler
+        self.name = emission.name_of(handler)
+        self.seconds: float | None = None
+        self.error: BaseException | None = None
+
+
+class _Watch:
+    """An observer that takes the time of each call."""
+
+    def __init__(self) -> None:
+        self.calls: list[_Call] = []
+
+    def emission(self, _emission: Emission, /) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    @contextmanager
+    def handling(self, emission: Emission, handler: Any, /) -> Iterator[None]:
+        call = _Call(emission, handler)
+        self.calls.append(call)
+        began = perf_counter()
+        try:
+            yield
+        except BaseException as error:
+            call.error = error
+            raise
+        finally:
+            call.seconds = perf_counter() - began
+
+
+def emit_and_wait(
+    dispatcher: EventDispatcher,
+    signal: EventSignal[Any],
+    payload: Payload,
+    expected: Explanation,
+) -> EmissionRecord:
+    """Emit an event, wait for all of its handlers, and return what came of each.
+
+    Ctrl-C ends the wait, and leaves the handlers that have not ended pending.
+
+    Args:
+        dispatcher: the dispatcher that emits.
+        signal: the event.
+        payload: its context, or its fields.
+        expected: the explanation of this emission.
+    """
+    watch = _Watch()
+    # The failures are shown, each with its handler, whatever the dispatcher does with them.
+    emitting = dispatcher.with_options(on_error="log", log_tracebacks=False)
+    emitting.add_observer(watch)
+    with waiting_for(f"emitting {signal.name}"):
+        if payload.context is None:
+            emission = emitting.emit(signal, **payload.fields)
+        else:
+            emission = emitting.emit_typed(signal, payload.context)
+        with suppress(KeyboardInterrupt):
+            emitting.drain()
+    returned = [(it.handler, it.value) for it in emission.results]
+    calls = [it for it in watch.calls if it.emission is emission]
+    rows = [_row(it, returned) for it in calls]
+    called = [it.handler for it in calls]
+    for failure in emission.failures:  # those whose arguments could not be made
+        if not any(it is failure.handler or it == failure.handler for it in called):
+            rows.append(_record(emission.name_of(failure.handler), error=failure.exception))
+    listed = [row["name"] for row in rows]
+    rows += [_record(it.name) for it in expected.called if it.name not in listed]
+    ok = all(row["status"] == "returned" for row in rows)
+    return {"event": emission.event, "ok": ok, "handlers": rows}
+
+
+def _row(call: _Call, returned: list[tuple[Any, Any]]) -> CallRecord:
+    if call.seconds is None:
+        return _record(call.name)
+    milliseconds = round(call.seconds * 1000, 3)
+    if call.error is not None:
+        return _record(call.name, milliseconds, error=call.error)
+    at = next(
+        (at for at, (it, _) in enumerate(returned) if it is call.handler or it == call.handler), None
+    )
+    value = None if at is None else returned.pop(at)[1]
+    return {**_record(call.name, milliseconds), "status": "returned", "value": _as_json(value)}
+
+
+def _record(
+    name: str, milliseconds: float | None = None, error: BaseException | None = None
+) -> CallRecord:
+    """Return the record of a handler that raised an exception, or that has not ended."""
+    return {
+        "name": name,
+        "status": "pending" if error is None else "raised",
+        "value": None,
+        "raised": None if error is None else _raised(error),
+        "milliseconds": milliseconds,
+    }
+
+
+def _raised(error: BaseException) -> RaisedRecord:
+    places = raised_at(error)
+    file, line = places[-1][0] if places else (None, None)
+    return {
+        "type": type_name(type(error)),
+        "message": printable(text_of(error), _LONGEST_VALUE),
+        "file": file,
+        "line": line,
+    }
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return printable(repr(value), _LONGEST_VALUE)
+    return value

@@ -1,0 +1,93 @@
+"""Writing what the command has found: as text for people, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from io import StringIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from madcrow_events.cli._errors import CLOSED_PIPE, CommandError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Output", "say"]
+
+_UNLIMITED: Final = 10_000
+"""The width of a pipe, in columns: each row is one line there, for other commands to read."""
+
+
+class Output:
+    """The standard output, which the application cannot write to any more.
+
+    From here on, what the application prints goes to the standard error, so that it does not mix
+    with what the command says.
+    """
+
+    def __init__(self) -> None:
+        sys.stdout.flush()
+        self._is_terminal = sys.stdout.isatty()
+        self.width: int = shutil.get_terminal_size().columns
+        self._file: TextIO = sys.stdout
+        try:
+            number = sys.stdout.fileno()
+            self._file = os.fdopen(
+                os.dup(number), "w", encoding=sys.stdout.encoding, errors="backslashreplace"
+            )
+            os.dup2(sys.stderr.fileno(), number)
+        except OSError:  # a test or a program that calls this one has replaced it
+            pass
+        sys.stdout = sys.stderr
+
+    def write(self, text: str) -> None:
+        """Write a text.
+
+        Raises:
+            CommandError: its reader has gone.
+        """
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except BrokenPipeError:
+            # What is left in the buffer would be written again when the file is closed.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            raise CommandError("", CLOSED_PIPE) from None
+
+    def show(self, kind: str, record: Any, *, as_json: bool) -> None:
+        """Write a record.
+
+        Args:
+            kind: which record it is, by the command that shows it.
+            record: the record, of lists, dictionaries, texts and numbers.
+            as_json: whether to write JSON.
+        """
+        if as_json:
+            self.write(json.dumps(record, indent=2) + "\n")
+            return
+        from madcrow_events.cli._drawing import DRAWINGS  # imports rich, which takes long
+
+        console = self._console()
+        console.print(DRAWINGS[kind](record, console.width))
+        drawn: StringIO = console.file  # type: ignore[assignment]
+        self.write("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines()))
+
+    def _console(self) -> Console:
+        from rich.console import Console
+
+        is_forced = bool(os.environ.get("FORCE_COLOR"))
+        return Console(
+            file=StringIO(),
+            force_terminal=self._is_terminal or is_forced,
+            width=self.width if self._is_terminal or is_forced else _UNLIMITED,
+            highlight=False,
+            emoji=False,
+            markup=False,
+        )
+
+
+def say(message: str) -> None:
+    """Write a message for the user to the standard error."""
+    print(message, file=sys.stderr, flush=True)  # noqa: T201  # a command prints

@@ -1,0 +1,53 @@
+"""Showing what the command waits for, if it takes more than a second."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+__all__ = ["PATIENCE", "waiting_for"]
+
+PATIENCE: Final = 1.0
+"""After how many seconds the bar appears."""
+
+
+@contextmanager
+def waiting_for(what: str) -> Iterator[None]:
+    """Return a `with` block during which a terminal shows what is waited for.
+
+    Where the standard error is no terminal, nothing is shown.
+
+    Args:
+        what: what takes long, such as `importing shop`.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    ended = threading.Event()
+    painter = threading.Thread(target=_paint, args=(what, ended), daemon=True)
+    painter.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        painter.join()
+
+
+def _paint(what: str, ended: threading.Event) -> None:
+    if ended.wait(PATIENCE):
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn()
+    # What the application prints must not be redirected from a thread beside it.
+    console = Console(file=sys.stderr)
+    bar = Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+    )
+    bar.add_task(what, total=None)
+    with bar:
+        ended.wait()

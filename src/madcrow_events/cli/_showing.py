@@ -1,0 +1,131 @@
+"""One event in full: its fields, an example, and who listens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from pydantic import ValidationError
+from pydantic_core import PydanticUndefined, to_jsonable_python
+
+from madcrow_events._text import handler_name, printable, type_name
+from madcrow_events.catalog import json_schema
+from madcrow_events.cli._examples import example_of
+from madcrow_events.cli._records import EventRecord, HandlerRecord, event_record, handler_records
+from madcrow_events.models import BaseEventContext
+
+if TYPE_CHECKING:
+    from madcrow_events.signals import EventSignal, SignalRegistry
+
+__all__ = ["FieldRecord", "ShownRecord", "shown_record"]
+
+
+class FieldRecord(TypedDict):
+    """A field of an event's context."""
+
+    name: str
+    """Its name in Python."""
+    type: str
+    """Its annotation."""
+    required: bool
+    """Whether each context must give it."""
+    default: str | None
+    """Its default as code; None if it is required."""
+    description: str | None
+    """What it means."""
+
+
+class ShownRecord(TypedDict):
+    """An event, as `show --json` shows it."""
+
+    event: EventRecord
+    """As `events --json` lists it."""
+    fields: list[FieldRecord]
+    """The fields of its model, its own first; empty without a model."""
+    example: dict[str, Any] | None
+    """A context as JSON; None if none could be made that the model takes."""
+    code: str
+    """A program that emits the event."""
+    handlers: list[HandlerRecord]
+    """Who listens, as `handlers --json` lists it."""
+
+
+def shown_record(signals: SignalRegistry, signal: EventSignal[Any]) -> ShownRecord:
+    """Return all that is known of one event.
+
+    Args:
+        signals: the registry.
+        signal: the event.
+    """
+    model = signal.context_model
+    context = None if model is None else _example(signals, signal, model)
+    example = None if context is None else _dumped(context)
+    return {
+        "event": event_record(signals, signal),
+        "fields": [] if model is None else _fields_of(model),
+        "example": {} if model is None else example,
+        "code": _code_of(signals, signal, context),
+        "handlers": handler_records(signals, signal),
+    }
+
+
+def _fields_of(model: type[BaseEventContext]) -> list[FieldRecord]:
+    own = [it for it in model.model_fields if it not in BaseEventContext.model_fields]
+    return [_field(model, it) for it in (*own, *BaseEventContext.model_fields)]
+
+
+def _field(model: type[BaseEventContext], name: str) -> FieldRecord:
+    field = model.model_fields[name]
+    default = None
+    if field.default_factory is not None:
+        default = f"{handler_name(field.default_factory).rpartition('.')[2].strip('_')}()"
+    elif field.default is not PydanticUndefined:
+        default = printable(repr(field.default), 60)
+    return {
+        "name": name,
+        "type": type_name(field.annotation),
+        "required": field.is_required(),
+        "default": default,
+        "description": field.description,
+    }
+
+
+def _example(
+    signals: SignalRegistry, signal: EventSignal[Any], model: type[BaseEventContext]
+) -> BaseEventContext | None:
+    """Return a context with the required fields, or None if the model takes none that was tried."""
+    document = json_schema(signal.name, signals=signals)
+    given = example_of(document["properties"][signal.name], document["$defs"])
+    try:
+        return model.model_validate(given)
+    except (ValidationError, ValueError, TypeError):
+        return None
+
+
+def _dumped(context: BaseEventContext) -> dict[str, Any]:
+    values = {name: getattr(context, name) for name in sorted(context.model_fields_set)}
+    dumped: dict[str, Any] = to_jsonable_python(values, fallback=repr)
+    return {name: dumped[name] for name in type(context).model_fields if name in dumped}
+
+
+def _code_of(
+    signals: SignalRegistry, signal: EventSignal[Any], context: BaseEventContext | None
+) -> str:
+    """Return a program that emits an event, with what an example has."""
+    model, found = signal.context_model, ["from madcrow_events import emit_event"]
+    if model is None:
+        return f'{found[0]}\n\nemit_event("{signal.name}")'
+    if context is None:
+        required = [name for name, it in model.model_fields.items() if it.is_required()]
+        given = ", ".join(f"{name}=..." for name in required)
+    else:
+        names = [it for it in model.model_fields if it in context.model_fields_set]
+        given = ", ".join(f"{name}={getattr(context, name)!r}" for name in names)
+    if "<locals>" not in model.__qualname__ and model.__module__ != "__main__":
+        found.append(f"from {model.__module__} import {model.__qualname__.partition('.')[0]}")
+    is_the_event = [it for it in signals.values() if it.context_model is model] == [signal]
+    call = (
+        f"{model.__qualname__.rpartition('<locals>.')[2]}({given})"
+        if is_the_event
+        else f'"{signal.name}", {given}'.rstrip(", ")
+    )
+    return "\n".join([*found, "", f"emit_event({call})"])
