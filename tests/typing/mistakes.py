@@ -63,6 +63,9 @@ def declaring() -> None:
     signals.signal("order_sent", formerly=7)  # type: ignore[call-overload]
     signals.signal("order_sent", context=OrderContext, formerly=[7])  # type: ignore[list-item]
     signals.signal("order_sent", formerly=placed)  # type: ignore[call-overload]
+    signals.signal("order_sent", key=7)  # type: ignore[call-overload]
+    signals.signal("order_sent", context=OrderContext, key=with_login)  # type: ignore[arg-type]
+    signals.event(key=7)  # type: ignore[call-overload]
     EventSignal("order_sent", context=int)  # type: ignore[type-var]
     _: EventSignal[LoginEventContext] = placed  # type: ignore[assignment]
 
@@ -210,3 +213,4 @@ def options() -> None:
     HandlerGroup("orders").on("order_placed", sendr=1)  # type: ignore[call-overload]
     HandlerGroup("orders").signal("order_placed", context=int)  # type: ignore[arg-type]
     HandlerGroup("orders").signal("order_placed", formerly=7)  # type: ignore[arg-type]
+    HandlerGroup("orders").signal("order_placed", key=7)  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ from madcrow_events.subscriptions._subscription import end, next_order, order_of
 
 if TYPE_CHECKING:
     from madcrow_events.emissions._plan import CallSpec
+    from madcrow_events.signals._keys import Key
     from madcrow_events.subscriptions._endings import EndReason
 
 __all__ = [
@@ -260,6 +261,7 @@ class _DeclaredSignal(NamedTuple):
     model: type[BaseEventContext] | None
     place: Place
     formerly: tuple[str, ...] = ()
+    key: Key | None = None
     is_own: bool = True  # the group declares it, and does not only need it
 
 
@@ -335,6 +337,7 @@ class HandlerGroup:
         doc: str | None = None,
         *,
         context: type[BaseEventContext] | None = None,
+        key: str | Callable[[Any], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> None:
         """Add an event to the group. `register` declares it.
@@ -344,13 +347,16 @@ class HandlerGroup:
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`; None, the default,
                 for an event without a model.
+            key: the event's ordering key: a field, or a function of the context, as for
+                `SignalRegistry.signal`. `register` checks it.
             formerly: a name that the event had before, or several, as for `SignalRegistry.signal`.
 
         Raises:
             InvalidEventNameError: a name is malformed.
         """
         event, old_names = canonical_name(name), read_old_names(formerly)
-        self._signals.append(_DeclaredSignal(event, doc, context, calling_place(), old_names))
+        place = calling_place()
+        self._signals.append(_DeclaredSignal(event, doc, context, place, old_names, key))
 
     @overload
     def on(
@@ -401,7 +407,7 @@ class HandlerGroup:
         place = calling_place()
         if isinstance(event, EventSignal):
             needed = _DeclaredSignal(
-                event.name, event.doc, event.context_model, place, is_own=False
+                event.name, event.doc, event.context_model, place, key=event.key, is_own=False
             )
             self._signals.append(needed)
             event = event.name
@@ -430,10 +436,11 @@ class HandlerGroup:
             signals: the registry.
 
         Raises:
-            SignalConflictError: an event is declared already, with another model. Or an old name is
-                that of another event.
+            SignalConflictError: an event is declared already, with another model or key. Or an old
+                name is that of another event.
             ContextModelError: the model of an event is not derived from `BaseEventContext`, or has
-                a field called `sender` or `self`.
+                a field called `sender` or `self`. Or a key is neither a field of the model nor a
+                plain function.
             UnknownEventError: an event that a handler names is not declared.
             HandlerSignatureError: a handler cannot be called with what its event carries.
             InvalidOptionError: an option does not fit its handler, such as a `timeout` for a plain
@@ -472,8 +479,8 @@ def register_wrapped(
     start = next_order()
     replaced: list[Subscription] = []
     try:
-        for name, doc, model, place, formerly, _ in group._signals:
-            declare(signals, name, doc, model, formerly, place=place)
+        for name, doc, model, place, formerly, key, _ in group._signals:
+            declare(signals, name, doc, model, formerly, key=key, place=place)
         for event, handler, options, place in group._handlers:
             wanted = noted_name(signals, event, place) if isinstance(event, str) else event
             subscribe_as(signals, wanted, handler, options, group, wrap=wrap, replaced=replaced)

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from madcrow_events._executions import execution_of
 from madcrow_events._names import HANDLER_FAILED, canonical_name
+from madcrow_events._places import calling_place
 from madcrow_events._text import names_apart, type_name
 from madcrow_events.exceptions import ContextModelError, SignalConflictError
 from madcrow_events.models import HandlerFailedEventContext, prepare
+from madcrow_events.signals._keys import check_key, key_shown
 from madcrow_events.signals._old_names import become_itself, noted_name, present_name
 from madcrow_events.signals._renaming import (
     check_handlers,
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from madcrow_events._executions import Execution
     from madcrow_events._places import Place
+    from madcrow_events.signals._keys import Key
     from madcrow_events.signals._registry import SignalRegistry
 
 __all__ = ["declare"]
@@ -36,6 +39,7 @@ def declare(
     context: type[Any] | None = None,
     formerly: str | Iterable[str] = (),
     *,
+    key: Key | None = None,
     place: Place | None = None,
     again: EventSignal[Any] | None = None,
 ) -> EventSignal[Any]:
@@ -47,17 +51,12 @@ def declare(
         doc: what the event means.
         context: the model of its typed contexts, or None.
         formerly: its old names.
+        key: its ordering key, or None.
         place: where the group declares it, unless the calling line does that.
         again: the signal that a forgotten event had, and has again.
     """
     given = canonical_name(name)
-    if not isinstance(doc, str | None):
-        raise ContextModelError(
-            f"the second argument is a text that says what {given} means: give the model as "
-            f"signal('{given}', context={type_name(doc)})",
-            event=given,
-            model=doc,
-        )
+    _check_doc(given, doc)
     name = noted_name(registry, given, place)
     old_names: tuple[str, ...] = ()
     if formerly != ():
@@ -67,35 +66,56 @@ def declare(
     if context is not None:
         check_model(name, context)
         prepare(context)  # outside of the lock: it may run code of the model's author
-    execution = None
     known = registry._find(name)
+    key_execution = _key_execution(name, key, context, known, place)
+    execution = None
     if isinstance(context, type) and (known is None or known.context_model is not context):
         execution = execution_of(context, context.__module__)
     with registry._lock:
         name = present_name(registry, name)  # another thread may have renamed it meanwhile
         signal = registry._find(name)
         if signal is None:
-            signal = (
-                again
-                or _set_aside(registry, name, context)
-                or _made(registry, name, doc, context, execution)
-            )
+            signal = again or _set_aside(registry, name, context, key)
+            if signal is None:
+                signal = _made(registry, name, doc, context, execution)
+                signal._order_by(key, key_execution)
             _enter(registry, signal)
     before = signal.context_model
     if context is not None and before is not context:
-        registry._models.forget()
-        if not signal._take_model(context, execution):
-            raise _declared_otherwise(
-                signal, given, context, is_built_in=name in registry._built_in
-            )
-        registry._models.forget()
-        if signal.context_model is not before:
-            signal._describe(doc or signal.doc)
-            follow_model(registry, signal)
-            registry._fake(signal)
+        _take_model(registry, signal, given, doc, context, execution)
+    if signal.context_model is not before:
+        signal._order_by(key, key_execution)
+    elif key is not None:
+        _take_key(signal, given, key, key_execution, context)
     if old_names:
         give_old_names(registry, signal, tuple(it for it in old_names if it != name))
     return signal
+
+
+def _check_doc(event: str, doc: object) -> None:
+    if not isinstance(doc, str | None):
+        raise ContextModelError(
+            f"the second argument is a text that says what {event} means: give the model as "
+            f"signal('{event}', context={type_name(doc)})",
+            event=event,
+            model=doc,
+        )
+
+
+def _key_execution(
+    event: str,
+    key: Key | None,
+    model: type[Any] | None,
+    known: EventSignal[Any] | None,
+    place: Place | None,
+) -> Execution | None:
+    """Check the key of an event; return the present execution of the module that declares it."""
+    if key is None:
+        return None
+    if model is None and known is not None:
+        model = known.context_model
+    check_key(event, key, model)
+    return execution_of(None, (place or calling_place()).module)
 
 
 def _made(
@@ -112,33 +132,76 @@ def _made(
     return signal
 
 
+def _take_model(
+    registry: SignalRegistry,
+    signal: EventSignal[Any],
+    given: str,
+    doc: str | None,
+    model: type[Any],
+    execution: Execution | None,
+) -> None:
+    """Let an event carry a model that is not the one it has, if that comes from a new execution."""
+    before = signal.context_model
+    registry._models.forget()
+    if not signal._take_model(model, execution):
+        there, here = "no context model", type_name(model)
+        if before is not None:
+            here, there = names_apart(model, before)
+        fix = "declare it once, with its model, and import its class elsewhere"
+        if signal.name in registry._built_in:
+            fix = f"use the built-in event, as in @on_event({there}), or choose another name"
+        raise _declared_otherwise(signal, given, model, there, here, fix)
+    registry._models.forget()
+    if signal.context_model is not before:
+        signal._describe(doc or signal.doc)
+        follow_model(registry, signal)
+        registry._fake(signal)
+
+
+def _take_key(
+    signal: EventSignal[Any],
+    given: str,
+    key: Key,
+    execution: Execution | None,
+    model: type[Any] | None,
+) -> None:
+    """Let an event have a key that is not the one it has, if that comes from a new execution."""
+    before = signal._key_execution
+    is_again = execution is not None and before is not None and execution.is_again(before)
+    if is_again:
+        signal._order_by(key, execution)
+    elif key != signal.key:
+        there, here = key_shown(signal.key), key_shown(key)
+        fix = "declare it once, with its key, and import it elsewhere"
+        raise _declared_otherwise(signal, given, model, there, here, fix)
+
+
 def _declared_otherwise(
-    signal: EventSignal[Any], given: str, model: type[Any], *, is_built_in: bool
+    signal: EventSignal[Any],
+    given: str,
+    model: type[Any] | None,
+    there: str,
+    here: str,
+    fix: str,
 ) -> SignalConflictError:
-    name, declared = signal.name, signal.context_model
-    there, here = "no context model", type_name(model)
-    if declared is not None:
-        here, there = names_apart(model, declared)
+    name = signal.name
     what = name if given == name else f"{given} is called {name} now, which"
-    fix = "declare it once, with its model, and import its class elsewhere"
-    if is_built_in:
-        fix = f"use the built-in event, as in @on_event({there}), or choose another name"
     return SignalConflictError(
         f"{what} is declared already, with {there}, not with {here}: {fix}",
         event=name,
-        declared=declared,
+        declared=signal.context_model,
         requested=model,
     )
 
 
 def _set_aside(
-    registry: SignalRegistry, name: str, model: type[Any] | None
+    registry: SignalRegistry, name: str, model: type[Any] | None, key: Key | None
 ) -> EventSignal[Any] | None:
     """Return the signal that an event had outside of an `isolated` block, if it may have it."""
     signal = registry._set_aside.get(name)
     if signal is not None:
         become_itself(signal)  # it may have had another name in this block
-        if model is None or signal.context_model is model:
+        if model in (None, signal.context_model) and key in (None, signal.key):
             return signal
     return None
 

@@ -107,7 +107,12 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @overload
     def signal(
-        self, name: str, doc: str | None = None, *, formerly: str | Iterable[str] = ()
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        key: str | Callable[[BaseEventContext], object] | None = None,
+        formerly: str | Iterable[str] = (),
     ) -> EventSignal[BaseEventContext]: ...
     @overload
     def signal(
@@ -116,6 +121,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         doc: str | None = None,
         *,
         context: type[ContextT],
+        key: str | Callable[[ContextT], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> EventSignal[ContextT]: ...
     def signal(
@@ -124,6 +130,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         doc: str | None = None,
         *,
         context: type[Any] | None = None,
+        key: str | Callable[[Any], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> EventSignal[Any]:
         """Declare an event, or return its signal if it is declared already.
@@ -134,6 +141,9 @@ class SignalRegistry(Unique, blinker.Namespace):
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`. None, the default,
                 for an event without a model, which takes any context.
+            key: the event's ordering key: the name of a field, or a function of the context. What
+                delivers events later, as the coming durable outbox does, is to handle those with
+                equal keys in order. None, the default, for no key.
             formerly: a name that the event had before, or several. An old name means this event
                 wherever a name is given, and each line that uses it gets one `DeprecationWarning`.
                 If the old name is declared already, as an event without a model, its handlers
@@ -146,9 +156,11 @@ class SignalRegistry(Unique, blinker.Namespace):
             InvalidEventNameError: a name is malformed.
             ContextModelError: the model is not derived from `BaseEventContext`, is a
                 `GenericEventContext`, has a field called `sender` or `self`, or is given as `doc`.
-            SignalConflictError: the event is declared already, with another model or without one.
-                If a module is reloaded, its class still counts as the same model. Or an old name
-                belongs to another event, or is declared as an event with a model.
+                Or the key is neither a field of the model nor a plain function.
+            SignalConflictError: the event is declared already, with another model or key or without
+                one. If a module is reloaded, its class still counts as the same model, and its key
+                replaces the earlier one. Or an old name belongs to another event, or is declared as
+                an event with a model.
             SubscriptionConflictError: a handler is subscribed to this event and to an old name of
                 it, with other options, or two of their handlers have the same `id`.
 
@@ -171,7 +183,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             True
             ```
         """
-        return declare(self, name, doc, context, formerly)
+        return declare(self, name, doc, context, formerly, key=key)
 
     @overload
     def event(self, model: type[ContextT], /) -> type[ContextT]: ...
@@ -182,6 +194,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         *,
         name: str | None = None,
         doc: str | None = None,
+        key: str | Callable[[Any], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> Callable[[type[ContextT]], type[ContextT]]: ...
     def event(
@@ -191,6 +204,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         *,
         name: str | None = None,
         doc: str | None = None,
+        key: str | Callable[[Any], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> Any:
         """Declare the event that a context class stands for, as a decorator of the class.
@@ -204,6 +218,7 @@ class SignalRegistry(Unique, blinker.Namespace):
                 letters, with underscores: for `OrderPlaced`, it is `order_placed`.
             doc: a sentence that says what the event means. None, the default, for the first line of
                 the class's docstring.
+            key: the event's ordering key: a field, or a function of the context; see `signal`.
             formerly: a name that the event had before, or several; see `signal`.
 
         Returns:
@@ -211,10 +226,11 @@ class SignalRegistry(Unique, blinker.Namespace):
 
         Raises:
             InvalidEventNameError: a name is malformed.
-            ContextModelError: the decorator is not above a context class, or the class cannot be
-                the model of an event.
-            SignalConflictError: the event is declared already, with another model or without one.
-                Or an old name belongs to another event, or is declared as an event with a model.
+            ContextModelError: the decorator is not above a context class, the class cannot be the
+                model of an event, or the key is neither a field of it nor a plain function.
+            SignalConflictError: the event is declared already, with another model or key or without
+                one. Or an old name belongs to another event, or is declared as an event with a
+                model.
             SubscriptionConflictError: as for `signal`.
 
         Example:
@@ -250,6 +266,7 @@ class SignalRegistry(Unique, blinker.Namespace):
                 event_name_of(model) if name is None else name,
                 first_line if doc is None else doc,
                 context=model,
+                key=key,
                 formerly=formerly,
             )
             return model
