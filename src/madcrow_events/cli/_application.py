@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import close_matches, printable, text_of, type_name
 from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
-from madcrow_events.cli._places import Line, raised_at
+from madcrow_events.cli._places import Line, lines_to, raised_at
 from madcrow_events.cli._progress import waiting_for
 from madcrow_events.dispatcher import EventDispatcher
 from madcrow_events.signals import SignalRegistry, madcrow_signals
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["INSPECT", "Application", "ApplicationError", "load_application"]
 
 INSPECT: Final = "MADCROW_EVENTS_INSPECT"
-"""The variable that is 1 while the command runs, so that an application opens no connections."""
+"""The variable that is 1 while an application is only looked at, and needs no connections."""
 
 
 class ApplicationError(CommandError):
@@ -36,8 +36,7 @@ class ApplicationError(CommandError):
     def __init__(self, message: str, error: BaseException) -> None:
         super().__init__(message, APPLICATION)
         self.error = error
-        places = raised_at(error)
-        self.line: Line | None = places[-1][0] if places else None
+        self.line: Line | None = raised_at(error)
 
 
 class Application(NamedTuple):
@@ -57,7 +56,11 @@ class Application(NamedTuple):
 
 
 def load_application(
-    app: str | None, app_dir: str | None = None, *, with_plugins: bool = False
+    app: str | None,
+    app_dir: str | None = None,
+    *,
+    with_plugins: bool = False,
+    is_inspected: bool = True,
 ) -> Application:
     """Import an application, and return what it has declared.
 
@@ -67,12 +70,15 @@ def load_application(
             built-in events alone.
         app_dir: a folder to put first on the path of imports, or None.
         with_plugins: whether to load the installed plugins, too.
+        is_inspected: whether the application may leave its connections, because no handler will be
+            called; the variable `MADCROW_EVENTS_INSPECT` says so.
 
     Raises:
         CommandError: the application cannot be found.
         ApplicationError: it raised an exception.
     """
-    os.environ[INSPECT] = "1"
+    if is_inspected:
+        os.environ[INSPECT] = "1"
     found = Application(None, madcrow_signals)
     if app_dir is not None:
         if not os.path.isdir(app_dir):  # noqa: PTH112  # pathlib would be imported
@@ -136,13 +142,13 @@ def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
 
 
 def _where(error: BaseException, name: str) -> str:
-    places = raised_at(error)
-    return f"at {places[-1][0]}" if places else f"while {name} was imported"
+    line = raised_at(error)
+    return f"while {name} was imported" if line is None else f"at {line}"
 
 
 def _way(error: BaseException) -> str:
     """Return the lines that led to an exception, one below the other."""
-    return "\n".join(f"  {line}, in {function}" for line, function in raised_at(error))
+    return "\n".join(f"  {line}, in {function}" for line, function in lines_to(error))
 
 
 def _named(name: str, attributes: str, module: Any) -> Application:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from madcrow_events._text import printable
 from madcrow_events.cli._errors import CommandError
+from madcrow_events.models import RESERVED_FIELDS, BaseEventContext
 from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.subscriptions import ANY
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal, SignalRegistry
 
 __all__ = ["Payload", "explained", "partial_payload_of", "payload_of", "read_pairs"]
@@ -55,6 +55,8 @@ def read_pairs(pairs: Iterable[str], file: str | None = None) -> dict[str, Any]:
             raise CommandError(f"'{printable(pair)}' gives no field: write it as in order_id=7")
         if name in fields:
             raise CommandError(f"the field {printable(name)} is given twice")
+        if name in RESERVED_FIELDS:
+            raise CommandError(f"no field is called {name}: its name has another meaning in Python")
         fields[name] = _Text(value)
     return fields
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
 from rich.table import Table
@@ -37,49 +37,67 @@ def _table(*headers: str) -> Table:
     """Return an empty table without a frame."""
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for header in headers:
-        made.add_column(header, overflow="fold", justify="right" if header == "handlers" else "left")
+        is_number = header in ("handlers", "ms")
+        made.add_column(header, overflow="fold", justify="right" if is_number else "left")
     return made
 
 
 def _draw_events(records: list[EventRecord], width: int) -> RenderableType:
     """Draw the events of the application, and then the built-in ones."""
-    headers = ("event", "handlers", "model", "description")
-    made = _table(*headers[: 2 if width < _NARROW else 4])
-    if any(it["key"] for it in records) and width >= _NARROW:
-        made.add_column("key", overflow="fold")
-    for record in sorted(records, key=lambda it: it["built_in"]):
-        model = (record["model"] or "").rpartition(".")[2]
-        cells = [
-            Text(record["event"], _MUTED if record["built_in"] else _NAME),
-            Text(str(record["handlers"]), _MUTED if record["handlers"] == 0 else ""),
-            Text(model, _MUTED if record["built_in"] else ""),
-            Text(record["description"] or "", _MUTED if record["built_in"] else ""),
-            Text(record["key"] or ""),
-        ]
-        made.add_row(*cells[: len(made.columns)])
+    ordered = sorted(records, key=lambda it: it["built_in"])
+    if width < _NARROW:
+        named = (
+            Text(f"{it['event']} ({it['handlers']})", _style_of(it)).append_text(
+                Text(f"\n{_meaning(it)}", "not bold default")
+            )
+            for it in ordered
+        )
+        return Group(*named)
+    made = _table("event", "handlers", "model and description")
+    for it in ordered:
+        made.add_row(Text(it["event"], _style_of(it)), str(it["handlers"]), _meaning(it))
     return made
+
+
+def _style_of(record: EventRecord) -> str:
+    return _MUTED if record["built_in"] else _NAME
+
+
+def _meaning(record: EventRecord) -> str:
+    """Return the model, the description and the key of an event."""
+    model = (record["model"] or "").rpartition(".")[2]
+    text = ": ".join(filter(None, (model, record["description"])))
+    return f"{text} (key {record['key']})" if record["key"] else text
 
 
 def _draw_handlers(records: list[HandlersRecord], _width: int) -> RenderableType:
     """Draw a tree: each event with its handlers in calling order."""
     heard = [it for it in records if it["handlers"]]
-    silent = [it for it in records if not it["handlers"]]
-    parts: list[RenderableType] = [_tree_of(it) for it in heard]
+    silent = [it for it in records if not (it["handlers"] or it["built_in"])]
+    parts: list[RenderableType] = [
+        _tree_of(it["event"], it["model"], it["handlers"]) for it in heard
+    ]
+    if not records:
+        parts.append(Text("No event is declared.", _MUTED))
     if silent:
         names = ", ".join(it["event"] for it in silent)
         parts.append(Text(f"without handlers: {names}", _MUTED))
     return Group(*parts)
 
 
-def _tree_of(record: HandlersRecord) -> Tree:
-    tree = Tree(Text(record["event"], _NAME), guide_style=_MUTED)
-    for number, handler in enumerate(record["handlers"], 1):
-        tree.add(Text.assemble(f"{number}. {handler['name']}: ", *_details(handler)))
+def _tree_of(event: str, model: str | None, handlers: list[HandlerRecord]) -> Tree:
+    itself = (model or "").rpartition(".")[2]
+    tree = Tree(Text(event, _NAME), guide_style=_MUTED)
+    for number, handler in enumerate(handlers, 1):
+        tree.add(Text.assemble(f"{number}. {handler['name']}: ", *_details(handler, itself)))
     return tree
 
 
-def _details(handler: HandlerRecord) -> Iterable[Text]:
-    """Yield how a handler is called, and where it comes from."""
+def _details(handler: HandlerRecord, model: str) -> Iterable[Text]:
+    """Yield how a handler is called, and where it comes from.
+
+    That it is subscribed to the event's own class, as most are, is left out.
+    """
     details = {
         handler["mode"]: True,
         f"priority {handler['priority']}": handler["priority"],
@@ -89,7 +107,7 @@ def _details(handler: HandlerRecord) -> Iterable[Text]:
         f"timeout {handler['timeout']} s": handler["timeout"] is not None,
         "failures are raised": handler["on_error"],
         f"for {handler['sender']} only": handler["sender"],
-        f"by {handler['pattern']}": handler["pattern"],
+        f"by {handler['pattern']}": handler["pattern"] not in (None, model),
         f"id {handler['id']}": handler["id"],
         f"of {handler['origin']}": handler["origin"],
     }
@@ -121,8 +139,10 @@ def _draw_shown(record: ShownRecord, _width: int) -> RenderableType:
         parts += [_heading("As JSON"), Text(shown)]
     parts += [_heading("As code"), Text(record["code"])]
     if record["handlers"]:
-        listed = {"event": event["event"], "handlers": record["handlers"]}
-        parts += [_heading("Handlers"), _tree_of(cast("HandlersRecord", listed))]
+        parts += [
+            _heading("Handlers"),
+            _tree_of(event["event"], event["model"], record["handlers"]),
+        ]
     else:
         parts += [Text(), Text("Nobody listens.", _MUTED)]
     return Group(*parts)

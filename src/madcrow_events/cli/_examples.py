@@ -62,7 +62,7 @@ def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 
 
 def _plain(schema: dict[str, Any], kind: Any) -> Any:
-    if kind == "integer" or kind == "number":
+    if kind in {"integer", "number"}:
         return _number(schema, 1 if kind == "integer" else 1.0)
     if kind == "string":
         text = _TEXTS.get(schema.get("format", ""), schema.get("title", "text").lower())

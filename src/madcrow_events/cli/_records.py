@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 try:
     from madcrow_events.signals._registry import declared_at
 except ImportError:
-    def declared_at(signal): return None
+
+    def declared_at(signal):
+        return None
+
 
 __all__ = [
     "EventRecord",
@@ -98,6 +101,10 @@ class HandlersRecord(TypedDict):
 
     event: str
     """The name."""
+    model: str | None
+    """The dotted name of the context class."""
+    built_in: bool
+    """Whether madcrow-events itself declares it."""
     handlers: list[HandlerRecord]
     """The handlers, in the order in which they are called or started."""
 
@@ -162,11 +169,11 @@ def event_records(signals: SignalRegistry, pattern: str = "*") -> list[EventReco
 
 def event_record(signals: SignalRegistry, signal: EventSignal[Any]) -> EventRecord:
     """Return the record of one event."""
-    model, place = signal.context_model, declared_at(signal)
+    place = declared_at(signal)
     return {
         "event": signal.name,
         "description": signal.doc,
-        "model": None if model is None else handler_name(model),
+        "model": _model_of(signal),
         "key": _key_of(signal),
         "formerly": [*signal.formerly],
         "handlers": len(calling_order(signal)),
@@ -176,8 +183,12 @@ def event_record(signals: SignalRegistry, signal: EventSignal[Any]) -> EventReco
     }
 
 
+def _model_of(signal: EventSignal[Any]) -> str | None:
+    return None if signal.context_model is None else handler_name(signal.context_model)
+
+
 def _key_of(signal: EventSignal[Any]) -> str | None:
-    key = getattr(signal, 'key', None)
+    key = getattr(signal, "key", None)
     return key if key is None or isinstance(key, str) else handler_name(key)
 
 
@@ -189,7 +200,12 @@ def handlers_records(signals: SignalRegistry, pattern: str = "*") -> list[Handle
         pattern: as for `matching`.
     """
     return [
-        {"event": it.name, "handlers": handler_records(signals, it)}
+        {
+            "event": it.name,
+            "model": _model_of(it),
+            "built_in": is_built_in(signals, it),
+            "handlers": handler_records(signals, it),
+        }
         for it in matching(signals, pattern)
     ]
 
