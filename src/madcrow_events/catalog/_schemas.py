@@ -1,0 +1,125 @@
+"""Which JSON Schema the context of an event has: that of what its model writes as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from math import isfinite
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import ConfigDict
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+if TYPE_CHECKING:
+    from pydantic_core import core_schema
+
+    from madcrow_events.signals import EventSignal
+
+__all__ = ["Schema", "Schemas", "schemas_of"]
+
+Schema = dict[str, Any]
+"""A JSON Schema, as what `json.dumps` takes."""
+
+_ANYTHING: Schema = {"description": "Any value: JSON Schema cannot describe its type."}
+_LOOSE: Schema = {"type": "object"}
+_DECIMAL = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
+_WRITES_ALIASES = "serialize_by_alias" in ConfigDict.__optional_keys__  # since pydantic 2.11
+
+
+class Schemas(NamedTuple):
+    """The schemas of some events.
+
+    Attributes:
+        contexts: for each event, by its name, the schema of its context, which may be a reference
+            to one of the definitions.
+        definitions: the schemas of classes, by names that differ for different classes.
+    """
+
+    contexts: dict[str, Schema]
+    definitions: dict[str, Schema]
+
+
+def schemas_of(events: Iterable[EventSignal[Any]], ref_template: str) -> Schemas:
+    """Return the schemas of the contexts of events.
+
+    Args:
+        events: the signals of the events.
+        ref_template: where the definitions will be, with `{model}` for the name of one.
+    """
+    models = {event.name: event.context_model for event in events}
+    complete = {model: None for model in models.values() if model and _is_complete(model)}
+    by_model, document = models_json_schema(
+        [(model, "serialization") for model in complete],
+        by_alias=False,
+        ref_template=ref_template,
+        schema_generator=_Generator,
+    )
+    contexts = {
+        name: by_model[model, "serialization"]
+        if model in complete
+        else {**_LOOSE, **({} if model is None else _ANYTHING)}
+        for name, model in models.items()
+    }
+    return Schemas(contexts, _as_json(document.get("$defs", {})))
+
+
+def _is_complete(model: type[Any]) -> bool:
+    """Whether all names in a model's annotations are defined; else it can make no context."""
+    model.model_rebuild(raise_errors=False)
+    return bool(model.__pydantic_complete__)
+
+
+class _Generator(GenerateJsonSchema):
+    """Makes the schemas of what `model_dump_json` writes; pydantic's own may refuse some of it."""
+
+    @contextmanager
+    def _spelled_by(self, config: Mapping[str, Any] | None) -> Iterator[None]:
+        """Use the aliases of a class in the block if it is configured to write them."""
+        before = self.by_alias
+        self.by_alias = bool(_WRITES_ALIASES and (config or {}).get("serialize_by_alias"))
+        try:
+            yield
+        finally:
+            self.by_alias = before
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
+        with self._spelled_by(schema["cls"].model_config):
+            return super().model_schema(schema)
+
+    def dataclass_schema(self, schema: core_schema.DataclassSchema) -> Schema:
+        with self._spelled_by(getattr(schema["cls"], "__pydantic_config__", None)):
+            return super().dataclass_schema(schema)
+
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> Schema:
+        """Describe what is written, such as 1E+2, which older versions of pydantic refuse."""
+        text: Schema = {"type": "string"}
+        return text if schema.get("allow_inf_nan") else {**text, "pattern": _DECIMAL}
+
+    def ser_schema(self, schema: Any) -> Schema | None:
+        """Describe what a serializer returns; pydantic takes it for the field's type if unsaid."""
+        described = super().ser_schema(schema)
+        is_function = schema["type"] in ("function-plain", "function-wrap")
+        return {**_ANYTHING} if described is None and is_function else described
+
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> Schema:  # noqa: ARG002  # pydantic's signature
+        """Accept any value where JSON Schema cannot say more."""
+        return {**_ANYTHING}
+
+    def emit_warning(self, kind: Any, detail: str) -> None:
+        """Say nothing of a default that cannot be written as JSON; it is left out."""
+
+
+def _as_json(value: Any) -> Any:
+    """Return a schema without infinite numbers, which JSON does not have.
+
+    A bound or a default that is infinite is left out.
+    """
+    if isinstance(value, dict):
+        return {key: _as_json(it) for key, it in value.items() if not _is_infinite(it)}
+    if isinstance(value, list):
+        return [None if _is_infinite(it) else _as_json(it) for it in value]
+    return value
+
+
+def _is_infinite(value: object) -> bool:
+    return isinstance(value, float) and not isfinite(value)
