@@ -125,7 +125,10 @@ def command(
 
 
 def in_a_process(
-    *arguments: str, folder: Path | None = None, program: str = "-m madcrow_events", **options: Any
+    *arguments: str,
+    folder: Path | None = None,
+    program: tuple[str, ...] = ("-m", "madcrow_events"),
+    **options: Any,
 ) -> Ended:
     """Run the command in a process of its own, whose output goes to pipes.
 
@@ -137,7 +140,7 @@ def in_a_process(
     """
     environment = {**os.environ, **options.pop("env", {})}
     done = subprocess.run(
-        [sys.executable, *program.split(), *arguments],
+        [sys.executable, *program, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,

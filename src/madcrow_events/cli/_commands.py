@@ -13,12 +13,12 @@ from madcrow_events.cli._application import Application, load_application
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._context import (
     Payload,
-    explained,
     partial_payload_of,
     payload_of,
     read_pairs,
 )
 from madcrow_events.cli._errors import FOUND, CommandError
+from madcrow_events.cli._explaining import ExplainedRecord, explained_record
 from madcrow_events.cli._output import Output, say
 from madcrow_events.cli._records import event_records, found_event, handlers_records, matching
 
@@ -155,14 +155,7 @@ def explain(
     found = load_application(app, app_dir, with_plugins=plugins)
     signal = found_event(found.signals, event)
     payload = partial_payload_of(signal, fields) if fields else Payload(None, {})
-    explanation = explained(found.signals, signal, payload)
-    if as_json:
-        called = [it._asdict() for it in explanation.called]
-        left_out = [it._asdict() for it in explanation.left_out]
-        record = {**explanation._asdict(), "called": called, "left_out": left_out}
-        output.show("explain", record, as_json=True)
-    else:
-        output.write(f"{explanation}\n")
+    output.show("explain", explained_record(found.signals, signal, payload), as_json=as_json)
 
 
 @PLUGINS.callback(invoke_without_command=True)
@@ -209,9 +202,11 @@ def schema(
 
     output = Output()
     found = load_application(app, app_dir, with_plugins=plugins)
-    matching(found.signals, pattern)  # raises an error that says what to write
+    chosen = matching(found.signals, pattern)
     make = catalog.json_schema if format_ is Format.JSON_SCHEMA else catalog.asyncapi
-    output.show("schema", make(pattern, signals=found.signals), as_json=as_json)
+    is_pattern = "*" in pattern
+    document = make(pattern if is_pattern else chosen[0].name, signals=found.signals)
+    output.show("schema", document, as_json=as_json)
 
 
 @_example("emit order_placed order_id=7 --app shop.events")
@@ -247,25 +242,25 @@ def emit(
     found = load_application(app, app_dir, with_plugins=plugins, is_inspected=False)
     signal = found_event(found.signals, event)
     payload = payload_of(signal, fields)
-    explanation = explained(found.signals, signal, payload, sender=None)
+    expected = explained_record(found.signals, signal, payload, sender=None)
     if not yes:
-        _ask(str(explanation))
+        _ask(output, expected)
     dispatcher = found.dispatcher or found.signals.dispatcher
-    record = emit_and_wait(dispatcher, signal, payload, explanation)
+    record = emit_and_wait(dispatcher, signal, payload, expected)
     output.show("emit", record, as_json="" in (json_values or ()))
     if not record["ok"]:
         raise typer.Exit(FOUND)
 
 
-def _ask(explanation: str) -> None:
-    """Ask the user whether to emit.
+def _ask(output: Output, expected: ExplainedRecord) -> None:
+    """Show the handlers that would run, and ask the user whether to emit.
 
     Raises:
         CommandError: nobody can answer.
     """
     if not sys.stdin.isatty():
         raise CommandError("nobody can be asked here whether to emit: give --yes")
-    say(explanation)
+    say(output.drawn("explain", expected).rstrip())
     typer.confirm("Emit it?", abort=True, err=True)
 
 

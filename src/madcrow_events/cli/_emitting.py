@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from madcrow_events.cli._context import Payload
+    from madcrow_events.cli._explaining import ExplainedRecord
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions import Emission
     from madcrow_events.emissions._emission import HandlerResult
     from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.signals import EventSignal
-    from madcrow_events.signals._explaining import Explanation
 
 __all__ = ["CallRecord", "EmissionRecord", "emit_and_wait"]
 
@@ -103,7 +103,7 @@ def emit_and_wait(
     dispatcher: EventDispatcher,
     signal: EventSignal[Any],
     payload: Payload,
-    expected: Explanation,
+    expected: ExplainedRecord,
 ) -> EmissionRecord:
     """Emit an event, wait for all of its handlers, and return what came of each.
 
@@ -132,7 +132,7 @@ def emit_and_wait(
     unfit = (it for it in emission.failures if not any(_is_same(it, call) for call in calls))
     rows += [_record(emission.name_of(it.handler), error=it.exception) for it in unfit]
     listed = [row["name"] for row in rows]
-    rows += [_record(it.name) for it in expected.called if it.name not in listed]
+    rows += [_record(it["name"]) for it in expected["called"] if it["name"] not in listed]
     ok = all(row["status"] == "returned" for row in rows)
     return {"event": emission.event, "ok": ok, "handlers": rows}
 

@@ -66,13 +66,17 @@ class Output:
         """
         if as_json:
             self.write(json.dumps(record, indent=2) + "\n")
-            return
+        else:
+            self.write(self.drawn(kind, record))
+
+    def drawn(self, kind: str, record: Any) -> str:
+        """Return a record as `show` writes it for people."""
         from madcrow_events.cli._drawing import DRAWINGS  # imports rich, which takes long
 
         console = self._console()
         console.print(DRAWINGS[kind](record, console.width))
         drawn: StringIO = console.file  # type: ignore[assignment]
-        self.write("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines()))
+        return "".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines())
 
     def _console(self) -> Console:
         from rich.console import Console

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from madcrow_events._names import canonical_name, unknown_event
 from madcrow_events._text import handler_name
+from madcrow_events.catalog._selection import select
 from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._places import line_of
 from madcrow_events.exceptions import InvalidEventNameError
 from madcrow_events.signals._explaining import CallMode, calling_order, origin_of
-from madcrow_events.signals._models import matches
-from madcrow_events.signals._old_names import old_names_in
+from madcrow_events.signals._old_names import old_names_in, present_name
 from madcrow_events.signals._registry import declared_in, is_built_in
 from madcrow_events.subscriptions import ANY
 from madcrow_events.subscriptions._identity import sender_name
@@ -120,13 +120,13 @@ def found_event(signals: SignalRegistry, name: str) -> EventSignal[Any]:
         CommandError: no event has this name.
     """
     try:
-        signal = signals.get(name)
-        if signal is not None:
-            return signal
-        error = unknown_event(canonical_name(name), signals, old_names_in(signals))
+        canonical = canonical_name(name)
     except InvalidEventNameError as malformed:
         raise CommandError(str(malformed)) from malformed
-    hint = ""
+    signal: EventSignal[Any] | None = signals.get(present_name(signals, canonical))
+    if signal is not None:
+        return signal
+    error, hint = unknown_event(canonical, signals, old_names_in(signals)), ""
     if error.suggestions:
         hint = f": did you mean {' or '.join(error.suggestions)}?"
     elif all(is_built_in(signals, it) for it in declared_in(signals)):
@@ -147,11 +147,9 @@ def matching(signals: SignalRegistry, pattern: str) -> list[EventSignal[Any]]:
     if "*" not in pattern:
         return [found_event(signals, pattern)]
     try:
-        canonical = canonical_name(pattern, pattern=True)
+        found = select(signals, pattern)
     except InvalidEventNameError as error:
         raise CommandError(str(error)) from error
-    declared = sorted(declared_in(signals), key=lambda it: it.name)
-    found = [it for it in declared if canonical == "*" or matches(it, canonical)]
     if not found and pattern != "*":
         raise CommandError(f"no event matches '{pattern}'")
     return found

@@ -130,9 +130,7 @@ def test_a_folder_that_does_not_exist(command: Command):
 
 
 @pytest.mark.parametrize("attribute", ["registry", "dispatcher", "make", "Holder.registry"])
-def test_the_attribute_names_a_registry_a_dispatcher_or_a_factory(
-    command: Command, attribute: str
-):
+def test_the_attribute_names_a_registry_a_dispatcher_or_a_factory(command: Command, attribute: str):
     """Of a registry of its own, the events are listed; a factory is called."""
     command.write(
         own="""
@@ -197,7 +195,7 @@ def test_plugins_are_loaded_if_asked_for(command: Command, monkeypatch: pytest.M
     """After the application, whose events they may need."""
     group = HandlerGroup("extra")
     group.signal("extra_thing")
-    monkeypatch.setattr("madcrow_events.plugins.load_plugins", lambda signals: group.register(signals))
+    monkeypatch.setattr("madcrow_events.plugins.load_plugins", group.register)
     assert "extra_thing" not in command("events").out
     assert "extra_thing" in command("events", "--plugins").out
     assert "extra_thing" in madcrow_signals

@@ -56,9 +56,9 @@ def test_show_has_an_event_without_a_model_and_without_handlers(command: Command
 def test_explain_says_who_would_be_called(command: Command):
     """With a context, with some of its fields, and without any."""
     command.write(shop=SHOP)
-    assert "Without a context, no `when` was asked" in command(
-        "explain", "order_placed", app="shop"
-    ).out
+    assert (
+        "Without fields, no `when` was asked" in command("explain", "order_placed", app="shop").out
+    )
     told = command("explain", "order_placed", "order_id=7", "total=12", app="shop")
     assert told.status == 0
     assert "its `when` says no" in told.out
@@ -126,9 +126,7 @@ def test_emit_says_that_nobody_listens(command: Command):
     assert (ended.status, ended.out) == (0, "stock_low was emitted, and nobody listens.\n")
 
 
-def test_emit_leaves_what_ctrl_c_has_cut_off(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-):
+def test_emit_leaves_what_ctrl_c_has_cut_off(command: Command, monkeypatch: pytest.MonkeyPatch):
     """The handlers that have not ended are listed as pending."""
     command.write(
         slow="""
@@ -141,7 +139,7 @@ def test_emit_leaves_what_ctrl_c_has_cut_off(
             @thing.on(background=True, id="second")
             def wait(): go_on.wait(30)
             from madcrow_events import EventDispatcher
-            EventDispatcher(max_workers=1)
+            dispatcher = EventDispatcher(max_workers=1)
         """
     )
 
@@ -149,11 +147,11 @@ def test_emit_leaves_what_ctrl_c_has_cut_off(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("madcrow_events.EventDispatcher.drain", interrupted)
-    ended = command("emit", "slow_thing", "--yes", "--json", app="slow")
+    ended = command("emit", "slow_thing", "--yes", "--json", app="slow:dispatcher")
     sys.modules["slow"].go_on.set()
     assert ended.status == 1
     assert {it["status"] for it in ended.record["handlers"]} == {"pending"}
-    assert [it["name"] for it in ended.record["handlers"]] == ["slow.begin", "second"]
+    assert {it["name"] for it in ended.record["handlers"]} == {"slow.begin", "second"}
 
 
 def test_emit_asks_first(command: Command, monkeypatch: pytest.MonkeyPatch):
@@ -182,7 +180,7 @@ def test_an_error_of_the_package_is_a_message(command: Command):
     command.write(
         closed="""
             from madcrow_events import EventDispatcher, madcrow_signals
-            madcrow_signals.signal("late_thing")
+            madcrow_signals.signal("late_thing").subscribe(print, background=True)
             dispatcher = EventDispatcher()
             dispatcher.close()
         """
@@ -247,7 +245,7 @@ def test_schema_writes_the_catalogue(command: Command, kind: str):
 
 
 def test_a_wrong_argument_is_a_usage_error(command: Command):
-    """typer says what is wrong."""
+    """Typer says what is wrong."""
     for arguments in (["nothing"], ["events", "--nothing"], ["show"], ["schema", "--format", "x"]):
         ended = command(*arguments)
         assert ended.status == 2

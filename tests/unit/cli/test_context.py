@@ -30,10 +30,8 @@ SEEN = """
 
     @on_event("*")
     def show(**fields):
-        return {
-            name: it for name, it in current_event().fields.items() if name in current_event().fields
-            and name not in ("timestamp", "request_id", "user_agent", "ip_address")
-        }
+        base = ("timestamp", "request_id", "user_agent", "ip_address")
+        return {name: it for name, it in current_event().fields.items() if name not in base}
 """
 
 
