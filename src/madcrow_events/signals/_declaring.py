@@ -20,6 +20,7 @@ from madcrow_events.signals._renaming import (
 )
 from madcrow_events.signals._signal import EventSignal, check_model
 from madcrow_events.signals._subscribing import extend_all, follow_model
+from madcrow_events.subscriptions._subscription import is_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from madcrow_events._places import Place
     from madcrow_events.signals._keys import Key
     from madcrow_events.signals._registry import SignalRegistry
+    from madcrow_events.subscriptions import PatternSubscription
 
 __all__ = ["declare"]
 
@@ -71,6 +73,7 @@ def declare(
     execution = None
     if isinstance(context, type) and (known is None or known.context_model is not context):
         execution = execution_of(context, context.__module__)
+    waiting: list[PatternSubscription] = []
     with registry._lock:
         name = present_name(registry, name)  # another thread may have renamed it meanwhile
         signal = registry._find(name)
@@ -79,7 +82,8 @@ def declare(
             if signal is None:
                 signal = _made(registry, name, doc, context, execution)
                 signal._order_by(key, key_execution)
-            _enter(registry, signal)
+            waiting = _enter(registry, signal)
+    extend_all(waiting, [signal])
     before = signal.context_model
     if context is not None and before is not context:
         _take_model(registry, signal, given, doc, context, execution)
@@ -206,9 +210,12 @@ def _set_aside(
     return None
 
 
-def _enter(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
-    extend_all(registry._patterns.live_and_recording(), [signal])
+def _enter(registry: SignalRegistry, signal: EventSignal[Any]) -> list[PatternSubscription]:
+    """Enter an event; return the optional subscriptions, which may have waited for it."""
+    present = registry._patterns.live_and_recording()
+    extend_all([it for it in present if not is_optional(it)], [signal])
     registry._fake(signal)
     registry._models.forget()
     dict.__setitem__(registry, signal.name, signal)
     registry._models.forget()
+    return [it for it in present if is_optional(it)]
