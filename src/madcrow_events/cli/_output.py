@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "say"]
 
+_ANY: Final = 25
+
 _UNLIMITED: Final = 10_000
 """The width of a pipe, in columns: each row is one line there, for other commands to read."""
 
@@ -86,6 +88,7 @@ class Output:
             file=StringIO(),
             force_terminal=self._is_terminal or is_forced,
             width=self.width if self._is_terminal or is_forced else _UNLIMITED,
+            height=_ANY,  # without one, rich takes a dumb terminal to have 80 columns
             highlight=False,
             emoji=False,
             markup=False,

@@ -196,7 +196,7 @@ def test_a_closed_pipe_ends_the_command_quietly(warehouse: Path):
     for arguments in (("events",), ("handlers", "--json"), ("schema",)):
         line = '"$0" -m madcrow_events "$@" | true; exit "${PIPESTATUS[0]}"'
         told = subprocess.run(
-            ["bash", "-c", line, sys.executable, *arguments, *SHOP_ARGUMENTS],
+            ["/bin/bash", "-c", line, sys.executable, *arguments, *SHOP_ARGUMENTS],
             cwd=warehouse,
             capture_output=True,
             encoding="utf-8",
