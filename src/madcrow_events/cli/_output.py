@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "say"]
 
-_ANY: Final = 25
-
 _UNLIMITED: Final = 10_000
 """The width of a pipe, in columns: each row is one line there, for other commands to read."""
 
@@ -55,7 +53,9 @@ class Output:
             self._file.flush()
         except BrokenPipeError:
             # What is left in the buffer would be written again when the file is closed.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._file.fileno())
+            os.close(nowhere)
             raise CommandError("", CLOSED_PIPE) from None
 
     def show(self, kind: str, record: Any, *, as_json: bool) -> None:
@@ -88,7 +88,7 @@ class Output:
             file=StringIO(),
             force_terminal=self._is_terminal or is_forced,
             width=self.width if self._is_terminal or is_forced else _UNLIMITED,
-            height=_ANY,  # without one, rich takes a dumb terminal to have 80 columns
+            height=25,  # without any, rich takes a dumb terminal to have 80 columns
             highlight=False,
             emoji=False,
             markup=False,

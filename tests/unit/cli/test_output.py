@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,24 +27,35 @@ from support.command import SHOP, Command, command
 __all__ = ["command"]
 
 
-@pytest.fixture
-def streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Return the files that are the standard output and the standard error."""
-    out, err = tmp_path / "out", tmp_path / "err"
-    for name, path in (("stdout", out), ("stderr", err)):
-        monkeypatch.setattr(sys, name, path.open("w", encoding="ascii"))
-    return out, err
+@contextmanager
+def written_to(out: int, err: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
+    """Yield the output of a process whose standard output and error are these files.
+
+    In the test itself, for pytest replaces both before it.
+    """
+    with (
+        os.fdopen(out, "w", encoding="ascii") as stdout,
+        os.fdopen(err, "w", encoding="ascii") as stderr,
+        monkeypatch.context() as patch,
+    ):
+        patch.setattr(sys, "stdout", stdout)
+        patch.setattr(sys, "stderr", stderr)
+        output = Output()
+        yield output
+        output._file.close()
 
 
-def test_the_application_cannot_write_to_the_output(streams: tuple[Path, Path]):
+def test_the_application_cannot_write_to_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """Neither by `print`, nor past Python, nor in a program that it starts."""
-    out, err = streams
-    number = sys.stdout.fileno()
-    output = Output()
-    print("printed", flush=True)
-    os.write(number, b"written\n")
-    subprocess.run([sys.executable, "-c", "print('of a child')"], stdout=number, check=True)
-    output.write("the output: Größe\n")
+    out, err = tmp_path / "out", tmp_path / "err"
+    number = os.open(out, os.O_WRONLY | os.O_CREAT)
+    with written_to(number, os.open(err, os.O_WRONLY | os.O_CREAT), monkeypatch) as output:
+        print("printed", flush=True)
+        os.write(number, b"written\n")
+        subprocess.run([sys.executable, "-c", "print('of a child')"], stdout=number, check=True)
+        output.write("the output: Größe\n")
     assert out.read_text() == "the output: Gr\\xf6\\xdfe\n"
     assert err.read_text() == "printed\nwritten\nof a child\n"
 
@@ -50,14 +63,12 @@ def test_the_application_cannot_write_to_the_output(streams: tuple[Path, Path]):
 def test_a_reader_that_has_gone_ends_the_command(monkeypatch: pytest.MonkeyPatch):
     """Nothing is written afterwards, at the exit, either."""
     reading, writing = os.pipe()
-    monkeypatch.setattr(sys, "stdout", os.fdopen(writing, "w"))
-    monkeypatch.setattr(sys, "stderr", open(os.devnull, "w"))
-    output = Output()
-    os.close(reading)
-    with pytest.raises(CommandError) as raised:
-        output.write("text\n" * 100_000)
-    assert (raised.value.status, str(raised.value)) == (141, "")
-    output.write("more")
+    with written_to(writing, os.open(os.devnull, os.O_WRONLY), monkeypatch) as output:
+        os.close(reading)
+        with pytest.raises(CommandError) as raised:
+            output.write("text\n" * 100_000)
+        assert (raised.value.status, str(raised.value)) == (141, "")
+        output.write("more")
 
 
 def test_a_message_without_text_is_not_written(command: Command, monkeypatch: pytest.MonkeyPatch):
