@@ -97,11 +97,12 @@ def test_the_standard_input_is_a_file_too(seen, monkeypatch: pytest.MonkeyPatch)
         ("{", "is no JSON: Expecting property name"),
         ("[1]", "has no object: write the fields as {...}"),
         ('{"a": 1, "a": 2}', "the key a is given twice"),
+        ('{"user_id": 1, "email": [1]}', "email: Input should be a valid string"),
         ("[" * 100_000, "is nested too deeply"),
         ("\udcff", "is not in UTF-8"),
         (None, "cannot be read (No such file or directory); to have the result as JSON, put"),
     ],
-    ids=["malformed", "a list", "twice", "deep", "no text", "absent"],
+    ids=["malformed", "a list", "twice", "unfit", "deep", "no text", "absent"],
 )
 def test_a_file_without_a_context(command: Command, text: str | None, told: str):
     """The message says what is wrong with it."""
