@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -179,7 +178,6 @@ def test_the_module_takes_the_working_directory_from_the_path(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", path)
     monkeypatch.setattr(sys, "argv", ["madcrow-events", "--nothing"])
-    import_module("madcrow_events.__main__")  # which does nothing
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("madcrow_events", run_name="__main__")
     assert ended.value.code == 2
