@@ -75,6 +75,7 @@ To change it changes what users can rely on.
 """
 
 ELSEWHERE = {
+    "catalog": {"asyncapi", "json_schema"},
     "contrib.asgi": {"DISPATCHER", "EventsMiddleware"},
     "contrib.sqlalchemy": {"after_commit"},
     "contrib.wsgi": {"EventsMiddleware"},

@@ -46,12 +46,12 @@ def validators(model: type[BaseEventContext], *, formats: bool = True) -> tuple[
     catalogue, document = json_schema(signals=signals), asyncapi(signals=signals)
     own = {**catalogue["properties"]["thing_happened"], "$defs": catalogue["$defs"]}
     payload = document["components"]["messages"]["thing_happened"]["payload"]
-    newest, seventh = jsonschema.Draft202012Validator, jsonschema.Draft7Validator
+    # Those of the newest draft, for both: AsyncAPI does not limit them to those of draft 7.
+    checker = jsonschema.Draft202012Validator.FORMAT_CHECKER if formats else None
     return (
-        newest(own, format_checker=newest.FORMAT_CHECKER if formats else None),
-        seventh(
-            {**payload, "components": document["components"]},
-            format_checker=seventh.FORMAT_CHECKER if formats else None,
+        jsonschema.Draft202012Validator(own, format_checker=checker),
+        jsonschema.Draft7Validator(
+            {**payload, "components": document["components"]}, format_checker=checker
         ),
     )
 

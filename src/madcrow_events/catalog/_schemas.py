@@ -21,6 +21,7 @@ Schema = dict[str, Any]
 """A JSON Schema, as what `json.dumps` takes."""
 
 _ANYTHING: Schema = {"description": "Any value: JSON Schema cannot describe its type."}
+_UNDEFINED: Schema = {"description": "Any object: the model uses a name that is not defined."}
 _LOOSE: Schema = {"type": "object"}
 _DECIMAL = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 _WRITES_ALIASES = "serialize_by_alias" in ConfigDict.__optional_keys__  # since pydantic 2.11
@@ -57,10 +58,10 @@ def schemas_of(events: Iterable[EventSignal[Any]], ref_template: str) -> Schemas
     contexts = {
         name: by_model[model, "serialization"]
         if model in complete
-        else {**_LOOSE, **({} if model is None else _ANYTHING)}
+        else {**_LOOSE, **({} if model is None else _UNDEFINED)}
         for name, model in models.items()
     }
-    return Schemas(contexts, _as_json(document.get("$defs", {})))
+    return Schemas(_as_json(contexts), _as_json(document.get("$defs", {})))
 
 
 def _is_complete(model: type[Any]) -> bool:
@@ -70,7 +71,12 @@ def _is_complete(model: type[Any]) -> bool:
 
 
 class _Generator(GenerateJsonSchema):
-    """Makes the schemas of what `model_dump_json` writes; pydantic's own may refuse some of it."""
+    """Makes schemas of what `model_dump_json` writes, where pydantic's own would refuse some of it.
+
+    pydantic's mode is "serialization", because the readers of the JSON are in other processes. The
+    schema of the mode "validation" describes what makes a context. It would refuse computed fields
+    and the names that serializers write.
+    """
 
     @contextmanager
     def _spelled_by(self, config: Mapping[str, Any] | None) -> Iterator[None]:
@@ -88,7 +94,10 @@ class _Generator(GenerateJsonSchema):
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> Schema:
         with self._spelled_by(getattr(schema["cls"], "__pydantic_config__", None)):
-            return super().dataclass_schema(schema)
+            return _closed(super().dataclass_schema(schema), schema)
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> Schema:
+        return _closed(super().typed_dict_schema(schema), schema)
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> Schema:
         """Describe what is written, such as 1E+2, which older versions of pydantic refuse."""
@@ -109,17 +118,26 @@ class _Generator(GenerateJsonSchema):
         """Say nothing of a default that cannot be written as JSON; it is left out."""
 
 
-def _as_json(value: Any) -> Any:
-    """Return a schema without infinite numbers, which JSON does not have.
+def _closed(
+    described: Schema, schema: core_schema.DataclassSchema | core_schema.TypedDictSchema
+) -> Schema:
+    """Refuse unknown keys if the model around a class does; older pydantic versions forget it."""
+    if schema.get("config", {}).get("extra_fields_behavior") == "forbid":
+        described.setdefault("additionalProperties", False)
+    return described
 
-    A bound or a default that is infinite is left out.
+
+def _as_json(value: Any) -> Any:
+    """Return a copy of a schema without infinite numbers and NaN, which JSON does not have.
+
+    A bound or a default that is one of these is left out.
     """
     if isinstance(value, dict):
-        return {key: _as_json(it) for key, it in value.items() if not _is_infinite(it)}
+        return {key: _as_json(it) for key, it in value.items() if not _is_no_json(it)}
     if isinstance(value, list):
-        return [None if _is_infinite(it) else _as_json(it) for it in value]
+        return [None if _is_no_json(it) else _as_json(it) for it in value]
     return value
 
 
-def _is_infinite(value: object) -> bool:
+def _is_no_json(value: object) -> bool:
     return isinstance(value, float) and not isfinite(value)

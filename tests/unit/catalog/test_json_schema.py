@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import Field, model_serializer
+from pydantic import ConfigDict, Field, model_serializer
 
 from madcrow_events import BaseEventContext, SignalRegistry
 from madcrow_events.catalog import json_schema
@@ -105,6 +105,25 @@ def test_fields_have_the_types_that_are_written(signals: SignalRegistry) -> None
     }
 
 
+@pytest.mark.parametrize("extra", ["forbid", "ignore"])
+def test_a_dataclass_and_a_dictionary_refuse_what_the_model_around_them_refuses(
+    extra: Any, signals: SignalRegistry
+) -> None:
+    class Around(shapes.Structured):
+        model_config = ConfigDict(extra=extra)
+
+    signals.signal("thing_happened", context=Around)
+    definitions = json_schema(signals=signals)["$defs"]
+
+    is_closed = {name: "additionalProperties" in it for name, it in definitions.items()}
+    assert is_closed == {
+        "Around": extra == "forbid",
+        "Address": extra == "forbid",
+        "Amount": extra == "forbid",
+        "Point": False,
+    }
+
+
 def test_a_type_that_json_schema_cannot_describe_is_any_value_and_says_so(
     signals: SignalRegistry,
 ) -> None:
@@ -162,7 +181,10 @@ def test_a_model_with_an_undefined_name_is_any_object_and_does_not_spoil_the_cat
 
     properties = json_schema(signals=signals)["properties"]
 
-    assert properties["thing_happened"]["type"] == "object"
+    assert properties["thing_happened"] == {
+        "type": "object",
+        "description": "Any object: the model uses a name that is not defined.",
+    }
     assert properties["order_placed"] == {"$ref": "#/$defs/OrderPlaced"}
 
 
