@@ -21,7 +21,14 @@ OURS_LOADED_WHEN_NEEDED = {
     "madcrow_events.emissions._async_loop",
     "madcrow_events.emissions._unfinished",
 }
-EXTRAS = {"strategies": {"hypothesis"}, "sqlalchemy": {"sqlalchemy"}}
+EXTRAS = {
+    "strategies": {"hypothesis"},
+    "sqlalchemy": {"sqlalchemy"},
+    "_commands": {"typer"},
+    "_completion": {"typer"},
+    "_drawing": {"rich"},
+    "_running": {"typer"},
+}
 LOADED_ANYWAY = {"asgi": {"asyncio"}}
 """What only some users need, by the module of ours whose users all need it."""
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}

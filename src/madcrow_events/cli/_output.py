@@ -30,7 +30,7 @@ class Output:
     def __init__(self) -> None:
         sys.stdout.flush()
         self._is_terminal = sys.stdout.isatty()
-        self.width: int = shutil.get_terminal_size().columns
+        self._width = shutil.get_terminal_size().columns
         self._file: TextIO = sys.stdout
         try:
             number = sys.stdout.fileno()
@@ -83,16 +83,18 @@ class Output:
     def _console(self) -> Console:
         from rich.console import Console
 
-        is_forced = bool(os.environ.get("FORCE_COLOR"))
-        return Console(
+        console = Console(
             file=StringIO(),
-            force_terminal=self._is_terminal or is_forced,
-            width=self.width if self._is_terminal or is_forced else _UNLIMITED,
+            force_terminal=self._is_terminal or None,  # or what FORCE_COLOR says
+            width=self._width,
             height=25,  # without any, rich takes a dumb terminal to have 80 columns
             highlight=False,
             emoji=False,
             markup=False,
         )
+        if not console.is_terminal:
+            console.width = _UNLIMITED
+        return console
 
 
 def say(message: str) -> None:
