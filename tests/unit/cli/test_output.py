@@ -178,6 +178,7 @@ def test_the_module_takes_the_working_directory_from_the_path(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", path)
     monkeypatch.setattr(sys, "argv", ["madcrow-events", "--nothing"])
+    monkeypatch.delitem(sys.modules, "madcrow_events.__main__", raising=False)
     with pytest.raises(SystemExit) as ended:
         runpy.run_module("madcrow_events", run_name="__main__")
     assert ended.value.code == 2
