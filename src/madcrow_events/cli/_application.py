@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, isfunction, signature
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import close_matches, printable, text_of, type_name
@@ -47,12 +48,14 @@ class Application(NamedTuple):
         signals: the registry.
         dispatcher: the dispatcher that emits, or None for that of the registry.
         plugins: the reports on the plugins that were loaded, or None.
+        other_registries: the attributes of the module that are other registries.
     """
 
     name: str | None
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
+    other_registries: tuple[str, ...] = ()
 
 
 def load_application(
@@ -108,10 +111,17 @@ def _imported(name: str) -> Any:
         )
         if not is_its_own:
             raise
-    raise CommandError(
-        f"no module is called {name}: install the application, or give the folder that has it, as "
-        f"in --app-dir ."
-    )
+    raise CommandError(_fix_for_absent(name))
+
+
+def _fix_for_absent(name: str) -> str:
+    package, _, last = name.rpartition(".")
+    if package not in sys.modules:
+        fix = "install the application, or give the folder that has it, as in --app-dir ."
+        return f"no module is called {name}: {fix}"
+    found = [it.name for it in iter_modules(getattr(sys.modules[package], "__path__", ()))]
+    near = close_matches(last, found, 1)
+    return f"{package} has no module {last}{f': did you mean {package}.{near[0]}?' if near else ''}"
 
 
 def _fix_for_path(name: str) -> str:
@@ -168,7 +178,12 @@ def _named(name: str, attributes: str, module: Any) -> Application:
         return Application(name, thing)
     if isinstance(thing, EventDispatcher):
         return Application(name, thing.signals, thing)
-    return Application(name, madcrow_signals)
+    others = tuple(
+        attribute
+        for attribute, it in vars(module).items()
+        if isinstance(it, SignalRegistry) and it is not madcrow_signals
+    )
+    return Application(name, madcrow_signals, other_registries=others)
 
 
 def _is_required(parameter: Parameter) -> bool:

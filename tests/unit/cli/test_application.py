@@ -111,7 +111,10 @@ def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
         ("shop-events", "write it as in --app shop.events"),
         ("shop:registri", "shop has no attribute registri: did you mean registry?"),
         ("shop:nothing", "shop has no attribute nothing\n"),
-        ("shop.nothing", "no module is called shop.nothing"),
+        ("shop.nothing", "shop has no module nothing\n"),
+        ("email.parse", "email has no module parse: did you mean email.parser?"),
+        ("email.zzz", "email has no module zzz\n"),
+        ("nowhere.nothing", "no module is called nowhere.nothing: install the application"),
     ],
 )
 def test_an_application_that_is_named_wrongly(command: Command, app: str, told: str):
@@ -146,6 +149,20 @@ def test_the_attribute_names_a_registry_a_dispatcher_or_a_factory(command: Comma
     )
     found = command("events", "--json", app=f"own:{attribute}")
     assert [it["event"] for it in found.record] == ["own_thing"]
+
+
+def test_other_registries_of_the_application_are_pointed_out(command: Command):
+    """Nobody would find their events otherwise."""
+    command.write(
+        own="""
+            from madcrow_events import SignalRegistry, madcrow_signals
+            registry = SignalRegistry()
+        """
+    )
+    for subcommand in ("events", "handlers"):
+        told = command(subcommand, app="own").err
+        assert told == "The application has another registry: --app own:registry\n"
+        assert command(subcommand, app="own:registry").err == ""
 
 
 def test_a_factory_may_return_anything(command: Command):

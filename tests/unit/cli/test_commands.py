@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from madcrow_events import __version__
 from madcrow_events.plugins import Plugin, PluginReport, PluginReports
 from support.command import SHOP, Command, command
 
@@ -255,6 +256,25 @@ def test_a_wrong_argument_is_a_usage_error(command: Command):
         ended = command(*arguments)
         assert ended.status == 2
         assert "Traceback" not in ended.err
+
+
+def test_the_version_is_written(command: Command):
+    """It is that of the package."""
+    assert command("--version") == (0, f"madcrow-events {__version__}\n", "")
+
+
+def test_a_text_of_the_application_cannot_move_the_cursor(command: Command):
+    """It is shown in one line."""
+    command.write(
+        wild="""
+            from madcrow_events import madcrow_signals
+            doc = "Two\\nlines and \\x1b[31mred."
+            madcrow_signals.signal("wild_thing", doc).subscribe(lambda: "a\\nb\\x1b[31m")
+        """
+    )
+    told = [command(*it, app="wild").out for it in (("events",), ("show", "wild_thing"))]
+    assert all("Two lines and \\x1b[31mred." in it for it in told)
+    assert "returned a\\nb\\x1b[31m\n" in command("emit", "wild_thing", "--yes", app="wild").out
 
 
 def test_help_is_written(command: Command):
