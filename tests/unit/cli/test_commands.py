@@ -121,6 +121,25 @@ def test_emit_shows_a_handler_whose_arguments_cannot_be_made(command: Command):
     assert "LookupError\n" in ended.out
 
 
+def test_emit_shows_a_handler_that_raises_to_its_emitter_or_exits(command: Command):
+    """Neither ends the command."""
+    command.write(
+        harsh="""
+            import sys
+            from madcrow_events import madcrow_signals
+            raising = madcrow_signals.signal("raising_thing")
+            raising.subscribe(lambda: 1 / 0, id="raises", on_error="raise")
+            ending = madcrow_signals.signal("ending_thing")
+            ending.subscribe(lambda: sys.exit(4), id="exits")
+        """
+    )
+    for event, error in (("raising_thing", "ZeroDivisionError"), ("ending_thing", "SystemExit")):
+        ended = command("emit", event, "--yes", "--json", app="harsh")
+        assert ended.status == 1
+        (call,) = ended.record["handlers"]
+        assert (call["status"], call["raised"]["type"]) == ("raised", error)
+
+
 def test_emit_says_that_nobody_listens(command: Command):
     """That is no failure."""
     ended = command.write(shop=SHOP)("emit", "stock_low", "left=3", "--yes", app="shop")
