@@ -175,11 +175,17 @@ class SpelledItem(pydantic.BaseModel):
     number: int = Field(alias="itemNumber")
 
 
+@dataclasses.dataclass
+class SpelledAddress:
+    street: Annotated[str, Field(alias="streetName")]
+
+
 class WritingAliases(BaseEventContext):
     model_config = ConfigDict(serialize_by_alias=True)
 
     order_id: int = Field(alias="orderId")
     item: SpelledItem
+    address: Annotated[dict[str, SpelledAddress], Field(max_length=1)] = Field(default={})
 
 
 class WithAnItem(BaseEventContext):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -139,20 +141,31 @@ def test_a_type_that_json_schema_cannot_describe_is_any_value_and_says_so(
 
 def test_numbers_that_json_does_not_have_are_left_out(signals: SignalRegistry) -> None:
     class Bounded(BaseEventContext):
-        share: float = Field(default=float("inf"), lt=float("inf"), gt=0)
+        share: float = Field(default=float("inf"), lt=float("inf"), gt=0, examples=[float("nan")])
         shares: list[float] = Field(default=[float("nan"), 1.0])
 
     fields = properties_of(Bounded, signals)
 
-    assert fields["share"] == {"title": "Share", "type": "number", "exclusiveMinimum": 0}
+    assert fields["share"] == {
+        "title": "Share",
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "examples": [None],
+    }
     assert fields["shares"]["default"] == [None, 1.0]
 
 
-def test_a_decimal_without_bounds_is_any_text_if_it_may_be_infinite(
-    signals: SignalRegistry,
-) -> None:
-    from decimal import Decimal
+@pytest.mark.parametrize("text", ["1", "-0.50", "1E+2", "0E-10", "1.5E-7"])
+def test_a_decimal_is_every_text_that_is_written_of_one(text: str, signals: SignalRegistry) -> None:
+    price = properties_of(shapes.Written, signals)["price"]
 
+    assert json.loads(shapes.Written(price=Decimal(text)).model_dump_json())["price"] == text
+    assert re.search(price["pattern"], text)
+    for other in ("", "a", "NaN", "1.2.3", "1\u0663", "1 "):
+        assert not re.search(price["pattern"], other)
+
+
+def test_a_decimal_that_may_be_infinite_is_any_text(signals: SignalRegistry) -> None:
     class Priced(BaseEventContext):
         price: Decimal = Field(allow_inf_nan=True)
 
