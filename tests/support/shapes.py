@@ -188,9 +188,15 @@ class WritingAliases(BaseEventContext):
     address: Annotated[dict[str, SpelledAddress], Field(max_length=1)] = Field(default={})
 
 
+@pydantic.dataclasses.dataclass(config=ConfigDict(serialize_by_alias=True))
+class SpelledPlace:
+    city: str = Field(alias="cityName")
+
+
 class WithAnItem(BaseEventContext):
-    order_id: int = Field(alias="orderId")
     item: SpelledItem
+    places: Annotated[dict[str, SpelledPlace], Field(max_length=1)] = Field(default={})
+    order_id: int = Field(alias="orderId")
 
 
 class Computed(BaseEventContext):

@@ -82,11 +82,24 @@ def test_models_of_one_name_have_definitions_of_their_own(signals: SignalRegistr
 
 def test_fields_have_the_names_that_are_written(signals: SignalRegistry) -> None:
     """Those are aliases only in classes that are configured to write them."""
-    for model in (shapes.WithAnItem, shapes.WritingAliases):
-        context = model(orderId=1, item=shapes.SpelledItem(number=2))
-        assert properties_of(model, SignalRegistry()).keys() == (
-            json.loads(context.model_dump_json()).keys() - BaseEventContext.model_fields
-        )
+    item, place = shapes.SpelledItem(number=2), shapes.SpelledPlace(cityName="Rome")
+    address = shapes.SpelledAddress(street="Main Street")
+    contexts = (
+        shapes.WithAnItem(orderId=1, item=item, places={"a": place}),
+        shapes.WritingAliases(orderId=1, item=item, address={"a": address}),
+    )
+    for number, context in enumerate(contexts):
+        signals.signal(f"event_{number}", context=type(context))
+    definitions = json_schema(signals=signals)["$defs"]
+
+    for context, inside in zip(contexts, ("SpelledPlace", "SpelledAddress"), strict=True):
+        written = json.loads(context.model_dump_json())
+        assert definitions[type(context).__name__]["properties"].keys() == written.keys()
+        assert definitions["SpelledItem"]["properties"].keys() == written["item"].keys()
+        (other,) = [
+            value["a"] for value in written.values() if isinstance(value, dict) and "a" in value
+        ]
+        assert definitions[inside]["properties"].keys() == other.keys()
 
 
 def test_fields_have_the_types_that_are_written(signals: SignalRegistry) -> None:
