@@ -18,6 +18,7 @@ import madcrow_events
 PACKAGE = Path(madcrow_events.__file__).parent
 LOADED_WHEN_NEEDED = {"asyncio", "concurrent.futures", "difflib", "importlib.metadata"}
 OURS_LOADED_WHEN_NEEDED = {
+    "madcrow_events.catalog",
     "madcrow_events.emissions._async_loop",
     "madcrow_events.emissions._unfinished",
 }

@@ -117,7 +117,7 @@ def _message(event: EventSignal[Any], context: Schema) -> dict[str, Any]:
         "name": event.name,
         "title": event.name.replace(".", ": ").replace("_", " ").capitalize(),
         "contentType": _JSON,
-        "payload": _as_draft_7(context),
+        "payload": context,
     }
     if event.doc:
         message["summary"] = event.doc

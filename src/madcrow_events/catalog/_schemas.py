@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ConfigDict
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 if TYPE_CHECKING:
@@ -24,15 +23,14 @@ _ANYTHING: Schema = {"description": "Any value: JSON Schema cannot describe its 
 _UNDEFINED: Schema = {"description": "Any object: the model uses a name that is not defined."}
 _LOOSE: Schema = {"type": "object"}
 _DECIMAL = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
-_WRITES_ALIASES = "serialize_by_alias" in ConfigDict.__optional_keys__  # since pydantic 2.11
 
 
 class Schemas(NamedTuple):
     """The schemas of some events.
 
     Attributes:
-        contexts: for each event, by its name, the schema of its context, which may be a reference
-            to one of the definitions.
+        contexts: for each event, by its name, the schema of its context: a reference to one of the
+            definitions, or any object.
         definitions: the schemas of classes, by names that differ for different classes.
     """
 
@@ -51,7 +49,6 @@ def schemas_of(events: Iterable[EventSignal[Any]], ref_template: str) -> Schemas
     complete = {model: None for model in models.values() if model and _is_complete(model)}
     by_model, document = models_json_schema(
         [(model, "serialization") for model in complete],
-        by_alias=False,
         ref_template=ref_template,
         schema_generator=_Generator,
     )
@@ -61,7 +58,7 @@ def schemas_of(events: Iterable[EventSignal[Any]], ref_template: str) -> Schemas
         else {**_LOOSE, **({} if model is None else _UNDEFINED)}
         for name, model in models.items()
     }
-    return Schemas(_as_json(contexts), _as_json(document.get("$defs", {})))
+    return Schemas(contexts, _as_json(document.get("$defs", {})))
 
 
 def _is_complete(model: type[Any]) -> bool:
@@ -79,21 +76,23 @@ class _Generator(GenerateJsonSchema):
     """
 
     @contextmanager
-    def _spelled_by(self, config: Mapping[str, Any] | None) -> Iterator[None]:
+    def _spelled_for(
+        self, schema: core_schema.ModelSchema | core_schema.DataclassSchema
+    ) -> Iterator[None]:
         """Use the aliases of a class in the block if it is configured to write them."""
         before = self.by_alias
-        self.by_alias = bool(_WRITES_ALIASES and (config or {}).get("serialize_by_alias"))
+        self.by_alias = bool(schema.get("config", {}).get("serialize_by_alias"))
         try:
             yield
         finally:
             self.by_alias = before
 
     def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
-        with self._spelled_by(schema["cls"].model_config):
+        with self._spelled_for(schema):
             return super().model_schema(schema)
 
     def dataclass_schema(self, schema: core_schema.DataclassSchema) -> Schema:
-        with self._spelled_by(getattr(schema["cls"], "__pydantic_config__", None)):
+        with self._spelled_for(schema):
             return _closed(super().dataclass_schema(schema), schema)
 
     def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> Schema:
