@@ -476,6 +476,33 @@ class Admission:
         job.release_permit()
         job.run_in_place()
 
+    # Handlers that a thread waits for
+
+    def check_open(self, event: str) -> None:
+        """Refuse to deliver an event once the dispatcher is closed.
+
+        Raises:
+            DispatcherClosedError: the dispatcher has been closed.
+        """
+        if self._is_closed:
+            raise DispatcherClosedError(
+                f"{event} was delivered through a dispatcher that is closed: deliver before "
+                "close(), or make a new EventDispatcher",
+                event=event,
+            )
+
+    def loop_for_threads(self) -> AbstractEventLoop | None:
+        """Return the loop in which a thread has async handlers run; None if none can run."""
+        loop = self.bound_loops.loop
+        if loop is not None or _exit.over:
+            return loop
+        backlog = self.backlog
+        if self._finalizer is None:  # as in `_launch`: change both
+            _exit.wait_for(backlog)
+            self._finalizer = weakref.finalize(self, backlog.stop)
+            self._finalizer.atexit = False
+        return backlog.background_loop.get()
+
     # Waiting for handlers
 
     def report_lost(self) -> None:

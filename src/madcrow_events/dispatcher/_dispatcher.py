@@ -12,6 +12,7 @@ from madcrow_events._background.admission import Admission, Overflow
 from madcrow_events._text import type_name
 from madcrow_events.deferrals import Deferral
 from madcrow_events.dispatcher._announcing import announce, announce_async
+from madcrow_events.dispatcher._delivering import Delivering
 from madcrow_events.dispatcher._fitting import check_loose, fitting, refuse_second_context
 from madcrow_events.dispatcher._lifetime import Lifetime
 from madcrow_events.emissions import Emission, ScopeFields
@@ -69,7 +70,7 @@ def validate_by_default(validate: bool) -> bool:
     return before
 
 
-class EventDispatcher(Lifetime):
+class EventDispatcher(Delivering, Lifetime):
     """Emits events, and keeps the failures of handlers away from the emitter.
 
     Most programs need only the default dispatcher, which `get_event_dispatcher` returns. Use one of

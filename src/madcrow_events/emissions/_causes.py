@@ -23,6 +23,7 @@ from madcrow_events.emissions._ids import Ids
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
+    from uuid import UUID
 
     from madcrow_events.emissions._emission import Emission
 
@@ -32,6 +33,7 @@ __all__ = [
     "causing_emission",
     "enter_batch",
     "finish_unawaited",
+    "give_id",
     "ids_of",
     "is_announcement",
     "is_announcing",
@@ -73,6 +75,24 @@ def _give_ids(emission: Emission, ids: Ids) -> Ids:
     finally:
         _claims.pop(id(emission), None)
     return present
+
+
+def give_id(emission: Emission, id: UUID) -> None:  # noqa: A002  # its name everywhere
+    """Give an emission an id that its emitter has chosen; its causes stay as they are.
+
+    For the wings above, before a handler is called.
+
+    Args:
+        emission: the emission, which a block holds back.
+        id: the id.
+
+    Raises:
+        RuntimeError: somebody knows the emission by another id already.
+    """
+    cause = cause_of(emission)
+    given = Ids.given(id, None if cause is None else cause.root, emission)
+    if _give_ids(emission, given) is not given:
+        raise RuntimeError(f"an emission of {emission.event} has its id already")
 
 
 def cause_of(emission: Emission) -> Ids | None:

@@ -12,10 +12,15 @@ import weakref
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from madcrow_events._text import type_name
+from madcrow_events.exceptions import InvalidOptionError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from madcrow_events.emissions._emission import Emission
 
-__all__ = ["Ids"]
+__all__ = ["Ids", "check_id"]
 
 _last_moment: list[int] = [0]
 
@@ -48,10 +53,26 @@ class Ids:
     __slots__ = ("_made", "_moment", "emission", "root")
 
     def __init__(self, cause: Ids | None, emission: Emission) -> None:
-        self.emission: weakref.ref[Emission] = weakref.ref(emission)
+        self.emission: Callable[[], Emission | None] = weakref.ref(emission)
         self.root: Ids = self if cause is None else cause.root
         self._moment = _next_moment()
         self._made: list[UUID] = []
+
+    @classmethod
+    def given(cls, id: UUID, root: Ids | None = None, emission: Emission | None = None) -> Ids:  # noqa: A002  # its name everywhere
+        """Return ids with an id that was not made here.
+
+        Args:
+            id: the id.
+            root: the ids of the emission that began the chain of causes; None if it is this one.
+            emission: the emission; None if it is in another process, or gone.
+        """
+        ids = cls.__new__(cls)
+        ids.emission = _gone if emission is None else weakref.ref(emission)
+        ids.root = ids if root is None else root
+        ids._moment = 0  # not needed any more
+        ids._made = [id]
+        return ids
 
     @property
     def id(self) -> UUID:
@@ -59,6 +80,23 @@ class Ids:
         if not self._made:
             self._made.append(_uuid7(self._moment))
         return self._made[0]  # the first, if several threads made one at the same time
+
+
+def _gone() -> None:
+    """Stand for the reference to an emission that does not exist in this process."""
+
+
+def check_id(option: str, id: object) -> None:  # noqa: A002  # as above
+    """Refuse an id that is neither a UUID nor None.
+
+    Raises:
+        InvalidOptionError: it is something else.
+    """
+    if not isinstance(id, UUID | None):
+        raise InvalidOptionError(
+            f"{option} must be a UUID or None, not {type_name(type(id))}: write UUID(...)",
+            option=option,
+        )
 
 
 def _uuid7(moment: int) -> UUID:

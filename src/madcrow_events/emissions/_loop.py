@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._plan import Entry, Plan, Segments
     from madcrow_events.emissions._policy import Policy, Signal
 
-__all__ = ["call_all", "call_rest", "run_branch"]
+__all__ = ["call_all", "call_rest", "observed_calls", "run_branch"]
 
 _NO_VALUES: Any = ()
 
@@ -137,7 +137,7 @@ def call_all(  # noqa: C901, PLR0912, PLR0915  # one loop for each call style, i
         emission._values = values = _NO_VALUES
     if policy._observers or (KNOWN_LEVELS.get(_DEBUG, True) and is_debugging()):
         start_observing(emission)
-        segments = _observed(plan)
+        segments = observed_calls(plan)
     if not segments:
         return later or emission._failures is not None
     call = token = failed = None
@@ -306,7 +306,7 @@ def _record(emission: Emission, error: BaseException) -> None:
         add_failure(emission, index, error)
 
 
-def _observed(plan: Plan) -> Segments:
+def observed_calls(plan: Plan) -> Segments:
     """Return the inline calls of a plan, each of which enters the observers."""
     if not plan.inline:
         return ()

@@ -39,12 +39,14 @@ from madcrow_events.subscriptions import (
     ANY,
     BatchHandler,
     BatchHandlerDecorator,
+    BoundOptions,
     Handler,
     HandlerDecorator,
     SingleOptions,
     Subscription,
     SubscriptionOptions,
 )
+from madcrow_events.subscriptions._bound import BoundSubscription, checked_options
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._options import check_options
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
@@ -256,6 +258,61 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         if subscription is requested and self._connected is not None:
             self._notify_connected(handler, options.get("sender", ANY), subscription.weak)
         return subscription
+
+    def bind(self, handler: Handler[ContextT], /, **options: Unpack[BoundOptions]) -> Subscription:
+        """Return a subscription that no emission reaches, for `EventDispatcher.deliver`.
+
+        The handler and the options are checked as by `subscribe`. Nothing else knows of the
+        subscription: `subscriptions` and `explain` leave it out, and its `id` may be that of
+        another handler. Use it where your code decides when one handler gets one event, for example
+        in the worker of a task queue.
+
+        Args:
+            handler: as for `subscribe`.
+            **options: see `SubscriptionOptions`, without `background` and `batch`. A delivery uses
+                `timeout`, `weak` and `id`. The others, such as `sender` and `when`, are attributes
+                for the code that delivers.
+
+        Returns:
+            The subscription. `cancel`, or the end of a `with` block, ends it.
+
+        Raises:
+            HandlerSignatureError: the handler cannot be called with what the event carries.
+            InvalidOptionError: an option is unknown, has an impossible value, or says that the
+                handler runs later.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, get_event_dispatcher, madcrow_signals
+
+
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            order_placed = madcrow_signals.signal("order_placed", context=OrderPlaced)
+
+
+            def send_invoice(context: OrderPlaced) -> str:
+                return f"invoice for order {context.order_id}"
+
+
+            bound = order_placed.bind(send_invoice)
+            print(order_placed.emit(OrderPlaced(order_id=7)).results)
+            delivery = get_event_dispatcher().deliver(bound, OrderPlaced(order_id=7))
+            print(delivery.results[0].value)
+            ```
+
+            ```text
+            ()
+            invoice for order 7
+            ```
+        """
+        checked = translated(checked_options(options))
+        spec = read_call_spec(
+            handler, self.name, self.context_model, replaced=self._replaced_models()
+        )
+        return BoundSubscription(self, self._table, handler, spec, checked)
 
     def unsubscribe(self, handler: Callable[..., Any], /) -> bool:
         """Cancel every subscription of a handler to this event.

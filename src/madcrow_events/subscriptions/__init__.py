@@ -7,7 +7,12 @@ from madcrow_events.subscriptions._handler_types import (
     HandlerDecorator,
     KeywordHandler,
 )
-from madcrow_events.subscriptions._options import ANY, SingleOptions, SubscriptionOptions
+from madcrow_events.subscriptions._options import (
+    ANY,
+    BoundOptions,
+    SingleOptions,
+    SubscriptionOptions,
+)
 from madcrow_events.subscriptions._patterns import PatternSubscription
 from madcrow_events.subscriptions._subscription import Subscription
 
@@ -15,6 +20,7 @@ __all__ = [
     "ANY",
     "BatchHandler",
     "BatchHandlerDecorator",
+    "BoundOptions",
     "Handler",
     "HandlerDecorator",
     "KeywordHandler",

@@ -12,7 +12,14 @@ from madcrow_events.batches import Batch
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.subscriptions._kinds import is_async
 
-__all__ = ["ANY", "AnySender", "SingleOptions", "SubscriptionOptions", "check_options"]
+__all__ = [
+    "ANY",
+    "AnySender",
+    "BoundOptions",
+    "SingleOptions",
+    "SubscriptionOptions",
+    "check_options",
+]
 
 
 _LONGEST_ID: Final = 128
@@ -36,8 +43,8 @@ ANY: Final[Literal[AnySender.ANY]] = AnySender.ANY
 """Stands for every sender. It is the default of the option `sender`."""
 
 
-class SingleOptions(TypedDict, total=False):
-    """The options of handlers that take one event at a time: all of them but `batch`."""
+class BoundOptions(TypedDict, total=False):
+    """The options of `EventSignal.bind`: all of them but `background` and `batch`."""
 
     sender: Any
     priority: int
@@ -45,9 +52,14 @@ class SingleOptions(TypedDict, total=False):
     when: Callable[[Mapping[str, Any]], object] | None
     weak: bool | None
     timeout: float | None
-    background: bool
     id: str | None
     on_error: Literal["raise"] | None
+
+
+class SingleOptions(BoundOptions, total=False):
+    """The options of handlers that take one event at a time: all of them but `batch`."""
+
+    background: bool
 
 
 class SubscriptionOptions(SingleOptions, total=False):

@@ -204,7 +204,8 @@ class Subscription(Unique):
     """One handler's subscription to one event.
 
     `subscribe` and `register_handler` return it, and `cancel` ends it. In a `with`, it ends at the
-    end of the block.
+    end of the block. One that `EventSignal.bind` has made is reached by no emission, only by
+    `EventDispatcher.deliver`.
 
     Attributes:
         event: the name of the event.
@@ -249,6 +250,7 @@ class Subscription(Unique):
     _is_optional: bool = False
     _owner: Subscription | None = None
     _ticket: list[bool] | None = None
+    _described_as: str = ""  # after the options, in the `repr`
     _sender: Any = ANY
     _sender_is_weak: bool = False
     _sender_key: Hashable = ANY
@@ -318,7 +320,7 @@ class Subscription(Unique):
 
     @property
     def active(self) -> bool:
-        """Whether emissions still reach the handler."""
+        """Whether it has not ended: emissions, or deliveries to a bound handler, reach it."""
         return self._active and self._alive
 
     @property
@@ -381,7 +383,7 @@ class Subscription(Unique):
 
     def __repr__(self) -> str:
         """Name the handler, the event, and each option that is not the default."""
-        state = "" if self.active else " (ended)"
+        state = self._described_as if self.active else " (ended)"
         parts = [f"{self._function_name} on {self.event}", *options_shown(self)]
         return f"<Subscription {', '.join(parts)}{state}>"
 

@@ -176,6 +176,8 @@ STORIES = [
     *(Story(method, "emit_typed_async") for method in PLAIN + ASYNC),
     *(Story(method, "deferred") for method in PLAIN),
     *(Story(method, "deferred_async") for method in PLAIN + ASYNC),
+    *(Story(method, "deliver") for method in PLAIN + HOLDING + ASYNC),
+    *(Story(method, "deliver_async") for method in PLAIN + ASYNC),
     *(Story(method, "emit", {"on_error": "raise"}) for method in PLAIN + HOLDING),
     *(Story(method, "emit_async", {"on_error": "raise"}) for method in PLAIN + ASYNC),
     *(Story(method, "deferred", {"on_error": "raise"}) for method in PLAIN),
@@ -203,6 +205,9 @@ def emit(dispatcher: EventDispatcher, way: str, payload: Payload) -> None:
             emission.raise_for_failures()
         finally:
             del emission
+    elif way == "deliver":
+        (subscription,) = dispatcher.signals["happened"].subscriptions
+        dispatcher.deliver(subscription, Happened(payload=payload))
     else:
         asyncio.run(emit_async(dispatcher, way, payload))
 
@@ -213,6 +218,9 @@ async def emit_async(dispatcher: EventDispatcher, way: str, payload: Payload) ->
             await dispatcher.emit_async("happened", payload=payload)
         elif way == "emit_typed_async":
             await dispatcher.emit_typed_async("happened", Happened(payload=payload))
+        elif way == "deliver_async":
+            (subscription,) = dispatcher.signals["happened"].subscriptions
+            await dispatcher.deliver_async(subscription, Happened(payload=payload))
         else:
             async with dispatcher.deferred():
                 await dispatcher.emit_async("happened", payload=payload)

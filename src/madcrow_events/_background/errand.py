@@ -1,0 +1,110 @@
+"""Awaiting a coroutine in an event loop, while a thread waits for its end."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._interrupts import suppress_but_interrupts
+from madcrow_events._waiters import LOOK_EVERY, Waiters
+from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["await_elsewhere"]
+
+
+def await_elsewhere(
+    loop: AbstractEventLoop | None, work: Callable[[], Coroutine[Any, Any, None]]
+) -> bool:
+    """Have a coroutine awaited in a loop, in a copy of this context, and wait for its end.
+
+    Args:
+        loop: the loop, which runs in another thread; None to run one here.
+        work: makes the coroutine.
+
+    Returns:
+        Whether it came to its end; if not, its task was cancelled, or the loop was closed.
+
+    Raises:
+        BaseException: the coroutine raised it, or an interrupt came; the task has then ended.
+    """
+    if loop is not None:
+        return _Errand(loop, work).run()
+    try:
+        run_to_the_end(work())
+    except load_async_loop().asyncio.CancelledError:
+        return False
+    return True
+
+
+class _Errand:
+    """One coroutine, and the thread that waits for its end."""
+
+    __slots__ = ("context", "error", "has_ended", "loop", "task", "waiters", "work")
+
+    def __init__(
+        self, loop: AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self.loop = loop
+        self.work = work
+        self.context = copy_context()
+        self.waiters = Waiters(LOOK_EVERY)
+        self.task: Task[None] | None = None
+        self.error: BaseException | None = None
+        self.has_ended = False
+
+    def run(self) -> bool:
+        """Do as `await_elsewhere`."""
+        try:
+            self._call(self._begin)
+            self.waiters.wait(self._is_over, None)
+        except BaseException:
+            # The handler must not go on when its caller is gone. One more interrupt ends the wait.
+            self._call(self._cancel)
+            self.waiters.wait(self._is_over, None)
+            raise
+        error, self.error = self.error, None
+        is_cancelled = isinstance(error, load_async_loop().asyncio.CancelledError)
+        if error is None or is_cancelled:
+            return self.has_ended and not is_cancelled
+        try:
+            raise error
+        finally:
+            del error, self  # or the traceback keeps them alive
+
+    def _call(self, step: Callable[[], None]) -> None:
+        """Call a step in the loop's thread, if the loop is open."""
+        with suppress_but_interrupts(RuntimeError):  # it is closed
+            self.loop.call_soon_threadsafe(step)
+
+    def _is_over(self) -> bool:
+        return self.has_ended or self.loop.is_closed()
+
+    # In the loop's thread
+
+    def _begin(self) -> None:
+        # Without the loop's task factory, as the jobs of the background.
+        make = load_async_loop().asyncio.Task
+        task = self.task = make(self._await(), loop=self.loop, context=self.context)
+        task.add_done_callback(self._end)
+
+    async def _await(self) -> None:
+        try:
+            await self.work()
+        except BaseException as error:  # for the thread; an exit would end the loop
+            self.error = error
+
+    def _end(self, task: Task[None]) -> None:
+        if task.cancelled():  # before its first step
+            self.error = load_async_loop().asyncio.CancelledError()
+        self.has_ended = True
+        self.waiters.notify()
+
+    def _cancel(self) -> None:
+        if self.task is None:  # interrupted before the first step was handed over
+            self.has_ended = True
+        else:
+            self.task.cancel()
