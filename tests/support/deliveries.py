@@ -20,13 +20,19 @@ class Way(NamedTuple):
 
     awaits: bool  # deliver_async, not deliver
     is_async: bool  # the handler is
+    suspends: bool = False  # before it does anything
 
     def __str__(self) -> str:
         twin = "deliver_async" if self.awaits else "deliver"
-        return f"{twin}-{'async' if self.is_async else 'plain'}"
+        kind = "suspending" if self.suspends else "async" if self.is_async else "plain"
+        return f"{twin}-{kind}"
 
 
-WAYS = [Way(awaits, is_async) for awaits in (False, True) for is_async in (False, True)]
+WAYS = [
+    Way(awaits, is_async, suspends)
+    for awaits in (False, True)
+    for is_async, suspends in ((False, False), (True, False), (True, True))
+]
 
 
 class Delivers:
@@ -66,7 +72,8 @@ class Delivers:
             return call()
 
         async def async_handler(context: Happened) -> Any:
-            await asyncio.sleep(0)
+            if self.way.suspends:
+                await asyncio.sleep(0)
             return call()
 
         return async_handler if self.way.is_async else handler

@@ -314,6 +314,24 @@ def send_async(shop: Shop, number: int) -> None:
     )
 
 
+def deliver(shop: Shop, _number: int) -> None:
+    shop.dispatcher.deliver(shop.other.bind(do_nothing), BaseEventContext())
+
+
+def deliver_elsewhere(shop: Shop, _number: int) -> None:
+    shop.dispatcher.deliver(shop.other.bind(do_nothing_async), BaseEventContext())
+
+
+def deliver_async(shop: Shop, _number: int) -> None:
+    bound = shop.other.bind(do_nothing_async, timeout=LIMIT)
+    shop.run(shop.dispatcher.deliver_async(bound, BaseEventContext()))
+
+
+def deliver_and_announce(shop: Shop, _number: int) -> None:
+    delivery = shop.dispatcher.deliver(shop.other.bind(fail), BaseEventContext())
+    shop.dispatcher.announce(delivery)
+
+
 def subscribe_and_cancel(shop: Shop, _number: int) -> None:
     shop.signal.subscribe(do_nothing).cancel()
 
@@ -372,6 +390,14 @@ def do_nothing(**context: object) -> None:
     pass
 
 
+async def do_nothing_async(**context: object) -> None:
+    await asyncio.sleep(0)
+
+
+def fail(**context: object) -> None:
+    raise ValueError("on purpose")
+
+
 Way = Callable[[Shop, int], None]
 
 ALL: list[Way] = [
@@ -388,6 +414,10 @@ ALL: list[Way] = [
     emit_as_cause,
     send,
     send_async,
+    deliver,
+    deliver_elsewhere,
+    deliver_async,
+    deliver_and_announce,
     subscribe_and_cancel,
     subscribe_to_a_sender,
     subscribe_to_a_pattern,

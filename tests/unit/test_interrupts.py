@@ -168,6 +168,9 @@ WAYS = [
     use_a_dispatcher,
 ]
 QUICK = [
+    shops.deliver,
+    shops.deliver_async,
+    shops.deliver_elsewhere,
     shops.emit_muted,
     shops.explain,
     shops.send,

@@ -1,0 +1,292 @@
+"""A thread that waits for a coroutine in the event loop of another one (K2, F3)."""
+
+from __future__ import annotations
+
+import asyncio
+import signal as signals_of_the_system
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+
+from madcrow_events import (
+    BaseEventContext,
+    EventDispatcher,
+    EventSignal,
+    HandlerCancelledError,
+    Subscription,
+)
+from support.inside import BackgroundLoop
+from support.waiting import LIMIT, elsewhere, eventually
+
+pytestmark = pytest.mark.guarantee("K2")
+
+
+@contextmanager
+def serving() -> Iterator[asyncio.AbstractEventLoop]:
+    """Run an event loop, as an application would, in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield loop
+    with suppress(RuntimeError):  # it is closed
+        loop.call_soon_threadsafe(loop.stop)
+    thread.join(LIMIT)
+    loop.close()
+
+
+@pytest.fixture
+def begun() -> threading.Event:
+    return threading.Event()
+
+
+@pytest.fixture
+def ended() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def bound(signal: EventSignal[Any], begun: threading.Event, ended: list[str]) -> Subscription:
+    """Return a bound handler that does not end by itself."""
+
+    async def wait() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(LIMIT)
+        finally:
+            ended.append("ended")
+
+    return signal.bind(wait, id="waiting")
+
+
+def reasons(delivery: Any) -> list[str]:
+    (failure,) = delivery.failures
+    assert type(failure.exception) is HandlerCancelledError
+    return str(failure.exception).split(" before ")[:1]
+
+
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_a_handler_whose_task_is_cancelled_has_failed(
+    dispatcher: EventDispatcher,
+    bound: Subscription,
+    begun: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    is_begun: bool,
+) -> None:
+    """As by the end of `asyncio.run`; nobody has cancelled the thread that delivers."""
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    def begin_and_cancel(begin: Callable[[], None]) -> None:
+        real(begin)
+        real(cancel)  # before the task takes its first step
+
+    with serving() as loop, dispatcher.bind_loop(loop):
+        real = loop.call_soon_threadsafe
+        if not is_begun:
+            busy = threading.Event()
+            real(busy.wait, LIMIT)
+            monkeypatch.setattr(loop, "call_soon_threadsafe", begin_and_cancel)
+            threading.Timer(0.05, busy.set).start()
+        delivering = elsewhere(lambda: dispatcher.deliver(bound, BaseEventContext()))
+        if is_begun:
+            assert begun.wait(LIMIT)
+            real(cancel)
+        delivery = delivering.result(LIMIT)
+        monkeypatch.undo()
+    assert reasons(delivery) == ["the event loop of waiting cancelled its task"]
+    assert begun.is_set() is is_begun
+    assert (delivery.pending, delivery.state) == (0, "done")
+
+
+def test_a_handler_whose_loop_is_closed_has_failed(
+    dispatcher: EventDispatcher, bound: Subscription, begun: threading.Event
+) -> None:
+    with serving() as loop, dispatcher.bind_loop(loop):
+        delivering = elsewhere(lambda: dispatcher.deliver(bound, BaseEventContext()))
+        assert begun.wait(LIMIT)
+        loop.call_soon_threadsafe(loop.stop)
+        assert eventually(lambda: not loop.is_running())
+        loop.close()
+        delivery = delivering.result(LIMIT)
+    assert reasons(delivery) == ["the event loop of waiting was closed"]
+
+
+def test_what_a_handler_has_done_counts_though_its_task_is_cancelled(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], begun: threading.Event
+) -> None:
+    async def insist() -> str:
+        begun.set()
+        try:
+            await asyncio.sleep(LIMIT)
+        except asyncio.CancelledError:
+            return "done"
+        raise AssertionError
+
+    def cancel() -> None:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+
+    bound = signal.bind(insist)
+    with serving() as loop, dispatcher.bind_loop(loop):
+        delivering = elsewhere(lambda: dispatcher.deliver(bound, BaseEventContext()))
+        assert begun.wait(LIMIT)
+        loop.call_soon_threadsafe(cancel)
+        delivery = delivering.result(LIMIT)
+    assert delivery.ok
+    assert delivery.results[0].value == "done"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_where_no_thread_can_be_started_the_handler_runs_in_this_one(
+    dispatcher: EventDispatcher,
+    signal: EventSignal[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+) -> None:
+    """As at the exit of the program."""
+    monkeypatch.setattr(BackgroundLoop, "get", lambda _: None)
+
+    async def name_thread() -> str:
+        await asyncio.sleep(0)
+        if fails:
+            raise ValueError("on purpose")
+        return threading.current_thread().name
+
+    delivery = dispatcher.deliver(signal.bind(name_thread), BaseEventContext())
+    assert [it.value for it in delivery.results] == (
+        [] if fails else [threading.current_thread().name]
+    )
+    assert [type(it.exception) for it in delivery.failures] == [ValueError][: int(fails)]
+
+
+def test_so_does_one_whose_task_is_cancelled_there(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BackgroundLoop, "get", lambda _: None)
+
+    async def cancel_all() -> None:
+        for task in asyncio.all_tasks():
+            task.cancel()
+        await asyncio.sleep(LIMIT)
+
+    delivery = dispatcher.deliver(signal.bind(cancel_all, id="waiting"), BaseEventContext())
+    assert reasons(delivery) == ["the event loop of waiting cancelled its task"]
+
+
+class Interrupt(BaseException):
+    """As KeyboardInterrupt, which pytest keeps for itself."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[], None]]:
+    """Return a function that interrupts the main thread, as Ctrl-C does."""
+    if not hasattr(signals_of_the_system, "pthread_kill"):
+        pytest.skip("Windows has no such signal")
+
+    def interrupt(*_arguments: object) -> None:
+        raise Interrupt
+
+    main = threading.main_thread().ident
+    assert main is not None
+    before = signals_of_the_system.signal(signals_of_the_system.SIGUSR1, interrupt)
+    yield lambda: signals_of_the_system.pthread_kill(main, signals_of_the_system.SIGUSR1)
+    signals_of_the_system.signal(signals_of_the_system.SIGUSR1, before)
+
+
+@pytest.mark.guarantee("F3")
+def test_an_interrupt_of_the_wait_cancels_the_handler(
+    dispatcher: EventDispatcher,
+    bound: Subscription,
+    begun: threading.Event,
+    ended: list[str],
+    alarm: Callable[[], None],
+) -> None:
+    """And it has ended when the interrupt is raised: nothing goes on behind the caller."""
+    threading.Thread(target=lambda: begun.wait(LIMIT) and alarm(), daemon=True).start()
+    with pytest.raises(Interrupt):
+        dispatcher.deliver(bound, BaseEventContext())
+    assert ended == ["ended"]
+
+
+@pytest.mark.guarantee("F3")
+def test_a_second_interrupt_ends_the_wait_for_a_handler_that_goes_on(
+    dispatcher: EventDispatcher,
+    signal: EventSignal[Any],
+    begun: threading.Event,
+    alarm: Callable[[], None],
+) -> None:
+    release = threading.Event()
+
+    async def insist() -> None:
+        begun.set()
+        while not release.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except asyncio.CancelledError:
+                begun.set()
+
+    def interrupt_twice() -> None:
+        for _ in range(2):
+            begun.wait(LIMIT)
+            begun.clear()
+            alarm()
+
+    bound = signal.bind(insist)
+    threading.Thread(target=interrupt_twice, daemon=True).start()
+    with pytest.raises(Interrupt) as raised:
+        dispatcher.deliver(bound, BaseEventContext())
+    release.set()
+    assert isinstance(raised.value.__context__, Interrupt)
+
+
+@pytest.mark.guarantee("F3")
+def test_an_interrupt_before_the_loop_is_told_ends_nothing_there(
+    dispatcher: EventDispatcher,
+    bound: Subscription,
+    begun: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def call_soon_threadsafe(*arguments: Any) -> Any:
+        if not interrupted:
+            interrupted.append(True)
+            raise Interrupt
+        return real(*arguments)
+
+    interrupted: list[bool] = []
+    with serving() as loop, dispatcher.bind_loop(loop):
+        real = loop.call_soon_threadsafe
+        monkeypatch.setattr(loop, "call_soon_threadsafe", call_soon_threadsafe)
+        with pytest.raises(Interrupt):
+            dispatcher.deliver(bound, BaseEventContext())
+        assert not begun.is_set()
+
+
+def test_a_program_that_only_delivers_ends(tmp_path: Any) -> None:
+    """The thread of the loop does not keep it, and what is no longer held stops."""
+    import subprocess
+
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import asyncio, threading, gc, time\n"
+        "from madcrow_events import *\n"
+        "signals = SignalRegistry()\n"
+        "async def handler():\n"
+        "    await asyncio.sleep(0)\n"
+        "bound = signals.signal('thing_happened').bind(handler)\n"
+        "dispatcher = EventDispatcher(signals)\n"
+        "assert dispatcher.deliver(bound, BaseEventContext()).ok\n"
+        "assert dispatcher.deliver(bound, BaseEventContext()).ok\n"
+        "(thread,) = [it for it in threading.enumerate() if 'madcrow' in it.name]\n"
+        "del dispatcher, bound, signals\n"
+        "gc.collect()\n"
+        "thread.join(10)\n"
+        "print(thread.is_alive())\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
