@@ -88,6 +88,7 @@ ELSEWHERE = {
     "subscriptions": {
         "BatchHandler",
         "BatchHandlerDecorator",
+        "BoundOptions",
         "Handler",
         "HandlerDecorator",
         "KeywordHandler",

@@ -2,6 +2,7 @@
 
 import asyncio
 from typing import Any, assert_type
+from uuid import UUID
 
 from madcrow_events import (
     BaseEventContext,
@@ -18,6 +19,7 @@ from madcrow_events import (
     emit_logout_event,
     get_event_dispatcher,
     madcrow_signals,
+    request_fields,
     set_event_dispatcher,
     user_logged_in,
 )
@@ -75,6 +77,23 @@ def check_so_it_is_where_async_handlers_are_awaited() -> None:
         assert_type(await emit_event_async(login), Emission[Any])
 
     asyncio.run(emit())
+
+
+def check_a_delivery_knows_the_context_that_it_was_given() -> None:
+    bound = order_placed.bind(lambda: None)
+    order = OrderContext(order_id=7)
+    fields = request_fields(user_agent="shop")
+    delivery = dispatcher.deliver(bound, order, id=UUID(int=1), scope=fields)
+
+    async def deliver() -> None:
+        delivery = await dispatcher.deliver_async(bound, order, scope={"request_id": "r-1"})
+        assert_type(delivery, Emission[OrderContext])
+        assert_type(await dispatcher.announce_async(delivery), None)
+
+    assert_type(delivery, Emission[OrderContext])
+    assert_type(delivery.context.order_id, int)
+    dispatcher.announce(delivery)
+    asyncio.run(deliver())
 
 
 def check_an_explanation_lists_handlers() -> None:

@@ -213,6 +213,26 @@ def check_options() -> None:
     placed.subscribe(with_emission, when=lambda context: context["order_id"] > 1, weak=None)
 
 
+def check_bind_accepts_what_subscribe_accepts() -> None:
+    placed = declare()
+    shop = Shop()
+
+    assert_type(placed.bind(with_context), Subscription)
+    placed.bind(with_base_context, sender="shop", priority=3, once=True, weak=False)
+    placed.bind(with_either_context, when=lambda context: context["order_id"] > 1)
+    placed.bind(with_emission, id="invoice", on_error="raise")
+    placed.bind(with_any_emission)
+    placed.bind(with_plain_emission)
+    placed.bind(with_keywords)
+    placed.bind(with_checked_keywords)
+    placed.bind(with_nothing)
+    placed.bind(shop)
+    placed.bind(shop.with_context)
+    placed.bind(partial(with_keywords, color="blue"))
+    placed.bind(lambda: None)
+    SignalRegistry().signal("order_seen").bind(with_base_context)
+
+
 def check_decorators_of_built_in_events_know_their_contexts() -> None:
     assert_type(on_user_login(), HandlerDecorator[LoginEventContext])
 

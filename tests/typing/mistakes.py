@@ -121,6 +121,22 @@ def subscribing() -> None:
     seen.subscribe(with_order)  # type: ignore[arg-type]
 
 
+def binding() -> None:
+    placed.bind(with_login)  # type: ignore[arg-type]
+    placed.bind(with_login_emission)  # type: ignore[arg-type]
+    placed.bind(by_name)  # type: ignore[arg-type]
+    placed.bind("with_order")  # type: ignore[arg-type]
+    placed.bind(with_order, background=True)  # type: ignore[call-arg]
+    placed.bind(with_orders, batch=Batch())  # type: ignore[call-arg, arg-type]
+    placed.bind(with_order, on_error="log")  # type: ignore[arg-type]
+    bound = placed.bind(with_order)
+    dispatcher.deliver(with_order, order)  # type: ignore[arg-type]
+    dispatcher.deliver(bound, {"order_id": 7})  # type: ignore[type-var]
+    dispatcher.deliver(bound, order, id="7")  # type: ignore[arg-type]
+    dispatcher.deliver(bound, order, scope={"request_id": 7})  # type: ignore[dict-item]
+    dispatcher.announce(bound)  # type: ignore[arg-type]
+
+
 def subscribing_to_batches() -> None:
     placed.subscribe(with_order, batch=Batch())  # type: ignore[arg-type]
     placed.subscribe(with_nothing, batch=Batch())  # type: ignore[arg-type]

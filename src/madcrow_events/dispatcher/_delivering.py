@@ -20,6 +20,7 @@ from madcrow_events.emissions import Emission, ScopeFields
 from madcrow_events.emissions._delivery import (
     deliver,
     deliver_async,
+    is_awaited,
     lose_delivery,
     new_delivery,
 )
@@ -137,7 +138,7 @@ class Delivering:
             causation_id=causation_id,
             scope=scope,
         )
-        if emission._plan.awaited:
+        if is_awaited(emission):
             loop = self._loop_for(emission)
             if not await_elsewhere(loop, partial(deliver_async, emission)):
                 is_closed = loop is not None and loop.is_closed()

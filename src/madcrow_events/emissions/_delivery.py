@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._policy import Policy
     from madcrow_events.signals import EventSignal
 
-__all__ = ["deliver", "deliver_async", "lose_delivery", "new_delivery"]
+__all__ = ["deliver", "deliver_async", "is_awaited", "lose_delivery", "new_delivery"]
 
 
 def new_delivery(
@@ -96,6 +96,11 @@ def _scope_fields(scope: Mapping[str, Any] | None) -> Mapping[str, str]:
     return merge_scopes(NO_FIELDS, dict(scope))  # type: ignore[arg-type]  # checked there
 
 
+def is_awaited(emission: Emission) -> bool:
+    """Whether the handler of a delivery is async."""
+    return bool(emission._plan.awaited)
+
+
 def deliver(emission: Emission) -> None:
     """Call the plain handler of a delivery.
 
@@ -122,7 +127,7 @@ async def deliver_async(emission: Emission) -> None:
         BaseException: the handler raised an exit, such as `KeyboardInterrupt`.
     """
     try:
-        if not emission._plan.awaited:
+        if not is_awaited(emission):
             deliver(emission)
             return
         check_for_awaiting(emission.event)

@@ -212,6 +212,7 @@ async def test_only_a_queue_that_blocks_is_waited_for(
 # A block that outlives its `with`
 
 
+@pytest.mark.guarantee("K4")
 def test_a_resumed_block_holds_back_in_each_part_and_goes_out_at_its_end(
     dispatcher: EventDispatcher, heard: list[int]
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_resumed_block_holds_back_in_each_part_and_goes_out_at_its_end(
     assert current_frame() is None
 
 
+@pytest.mark.guarantee("K4")
 def test_an_open_block_is_resumed_in_a_thread_of_its_own(
     dispatcher: EventDispatcher, heard: list[int]
 ) -> None:

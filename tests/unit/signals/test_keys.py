@@ -18,7 +18,7 @@ from madcrow_events import (
 )
 from support.executions import RUNS, Run
 
-pytestmark = pytest.mark.guarantee("N2")
+pytestmark = [pytest.mark.guarantee("N2"), pytest.mark.guarantee("K5")]
 
 
 class OrderPlaced(BaseEventContext):
