@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from madcrow_events._interrupts import suppress_but_interrupts
 from madcrow_events._waiters import LOOK_EVERY, Waiters
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
     from collections.abc import Callable, Coroutine
 
+    Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
 __all__ = ["await_elsewhere"]
 
 
-def await_elsewhere(
-    loop: AbstractEventLoop | None, work: Callable[[], Coroutine[Any, Any, None]]
-) -> bool:
+def await_elsewhere(loop: AbstractEventLoop | None, work: Work) -> bool:
     """Have a coroutine awaited in a loop, in a copy of this context, and wait for its end.
 
     Args:
@@ -32,9 +33,11 @@ def await_elsewhere(
         BaseException: the coroutine raised it, or an interrupt came; the task has then ended.
     """
     if loop is not None:
-        return _Errand(loop, work).run()
+        return _Errand(loop).run(work)
+    doing = work()
+    del work  # which the traceback of a failure may keep
     try:
-        run_to_the_end(work())
+        run_to_the_end(doing)
     except load_async_loop().asyncio.CancelledError:
         return False
     return True
@@ -43,23 +46,21 @@ def await_elsewhere(
 class _Errand:
     """One coroutine, and the thread that waits for its end."""
 
-    __slots__ = ("context", "error", "has_ended", "loop", "task", "waiters", "work")
+    # No reference to what is done: the loop's thread has this for a moment longer than the caller.
+    __slots__ = ("context", "error", "has_ended", "loop", "task", "waiters")
 
-    def __init__(
-        self, loop: AbstractEventLoop, work: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
+    def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
-        self.work = work
         self.context = copy_context()
         self.waiters = Waiters(LOOK_EVERY)
         self.task: Task[None] | None = None
         self.error: BaseException | None = None
         self.has_ended = False
 
-    def run(self) -> bool:
+    def run(self, work: Work) -> bool:
         """Do as `await_elsewhere`."""
         try:
-            self._call(self._begin)
+            self._call(partial(self._begin, work))
             self.waiters.wait(self._is_over, None)
         except BaseException:
             # The handler must not go on when its caller is gone. One more interrupt ends the wait.
@@ -85,15 +86,17 @@ class _Errand:
 
     # In the loop's thread
 
-    def _begin(self) -> None:
+    def _begin(self, work: Work) -> None:
         # Without the loop's task factory, as the jobs of the background.
         make = load_async_loop().asyncio.Task
-        task = self.task = make(self._await(), loop=self.loop, context=self.context)
+        task = self.task = make(self._await(work), loop=self.loop, context=self.context)
         task.add_done_callback(self._end)
 
-    async def _await(self) -> None:
+    async def _await(self, work: Work) -> None:
         try:
-            await self.work()
+            doing = work()
+            del work  # which the traceback of a failure may keep
+            await doing
         except BaseException as error:  # for the thread; an exit would end the loop
             self.error = error
 

@@ -171,6 +171,7 @@ def test_so_does_one_whose_task_is_cancelled_there(
     monkeypatch.setattr(BackgroundLoop, "get", lambda _: None)
 
     async def cancel_all() -> None:
+        await asyncio.sleep(0)
         for task in asyncio.all_tasks():
             task.cancel()
         await asyncio.sleep(LIMIT)

@@ -24,6 +24,7 @@ from madcrow_events import (
     SignalRegistry,
 )
 from madcrow_events.testing.recorder import record_events
+from support.inside import BackgroundLoop
 
 
 class Payload:
@@ -176,7 +177,8 @@ STORIES = [
     *(Story(method, "emit_typed_async") for method in PLAIN + ASYNC),
     *(Story(method, "deferred") for method in PLAIN),
     *(Story(method, "deferred_async") for method in PLAIN + ASYNC),
-    *(Story(method, "deliver") for method in PLAIN + HOLDING + ASYNC),
+    *(Story(method, "deliver elsewhere") for method in PLAIN + HOLDING + ASYNC),
+    *(Story(method, "deliver here") for method in ASYNC),
     *(Story(method, "deliver_async") for method in PLAIN + ASYNC),
     *(Story(method, "emit", {"on_error": "raise"}) for method in PLAIN + HOLDING),
     *(Story(method, "emit_async", {"on_error": "raise"}) for method in PLAIN + ASYNC),
@@ -205,9 +207,12 @@ def emit(dispatcher: EventDispatcher, way: str, payload: Payload) -> None:
             emission.raise_for_failures()
         finally:
             del emission
-    elif way == "deliver":
+    elif way.startswith("deliver "):
         (subscription,) = dispatcher.signals["happened"].subscriptions
-        dispatcher.deliver(subscription, Happened(payload=payload))
+        with pytest.MonkeyPatch.context() as patch:
+            if way == "deliver here":  # as where no thread can be started
+                patch.setattr(BackgroundLoop, "get", lambda _: None)
+            dispatcher.deliver(subscription, Happened(payload=payload))
     else:
         asyncio.run(emit_async(dispatcher, way, payload))
 
