@@ -37,6 +37,7 @@ from madcrow_events.emissions import _async_loop as awaiting
 from madcrow_events.emissions import _blinker_loop as sending
 from madcrow_events.emissions import _causes as finding_causes
 from madcrow_events.emissions import _completion as completing
+from madcrow_events.emissions import _delivery as delivering
 from madcrow_events.emissions import _failures as noting_failures
 from madcrow_events.emissions import _frames as keeping_frames
 from madcrow_events.emissions import _holding as deferring
@@ -99,6 +100,7 @@ __all__ = [
     "declared_in",
     "deferring",
     "definition_of",
+    "delivering",
     "enclosing",
     "ending",
     "finding_causes",

@@ -434,6 +434,6 @@ QUIET: frozenset[Way] = frozenset({emit_muted, explain, send, send_async})
 """Those after which a handler may have been called by the sender, or by nobody."""
 
 HEARD: frozenset[Way] = frozenset(
-    way for way in ALL if way not in QUIET and not way.__name__.startswith("subscribe")
+    way for way in ALL if way not in QUIET and not way.__name__.startswith(("deliver", "subscribe"))
 )
 """Those after which each handler has been called."""

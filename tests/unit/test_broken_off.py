@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 
 from madcrow_events import (
+    BaseEventContext,
     Batch,
     Emission,
     EventDispatcher,
@@ -57,6 +58,7 @@ from support.inside import (
     completing,
     deferring,
     definition_of,
+    delivering,
     handler_name,
     is_of,
     keeping_frames,
@@ -826,6 +828,18 @@ async def test_a_send_that_cannot_begin_leaves_nothing_behind(
         await shop.other.send_async() if is_async else shop.other.send()
     assert current_event() is None
     assert await shop.other.send_async() == []
+
+
+def test_a_delivery_that_cannot_begin_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shop = Shop()
+    monkeypatch.setattr(delivering, "CURRENT", Refusing(delivering.CURRENT))
+    bound = shop.other.bind(shops.do_nothing)
+    with pytest.raises(Interrupt):
+        shop.dispatcher.deliver(bound, BaseEventContext())
+    assert current_event() is None
+    assert shop.dispatcher.deliver(bound, BaseEventContext()).ok
 
 
 def test_what_comes_up_after_the_last_handler_is_no_failure_of_it() -> None:

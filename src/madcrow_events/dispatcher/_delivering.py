@@ -270,7 +270,7 @@ class Delivering:
         event = emission.event
         library, threads = other_library(), greenlets()
         loop = self._admission.bound_loops.loop
-        if loop is None and (library or threads == "eventlet"):
+        if library or (loop is None and threads == "eventlet"):
             raise event_loop_error(event, library or threads)
         if running_loop() is not None:
             raise WouldDeadlockError(
