@@ -399,6 +399,7 @@ def test_the_debug_log_has_the_delivery(
         ({"correlation_id": 7}, "correlation_id"),
         ({"causation_id": b""}, "causation_id"),
         ({"scope": ["request_id"]}, "scope"),
+        ({"scope": {7: "r-1"}}, "scope"),
         ({"scope": {"request": "r-1"}}, "request"),
         ({"scope": {"request_id": 7}}, "request_id"),
     ],

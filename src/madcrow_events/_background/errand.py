@@ -6,7 +6,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from madcrow_events._interrupts import suppress_but_interrupts
+from madcrow_events._interrupts import is_exit, suppress_but_interrupts
 from madcrow_events._waiters import LOOK_EVERY, Waiters
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end
 
@@ -99,10 +99,14 @@ class _Errand:
             await doing
         except BaseException as error:  # for the thread; an exit would end the loop
             self.error = error
+            if is_exit(error):  # which is for the program, too
+                raise
 
     def _end(self, task: Task[None]) -> None:
         if task.cancelled():  # before its first step
             self.error = load_async_loop().asyncio.CancelledError()
+        else:
+            task.exception()  # asked for, because asyncio reports what nobody asks for
         self.has_ended = True
         self.waiters.notify()
 

@@ -6,6 +6,7 @@ neither its parent nor its cause, and neither fills in its context nor holds any
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from madcrow_events._other_loops import check_for_awaiting
@@ -23,7 +24,6 @@ from madcrow_events.emissions._scopes import merge_scopes
 from madcrow_events.exceptions import HandlerCancelledError, InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from uuid import UUID
 
     from madcrow_events.emissions._plan import Plan
@@ -84,10 +84,10 @@ def new_delivery(
     return emission
 
 
-def _scope_fields(scope: Mapping[str, Any] | None) -> Mapping[str, str]:
+def _scope_fields(scope: object) -> Mapping[str, str]:
     if scope is None:
         return NO_FIELDS
-    if not hasattr(scope, "keys"):  # as `dict` asks
+    if not (isinstance(scope, Mapping) and all(isinstance(name, str) for name in scope)):
         raise InvalidOptionError(
             "scope must be a mapping of the fields of an event_scope, such as "
             "{'request_id': 'r-1'}, or None",

@@ -7,17 +7,20 @@ import signal as signals_of_the_system
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 
 from madcrow_events import (
     BaseEventContext,
+    Emission,
     EventDispatcher,
     EventSignal,
     HandlerCancelledError,
     Subscription,
+    current_event,
 )
 from support.inside import BackgroundLoop
 from support.waiting import LIMIT, elsewhere, eventually
@@ -102,6 +105,31 @@ def test_a_handler_whose_task_is_cancelled_has_failed(
     assert reasons(delivery) == ["the event loop of waiting cancelled its task"]
     assert begun.is_set() is is_begun
     assert (delivery.pending, delivery.state) == (0, "done")
+
+
+@pytest.mark.usefixtures("threads_switch_often")
+def test_many_threads_deliver_at_once(
+    dispatcher: EventDispatcher, signal: EventSignal[Any]
+) -> None:
+    """Each gets the outcome of its own delivery."""
+
+    async def reply(emission: Emission[Any]) -> str:
+        await asyncio.sleep(0)
+        assert current_event() is emission
+        request_id: str = emission.context.request_id
+        return request_id
+
+    def deliver(number: int) -> list[str]:
+        made = [
+            dispatcher.deliver(bound, BaseEventContext(request_id=f"{number}-{turn}"))
+            for turn in range(50)
+        ]
+        return [delivery.results[0].value for delivery in made]
+
+    bound = signal.bind(reply)
+    working = [elsewhere(partial(deliver, number)) for number in range(8)]
+    replies = [it.result(LIMIT) for it in working]
+    assert replies == [[f"{number}-{turn}" for turn in range(50)] for number in range(8)]
 
 
 def test_a_handler_whose_loop_is_closed_has_failed(
@@ -266,6 +294,48 @@ def test_an_interrupt_before_the_loop_is_told_ends_nothing_there(
         with pytest.raises(Interrupt):
             dispatcher.deliver(bound, BaseEventContext())
         assert not begun.is_set()
+
+
+@pytest.mark.guarantee("F3")
+@pytest.mark.parametrize("raises", [KeyboardInterrupt, Interrupt])
+def test_an_exit_in_the_loop_of_the_program_is_raised_there_too(
+    dispatcher: EventDispatcher,
+    signal: EventSignal[Any],
+    raises: type[BaseException],
+) -> None:
+    """By the handler of a signal, which Python runs in the main thread."""
+
+    def interrupt(*_arguments: object) -> None:
+        raise raises
+
+    async def handler() -> None:
+        await asyncio.sleep(0)
+        signals_of_the_system.raise_signal(signals_of_the_system.SIGTERM)
+
+    async def main() -> None:
+        delivering.append(
+            elsewhere(lambda: dispatcher.deliver(signal.bind(handler), BaseEventContext()))
+        )
+        while not delivering[0].done():  # noqa: ASYNC110  # another thread waits
+            await asyncio.sleep(0.01)
+
+    delivering: list[Any] = []
+    reported: list[Any] = []
+    before = signals_of_the_system.signal(signals_of_the_system.SIGTERM, interrupt)
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, problem: reported.append(problem))
+    try:
+        with dispatcher.bind_loop(loop):
+            # asyncio itself lets only those two out of its loop.
+            with pytest.raises(KeyboardInterrupt) if raises is KeyboardInterrupt else nullcontext():
+                loop.run_until_complete(main())
+            loop.run_until_complete(asyncio.sleep(0))
+    finally:
+        signals_of_the_system.signal(signals_of_the_system.SIGTERM, before)
+        loop.close()
+    with pytest.raises(raises):
+        delivering[0].result(LIMIT)
+    assert reported == []
 
 
 def test_a_program_that_only_delivers_ends(tmp_path: Any) -> None:
