@@ -27,6 +27,7 @@ from madcrow_events import (
     EventLoopError,
     EventSignal,
     GenericEventContext,
+    HandlerFailedEventContext,
     HandlerTimeoutError,
     InvalidOptionError,
     SignalRegistry,
@@ -250,6 +251,22 @@ def test_what_did_not_fail_is_not_announced(dispatcher: EventDispatcher, awaits:
     else:
         dispatcher.announce(delivery)
     assert heard == []
+
+
+@pytest.mark.guarantee("F1")
+def test_a_failed_delivery_of_an_announcement_is_not_announced(delivers: Delivers) -> None:
+    """As under F1, or announcements would follow each other without end."""
+    heard: list[int] = []
+    announcement = delivers.signals.resolve("handler_failed")
+    announcement.subscribe(lambda: heard.append(1))
+
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    context = HandlerFailedEventContext(event_name="a", handler_name="b", exception_type="c")
+    delivery = delivers(announcement.bind(fail), context)
+    delivers.dispatcher.announce(delivery)
+    assert (len(delivery.failures), heard) == (1, [])
 
 
 @pytest.mark.guarantee("N9")
