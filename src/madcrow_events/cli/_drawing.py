@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from rich.console import Group
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
+    from madcrow_events.cli._doctor import Examination, Finding, FindingKind
     from madcrow_events.cli._emitting import CallRecord, EmissionRecord
     from madcrow_events.cli._plugins import CheckedPlugins, PluginRecord
     from madcrow_events.cli._records import EventRecord, HandlerRecord, HandlersRecord
@@ -140,7 +143,7 @@ def _fields(fields: list[FieldRecord]) -> Table:
     return made
 
 
-def _line(record: EventRecord | HandlerRecord) -> str | None:
+def _line(record: EventRecord | HandlerRecord | Finding) -> str | None:
     file, line = record["file"], record["line"]
     return None if file is None or line is None else str(Line(file, line))
 
@@ -199,8 +202,56 @@ def _outcome(call: CallRecord) -> Text:
     return Text("returned nothing", _MUTED) if value is None else Text(f"returned {shown}", _RIGHT)
 
 
+_HEADINGS: Final[dict[FindingKind, str]] = {
+    "unhandled_event": "Events that nobody handles",
+    "undeclared_event": "Events that nobody declares",
+    "unmatched_pattern": "Patterns that match no event",
+    "unmatched_class": "Classes that are the model of no event",
+    "repeated_handler": "Handlers that are subscribed again and again",
+    "similar_names": "Names that differ by a letter",
+    "slow_import": "Slow imports",
+    "refused_plugin": "Plugins that are refused",
+    "failed_plugin": "Plugins that fail to load",
+    "unknown_plugin": "Entries of lists that mean no plugin",
+    "unlisted_plugins": "Plugins without an allow list",
+    "old_name": "Old names in use",
+}
+"""What is written above the findings of each kind."""
+
+
+def _draw_examination(record: Examination, _width: int) -> RenderableType:
+    """Draw what is wrong, by kind, with where it is and what to do; or that nothing is wrong."""
+    counts = f"{_many(record['events'], 'event')}, {_many(record['handlers'], 'handler')}"
+    if record["plugins"]:
+        counts += f", {_many(record['plugins'], 'plugin')}"
+    parts: list[RenderableType] = []
+    for kind, found in groupby(record["findings"], key=lambda it: it["kind"]):
+        parts += [Text(_HEADINGS[kind], "bold"), *map(_finding, found), Text()]
+    if record["observed"]:
+        names = ", ".join(record["observed"])
+        parts += [Text(f"handled by nobody, but observed: {names}", _MUTED), Text()]
+    number = len(record["findings"])
+    text = f"{counts}: {_many(number, 'finding') if number else 'nothing wrong'}"
+    return Group(*parts, Text(text, _WRONG if number else _RIGHT))
+
+
+def _finding(it: Finding) -> RenderableType:
+    """Draw one finding: where it is, what is wrong, and what to do."""
+    shown = Text(it["message"])
+    where = _line(it)
+    if where is not None:
+        shown = Text.assemble((where, _NAME), "\n", shown)
+    shown.append(f"\nto do: {it['fix']}", _MUTED)
+    return Padding(shown, (0, 0, 0, 2))
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 DRAWINGS: Final[dict[str, Callable[[Any, int], RenderableType]]] = {
     "check": _draw_checked,
+    "doctor": _draw_examination,
     "emit": _draw_emission,
     "events": _draw_events,
     "handlers": _draw_handlers,

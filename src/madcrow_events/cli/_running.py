@@ -220,6 +220,30 @@ def check(as_json: Json = False) -> None:
 
 
 @COMMAND.command()
+def doctor(
+    app: App = None,
+    app_dir: AppDir = None,
+    plugins: Plugins = False,
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with the events of an application; the status is 1 if anything is.
+
+    It looks for events that nobody handles or declares, for patterns and classes that match
+    nothing, for handlers that are subscribed again and again, for names that differ by a letter,
+    for slow imports, for plugins that would not load, and for old names.
+    """
+    from madcrow_events.cli._doctor import examine
+
+    if app is None:
+        raise CommandError("name the application to examine, as in --app shop.events")
+    output = Output()
+    record = examine(app, app_dir, with_plugins=plugins)
+    output.show("doctor", record, as_json=as_json)
+    if record["findings"]:
+        raise typer.Exit(FOUND)
+
+
+@COMMAND.command()
 def schema(
     pattern: Pattern = "*",
     format_: Annotated[Format, typer.Option("--format", help="Which document.")] = Format.JSON_SCHEMA,

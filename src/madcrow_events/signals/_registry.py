@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from madcrow_events.signals._isolation import Companion, SavedRegistry
     from madcrow_events.signals._old_names import FormerName
     from madcrow_events.subscriptions._endings import EndReason
+    from madcrow_events.subscriptions._patterns import PatternSubscription
     from madcrow_events.subscriptions._table import Recording
 
 
 __all__ = [
     "CLEARING",
+    "UNDECLARED",
     "SignalRegistry",
     "declared_in",
     "dispatching_of",
@@ -52,6 +54,7 @@ __all__ = [
     "is_built_in",
     "lock_of",
     "models_of",
+    "patterns_in",
     "record",
 ]
 
@@ -59,6 +62,14 @@ CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
     "madcrow_events.clearing", default=None
 )
 """A function that `clear_handlers` calls first in this context, and that may raise; or None."""
+
+UNDECLARED: ContextVar[Callable[[UnknownEventError], EventSignal[Any]] | None] = ContextVar(
+    "madcrow_events.undeclared", default=None
+)
+"""A function that `resolve` calls in this context instead of raising `UnknownEventError`; or None.
+
+It returns the signal to use for that name, or raises the error.
+"""
 
 
 class SignalRegistry(Unique, blinker.Namespace):
@@ -292,7 +303,11 @@ class SignalRegistry(Unique, blinker.Namespace):
             return signal
         if self.strict and canonical != HANDLER_FAILED:
             decorator = f"@{self._written()}.event"
-            raise unknown_event(canonical, self, self._former, decorator=decorator)
+            error = unknown_event(canonical, self, self._former, decorator=decorator)
+            stand_in = UNDECLARED.get()
+            if stand_in is None:
+                raise error
+            return stand_in(error)
         return self.signal(canonical)
 
     def subscribe(
@@ -670,6 +685,11 @@ def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
 def is_built_in(registry: SignalRegistry, signal: EventSignal[Any]) -> bool:
     """Whether this package declares an event; only the default registry has such events."""
     return signal.name in registry._built_in or signal.name == HANDLER_FAILED
+
+
+def patterns_in(registry: SignalRegistry) -> list[PatternSubscription]:
+    """Return the active subscriptions to patterns and classes, in order."""
+    return registry._patterns.live()
 
 
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:

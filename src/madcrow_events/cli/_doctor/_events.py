@@ -1,0 +1,195 @@
+"""Events that nobody handles, names that differ by a letter, and old names."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import combinations, zip_longest
+from typing import TYPE_CHECKING, Any
+
+from madcrow_events._places import Place
+from madcrow_events._text import module_of
+from madcrow_events.cli._doctor._findings import Finding, finding
+from madcrow_events.cli._places import Line, line_of, line_of_class
+from madcrow_events.dispatcher._dispatcher import observers_of
+from madcrow_events.handlers._declaring import declared_handlers
+from madcrow_events.signals._explaining import calling_order
+from madcrow_events.signals._models import matches
+from madcrow_events.signals._old_names import (
+    old_names_in,
+    present_name,
+    uses_of_old_names,
+)
+from madcrow_events.signals._registry import declared_in, is_built_in
+
+try:  # until the branch `key` is merged
+    from madcrow_events.signals._registry import declared_at, is_declared_on_first_use
+except ImportError:
+
+    def declared_at(signal: Any) -> Any: ...
+    def is_declared_on_first_use(signal: Any) -> bool:
+        return False
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from madcrow_events.cli._doctor._sources import Sources
+    from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.handlers import HandlerGroup
+    from madcrow_events.signals import EventSignal, SignalRegistry
+
+__all__ = [
+    "is_observed",
+    "old_names",
+    "own_events",
+    "place_of",
+    "silent_events",
+    "similar_names",
+    "unhandled",
+]
+
+_SHORT = 2
+"""Parts of names of so few letters are other words if one letter differs, as `in` and `on`."""
+
+
+def own_events(signals: SignalRegistry) -> list[EventSignal[Any]]:
+    """Return the declared events, without those of madcrow-events itself."""
+    return [it for it in declared_in(signals) if not is_built_in(signals, it)]
+
+
+def place_of(signal: EventSignal[Any]) -> Line | Place | None:
+    """Return where an event is declared, or else where its model is."""
+    place = declared_at(signal)
+    model = signal.context_model
+    return line_of_class(model) if place is None and model is not None else place
+
+
+def silent_events(
+    signals: SignalRegistry, groups: Iterable[HandlerGroup], sources: Sources
+) -> list[EventSignal[Any]]:
+    """Return the events that nobody handles, now or later.
+
+    A group that is not registered yet may be, and so may a function be called that subscribes
+    handlers. Both count.
+
+    Args:
+        signals: the registry.
+        groups: the groups of the application.
+        sources: the sources of the application.
+    """
+    wanted = [it.event for group in groups for it in declared_handlers(group)]
+    return [
+        it
+        for it in own_events(signals)
+        if not calling_order(it)
+        and not any(matches(it, pattern) for pattern in wanted)
+        and not sources.subscribe_to(it)
+    ]
+
+
+def unhandled(events: Iterable[EventSignal[Any]]) -> Iterator[Finding]:
+    """Yield a finding for each event that nobody handles."""
+    for it in events:
+        yield finding(
+            "unhandled_event",
+            it.name,
+            f"nobody handles {it.name}",
+            "import the module with its handlers, subscribe one, or remove the event",
+            place_of(it),
+        )
+
+
+def is_observed(dispatcher: EventDispatcher) -> bool:
+    """Whether a dispatcher has an observer of the application, which follows all events."""
+    package = __name__.partition(".")[0]
+    return any(module_of(type(it)).partition(".")[0] != package for it in observers_of(dispatcher))
+
+
+# Names that differ by a letter
+
+
+def similar_names(signals: SignalRegistry) -> Iterator[Finding]:
+    """Yield a finding for each two events whose names differ by a letter, or by two swapped ones.
+
+    Names that differ in digits only, such as `job_1` and `job_2`, are none.
+
+    Args:
+        signals: the registry.
+    """
+    declared = declared_in(signals)
+    for pair in _near_pairs(it.name for it in declared):
+        first, later = (it for it in declared if it.name in pair)
+        if not is_built_in(signals, later):  # the built-in events are declared first
+            yield finding(
+                "similar_names",
+                later.name,
+                f"{later.name} differs from {first.name} by a letter",
+                "if they are one event, keep one of the names; else give them names further apart",
+                place_of(later),
+            )
+
+
+def _near_pairs(names: Iterable[str]) -> set[tuple[str, str]]:
+    """Return the pairs of names that are near.
+
+    Near names have a text in common that is one of them, or one without a letter. So only names
+    with a common text are compared.
+    """
+    having: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(names):
+        for text in {name, *(name[:at] + name[at + 1 :] for at in range(len(name)))}:
+            having[text].append(name)
+    pairs = {pair for found in having.values() for pair in combinations(found, 2)}
+    return {pair for pair in pairs if _are_near(*pair)}
+
+
+def _are_near(one: str, other: str) -> bool:
+    if _without_digits(one) == _without_digits(other):
+        return False
+    if len(one) == len(other):
+        at = [it for it in range(len(one)) if one[it] != other[it]]
+        is_swap = len(at) == 2 and at[1] == at[0] + 1  # noqa: PLR2004  # two letters
+        is_swap = is_swap and one[at[0]] == other[at[1]] and one[at[1]] == other[at[0]]
+        if len(at) != 1 and not is_swap:
+            return False
+    parts = zip_longest(_parts(one), _parts(other), fillvalue="")
+    lengths = (max(len(mine), len(its)) for mine, its in parts if mine != its)
+    return any(it > _SHORT for it in lengths)
+
+
+def _without_digits(name: str) -> str:
+    return "".join(it for it in name if not it.isdigit())
+
+
+def _parts(name: str) -> list[str]:
+    return name.replace(".", "_").split("_")
+
+
+# Old names
+
+
+def old_names(
+    signals: SignalRegistry, groups: Iterable[HandlerGroup], sources: Sources
+) -> Iterator[Finding]:
+    """Yield a finding for each use of an old name, also in functions that were not called.
+
+    Args:
+        signals: the registry.
+        groups: the groups of the application.
+        sources: the sources of the application.
+    """
+    for old, name, use in uses_of_old_names(signals):
+        yield _old_name(old, name, use if isinstance(use, Place) else line_of(use.handler))
+    known = old_names_in(signals)
+    for group in groups:
+        for it in declared_handlers(group):
+            if isinstance(it.event, str) and it.event in known:
+                yield _old_name(it.event, present_name(signals, it.event), it.place)
+    for used, line in sources.names_used():
+        if used in known:
+            yield _old_name(used, present_name(signals, used), line)
+
+
+def _old_name(old: str, name: str, place: Line | Place | None) -> Finding:
+    message = f"{old} is an old name of {name}"
+    return finding("old_name", old, message, f"write {name}", place)

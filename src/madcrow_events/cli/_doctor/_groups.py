@@ -1,0 +1,50 @@
+"""The handler groups of an application, also those that were not registered yet."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from madcrow_events.handlers import HandlerGroup
+from madcrow_events.signals import SignalRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["groups_of"]
+
+_PACKAGE: Final = __name__.partition(".")[0]
+
+
+def groups_of(signals: SignalRegistry, modules: Iterable[str]) -> list[HandlerGroup]:
+    """Return the handler groups that modules have among their names, also in containers.
+
+    Groups that are registered in another registry, which a module has among its names, are none.
+
+    Args:
+        signals: the registry.
+        modules: the names of the modules; those of this package are passed over.
+    """
+    found: dict[int, HandlerGroup] = {}
+    others: set[int] = set()
+    for name in modules:
+        module = sys.modules.get(name)
+        if isinstance(module, ModuleType) and name.partition(".")[0] != _PACKAGE:
+            for value in _flat([*vars(module).values()]):
+                if issubclass(type(value), HandlerGroup):
+                    found[id(value)] = value
+                elif issubclass(type(value), SignalRegistry) and value is not signals:
+                    others |= {id(it.origin) for it in value.subscriptions}
+    ours = {id(it.origin) for it in signals.subscriptions}
+    return [it for key, it in found.items() if key in ours or key not in others]
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    """Yield values, and those in containers among them."""
+    for value in values:
+        yield value
+        if type(value) in (list, tuple, set):
+            yield from [*value]
+        elif type(value) is dict:
+            yield from [*value.values()]

@@ -1,0 +1,258 @@
+"""Handlers of events that nobody declares, and patterns and classes that match nothing."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from madcrow_events._names import HANDLER_FAILED
+from madcrow_events._places import Place, calling_place
+from madcrow_events._text import close_matches, handler_name
+from madcrow_events.cli._doctor._catching import catches, is_caught
+from madcrow_events.cli._doctor._events import is_declared_on_first_use, own_events, place_of
+from madcrow_events.cli._doctor._findings import Finding, finding
+from madcrow_events.cli._doctor._repeats import Listening
+from madcrow_events.cli._places import Line, line_of
+from madcrow_events.dispatcher import emit_event, emit_event_async
+from madcrow_events.exceptions import UnknownEventError
+from madcrow_events.handlers import on_event, register_handler
+from madcrow_events.handlers._declaring import declared_handlers, declared_signals, events_of
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._models import matches
+from madcrow_events.signals._old_names import present_name
+from madcrow_events.signals._registry import UNDECLARED, declared_in, patterns_in
+from madcrow_events.signals._subscribing import is_pattern
+from madcrow_events.subscriptions._patterns import matches_nothing
+from madcrow_events.subscriptions._subscription import is_part
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from madcrow_events.cli._doctor._sources import Sources
+    from madcrow_events.handlers import HandlerGroup
+    from madcrow_events.subscriptions._patterns import Pattern
+
+__all__ = ["Undeclared", "listening", "noting_undeclared", "undeclared", "unmatched"]
+
+_OPTIONS = ("background", "batch", "on_error", "once", "priority", "sender", "timeout", "when")
+
+_NAMING = (emit_event, emit_event_async, on_event, register_handler)
+"""What takes the name of an event of the default registry, which must be declared."""
+
+
+class Undeclared(NamedTuple):
+    """A use of a name that was not declared.
+
+    Attributes:
+        error: the error that the use would have raised.
+        place: where the name was used.
+        signal: what stood in for the signal of such an event.
+    """
+
+    error: UnknownEventError
+    place: Place
+    signal: EventSignal[Any]
+
+
+@contextmanager
+def noting_undeclared() -> Iterator[list[Undeclared]]:
+    """Return a `with` block in which the use of an undeclared name is noted, and ends no import.
+
+    What is subscribed to such a name goes to a signal that no name finds. Where the application
+    catches the error, it is raised, because that is what the application waits for.
+
+    Yields:
+        The uses so far.
+    """
+    noted: list[Undeclared] = []
+
+    def stand_in(error: UnknownEventError) -> EventSignal[Any]:
+        if is_caught(error):
+            raise error
+        signal: EventSignal[Any] = EventSignal(error.event)
+        noted.append(Undeclared(error, calling_place(), signal))
+        return signal
+
+    token = UNDECLARED.set(stand_in)
+    try:
+        yield noted
+    finally:
+        UNDECLARED.reset(token)
+
+
+def undeclared(
+    signals: SignalRegistry,
+    noted: Iterable[Undeclared],
+    groups: Iterable[HandlerGroup],
+    sources: Sources,
+) -> Iterator[Finding]:
+    """Yield a finding for each use of a name that nobody declares.
+
+    Args:
+        signals: the registry.
+        noted: the uses while the application was imported.
+        groups: the groups of the application.
+        sources: the sources of the application.
+    """
+    groups = [*groups]
+    later = {name for name, _ in sources.declared_later()}
+    declared = {*later, *(name for group in groups for name in events_of(group))}
+    for use in sorted(noted, key=lambda it: not it.signal.subscriptions):  # with handlers first
+        origins = {id(it.origin) for it in use.signal.subscriptions}
+        if not origins & {id(group) for group in groups}:  # each line of a group is told below
+            handlers = [handler_name(it.handler) for it in use.signal.subscriptions]
+            yield _undeclared(signals, use.error.event, use.place, handlers)
+    for group in groups:
+        for it in declared_handlers(group):
+            name = it.event
+            if isinstance(name, str) and _is_missing(signals, name, declared):
+                yield _undeclared(signals, name, it.place, [handler_name(it.handler)])
+    yield from _of_first_use(signals)
+    if signals is madcrow_signals and signals.strict:
+        yield from _in_functions(signals, declared, sources)
+
+
+def _undeclared(
+    signals: SignalRegistry,
+    event: str,
+    place: Line | Place | None,
+    handlers: list[str],
+    *,
+    is_known: bool | None = None,
+) -> Finding:
+    if is_known is None:
+        is_known = signals.get(event) is not None
+    use = f"{handlers[0]} handles {event}" if handlers else f"{event} is used"
+    if is_known:
+        message = f"{use} before that event is declared"
+        fix = "import the module that declares it first"
+    else:
+        message = f"{use}, and nobody declares that event"
+        near = close_matches(event, [it for it in signals if it != event], 1)
+        fix = f"write {near[0]}, or " if near else ""
+        fix += "declare it in a module that is imported first"
+    return finding("undeclared_event", event, message, fix, place)
+
+
+def _of_first_use(signals: SignalRegistry) -> Iterator[Finding]:
+    """Yield the events that a registry declares only because somebody subscribes to them."""
+    for signal in own_events(signals):
+        names = [handler_name(it.handler) for it in signal.subscriptions if not is_part(it)]
+        if names and is_declared_on_first_use(signal):
+            yield _undeclared(signals, signal.name, place_of(signal), names, is_known=False)
+
+
+def _in_functions(
+    signals: SignalRegistry, declared: set[str], sources: Sources
+) -> Iterator[Finding]:
+    """Yield the undeclared names in calls that were not executed."""
+    for call in sources.calls:
+        name = call.first
+        if (
+            call.source.is_own
+            and any(call.function is it for it in _NAMING)
+            and not call.has_keyword("signals")
+            and type(name) is str
+            and _is_missing(signals, name, declared)
+            and not catches(call.source.tree, call.node.lineno, UnknownEventError)
+        ):
+            yield _undeclared(signals, name, call.line, [])
+
+
+def _is_missing(signals: SignalRegistry, name: str, declared: set[str]) -> bool:
+    """Whether a name is that of no event, neither now nor later, nor an old name."""
+    canonical = present_name(signals, name.replace("-", "_"))
+    known = canonical in signals or canonical in declared or canonical == HANDLER_FAILED
+    return not known and not is_pattern(name)
+
+
+def unmatched(
+    signals: SignalRegistry, groups: Iterable[HandlerGroup], sources: Sources
+) -> Iterator[Finding]:
+    """Yield a finding for each pattern, and each class, that no event matches.
+
+    Events count that a group declares, or a line of the sources, even if that did not happen yet.
+
+    Args:
+        signals: the registry.
+        groups: the groups of the application.
+        sources: the sources of the application.
+    """
+    groups = [*groups]
+    later = [(it.name, it.model) for group in groups for it in declared_signals(group)]
+    later += sources.declared_later()
+    found: list[tuple[Pattern, str, Line | Place | None]] = [
+        (it.pattern, it.name, line_of(it.handler))
+        for it in patterns_in(signals)
+        if matches_nothing(it) and not any(it.origin is group for group in groups)
+    ]
+    found += [
+        (it.event, handler_name(it.handler), it.place)
+        for group in groups
+        for it in declared_handlers(group)
+        if is_pattern(it.event) and not any(matches(has, it.event) for has in declared_in(signals))
+    ]
+    for pattern, handler, place in found:
+        if not any(_fits(pattern, name, model) for name, model in later):
+            yield _unmatched(pattern, handler, place)
+
+
+def _fits(pattern: Pattern, name: str, model: type | None) -> bool:
+    """Whether a pattern or a class matches an event with this name and model."""
+    if isinstance(pattern, str):
+        return fnmatchcase(name, pattern)
+    return model is not None and pattern in model.__mro__
+
+
+def _unmatched(pattern: Pattern, handler: str, place: Line | Place | None) -> Finding:
+    if isinstance(pattern, str):
+        return finding(
+            "unmatched_pattern",
+            pattern,
+            f"{handler} listens to {pattern}, which matches no event",
+            "correct the pattern, or import the module that declares such events",
+            place,
+        )
+    return finding(
+        "unmatched_class",
+        handler_name(pattern),
+        f"{handler} listens to {pattern.__name__}, which is the model of no event",
+        "write @madcrow_signals.event above the class, or import the module that declares the "
+        "event",
+        place,
+    )
+
+
+def listening(signals: SignalRegistry, groups: Iterable[HandlerGroup]) -> list[Listening]:
+    """Return the handlers of a registry, and those of groups that are not registered yet.
+
+    Args:
+        signals: the registry.
+        groups: the groups of the application.
+    """
+    found = [
+        Listening(
+            getattr(it, "pattern", it.event),
+            it.event,
+            it.handler,
+            tuple((name, getattr(it, name)) for name in _OPTIONS),
+            it.id,
+        )
+        for it in signals.subscriptions
+        if not is_part(it)
+    ]
+    registered = {id(it.origin) for it in signals.subscriptions}
+    for group in groups:
+        if id(group) not in registered:
+            found += [
+                Listening(
+                    it.event,
+                    it.event if isinstance(it.event, str) else it.event.__name__,
+                    it.handler,
+                    tuple(sorted((name, value) for name, value in it.options.items())),
+                    it.options.get("id"),
+                )
+                for it in declared_handlers(group)
+            ]
+    return found

@@ -1,0 +1,79 @@
+"""Plugins that would not load, and calls that load any plugin."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from madcrow_events.cli._doctor._findings import Finding, finding
+from madcrow_events.cli._progress import waiting_for
+from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins
+from madcrow_events.plugins._policy import why_unwanted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from madcrow_events.cli._doctor._sources import Sources
+    from madcrow_events.plugins import PluginReports
+
+__all__ = ["checked", "unlisted", "unloaded"]
+
+_ALLOW: Final = "MADCROW_EVENTS_PLUGINS_ALLOW"
+
+
+def checked(loaded: PluginReports | None) -> PluginReports:
+    """Return the reports on the installed plugins.
+
+    Args:
+        loaded: the reports on those that were loaded into the application, or None to try to load
+            each in a process of its own.
+    """
+    if loaded is not None:
+        return loaded
+    with waiting_for("checking plugins"):
+        return check_plugins()
+
+
+def unloaded(reports: PluginReports) -> Iterator[Finding]:
+    """Yield a finding for each plugin that would not load, and each entry of a list without one.
+
+    A plugin that a list of the environment keeps out is none: somebody wants it so.
+
+    Args:
+        reports: the reports.
+    """
+    unwanted, _ = why_unwanted(discover_plugins(), None, None)
+    for it in reports:
+        if it.status == "failed":
+            message = f"loading {it.name} {it.version} fails: {it.reason}"
+            fix = "mend or update the plugin, uninstall it, or leave it off the allow list"
+            yield finding("failed_plugin", it.name, message, fix, None)
+        elif it.status == "refused" and it.plugin not in unwanted:
+            message = f"{it.name} {it.version} is refused: {it.reason}"
+            fix = "mend or update the plugin, or uninstall it"
+            yield finding("refused_plugin", it.name, message, fix, None)
+    for warning in reports.warnings:
+        fix = "correct the entry, remove it, or install the plugin"
+        yield finding("unknown_plugin", warning.partition(",")[0], warning, fix, None)
+
+
+def unlisted(sources: Sources) -> Iterator[Finding]:
+    """Yield a finding for each call of `load_plugins` that loads whatever is installed.
+
+    Args:
+        sources: the sources of the application.
+    """
+    if any(it.strip() for it in os.environ.get(_ALLOW, "").split(",")):
+        return
+    for call in sources.calls:
+        if call.source.is_own and call.function is load_plugins:
+            allow = [it.value for it in call.node.keywords if it.arg == "allow"]
+            if call.source.value_of(allow[0]) is None if allow else not call.has_keyword("allow"):
+                yield finding(
+                    "unlisted_plugins",
+                    "load_plugins",
+                    "load_plugins is called without an allow list, and loads every plugin that any "
+                    "installed package offers",
+                    'name the plugins that you want, as in load_plugins(allow=["acme-alerts"])',
+                    call.line,
+                )
