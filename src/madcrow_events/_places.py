@@ -36,7 +36,8 @@ def calling_place() -> Place:
     """Return the line outside of this package that has called it."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
+        # Without a name, as in a `code` console, the module is the one that classes there name.
+        module = str(frame.f_globals.get("__name__", "builtins"))
         if module.partition(".")[0] not in _PASSED_OVER:
             return Place(frame.f_code.co_filename, frame.f_lineno, module)
         frame = frame.f_back

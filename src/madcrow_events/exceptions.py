@@ -127,7 +127,7 @@ class UnknownEventError(MadcrowEventsError, LookupError):
 
 
 class SignalConflictError(MadcrowEventsError, ValueError):
-    """An event is declared again, with another context model.
+    """An event is declared again, with another context model or ordering key.
 
     Attributes:
         event: the name of the event.
@@ -150,7 +150,7 @@ class SignalConflictError(MadcrowEventsError, ValueError):
 
 
 class ContextModelError(MadcrowEventsError, TypeError):
-    """A class cannot be the context model of an event.
+    """A class cannot be the context model of an event, or a key does not fit the model.
 
     Attributes:
         event: the name of the event.

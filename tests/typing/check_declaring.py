@@ -4,6 +4,7 @@ The functions of the `check_` files are read by mypy and pyright, and called by
 `test_typing.py`: what the checkers accept must work, too.
 """
 
+from collections.abc import Callable
 from typing import Any, assert_type
 
 from madcrow_events import (
@@ -55,6 +56,29 @@ def check_a_signal_may_have_old_names() -> None:
     assert_type(signals.signal("order_kept", formerly={"order_had"}).formerly, tuple[str, ...])
 
 
+def check_a_key_is_a_field_or_a_function_of_the_context() -> None:
+    signals = SignalRegistry()
+
+    placed = signals.signal(
+        "order_placed", context=OrderContext, key=lambda context: context.order_id
+    )
+
+    assert_type(placed.key, str | Callable[[OrderContext], object] | None)
+    assert_type(
+        signals.signal("order_paid", context=OrderContext, key="order_id"),
+        EventSignal[OrderContext],
+    )
+    assert_type(
+        signals.signal("order_seen", key=lambda context: context.request_id),
+        EventSignal[BaseEventContext],
+    )
+
+    @signals.event(key=lambda context: context.order_id)
+    class OrderSent(OrderContext): ...
+
+    assert_type(OrderSent(order_id=7).order_id, int)
+
+
 def check_a_signal_made_by_hand_knows_its_context() -> None:
     assert_type(EventSignal("order_placed", context=OrderContext), EventSignal[OrderContext])
 
@@ -101,7 +125,7 @@ def check_a_group_declares_signals() -> None:
     group = HandlerGroup("orders")
     group.signal("order_placed", "An order came in.", context=OrderContext)
     group.signal("order_seen", formerly=("order_met", "order_read"))
-    group.signal("order_sent", context=OrderContext, formerly="order_gone")
+    group.signal("order_sent", context=OrderContext, formerly="order_gone", key="order_id")
     signals = SignalRegistry()
     group.register(signals)
     group.unregister(signals)

@@ -63,6 +63,9 @@ def declaring() -> None:
     signals.signal("order_sent", formerly=7)  # type: ignore[call-overload]
     signals.signal("order_sent", context=OrderContext, formerly=[7])  # type: ignore[list-item]
     signals.signal("order_sent", formerly=placed)  # type: ignore[call-overload]
+    signals.signal("order_sent", key=7)  # type: ignore[call-overload]
+    signals.signal("order_sent", context=OrderContext, key=with_login)  # type: ignore[arg-type]
+    signals.event(key=7)  # type: ignore[call-overload]
     EventSignal("order_sent", context=int)  # type: ignore[type-var]
     _: EventSignal[LoginEventContext] = placed  # type: ignore[assignment]
 
@@ -192,6 +195,9 @@ def in_a_group() -> None:
     group.on(placed)(with_order)(context=login)  # type: ignore[arg-type]
     group.on(OrderContext)(with_login)  # type: ignore[type-var]
     group.on(OrderContext)(by_name)  # type: ignore[type-var]
+    group.on(OrderContext, optional=True)  # type: ignore[call-overload]
+    group.on(placed, optional=True)  # type: ignore[call-overload]
+    group.on("order_placed", optional="yes")  # type: ignore[call-overload]
     HandlerGroup("orders", api_version="1")  # type: ignore[arg-type]
 
 
@@ -210,3 +216,4 @@ def options() -> None:
     HandlerGroup("orders").on("order_placed", sendr=1)  # type: ignore[call-overload]
     HandlerGroup("orders").signal("order_placed", context=int)  # type: ignore[arg-type]
     HandlerGroup("orders").signal("order_placed", formerly=7)  # type: ignore[arg-type]
+    HandlerGroup("orders").signal("order_placed", key=7)  # type: ignore[arg-type]

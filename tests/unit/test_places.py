@@ -29,7 +29,7 @@ def test_what_no_line_has_called_has_a_place_too() -> None:
 def test_code_without_a_module_has_a_place() -> None:
     names: dict[str, Any] = {"place": calling_place}
     exec(compile("\nfound = place()", "a file", "exec"), names)  # noqa: S102  # as tools do
-    assert names["found"] == ("a file", 2, "None")
+    assert names["found"] == ("a file", 2, "builtins")
 
 
 def test_the_memory_of_places_is_bounded() -> None:

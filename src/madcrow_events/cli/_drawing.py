@@ -207,6 +207,7 @@ _HEADINGS: Final[dict[FindingKind, str]] = {
     "undeclared_event": "Events that nobody declares",
     "unmatched_pattern": "Patterns that match no event",
     "unmatched_class": "Classes that are the model of no event",
+    "unmatched_optional": "Optional handlers that wait in vain",
     "repeated_handler": "Handlers that are subscribed again and again",
     "similar_names": "Names that differ by a letter",
     "slow_import": "Slow imports",

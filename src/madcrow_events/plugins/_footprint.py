@@ -55,11 +55,18 @@ class Footprint:
         """Declare again the events that the plugin's modules declared when they were imported.
 
         Raises:
-            SignalConflictError: one of these events is declared already, with another model.
+            SignalConflictError: one of these events is declared already, with another model or key.
         """
         for signal, formerly in self._remembered().items():
-            model = signal.context_model
-            declare(self._signals, signal.name, signal.doc, model, formerly, again=signal)
+            declare(
+                self._signals,
+                signal.name,
+                signal.doc,
+                signal.context_model,
+                formerly,
+                key=signal.key,
+                again=signal,
+            )
 
     def refuse_others(self) -> None:
         """Refuse handlers that the plugin's modules subscribed outside of its group.

@@ -81,6 +81,7 @@ class SavedRegistry:
             (it, it.context_model, it._execution, it._replaced, it.doc)
             for it in self._signals.values()
         ]
+        self._keys = [(it, it.key, it._key_execution, it._place) for it in self._signals.values()]
         self._handlers = [
             (name, it._table, it._table.saved()) for name, it in self._signals.items()
         ]
@@ -122,6 +123,15 @@ class SavedRegistry:
                 become(former.own, former.signal)
         self._registry._former = self._former
 
+    def _restore_declarations(self) -> None:
+        for signal, model, execution, replaced, doc in self._models:
+            if signal.context_model is not model:
+                signal._replaced = replaced
+                signal._carry(model, execution)
+                signal._describe(doc)
+        for signal, key, execution, place in self._keys:
+            signal._note_declaration(key, execution, place)
+
     def restore_too(self, restore: Callable[[], None]) -> None:
         """Restore one more piece of state, which has been saved.
 
@@ -149,11 +159,7 @@ class SavedRegistry:
         for own, signal in self._acting:
             become(own, signal)
         dict.update(registry, self._signals)
-        for signal, model, execution, replaced, doc in self._models:
-            if signal.context_model is not model:
-                signal._replaced = replaced
-                signal._carry(model, execution)
-                signal._describe(doc)
+        self._restore_declarations()
         registry._models.forget()
         for event, table, handlers in self._handlers:
             table.restore(event, handlers)

@@ -18,7 +18,7 @@ from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import ContextModelError, MadcrowEventsError, UnknownEventError
 from madcrow_events.models import BaseEventContext
-from madcrow_events.signals._declaring import declare
+from madcrow_events.signals._declaring import FIRST_USE, declare
 from madcrow_events.signals._dispatching import Dispatching
 from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.signals._isolation import isolated
@@ -48,10 +48,12 @@ __all__ = [
     "CLEARING",
     "UNDECLARED",
     "SignalRegistry",
+    "declared_at",
     "declared_in",
     "dispatching_of",
     "forget",
     "is_built_in",
+    "is_declared_on_first_use",
     "lock_of",
     "models_of",
     "patterns_in",
@@ -118,7 +120,12 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @overload
     def signal(
-        self, name: str, doc: str | None = None, *, formerly: str | Iterable[str] = ()
+        self,
+        name: str,
+        doc: str | None = None,
+        *,
+        key: str | Callable[[BaseEventContext], object] | None = None,
+        formerly: str | Iterable[str] = (),
     ) -> EventSignal[BaseEventContext]: ...
     @overload
     def signal(
@@ -127,6 +134,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         doc: str | None = None,
         *,
         context: type[ContextT],
+        key: str | Callable[[ContextT], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> EventSignal[ContextT]: ...
     def signal(
@@ -135,6 +143,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         doc: str | None = None,
         *,
         context: type[Any] | None = None,
+        key: str | Callable[[Any], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> EventSignal[Any]:
         """Declare an event, or return its signal if it is declared already.
@@ -145,6 +154,9 @@ class SignalRegistry(Unique, blinker.Namespace):
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`. None, the default,
                 for an event without a model, which takes any context.
+            key: the event's ordering key: the name of a field, or a function of the context. What
+                delivers events later, as the coming durable outbox does, is to handle those with
+                equal keys in order. None, the default, for no key.
             formerly: a name that the event had before, or several. An old name means this event
                 wherever a name is given, and each line that uses it gets one `DeprecationWarning`.
                 If the old name is declared already, as an event without a model, its handlers
@@ -157,9 +169,11 @@ class SignalRegistry(Unique, blinker.Namespace):
             InvalidEventNameError: a name is malformed.
             ContextModelError: the model is not derived from `BaseEventContext`, is a
                 `GenericEventContext`, has a field called `sender` or `self`, or is given as `doc`.
-            SignalConflictError: the event is declared already, with another model or without one.
-                If a module is reloaded, its class still counts as the same model. Or an old name
-                belongs to another event, or is declared as an event with a model.
+                Or the key is neither a field of the model nor a plain function.
+            SignalConflictError: the event is declared already, with another model or key or without
+                one. If a module is reloaded, its class still counts as the same model, and its key
+                replaces the earlier one. Or an old name belongs to another event, or is declared as
+                an event with a model.
             SubscriptionConflictError: a handler is subscribed to this event and to an old name of
                 it, with other options, or two of their handlers have the same `id`.
 
@@ -182,7 +196,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             True
             ```
         """
-        return declare(self, name, doc, context, formerly)
+        return declare(self, name, doc, context, formerly, key=key)
 
     @overload
     def event(self, model: type[ContextT], /) -> type[ContextT]: ...
@@ -193,6 +207,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         *,
         name: str | None = None,
         doc: str | None = None,
+        key: str | Callable[[Any], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> Callable[[type[ContextT]], type[ContextT]]: ...
     def event(
@@ -202,6 +217,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         *,
         name: str | None = None,
         doc: str | None = None,
+        key: str | Callable[[Any], object] | None = None,
         formerly: str | Iterable[str] = (),
     ) -> Any:
         """Declare the event that a context class stands for, as a decorator of the class.
@@ -215,6 +231,7 @@ class SignalRegistry(Unique, blinker.Namespace):
                 letters, with underscores: for `OrderPlaced`, it is `order_placed`.
             doc: a sentence that says what the event means. None, the default, for the first line of
                 the class's docstring.
+            key: the event's ordering key: a field, or a function of the context; see `signal`.
             formerly: a name that the event had before, or several; see `signal`.
 
         Returns:
@@ -222,10 +239,11 @@ class SignalRegistry(Unique, blinker.Namespace):
 
         Raises:
             InvalidEventNameError: a name is malformed.
-            ContextModelError: the decorator is not above a context class, or the class cannot be
-                the model of an event.
-            SignalConflictError: the event is declared already, with another model or without one.
-                Or an old name belongs to another event, or is declared as an event with a model.
+            ContextModelError: the decorator is not above a context class, the class cannot be the
+                model of an event, or the key is neither a field of it nor a plain function.
+            SignalConflictError: the event is declared already, with another model or key or without
+                one. Or an old name belongs to another event, or is declared as an event with a
+                model.
             SubscriptionConflictError: as for `signal`.
 
         Example:
@@ -261,6 +279,7 @@ class SignalRegistry(Unique, blinker.Namespace):
                 event_name_of(model) if name is None else name,
                 first_line if doc is None else doc,
                 context=model,
+                key=key,
                 formerly=formerly,
             )
             return model
@@ -308,7 +327,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             if stand_in is None:
                 raise error
             return stand_in(error)
-        return self.signal(canonical)
+        return declare(self, canonical, is_first_use=canonical != HANDLER_FAILED)
 
     def subscribe(
         self,
@@ -690,6 +709,25 @@ def is_built_in(registry: SignalRegistry, signal: EventSignal[Any]) -> bool:
 def patterns_in(registry: SignalRegistry) -> list[PatternSubscription]:
     """Return the active subscriptions to patterns and classes, in order."""
     return registry._patterns.live()
+
+
+def declared_at(signal: EventSignal[Any]) -> Place | None:
+    """Return the place where an event was declared first, or last by a module that ran again.
+
+    Returns:
+        The place; None for a built-in event, for a signal that was made by hand, and for an event
+            that only its first use has declared.
+    """
+    registry = signal._registry
+    if registry is None or is_declared_on_first_use(signal):
+        return None
+    is_built_in = signal.name in (*registry._built_in, HANDLER_FAILED)
+    return None if is_built_in else signal._place
+
+
+def is_declared_on_first_use(signal: EventSignal[Any]) -> bool:
+    """Whether only a use of the event has declared it, in a registry that is not strict."""
+    return signal._place is FIRST_USE
 
 
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:

@@ -54,8 +54,10 @@ from madcrow_events.subscriptions._table import SubscriptionTable
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
+    from madcrow_events._places import Place
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._plan import CallSpec
+    from madcrow_events.signals._keys import Key
     from madcrow_events.signals._registry import SignalRegistry
 
 __all__ = ["EventSignal", "check_model", "renewed_context"]
@@ -80,6 +82,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         name: the name of the event, with underscores for hyphens.
         doc: a sentence that says what the event means, or None.
         context_model: the event's model, or None.
+        key: the event's ordering key: the name of a field, or a function of the context; or None.
 
     Raises:
         InvalidEventNameError: the name is malformed.
@@ -90,12 +93,15 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
     __slots__ = (
         "_execution",
         "_has_warned",
+        "_key_execution",
         "_models",
+        "_place",
         "_registry",
         "_replaced",
         "_successor",
         "context_model",
         "doc",
+        "key",
         "name",
     )
 
@@ -113,6 +119,11 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         check_model(self.name, context)
         self.context_model: type[ContextT] | None = context
         self._models: tuple[type[BaseEventContext], ...] = () if context is None else (context,)
+        self.key: str | Callable[[ContextT], object] | None = None
+        # The execution of the module that has declared the key.
+        self._key_execution: Execution | None = None
+        # Where the registry's user declared it; see `declared_at`.
+        self._place: Place | None = None
         # The earlier models that `context_model` has replaced because its module ran again. Below:
         # the execution of the module that defines `context_model`.
         self._replaced: tuple[weakref.ref[type[BaseEventContext]], ...] = ()
@@ -449,6 +460,14 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         self.doc: str | None = doc
         if doc:
             self.__doc__ = doc
+
+    def _note_declaration(
+        self, key: Key | None, execution: Execution | None, place: Place | None
+    ) -> None:
+        """Let the event have a key, which a module declares at a place in this execution of it."""
+        self.key = key
+        self._key_execution = execution
+        self._place = place
 
     def _replaced_models(self) -> tuple[type[BaseEventContext], ...]:
         if not self._replaced:  # most often, and each new subscription asks

@@ -19,16 +19,7 @@ from madcrow_events.signals._old_names import (
     present_name,
     uses_of_old_names,
 )
-from madcrow_events.signals._registry import declared_in, is_built_in
-
-try:  # until the branch `key` is merged
-    from madcrow_events.signals._registry import declared_at, is_declared_on_first_use
-except ImportError:
-
-    def declared_at(signal: Any) -> Any: ...
-    def is_declared_on_first_use(signal: Any) -> bool:
-        return False
-
+from madcrow_events.signals._registry import declared_at, declared_in, is_built_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -116,16 +107,19 @@ def similar_names(signals: SignalRegistry) -> Iterator[Finding]:
     Args:
         signals: the registry.
     """
-    declared = declared_in(signals)
-    for pair in _near_pairs(it.name for it in declared):
-        first, later = (it for it in declared if it.name in pair)
-        if not is_built_in(signals, later):  # the built-in events are declared first
+    declared = {it.name: it for it in declared_in(signals)}
+    order = {name: number for number, name in enumerate(declared)}
+    own = {it.name for it in own_events(signals)}
+    for pair in _near_pairs(declared):
+        later = max(own & {*pair}, key=order.__getitem__, default=None)
+        if later is not None:
+            (first,) = {*pair} - {later}
             yield finding(
                 "similar_names",
-                later.name,
-                f"{later.name} differs from {first.name} by a letter",
+                later,
+                f"{later} differs from {first} by a letter",
                 "if they are one event, keep one of the names; else give them names further apart",
-                place_of(later),
+                place_of(declared[later]),
             )
 
 

@@ -19,6 +19,7 @@ FindingKind: TypeAlias = Literal[
     "undeclared_event",
     "unmatched_pattern",
     "unmatched_class",
+    "unmatched_optional",
     "repeated_handler",
     "similar_names",
     "slow_import",
@@ -34,6 +35,7 @@ FindingKind: TypeAlias = Literal[
 - `"undeclared_event"`: a handler or an emission names an event that nobody declares.
 - `"unmatched_pattern"`, `"unmatched_class"`: a handler listens to a pattern or to a class that no
   event matches.
+- `"unmatched_optional"`: a handler waits for an event that nobody declares, or does not fit it.
 - `"repeated_handler"`: one function is subscribed to an event again and again, each time as another
   object.
 - `"similar_names"`: the names of two events differ by a letter.

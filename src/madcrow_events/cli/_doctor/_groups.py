@@ -12,7 +12,7 @@ from madcrow_events.signals import SignalRegistry
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["groups_of"]
+__all__ = ["groups_of", "unregistered"]
 
 _PACKAGE: Final = __name__.partition(".")[0]
 
@@ -36,8 +36,14 @@ def groups_of(signals: SignalRegistry, modules: Iterable[str]) -> list[HandlerGr
                     found[id(value)] = value
                 elif issubclass(type(value), SignalRegistry) and value is not signals:
                     others |= {id(it.origin) for it in value.subscriptions}
-    ours = {id(it.origin) for it in signals.subscriptions}
-    return [it for key, it in found.items() if key in ours or key not in others]
+    waiting = {id(it) for it in unregistered(signals, found.values())}
+    return [it for key, it in found.items() if key not in others & waiting]
+
+
+def unregistered(signals: SignalRegistry, groups: Iterable[HandlerGroup]) -> list[HandlerGroup]:
+    """Return those of the groups of which no handler is subscribed."""
+    origins = {id(it.origin) for it in signals.subscriptions}
+    return [it for it in groups if id(it) not in origins]
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._places import Place, calling_place
-from madcrow_events._text import close_matches, handler_name
+from madcrow_events._text import close_matches, handler_name, type_name
 from madcrow_events.cli._doctor._catching import catches, is_caught
-from madcrow_events.cli._doctor._events import is_declared_on_first_use, own_events, place_of
-from madcrow_events.cli._doctor._findings import Finding, finding
+from madcrow_events.cli._doctor._events import own_events
+from madcrow_events.cli._doctor._findings import Finding, FindingKind, finding
+from madcrow_events.cli._doctor._groups import unregistered
 from madcrow_events.cli._doctor._repeats import Listening
 from madcrow_events.cli._places import Line, line_of
 from madcrow_events.dispatcher import emit_event, emit_event_async
@@ -21,7 +22,12 @@ from madcrow_events.handlers._declaring import declared_handlers, declared_signa
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.signals._models import matches
 from madcrow_events.signals._old_names import present_name
-from madcrow_events.signals._registry import UNDECLARED, declared_in, patterns_in
+from madcrow_events.signals._registry import (
+    UNDECLARED,
+    declared_in,
+    is_declared_on_first_use,
+    patterns_in,
+)
 from madcrow_events.signals._subscribing import is_pattern
 from madcrow_events.subscriptions._patterns import matches_nothing
 from madcrow_events.subscriptions._subscription import is_part
@@ -106,7 +112,11 @@ def undeclared(
     for group in groups:
         for it in declared_handlers(group):
             name = it.event
-            if isinstance(name, str) and _is_missing(signals, name, declared):
+            if (
+                isinstance(name, str)
+                and not it.is_optional
+                and _is_missing(signals, name, declared)
+            ):
                 yield _undeclared(signals, name, it.place, [handler_name(it.handler)])
     yield from _of_first_use(signals)
     if signals is madcrow_signals and signals.strict:
@@ -138,9 +148,10 @@ def _undeclared(
 def _of_first_use(signals: SignalRegistry) -> Iterator[Finding]:
     """Yield the events that a registry declares only because somebody subscribes to them."""
     for signal in own_events(signals):
-        names = [handler_name(it.handler) for it in signal.subscriptions if not is_part(it)]
-        if names and is_declared_on_first_use(signal):
-            yield _undeclared(signals, signal.name, place_of(signal), names, is_known=False)
+        handlers = [it.handler for it in signal.subscriptions if not is_part(it)]
+        if handlers and is_declared_on_first_use(signal):
+            names, place = [*map(handler_name, handlers)], line_of(handlers[0])
+            yield _undeclared(signals, signal.name, place, names, is_known=False)
 
 
 def _in_functions(
@@ -185,17 +196,18 @@ def unmatched(
     found: list[tuple[Pattern, str, Line | Place | None]] = [
         (it.pattern, it.name, line_of(it.handler))
         for it in patterns_in(signals)
-        if matches_nothing(it) and not any(it.origin is group for group in groups)
+        if matches_nothing(it)
     ]
     found += [
         (it.event, handler_name(it.handler), it.place)
-        for group in groups
+        for group in unregistered(signals, groups)
         for it in declared_handlers(group)
-        if is_pattern(it.event) and not any(matches(has, it.event) for has in declared_in(signals))
+        if (is_pattern(it.event) or it.is_optional)
+        and not any(matches(has, it.event) for has in declared_in(signals))
     ]
     for pattern, handler, place in found:
         if not any(_fits(pattern, name, model) for name, model in later):
-            yield _unmatched(pattern, handler, place)
+            yield _unmatched(signals, pattern, handler, place)
 
 
 def _fits(pattern: Pattern, name: str, model: type | None) -> bool:
@@ -205,23 +217,26 @@ def _fits(pattern: Pattern, name: str, model: type | None) -> bool:
     return model is not None and pattern in model.__mro__
 
 
-def _unmatched(pattern: Pattern, handler: str, place: Line | Place | None) -> Finding:
-    if isinstance(pattern, str):
-        return finding(
-            "unmatched_pattern",
-            pattern,
-            f"{handler} listens to {pattern}, which matches no event",
-            "correct the pattern, or import the module that declares such events",
-            place,
-        )
-    return finding(
-        "unmatched_class",
-        handler_name(pattern),
-        f"{handler} listens to {pattern.__name__}, which is the model of no event",
-        "write @madcrow_signals.event above the class, or import the module that declares the "
-        "event",
-        place,
-    )
+def _unmatched(
+    signals: SignalRegistry, pattern: Pattern, handler: str, place: Line | Place | None
+) -> Finding:
+    kind: FindingKind = "unmatched_pattern"
+    shown = pattern if isinstance(pattern, str) else handler_name(pattern)
+    message = f"{handler} listens to {shown}, which matches no event"
+    fix = "correct the pattern, or import the module that declares such events"
+    if not isinstance(pattern, str):
+        kind = "unmatched_class"
+        message = f"{handler} listens to {type_name(pattern)}, which is the model of no event"
+        fix = "write @madcrow_signals.event above the class, or import the module that declares "
+        fix += "the event"
+    elif not is_pattern(pattern):
+        kind = "unmatched_optional"
+        message = f"{handler} is optional, and nobody declares its event {pattern}"
+        fix = "correct the name, import the module that declares it, or remove the handler"
+        if pattern in signals:
+            message = f"{handler} is optional, and does not fit its event {pattern}"
+            fix = "let its parameters fit the model of the event"
+    return finding(kind, shown, message, fix, place)
 
 
 def listening(signals: SignalRegistry, groups: Iterable[HandlerGroup]) -> list[Listening]:
@@ -242,17 +257,15 @@ def listening(signals: SignalRegistry, groups: Iterable[HandlerGroup]) -> list[L
         for it in signals.subscriptions
         if not is_part(it)
     ]
-    registered = {id(it.origin) for it in signals.subscriptions}
-    for group in groups:
-        if id(group) not in registered:
-            found += [
-                Listening(
-                    it.event,
-                    it.event if isinstance(it.event, str) else it.event.__name__,
-                    it.handler,
-                    tuple(sorted((name, value) for name, value in it.options.items())),
-                    it.options.get("id"),
-                )
-                for it in declared_handlers(group)
-            ]
+    found += [
+        Listening(
+            it.event,
+            it.event if isinstance(it.event, str) else type_name(it.event),
+            it.handler,
+            tuple(sorted(it.options.items())),
+            it.options.get("id"),
+        )
+        for group in unregistered(signals, groups)
+        for it in declared_handlers(group)
+    ]
     return found
