@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from madcrow_events.cli._application import load_application
+from madcrow_events._text import printable
+from madcrow_events.cli._application import Application, ApplicationError, load_application
 from madcrow_events.cli._doctor._events import (
     is_observed,
     old_names,
@@ -13,7 +14,13 @@ from madcrow_events.cli._doctor._events import (
     similar_names,
     unhandled,
 )
-from madcrow_events.cli._doctor._findings import Examination, Finding, FindingKind, in_order
+from madcrow_events.cli._doctor._findings import (
+    Examination,
+    Finding,
+    FindingKind,
+    finding,
+    in_order,
+)
 from madcrow_events.cli._doctor._groups import groups_of
 from madcrow_events.cli._doctor._handlers import (
     listening,
@@ -25,6 +32,8 @@ from madcrow_events.cli._doctor._imports import ImportTimes, slow_imports
 from madcrow_events.cli._doctor._plugins import checked, unlisted, unloaded
 from madcrow_events.cli._doctor._repeats import repeated_handlers
 from madcrow_events.cli._doctor._sources import modules_of, read_sources
+from madcrow_events.exceptions import UnknownEventError
+from madcrow_events.signals import madcrow_signals
 
 __all__ = ["Examination", "Finding", "FindingKind", "examine"]
 
@@ -46,13 +55,13 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
     before = frozenset(sys.modules)
     name = app.partition(":")[0]
     with ImportTimes() as imports, noting_undeclared() as noted:
-        found = load_application(app, app_dir, with_plugins=with_plugins)
+        found, failures = _loaded(app, app_dir, with_plugins=with_plugins)
     signals = found.signals
     modules = modules_of(name, before)
     sources = read_sources(modules, name, app_dir)
     groups = groups_of(signals, modules)
     silent = silent_events(signals, groups, sources)
-    are_observed = is_observed(found.dispatcher or signals.dispatcher) or sources.add_observers
+    are_observed = is_observed(found.dispatcher or signals.dispatcher) or sources.have_observers
     reports = checked(found.plugins)
     listeners = listening(signals, groups)
     return {
@@ -63,6 +72,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
         "findings": in_order(
             [
                 *unhandled([] if are_observed else silent),
+                *failures,
                 *undeclared(signals, noted, groups, sources),
                 *unmatched(signals, groups, sources),
                 *repeated_handlers(listeners),
@@ -74,3 +84,19 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
             ]
         ),
     }
+
+
+def _loaded(
+    app: str, app_dir: str | None, *, with_plugins: bool
+) -> tuple[Application, list[Finding]]:
+    """Import an application; return what it is, and why its import has ended early."""
+    try:
+        return load_application(app, app_dir, with_plugins=with_plugins), []
+    except ApplicationError as failure:
+        error = failure.error
+        if not isinstance(error, UnknownEventError):
+            raise
+        subject, message = error.event or app, printable(error, 500)
+        fix = "mend that first: what follows it was not imported"
+        failed = finding("undeclared_event", subject, message, fix, failure.line)
+        return Application(app.partition(":")[0], madcrow_signals), [failed]

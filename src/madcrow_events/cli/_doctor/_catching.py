@@ -6,37 +6,44 @@ import ast
 import linecache
 import sys
 from functools import lru_cache
+from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import FrameType
 
 __all__ = ["catches", "is_caught"]
 
-_OURS: Final = __name__.partition("._")[0]
+_COMMAND: Final = __name__.partition("._")[0]
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
 def is_caught(error: BaseException) -> bool:
-    """Whether a function that is running, outside of the command, would catch an error.
+    """Whether the application, which the command has called, would catch an error and go on.
 
     Args:
         error: an error that is about to be raised.
     """
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        module = str(frame.f_globals.get("__name__"))
-        if f"{module}.".startswith(f"{_OURS}."):
-            frame = frame.f_back
-            continue
+    frames = _frames(sys._getframe(1))
+    called = dropwhile(_is_of_command, frames)
+    for frame in takewhile(lambda it: not _is_of_command(it), called):
         code = frame.f_code
         tree = _tree_of(code.co_filename)
         if tree is not None and catches(tree, frame.f_lineno, type(error), code.co_name):
             return True
-        frame = frame.f_back
     return False
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_of_command(frame: FrameType) -> bool:
+    return f"{frame.f_globals.get('__name__')}.".startswith(f"{_COMMAND}.")
 
 
 @lru_cache(maxsize=100)

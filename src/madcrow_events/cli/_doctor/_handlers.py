@@ -33,10 +33,11 @@ from madcrow_events.subscriptions._patterns import matches_nothing
 from madcrow_events.subscriptions._subscription import is_part
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from madcrow_events.cli._doctor._sources import Sources
     from madcrow_events.handlers import HandlerGroup
+    from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._patterns import Pattern
 
 __all__ = ["Undeclared", "listening", "noting_undeclared", "undeclared", "unmatched"]
@@ -53,12 +54,18 @@ class Undeclared(NamedTuple):
     Attributes:
         error: the error that the use would have raised.
         place: where the name was used.
-        signal: what stood in for the signal of such an event.
+        signal: what stood in for the signal of such an event; None if the application caught the
+            error.
     """
 
     error: UnknownEventError
     place: Place
-    signal: EventSignal[Any]
+    signal: EventSignal[Any] | None
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """What was subscribed to the signal."""
+        return () if self.signal is None else self.signal.subscriptions
 
 
 @contextmanager
@@ -74,10 +81,12 @@ def noting_undeclared() -> Iterator[list[Undeclared]]:
     noted: list[Undeclared] = []
 
     def stand_in(error: UnknownEventError) -> EventSignal[Any]:
+        place = calling_place()
         if is_caught(error):
+            noted.append(Undeclared(error, place, None))
             raise error
         signal: EventSignal[Any] = EventSignal(error.event)
-        noted.append(Undeclared(error, calling_place(), signal))
+        noted.append(Undeclared(error, place, signal))
         return signal
 
     token = UNDECLARED.set(stand_in)
@@ -89,7 +98,7 @@ def noting_undeclared() -> Iterator[list[Undeclared]]:
 
 def undeclared(
     signals: SignalRegistry,
-    noted: Iterable[Undeclared],
+    noted: Sequence[Undeclared],
     groups: Iterable[HandlerGroup],
     sources: Sources,
 ) -> Iterator[Finding]:
@@ -104,10 +113,12 @@ def undeclared(
     groups = [*groups]
     later = {name for name, _ in sources.declared_later()}
     declared = {*later, *(name for group in groups for name in events_of(group))}
-    for use in sorted(noted, key=lambda it: not it.signal.subscriptions):  # with handlers first
-        origins = {id(it.origin) for it in use.signal.subscriptions}
+    caught = {it.place[:2] for it in noted if it.signal is None}
+    uses = [it for it in noted if it.signal is not None]
+    for use in sorted(uses, key=lambda it: not it.subscriptions):  # those with handlers first
+        origins = {id(it.origin) for it in use.subscriptions}
         if not origins & {id(group) for group in groups}:  # each line of a group is told below
-            handlers = [handler_name(it.handler) for it in use.signal.subscriptions]
+            handlers = [handler_name(it.handler) for it in use.subscriptions]
             yield _undeclared(signals, use.error.event, use.place, handlers)
     for group in groups:
         for it in declared_handlers(group):
@@ -120,7 +131,8 @@ def undeclared(
                 yield _undeclared(signals, name, it.place, [handler_name(it.handler)])
     yield from _of_first_use(signals)
     if signals is madcrow_signals and signals.strict:
-        yield from _in_functions(signals, declared, sources)
+        later_uses = _in_functions(signals, declared, sources)
+        yield from (it for it in later_uses if (it["file"], it["line"]) not in caught)
 
 
 def _undeclared(

@@ -61,10 +61,10 @@ def repeated_handlers(listening: Iterable[Listening]) -> Iterator[Finding]:
     for it in listening:
         if it.id is None and _is_function(it.handler):
             event = id(it.event) if isinstance(it.event, type) else it.event
-            of_shape[event, _key(it.handler, _DEEP, with_values=False)].append(it)
+            of_shape[event, _key(it.handler, with_values=False)].append(it)
     for alike in of_shape.values():
         if len(alike) > 1:
-            equal = Counter(_key((it.handler, it.options), _DEEP) for it in alike)
+            equal = Counter(_key((it.handler, it.options)) for it in alike)
             times = max(equal.values())
             if times > 1:
                 yield _repeated(alike[0], times)
@@ -84,15 +84,15 @@ def _repeated(it: Listening, times: int, how: str = "") -> Finding:
     )
 
 
-def _is_function(handler: object) -> bool:
+def _is_function(handler: Any) -> bool:
     """Whether a handler is a function, or a partial of one; methods and other objects are not."""
-    while type(handler) is functools.partial:
+    while issubclass(type(handler), functools.partial):
         handler = handler.func
     return type(handler) is FunctionType
 
 
 def _key(  # noqa: PLR0911  # one for each kind of thing
-    thing: Any, depth: int, *, with_values: bool = True
+    thing: Any, within: tuple[int, ...] = (), *, with_values: bool = True
 ) -> Hashable:
     """Return a key that is equal for functions that do the same.
 
@@ -101,13 +101,15 @@ def _key(  # noqa: PLR0911  # one for each kind of thing
 
     Args:
         thing: a function, or what it holds.
-        depth: how deep to look.
+        within: the identities of what it is in.
         with_values: whether functions that hold other values are others. If not, only their code
             counts, and that of the functions in their closures.
     """
     kind = type(thing)
-    key = functools.partial(_key, depth=depth - 1, with_values=with_values)
-    if depth == 0:
+    key = functools.partial(_key, within=(*within, id(thing)), with_values=with_values)
+    if id(thing) in within:  # a function that calls itself, say
+        return within.index(id(thing))
+    if len(within) == _DEEP:
         return id(thing)
     if kind is FunctionType:
         cells = tuple(key(_content(it)) for it in thing.__closure__ or ())

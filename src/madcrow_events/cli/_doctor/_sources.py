@@ -110,13 +110,15 @@ class Sources:
 
     Attributes:
         calls: the calls in them.
-        subscripts: the texts in square brackets, as in `madcrow_signals["order_placed"]`, each with
-            its line.
+        subscripts: the values in square brackets, as in `madcrow_signals["order_placed"]`, each
+            with its source and its line.
+        have_observers: whether they have a class of observers, which follow all events.
     """
 
     def __init__(self, sources: list[Source]) -> None:
         self.calls: list[Call] = []
         self.subscripts: list[tuple[Any, Source, Line]] = []
+        self.have_observers = False
         for source in sources:
             for node in ast.walk(source.tree):
                 if isinstance(node, ast.Call):
@@ -125,6 +127,9 @@ class Sources:
                 elif isinstance(node, ast.Subscript):
                     value = source.value_of(node.slice)
                     self.subscripts.append((value, source, Line(source.file, node.lineno)))
+                elif isinstance(node, ast.ClassDef):
+                    methods = {getattr(it, "name", "") for it in node.body}
+                    self.have_observers |= methods >= {"emission", "handling"}
         self._values, self._identifiers = self._subscribed()
 
     def _subscribed(self) -> tuple[list[Pattern | EventSignal[Any]], set[str]]:
@@ -171,19 +176,6 @@ class Sources:
             for value, source, line in (*given, *self.subscripts)
             if source.is_own and type(value) is str
         ]
-
-    @property
-    def add_observers(self) -> bool:
-        """Whether a line of them adds an observer that is not one of this package."""
-        for call in self.calls:
-            if call.name == "add_observer" and call.node.args:
-                observer = call.node.args[0]
-                made = observer.func if isinstance(observer, ast.Call) else observer
-                value = call.source.value_of(made)
-                class_ = value if issubclass(type(value), type) else type(value)
-                if value is UNKNOWN or module_of(class_).partition(".")[0] != _PACKAGE:
-                    return True
-        return False
 
 
 def _wanted(value: Any) -> Pattern | EventSignal[Any] | None:
