@@ -78,7 +78,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
                 *repeated_handlers(listeners),
                 *similar_names(signals),
                 *slow_imports(imports.seconds),
-                *unloaded(reports),
+                *unloaded(reports, sources),
                 *unlisted(sources),
                 *old_names(signals, groups, sources),
             ]

@@ -110,7 +110,7 @@ def _key(  # noqa: PLR0911  # one for each kind of thing
     if id(thing) in within:  # a function that calls itself, say
         return within.index(id(thing))
     if len(within) == _DEEP:
-        return id(thing)
+        return id(thing) if with_values else None
     if kind is FunctionType:
         cells = tuple(key(_content(it)) for it in thing.__closure__ or ())
         return id(thing.__code__), cells, key(thing.__defaults__), key(thing.__kwdefaults__)

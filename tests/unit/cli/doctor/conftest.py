@@ -6,6 +6,7 @@ import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -14,6 +15,7 @@ import pytest
 from madcrow_events import madcrow_signals
 from madcrow_events.cli._application import INSPECT
 from madcrow_events.cli._doctor import Examination, Finding, FindingKind, examine
+from support.plugins import Install, install_plugin
 
 HEAD = """
 from madcrow_events import *
@@ -51,6 +53,20 @@ class Examined:
             Path(str(it["file"])).read_text().splitlines()[(it["line"] or 0) - 1].strip()
             for it in self.of(kind)
         ]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Return what installs a plugin."""
+    for variable in ("DISABLE_PLUGINS", "PLUGINS_DENY", "PLUGINS_ALLOW"):
+        monkeypatch.delenv(f"MADCROW_EVENTS_{variable}", raising=False)
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    before = set(sys.modules)
+    yield partial(install_plugin, site)
+    for module in set(sys.modules) - before:
+        del sys.modules[module]
 
 
 ExamineApp = Callable[..., Examined]

@@ -46,12 +46,9 @@ HANDLED = {
         "group = HandlerGroup('shop')\n@group.on(OrderPlaced)\ndef handle(): ..."
     ),
     "by one of several groups": (
-        "groups = {'shop': HandlerGroup('shop')}\n"
-        "@groups['shop'].on('order_*')\ndef handle(): ..."
+        "groups = {'shop': HandlerGroup('shop')}\n@groups['shop'].on('order_*')\ndef handle(): ..."
     ),
-    "in a function, by class": (
-        "def wire(registry):\n    registry.subscribe(OrderPlaced, print)"
-    ),
+    "in a function, by class": ("def wire(registry):\n    registry.subscribe(OrderPlaced, print)"),
     "in a function, by name": "def wire():\n    on_event('order-placed')(print)",
     "in a function, by pattern": "def wire():\n    on_event('order_*')(print)",
     "in a function, by a constant": (

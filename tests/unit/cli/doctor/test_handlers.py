@@ -35,9 +35,7 @@ signals["order_found"]
         'signals["order_found"]',
     ]
     first, second, third, _ = examined.of("undeclared_event")
-    assert first["message"].endswith(
-        ".handle handles order_plced, and nobody declares that event"
-    )
+    assert first["message"].endswith(".handle handles order_plced, and nobody declares that event")
     assert first["fix"].startswith("write order_placed, or declare it")
     assert second["message"].startswith("builtins.print handles order_gone")
     assert third["message"] == "order_sold is used, and nobody declares that event"
@@ -86,9 +84,7 @@ def test_what_the_application_catches_is_meant(examine_app, how):
 NOT_CATCHING = {
     "another error": "try:\n    on_event('gone')(print)\nexcept OSError:\n    pass",
     "raised again": "try:\n    on_event('gone')(print)\nexcept Exception:\n    raise",
-    "in the handler": (
-        "try:\n    1 / 0\nexcept ZeroDivisionError:\n    on_event('gone')(print)"
-    ),
+    "in the handler": ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    on_event('gone')(print)"),
     "around the definition": (
         "try:\n    def wire():\n        on_event('gone')(print)\n"
         "except Exception:\n    pass\nwire()"

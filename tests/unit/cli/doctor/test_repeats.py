@@ -134,7 +134,9 @@ def test_a_function_that_is_subscribed_again_and_again_is_found(examine_app, how
     examined = examine_app(EVENT + REPEATED[how].replace("\n        ", "\n"))
     (found,) = examined.of("repeated_handler")
     assert " times" in found["message"]
-    assert ("with other values each time" in found["message"]) == how.startswith(("many", "a closure that is deep"))
+    assert ("with other values each time" in found["message"]) == how.startswith(
+        ("many", "a closure that is deep")
+    )
     assert "outside of the loop" in found["fix"]
     (line,) = examined.lines("repeated_handler")
     assert line.startswith(("def ", "@")) or "lambda" in line
