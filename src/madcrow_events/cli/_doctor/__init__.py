@@ -31,7 +31,7 @@ from madcrow_events.cli._doctor._handlers import (
 from madcrow_events.cli._doctor._imports import ImportTimes, slow_imports
 from madcrow_events.cli._doctor._plugins import checked, unlisted, unloaded
 from madcrow_events.cli._doctor._repeats import repeated_handlers
-from madcrow_events.cli._doctor._sources import modules_of, read_sources
+from madcrow_events.cli._doctor._sources import modules_of, own_modules, read_sources
 from madcrow_events.exceptions import UnknownEventError
 from madcrow_events.signals import madcrow_signals
 
@@ -58,7 +58,8 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
         found, failures = _loaded(app, app_dir, with_plugins=with_plugins)
     signals = found.signals
     modules = modules_of(name, before)
-    sources = read_sources(modules, name, app_dir)
+    own = own_modules(modules, name, app_dir)
+    sources = read_sources(modules, own)
     groups = groups_of(signals, modules)
     silent = silent_events(signals, groups, sources)
     are_observed = is_observed(found.dispatcher or signals.dispatcher) or sources.have_observers
@@ -77,7 +78,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
                 *unmatched(signals, groups, sources),
                 *repeated_handlers(listeners),
                 *similar_names(signals),
-                *slow_imports(imports.seconds),
+                *slow_imports(imports.seconds, own),
                 *unloaded(reports, sources),
                 *unlisted(sources),
                 *old_names(signals, groups, sources),

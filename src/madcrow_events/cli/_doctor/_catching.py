@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import linecache
 import sys
+import traceback
 from functools import lru_cache
 from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from types import FrameType
 
 __all__ = ["catches", "is_caught"]
@@ -26,7 +27,7 @@ def is_caught(error: BaseException) -> bool:
     Args:
         error: an error that is about to be raised.
     """
-    frames = _frames(sys._getframe(1))
+    frames = (it for it, _ in traceback.walk_stack(sys._getframe(1)))
     called = dropwhile(_is_of_command, frames)
     for frame in takewhile(lambda it: not _is_of_command(it), called):
         code = frame.f_code
@@ -34,12 +35,6 @@ def is_caught(error: BaseException) -> bool:
         if tree is not None and catches(tree, frame.f_lineno, type(error), code.co_name):
             return True
     return False
-
-
-def _frames(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def _is_of_command(frame: FrameType) -> bool:

@@ -111,8 +111,7 @@ def similar_names(signals: SignalRegistry) -> Iterator[Finding]:
     order = {name: number for number, name in enumerate(declared)}
     own = {it.name for it in own_events(signals)}
     for pair in _near_pairs(declared):
-        later = max(own & {*pair}, key=order.__getitem__, default=None)
-        if later is not None:
+        for later in sorted(own & {*pair}, key=order.__getitem__)[-1:]:
             (first,) = {*pair} - {later}
             yield finding(
                 "similar_names",

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from madcrow_events.cli._doctor._findings import Finding, finding
+from madcrow_events.cli._doctor._sources import file_of
 from madcrow_events.cli._places import Line
 
 if TYPE_CHECKING:
@@ -108,19 +109,22 @@ def _now() -> float:
     return time.perf_counter() - waited / 1e9
 
 
-def slow_imports(seconds: dict[str, float]) -> Iterator[Finding]:
-    """Yield a finding for each module whose own code takes long.
+def slow_imports(seconds: dict[str, float], own: set[str]) -> Iterator[Finding]:
+    """Yield a finding for each module of the application whose own code takes long.
+
+    How long other modules take is not the application's fault.
 
     Args:
         seconds: how long the code of each module ran.
+        own: the names of the application's own modules.
     """
     for name, took in seconds.items():
-        if took >= SLOW:
-            file = getattr(sys.modules.get(name), "__file__", None)
+        if name in own and took >= SLOW:
+            file = file_of(name)
             yield finding(
                 "slow_import",
                 name,
                 f"importing {name} takes {took:.1f} s, without what it imports",
-                "move what is slow into functions, or import the module where it is needed",
-                Line(file, 1) if isinstance(file, str) else None,
+                "move what is slow into functions that are called later",
+                None if file is None else Line(file, 1),
             )

@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from madcrow_events.subscriptions._patterns import Pattern
 
-__all__ = ["UNKNOWN", "Call", "Source", "Sources", "modules_of", "read_sources"]
+__all__ = [
+    "UNKNOWN",
+    "Call",
+    "Source",
+    "Sources",
+    "file_of",
+    "modules_of",
+    "own_modules",
+    "read_sources",
+]
 
 UNKNOWN: Final = object()
 """Stands for a value that the source does not tell."""
@@ -218,10 +227,10 @@ def modules_of(app: str, before: frozenset[str]) -> list[str]:
     )
 
 
-def read_sources(modules: Iterable[str], app: str, folder: str | None) -> Sources:
-    """Return the sources of those modules that are the application's own or use this package.
+def own_modules(modules: Iterable[str], app: str, folder: str | None) -> set[str]:
+    """Return the names of those modules that are the application's own.
 
-    Its own modules are those of the package of `app`, and those that were imported from beside it.
+    They are those of the package of `app`, and those that were imported from beside it.
 
     Args:
         modules: the names of the modules.
@@ -230,22 +239,37 @@ def read_sources(modules: Iterable[str], app: str, folder: str | None) -> Source
     """
     top = app.partition(".")[0]
     folders = _folders_of(top, folder)
+    return {it for it in modules if it.partition(".")[0] == top or _is_in(file_of(it), folders)}
+
+
+def file_of(name: str) -> str | None:
+    """Return the path of the file of a module that was imported; None if it has none."""
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file if isinstance(file, str) else None
+
+
+def read_sources(modules: Iterable[str], own: set[str]) -> Sources:
+    """Return the sources of those modules that are the application's own or use this package.
+
+    Args:
+        modules: the names of the modules.
+        own: the names of the application's own modules.
+    """
     found = []
     for name in modules:
-        module = sys.modules.get(name)
-        file = getattr(module, "__file__", None)
-        if isinstance(module, ModuleType) and isinstance(file, str):
-            is_own = name.partition(".")[0] == top or _is_in(file, folders)
-            if is_own or _uses_events(module):
-                found.append(_read(module, file, is_own=is_own))
+        module, file = sys.modules.get(name), file_of(name)
+        if not isinstance(module, ModuleType) or file is None:
+            continue
+        if name in own or _uses_events(module):
+            found.append(_read(module, file, is_own=name in own))
     return Sources([it for it in found if it is not None])
 
 
 def _folders_of(top: str, folder: str | None) -> list[Path]:
     """Return the folders whose modules are the application's own."""
     given = [] if folder is None else [Path(folder).resolve()]
-    file = getattr(sys.modules.get(top), "__file__", None)
-    if not isinstance(file, str):
+    file = file_of(top)
+    if file is None:
         return given
     beside = Path(file).resolve().parent
     if Path(file).name.startswith("__init__."):
@@ -253,10 +277,10 @@ def _folders_of(top: str, folder: str | None) -> list[Path]:
     return given if _is_of_installation(str(beside)) else [*given, beside]
 
 
-def _is_in(file: str, folders: list[Path]) -> bool:
-    return not _is_of_installation(file) and any(
-        Path(file).resolve().is_relative_to(it) for it in folders
-    )
+def _is_in(file: str | None, folders: list[Path]) -> bool:
+    if file is None or _is_of_installation(file):
+        return False
+    return any(Path(file).resolve().is_relative_to(it) for it in folders)
 
 
 def _is_of_installation(path: str) -> bool:
