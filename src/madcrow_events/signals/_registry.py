@@ -154,9 +154,9 @@ class SignalRegistry(Unique, blinker.Namespace):
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`. None, the default,
                 for an event without a model, which takes any context.
-            key: the event's ordering key: the name of a field, or a function of the context. What
-                delivers events later, as the coming durable outbox does, is to handle those with
-                equal keys in order. None, the default, for no key.
+            key: the event's ordering key: the name of a field, or a function of the context. Events
+                with equal keys are to be handled in order by what delivers them later, such as the
+                durable outbox, which is coming. None, the default, for no key.
             formerly: a name that the event had before, or several. An old name means this event
                 wherever a name is given, and each line that uses it gets one `DeprecationWarning`.
                 If the old name is declared already, as an event without a model, its handlers
@@ -406,7 +406,10 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The active subscriptions: first those to patterns, then those to each event."""
+        """The active subscriptions: first those to patterns, then those to each event.
+
+        A subscription to a class, and that of an optional handler, stand among those to patterns.
+        """
         patterns: list[Subscription] = list(self._patterns.live())
         return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
 

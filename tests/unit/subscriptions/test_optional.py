@@ -230,3 +230,15 @@ def test_a_plugin_works_without_the_event() -> None:
 
     assert_plugin_works(group, examples={"order_placed": {"order_id": 7}})
     assert sorted(calls) == ["needed"] * 4 + ["optional 7"] * 2
+
+
+def test_it_is_a_subscription_of_its_own(signals: SignalRegistry, group: HandlerGroup) -> None:
+    """As that to a pattern is."""
+    placed = signals.signal("order_placed")
+    (_, waiting), *_ = group.handlers
+    placed.subscribe(waiting, id="own")
+    placed.subscribe(handler(), id="waits")
+
+    assert called(signals.explain(placed)) == ["waits", "own", "waits"]
+    assert placed.unsubscribe(waiting)
+    assert called(signals.explain(placed)) == ["waits", "waits"]
