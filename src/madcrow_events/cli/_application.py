@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, isfunction, signature
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import close_matches, printable, text_of, type_name
 from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
-from madcrow_events.cli._places import Line, raised_at
+from madcrow_events.cli._places import Line, lines_to, raised_at
 from madcrow_events.cli._progress import waiting_for
 from madcrow_events.dispatcher import EventDispatcher
 from madcrow_events.signals import SignalRegistry, madcrow_signals
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["INSPECT", "Application", "ApplicationError", "load_application"]
 
 INSPECT: Final = "MADCROW_EVENTS_INSPECT"
-"""The variable that is 1 while the command runs, so that an application opens no connections."""
+"""The variable that is 1 while an application is only looked at, and needs no connections."""
 
 
 class ApplicationError(CommandError):
@@ -36,8 +37,7 @@ class ApplicationError(CommandError):
     def __init__(self, message: str, error: BaseException) -> None:
         super().__init__(message, APPLICATION)
         self.error = error
-        places = raised_at(error)
-        self.line: Line | None = places[-1][0] if places else None
+        self.line: Line | None = raised_at(error)
 
 
 class Application(NamedTuple):
@@ -48,16 +48,22 @@ class Application(NamedTuple):
         signals: the registry.
         dispatcher: the dispatcher that emits, or None for that of the registry.
         plugins: the reports on the plugins that were loaded, or None.
+        other_registries: the attributes of the module that are other registries.
     """
 
     name: str | None
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
+    other_registries: tuple[str, ...] = ()
 
 
 def load_application(
-    app: str | None, app_dir: str | None = None, *, with_plugins: bool = False
+    app: str | None,
+    app_dir: str | None = None,
+    *,
+    with_plugins: bool = False,
+    is_inspected: bool = True,
 ) -> Application:
     """Import an application, and return what it has declared.
 
@@ -67,12 +73,15 @@ def load_application(
             built-in events alone.
         app_dir: a folder to put first on the path of imports, or None.
         with_plugins: whether to load the installed plugins, too.
+        is_inspected: whether the application may leave its connections, because no handler will be
+            called; the variable `MADCROW_EVENTS_INSPECT` says so.
 
     Raises:
         CommandError: the application cannot be found.
         ApplicationError: it raised an exception.
     """
-    os.environ[INSPECT] = "1"
+    if is_inspected:
+        os.environ[INSPECT] = "1"
     found = Application(None, madcrow_signals)
     if app_dir is not None:
         if not os.path.isdir(app_dir):  # noqa: PTH112  # pathlib would be imported
@@ -102,10 +111,17 @@ def _imported(name: str) -> Any:
         )
         if not is_its_own:
             raise
-    raise CommandError(
-        f"no module is called {name}: install the application, or give the folder that has it, as "
-        f"in --app-dir ."
-    )
+    raise CommandError(_fix_for_absent(name))
+
+
+def _fix_for_absent(name: str) -> str:
+    package, _, last = name.rpartition(".")
+    if package not in sys.modules:
+        fix = "install the application, or give the folder that has it, as in --app-dir ."
+        return f"no module is called {name}: {fix}"
+    found = [it.name for it in iter_modules(getattr(sys.modules[package], "__path__", ()))]
+    near = close_matches(last, found, 1)
+    return f"{package} has no module {last}{f': did you mean {package}.{near[0]}?' if near else ''}"
 
 
 def _fix_for_path(name: str) -> str:
@@ -136,13 +152,13 @@ def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
 
 
 def _where(error: BaseException, name: str) -> str:
-    places = raised_at(error)
-    return f"at {places[-1][0]}" if places else f"while {name} was imported"
+    line = raised_at(error)
+    return f"while {name} was imported" if line is None else f"at {line}"
 
 
 def _way(error: BaseException) -> str:
     """Return the lines that led to an exception, one below the other."""
-    return "\n".join(f"  {line}, in {function}" for line, function in raised_at(error))
+    return "\n".join(f"  {line}, in {function}" for line, function in lines_to(error))
 
 
 def _named(name: str, attributes: str, module: Any) -> Application:
@@ -162,7 +178,13 @@ def _named(name: str, attributes: str, module: Any) -> Application:
         return Application(name, thing)
     if isinstance(thing, EventDispatcher):
         return Application(name, thing.signals, thing)
-    return Application(name, madcrow_signals)
+    others = tuple(
+        attribute
+        for attribute, it in vars(module).items()
+        # Not `isinstance`, which would ask proxies what they stand for.
+        if issubclass(type(it), SignalRegistry) and it is not madcrow_signals
+    )
+    return Application(name, madcrow_signals, other_registries=others)
 
 
 def _is_required(parameter: Parameter) -> bool:

@@ -11,18 +11,16 @@ from pydantic import ValidationError
 
 from madcrow_events._text import printable
 from madcrow_events.cli._errors import CommandError
-from madcrow_events.signals._explaining import Explanation, explain
-from madcrow_events.subscriptions import ANY
+from madcrow_events.models import RESERVED_FIELDS, BaseEventContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pydantic_core import ErrorDetails
 
-    from madcrow_events.models import BaseEventContext
-    from madcrow_events.signals import EventSignal, SignalRegistry
+    from madcrow_events.signals import EventSignal
 
-__all__ = ["Payload", "explained", "partial_payload_of", "payload_of", "read_pairs"]
+__all__ = ["Payload", "partial_payload_of", "payload_of", "read_pairs"]
 
 
 class Payload(NamedTuple):
@@ -55,6 +53,8 @@ def read_pairs(pairs: Iterable[str], file: str | None = None) -> dict[str, Any]:
             raise CommandError(f"'{printable(pair)}' gives no field: write it as in order_id=7")
         if name in fields:
             raise CommandError(f"the field {printable(name)} is given twice")
+        if name in RESERVED_FIELDS:
+            raise CommandError(f"no field is called {name}: its name has another meaning in Python")
         fields[name] = _Text(value)
     return fields
 
@@ -127,21 +127,6 @@ def partial_payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payl
     if context is None and all(it["type"] == "missing" and len(it["loc"]) == 1 for it in errors):
         return Payload(None, {name: _as_json(value) for name, value in fields.items()})
     return payload_of(signal, fields)
-
-
-def explained(
-    signals: SignalRegistry, signal: EventSignal[Any], payload: Payload, sender: object = ANY
-) -> Explanation:
-    """Return who would be called for an event with this context.
-
-    Args:
-        signals: the registry.
-        signal: the event.
-        payload: its context, or its fields.
-        sender: the sender, as for `SignalRegistry.explain`.
-    """
-    context = payload.fields if payload.context is None else payload.context
-    return explain(signals, signal, sender, context)
 
 
 def _validated(

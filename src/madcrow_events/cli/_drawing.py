@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
 from rich.padding import Padding
@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from madcrow_events._text import printable
+from madcrow_events.cli._explaining import called_from, left_out_from
 from madcrow_events.cli._places import Line
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.cli._doctor import Examination, Finding, FindingKind
     from madcrow_events.cli._emitting import CallRecord, EmissionRecord
+    from madcrow_events.cli._explaining import ExplainedRecord
     from madcrow_events.cli._plugins import CheckedPlugins, PluginRecord
     from madcrow_events.cli._records import EventRecord, HandlerRecord, HandlersRecord
     from madcrow_events.cli._showing import FieldRecord, ShownRecord
@@ -32,57 +35,89 @@ _MUTED = "dim"
 _WRONG = "bold red"
 _RIGHT = "green"
 
-_NARROW = 60
-"""Below this width, in columns, a table shows only what identifies a row."""
+_LONGEST: Final = 1000
+"""How many characters of a text are shown at most."""
+
+_STATUS_STYLES: Final = {"loaded": _RIGHT, "refused": "yellow", "failed": _WRONG}
+
+_NARROW: Final = 60
+"""Below this width, in columns, the cells of a row stand one below the other."""
 
 
-def _table(*headers: str) -> Table:
-    """Return an empty table without a frame."""
+def _listed(
+    headers: tuple[str, ...], rows: Iterable[tuple[str | Text, ...]], width: int
+) -> RenderableType:
+    """Return rows as a table without a frame, or one below the other in a narrow terminal."""
+    if width < _NARROW:
+        return Group(*(_stacked(*row) for row in rows))
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for header in headers:
-        made.add_column(header, overflow="fold", justify="right" if header == "handlers" else "left")
+        is_number = header in ("handlers", "ms")
+        made.add_column(header, overflow="fold", justify="right" if is_number else "left")
+    for row in rows:
+        made.add_row(*row)
     return made
+
+
+def _stacked(name: str | Text, *cells: str | Text) -> RenderableType:
+    """Return a row with its name above the other cells."""
+    told = Text(", ").join(Text.assemble(it) for it in cells if it)
+    return Group(name, Padding(told, (0, 0, 0, 2))) if told else Group(name)
 
 
 def _draw_events(records: list[EventRecord], width: int) -> RenderableType:
     """Draw the events of the application, and then the built-in ones."""
-    headers = ("event", "handlers", "model", "description")
-    made = _table(*headers[: 2 if width < _NARROW else 4])
-    if any(it["key"] for it in records) and width >= _NARROW:
-        made.add_column("key", overflow="fold")
-    for record in sorted(records, key=lambda it: it["built_in"]):
-        model = (record["model"] or "").rpartition(".")[2]
-        cells = [
-            Text(record["event"], _MUTED if record["built_in"] else _NAME),
-            Text(str(record["handlers"]), _MUTED if record["handlers"] == 0 else ""),
-            Text(model, _MUTED if record["built_in"] else ""),
-            Text(record["description"] or "", _MUTED if record["built_in"] else ""),
-            Text(record["key"] or ""),
-        ]
-        made.add_row(*cells[: len(made.columns)])
-    return made
+    rows = (
+        (Text(it["event"], _style_of(it)), str(it["handlers"]), _meaning(it))
+        for it in sorted(records, key=lambda it: it["built_in"])
+    )
+    return _listed(("event", "handlers", "model and description"), rows, width)
+
+
+def _style_of(record: EventRecord) -> str:
+    return _MUTED if record["built_in"] else _NAME
+
+
+def _one_line(text: str | None) -> str:
+    """Return a text of the application's in one line, without what would move the cursor."""
+    return printable(" ".join((text or "").split()), _LONGEST)
+
+
+def _meaning(record: EventRecord) -> str:
+    """Return the model, the description and the key of an event."""
+    model = (record["model"] or "").rpartition(".")[2]
+    text = ": ".join(filter(None, (model, _one_line(record["description"]))))
+    return f"{text} (key {record['key']})" if record["key"] else text
 
 
 def _draw_handlers(records: list[HandlersRecord], _width: int) -> RenderableType:
     """Draw a tree: each event with its handlers in calling order."""
     heard = [it for it in records if it["handlers"]]
-    silent = [it for it in records if not it["handlers"]]
-    parts: list[RenderableType] = [_tree_of(it) for it in heard]
+    silent = [it for it in records if not (it["handlers"] or it["built_in"])]
+    parts: list[RenderableType] = [
+        _tree_of(it["event"], it["model"], it["handlers"]) for it in heard
+    ]
+    if not records:
+        parts.append(Text("No event is declared.", _MUTED))
     if silent:
         names = ", ".join(it["event"] for it in silent)
         parts.append(Text(f"without handlers: {names}", _MUTED))
     return Group(*parts)
 
 
-def _tree_of(record: HandlersRecord) -> Tree:
-    tree = Tree(Text(record["event"], _NAME), guide_style=_MUTED)
-    for number, handler in enumerate(record["handlers"], 1):
-        tree.add(Text.assemble(f"{number}. {handler['name']}: ", *_details(handler)))
+def _tree_of(event: str, model: str | None, handlers: list[HandlerRecord]) -> Tree:
+    itself = (model or "").rpartition(".")[2]
+    tree = Tree(Text(event, _NAME), guide_style=_MUTED)
+    for number, handler in enumerate(handlers, 1):
+        tree.add(Text.assemble(f"{number}. {handler['name']}: ", *_details(handler, itself)))
     return tree
 
 
-def _details(handler: HandlerRecord) -> Iterable[Text]:
-    """Yield how a handler is called, and where it comes from."""
+def _details(handler: HandlerRecord, model: str) -> Iterable[Text]:
+    """Yield how a handler is called, and where it comes from.
+
+    That it is subscribed to the event's own class, as most are, is left out.
+    """
     details = {
         handler["mode"]: True,
         f"priority {handler['priority']}": handler["priority"],
@@ -92,7 +127,7 @@ def _details(handler: HandlerRecord) -> Iterable[Text]:
         f"timeout {handler['timeout']} s": handler["timeout"] is not None,
         "failures are raised": handler["on_error"],
         f"for {handler['sender']} only": handler["sender"],
-        f"by {handler['pattern']}": handler["pattern"],
+        f"by {handler['pattern']}": handler["pattern"] not in (None, model),
         f"id {handler['id']}": handler["id"],
         f"of {handler['origin']}": handler["origin"],
     }
@@ -100,32 +135,31 @@ def _details(handler: HandlerRecord) -> Iterable[Text]:
     yield Text(f"  {_line(handler) or ''}", _MUTED)
 
 
-def _draw_shown(record: ShownRecord, _width: int) -> RenderableType:
+def _draw_shown(record: ShownRecord, width: int) -> RenderableType:
     """Draw an event with its fields, an example as JSON and as code, and its handlers."""
     event = record["event"]
-    about = Table.grid(padding=(0, 2, 0, 0))
-    former = ", ".join(event["formerly"])
-    facts = (
-        ("model", event["model"]),
-        ("declared", _line(event)),
-        ("key", event["key"]),
-        ("formerly", former),
-    )
-    for name, fact in facts:
-        if fact:
-            about.add_row(Text(name, _MUTED), fact)
     title = Text(event["event"], _NAME)
-    title.append(f"  {event['description']}" if event["description"] else "", "")
+    title.append(f"  {_one_line(event['description'])}", "not bold default")
+    about = Table.grid(padding=(0, 2, 0, 0))
+    facts = {
+        "model": event["model"],
+        "declared": _line(event),
+        "key": event["key"],
+        "formerly": ", ".join(event["formerly"]),
+    }
+    for name, fact in facts.items():
+        if fact:
+            about.add_row(Text(name, _MUTED), Text(fact, overflow="fold"))
     parts: list[RenderableType] = [title, about]
     if record["fields"]:
-        parts += [_heading("Fields"), _fields(record["fields"])]
+        parts += [_heading("Fields"), _draw_fields(record["fields"], width)]
     if record["example"] is not None:
         shown = json.dumps(record["example"], indent=2, ensure_ascii=False)
         parts += [_heading("As JSON"), Text(shown)]
     parts += [_heading("As code"), Text(record["code"])]
     if record["handlers"]:
-        listed = {"event": event["event"], "handlers": record["handlers"]}
-        parts += [_heading("Handlers"), _tree_of(cast("HandlersRecord", listed))]
+        tree = _tree_of(event["event"], event["model"], record["handlers"])
+        parts += [_heading("Handlers"), tree]
     else:
         parts += [Text(), Text("Nobody listens.", _MUTED)]
     return Group(*parts)
@@ -135,12 +169,17 @@ def _heading(text: str) -> Text:
     return Text(f"\n{text}", "bold")
 
 
-def _fields(fields: list[FieldRecord]) -> Table:
-    made = _table("field", "type", "default", "description")
-    for it in fields:
-        default = Text("required", _RIGHT) if it["required"] else Text(it["default"] or "", _MUTED)
-        made.add_row(it["name"], it["type"], default, it["description"] or "")
-    return made
+def _draw_fields(fields: list[FieldRecord], width: int) -> RenderableType:
+    rows = (
+        (
+            it["name"],
+            it["type"],
+            Text("required", _RIGHT) if it["required"] else Text(it["default"] or "", _MUTED),
+            _one_line(it["description"]),
+        )
+        for it in fields
+    )
+    return _listed(("field", "type", "default", "description"), rows, width)
 
 
 def _line(record: EventRecord | HandlerRecord | Finding) -> str | None:
@@ -148,43 +187,65 @@ def _line(record: EventRecord | HandlerRecord | Finding) -> str | None:
     return None if file is None or line is None else str(Line(file, line))
 
 
-def _draw_plugins(records: list[PluginRecord], _width: int) -> RenderableType:
+def _draw_explanation(record: ExplainedRecord, _width: int) -> RenderableType:
+    """Draw who would be called, and who would not and why."""
+    event, called = Text(record["event"], _NAME), record["called"]
+    parts: list[RenderableType] = [
+        Text.assemble(event, " would call, in this order:" if called else " would call nobody.")
+    ]
+    parts += [_indented(f"{number}. {it}") for number, it in enumerate(called_from(record), 1)]
+    if called and not record["has_context"]:
+        parts.append(Text("Without fields, no `when` was asked: give them, as in order_id=7."))
+    for title, has_ended in (("Left out:", False), ("Ended:", True)):
+        listed = [it for it in left_out_from(record) if it.has_ended is has_ended]
+        parts += [Text(title, "bold")] if listed else []
+        parts += [_indented(f"- {it}") for it in listed]
+    return Group(*parts)
+
+
+def _indented(text: str) -> Padding:
+    return Padding(Text(text), (0, 0, 0, 2))
+
+
+def _draw_plugins(records: list[PluginRecord], width: int) -> RenderableType:
     """Draw the installed plugins."""
     if not records:
         return Text("No plugin is installed.")
-    made = _table("plugin", "version", "group")
-    for it in records:
-        made.add_row(Text(it["name"], _NAME), it["version"], it["target"])
-    return made
+    rows = ((Text(it["name"], _NAME), it["version"], it["target"]) for it in records)
+    return _listed(("plugin", "version", "group"), rows, width)
 
 
-def _draw_checked(record: CheckedPlugins, _width: int) -> RenderableType:
+def _draw_checked(record: CheckedPlugins, width: int) -> RenderableType:
     """Draw which plugins would load."""
     if not record["plugins"]:
         return Text("No plugin is installed.")
-    made = _table("plugin", "version", "status", "ms", "events, handlers, or why not")
-    for it in record["plugins"]:
-        counts = f"{len(it['events'])} events, {len(it['handlers'])} handlers"
-        style = {"loaded": _RIGHT, "failed": _WRONG}.get(it["status"], "yellow")
-        made.add_row(
+    rows = (
+        (
             Text(it["name"], _NAME),
             it["version"],
-            Text(it["status"], style),
+            Text(it["status"], _STATUS_STYLES[it["status"]]),
             f"{it['milliseconds']:.0f}" if it["milliseconds"] else "",
-            it["reason"] or counts,
+            it["reason"] or f"{len(it['events'])} events, {len(it['handlers'])} handlers",
         )
-    return made
+        for it in record["plugins"]
+    )
+    headers = ("plugin", "version", "status", "ms", "events, handlers, or why not")
+    return _listed(headers, rows, width)
 
 
-def _draw_emission(record: EmissionRecord, _width: int) -> RenderableType:
+def _draw_emission(record: EmissionRecord, width: int) -> RenderableType:
     """Draw what came of each handler of an emission."""
     if not record["handlers"]:
         return Text(f"{record['event']} was emitted, and nobody listens.")
-    made = _table("handler", "ms", "result")
-    for call in record["handlers"]:
-        took = "" if call["milliseconds"] is None else f"{call['milliseconds']:.1f}"
-        made.add_row(call["name"], took, _outcome(call))
-    return made
+    rows = (
+        (
+            it["name"],
+            "" if it["milliseconds"] is None else f"{it['milliseconds']:.1f}",
+            _outcome(it),
+        )
+        for it in record["handlers"]
+    )
+    return _listed(("handler", "ms", "result"), rows, width)
 
 
 def _outcome(call: CallRecord) -> Text:
@@ -198,7 +259,7 @@ def _outcome(call: CallRecord) -> Text:
     if call["status"] == "pending":
         return Text("has not ended", _WRONG)
     value = call["value"]
-    shown = value if isinstance(value, str) else json.dumps(value)
+    shown = printable(value, _LONGEST) if isinstance(value, str) else json.dumps(value)
     return Text("returned nothing", _MUTED) if value is None else Text(f"returned {shown}", _RIGHT)
 
 
@@ -231,6 +292,9 @@ def _draw_examination(record: Examination, _width: int) -> RenderableType:
     if record["observed"]:
         names = ", ".join(record["observed"])
         parts += [Text(f"handled by nobody, but observed: {names}", _MUTED), Text()]
+    if record["other_registries"]:
+        names = ", ".join(record["other_registries"])
+        parts += [Text(f"not examined, because --app may name them: {names}", _MUTED), Text()]
     number = len(record["findings"])
     text = f"{counts}: {_many(number, 'finding') if number else 'nothing wrong'}"
     return Group(*parts, Text(text, _WRONG if number else _RIGHT))
@@ -255,6 +319,7 @@ DRAWINGS: Final[dict[str, Callable[[Any, int], RenderableType]]] = {
     "doctor": _draw_examination,
     "emit": _draw_emission,
     "events": _draw_events,
+    "explain": _draw_explanation,
     "handlers": _draw_handlers,
     "plugins": _draw_plugins,
     "show": _draw_shown,

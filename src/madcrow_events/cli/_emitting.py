@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from madcrow_events.cli._context import Payload
+    from madcrow_events.cli._explaining import ExplainedRecord
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions import Emission
+    from madcrow_events.emissions._emission import HandlerResult
+    from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.signals import EventSignal
-    from madcrow_events.signals._explaining import Explanation
 
 __all__ = ["CallRecord", "EmissionRecord", "emit_and_wait"]
 
@@ -75,12 +77,14 @@ class _Call:
 
 
 class _Watch:
-    """An observer that takes the time of each call."""
+    """An observer that takes the time of each call, and keeps the emissions."""
 
     def __init__(self) -> None:
+        self.emissions: list[Emission] = []
         self.calls: list[_Call] = []
 
-    def emission(self, _emission: Emission, /) -> AbstractContextManager[object]:
+    def emission(self, emission: Emission, /) -> AbstractContextManager[object]:
+        self.emissions.append(emission)
         return nullcontext()
 
     @contextmanager
@@ -101,7 +105,7 @@ def emit_and_wait(
     dispatcher: EventDispatcher,
     signal: EventSignal[Any],
     payload: Payload,
-    expected: Explanation,
+    expected: ExplainedRecord,
 ) -> EmissionRecord:
     """Emit an event, wait for all of its handlers, and return what came of each.
 
@@ -118,36 +122,43 @@ def emit_and_wait(
     emitting = dispatcher.with_options(on_error="log", log_tracebacks=False)
     emitting.add_observer(watch)
     with waiting_for(f"emitting {signal.name}"):
-        if payload.context is None:
-            emission = emitting.emit(signal, **payload.fields)
-        else:
-            emission = emitting.emit_typed(signal, payload.context)
+        try:
+            if payload.context is None:
+                emitting.emit(signal, **payload.fields)
+            else:
+                emitting.emit_typed(signal, payload.context)
+        except (Exception, SystemExit):  # of a handler with on_error="raise", or that exits
+            if not watch.emissions:
+                raise
         with suppress(KeyboardInterrupt):
             emitting.drain()
-    returned = [(it.handler, it.value) for it in emission.results]
+    emission = watch.emissions[0]
+    returned = [*emission.results]
     calls = [it for it in watch.calls if it.emission is emission]
     rows = [_row(it, returned) for it in calls]
-    called = [it.handler for it in calls]
-    for failure in emission.failures:  # those whose arguments could not be made
-        if not any(it is failure.handler or it == failure.handler for it in called):
-            rows.append(_record(emission.name_of(failure.handler), error=failure.exception))
+    unfit = (it for it in emission.failures if not any(_is_same(it, call) for call in calls))
+    rows += [_record(emission.name_of(it.handler), error=it.exception) for it in unfit]
     listed = [row["name"] for row in rows]
-    rows += [_record(it.name) for it in expected.called if it.name not in listed]
+    rows += [_record(it["name"]) for it in expected["called"] if it["name"] not in listed]
     ok = all(row["status"] == "returned" for row in rows)
     return {"event": emission.event, "ok": ok, "handlers": rows}
 
 
-def _row(call: _Call, returned: list[tuple[Any, Any]]) -> CallRecord:
+def _row(call: _Call, returned: list[HandlerResult]) -> CallRecord:
     if call.seconds is None:
         return _record(call.name)
     milliseconds = round(call.seconds * 1000, 3)
     if call.error is not None:
         return _record(call.name, milliseconds, error=call.error)
-    at = next(
-        (at for at, (it, _) in enumerate(returned) if it is call.handler or it == call.handler), None
-    )
-    value = None if at is None else returned.pop(at)[1]
+    # Two subscriptions of one handler are called in the order of their results.
+    at = next((at for at, it in enumerate(returned) if _is_same(it, call)), None)
+    value = None if at is None else returned.pop(at).value
     return {**_record(call.name, milliseconds), "status": "returned", "value": _as_json(value)}
+
+
+def _is_same(one: HandlerResult | HandlerFailure | _Call, other: _Call) -> bool:
+    # Each access makes a bound method anew, and an equal one.
+    return one.handler is other.handler or bool(one.handler == other.handler)
 
 
 def _record(
@@ -164,8 +175,7 @@ def _record(
 
 
 def _raised(error: BaseException) -> RaisedRecord:
-    places = raised_at(error)
-    file, line = places[-1][0] if places else (None, None)
+    file, line = raised_at(error) or (None, None)
     return {
         "type": type_name(type(error)),
         "message": printable(text_of(error), _LONGEST_VALUE),

@@ -62,7 +62,7 @@ def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 
 
 def _plain(schema: dict[str, Any], kind: Any) -> Any:
-    if kind == "integer" or kind == "number":
+    if kind in {"integer", "number"}:
         return _number(schema, 1 if kind == "integer" else 1.0)
     if kind == "string":
         text = _TEXTS.get(schema.get("format", ""), schema.get("title", "text").lower())
@@ -70,7 +70,7 @@ def _plain(schema: dict[str, Any], kind: Any) -> Any:
     return {"boolean": True, "object": {}, "array": []}.get(kind)
 
 
-def _number(schema: dict[str, Any], usual: float) -> float:
+def _number(schema: dict[str, Any], usual: float) -> Any:
     lowest = schema.get("minimum", schema.get("exclusiveMinimum", usual - 1) + 1)
     highest = schema.get("maximum", schema.get("exclusiveMaximum", max(lowest, usual) + 1) - 1)
     step = schema.get("multipleOf", 0)

@@ -30,7 +30,7 @@ class Output:
     def __init__(self) -> None:
         sys.stdout.flush()
         self._is_terminal = sys.stdout.isatty()
-        self.width: int = shutil.get_terminal_size().columns
+        self._width = shutil.get_terminal_size().columns
         self._file: TextIO = sys.stdout
         try:
             number = sys.stdout.fileno()
@@ -53,7 +53,9 @@ class Output:
             self._file.flush()
         except BrokenPipeError:
             # What is left in the buffer would be written again when the file is closed.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._file.fileno())
+            os.close(nowhere)
             raise CommandError("", CLOSED_PIPE) from None
 
     def show(self, kind: str, record: Any, *, as_json: bool) -> None:
@@ -66,26 +68,33 @@ class Output:
         """
         if as_json:
             self.write(json.dumps(record, indent=2) + "\n")
-            return
+        else:
+            self.write(self.drawn(kind, record))
+
+    def drawn(self, kind: str, record: Any) -> str:
+        """Return a record as `show` writes it for people."""
         from madcrow_events.cli._drawing import DRAWINGS  # imports rich, which takes long
 
         console = self._console()
         console.print(DRAWINGS[kind](record, console.width))
         drawn: StringIO = console.file  # type: ignore[assignment]
-        self.write("".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines()))
+        return "".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines())
 
     def _console(self) -> Console:
         from rich.console import Console
 
-        is_forced = bool(os.environ.get("FORCE_COLOR"))
-        return Console(
+        console = Console(
             file=StringIO(),
-            force_terminal=self._is_terminal or is_forced,
-            width=self.width if self._is_terminal or is_forced else _UNLIMITED,
+            force_terminal=self._is_terminal or None,  # or what FORCE_COLOR says
+            width=self._width,
+            height=25,  # without any, rich takes a dumb terminal to have 80 columns
             highlight=False,
             emoji=False,
             markup=False,
         )
+        if not console.is_terminal:
+            console.width = _UNLIMITED
+        return console
 
 
 def say(message: str) -> None:

@@ -6,10 +6,11 @@ import functools
 import inspect
 import os
 import sys
+import sysconfig
 from types import CodeType, MethodType, TracebackType
 from typing import Any, NamedTuple
 
-__all__ = ["Line", "line_of", "line_of_class", "raised_at"]
+__all__ = ["Line", "line_of", "line_of_class", "lines_to", "raised_at"]
 
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120  # pathlib would be imported
 
@@ -51,7 +52,7 @@ def line_of(handler: Any) -> Line | None:
             handler = getattr(handler, "__wrapped__", handler)
     code = getattr(handler, "__code__", None)
     if code is None and not isinstance(handler, type):
-        code = getattr(getattr(type(handler), "__call__", None), "__code__", None)
+        code = getattr(inspect.getattr_static(type(handler), "__call__", None), "__code__", None)
     if isinstance(code, CodeType):
         return Line(code.co_filename, code.co_firstlineno)
     return line_of_class(handler) if isinstance(handler, type) else None
@@ -68,7 +69,18 @@ def line_of_class(class_: type) -> Line | None:
         return None
 
 
-def raised_at(error: BaseException) -> list[tuple[Line, str]]:
+def raised_at(error: BaseException) -> Line | None:
+    """Return the line of the application on the way to where an exception was raised.
+
+    It is the innermost one that is in no installed package, or else the innermost of all.
+    """
+    lines = [line for line, _ in lines_to(error)]
+    libraries = tuple(f"{it}{os.sep}" for it in set(sysconfig.get_paths().values()))
+    own = [it for it in lines if not it.file.startswith(libraries)]
+    return next(reversed(own or lines), None)
+
+
+def lines_to(error: BaseException) -> list[tuple[Line, str]]:
     """Return the lines on the way to where an exception was raised, the innermost last.
 
     Lines of this package and of the import system are left out.

@@ -43,11 +43,8 @@ def _paint(what: str, ended: threading.Event) -> None:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn()
-    # What the application prints must not be redirected from a thread beside it.
-    console = Console(file=sys.stderr)
-    bar = Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
-    )
+    # What the application prints meanwhile appears above the bar.
+    bar = Progress(*columns, console=Console(file=sys.stderr), transient=True)
     bar.add_task(what, total=None)
     with bar:
         ended.wait()

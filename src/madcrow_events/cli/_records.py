@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from madcrow_events._names import canonical_name, unknown_event
 from madcrow_events._text import handler_name
+from madcrow_events.catalog._selection import select
 from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._places import line_of
 from madcrow_events.exceptions import InvalidEventNameError
 from madcrow_events.signals._explaining import CallMode, calling_order, origin_of
-from madcrow_events.signals._models import matches
-from madcrow_events.signals._old_names import old_names_in
-from madcrow_events.signals._registry import declared_in, is_built_in
+from madcrow_events.signals._old_names import old_names_in, present_name
+from madcrow_events.signals._registry import declared_at, declared_in, is_built_in
 from madcrow_events.subscriptions import ANY
 from madcrow_events.subscriptions._identity import sender_name
 from madcrow_events.subscriptions._subscription import pattern_of
@@ -20,11 +20,6 @@ from madcrow_events.subscriptions._subscription import pattern_of
 if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal, SignalRegistry
     from madcrow_events.subscriptions import Subscription
-
-try:
-    from madcrow_events.signals._registry import declared_at
-except ImportError:
-    def declared_at(signal): return None
 
 __all__ = [
     "EventRecord",
@@ -98,6 +93,10 @@ class HandlersRecord(TypedDict):
 
     event: str
     """The name."""
+    model: str | None
+    """The dotted name of the context class."""
+    built_in: bool
+    """Whether madcrow-events itself declares it."""
     handlers: list[HandlerRecord]
     """The handlers, in the order in which they are called or started."""
 
@@ -113,13 +112,13 @@ def found_event(signals: SignalRegistry, name: str) -> EventSignal[Any]:
         CommandError: no event has this name.
     """
     try:
-        signal = signals.get(name)
-        if signal is not None:
-            return signal
-        error = unknown_event(canonical_name(name), signals, old_names_in(signals))
+        canonical = canonical_name(name)
     except InvalidEventNameError as malformed:
         raise CommandError(str(malformed)) from malformed
-    hint = ""
+    signal: EventSignal[Any] | None = signals.get(present_name(signals, canonical))
+    if signal is not None:
+        return signal
+    error, hint = unknown_event(canonical, signals, old_names_in(signals)), ""
     if error.suggestions:
         hint = f": did you mean {' or '.join(error.suggestions)}?"
     elif all(is_built_in(signals, it) for it in declared_in(signals)):
@@ -140,11 +139,9 @@ def matching(signals: SignalRegistry, pattern: str) -> list[EventSignal[Any]]:
     if "*" not in pattern:
         return [found_event(signals, pattern)]
     try:
-        canonical = canonical_name(pattern, pattern=True)
+        found = select(signals, pattern)
     except InvalidEventNameError as error:
         raise CommandError(str(error)) from error
-    declared = sorted(declared_in(signals), key=lambda it: it.name)
-    found = [it for it in declared if canonical == "*" or matches(it, canonical)]
     if not found and pattern != "*":
         raise CommandError(f"no event matches '{pattern}'")
     return found
@@ -162,11 +159,11 @@ def event_records(signals: SignalRegistry, pattern: str = "*") -> list[EventReco
 
 def event_record(signals: SignalRegistry, signal: EventSignal[Any]) -> EventRecord:
     """Return the record of one event."""
-    model, place = signal.context_model, declared_at(signal)
+    place = declared_at(signal)
     return {
         "event": signal.name,
         "description": signal.doc,
-        "model": None if model is None else handler_name(model),
+        "model": _model_of(signal),
         "key": _key_of(signal),
         "formerly": [*signal.formerly],
         "handlers": len(calling_order(signal)),
@@ -176,8 +173,12 @@ def event_record(signals: SignalRegistry, signal: EventSignal[Any]) -> EventReco
     }
 
 
+def _model_of(signal: EventSignal[Any]) -> str | None:
+    return None if signal.context_model is None else handler_name(signal.context_model)
+
+
 def _key_of(signal: EventSignal[Any]) -> str | None:
-    key = getattr(signal, 'key', None)
+    key = signal.key
     return key if key is None or isinstance(key, str) else handler_name(key)
 
 
@@ -189,7 +190,12 @@ def handlers_records(signals: SignalRegistry, pattern: str = "*") -> list[Handle
         pattern: as for `matching`.
     """
     return [
-        {"event": it.name, "handlers": handler_records(signals, it)}
+        {
+            "event": it.name,
+            "model": _model_of(it),
+            "built_in": is_built_in(signals, it),
+            "handlers": handler_records(signals, it),
+        }
         for it in matching(signals, pattern)
     ]
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from pydantic import ValidationError
+from pydantic import PydanticUserError, ValidationError
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from madcrow_events._text import handler_name, printable, type_name
-from madcrow_events.catalog import json_schema
 from madcrow_events.cli._examples import example_of
 from madcrow_events.cli._records import EventRecord, HandlerRecord, event_record, handler_records
 from madcrow_events.models import BaseEventContext
+from madcrow_events.signals._registry import declared_in
 
 if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal, SignalRegistry
@@ -57,7 +58,7 @@ def shown_record(signals: SignalRegistry, signal: EventSignal[Any]) -> ShownReco
         signal: the event.
     """
     model = signal.context_model
-    context = None if model is None else _example(signals, signal, model)
+    context = None if model is None else _example(model)
     example = None if context is None else _dumped(context)
     return {
         "event": event_record(signals, signal),
@@ -89,15 +90,12 @@ def _field(model: type[BaseEventContext], name: str) -> FieldRecord:
     }
 
 
-def _example(
-    signals: SignalRegistry, signal: EventSignal[Any], model: type[BaseEventContext]
-) -> BaseEventContext | None:
+def _example(model: type[BaseEventContext]) -> BaseEventContext | None:
     """Return a context with the required fields, or None if the model takes none that was tried."""
-    document = json_schema(signal.name, signals=signals)
-    given = example_of(document["properties"][signal.name], document["$defs"])
     try:
-        return model.model_validate(given)
-    except (ValidationError, ValueError, TypeError):
+        schema = model.model_json_schema()
+        return model.model_validate_json(json.dumps(example_of(schema, schema.get("$defs", {}))))
+    except (PydanticUserError, ValidationError):
         return None
 
 
@@ -122,7 +120,7 @@ def _code_of(
         given = ", ".join(f"{name}={getattr(context, name)!r}" for name in names)
     if "<locals>" not in model.__qualname__ and model.__module__ != "__main__":
         found.append(f"from {model.__module__} import {model.__qualname__.partition('.')[0]}")
-    is_the_event = [it for it in signals.values() if it.context_model is model] == [signal]
+    is_the_event = [it for it in declared_in(signals) if it.context_model is model] == [signal]
     call = (
         f"{model.__qualname__.rpartition('<locals>.')[2]}({given})"
         if is_the_event

@@ -724,8 +724,7 @@ def declared_at(signal: EventSignal[Any]) -> Place | None:
     registry = signal._registry
     if registry is None or is_declared_on_first_use(signal):
         return None
-    is_built_in = signal.name in (*registry._built_in, HANDLER_FAILED)
-    return None if is_built_in else signal._place
+    return None if is_built_in(registry, signal) else signal._place
 
 
 def is_declared_on_first_use(signal: EventSignal[Any]) -> bool:

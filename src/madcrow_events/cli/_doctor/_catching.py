@@ -6,13 +6,12 @@ import ast
 import linecache
 import sys
 import traceback
-from functools import lru_cache
 from itertools import dropwhile, takewhile
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType
+    from types import CodeType, FrameType
 
 __all__ = ["catches", "is_caught"]
 
@@ -21,18 +20,19 @@ _COMMAND: Final = __name__.partition("._")[0]
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
-def is_caught(error: BaseException) -> bool:
+def is_caught(error: BaseException, trees: dict[str, ast.Module]) -> bool:
     """Whether the application, which the command has called, would catch an error and go on.
 
     Args:
         error: an error that is about to be raised.
+        trees: the trees of files that were read before, by their paths; others are added.
     """
     frames = (it for it, _ in traceback.walk_stack(sys._getframe(1)))
     called = dropwhile(_is_of_command, frames)
     for frame in takewhile(lambda it: not _is_of_command(it), called):
         code = frame.f_code
-        tree = _tree_of(code.co_filename)
-        if tree is not None and catches(tree, frame.f_lineno, type(error), code.co_name):
+        tree = trees.get(code.co_filename) or trees.setdefault(code.co_filename, _read(code))
+        if catches(tree, frame.f_lineno, type(error), code.co_name):
             return True
     return False
 
@@ -41,12 +41,11 @@ def _is_of_command(frame: FrameType) -> bool:
     return f"{frame.f_globals.get('__name__')}.".startswith(f"{_COMMAND}.")
 
 
-@lru_cache(maxsize=100)
-def _tree_of(file: str) -> ast.Module | None:
+def _read(code: CodeType) -> ast.Module:
     try:
-        return ast.parse("".join(linecache.getlines(file)))
+        return ast.parse("".join(linecache.getlines(code.co_filename)))
     except (SyntaxError, ValueError):  # it is no Python, or has changed meanwhile
-        return None
+        return ast.Module([], [])
 
 
 def catches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,10 +80,11 @@ def noting_undeclared() -> Iterator[list[Undeclared]]:
         The uses so far.
     """
     noted: list[Undeclared] = []
+    trees: dict[str, ast.Module] = {}
 
     def stand_in(error: UnknownEventError) -> EventSignal[Any]:
         place = calling_place()
-        if is_caught(error):
+        if is_caught(error, trees):
             noted.append(Undeclared(error, place, None))
             raise error
         signal: EventSignal[Any] = EventSignal(error.event)

@@ -1,0 +1,163 @@
+"""Reading the context of an event from the command line."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from support.command import SHOP, Command, command
+
+__all__ = ["command"]
+
+SEEN = """
+    from typing import Literal
+    from uuid import UUID
+    from madcrow_events import BaseEventContext, current_event, madcrow_signals, on_event
+
+    @madcrow_signals.event
+    class Everything(BaseEventContext):
+        number: int = 0
+        text: str = ""
+        flag: bool = False
+        tags: list[str] = []
+        sizes: dict[str, int] = {}
+        kind: Literal["web", 3] = "web"
+        customer: UUID | int | None = None
+
+    madcrow_signals.signal("loose_thing")
+
+    @on_event("*")
+    def show(**fields):
+        base = ("timestamp", "request_id", "user_agent", "ip_address")
+        return {name: it for name, it in current_event().fields.items() if name not in base}
+"""
+
+
+@pytest.fixture
+def seen(command: Command):
+    """Return what a handler sees of an event that is emitted with these arguments."""
+    command.write(seen=SEEN)
+
+    def emit(*arguments: str):
+        ended = command("emit", *arguments, "--yes", "--json", app="seen")
+        assert ended.err == ""
+        return ended.record["handlers"][0]["value"]
+
+    return emit
+
+
+@pytest.mark.parametrize(
+    ("pair", "field", "value"),
+    [
+        ("number=7", "number", 7),
+        ("text=7", "text", "7"),
+        ("text=[1, 2]", "text", "[1, 2]"),
+        ("text=", "text", ""),
+        ("text=a=b", "text", "a=b"),
+        ("flag=yes", "flag", True),
+        ('tags=["a", "b"]', "tags", ["a", "b"]),
+        ('sizes={"a": 1}', "sizes", {"a": 1}),
+        ("kind=3", "kind", 3),
+        ("customer=null", "customer", None),
+    ],
+)
+def test_a_field_is_read_as_its_type(seen, pair: str, field: str, value: object):
+    """As text where that fits, and else as JSON."""
+    assert seen("everything", pair)[field] == value
+
+
+def test_fields_of_an_event_without_a_model_are_json_if_they_are(seen):
+    """Quotation marks keep a number a text."""
+    pairs = ("a=7", "b=seven", 'c="7"', "d=[1]", "e=1.5", "f=true", "g=")
+    values = {"a": 7, "b": "seven", "c": "7", "d": [1], "e": 1.5, "f": True, "g": ""}
+    assert seen("loose_thing", *pairs) == values
+
+
+def test_a_file_gives_fields_and_pairs_add_to_it(seen, command: Command):
+    """`--json FILE` reads, and `--json` alone writes."""
+    (command.folder / "context.json").write_text('{"number": 7, "sizes": {"a": 1}}')
+    file = str(command.folder / "context.json")
+    assert seen("everything", "--json", file, "text=x")["sizes"] == {"a": 1}
+    assert seen("everything", f"--json={file}")["number"] == 7
+    ended = command("emit", "everything", "number=8", "--json", file, "--yes", app="seen")
+    assert "the field number is given twice" in ended.err
+
+
+def test_the_standard_input_is_a_file_too(seen, monkeypatch: pytest.MonkeyPatch):
+    """Its name is a hyphen."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"number": 9}'))
+    assert seen("everything", "--json", "-")["number"] == 9
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "is no JSON: Expecting property name"),
+        ("[1]", "has no object: write the fields as {...}"),
+        ('{"a": 1, "a": 2}', "the key a is given twice"),
+        ('{"user_id": 1, "email": [1]}', "email: Input should be a valid string"),
+        ("[" * 100_000, "is nested too deeply"),
+        ("\udcff", "is not in UTF-8"),
+        (None, "cannot be read (No such file or directory); to have the result as JSON, put"),
+    ],
+    ids=["malformed", "a list", "twice", "unfit", "deep", "no text", "absent"],
+)
+def test_a_file_without_a_context(command: Command, text: str | None, told: str):
+    """The message says what is wrong with it."""
+    file = command.folder / "context.json"
+    if text is not None:
+        file.write_text(text, encoding="utf-8", errors="surrogateescape")
+    ended = command("emit", "user_logged_in", "--json", str(file), "--yes")
+    assert ended.status == 2
+    assert told in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["order_id=1", "order_id=2"], "the field order_id is given twice"),
+        (["order_id"], "'order_id' gives no field: write it as in order_id=7"),
+        (["=7"], "'=7' gives no field"),
+        (["sender=me"], "no field is called sender"),
+        (["order_id=x", "total=-1"], "order_id: Input should be a valid integer"),
+        (["order_id=x", "total=-1"], "total: Input should be greater than 0"),
+        (["order_id=1"], "total: Field required"),
+        (["order_id=1", "total=1", "nothing=1"], "nothing: Extra inputs are not permitted"),
+        (["--json", "a", "--json", "b"], "give --json FILE once"),
+    ],
+)
+def test_fields_that_do_not_fit(command: Command, arguments: list[str], told: str):
+    """Nothing is emitted, and the message names the field."""
+    ended = command.write(shop=SHOP)("emit", "order_placed", "--yes", *arguments, app="shop")
+    assert ended.status == 2
+    assert told in ended.err
+    assert ended.out == ""
+    assert "Traceback" not in ended.err
+
+
+def test_a_model_that_refuses_the_fields_together(command: Command):
+    """A validator of the whole model names no field."""
+    command.write(
+        picky="""
+            from pydantic import model_validator
+            from madcrow_events import BaseEventContext, madcrow_signals
+
+            @madcrow_signals.event
+            class Picky(BaseEventContext):
+                low: int
+                high: int
+
+                @model_validator(mode="after")
+                def in_order(self):
+                    if self.low > self.high:
+                        raise ValueError("low is above high")
+                    return self
+        """
+    )
+    ended = command("emit", "picky", "low=2", "high=1", "--yes", app="picky")
+    assert ended.status == 2
+    assert "the fields together: Value error, low is above high" in ended.err
+    explained = command("explain", "picky", "low=2", "high=1", app="picky")
+    assert explained.status == 2
