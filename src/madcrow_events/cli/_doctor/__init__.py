@@ -29,9 +29,10 @@ from madcrow_events.cli._doctor._handlers import (
     unmatched,
 )
 from madcrow_events.cli._doctor._imports import ImportTimes, slow_imports
+from madcrow_events.cli._doctor._modules import modules_of, own_modules
 from madcrow_events.cli._doctor._plugins import checked, unlisted, unloaded
 from madcrow_events.cli._doctor._repeats import repeated_handlers
-from madcrow_events.cli._doctor._sources import modules_of, own_modules, read_sources
+from madcrow_events.cli._doctor._sources import read_sources
 from madcrow_events.exceptions import UnknownEventError
 from madcrow_events.signals import madcrow_signals
 
@@ -73,7 +74,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
         "observed": sorted(it.name for it in silent) if are_observed else [],
         "findings": in_order(
             [
-                *unhandled([] if are_observed else silent),
+                *unhandled(signals, [] if are_observed else silent),
                 *failures,
                 *undeclared(signals, noted, groups, sources),
                 *unmatched(signals, groups, sources),

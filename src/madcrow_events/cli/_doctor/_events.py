@@ -78,16 +78,21 @@ def silent_events(
     ]
 
 
-def unhandled(events: Iterable[EventSignal[Any]]) -> Iterator[Finding]:
-    """Yield a finding for each event that nobody handles."""
-    for it in events:
-        yield finding(
-            "unhandled_event",
-            it.name,
-            f"nobody handles {it.name}",
-            "import the module with its handlers, subscribe one, or remove the event",
-            place_of(it),
-        )
+def unhandled(signals: SignalRegistry, events: Iterable[EventSignal[Any]]) -> Iterator[Finding]:
+    """Yield a finding for each event that nobody handles.
+
+    Args:
+        signals: the registry.
+        events: what `silent_events` returns.
+    """
+    for signal in events:
+        message = f"nobody handles {signal.name}"
+        fix = "import the module with its handlers, subscribe one, or remove the event"
+        ended = [it for it in signals.explain(signal).left_out if it.has_ended]
+        if ended:
+            message += f" any more, also not {ended[-1].name}: {ended[-1].detail}"
+            fix = "keep the handler, and the object whose method it is, as long as it is needed"
+        yield finding("unhandled_event", signal.name, message, fix, place_of(signal))
 
 
 def is_observed(dispatcher: EventDispatcher) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+from madcrow_events.cli._doctor._modules import contents_of
 from madcrow_events.handlers import HandlerGroup
 from madcrow_events.signals import SignalRegistry
 
@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 __all__ = ["groups_of", "unregistered"]
-
-_PACKAGE: Final = __name__.partition(".")[0]
 
 
 def groups_of(signals: SignalRegistry, modules: Iterable[str]) -> list[HandlerGroup]:
@@ -24,18 +22,16 @@ def groups_of(signals: SignalRegistry, modules: Iterable[str]) -> list[HandlerGr
 
     Args:
         signals: the registry.
-        modules: the names of the modules; those of this package are passed over.
+        modules: the names of the modules.
     """
     found: dict[int, HandlerGroup] = {}
     others: set[int] = set()
     for name in modules:
-        module = sys.modules.get(name)
-        if isinstance(module, ModuleType) and name.partition(".")[0] != _PACKAGE:
-            for value in _flat([*vars(module).values()]):
-                if issubclass(type(value), HandlerGroup):
-                    found[id(value)] = value
-                elif issubclass(type(value), SignalRegistry) and value is not signals:
-                    others |= {id(it.origin) for it in value.subscriptions}
+        for value in _flat([*contents_of(sys.modules.get(name)).values()]):
+            if issubclass(type(value), HandlerGroup):
+                found[id(value)] = value
+            elif issubclass(type(value), SignalRegistry) and value is not signals:
+                others |= {id(it.origin) for it in value.subscriptions}
     waiting = {id(it) for it in unregistered(signals, found.values())}
     return [it for key, it in found.items() if key not in others & waiting]
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from madcrow_events.cli._doctor._findings import Finding, finding
-from madcrow_events.cli._doctor._sources import file_of
+from madcrow_events.cli._doctor._modules import file_of
 from madcrow_events.cli._places import Line
 
 if TYPE_CHECKING:

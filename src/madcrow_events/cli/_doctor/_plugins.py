@@ -87,7 +87,9 @@ def unlisted(sources: Sources) -> Iterator[Finding]:
 
 
 def _loading(sources: Sources) -> list[Call]:
-    return [it for it in sources.calls if it.source.is_own and it.function is load_plugins]
+    """Return the calls of `load_plugins`, and those that hand it on, as to a thread."""
+    own = (it for it in sources.calls if it.source.is_own)
+    return [it for it in own if it.is_of(load_plugins)]
 
 
 def _allow_of(call: Call) -> ast.expr | None:

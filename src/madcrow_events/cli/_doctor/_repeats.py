@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from types import FunctionType, MethodType, NoneType
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import handler_name
@@ -26,6 +26,7 @@ _LARGE: Final = 100
 """Containers of more entries count as equal only to themselves."""
 
 _PLAIN: Final = (str, bytes, int, float, complex, bool, NoneType)
+_CALLABLE: Final = (BuiltinFunctionType, type)
 _CONTAINERS: Final = (list, dict, set, frozenset)
 
 
@@ -84,11 +85,9 @@ def _repeated(it: Listening, times: int, how: str = "") -> Finding:
     )
 
 
-def _is_function(handler: Any) -> bool:
-    """Whether a handler is a function, or a partial of one; methods and other objects are not."""
-    while issubclass(type(handler), functools.partial):
-        handler = handler.func
-    return type(handler) is FunctionType
+def _is_function(handler: object) -> bool:
+    """Whether a handler is a function or a partial; methods and other objects are not."""
+    return type(handler) in (FunctionType, functools.partial)
 
 
 def _key(  # noqa: PLR0911  # one for each kind of thing
@@ -118,12 +117,12 @@ def _key(  # noqa: PLR0911  # one for each kind of thing
         return kind, key(thing.func), key(thing.args), key(thing.keywords)
     if kind is tuple:
         return kind, *map(key, thing)
+    if kind is MethodType:
+        return kind, id(thing.__func__), with_values and id(thing.__self__)
     if not with_values:
-        return None
+        return id(thing) if kind in _CALLABLE else None
     if kind in _PLAIN:
         return kind, thing
-    if kind is MethodType:
-        return kind, id(thing.__self__), id(thing.__func__)
     if kind in _CONTAINERS and len(thing) <= _LARGE:
         things = thing.items() if kind is dict else thing
         keys = [*map(key, things)]

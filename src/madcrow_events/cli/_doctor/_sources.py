@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import inspect
-import os
+import linecache
 import sys
-from pathlib import Path
-from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._names import canonical_name
-from madcrow_events._text import module_of
+from madcrow_events.cli._doctor._modules import contents_of, file_of, uses_events
 from madcrow_events.cli._places import Line
 from madcrow_events.exceptions import InvalidEventNameError
 from madcrow_events.models import BaseEventContext
@@ -20,25 +17,14 @@ from madcrow_events.signals import EventSignal
 from madcrow_events.signals._models import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from madcrow_events.subscriptions._patterns import Pattern
 
-__all__ = [
-    "UNKNOWN",
-    "Call",
-    "Source",
-    "Sources",
-    "file_of",
-    "modules_of",
-    "own_modules",
-    "read_sources",
-]
+__all__ = ["UNKNOWN", "Call", "Source", "Sources", "read_sources"]
 
 UNKNOWN: Final = object()
 """Stands for a value that the source does not tell."""
-
-_PACKAGE: Final = __name__.partition(".")[0]
 
 _SUBSCRIBING: Final = frozenset(
     {"connect", "connect_via", "connected_to", "on", "on_event", "register_handler", "subscribe"}
@@ -76,8 +62,9 @@ class Source(NamedTuple):
             return self.values.get(node.id, UNKNOWN)
         if isinstance(node, ast.Attribute):
             holder = self.value_of(node.value)
-            if issubclass(type(holder), type | ModuleType):  # not `isinstance`, which asks proxies
+            if issubclass(type(holder), type):  # not `isinstance`, which asks proxies
                 return vars(holder).get(node.attr, UNKNOWN)
+            return contents_of(holder).get(node.attr, UNKNOWN)
         return UNKNOWN
 
 
@@ -89,12 +76,15 @@ class Call(NamedTuple):
         node: the call.
         name: the last part of the function's name.
         function: the function, or `UNKNOWN`.
+        is_later: whether it need not have happened during the import: it stands in a function, or
+            in an `if`.
     """
 
     source: Source
     node: ast.Call
     name: str
     function: Any
+    is_later: bool
 
     @property
     def line(self) -> Line:
@@ -105,6 +95,10 @@ class Call(NamedTuple):
     def first(self) -> Any:
         """The value of the first argument, or `UNKNOWN`."""
         return self.source.value_of(self.node.args[0]) if self.node.args else UNKNOWN
+
+    def is_of(self, function: object) -> bool:
+        """Whether a function is called, or is handed on, as to a thread that calls it."""
+        return any(self.source.value_of(it) is function for it in (self.node.func, *self.node.args))
 
     def has_keyword(self, name: str) -> bool:
         """Whether the call has a keyword, or may have it, by `**`."""
@@ -129,10 +123,10 @@ class Sources:
         self.subscripts: list[tuple[Any, Source, Line]] = []
         self.have_observers = False
         for source in sources:
-            for node in ast.walk(source.tree):
+            for node, is_later in _walk(source.tree):
                 if isinstance(node, ast.Call):
-                    name = _last_name(node.func)
-                    self.calls.append(Call(source, node, name, source.value_of(node.func)))
+                    name, function = _last_name(node.func), source.value_of(node.func)
+                    self.calls.append(Call(source, node, name, function, is_later))
                 elif isinstance(node, ast.Subscript):
                     value = source.value_of(node.slice)
                     self.subscripts.append((value, source, Line(source.file, node.lineno)))
@@ -142,11 +136,11 @@ class Sources:
         self._values, self._identifiers = self._subscribed()
 
     def _subscribed(self) -> tuple[list[Pattern | EventSignal[Any]], set[str]]:
-        """Return what the calls that subscribe are given: values, or identifiers without one."""
+        """Return what later calls subscribe to: values, or identifiers without one."""
         values: list[Pattern | EventSignal[Any]] = []
         identifiers: set[str] = set()
         for call in self.calls:
-            if call.name in _SUBSCRIBING:
+            if call.is_later and call.name in _SUBSCRIBING:
                 signal = call.node.func.value if isinstance(call.node.func, ast.Attribute) else None
                 for node in filter(None, (signal, *call.node.args[:1])):
                     value = call.source.value_of(node)
@@ -157,7 +151,7 @@ class Sources:
         return values, identifiers
 
     def subscribe_to(self, signal: EventSignal[Any]) -> bool:
-        """Whether a line of them subscribes a handler to an event, if it runs."""
+        """Whether a line of them subscribes a handler to an event, if it runs later."""
         model = signal.context_model
         names = {signal.name, *(it.__name__ for it in (model.__mro__ if model else ()))}
         return bool(names & self._identifiers) or any(
@@ -187,6 +181,21 @@ class Sources:
         ]
 
 
+def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
+    """Yield the nodes of a tree, each with whether it need not run when the module is imported."""
+    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
+    while waiting:
+        node, is_later = waiting.pop()
+        yield node, is_later
+        parts = [*ast.iter_child_nodes(node)]
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.If):
+            body = node.body if isinstance(node.body, list) else [node.body]
+            body = [*body, *getattr(node, "orelse", ())]
+            waiting += [(it, True) for it in body]
+            parts = [it for it in parts if it not in body]  # decorators and defaults run at once
+        waiting += [(it, is_later) for it in parts]
+
+
 def _wanted(value: Any) -> Pattern | EventSignal[Any] | None:
     """Return the canonical form of a name or pattern, a context class or a signal; else None."""
     kind = type(value)
@@ -208,44 +217,7 @@ def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else ""
 
 
-# Which modules
-
-
-def modules_of(app: str, before: frozenset[str]) -> list[str]:
-    """Return the names of the modules that an application consists of and has imported.
-
-    Args:
-        app: the name of its module.
-        before: the names of the modules that were imported before it.
-    """
-    top = app.partition(".")[0]
-    return sorted(
-        name
-        for name in [*sys.modules]
-        if name.partition(".")[0] == top
-        or (name not in before and name.partition(".")[0] != _PACKAGE)
-    )
-
-
-def own_modules(modules: Iterable[str], app: str, folder: str | None) -> set[str]:
-    """Return the names of those modules that are the application's own.
-
-    They are those of the package of `app`, and those that were imported from beside it.
-
-    Args:
-        modules: the names of the modules.
-        app: the name of the application's module.
-        folder: the folder given as `--app-dir`, or None.
-    """
-    top = app.partition(".")[0]
-    folders = _folders_of(top, folder)
-    return {it for it in modules if it.partition(".")[0] == top or _is_in(file_of(it), folders)}
-
-
-def file_of(name: str) -> str | None:
-    """Return the path of the file of a module that was imported; None if it has none."""
-    file = getattr(sys.modules.get(name), "__file__", None)
-    return file if isinstance(file, str) else None
+# Reading
 
 
 def read_sources(modules: Iterable[str], own: set[str]) -> Sources:
@@ -255,69 +227,27 @@ def read_sources(modules: Iterable[str], own: set[str]) -> Sources:
         modules: the names of the modules.
         own: the names of the application's own modules.
     """
-    found = []
-    for name in modules:
-        module, file = sys.modules.get(name), file_of(name)
-        if not isinstance(module, ModuleType) or file is None:
-            continue
-        if name in own or _uses_events(module):
-            found.append(_read(module, file, is_own=name in own))
-    return Sources([it for it in found if it is not None])
+    read = (_read(it, is_own=it in own) for it in modules if it in own or _may_say(it))
+    return Sources([it for it in read if it is not None])
 
 
-def _folders_of(top: str, folder: str | None) -> list[Path]:
-    """Return the folders whose modules are the application's own."""
-    given = [] if folder is None else [Path(folder).resolve()]
-    file = file_of(top)
-    if file is None:
-        return given
-    beside = Path(file).resolve().parent
-    if Path(file).name.startswith("__init__."):
-        beside = beside.parent
-    return given if _is_of_installation(str(beside)) else [*given, beside]
+def _may_say(name: str) -> bool:
+    return uses_events(sys.modules.get(name))
 
 
-def _is_in(file: str | None, folders: list[Path]) -> bool:
-    if file is None or _is_of_installation(file):
-        return False
-    return any(Path(file).resolve().is_relative_to(it) for it in folders)
-
-
-def _is_of_installation(path: str) -> bool:
-    """Whether a path belongs to Python, or to what is installed."""
-    installed = os.path.join(sys.prefix, ""), os.path.dirname(os.__file__)  # noqa: PTH118, PTH120  # texts are compared
-    is_site = {"site-packages", "dist-packages"} & set(Path(path).parts)
-    return bool(is_site) or path.startswith(installed)
-
-
-def _uses_events(module: ModuleType) -> bool:
-    """Whether a module has something of this package among its names."""
-    for value in list(vars(module).values()):
-        kind, origin = type(value), None
-        if issubclass(kind, ModuleType):
-            origin = vars(value).get("__name__")
-        elif issubclass(kind, type):
-            origin = module_of(value)
-        elif kind is FunctionType:
-            origin = value.__module__
-        if str(origin).partition(".")[0] == _PACKAGE:
-            return True
-    return False
-
-
-def _read(module: ModuleType, file: str, *, is_own: bool) -> Source | None:
-    try:
-        text = inspect.getsource(module)
-    except (OSError, TypeError):
+def _read(name: str, *, is_own: bool) -> Source | None:
+    file, contents = file_of(name), contents_of(sys.modules.get(name))
+    if file is None or not file.endswith((".py", ".pyw")):
         return None
     try:
-        tree = ast.parse(text)
+        tree = ast.parse("".join(linecache.getlines(file, contents)))
     except (SyntaxError, ValueError):  # the file is no Python, or has changed meanwhile
         return None
-    return Source(file, tree, {**_imported(tree, module), **vars(module)}, is_own)
+    values = {**_imported(tree, contents.get("__package__")), **contents}
+    return Source(file, tree, values, is_own)
 
 
-def _imported(tree: ast.Module, module: ModuleType) -> dict[str, Any]:
+def _imported(tree: ast.Module, package: str | None) -> dict[str, Any]:
     """Return what is imported inside of functions, by name, as far as it was imported."""
     found: dict[str, Any] = {}
     for node in ast.walk(tree):
@@ -326,15 +256,15 @@ def _imported(tree: ast.Module, module: ModuleType) -> dict[str, Any]:
                 name = it.name if it.asname else it.name.partition(".")[0]
                 found[it.asname or name] = sys.modules.get(name, UNKNOWN)
         elif isinstance(node, ast.ImportFrom):
-            origin = _origin(node, module)
+            origin = _origin(node, package)
             for it in node.names:
-                found[it.asname or it.name] = getattr(origin, "__dict__", {}).get(it.name, UNKNOWN)
+                found[it.asname or it.name] = contents_of(origin).get(it.name, UNKNOWN)
     return found
 
 
-def _origin(node: ast.ImportFrom, module: ModuleType) -> ModuleType | None:
+def _origin(node: ast.ImportFrom, package: str | None) -> object:
     name = "." * node.level + (node.module or "")
     try:
-        return sys.modules.get(importlib.util.resolve_name(name, module.__package__))
+        return sys.modules.get(importlib.util.resolve_name(name, package))
     except ImportError:  # it is relative beyond the package
         return None

@@ -66,6 +66,11 @@ HANDLED = {
     "in a function, by a signal that it was given": (
         "def wire(order_placed):\n    order_placed.connect(print)"
     ),
+    "in a lambda": "wire = lambda: on_event(OrderPlaced)(print)",
+    "in a program": "if __name__ == '__main__':\n    on_event(OrderPlaced)(print)",
+    "in an else": "if DEBUG:\n    pass\nelse:\n    on_event(OrderPlaced)(print)".replace(
+        "DEBUG", "print"
+    ),
     "in a function, by the attribute of a module": (
         "import app.others\ndef wire():\n    on_event(app.others.OrderPlaced)(print)"
     ),
@@ -82,6 +87,23 @@ def test_an_event_that_is_handled_is_no_finding(examine_app, how):
         others=others,
     )
     assert examined.record["findings"] == []
+
+
+GONE = {
+    "with its object": (
+        "class Mailer:\n    def send(self): ...\nregister_handler('order_placed', Mailer().send)"
+    ),
+    "because it was cancelled": "signals.subscribe('order_placed', print).cancel()",
+    "with all": "@on_event(OrderPlaced)\ndef handle(): ...\nclear_all_handlers()",
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_an_event_whose_handlers_have_gone_is_found(examine_app, how):
+    """They were subscribed during the import, and nobody is any more; the message says why."""
+    (found,) = examine_app(f"{EVENT}\n{GONE[how]}").record["findings"]
+    assert found["kind"] == "unhandled_event"
+    assert "nobody handles order_placed any more, also not " in found["message"]
 
 
 def test_what_an_ordinary_call_is_given_handles_nothing(examine_app):

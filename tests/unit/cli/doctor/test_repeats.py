@@ -43,6 +43,14 @@ REPEATED = {
         for _ in range(2):
             register_handler("order_placed", partial(handle, "here", times=3))
     """,
+    "a partial of a method": """
+        from functools import partial
+        class Service:
+            def handle(self, place): ...
+        service = Service()
+        for _ in range(2):
+            register_handler("order_placed", partial(service.handle, "here"))
+    """,
     "a function under a decorator": """
         from functools import wraps
         def traced(function):
@@ -183,6 +191,17 @@ MEANT = {
         on_event("order_placed")(make := lambda: None)
         for priority in (1, 2):
             on_event("order_placed", priority=priority)(lambda: None)
+    """,
+    "partials of many methods and classes": """
+        from functools import partial
+        class Service:
+            def __call__(self): ...
+        for at in range(12):
+            exec(f"class Service{at}(Service):\\n    def handle(self): ...")
+            register_handler("order_placed", partial(globals()[f"Service{at}"]().handle))
+            register_handler("order_placed", partial(globals()[f"Service{at}"]))
+        register_handler("order_placed", partial(print))
+        register_handler("order_placed", partial(repr, 1))
     """,
     "one for each event": """
         signals.signal("order_sent")

@@ -8,8 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from madcrow_events.cli._doctor import _sources
-from madcrow_events.cli._doctor._sources import UNKNOWN, own_modules, read_sources
+from madcrow_events.cli._doctor._modules import modules_of, own_modules
+from madcrow_events.cli._doctor._sources import UNKNOWN, read_sources
 
 UNLISTED = {
     "plain": "load_plugins()",
@@ -26,6 +26,7 @@ UNLISTED = {
     "its module imported in a function": (
         "def start():\n    import madcrow_events.plugins\n    madcrow_events.plugins.load_plugins()"
     ),
+    "handed to a thread": "def start(pool):\n    pool.submit(load_plugins)",
     "kept in a class": "class App:\n    load = load_plugins\ndef start():\n    App.load()",
     "kept in another module": "from . import others\ndef start():\n    others.load_plugins()",
 }
@@ -42,6 +43,7 @@ def test_load_plugins_without_a_list_is_found(examine_app, how):
 
 LISTED = {
     "a list": "load_plugins(allow=[])",
+    "in a partial": "from functools import partial\npartial(load_plugins, allow=[])",
     "a variable": "allowed = ()\nload_plugins(allow=allowed)",
     "what may be a list": "options = {'allow': []}\nload_plugins(**options)",
     "what a function is given": "def start(allowed):\n    load_plugins(allow=allowed)",
@@ -145,7 +147,7 @@ def test_no_code_of_the_application_runs(examine_app):
     )
     assert sys.modules[examined.name].Proxy.asked == []
     assert repr(UNKNOWN).startswith("<object")
-    assert _sources.modules_of(examined.name, frozenset(sys.modules)) == [
+    assert modules_of(examined.name, frozenset(sys.modules)) == [
         examined.name,
         f"{examined.name}.odd",
     ]
