@@ -43,10 +43,13 @@ def unregistered(signals: SignalRegistry, groups: Iterable[HandlerGroup]) -> lis
 
 
 def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    """Yield values, and those in containers among them."""
+    """Yield values, and those in containers and classes among them."""
     for value in values:
         yield value
-        if type(value) in (list, tuple, set):
+        kind = type(value)
+        if kind in (list, tuple, set):
             yield from [*value]
-        elif type(value) is dict:
+        elif kind is dict:
             yield from [*value.values()]
+        elif issubclass(kind, type):
+            yield from [*vars(value).values()]

@@ -48,6 +48,13 @@ HANDLED = {
     "by one of several groups": (
         "groups = {'shop': HandlerGroup('shop')}\n@groups['shop'].on('order_*')\ndef handle(): ..."
     ),
+    "by a group of a class": (
+        "class Shop:\n    groups = [HandlerGroup('closed')]\n    group = HandlerGroup('shop')\n"
+        "    @group.on(OrderPlaced)\n    def handle(): ..."
+    ),
+    "by a group in a list": (
+        "groups = [HandlerGroup('shop')]\n@groups[0].on(OrderPlaced)\ndef handle(): ..."
+    ),
     "in a function, by class": ("def wire(registry):\n    registry.subscribe(OrderPlaced, print)"),
     "in a function, by name": "def wire():\n    on_event('order-placed')(print)",
     "in a function, by pattern": "def wire():\n    on_event('order_*')(print)",

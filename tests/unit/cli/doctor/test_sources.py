@@ -151,3 +151,21 @@ def test_no_code_of_the_application_runs(examine_app):
         examined.name,
         f"{examined.name}.odd",
     ]
+
+
+def test_a_lazy_module_stays_lazy(examine_app):
+    """It is imported when the application first uses it, and not by being looked at."""
+    examined = examine_app(
+        """
+        import importlib.util, sys
+        spec = importlib.util.find_spec("app.lazy")
+        spec.loader = importlib.util.LazyLoader(spec.loader)
+        lazy = sys.modules["app.lazy"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(lazy)
+        """,
+        lazy="from madcrow_events import load_plugins\ndone = []\ndef start():\n    load_plugins()",
+    )
+    assert examined.lines("unlisted_plugins") == ["load_plugins()"]
+    module = sys.modules[f"{examined.name}.lazy"]
+    assert "done" not in object.__getattribute__(module, "__dict__")
+    assert module.done == []
