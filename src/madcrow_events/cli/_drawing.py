@@ -287,7 +287,7 @@ def _draw_examination(record: Examination, _width: int) -> RenderableType:
     if record["plugins"]:
         counts += f", {_many(record['plugins'], 'plugin')}"
     parts: list[RenderableType] = []
-    for kind, found in groupby(record["findings"], key=lambda it: it["kind"]):
+    for kind, found in groupby(record["findings"], key=_kind_of):
         parts += [Text(_HEADINGS[kind], "bold"), *map(_finding, found), Text()]
     if record["observed"]:
         names = ", ".join(record["observed"])
@@ -298,6 +298,10 @@ def _draw_examination(record: Examination, _width: int) -> RenderableType:
     number = len(record["findings"])
     text = f"{counts}: {_many(number, 'finding') if number else 'nothing wrong'}"
     return Group(*parts, Text(text, _WRONG if number else _RIGHT))
+
+
+def _kind_of(it: Finding) -> FindingKind:
+    return it["kind"]
 
 
 def _finding(it: Finding) -> RenderableType:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from madcrow_events.cli._doctor._findings import Finding, finding
-from madcrow_events.cli._doctor._modules import file_of
+from madcrow_events.cli._doctor._modules import file_of, is_installed
 from madcrow_events.cli._places import Line
 
 if TYPE_CHECKING:
@@ -110,17 +110,18 @@ def _now() -> float:
 
 
 def slow_imports(seconds: dict[str, float], own: set[str]) -> Iterator[Finding]:
-    """Yield a finding for each module of the application whose own code takes long.
+    """Yield a finding for each module whose own code takes long, unless it was installed.
 
-    How long other modules take is not the application's fault.
+    How long installed modules take is not the application's fault; it may be installed itself.
 
     Args:
         seconds: how long the code of each module ran.
         own: the names of the application's own modules.
     """
     for name, took in seconds.items():
-        if name in own and took >= SLOW:
-            file = file_of(name)
+        file = file_of(name)
+        is_ours = name in own or (file is not None and not is_installed(file))
+        if is_ours and took >= SLOW:
             yield finding(
                 "slow_import",
                 name,

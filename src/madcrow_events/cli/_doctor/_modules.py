@@ -13,7 +13,7 @@ from madcrow_events._text import module_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["contents_of", "file_of", "modules_of", "own_modules", "uses_events"]
+__all__ = ["contents_of", "file_of", "is_installed", "modules_of", "own_modules", "uses_events"]
 
 _PACKAGE: Final = __name__.partition(".")[0]
 
@@ -82,12 +82,12 @@ def _folders_of(top: str, folder: str | None) -> list[Path]:
 
 
 def _is_in(file: str | None, folders: list[Path]) -> bool:
-    if file is None or _is_installed(file):
+    if file is None or is_installed(file):
         return False
     return any(Path(file).resolve().is_relative_to(it) for it in folders)
 
 
-def _is_installed(file: str) -> bool:
+def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, or to what was installed."""
     is_site = {"site-packages", "dist-packages"} & {*Path(file).parts}
     return bool(is_site) or file.startswith(_STANDARD_LIBRARY)

@@ -38,9 +38,16 @@ def test_slow_modules_are_found(examine_app, monkeypatch):
     assert found["line"] == 1
 
 
+def test_a_slow_module_that_lies_elsewhere_is_found():
+    """As on the path of imports, but not installed, and not of the standard library."""
+    (found,) = slow_imports({__name__: 2.0, "json": 2.0, "pytest": 2.0}, set())
+    assert found["subject"] == __name__
+
+
 def test_a_module_without_a_file_has_no_place():
     """It may have been removed meanwhile."""
-    (found,) = slow_imports({"it": 2.0, "quick": 0.1, "another's": 2.0}, {"it", "quick"})
+    seconds = {"it": 2.0, "quick": 0.1, "another's": 2.0, "pytest": 2.0, "json": 2.0}
+    (found,) = slow_imports(seconds, {"it", "quick"})
     assert (found["file"], found["line"]) == (None, None)
 
 
