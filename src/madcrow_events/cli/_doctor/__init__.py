@@ -62,12 +62,13 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
     own = own_modules(modules, name, app_dir)
     sources = read_sources(modules, own)
     groups = groups_of(signals, modules)
-    silent = silent_events(signals, groups, sources)
+    events = own_events(signals, own)
+    silent = silent_events(events, groups, sources)
     are_observed = is_observed(found.dispatcher or signals.dispatcher) or sources.have_observers
     reports = checked(found.plugins)
     listeners = listening(signals, groups)
     return {
-        "events": len(own_events(signals)),
+        "events": len(events),
         "handlers": len(listeners),
         "plugins": len(reports),
         "other_registries": [*found.other_registries],
@@ -79,7 +80,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
                 *undeclared(signals, noted, groups, sources),
                 *unmatched(signals, groups, sources),
                 *repeated_handlers(listeners),
-                *similar_names(signals),
+                *similar_names(signals, events),
                 *slow_imports(imports.seconds, own),
                 *unloaded(reports, sources),
                 *unlisted(sources),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._places import Place
 from madcrow_events._text import module_of
 from madcrow_events.cli._doctor._findings import Finding, finding
+from madcrow_events.cli._doctor._modules import is_installed
 from madcrow_events.cli._places import Line, line_of, line_of_class
 from madcrow_events.dispatcher._dispatcher import observers_of
 from madcrow_events.handlers._declaring import declared_handlers
@@ -43,9 +44,23 @@ _SHORT = 2
 """Parts of names of so few letters are other words if one letter differs, as `in` and `on`."""
 
 
-def own_events(signals: SignalRegistry) -> list[EventSignal[Any]]:
-    """Return the declared events, without those of madcrow-events itself."""
-    return [it for it in declared_in(signals) if not is_built_in(signals, it)]
+def own_events(signals: SignalRegistry, own: set[str]) -> list[EventSignal[Any]]:
+    """Return the declared events, without those of madcrow-events itself and of other packages.
+
+    What an installed package declares is an offer: nobody needs to handle it.
+
+    Args:
+        signals: the registry.
+        own: the names of the application's own modules.
+    """
+    return [it for it in declared_in(signals) if not _is_offered(signals, it, own)]
+
+
+def _is_offered(signals: SignalRegistry, signal: EventSignal[Any], own: set[str]) -> bool:
+    place = declared_at(signal)
+    if place is None:
+        return is_built_in(signals, signal)
+    return place.module not in own and is_installed(place.file)
 
 
 def place_of(signal: EventSignal[Any]) -> Line | Place | None:
@@ -56,22 +71,22 @@ def place_of(signal: EventSignal[Any]) -> Line | Place | None:
 
 
 def silent_events(
-    signals: SignalRegistry, groups: Iterable[HandlerGroup], sources: Sources
+    events: Iterable[EventSignal[Any]], groups: Iterable[HandlerGroup], sources: Sources
 ) -> list[EventSignal[Any]]:
-    """Return the events that nobody handles, now or later.
+    """Return those of the events that nobody handles, now or later.
 
     A group that is not registered yet may be, and so may a function be called that subscribes
     handlers. Both count.
 
     Args:
-        signals: the registry.
+        events: the events.
         groups: the groups of the application.
         sources: the sources of the application.
     """
     wanted = [it.event for group in groups for it in declared_handlers(group)]
     return [
         it
-        for it in own_events(signals)
+        for it in events
         if not calling_order(it)
         and not any(matches(it, pattern) for pattern in wanted)
         and not sources.subscribe_to(it)
@@ -104,17 +119,18 @@ def is_observed(dispatcher: EventDispatcher) -> bool:
 # Names that differ by a letter
 
 
-def similar_names(signals: SignalRegistry) -> Iterator[Finding]:
+def similar_names(signals: SignalRegistry, events: Iterable[EventSignal[Any]]) -> Iterator[Finding]:
     """Yield a finding for each two events whose names differ by a letter, or by two swapped ones.
 
     Names that differ in digits only, such as `job_1` and `job_2`, are none.
 
     Args:
         signals: the registry.
+        events: the events of the application; one of each two is among them.
     """
     declared = {it.name: it for it in declared_in(signals)}
     order = {name: number for number, name in enumerate(declared)}
-    own = {it.name for it in own_events(signals)}
+    own = {it.name for it in events}
     for pair in _near_pairs(declared):
         for later in sorted(own & {*pair}, key=order.__getitem__)[-1:]:
             (first,) = {*pair} - {later}

@@ -71,7 +71,7 @@ class Examination(TypedDict):
     """What `doctor --json` shows."""
 
     events: int
-    """How many events were examined, without those of madcrow-events itself."""
+    """How many events the application declares."""
     handlers: int
     """How many subscriptions were examined; one to a pattern or a class counts once."""
     plugins: int

@@ -11,7 +11,6 @@ from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._places import Place, calling_place
 from madcrow_events._text import close_matches, handler_name, type_name
 from madcrow_events.cli._doctor._catching import catches, is_caught
-from madcrow_events.cli._doctor._events import own_events
 from madcrow_events.cli._doctor._findings import Finding, FindingKind, finding
 from madcrow_events.cli._doctor._groups import unregistered
 from madcrow_events.cli._doctor._repeats import Listening
@@ -161,7 +160,7 @@ def _undeclared(
 
 def _of_first_use(signals: SignalRegistry) -> Iterator[Finding]:
     """Yield the events that a registry declares only because somebody subscribes to them."""
-    for signal in own_events(signals):
+    for signal in declared_in(signals):
         handlers = [it.handler for it in signal.subscriptions if not is_part(it)]
         if handlers and is_declared_on_first_use(signal):
             names, place = [*map(handler_name, handlers)], line_of(handlers[0])

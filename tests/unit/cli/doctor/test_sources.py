@@ -76,11 +76,15 @@ def test_the_list_of_the_environment_counts(examine_app, monkeypatch):
 
 
 def test_only_the_sources_of_the_application_are_blamed(tmp_path, monkeypatch, examine_app):
-    """What is installed is not; it may say, however, that it handles an event."""
+    """What is installed is not; it may say, however, that it handles an event.
+
+    And nobody needs to handle what it declares.
+    """
     site = tmp_path / "site-packages"
     site.mkdir()
     (site / "app_installed.py").write_text(
-        "from madcrow_events import load_plugins, on_event\n"
+        "from madcrow_events import load_plugins, madcrow_signals, on_event\n"
+        "madcrow_signals.signal('offered_by_another')\n"
         "def start():\n    load_plugins()\n    on_event('order_placed')(print)\n"
         "    on_event('gone')(print)\n"
     )
