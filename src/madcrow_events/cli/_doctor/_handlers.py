@@ -15,7 +15,7 @@ from madcrow_events.cli._doctor._findings import Finding, FindingKind, finding
 from madcrow_events.cli._doctor._groups import unregistered
 from madcrow_events.cli._doctor._repeats import Listening
 from madcrow_events.cli._places import Line, line_of
-from madcrow_events.dispatcher import emit_event, emit_event_async
+from madcrow_events.dispatcher import EventDispatcher, emit_event, emit_event_async
 from madcrow_events.exceptions import UnknownEventError
 from madcrow_events.handlers import on_event, register_handler
 from madcrow_events.handlers._declaring import declared_handlers, declared_signals, events_of
@@ -35,7 +35,7 @@ from madcrow_events.subscriptions._subscription import is_part
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from madcrow_events.cli._doctor._sources import Sources
+    from madcrow_events.cli._doctor._sources import Call, Sources
     from madcrow_events.handlers import HandlerGroup
     from madcrow_events.subscriptions import Subscription
     from madcrow_events.subscriptions._patterns import Pattern
@@ -131,7 +131,7 @@ def undeclared(
             ):
                 yield _undeclared(signals, name, it.place, [handler_name(it.handler)])
     yield from _of_first_use(signals)
-    if signals is madcrow_signals and signals.strict:
+    if signals.strict:
         later_uses = _in_functions(signals, declared, sources)
         yield from (it for it in later_uses if (it["file"], it["line"]) not in caught)
 
@@ -175,13 +175,28 @@ def _in_functions(
         name = call.first
         if (
             call.source.is_own
-            and any(call.function is it for it in _NAMING)
-            and not call.has_keyword("signals")
             and type(name) is str
+            and _registry_of(call) is signals
             and _is_missing(signals, name, declared)
             and not catches(call.source.tree, call.node.lineno, UnknownEventError)
         ):
             yield _undeclared(signals, name, call.line, [])
+
+
+def _registry_of(call: Call) -> object:
+    """Return the registry in which a call looks up its first argument; None if it is unknown."""
+    if any(call.function is it for it in _NAMING):
+        given = [it.value for it in call.node.keywords if it.arg == "signals"]
+        if given:
+            return call.source.value_of(given[0])
+        return None if call.has_keyword("signals") else madcrow_signals
+    function = call.node.func
+    holder = call.source.value_of(function.value) if isinstance(function, ast.Attribute) else None
+    if call.name == "subscribe":
+        return holder
+    if call.name in ("emit", "emit_async") and type(holder) is EventDispatcher:
+        return holder.signals
+    return None
 
 
 def _is_missing(signals: SignalRegistry, name: str, declared: set[str]) -> bool:

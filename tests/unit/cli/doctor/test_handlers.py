@@ -127,12 +127,32 @@ def test_a_name_in_a_function_that_was_not_called_is_found(examine_app):
             on_event("mail-sent")(print)
             register_handler("handler_failed", print)
             register_handler("elsewhere", print, signals=own)
+            register_handler("somewhere", print, **options)
+            own.subscribe("elsewhere", print)
             registry.emit("whatever")
             emit_event("gone", order_id=7)
             registry.signal(name)
         """
     )
     assert examined.lines("undeclared_event") == ['emit_event("gone", order_id=7)']
+
+
+def test_a_name_is_looked_up_in_the_registry_of_the_call(examine_app):
+    """Whether the registry, a dispatcher of it or the keyword `signals` says so."""
+    examined = examine_app(
+        """
+        own = SignalRegistry()
+        dispatcher = EventDispatcher(own)
+        def start():
+            on_event("gone", signals=own)(print)
+            own.subscribe("lost", print)
+            dispatcher.emit("left")
+            dispatcher.drain("right")
+            emit_event("elsewhere")
+        """,
+        ":own",
+    )
+    assert examined.subjects("undeclared_event") == ["gone", "lost", "left"]
 
 
 def test_a_group_names_its_own_events_and_others(examine_app):
