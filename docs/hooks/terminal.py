@@ -234,7 +234,9 @@ def picture(printed: str, columns: int, name: str) -> str:
     # Each colour stands for its place in _COLOURS, and is replaced by a variable of the site.
     ink, *normal = ((it, it, it) for it in range(len(_COLOURS)))
     theme = TerminalTheme((255, 255, 255), ink, normal)
-    console = Console(record=True, width=columns, file=StringIO(), force_terminal=True)
+    console = Console(
+        record=True, width=columns, file=StringIO(), color_system="truecolor", no_color=False
+    )
     rows = 0
     for line in Text.from_ansi(printed.rstrip()).split(allow_blank=True):
         line.rstrip()
