@@ -14,7 +14,6 @@ from madcrow_events.cli._application import Application, load_application
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._context import (
     Payload,
-    partial_payload_of,
     payload_of,
     read_pairs,
 )
@@ -172,7 +171,7 @@ def explain(
     fields = read_pairs(pairs or ())
     found = load_application(app, app_dir, with_plugins=plugins)
     signal = found_event(found.signals, event)
-    payload = partial_payload_of(signal, fields) if fields else Payload(None, {})
+    payload = payload_of(signal, fields, may_lack=True) if fields else Payload(None, {})
     output.show("explain", explained_record(found.signals, signal, payload), as_json=as_json)
 
 
