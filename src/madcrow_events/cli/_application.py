@@ -26,6 +26,10 @@ INSPECT: Final = "MADCROW_EVENTS_INSPECT"
 """The variable that is 1 while an application is only looked at, and needs no connections."""
 
 
+_MOST_LINES: Final = 20
+"""How many lines are shown that led to an exception."""
+
+
 class ApplicationError(CommandError):
     """The application raised an exception while it was imported.
 
@@ -138,12 +142,11 @@ def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
         raise CommandError(f"interrupted {_where(error, name)}", INTERRUPTED) from error
     except SystemExit as error:
         raise ApplicationError(
-            f"{name} ended the process while it {when}, with status {printable(error.code)}\n"
-            f"{_way(error)}",
+            f"{name} ended the process while it {when}, with {_code_of(error)}\n{_way(error)}",
             error,
         ) from error
     except BaseException as error:
-        kind, text = type_name(type(error)), text_of(error)
+        kind, text = type_name(type(error)), "\n".join(map(printable, text_of(error).splitlines()))
         raise ApplicationError(
             f"{name} raised an exception while it {when}: {kind}{f': {text}' if text else ''}\n"
             f"{_way(error)}",
@@ -156,9 +159,16 @@ def _where(error: BaseException, name: str) -> str:
     return f"while {name} was imported" if line is None else f"at {line}"
 
 
+def _code_of(error: SystemExit) -> str:
+    is_status = error.code is None or isinstance(error.code, int)
+    return f"status {error.code or 0}" if is_status else f"the message: {printable(error.code)}"
+
+
 def _way(error: BaseException) -> str:
     """Return the lines that led to an exception, one below the other."""
-    return "\n".join(f"  {line}, in {function}" for line, function in lines_to(error))
+    lines = [f"  {line}, in {function}" for line, function in lines_to(error)]
+    left_out = ["  ..."] if len(lines) > _MOST_LINES else []
+    return "\n".join(left_out + lines[-_MOST_LINES:])
 
 
 def _named(name: str, attributes: str, module: Any) -> Application:

@@ -28,6 +28,9 @@ class Output:
     """
 
     def __init__(self) -> None:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # it was closed before Python started
+                setattr(sys, name, StringIO())
         sys.stdout.flush()
         self._is_terminal = sys.stdout.isatty()
         self._width = shutil.get_terminal_size().columns
@@ -46,17 +49,19 @@ class Output:
         """Write a text.
 
         Raises:
-            CommandError: its reader has gone.
+            CommandError: its reader has gone, or there is no room.
         """
         try:
             self._file.write(text)
             self._file.flush()
-        except BrokenPipeError:
+        except OSError as error:
             # What is left in the buffer would be written again when the file is closed.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._file.fileno())
             os.close(nowhere)
-            raise CommandError("", CLOSED_PIPE) from None
+            if isinstance(error, BrokenPipeError):
+                raise CommandError("", CLOSED_PIPE) from error
+            raise CommandError(f"the output cannot be written: {error.strerror}") from error
 
     def show(self, kind: str, record: Any, *, as_json: bool) -> None:
         """Write a record.

@@ -21,7 +21,7 @@ from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._output import Output
 from madcrow_events.cli._progress import waiting_for
-from madcrow_events.cli._running import run
+from madcrow_events.cli._running import run, status_of
 from support.command import SHOP, Command, command
 
 __all__ = ["command"]
@@ -69,6 +69,26 @@ def test_a_reader_that_has_gone_ends_the_command(monkeypatch: pytest.MonkeyPatch
             output.write("text\n" * 100_000)
         assert (raised.value.status, str(raised.value)) == (141, "")
         output.write("more")
+
+
+def test_an_output_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    """As a full disk is."""
+    with (
+        written_to(
+            os.open("/dev/full", os.O_WRONLY), os.open(os.devnull, os.O_WRONLY), monkeypatch
+        ) as output,
+        pytest.raises(CommandError, match="the output cannot be written: No space left"),
+    ):
+        output.write("text")
+
+
+def test_a_closed_output_gets_nothing(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """Nor does a closed standard error."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        patch.setattr(sys, "stderr", None)
+        assert status_of(["plugins"]) == 0
+    assert command("events").status == 0
 
 
 def test_a_message_without_text_is_not_written(command: Command, monkeypatch: pytest.MonkeyPatch):
