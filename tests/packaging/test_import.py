@@ -18,10 +18,18 @@ import madcrow_events
 PACKAGE = Path(madcrow_events.__file__).parent
 LOADED_WHEN_NEEDED = {"asyncio", "concurrent.futures", "difflib", "importlib.metadata"}
 OURS_LOADED_WHEN_NEEDED = {
+    "madcrow_events.catalog",
     "madcrow_events.emissions._async_loop",
     "madcrow_events.emissions._unfinished",
 }
-EXTRAS = {"strategies": {"hypothesis"}, "sqlalchemy": {"sqlalchemy"}}
+EXTRAS = {
+    "strategies": {"hypothesis"},
+    "sqlalchemy": {"sqlalchemy"},
+    "_commands": {"typer"},
+    "_completion": {"typer"},
+    "_drawing": {"rich"},
+    "_running": {"typer"},
+}
 LOADED_ANYWAY = {"asgi": {"asyncio"}}
 """What only some users need, by the module of ours whose users all need it."""
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}

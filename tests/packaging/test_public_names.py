@@ -75,6 +75,7 @@ To change it changes what users can rely on.
 """
 
 ELSEWHERE = {
+    "catalog": {"asyncapi", "json_schema"},
     "contrib.asgi": {"DISPATCHER", "EventsMiddleware"},
     "contrib.sqlalchemy": {"after_commit"},
     "contrib.wsgi": {"EventsMiddleware"},
@@ -99,8 +100,10 @@ ELSEWHERE = {
 
 
 def all_modules() -> list[ModuleType]:
+    """Return the modules of the package; nobody imports `__main__`."""
     found = pkgutil.walk_packages(madcrow_events.__path__, "madcrow_events.")
-    return [madcrow_events, *(importlib.import_module(info.name) for info in found)]
+    names = [info.name for info in found if not info.name.endswith(".__main__")]
+    return [madcrow_events, *map(importlib.import_module, names)]
 
 
 def is_public(module: ModuleType) -> bool:
@@ -110,9 +113,9 @@ def is_public(module: ModuleType) -> bool:
 def behind_the_front_door() -> list[ModuleType]:
     """Return the public modules but for the ready-made handlers and the test kit.
 
-    Those who want these import them from their own packages.
+    Those who want these import them from their own packages. The command is typed in a shell.
     """
-    aside = {"event_handlers", "testing"}
+    aside = {"cli", "event_handlers", "testing"}
     public = filter(is_public, all_modules())
     return [module for module in public if not aside & {*module.__name__.split(".")}]
 

@@ -175,16 +175,28 @@ class SpelledItem(pydantic.BaseModel):
     number: int = Field(alias="itemNumber")
 
 
+@dataclasses.dataclass
+class SpelledAddress:
+    street: Annotated[str, Field(alias="streetName")]
+
+
 class WritingAliases(BaseEventContext):
     model_config = ConfigDict(serialize_by_alias=True)
 
     order_id: int = Field(alias="orderId")
     item: SpelledItem
+    address: Annotated[dict[str, SpelledAddress], Field(max_length=1)] = Field(default={})
+
+
+@pydantic.dataclasses.dataclass(config=ConfigDict(serialize_by_alias=True))
+class SpelledPlace:
+    city: str = Field(alias="cityName")
 
 
 class WithAnItem(BaseEventContext):
-    order_id: int = Field(alias="orderId")
     item: SpelledItem
+    places: Annotated[dict[str, SpelledPlace], Field(max_length=1)] = Field(default={})
+    order_id: int = Field(alias="orderId")
 
 
 class Computed(BaseEventContext):

@@ -274,6 +274,7 @@ def check_a_group_leaves_its_handlers_as_they_are() -> None:
     signals = SignalRegistry(strict=False)
 
     @group.on("order_kept", priority=1)
+    @group.on("order_lost", optional=True, priority=1)
     @group.on("order_placed")
     def handler(sender: object, order_id: int) -> int:
         return order_id

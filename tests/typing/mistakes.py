@@ -195,6 +195,9 @@ def in_a_group() -> None:
     group.on(placed)(with_order)(context=login)  # type: ignore[arg-type]
     group.on(OrderContext)(with_login)  # type: ignore[type-var]
     group.on(OrderContext)(by_name)  # type: ignore[type-var]
+    group.on(OrderContext, optional=True)  # type: ignore[call-overload]
+    group.on(placed, optional=True)  # type: ignore[call-overload]
+    group.on("order_placed", optional="yes")  # type: ignore[call-overload]
     HandlerGroup("orders", api_version="1")  # type: ignore[arg-type]
 
 

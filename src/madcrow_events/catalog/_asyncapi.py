@@ -14,7 +14,7 @@ __all__ = ["asyncapi"]
 _JSON = "application/json"
 
 # The keywords of JSON Schema by what is below them; no value of another one holds a schema.
-_ONE = {"additionalProperties", "contains", "items", "not", "propertyNames"}
+_ONE = {"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"}
 _SEVERAL = {"allOf", "anyOf", "items", "oneOf"}
 _NAMED = {"patternProperties", "properties"}
 
@@ -32,9 +32,9 @@ def asyncapi(
     is the event's context as `json_schema` describes it. In the keys of the document, a hyphen
     stands for each dot of a name. Old names of an event are in `x-former-names` of its channel.
 
-    The application sends each event, because whoever declares an event may emit it, and a registry
-    does not know the emitters. It receives those events that have handlers now. So import the
-    modules with your handlers first.
+    The document has an operation `send` for each event: an application may emit what it declares,
+    and a registry does not know the emitters. It has an operation `receive` for each event that has
+    a handler now. So import the modules with your handlers first.
 
     Args:
         pattern: which events, as for `json_schema`.
@@ -117,7 +117,7 @@ def _message(event: EventSignal[Any], context: Schema) -> dict[str, Any]:
         "name": event.name,
         "title": event.name.replace(".", ": ").replace("_", " ").capitalize(),
         "contentType": _JSON,
-        "payload": _as_draft_7(context),
+        "payload": context,
     }
     if event.doc:
         message["summary"] = event.doc

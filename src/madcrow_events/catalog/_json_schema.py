@@ -19,24 +19,28 @@ def json_schema(
 ) -> dict[str, Any]:
     """Return the declared events as one JSON Schema (draft 2020-12), ready for `json.dumps`.
 
-    The schema is an object with a property for each event. The value of the property is the
-    event's context as JSON, as `context.model_dump_json()` writes it. So the schema has the names
-    and types that cross a process: aliases only if the model is configured to write them
-    (`serialize_by_alias`), and computed fields too. An event without a model takes any object.
+    The schema is an object with a property for each event, whose value is the event's context as
+    `context.model_dump_json()` writes it. An event without a model takes any object. To check one
+    context, combine the schema of its event with the definitions, as in the example.
 
-    To check one context, combine the schema of its event with the definitions, as in the example.
+    The schemas describe what crosses a process, so they are those that pydantic makes for
+    serialization, not for validation: a `Decimal` is text, computed fields are there, and a field
+    has its alias only if its class is configured to write it (`serialize_by_alias`).
 
-    The schemas accept what is written, and refuse wrong types, missing fields, values out of bounds
-    and, unless the model allows them, unknown fields. A format such as `date-time` is compared only
-    if you ask your validator for it. JSON Schema cannot say:
+    The schemas accept the JSON of every valid context, and refuse missing fields, wrong types,
+    values out of bounds and, unless the model takes them, unknown fields. A format such as
+    `date-time` is compared only if you ask your validator for it. This is what JSON Schema cannot
+    say, or not exactly:
 
-    - what validators of your own check, the bounds of a `Decimal`, which is written as text, and
-      the fields that a class derived from the model adds
-    - that a computed field, which it requires, is no field that the model takes
-    - that a number may be infinite or NaN, which JSON writes as `null`: such a value is refused
-    - that a time has no time zone: a validator that compares formats refuses it
-
-    A field whose type has no JSON Schema may have any value.
+    - Validators that you have written, the bounds of a `Decimal` and the types of the keys of a
+      dictionary are not in the schema. So it accepts values that the model refuses.
+    - Computed fields are in the schema, because they are written. The model may refuse them.
+    - Infinite numbers and NaN become `null` in JSON, which the schema of a number refuses.
+    - Without a time zone, a time or a `datetime` does not have the format that its schema names.
+      `timestamp` always has a time zone.
+    - A context of a class that derives from the model may have fields that the schema refuses.
+    - A field whose type has no JSON Schema may have any value, and its description says so, unless
+      you have described the field.
 
     Args:
         pattern: which events: all, by default; a pattern such as `order_*`, which here also fits

@@ -14,6 +14,7 @@ from madcrow_events.signals._subscribing import canonical_pattern, is_pattern
 if TYPE_CHECKING:
     from madcrow_events.models import BaseEventContext
     from madcrow_events.signals import EventSignal, SignalRegistry
+    from madcrow_events.subscriptions._patterns import Pattern
 
 __all__ = ["select"]
 
@@ -23,8 +24,7 @@ def select(
 ) -> list[EventSignal[Any]]:
     """Return the events that a name, pattern, signal or class means, in the order of their names.
 
-    A pattern also fits `handler_failed`, because nothing is subscribed here. And nothing is
-    declared: a registry that is not strict refuses an unknown name, too.
+    A registry that is not strict refuses an unknown name, too: looking at events declares none.
 
     Raises:
         InvalidEventNameError: the name or pattern is malformed.
@@ -33,18 +33,16 @@ def select(
     """
     if is_pattern(pattern):
         wanted = canonical_pattern(pattern)
-        found = [
-            signal
-            for signal in declared_in(signals)
-            if matches(signal, wanted)
-            or (
-                signal.name == HANDLER_FAILED
-                and isinstance(wanted, str)
-                and fnmatchcase(HANDLER_FAILED, wanted)
-            )
-        ]
+        found = [it for it in declared_in(signals) if _is_meant(it, wanted)]
         return sorted(found, key=lambda signal: signal.name)
     if signals.strict or pattern in signals:
         return [signals.resolve(pattern)]
     name = canonical_name(pattern)
     raise unknown_event(name, signals, old_names_in(signals), decorator="@registry.event")
+
+
+def _is_meant(signal: EventSignal[Any], wanted: Pattern) -> bool:
+    """Whether a pattern or class means an event; here, patterns also fit `handler_failed`."""
+    if signal.name == HANDLER_FAILED and isinstance(wanted, str):
+        return fnmatchcase(HANDLER_FAILED, wanted)
+    return matches(signal, wanted)

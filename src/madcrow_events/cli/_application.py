@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from inspect import Parameter, isfunction, signature
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import close_matches, printable, text_of, type_name
@@ -23,6 +24,10 @@ __all__ = ["INSPECT", "Application", "ApplicationError", "load_application"]
 
 INSPECT: Final = "MADCROW_EVENTS_INSPECT"
 """The variable that is 1 while an application is only looked at, and needs no connections."""
+
+
+_MOST_LINES: Final = 20
+"""How many lines are shown that led to an exception."""
 
 
 class ApplicationError(CommandError):
@@ -47,12 +52,14 @@ class Application(NamedTuple):
         signals: the registry.
         dispatcher: the dispatcher that emits, or None for that of the registry.
         plugins: the reports on the plugins that were loaded, or None.
+        other_registries: the attributes of the module that are other registries.
     """
 
     name: str | None
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
+    other_registries: tuple[str, ...] = ()
 
 
 def load_application(
@@ -108,10 +115,17 @@ def _imported(name: str) -> Any:
         )
         if not is_its_own:
             raise
-    raise CommandError(
-        f"no module is called {name}: install the application, or give the folder that has it, as "
-        f"in --app-dir ."
-    )
+    raise CommandError(_fix_for_absent(name))
+
+
+def _fix_for_absent(name: str) -> str:
+    package, _, last = name.rpartition(".")
+    if package not in sys.modules:
+        fix = "install the application, or give the folder that has it, as in --app-dir ."
+        return f"no module is called {name}: {fix}"
+    found = [it.name for it in iter_modules(getattr(sys.modules[package], "__path__", ()))]
+    near = close_matches(last, found, 1)
+    return f"{package} has no module {last}{f': did you mean {package}.{near[0]}?' if near else ''}"
 
 
 def _fix_for_path(name: str) -> str:
@@ -128,12 +142,11 @@ def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
         raise CommandError(f"interrupted {_where(error, name)}", INTERRUPTED) from error
     except SystemExit as error:
         raise ApplicationError(
-            f"{name} ended the process while it {when}, with status {printable(error.code)}\n"
-            f"{_way(error)}",
+            f"{name} ended the process while it {when}, with {_code_of(error)}\n{_way(error)}",
             error,
         ) from error
     except BaseException as error:
-        kind, text = type_name(type(error)), text_of(error)
+        kind, text = type_name(type(error)), "\n".join(map(printable, text_of(error).splitlines()))
         raise ApplicationError(
             f"{name} raised an exception while it {when}: {kind}{f': {text}' if text else ''}\n"
             f"{_way(error)}",
@@ -146,9 +159,16 @@ def _where(error: BaseException, name: str) -> str:
     return f"while {name} was imported" if line is None else f"at {line}"
 
 
+def _code_of(error: SystemExit) -> str:
+    is_status = error.code is None or isinstance(error.code, int)
+    return f"status {error.code or 0}" if is_status else f"the message: {printable(error.code)}"
+
+
 def _way(error: BaseException) -> str:
     """Return the lines that led to an exception, one below the other."""
-    return "\n".join(f"  {line}, in {function}" for line, function in lines_to(error))
+    lines = [f"  {line}, in {function}" for line, function in lines_to(error)]
+    left_out = ["  ..."] if len(lines) > _MOST_LINES else []
+    return "\n".join(left_out + lines[-_MOST_LINES:])
 
 
 def _named(name: str, attributes: str, module: Any) -> Application:
@@ -168,7 +188,12 @@ def _named(name: str, attributes: str, module: Any) -> Application:
         return Application(name, thing)
     if isinstance(thing, EventDispatcher):
         return Application(name, thing.signals, thing)
-    return Application(name, madcrow_signals)
+    others = tuple(
+        attribute
+        for attribute, it in vars(module).items()
+        if isinstance(it, SignalRegistry) and it is not madcrow_signals
+    )
+    return Application(name, madcrow_signals, other_registries=others)
 
 
 def _is_required(parameter: Parameter) -> bool:

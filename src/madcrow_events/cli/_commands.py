@@ -9,11 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
+from madcrow_events import __version__
 from madcrow_events.cli._application import Application, load_application
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._context import (
     Payload,
-    partial_payload_of,
     payload_of,
     read_pairs,
 )
@@ -25,7 +25,6 @@ from madcrow_events.cli._records import event_records, found_event, handlers_rec
 __all__ = ["COMMAND"]
 
 COMMAND: Final = typer.Typer(
-    help="Show the events of an application, who listens to them, and what is wrong.",
     epilog="The status is 0 if all is well, 1 if something is wrong with the events, 2 if an "
     "argument is wrong, and 3 if the application cannot be imported.",
     no_args_is_help=True,
@@ -35,6 +34,24 @@ COMMAND: Final = typer.Typer(
 )
 PLUGINS: Final = typer.Typer(help="List the installed plugins.", rich_markup_mode=None)
 COMMAND.add_typer(PLUGINS, name="plugins")
+
+
+def _say_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"madcrow-events {__version__}")  # noqa: T201  # a command prints
+        raise typer.Exit
+
+
+@COMMAND.callback()
+def _options(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Write the version.", callback=_say_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Show the events of an application, who listens to them, and what is wrong."""
+
 
 Pattern = Annotated[
     str,
@@ -154,7 +171,7 @@ def explain(
     fields = read_pairs(pairs or ())
     found = load_application(app, app_dir, with_plugins=plugins)
     signal = found_event(found.signals, event)
-    payload = partial_payload_of(signal, fields) if fields else Payload(None, {})
+    payload = payload_of(signal, fields, may_lack=True) if fields else Payload(None, {})
     output.show("explain", explained_record(found.signals, signal, payload), as_json=as_json)
 
 
@@ -265,5 +282,8 @@ def _ask(output: Output, expected: ExplainedRecord) -> None:
 
 
 def _hint(found: Application) -> None:
+    """Say how to see more events than were shown."""
     if found.name is None:
         say("These are the built-in events. To see yours, name your application: --app shop.events")
+    for registry in found.other_registries:
+        say(f"The application has another registry: --app {found.name}:{registry}")

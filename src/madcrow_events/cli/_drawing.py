@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from madcrow_events._text import printable
 from madcrow_events.cli._explaining import called_from, left_out_from
 from madcrow_events.cli._places import Line
 
@@ -31,6 +32,9 @@ _NAME = "bold cyan"
 _MUTED = "dim"
 _WRONG = "bold red"
 _RIGHT = "green"
+
+_LONGEST: Final = 1000
+"""How many characters of a text are shown at most."""
 
 _STATUS_STYLES: Final = {"loaded": _RIGHT, "refused": "yellow", "failed": _WRONG}
 
@@ -72,10 +76,15 @@ def _style_of(record: EventRecord) -> str:
     return _MUTED if record["built_in"] else _NAME
 
 
+def _one_line(text: str | None) -> str:
+    """Return a text of the application's in one line, without what would move the cursor."""
+    return printable(" ".join((text or "").split()), _LONGEST)
+
+
 def _meaning(record: EventRecord) -> str:
     """Return the model, the description and the key of an event."""
     model = (record["model"] or "").rpartition(".")[2]
-    text = ": ".join(filter(None, (model, record["description"])))
+    text = ": ".join(filter(None, (model, _one_line(record["description"]))))
     return f"{text} (key {record['key']})" if record["key"] else text
 
 
@@ -128,7 +137,7 @@ def _draw_shown(record: ShownRecord, width: int) -> RenderableType:
     """Draw an event with its fields, an example as JSON and as code, and its handlers."""
     event = record["event"]
     title = Text(event["event"], _NAME)
-    title.append(f"  {event['description']}" if event["description"] else "", "not bold default")
+    title.append(f"  {_one_line(event['description'])}", "not bold default")
     about = Table.grid(padding=(0, 2, 0, 0))
     facts = {
         "model": event["model"],
@@ -164,7 +173,7 @@ def _draw_fields(fields: list[FieldRecord], width: int) -> RenderableType:
             it["name"],
             it["type"],
             Text("required", _RIGHT) if it["required"] else Text(it["default"] or "", _MUTED),
-            it["description"] or "",
+            _one_line(it["description"]),
         )
         for it in fields
     )
@@ -248,7 +257,7 @@ def _outcome(call: CallRecord) -> Text:
     if call["status"] == "pending":
         return Text("has not ended", _WRONG)
     value = call["value"]
-    shown = value if isinstance(value, str) else json.dumps(value)
+    shown = printable(value, _LONGEST) if isinstance(value, str) else json.dumps(value)
     return Text("returned nothing", _MUTED) if value is None else Text(f"returned {shown}", _RIGHT)
 
 

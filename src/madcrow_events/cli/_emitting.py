@@ -77,12 +77,14 @@ class _Call:
 
 
 class _Watch:
-    """An observer that takes the time of each call."""
+    """An observer that takes the time of each call, and keeps the emissions."""
 
     def __init__(self) -> None:
+        self.emissions: list[Emission] = []
         self.calls: list[_Call] = []
 
-    def emission(self, _emission: Emission, /) -> AbstractContextManager[object]:
+    def emission(self, emission: Emission, /) -> AbstractContextManager[object]:
+        self.emissions.append(emission)
         return nullcontext()
 
     @contextmanager
@@ -120,12 +122,17 @@ def emit_and_wait(
     emitting = dispatcher.with_options(on_error="log", log_tracebacks=False)
     emitting.add_observer(watch)
     with waiting_for(f"emitting {signal.name}"):
-        if payload.context is None:
-            emission = emitting.emit(signal, **payload.fields)
-        else:
-            emission = emitting.emit_typed(signal, payload.context)
+        try:
+            if payload.context is None:
+                emitting.emit(signal, **payload.fields)
+            else:
+                emitting.emit_typed(signal, payload.context)
+        except (Exception, SystemExit):  # of a handler with on_error="raise", or that exits
+            if not watch.emissions:
+                raise
         with suppress(KeyboardInterrupt):
             emitting.drain()
+    emission = watch.emissions[0]
     returned = [*emission.results]
     calls = [it for it in watch.calls if it.emission is emission]
     rows = [_row(it, returned) for it in calls]

@@ -70,7 +70,7 @@ def _plain(schema: dict[str, Any], kind: Any) -> Any:
     return {"boolean": True, "object": {}, "array": []}.get(kind)
 
 
-def _number(schema: dict[str, Any], usual: float) -> float:
+def _number(schema: dict[str, Any], usual: float) -> Any:
     lowest = schema.get("minimum", schema.get("exclusiveMinimum", usual - 1) + 1)
     highest = schema.get("maximum", schema.get("exclusiveMaximum", max(lowest, usual) + 1) - 1)
     step = schema.get("multipleOf", 0)

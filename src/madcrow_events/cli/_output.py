@@ -28,9 +28,12 @@ class Output:
     """
 
     def __init__(self) -> None:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # it was closed before Python started
+                setattr(sys, name, StringIO())
         sys.stdout.flush()
         self._is_terminal = sys.stdout.isatty()
-        self.width: int = shutil.get_terminal_size().columns
+        self._width = shutil.get_terminal_size().columns
         self._file: TextIO = sys.stdout
         try:
             number = sys.stdout.fileno()
@@ -46,15 +49,19 @@ class Output:
         """Write a text.
 
         Raises:
-            CommandError: its reader has gone.
+            CommandError: its reader has gone, or there is no room.
         """
         try:
             self._file.write(text)
             self._file.flush()
-        except BrokenPipeError:
+        except OSError as error:
             # What is left in the buffer would be written again when the file is closed.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._file.fileno())
-            raise CommandError("", CLOSED_PIPE) from None
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._file.fileno())
+            os.close(nowhere)
+            if isinstance(error, BrokenPipeError):
+                raise CommandError("", CLOSED_PIPE) from error
+            raise CommandError(f"the output cannot be written: {error.strerror}") from error
 
     def show(self, kind: str, record: Any, *, as_json: bool) -> None:
         """Write a record.
@@ -81,15 +88,18 @@ class Output:
     def _console(self) -> Console:
         from rich.console import Console
 
-        is_forced = bool(os.environ.get("FORCE_COLOR"))
-        return Console(
+        console = Console(
             file=StringIO(),
-            force_terminal=self._is_terminal or is_forced,
-            width=self.width if self._is_terminal or is_forced else _UNLIMITED,
+            force_terminal=self._is_terminal or None,  # or what FORCE_COLOR says
+            width=self._width,
+            height=25,  # without any, rich takes a dumb terminal to have 80 columns
             highlight=False,
             emoji=False,
             markup=False,
         )
+        if not console.is_terminal:
+            console.width = _UNLIMITED
+        return console
 
 
 def say(message: str) -> None:

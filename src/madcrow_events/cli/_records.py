@@ -12,7 +12,7 @@ from madcrow_events.cli._places import line_of
 from madcrow_events.exceptions import InvalidEventNameError
 from madcrow_events.signals._explaining import CallMode, calling_order, origin_of
 from madcrow_events.signals._old_names import old_names_in, present_name
-from madcrow_events.signals._registry import declared_in, is_built_in
+from madcrow_events.signals._registry import declared_at, declared_in, is_built_in
 from madcrow_events.subscriptions import ANY
 from madcrow_events.subscriptions._identity import sender_name
 from madcrow_events.subscriptions._subscription import pattern_of
@@ -20,14 +20,6 @@ from madcrow_events.subscriptions._subscription import pattern_of
 if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal, SignalRegistry
     from madcrow_events.subscriptions import Subscription
-
-try:
-    from madcrow_events.signals._registry import declared_at
-except ImportError:
-
-    def declared_at(signal):
-        return None
-
 
 __all__ = [
     "EventRecord",
@@ -186,7 +178,7 @@ def _model_of(signal: EventSignal[Any]) -> str | None:
 
 
 def _key_of(signal: EventSignal[Any]) -> str | None:
-    key = getattr(signal, "key", None)
+    key = signal.key
     return key if key is None or isinstance(key, str) else handler_name(key)
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer.main
 
 from madcrow_events.cli._commands import COMMAND
-from madcrow_events.cli._errors import INTERRUPTED, MISUSE, CommandError
+from madcrow_events.cli._errors import MISUSE, CommandError
 from madcrow_events.cli._output import say
 from madcrow_events.exceptions import MadcrowEventsError
 
@@ -54,9 +54,6 @@ def status_of(arguments: Sequence[str]) -> int:
     except MadcrowEventsError as error:
         say(f"madcrow-events: {error}")
         return MISUSE
-    except KeyboardInterrupt:
-        say("madcrow-events: interrupted")
-        return INTERRUPTED
     raise AssertionError("typer ends a command by SystemExit")  # pragma: no cover
 
 

@@ -270,6 +270,7 @@ class _DeclaredHandler(NamedTuple):
     handler: Callable[..., Any]
     options: SubscriptionOptions
     place: Place
+    is_optional: bool = False
 
 
 class HandlerGroup:
@@ -378,12 +379,14 @@ class HandlerGroup:
     ) -> HandlerDecorator[ContextT]: ...
     @overload
     def on(
-        self, event: str, /, **options: Unpack[SubscriptionOptions]
+        self, event: str, /, *, optional: bool = False, **options: Unpack[SubscriptionOptions]
     ) -> Callable[[HandlerT], HandlerT]: ...
     def on(
         self,
         event: str | EventSignal[Any] | type[BaseEventContext],
         /,
+        *,
+        optional: bool = False,
         **options: Unpack[SubscriptionOptions],
     ) -> Any:
         """Return a decorator that adds a function to the group, and leaves the function as it is.
@@ -393,6 +396,9 @@ class HandlerGroup:
                 With a signal or a class, type checkers compare the handler with the model. With a
                 signal, `register` declares the event if the registry lacks it. A class stands for
                 each event whose model is this class or derives from it.
+            optional: whether the event, given by its name, may never be declared. The handler is
+                then subscribed whenever the event is. If it does not fit an event that is declared
+                after `register`, it is not subscribed, and an ERROR in the log says so.
             **options: see `SubscriptionOptions`.
 
         Returns:
@@ -403,7 +409,8 @@ class HandlerGroup:
             HandlerSignatureError: the parentheses are missing.
             InvalidOptionError: an option is unknown, or has an impossible value.
         """
-        check_options(options)
+        check_options(options, "optional")
+        _check_optional(optional, event)
         place = calling_place()
         if isinstance(event, EventSignal):
             needed = _DeclaredSignal(
@@ -414,7 +421,7 @@ class HandlerGroup:
         canonical = canonical_pattern(event)
         return _decorator(
             lambda handler: self._handlers.append(
-                _DeclaredHandler(canonical, handler, options, place)
+                _DeclaredHandler(canonical, handler, options, place, optional)
             )
         )
 
@@ -441,7 +448,8 @@ class HandlerGroup:
             ContextModelError: the model of an event is not derived from `BaseEventContext`, or has
                 a field called `sender` or `self`. Or a key is neither a field of the model nor a
                 plain function.
-            UnknownEventError: an event that a handler names is not declared.
+            UnknownEventError: an event that a handler names is not declared, and the handler is not
+                optional.
             HandlerSignatureError: a handler cannot be called with what its event carries.
             InvalidOptionError: an option does not fit its handler, such as a `timeout` for a plain
                 function.
@@ -463,6 +471,17 @@ class HandlerGroup:
         return f"<HandlerGroup {printable(self.name)}, handlers: {len(self._handlers)}>"
 
 
+def _check_optional(optional: object, event: object) -> None:
+    if not isinstance(optional, bool):
+        raise InvalidOptionError("optional must be True or False", option="optional")
+    if optional and not (isinstance(event, str) and not is_pattern(event)):
+        raise InvalidOptionError(
+            "optional is for a handler of one event, which is given by its name: a signal declares "
+            "its event, and a pattern and a class wait for events anyway, so leave it out",
+            option="optional",
+        )
+
+
 def register_wrapped(
     group: HandlerGroup,
     signals: SignalRegistry,
@@ -481,9 +500,17 @@ def register_wrapped(
     try:
         for name, doc, model, place, formerly, key, _ in group._signals:
             declare(signals, name, doc, model, formerly, key=key, place=place)
-        for event, handler, options, place in group._handlers:
-            wanted = noted_name(signals, event, place) if isinstance(event, str) else event
-            subscribe_as(signals, wanted, handler, options, group, wrap=wrap, replaced=replaced)
+        for event, handler, options, place, is_optional in group._handlers:
+            subscribe_as(
+                signals,
+                noted_name(signals, event, place) if isinstance(event, str) else event,
+                handler,
+                options,
+                group,
+                is_optional=is_optional,
+                wrap=wrap,
+                replaced=replaced,
+            )
     except BaseException:
         for subscription in signals.subscriptions:
             if order_of(subscription) > start and subscription.origin is group:
@@ -517,9 +544,12 @@ def old_names_of(group: HandlerGroup) -> set[str]:
     return {old for it in group._signals for old in it.formerly}
 
 
-def handlers_of(group: HandlerGroup) -> list[tuple[Pattern, Callable[..., Any]]]:
-    """Return the handlers of a group, each with its event, pattern or class."""
-    return [(it.event, it.handler) for it in group._handlers]
+def handlers_of(group: HandlerGroup) -> list[tuple[Pattern, Callable[..., Any], bool]]:
+    """Return the handlers of a group, each with its event, pattern or class.
+
+    The third item says whether the handler is optional.
+    """
+    return [(it.event, it.handler, it.is_optional) for it in group._handlers]
 
 
 def has_lasting_handlers(group: HandlerGroup) -> bool:

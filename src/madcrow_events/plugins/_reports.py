@@ -38,7 +38,8 @@ class PluginReport(NamedTuple):
             quote the plugin's exception.
         milliseconds: how long it took to import and register the plugin, in milliseconds.
         signals: the names of the events that the plugin declared.
-        handlers: the events and patterns to which its handlers are subscribed, in order.
+        handlers: the events and patterns to which its handlers are subscribed, in order, also those
+            that optional handlers wait for.
         exception: the exception that loading it raised, or None.
     """
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._executions import execution_of
 from madcrow_events._names import HANDLER_FAILED, canonical_name
-from madcrow_events._places import calling_place
+from madcrow_events._places import Place, calling_place
 from madcrow_events._text import names_apart, type_name
 from madcrow_events.exceptions import ContextModelError, SignalConflictError
 from madcrow_events.models import HandlerFailedEventContext, prepare
@@ -20,16 +20,20 @@ from madcrow_events.signals._renaming import (
 )
 from madcrow_events.signals._signal import EventSignal, check_model
 from madcrow_events.signals._subscribing import extend_all, follow_model
+from madcrow_events.subscriptions._subscription import is_optional
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from madcrow_events._executions import Execution
-    from madcrow_events._places import Place
     from madcrow_events.signals._keys import Key
     from madcrow_events.signals._registry import SignalRegistry
+    from madcrow_events.subscriptions import PatternSubscription
 
-__all__ = ["declare"]
+__all__ = ["FIRST_USE", "declare"]
+
+FIRST_USE: Final = Place("", 0, "")
+"""The place of an event that nobody has declared, but somebody has used: its first use did."""
 
 
 def declare(
@@ -41,6 +45,7 @@ def declare(
     *,
     key: Key | None = None,
     place: Place | None = None,
+    is_first_use: bool = False,
     again: EventSignal[Any] | None = None,
 ) -> EventSignal[Any]:
     """Declare an event as `SignalRegistry.signal` does, for groups and plugins.
@@ -53,6 +58,8 @@ def declare(
         formerly: its old names.
         key: its ordering key, or None.
         place: where the group declares it, unless the calling line does that.
+        is_first_use: whether nobody declares it, but somebody uses it in a registry that is not
+            strict.
         again: the signal that a forgotten event had, and has again.
     """
     given = canonical_name(name)
@@ -66,29 +73,66 @@ def declare(
     if context is not None:
         check_model(name, context)
         prepare(context)  # outside of the lock: it may run code of the model's author
-    known = registry._find(name)
-    key_execution = _key_execution(name, key, context, known, place)
-    execution = None
-    if isinstance(context, type) and (known is None or known.context_model is not context):
-        execution = execution_of(context, context.__module__)
+    signal = registry._find(name)
+    is_look_up = context is None and key is None  # if the event is known; then no place is needed
+    if signal is None or not is_look_up or signal._place is FIRST_USE:
+        place = place or calling_place()
+        key_execution = _key_execution(name, key, context, signal, place)
+        execution = None
+        if isinstance(context, type) and (signal is None or signal.context_model is not context):
+            execution = execution_of(context, context.__module__)
+        wanted = _Wanted(given, doc, context, execution, key, key_execution, place, is_first_use)
+        signal = _declared(registry, name, wanted, again)
+    if old_names:
+        give_old_names(registry, signal, tuple(it for it in old_names if it != signal.name))
+    return signal
+
+
+class _Wanted(NamedTuple):
+    """What a declaration says of an event.
+
+    Attributes:
+        given: the name of the event, which may be an old one.
+        doc: what the event means.
+        model: the model of its contexts, or None.
+        execution: that of the module that defines the model.
+        key: its ordering key, or None.
+        key_execution: that of the module that declares the key.
+        place: where it is declared.
+        is_first_use: whether it is not declared, but used.
+    """
+
+    given: str
+    doc: str | None
+    model: type[Any] | None
+    execution: Execution | None
+    key: Key | None
+    key_execution: Execution | None
+    place: Place
+    is_first_use: bool
+
+
+def _declared(
+    registry: SignalRegistry, name: str, wanted: _Wanted, again: EventSignal[Any] | None
+) -> EventSignal[Any]:
+    """Return the signal of an event, which is as the declaration wants it."""
+    waiting: list[PatternSubscription] = []
     with registry._lock:
         name = present_name(registry, name)  # another thread may have renamed it meanwhile
         signal = registry._find(name)
         if signal is None:
-            signal = again or _set_aside(registry, name, context, key)
-            if signal is None:
-                signal = _made(registry, name, doc, context, execution)
-                signal._order_by(key, key_execution)
-            _enter(registry, signal)
+            signal = again or _set_aside(registry, name, wanted) or _made(registry, name, wanted)
+            waiting = _enter(registry, signal)
+    extend_all(waiting, [signal])
     before = signal.context_model
-    if context is not None and before is not context:
-        _take_model(registry, signal, given, doc, context, execution)
+    if wanted.model is not None and before is not wanted.model:
+        _take_model(registry, signal, wanted.model, wanted)
     if signal.context_model is not before:
-        signal._order_by(key, key_execution)
-    elif key is not None:
-        _take_key(signal, given, key, key_execution, context)
-    if old_names:
-        give_old_names(registry, signal, tuple(it for it in old_names if it != name))
+        _note(signal, wanted)
+    elif wanted.key is not None:
+        _take_key(signal, wanted.key, wanted)
+    if signal._place is FIRST_USE and not wanted.is_first_use:
+        signal._place = wanted.place
     return signal
 
 
@@ -107,7 +151,7 @@ def _key_execution(
     key: Key | None,
     model: type[Any] | None,
     known: EventSignal[Any] | None,
-    place: Place | None,
+    place: Place,
 ) -> Execution | None:
     """Check the key of an event; return the present execution of the module that declares it."""
     if key is None:
@@ -115,100 +159,84 @@ def _key_execution(
     if model is None and known is not None:
         model = known.context_model
     check_key(event, key, model)
-    return execution_of(None, (place or calling_place()).module)
+    return execution_of(None, place.module)
 
 
-def _made(
-    registry: SignalRegistry,
-    name: str,
-    doc: str | None,
-    model: type[Any] | None,
-    execution: Execution | None,
-) -> EventSignal[Any]:
-    model = HandlerFailedEventContext if name == HANDLER_FAILED else model
-    signal: EventSignal[Any] = EventSignal(name, doc, context=model)
+def _made(registry: SignalRegistry, name: str, wanted: _Wanted) -> EventSignal[Any]:
+    model = HandlerFailedEventContext if name == HANDLER_FAILED else wanted.model
+    signal: EventSignal[Any] = EventSignal(name, wanted.doc, context=model)
     signal._registry = registry
-    signal._execution = execution
+    signal._execution = wanted.execution
+    _note(signal, wanted)
     return signal
 
 
+def _note(signal: EventSignal[Any], wanted: _Wanted) -> None:
+    place = FIRST_USE if wanted.is_first_use else wanted.place
+    signal._note_declaration(wanted.key, wanted.key_execution, place)
+
+
 def _take_model(
-    registry: SignalRegistry,
-    signal: EventSignal[Any],
-    given: str,
-    doc: str | None,
-    model: type[Any],
-    execution: Execution | None,
+    registry: SignalRegistry, signal: EventSignal[Any], model: type[Any], wanted: _Wanted
 ) -> None:
     """Let an event carry a model that is not the one it has, if that comes from a new execution."""
     before = signal.context_model
     registry._models.forget()
-    if not signal._take_model(model, execution):
+    if not signal._take_model(model, wanted.execution):
         there, here = "no context model", type_name(model)
         if before is not None:
             here, there = names_apart(model, before)
         fix = "declare it once, with its model, and import its class elsewhere"
         if signal.name in registry._built_in:
             fix = f"use the built-in event, as in @on_event({there}), or choose another name"
-        raise _declared_otherwise(signal, given, model, there, here, fix)
+        raise _declared_otherwise(signal, wanted, there, here, fix)
     registry._models.forget()
     if signal.context_model is not before:
-        signal._describe(doc or signal.doc)
+        signal._describe(wanted.doc or signal.doc)
         follow_model(registry, signal)
         registry._fake(signal)
 
 
-def _take_key(
-    signal: EventSignal[Any],
-    given: str,
-    key: Key,
-    execution: Execution | None,
-    model: type[Any] | None,
-) -> None:
+def _take_key(signal: EventSignal[Any], key: Key, wanted: _Wanted) -> None:
     """Let an event have a key that is not the one it has, if that comes from a new execution."""
-    before = signal._key_execution
-    is_again = execution is not None and before is not None and execution.is_again(before)
-    if is_again:
-        signal._order_by(key, execution)
+    execution, before = wanted.key_execution, signal._key_execution
+    if execution is not None and before is not None and execution.is_again(before):
+        _note(signal, wanted)
     elif key != signal.key:
         there, here = key_shown(signal.key), key_shown(key)
         fix = "declare it once, with its key, and import it elsewhere"
-        raise _declared_otherwise(signal, given, model, there, here, fix)
+        raise _declared_otherwise(signal, wanted, there, here, fix)
 
 
 def _declared_otherwise(
-    signal: EventSignal[Any],
-    given: str,
-    model: type[Any] | None,
-    there: str,
-    here: str,
-    fix: str,
+    signal: EventSignal[Any], wanted: _Wanted, there: str, here: str, fix: str
 ) -> SignalConflictError:
-    name = signal.name
+    name, given = signal.name, wanted.given
     what = name if given == name else f"{given} is called {name} now, which"
     return SignalConflictError(
         f"{what} is declared already, with {there}, not with {here}: {fix}",
         event=name,
         declared=signal.context_model,
-        requested=model,
+        requested=wanted.model,
     )
 
 
-def _set_aside(
-    registry: SignalRegistry, name: str, model: type[Any] | None, key: Key | None
-) -> EventSignal[Any] | None:
+def _set_aside(registry: SignalRegistry, name: str, wanted: _Wanted) -> EventSignal[Any] | None:
     """Return the signal that an event had outside of an `isolated` block, if it may have it."""
     signal = registry._set_aside.get(name)
     if signal is not None:
         become_itself(signal)  # it may have had another name in this block
-        if model in (None, signal.context_model) and key in (None, signal.key):
+        if wanted.model in (None, signal.context_model) and wanted.key in (None, signal.key):
             return signal
     return None
 
 
-def _enter(registry: SignalRegistry, signal: EventSignal[Any]) -> None:
-    extend_all(registry._patterns.live_and_recording(), [signal])
+def _enter(registry: SignalRegistry, signal: EventSignal[Any]) -> list[PatternSubscription]:
+    """Enter an event; return the optional subscriptions, which may have waited for it."""
+    present = registry._patterns.live_and_recording()
+    extend_all([it for it in present if not is_optional(it)], [signal])
     registry._fake(signal)
     registry._models.forget()
     dict.__setitem__(registry, signal.name, signal)
     registry._models.forget()
+    return [it for it in present if is_optional(it)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, cast
 from madcrow_events._text import printable
 from madcrow_events.emissions._rehearsing import rehearse
 from madcrow_events.signals._blinker_signal import translated_sender
+from madcrow_events.signals._models import matches
 from madcrow_events.subscriptions._asking import (
     last_endings,
     reach,
@@ -17,7 +18,7 @@ from madcrow_events.subscriptions._asking import (
 from madcrow_events.subscriptions._identity import sender_name
 from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._patterns import matches_nothing
-from madcrow_events.subscriptions._subscription import pattern_of
+from madcrow_events.subscriptions._subscription import is_optional, pattern_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -169,8 +170,8 @@ class Explanation(NamedTuple):
         event: the name of the event.
         called: the handlers that would be called, in order.
         left_out: the other handlers of the event; then handlers for patterns and context classes
-            that match no declared event at all; then the last 16 handlers of the event whose
-            subscriptions have ended.
+            that match no declared event at all, and optional handlers that wait for their event;
+            then the last 16 handlers of the event whose subscriptions have ended.
         has_context: whether a context was given. If not, no `when` was asked, and no parameters
             were compared.
     """
@@ -235,7 +236,7 @@ def explain(
         tuple(_called(registry, plan, reached, why, has_context=has_context)),
         (
             *(_left_out(it, *why[it]) for it in subscriptions if it in why),
-            *map(_unmatched, waiting),
+            *(_unmatched(registry, it) for it in waiting),
             *(
                 LeftOutHandler(it.name, it.reason, _BECAUSE[it.reason], it.pattern, has_ended=True)
                 for it in last_endings(table)
@@ -295,12 +296,18 @@ def _left_out(subscription: Subscription, reason: LeftOutReason, detail: str) ->
     )
 
 
-def _unmatched(subscription: PatternSubscription) -> LeftOutHandler:
-    is_class = not isinstance(subscription.pattern, str)
-    because = _NO_MODEL if is_class else _BECAUSE["unmatched"]
-    return LeftOutHandler(
-        subscription.name, "unmatched", because, subscription.event, has_ended=False
-    )
+def _unmatched(registry: SignalRegistry, subscription: PatternSubscription) -> LeftOutHandler:
+    name, pattern = subscription.event, subscription.pattern
+    shown: str | None = name
+    if is_optional(subscription):
+        is_declared = any(matches(it, pattern) for it in registry._declared())
+        because = f"it is optional, and its event {name} is not declared"
+        if is_declared:
+            because = f"it is optional, and does not fit its event {name}"
+        shown = None
+    else:
+        because = _BECAUSE["unmatched"] if isinstance(pattern, str) else _NO_MODEL
+    return LeftOutHandler(subscription.name, "unmatched", because, shown, has_ended=False)
 
 
 def _kind(pattern: str | None) -> str:

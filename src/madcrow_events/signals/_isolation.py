@@ -81,7 +81,7 @@ class SavedRegistry:
             (it, it.context_model, it._execution, it._replaced, it.doc)
             for it in self._signals.values()
         ]
-        self._keys = [(it, it.key, it._key_execution) for it in self._signals.values()]
+        self._keys = [(it, it.key, it._key_execution, it._place) for it in self._signals.values()]
         self._handlers = [
             (name, it._table, it._table.saved()) for name, it in self._signals.items()
         ]
@@ -129,8 +129,8 @@ class SavedRegistry:
                 signal._replaced = replaced
                 signal._carry(model, execution)
                 signal._describe(doc)
-        for signal, key, execution in self._keys:
-            signal._order_by(key, execution)
+        for signal, key, execution, place in self._keys:
+            signal._note_declaration(key, execution, place)
 
     def restore_too(self, restore: Callable[[], None]) -> None:
         """Restore one more piece of state, which has been saved.

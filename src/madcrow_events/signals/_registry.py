@@ -18,7 +18,7 @@ from madcrow_events._names import HANDLER_FAILED, canonical_name, unknown_event
 from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import ContextModelError, MadcrowEventsError, UnknownEventError
 from madcrow_events.models import BaseEventContext
-from madcrow_events.signals._declaring import declare
+from madcrow_events.signals._declaring import FIRST_USE, declare
 from madcrow_events.signals._dispatching import Dispatching
 from madcrow_events.signals._explaining import Explanation, explain
 from madcrow_events.signals._isolation import isolated
@@ -46,10 +46,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CLEARING",
     "SignalRegistry",
+    "declared_at",
     "declared_in",
     "dispatching_of",
     "forget",
     "is_built_in",
+    "is_declared_on_first_use",
     "lock_of",
     "models_of",
     "record",
@@ -141,9 +143,9 @@ class SignalRegistry(Unique, blinker.Namespace):
             doc: a sentence that says what the event means, or None.
             context: the event's model, a class derived from `BaseEventContext`. None, the default,
                 for an event without a model, which takes any context.
-            key: the event's ordering key: the name of a field, or a function of the context. What
-                delivers events later, as the coming durable outbox does, is to handle those with
-                equal keys in order. None, the default, for no key.
+            key: the event's ordering key: the name of a field, or a function of the context. Events
+                with equal keys are to be handled in order by what delivers them later, such as the
+                durable outbox, which is coming. None, the default, for no key.
             formerly: a name that the event had before, or several. An old name means this event
                 wherever a name is given, and each line that uses it gets one `DeprecationWarning`.
                 If the old name is declared already, as an event without a model, its handlers
@@ -310,7 +312,7 @@ class SignalRegistry(Unique, blinker.Namespace):
         if self.strict and canonical != HANDLER_FAILED:
             decorator = f"@{self._written()}.event"
             raise unknown_event(canonical, self, self._former, decorator=decorator)
-        return self.signal(canonical)
+        return declare(self, canonical, is_first_use=canonical != HANDLER_FAILED)
 
     def subscribe(
         self,
@@ -389,7 +391,10 @@ class SignalRegistry(Unique, blinker.Namespace):
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
-        """The active subscriptions: first those to patterns, then those to each event."""
+        """The active subscriptions: first those to patterns, then those to each event.
+
+        A subscription to a class, and that of an optional handler, stand among those to patterns.
+        """
         patterns: list[Subscription] = list(self._patterns.live())
         return tuple(patterns + [s for signal in self._declared() for s in signal._table.live()])
 
@@ -687,6 +692,24 @@ def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
 def is_built_in(registry: SignalRegistry, signal: EventSignal[Any]) -> bool:
     """Whether this package declares an event; only the default registry has such events."""
     return signal.name in registry._built_in or signal.name == HANDLER_FAILED
+
+
+def declared_at(signal: EventSignal[Any]) -> Place | None:
+    """Return the place where an event was declared first, or last by a module that ran again.
+
+    Returns:
+        The place; None for a built-in event, for a signal that was made by hand, and for an event
+            that only its first use has declared.
+    """
+    registry = signal._registry
+    if registry is None or is_declared_on_first_use(signal):
+        return None
+    return None if is_built_in(registry, signal) else signal._place
+
+
+def is_declared_on_first_use(signal: EventSignal[Any]) -> bool:
+    """Whether only a use of the event has declared it, in a registry that is not strict."""
+    return signal._place is FIRST_USE
 
 
 def forget(registry: SignalRegistry, signal: EventSignal[Any]) -> None:

@@ -54,6 +54,7 @@ from madcrow_events.subscriptions._table import SubscriptionTable
 
 if TYPE_CHECKING:
     from madcrow_events._executions import Execution
+    from madcrow_events._places import Place
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.emissions._plan import CallSpec
     from madcrow_events.signals._keys import Key
@@ -94,6 +95,7 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         "_has_warned",
         "_key_execution",
         "_models",
+        "_place",
         "_registry",
         "_replaced",
         "_successor",
@@ -120,6 +122,8 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         self.key: str | Callable[[ContextT], object] | None = None
         # The execution of the module that has declared the key.
         self._key_execution: Execution | None = None
+        # Where the registry's user declared it; see `declared_at`.
+        self._place: Place | None = None
         # The earlier models that `context_model` has replaced because its module ran again. Below:
         # the execution of the module that defines `context_model`.
         self._replaced: tuple[weakref.ref[type[BaseEventContext]], ...] = ()
@@ -457,10 +461,13 @@ class EventSignal(Unique, BlinkerSignal, Generic[ContextT]):
         if doc:
             self.__doc__ = doc
 
-    def _order_by(self, key: Key | None, execution: Execution | None) -> None:
-        """Let the event have a key, which a module declares in this execution of it."""
+    def _note_declaration(
+        self, key: Key | None, execution: Execution | None, place: Place | None
+    ) -> None:
+        """Let the event have a key, which a module declares at a place in this execution of it."""
         self.key = key
         self._key_execution = execution
+        self._place = place
 
     def _replaced_models(self) -> tuple[type[BaseEventContext], ...]:
         if not self._replaced:  # most often, and each new subscription asks

@@ -11,13 +11,14 @@ from madcrow_events._logs import log
 from madcrow_events._names import HANDLER_FAILED, canonical_name
 from madcrow_events._text import type_name
 from madcrow_events.emissions._styles import RECORDER
+from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
 from madcrow_events.signals._blinker_signal import translated
 from madcrow_events.signals._models import matches
 from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
-from madcrow_events.subscriptions._patterns import Pattern, extend
+from madcrow_events.subscriptions._patterns import OptionalSubscription, Pattern, extend
 from madcrow_events.subscriptions._redefinition import defined_earlier, end_replaced, find_replaced
 from madcrow_events.subscriptions._signatures import read_call_spec
 from madcrow_events.subscriptions._subscription import end
@@ -66,6 +67,7 @@ def subscribe_as(
     options: SubscriptionOptions,
     origin: object = None,
     *,
+    is_optional: bool = False,
     wrap: Callable[[CallSpec], CallSpec] | None = None,
     replaced: list[Subscription] | None = None,
 ) -> Subscription:
@@ -77,27 +79,22 @@ def subscribe_as(
         handler: the handler.
         options: its options.
         origin: the group, or `RECORDER`, that the subscription belongs to.
+        is_optional: whether the event, given by its name, may never be declared.
         wrap: takes the handler's call spec, and returns the one to call it by.
         replaced: gets the subscriptions that this one replaces; if None, they end at once.
     """
     # A recorder's names count as patterns, so that it also hears events that are declared anew.
-    if not is_pattern(event) and not (isinstance(event, str) and origin is RECORDER):
+    waits = is_optional or origin is RECORDER
+    if not is_pattern(event) and not (isinstance(event, str) and waits):
         return registry.resolve(event)._subscribe(handler, options, origin, wrap, replaced)
     pattern, patterns = _present_form(registry, canonical_pattern(event)), registry._patterns
-    if pattern is HandlerFailedEventContext:
+    if pattern is HandlerFailedEventContext or (is_optional and pattern == HANDLER_FAILED):
         registry.resolve(HANDLER_FAILED)  # it is declared when it is first needed
     check_options(options)
-    is_batch = options.get("batch") is not None
-    if isinstance(pattern, str):
-        spec = read_call_spec(handler, pattern, None, pattern=True, batch=is_batch)
+    if is_optional and isinstance(pattern, str):
+        requested = _new_optional(registry, pattern, handler, options, wrap)
     else:
-        formers = _earlier_forms(registry, pattern)
-        spec = read_call_spec(
-            handler, type_name(pattern), pattern, batch=is_batch, replaced=formers
-        )
-    if wrap is not None:
-        spec = wrap(spec)
-    requested = PatternSubscription(patterns, pattern, handler, spec, translated(options))
+        requested = _new_pattern(registry, pattern, handler, options, wrap)
     requested.origin = origin
     earlier = find_replaced(requested, partial(_live, registry, pattern))
     with registry._lock:
@@ -112,6 +109,66 @@ def subscribe_as(
         extend_all([subscription], present)
     log(logging.DEBUG, "%s subscribed to %s", subscription.name, subscription.event)
     return subscription
+
+
+def _new_pattern(
+    registry: SignalRegistry,
+    pattern: Pattern,
+    handler: Callable[..., Any],
+    options: SubscriptionOptions,
+    wrap: Callable[[CallSpec], CallSpec] | None,
+) -> PatternSubscription:
+    is_batch = options.get("batch") is not None
+    if isinstance(pattern, str):
+        spec = read_call_spec(handler, pattern, None, pattern=True, batch=is_batch)
+    else:
+        formers = _earlier_forms(registry, pattern)
+        spec = read_call_spec(
+            handler, type_name(pattern), pattern, batch=is_batch, replaced=formers
+        )
+    if wrap is not None:
+        spec = wrap(spec)
+    return PatternSubscription(registry._patterns, pattern, handler, spec, translated(options))
+
+
+def _new_optional(
+    registry: SignalRegistry,
+    name: str,
+    handler: Callable[..., Any],
+    options: SubscriptionOptions,
+    wrap: Callable[[CallSpec], CallSpec] | None,
+) -> PatternSubscription:
+    """Return a subscription to an event that may never be declared.
+
+    Raises:
+        HandlerSignatureError: the event is declared already, and the handler does not fit it; or
+            the handler fits no event at all.
+    """
+    # An event without a model takes most handlers: those that no event could call are refused.
+    spec = read_call_spec(handler, name, None, batch=options.get("batch") is not None)
+    requested = OptionalSubscription(
+        registry._patterns, name, handler, spec, translated(options), wrap
+    )
+    signal = registry._find(name)
+    if signal is not None:
+        _spec_in(requested, signal)
+    return requested
+
+
+def _spec_in(subscription: OptionalSubscription, signal: EventSignal[Any]) -> CallSpec:
+    """Return how an optional handler is called in its event.
+
+    Raises:
+        HandlerSignatureError: the handler does not fit the event.
+    """
+    spec = read_call_spec(
+        subscription.handler,
+        signal.name,
+        signal.context_model,
+        batch=subscription.batch is not None,
+        replaced=signal._replaced_models(),
+    )
+    return spec if subscription.wrap is None else subscription.wrap(spec)
 
 
 def unsubscribe(
@@ -133,11 +190,28 @@ def unsubscribe(
 def extend_all(
     subscriptions: Iterable[PatternSubscription], signals: Iterable[EventSignal[Any]]
 ) -> None:
-    """Subscribe the handlers of patterns and classes to the events that these match."""
+    """Subscribe the handlers of patterns and classes to the events that these match.
+
+    So are those of optional subscriptions; one that does not fit its event is logged. They are not
+    extended under a lock, because reading a signature may run its author's code.
+    """
     for subscription in subscriptions:
         for signal in signals:
-            if matches(signal, subscription.pattern):
+            if not matches(signal, subscription.pattern):
+                continue
+            if isinstance(subscription, OptionalSubscription):
+                _extend_optional(subscription, signal)
+            else:
                 extend(subscription, signal._table, signal.name)
+
+
+def _extend_optional(subscription: OptionalSubscription, signal: EventSignal[Any]) -> None:
+    try:
+        spec = _spec_in(subscription, signal)
+    except HandlerSignatureError as misfit:
+        log(logging.ERROR, "an optional handler is not subscribed: %s", misfit)
+    else:
+        extend(subscription, signal._table, signal.name, spec)
 
 
 # Classes whose modules run again

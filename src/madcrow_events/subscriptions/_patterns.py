@@ -1,6 +1,7 @@
 """Subscriptions to many events, each with a part for every event that matches.
 
-They are to a pattern of names, or to a class that the models of the events derive from.
+They are to a pattern of names, or to a class that the models of the events derive from. Or they are
+to the name of one event that may never be declared.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from madcrow_events.subscriptions._endings import EndReason
 
 __all__ = [
+    "OptionalSubscription",
     "Pattern",
     "PatternSubscription",
     "PatternTable",
@@ -179,8 +181,10 @@ class PatternSubscription(OptionsSubscription):
     def _key(self) -> Hashable:
         return self.pattern, self._handler_key, self._sender_key
 
-    def _extend_to(self, table: SubscriptionTable, event: str) -> None:
-        """Subscribe the handler to one more event."""
+    def _extend_to(
+        self, table: SubscriptionTable, event: str, spec: CallSpec | None = None
+    ) -> None:
+        """Subscribe the handler to one more event, in which it may have a call spec of its own."""
         handler, sender = self.handler, self.sender
         if not self.active:
             return
@@ -188,7 +192,7 @@ class PatternSubscription(OptionsSubscription):
             table,
             event,
             handler,
-            self._call_spec,
+            spec or self._call_spec,
             {**self._options, "sender": sender},
             order=self._order,
             owner=self,
@@ -219,12 +223,43 @@ class PatternSubscription(OptionsSubscription):
                 yield child
 
 
+class OptionalSubscription(PatternSubscription):
+    """One handler's subscription to one event, by its name, whenever that is declared.
+
+    The signature is read anew for the model of the event, once that is known.
+
+    Attributes:
+        wrap: takes the handler's call spec, and returns the one to call it by; or None.
+    """
+
+    __slots__ = ("wrap",)
+
+    _is_optional = True
+
+    def __init__(
+        self,
+        table: PatternTable,
+        name: str,
+        handler: Any,
+        spec: CallSpec,
+        options: SubscriptionOptions,
+        wrap: Callable[[CallSpec], CallSpec] | None,
+    ) -> None:
+        super().__init__(table, name, handler, spec, options)
+        self.wrap = wrap
+
+
 def matches_nothing(subscription: PatternSubscription) -> bool:
     """Whether a pattern or a class is subscribed to no event at all."""
     return not any(part.active for part in subscription._parts())
 
 
-def extend(subscription: PatternSubscription, table: SubscriptionTable, event: str) -> None:
+def extend(
+    subscription: PatternSubscription,
+    table: SubscriptionTable,
+    event: str,
+    spec: CallSpec | None = None,
+) -> None:
     """Subscribe the handler of a pattern or class to an event that matches; a registry calls this.
 
     Doing so again changes nothing.
@@ -233,8 +268,10 @@ def extend(subscription: PatternSubscription, table: SubscriptionTable, event: s
         subscription: the subscription to the pattern or class.
         table: the table of the event's signal.
         event: the name of the event.
+        spec: how the handler of an optional subscription is called in this event; None for a
+            pattern or class, whose handler is called alike in all its events.
     """
-    subscription._extend_to(table, event)
+    subscription._extend_to(table, event, spec)
 
 
 def end_parts(table: SubscriptionTable, still_matches: Callable[[Pattern], bool]) -> None:

@@ -31,6 +31,7 @@ def options_shown(it: Subscription) -> list[str]:
         ("background", not it.background or it.batch is not None, "True"),
         ("id", it.id is None, repr(it.id)),
         ("on_error", it.on_error is None, repr(it.on_error)),
+        ("optional", not it._is_optional, "True"),
     )
     return [f"{name}={text}" for name, is_default, text in options if not is_default]
 

@@ -170,7 +170,13 @@ def end(subscription: Subscription, reason: EndReason | None) -> None:
 
 def pattern_of(subscription: Subscription) -> str | None:
     """Return the pattern that a subscription is a part of, or None."""
-    return None if subscription._owner is None else subscription._owner.event
+    owner = subscription._owner
+    return None if owner is None or owner._is_optional else owner.event
+
+
+def is_optional(subscription: Subscription) -> bool:
+    """Whether a subscription waits for one event, which may never be declared."""
+    return subscription._is_optional
 
 
 def is_part(subscription: Subscription) -> bool:
@@ -240,6 +246,7 @@ class Subscription(Unique):
     on_error: Literal["raise"] | None = None
     background: bool = False
     _connected: bool = False
+    _is_optional: bool = False
     _owner: Subscription | None = None
     _ticket: list[bool] | None = None
     _sender: Any = ANY

@@ -33,6 +33,7 @@ from madcrow_events.subscriptions._endings import MOST_ENDINGS, Ending, Endings,
 from madcrow_events.subscriptions._identity import identity_key, sender_key
 from madcrow_events.subscriptions._options import ANY
 from madcrow_events.subscriptions._planning import comes_last, extended, plan_calls
+from madcrow_events.subscriptions._subscription import pattern_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
@@ -236,7 +237,7 @@ class SubscriptionTable:
             named = subscription.name
         if self._endings is None:
             self._endings = new_endings()
-        pattern = None if owner is None else owner.event
+        pattern = pattern_of(subscription)
         self._endings.append((subscription._order, named, pattern, reason))
         if reason == "collected":
             self._collected = (*self._collected, subscription.name)[-MOST_ENDINGS:]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
-from pydantic import Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
 from madcrow_events import BaseEventContext, SignalRegistry
 from madcrow_events.catalog import asyncapi, json_schema
@@ -115,6 +115,23 @@ def test_schemas_are_written_in_the_words_of_the_older_draft(signals: SignalRegi
     }
 
 
+def test_what_stands_beside_a_reference_and_must_hold_too_still_holds(
+    signals: SignalRegistry,
+) -> None:
+    def narrow(schema: dict[str, Any]) -> None:
+        schema["properties"]["best"]["allOf"] = [{"minProperties": 2}]
+
+    class Row(BaseEventContext):
+        model_config = ConfigDict(json_schema_extra=narrow)
+
+        first: shapes.Item
+        best: shapes.Item
+
+    fields = schema_of(Row, signals)["properties"]
+
+    assert fields["best"]["allOf"] == [fields["first"], {"minProperties": 2}]
+
+
 def test_a_discriminator_is_the_name_of_the_property(signals: SignalRegistry) -> None:
     payment = schema_of(shapes.Discriminated, signals)["properties"]["payment"]
 
@@ -141,6 +158,17 @@ def test_what_follows_a_tuple_has_the_keyword_of_the_older_draft(signals: Signal
         "additionalItems": {"type": "string"},
     }
     assert fields["words"] == {"title": "Words", "not": {"items": [{}]}, "items": False}
+
+
+def test_schemas_inside_of_others_are_converted_too(signals: SignalRegistry) -> None:
+    class Row(BaseEventContext):
+        cells: tuple[int, str] | None
+        by_name: dict[str, tuple[int]]
+
+    fields = schema_of(Row, signals)["properties"]
+
+    assert fields["cells"]["anyOf"][0]["items"] == [{"type": "integer"}, {"type": "string"}]
+    assert fields["by_name"]["additionalProperties"]["items"] == [{"type": "integer"}]
 
 
 def test_fields_and_values_that_look_like_keywords_are_left_as_they_are(

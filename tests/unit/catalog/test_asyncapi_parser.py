@@ -38,6 +38,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("parser")
     (folder / "package.json").write_text('{"private": true}', encoding="utf-8")
     options = ["--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    options += ["--fetch-retries=1", "--fetch-timeout=60000"]  # where there is no registry
     installed = nodejs.npm(
         ["install", *options, PARSER],
         return_completed_process=True,

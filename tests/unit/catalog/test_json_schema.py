@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from decimal import Decimal
 from typing import Any
 
 import pytest
-from pydantic import Field, model_serializer
+from pydantic import ConfigDict, Field, model_serializer
 
 from madcrow_events import BaseEventContext, SignalRegistry
 from madcrow_events.catalog import json_schema
@@ -80,11 +82,24 @@ def test_models_of_one_name_have_definitions_of_their_own(signals: SignalRegistr
 
 def test_fields_have_the_names_that_are_written(signals: SignalRegistry) -> None:
     """Those are aliases only in classes that are configured to write them."""
-    for model in (shapes.WithAnItem, shapes.WritingAliases):
-        context = model(orderId=1, item=shapes.SpelledItem(number=2))
-        assert properties_of(model, SignalRegistry()).keys() == (
-            json.loads(context.model_dump_json()).keys() - BaseEventContext.model_fields
-        )
+    item, place = shapes.SpelledItem(number=2), shapes.SpelledPlace(cityName="Rome")
+    address = shapes.SpelledAddress(street="Main Street")
+    contexts = (
+        shapes.WithAnItem(orderId=1, item=item, places={"a": place}),
+        shapes.WritingAliases(orderId=1, item=item, address={"a": address}),
+    )
+    for number, context in enumerate(contexts):
+        signals.signal(f"event_{number}", context=type(context))
+    definitions = json_schema(signals=signals)["$defs"]
+
+    for context, inside in zip(contexts, ("SpelledPlace", "SpelledAddress"), strict=True):
+        written = json.loads(context.model_dump_json())
+        assert definitions[type(context).__name__]["properties"].keys() == written.keys()
+        assert definitions["SpelledItem"]["properties"].keys() == written["item"].keys()
+        (other,) = [
+            value["a"] for value in written.values() if isinstance(value, dict) and "a" in value
+        ]
+        assert definitions[inside]["properties"].keys() == other.keys()
 
 
 def test_fields_have_the_types_that_are_written(signals: SignalRegistry) -> None:
@@ -105,6 +120,25 @@ def test_fields_have_the_types_that_are_written(signals: SignalRegistry) -> None
     }
 
 
+@pytest.mark.parametrize("extra", ["forbid", "ignore"])
+def test_a_dataclass_and_a_dictionary_refuse_what_the_model_around_them_refuses(
+    extra: Any, signals: SignalRegistry
+) -> None:
+    class Around(shapes.Structured):
+        model_config = ConfigDict(extra=extra)
+
+    signals.signal("thing_happened", context=Around)
+    definitions = json_schema(signals=signals)["$defs"]
+
+    is_closed = {name: "additionalProperties" in it for name, it in definitions.items()}
+    assert is_closed == {
+        "Around": extra == "forbid",
+        "Address": extra == "forbid",
+        "Amount": extra == "forbid",
+        "Point": False,
+    }
+
+
 def test_a_type_that_json_schema_cannot_describe_is_any_value_and_says_so(
     signals: SignalRegistry,
 ) -> None:
@@ -120,20 +154,31 @@ def test_a_type_that_json_schema_cannot_describe_is_any_value_and_says_so(
 
 def test_numbers_that_json_does_not_have_are_left_out(signals: SignalRegistry) -> None:
     class Bounded(BaseEventContext):
-        share: float = Field(default=float("inf"), lt=float("inf"), gt=0)
+        share: float = Field(default=float("inf"), lt=float("inf"), gt=0, examples=[float("nan")])
         shares: list[float] = Field(default=[float("nan"), 1.0])
 
     fields = properties_of(Bounded, signals)
 
-    assert fields["share"] == {"title": "Share", "type": "number", "exclusiveMinimum": 0}
+    assert fields["share"] == {
+        "title": "Share",
+        "type": "number",
+        "exclusiveMinimum": 0,
+        "examples": [None],
+    }
     assert fields["shares"]["default"] == [None, 1.0]
 
 
-def test_a_decimal_without_bounds_is_any_text_if_it_may_be_infinite(
-    signals: SignalRegistry,
-) -> None:
-    from decimal import Decimal
+@pytest.mark.parametrize("text", ["1", "-0.50", "1E+2", "0E-10", "1.5E-7"])
+def test_a_decimal_is_every_text_that_is_written_of_one(text: str, signals: SignalRegistry) -> None:
+    price = properties_of(shapes.Written, signals)["price"]
 
+    assert json.loads(shapes.Written(price=Decimal(text)).model_dump_json())["price"] == text
+    assert re.search(price["pattern"], text)
+    for other in ("", "a", "NaN", "1.2.3", "1\u0663", "1 "):
+        assert not re.search(price["pattern"], other)
+
+
+def test_a_decimal_that_may_be_infinite_is_any_text(signals: SignalRegistry) -> None:
     class Priced(BaseEventContext):
         price: Decimal = Field(allow_inf_nan=True)
 
@@ -162,7 +207,10 @@ def test_a_model_with_an_undefined_name_is_any_object_and_does_not_spoil_the_cat
 
     properties = json_schema(signals=signals)["properties"]
 
-    assert properties["thing_happened"]["type"] == "object"
+    assert properties["thing_happened"] == {
+        "type": "object",
+        "description": "Any object: the model uses a name that is not defined.",
+    }
     assert properties["order_placed"] == {"$ref": "#/$defs/OrderPlaced"}
 
 

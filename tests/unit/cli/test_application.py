@@ -65,11 +65,24 @@ def test_what_an_application_prints_does_not_mix_with_the_output(command: Comman
         ("1 / 0", "ZeroDivisionError: division by zero\n  "),
         ("raise ValueError", "while it was imported: ValueError\n  "),
         ("import sys\nsys.exit(7)", "ended the process while it was imported, with status 7\n  "),
+        ("import sys\nsys.exit()", "while it was imported, with status 0\n  "),
+        ("import sys\nsys.exit('no disk')", "imported, with the message: no disk\n  "),
+        ("raise ValueError('first\\nsecond \\x1b[31m')", "ValueError: first\nsecond \\x1b[31m\n"),
         ("def (", "SyntaxError: "),
         ("import nothing_like_this", "ModuleNotFoundError: No module named 'nothing_like_this'"),
         ("raise BaseException('odd')", "BaseException: odd"),
     ],
-    ids=["raises", "without text", "exits", "is no Python", "lacks a module", "odd"],
+    ids=[
+        "raises",
+        "no text",
+        "exits",
+        "exits well",
+        "exits with text",
+        "text",
+        "is no Python",
+        "lacks a module",
+        "odd",
+    ],
 )
 def test_an_exception_of_the_application_is_shown_as_theirs(
     command: Command, source: str, told: str
@@ -93,6 +106,15 @@ def test_an_exception_without_a_line_of_theirs_is_shown_too(command: Command):
     assert "SyntaxError" in ended.err
 
 
+def test_an_endless_recursion_is_cut(command: Command):
+    """Its last lines say enough."""
+    command.write(deep="def dig():\n    dig()\ndig()")
+    told = command("events", app="deep").err
+    assert "RecursionError" in told
+    assert told.count("deep.py:2, in dig") == 20
+    assert "  ...\n" in told
+
+
 def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
     """The status is that of shells."""
     command.write(slow="raise KeyboardInterrupt")
@@ -111,7 +133,10 @@ def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
         ("shop-events", "write it as in --app shop.events"),
         ("shop:registri", "shop has no attribute registri: did you mean registry?"),
         ("shop:nothing", "shop has no attribute nothing\n"),
-        ("shop.nothing", "no module is called shop.nothing"),
+        ("shop.nothing", "shop has no module nothing\n"),
+        ("email.parse", "email has no module parse: did you mean email.parser?"),
+        ("email.zzz", "email has no module zzz\n"),
+        ("nowhere.nothing", "no module is called nowhere.nothing: install the application"),
     ],
 )
 def test_an_application_that_is_named_wrongly(command: Command, app: str, told: str):
@@ -146,6 +171,20 @@ def test_the_attribute_names_a_registry_a_dispatcher_or_a_factory(command: Comma
     )
     found = command("events", "--json", app=f"own:{attribute}")
     assert [it["event"] for it in found.record] == ["own_thing"]
+
+
+def test_other_registries_of_the_application_are_pointed_out(command: Command):
+    """Nobody would find their events otherwise."""
+    command.write(
+        own="""
+            from madcrow_events import SignalRegistry, madcrow_signals
+            registry = SignalRegistry()
+        """
+    )
+    for subcommand in ("events", "handlers"):
+        told = command(subcommand, app="own").err
+        assert told == "The application has another registry: --app own:registry\n"
+        assert command(subcommand, app="own:registry").err == ""
 
 
 def test_a_factory_may_return_anything(command: Command):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from madcrow_events import __version__
 from madcrow_events.plugins import Plugin, PluginReport, PluginReports
 from support.command import SHOP, Command, command
 
@@ -120,6 +121,25 @@ def test_emit_shows_a_handler_whose_arguments_cannot_be_made(command: Command):
     assert "LookupError\n" in ended.out
 
 
+def test_emit_shows_a_handler_that_raises_to_its_emitter_or_exits(command: Command):
+    """Neither ends the command."""
+    command.write(
+        harsh="""
+            import sys
+            from madcrow_events import madcrow_signals
+            raising = madcrow_signals.signal("raising_thing")
+            raising.subscribe(lambda: 1 / 0, id="raises", on_error="raise")
+            ending = madcrow_signals.signal("ending_thing")
+            ending.subscribe(lambda: sys.exit(4), id="exits")
+        """
+    )
+    for event, error in (("raising_thing", "ZeroDivisionError"), ("ending_thing", "SystemExit")):
+        ended = command("emit", event, "--yes", "--json", app="harsh")
+        assert ended.status == 1
+        (call,) = ended.record["handlers"]
+        assert (call["status"], call["raised"]["type"]) == ("raised", error)
+
+
 def test_emit_says_that_nobody_listens(command: Command):
     """That is no failure."""
     ended = command.write(shop=SHOP)("emit", "stock_low", "left=3", "--yes", app="shop")
@@ -132,18 +152,21 @@ def test_emit_leaves_what_ctrl_c_has_cut_off(command: Command, monkeypatch: pyte
         slow="""
             import threading
             from madcrow_events import madcrow_signals
-            go_on = threading.Event()
+            go_on, begun = threading.Event(), threading.Event()
             thing = madcrow_signals.signal("slow_thing")
             @thing.on(background=True)
-            def begin(): go_on.wait(30)
+            def begin():
+                begun.set()
+                go_on.wait(30)
             @thing.on(background=True, id="second")
-            def wait(): go_on.wait(30)
+            def wait(): ...
             from madcrow_events import EventDispatcher
             dispatcher = EventDispatcher(max_workers=1)
         """
     )
 
     def interrupted(_self: object, _timeout: object = None) -> None:
+        sys.modules["slow"].begun.wait(30)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("madcrow_events.EventDispatcher.drain", interrupted)
@@ -151,7 +174,9 @@ def test_emit_leaves_what_ctrl_c_has_cut_off(command: Command, monkeypatch: pyte
     sys.modules["slow"].go_on.set()
     assert ended.status == 1
     assert {it["status"] for it in ended.record["handlers"]} == {"pending"}
-    assert {it["name"] for it in ended.record["handlers"]} == {"slow.begin", "second"}
+    assert [it["name"] for it in ended.record["handlers"]] == ["slow.begin", "second"]
+    told = command("emit", "slow_thing", "--yes", app="slow:dispatcher").out
+    assert "has not ended" in told
 
 
 def test_emit_asks_first(command: Command, monkeypatch: pytest.MonkeyPatch):
@@ -250,6 +275,25 @@ def test_a_wrong_argument_is_a_usage_error(command: Command):
         ended = command(*arguments)
         assert ended.status == 2
         assert "Traceback" not in ended.err
+
+
+def test_the_version_is_written(command: Command):
+    """It is that of the package."""
+    assert command("--version") == (0, f"madcrow-events {__version__}\n", "")
+
+
+def test_a_text_of_the_application_cannot_move_the_cursor(command: Command):
+    """It is shown in one line."""
+    command.write(
+        wild="""
+            from madcrow_events import madcrow_signals
+            doc = "Two\\nlines and \\x1b[31mred."
+            madcrow_signals.signal("wild_thing", doc).subscribe(lambda: "a\\nb\\x1b[31m")
+        """
+    )
+    told = [command(*it, app="wild").out for it in (("events",), ("show", "wild_thing"))]
+    assert all("Two lines and \\x1b[31mred." in it for it in told)
+    assert "returned a\\nb\\x1b[31m\n" in command("emit", "wild_thing", "--yes", app="wild").out
 
 
 def test_help_is_written(command: Command):

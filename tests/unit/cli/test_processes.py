@@ -196,7 +196,7 @@ def test_a_closed_pipe_ends_the_command_quietly(warehouse: Path):
     for arguments in (("events",), ("handlers", "--json"), ("schema",)):
         line = '"$0" -m madcrow_events "$@" | true; exit "${PIPESTATUS[0]}"'
         told = subprocess.run(
-            ["bash", "-c", line, sys.executable, *arguments, *SHOP_ARGUMENTS],
+            ["/bin/bash", "-c", line, sys.executable, *arguments, *SHOP_ARGUMENTS],
             cwd=warehouse,
             capture_output=True,
             encoding="utf-8",
@@ -208,13 +208,14 @@ def test_a_closed_pipe_ends_the_command_quietly(warehouse: Path):
 def test_ctrl_c_while_an_application_is_imported(shop: Path):
     """The command says where it was."""
     (shop / "stuck.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    # A shell's background jobs do not hear of Ctrl-C, and neither do their children.
+    program = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    program += "runpy.run_module('madcrow_events', run_name='__main__')"
     process = subprocess.Popen(
-        [sys.executable, "-m", "madcrow_events", "events", "--app", "stuck", "--app-dir", "."],
+        [sys.executable, "-c", program, "events", "--app", "stuck", "--app-dir", "."],
         cwd=shop,
         stderr=subprocess.PIPE,
         encoding="utf-8",
-        # A shell's background jobs do not hear of Ctrl-C, and neither do their children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "begun\n"

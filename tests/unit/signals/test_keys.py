@@ -58,7 +58,9 @@ def test_a_group_declares_the_key(signals: SignalRegistry) -> None:
     """And a signal that its handlers need is declared with the key that it has elsewhere."""
     group = HandlerGroup("orders")
     group.signal("order_placed", context=OrderPlaced, key="customer_id")
-    group.on(SignalRegistry().signal("order_paid", key=by_order))(lambda **context: None)
+    group.on(SignalRegistry().signal("order_paid", context=OrderPlaced, key=by_order))(
+        lambda **context: None
+    )
     group.register(signals)
 
     assert signals["order_placed"].key == "customer_id"

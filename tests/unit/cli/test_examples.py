@@ -1,0 +1,139 @@
+"""Examples of contexts: each is one that its model takes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from decimal import Decimal
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from pydantic import AnyUrl, BaseModel, Field
+
+from madcrow_events import BaseEventContext
+from madcrow_events.cli._examples import example_of
+from support.command import Command, command
+
+__all__ = ["command"]
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Line(BaseModel):
+    article: str
+    count: Annotated[int, Field(ge=5, le=9)]
+
+
+class Tree(BaseModel):
+    branches: list[Tree] = []
+
+
+class Endless(BaseModel):
+    next: Endless
+
+
+FITTING = {
+    "text": str,
+    "long_text": Annotated[str, Field(min_length=30, max_length=40)],
+    "short_text": Annotated[str, Field(max_length=2)],
+    "number": int,
+    "below": Annotated[int, Field(lt=-5)],
+    "above": Annotated[float, Field(gt=10.5)],
+    "step": Annotated[int, Field(multiple_of=7, gt=7)],
+    "truth": bool,
+    "money": Decimal,
+    "moment": dt.datetime,
+    "day": dt.date,
+    "clock": dt.time,
+    "span": dt.timedelta,
+    "id": UUID,
+    "address": IPv4Address,
+    "address_6": IPv6Address,
+    "link": AnyUrl,
+    "colour": Colour,
+    "kind": Literal["web", "phone"],
+    "one": Literal["only"],
+    "either": int | str,
+    "line": Line,
+    "lines": Annotated[list[Line], Field(min_length=2)],
+    "pair": tuple[int, str],
+    "table": dict[str, int],
+    "anything": Any,
+    "nothing": None,
+    "raw": bytes,
+    "tree": Tree,
+    "said": Annotated[int, Field(examples=[42])],
+}
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_an_example_fits_its_model(name: str):
+    """It has what the model requires, of the right types and within their bounds."""
+    model = type("Model", (BaseEventContext,), {"__annotations__": {name: FITTING[name]}})
+    schema = model.model_json_schema()
+    example = example_of(schema, schema.get("$defs", {}))
+    assert list(example) == [name]
+    model.model_validate(example)
+
+
+def test_an_endless_model_has_no_example():
+    """Its example would have no end."""
+    schema = Endless.model_json_schema()
+    example_of(schema, schema["$defs"])
+
+
+def test_a_default_is_an_example():
+    """If a required property has one."""
+    assert example_of({"default": 3, "type": "integer"}, {}) == 3
+
+
+ODD = """
+    from collections.abc import Callable
+    from pydantic import field_validator
+    from madcrow_events import BaseEventContext, madcrow_signals
+
+    @madcrow_signals.event
+    class NeedsCall(BaseEventContext):
+        call: Callable[[], int]
+        number: int
+
+    class Shared(BaseEventContext):
+        number: int
+
+        @field_validator("number")
+        @classmethod
+        def is_even(cls, number):
+            if number % 2:
+                raise ValueError("odd")
+            return number
+
+    madcrow_signals.signal("first_thing", context=Shared)
+    madcrow_signals.signal("second_thing", context=Shared)
+
+    def declare():
+        class Inner(BaseEventContext):
+            number: int = 3
+        madcrow_signals.signal("inner_thing", context=Inner)
+
+    declare()
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "call"),
+    [
+        ("needs_call", "from odd import NeedsCall\n\nemit_event(NeedsCall(call=..., number=...))"),
+        ("first_thing", 'from odd import Shared\n\nemit_event("first_thing", number=...)'),
+        ("inner_thing", "import emit_event\n\nemit_event(Inner())"),
+    ],
+)
+def test_code_is_shown_where_no_example_can_be_made(command: Command, event: str, call: str):
+    """Dots stand for the values; a model of several events is emitted by name."""
+    record = command.write(odd=ODD)("show", event, "--json", app="odd").record
+    assert record["code"].endswith(call)
+    assert (record["example"] is None) is ("..." in call)
+    assert command("show", event, app="odd").status == 0
