@@ -27,6 +27,9 @@ PICTURE = re.compile(
 )
 """A line for a shell, and below it the place for what it prints; the status is 0 if none stands."""
 
+FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+"""A file of the page, beside which its lines run."""
+
 WIDTHS = {"wide": 80, "narrow": 44}
 """How many columns the terminal has: on a desk and on a phone."""
 
@@ -46,7 +49,6 @@ def greet(email):
 """
 """A plugin that is installed in the pictures."""
 
-_FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 _COLOURS = ("ink", "ink", "red", "green", "yellow", "blue", "magenta", "cyan", "ink")
 _COLUMN, _ROW, _MARGIN = 12.2, 24.4, 16
 
@@ -89,7 +91,7 @@ def with_pictures(markdown: str) -> str:
             does not have.
     """
     found = [it for it in PICTURE.finditer(markdown) if is_there(it["line"])]
-    files = tuple(_FILE.findall(markdown))
+    files = tuple(FILE.findall(markdown))
     lines = [
         Line(it["line"], int(it["status"] or 0), files, columns)
         for it in found

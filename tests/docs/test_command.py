@@ -99,6 +99,15 @@ def test_a_record_that_is_not_there_is_an_error_that_names_the_others() -> None:
         command.with_tables("<!-- fields: Evnt -->")
 
 
+@pytest.mark.parametrize("name", [name for name, _ in terminal.FILE.findall(PAGE)])
+def test_a_file_of_the_page_is_an_application(name: str) -> None:
+    """It can be imported, and declares events."""
+    module = name.removesuffix(".py")
+    events = f"madcrow-events events --json --app {module} --app-dir ."
+    files = tuple(terminal.FILE.findall(PAGE))
+    assert f'"model": "{module}.' in terminal.printed_by(terminal.Line(events, 0, files, 80))
+
+
 @pytest.mark.once
 def test_the_pictures_of_the_page_can_be_drawn() -> None:
     """They have no path of this machine, no other host, and no colour but those of the site."""
