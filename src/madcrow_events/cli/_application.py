@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import close_matches, printable, text_of, type_name
 from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
+from madcrow_events.cli._messages import say, waiting_for
 from madcrow_events.cli._places import Line, lines_to, raised_at
-from madcrow_events.cli._progress import waiting_for
 from madcrow_events.dispatcher import EventDispatcher
 from madcrow_events.signals import SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import declared_in, is_built_in
 
 if TYPE_CHECKING:
     from madcrow_events.plugins import PluginReports
@@ -52,14 +53,12 @@ class Application(NamedTuple):
         signals: the registry.
         dispatcher: the dispatcher that emits, or None for that of the registry.
         plugins: the reports on the plugins that were loaded, or None.
-        other_registries: the attributes of the module that are other registries.
     """
 
     name: str | None
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
-    other_registries: tuple[str, ...] = ()
 
 
 def load_application(
@@ -104,7 +103,7 @@ def load_application(
 
 
 def _imported(name: str) -> Any:
-    if not all(part.isidentifier() for part in name.split(".")):
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(_fix_for_path(name))
     try:
         return _theirs(name, lambda: import_module(name), "was imported")
@@ -188,12 +187,16 @@ def _named(name: str, attributes: str, module: Any) -> Application:
         return Application(name, thing)
     if isinstance(thing, EventDispatcher):
         return Application(name, thing.signals, thing)
-    others = tuple(
-        attribute
-        for attribute, it in vars(module).items()
-        if isinstance(it, SignalRegistry) and it is not madcrow_signals
-    )
-    return Application(name, madcrow_signals, other_registries=others)
+    if all(is_built_in(madcrow_signals, it) for it in declared_in(madcrow_signals)):
+        _point_out_registries(name, module)
+    return Application(name, madcrow_signals)
+
+
+def _point_out_registries(name: str, module: Any) -> None:
+    """Say how to see the events of a module that has declared none in the default registry."""
+    for attribute, it in vars(module).items():
+        if isinstance(it, SignalRegistry) and it is not madcrow_signals:
+            say(f"The application has a registry of its own: --app {name}:{attribute}")
 
 
 def _is_required(parameter: Parameter) -> bool:

@@ -19,7 +19,8 @@ from madcrow_events.cli._context import (
 )
 from madcrow_events.cli._errors import FOUND, CommandError
 from madcrow_events.cli._explaining import ExplainedRecord, explained_record
-from madcrow_events.cli._output import Output, say
+from madcrow_events.cli._messages import say
+from madcrow_events.cli._output import Output
 from madcrow_events.cli._records import event_records, found_event, handlers_records, matching
 
 __all__ = ["COMMAND"]
@@ -282,8 +283,6 @@ def _ask(output: Output, expected: ExplainedRecord) -> None:
 
 
 def _hint(found: Application) -> None:
-    """Say how to see more events than were shown."""
+    """Say how to see the events of an application."""
     if found.name is None:
         say("These are the built-in events. To see yours, name your application: --app shop.events")
-    for registry in found.other_registries:
-        say(f"The application has another registry: --app {found.name}:{registry}")

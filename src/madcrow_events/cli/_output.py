@@ -14,7 +14,7 @@ from madcrow_events.cli._errors import CLOSED_PIPE, CommandError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "say"]
+__all__ = ["Output"]
 
 _UNLIMITED: Final = 10_000
 """The width of a pipe, in columns: each row is one line there, for other commands to read."""
@@ -100,8 +100,3 @@ class Output:
         if not console.is_terminal:
             console.width = _UNLIMITED
         return console
-
-
-def say(message: str) -> None:
-    """Write a message for the user to the standard error."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201  # a command prints

@@ -128,6 +128,7 @@ def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
     ("app", "told"),
     [
         ("shop/events.py", "give a module, as in --app shop.events"),
+        ("shop.py", "give a module, as in --app shop"),
         ("./shop.py", "give a module, as in --app shop"),
         ("", "write it as in --app shop.events"),
         ("shop-events", "write it as in --app shop.events"),
@@ -183,7 +184,7 @@ def test_other_registries_of_the_application_are_pointed_out(command: Command):
     )
     for subcommand in ("events", "handlers"):
         told = command(subcommand, app="own").err
-        assert told == "The application has another registry: --app own:registry\n"
+        assert told == "The application has a registry of its own: --app own:registry\n"
         assert command(subcommand, app="own:registry").err == ""
 
 

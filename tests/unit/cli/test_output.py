@@ -16,11 +16,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from madcrow_events.cli import _progress, main
+from madcrow_events.cli import _messages, main
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._errors import CommandError
+from madcrow_events.cli._messages import waiting_for
 from madcrow_events.cli._output import Output
-from madcrow_events.cli._progress import waiting_for
 from madcrow_events.cli._running import run, status_of
 from support.command import SHOP, Command, command
 
@@ -133,7 +133,7 @@ class Terminal(io.StringIO):
 
 def test_a_bar_appears_in_a_terminal_after_a_while(monkeypatch: pytest.MonkeyPatch):
     """What is printed meanwhile stays."""
-    monkeypatch.setattr(_progress, "PATIENCE", 0.05)
+    monkeypatch.setattr(_messages, "PATIENCE", 0.05)
     monkeypatch.setattr(sys, "stderr", Terminal())
     with waiting_for("importing shop"):
         time.sleep(0.5)
