@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import close_matches, printable, text_of, type_name
 from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
+from madcrow_events.cli._messages import say, waiting_for
 from madcrow_events.cli._places import Line, lines_to, raised_at
-from madcrow_events.cli._progress import waiting_for
 from madcrow_events.dispatcher import EventDispatcher
 from madcrow_events.signals import SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import declared_in, is_built_in
 
 if TYPE_CHECKING:
     from madcrow_events.plugins import PluginReports
@@ -24,6 +25,10 @@ __all__ = ["INSPECT", "Application", "ApplicationError", "load_application"]
 
 INSPECT: Final = "MADCROW_EVENTS_INSPECT"
 """The variable that is 1 while an application is only looked at, and needs no connections."""
+
+
+_MOST_LINES: Final = 20
+"""How many lines are shown that led to an exception."""
 
 
 class ApplicationError(CommandError):
@@ -48,14 +53,12 @@ class Application(NamedTuple):
         signals: the registry.
         dispatcher: the dispatcher that emits, or None for that of the registry.
         plugins: the reports on the plugins that were loaded, or None.
-        other_registries: the attributes of the module that are other registries.
     """
 
     name: str | None
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
-    other_registries: tuple[str, ...] = ()
 
 
 def load_application(
@@ -100,7 +103,7 @@ def load_application(
 
 
 def _imported(name: str) -> Any:
-    if not all(part.isidentifier() for part in name.split(".")):
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(_fix_for_path(name))
     try:
         return _theirs(name, lambda: import_module(name), "was imported")
@@ -138,12 +141,11 @@ def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
         raise CommandError(f"interrupted {_where(error, name)}", INTERRUPTED) from error
     except SystemExit as error:
         raise ApplicationError(
-            f"{name} ended the process while it {when}, with status {printable(error.code)}\n"
-            f"{_way(error)}",
+            f"{name} ended the process while it {when}, with {_code_of(error)}\n{_way(error)}",
             error,
         ) from error
     except BaseException as error:
-        kind, text = type_name(type(error)), text_of(error)
+        kind, text = type_name(type(error)), "\n".join(map(printable, text_of(error).splitlines()))
         raise ApplicationError(
             f"{name} raised an exception while it {when}: {kind}{f': {text}' if text else ''}\n"
             f"{_way(error)}",
@@ -156,9 +158,16 @@ def _where(error: BaseException, name: str) -> str:
     return f"while {name} was imported" if line is None else f"at {line}"
 
 
+def _code_of(error: SystemExit) -> str:
+    is_status = error.code is None or isinstance(error.code, int)
+    return f"status {error.code or 0}" if is_status else f"the message: {printable(error.code)}"
+
+
 def _way(error: BaseException) -> str:
     """Return the lines that led to an exception, one below the other."""
-    return "\n".join(f"  {line}, in {function}" for line, function in lines_to(error))
+    lines = [f"  {line}, in {function}" for line, function in lines_to(error)]
+    left_out = ["  ..."] if len(lines) > _MOST_LINES else []
+    return "\n".join(left_out + lines[-_MOST_LINES:])
 
 
 def _named(name: str, attributes: str, module: Any) -> Application:
@@ -178,13 +187,17 @@ def _named(name: str, attributes: str, module: Any) -> Application:
         return Application(name, thing)
     if isinstance(thing, EventDispatcher):
         return Application(name, thing.signals, thing)
-    others = tuple(
-        attribute
-        for attribute, it in vars(module).items()
+    if all(is_built_in(madcrow_signals, it) for it in declared_in(madcrow_signals)):
+        _point_out_registries(name, module)
+    return Application(name, madcrow_signals)
+
+
+def _point_out_registries(name: str, module: Any) -> None:
+    """Say how to see the events of a module that has declared none in the default registry."""
+    for attribute, it in vars(module).items():
         # Not `isinstance`, which would ask proxies what they stand for.
-        if issubclass(type(it), SignalRegistry) and it is not madcrow_signals
-    )
-    return Application(name, madcrow_signals, other_registries=others)
+        if issubclass(type(it), SignalRegistry) and it is not madcrow_signals:
+            say(f"The application has a registry of its own: --app {name}:{attribute}")
 
 
 def _is_required(parameter: Parameter) -> bool:

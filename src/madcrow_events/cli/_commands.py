@@ -14,13 +14,13 @@ from madcrow_events.cli._application import Application, load_application
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._context import (
     Payload,
-    partial_payload_of,
     payload_of,
     read_pairs,
 )
 from madcrow_events.cli._errors import FOUND, CommandError
 from madcrow_events.cli._explaining import ExplainedRecord, explained_record
-from madcrow_events.cli._output import Output, say
+from madcrow_events.cli._messages import say
+from madcrow_events.cli._output import Output
 from madcrow_events.cli._records import event_records, found_event, handlers_records, matching
 
 __all__ = ["COMMAND"]
@@ -172,7 +172,7 @@ def explain(
     fields = read_pairs(pairs or ())
     found = load_application(app, app_dir, with_plugins=plugins)
     signal = found_event(found.signals, event)
-    payload = partial_payload_of(signal, fields) if fields else Payload(None, {})
+    payload = payload_of(signal, fields, may_lack=True) if fields else Payload(None, {})
     output.show("explain", explained_record(found.signals, signal, payload), as_json=as_json)
 
 
@@ -307,8 +307,6 @@ def _ask(output: Output, expected: ExplainedRecord) -> None:
 
 
 def _hint(found: Application) -> None:
-    """Say how to see more events than were shown."""
+    """Say how to see the events of an application."""
     if found.name is None:
         say("These are the built-in events. To see yours, name your application: --app shop.events")
-    for registry in found.other_registries:
-        say(f"The application has another registry: --app {found.name}:{registry}")

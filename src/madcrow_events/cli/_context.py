@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from madcrow_events._text import printable
 from madcrow_events.cli._errors import CommandError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.signals import EventSignal
 
-__all__ = ["Payload", "partial_payload_of", "payload_of", "read_pairs"]
+__all__ = ["Payload", "payload_of", "read_pairs"]
 
 
 class Payload(NamedTuple):
@@ -95,7 +96,9 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
+def payload_of(
+    signal: EventSignal[Any], fields: dict[str, Any], *, may_lack: bool = False
+) -> Payload:
     """Return the context of an event, made of fields of the command line.
 
     A text counts as a value of its field's type, as `7` does for an integer. If it is none, it may
@@ -104,6 +107,7 @@ def payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
     Args:
         signal: the event.
         fields: what `read_pairs` returns.
+        may_lack: whether required fields may be missing. Then the payload has the fields.
 
     Raises:
         CommandError: the fields do not fit the event's model.
@@ -112,21 +116,14 @@ def payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
     if model is None:
         return Payload(None, {name: _as_json(value) for name, value in fields.items()})
     context, errors = _validated(model, fields)
-    if context is None:
+    if context is not None:
+        return Payload(context, {})
+    if may_lack:
+        errors = [it for it in errors if it["type"] != "missing" or len(it["loc"]) > 1]
+    if errors:
         problems = "".join(f"\n  {_place(it)}: {it['msg']}" for it in errors)
         raise CommandError(f"{signal.name} takes no such context:{problems}")
-    return Payload(context, {})
-
-
-def partial_payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
-    """Return the context of an event as `payload_of` does, or its fields if some are missing."""
-    model = signal.context_model
-    if model is None:
-        return payload_of(signal, fields)
-    context, errors = _validated(model, fields)
-    if context is None and all(it["type"] == "missing" and len(it["loc"]) == 1 for it in errors):
-        return Payload(None, {name: _as_json(value) for name, value in fields.items()})
-    return payload_of(signal, fields)
+    return Payload(None, {name: _value_of(model, name, value) for name, value in fields.items()})
 
 
 def _validated(
@@ -136,9 +133,23 @@ def _validated(
     context, errors = _tried(model, fields)
     if context is not None:
         return context, errors
-    wrong = {it["loc"][0] for it in errors if it["loc"]}
+    wrong = {it["loc"][0] for it in errors if it["loc"] and it["type"] != "missing"}
+    wrong |= {name for name, it in model.model_fields.items() if it.alias in wrong}
     again = {name: _as_json(it) if name in wrong else it for name, it in fields.items()}
-    return _tried(model, again)
+    context, left = _tried(model, again)
+    # Of a number that was meant as a text, the first error is the one to read.
+    structured = {name for name, it in again.items() if isinstance(it, list | dict)}
+    first = {it["loc"]: it for it in errors if it["loc"] and it["loc"][0] not in structured}
+    return context, [first.get(it["loc"], it) for it in left]
+
+
+def _value_of(model: type[BaseEventContext], name: str, value: Any) -> Any:
+    """Return the value of one field as its model would read it."""
+    annotation: Any = model.model_fields[name].annotation
+    for it in (value, _as_json(value)):
+        with suppress(ValidationError, PydanticUserError):
+            return TypeAdapter(annotation).validate_json(json.dumps(it))
+    return _as_json(value)
 
 
 def _tried(

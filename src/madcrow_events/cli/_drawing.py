@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from madcrow_events.cli._doctor import Examination, Finding, FindingKind
-    from madcrow_events.cli._emitting import CallRecord, EmissionRecord
+    from madcrow_events.cli._emitting import CallRecord, EmissionRecord, RaisedRecord
     from madcrow_events.cli._explaining import ExplainedRecord
     from madcrow_events.cli._plugins import CheckedPlugins, PluginRecord
     from madcrow_events.cli._records import EventRecord, HandlerRecord, HandlersRecord
@@ -182,7 +182,7 @@ def _draw_fields(fields: list[FieldRecord], width: int) -> RenderableType:
     return _listed(("field", "type", "default", "description"), rows, width)
 
 
-def _line(record: EventRecord | HandlerRecord | Finding) -> str | None:
+def _line(record: EventRecord | HandlerRecord | RaisedRecord | Finding) -> str | None:
     file, line = record["file"], record["line"]
     return None if file is None or line is None else str(Line(file, line))
 
@@ -225,7 +225,7 @@ def _draw_checked(record: CheckedPlugins, width: int) -> RenderableType:
             it["version"],
             Text(it["status"], _STATUS_STYLES[it["status"]]),
             f"{it['milliseconds']:.0f}" if it["milliseconds"] else "",
-            it["reason"] or f"{len(it['events'])} events, {len(it['handlers'])} handlers",
+            it["reason"] or f"events: {len(it['events'])}, handlers: {len(it['handlers'])}",
         )
         for it in record["plugins"]
     )
@@ -251,11 +251,9 @@ def _draw_emission(record: EmissionRecord, width: int) -> RenderableType:
 def _outcome(call: CallRecord) -> Text:
     raised = call["raised"]
     if raised is not None:
-        text = Text(raised["type"], _WRONG)
-        text.append(f": {raised['message']}" if raised["message"] else "", "")
-        if raised["file"] is not None and raised["line"] is not None:
-            text.append(f"\n{Line(raised['file'], raised['line'])}", _MUTED)
-        return text
+        text = f": {raised['message']}" if raised["message"] else ""
+        line = _line(raised)
+        return Text.assemble((raised["type"], _WRONG), text, (f"\n{line}" if line else "", _MUTED))
     if call["status"] == "pending":
         return Text("has not ended", _WRONG)
     value = call["value"]
@@ -292,9 +290,6 @@ def _draw_examination(record: Examination, _width: int) -> RenderableType:
     if record["observed"]:
         names = ", ".join(record["observed"])
         parts += [Text(f"handled by nobody, but observed: {names}", _MUTED), Text()]
-    if record["other_registries"]:
-        names = ", ".join(record["other_registries"])
-        parts += [Text(f"not examined, because --app may name them: {names}", _MUTED), Text()]
     number = len(record["findings"])
     text = f"{counts}: {_many(number, 'finding') if number else 'nothing wrong'}"
     return Group(*parts, Text(text, _WRONG if number else _RIGHT))

@@ -8,8 +8,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from madcrow_events._text import printable, text_of, type_name
+from madcrow_events.cli._messages import waiting_for
 from madcrow_events.cli._places import raised_at
-from madcrow_events.cli._progress import waiting_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.signals import EventSignal
 
-__all__ = ["CallRecord", "EmissionRecord", "emit_and_wait"]
+__all__ = ["CallRecord", "EmissionRecord", "RaisedRecord", "emit_and_wait"]
 
 _LONGEST_VALUE = 1000  # characters
 

@@ -12,7 +12,7 @@ import typer.main
 
 from madcrow_events.cli._commands import COMMAND
 from madcrow_events.cli._errors import MISUSE, CommandError
-from madcrow_events.cli._output import say
+from madcrow_events.cli._messages import say
 from madcrow_events.exceptions import MadcrowEventsError
 
 __all__ = ["run", "status_of"]

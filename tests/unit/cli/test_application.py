@@ -65,11 +65,24 @@ def test_what_an_application_prints_does_not_mix_with_the_output(command: Comman
         ("1 / 0", "ZeroDivisionError: division by zero\n  "),
         ("raise ValueError", "while it was imported: ValueError\n  "),
         ("import sys\nsys.exit(7)", "ended the process while it was imported, with status 7\n  "),
+        ("import sys\nsys.exit()", "while it was imported, with status 0\n  "),
+        ("import sys\nsys.exit('no disk')", "imported, with the message: no disk\n  "),
+        ("raise ValueError('first\\nsecond \\x1b[31m')", "ValueError: first\nsecond \\x1b[31m\n"),
         ("def (", "SyntaxError: "),
         ("import nothing_like_this", "ModuleNotFoundError: No module named 'nothing_like_this'"),
         ("raise BaseException('odd')", "BaseException: odd"),
     ],
-    ids=["raises", "without text", "exits", "is no Python", "lacks a module", "odd"],
+    ids=[
+        "raises",
+        "no text",
+        "exits",
+        "exits well",
+        "exits with text",
+        "text",
+        "is no Python",
+        "lacks a module",
+        "odd",
+    ],
 )
 def test_an_exception_of_the_application_is_shown_as_theirs(
     command: Command, source: str, told: str
@@ -93,6 +106,15 @@ def test_an_exception_without_a_line_of_theirs_is_shown_too(command: Command):
     assert "SyntaxError" in ended.err
 
 
+def test_an_endless_recursion_is_cut(command: Command):
+    """Its last lines say enough."""
+    command.write(deep="def dig():\n    dig()\ndig()")
+    told = command("events", app="deep").err
+    assert "RecursionError" in told
+    assert told.count("deep.py:2, in dig") == 20
+    assert "  ...\n" in told
+
+
 def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
     """The status is that of shells."""
     command.write(slow="raise KeyboardInterrupt")
@@ -106,6 +128,7 @@ def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
     ("app", "told"),
     [
         ("shop/events.py", "give a module, as in --app shop.events"),
+        ("shop.py", "give a module, as in --app shop"),
         ("./shop.py", "give a module, as in --app shop"),
         ("", "write it as in --app shop.events"),
         ("shop-events", "write it as in --app shop.events"),
@@ -161,7 +184,7 @@ def test_other_registries_of_the_application_are_pointed_out(command: Command):
     )
     for subcommand in ("events", "handlers"):
         told = command(subcommand, app="own").err
-        assert told == "The application has another registry: --app own:registry\n"
+        assert told == "The application has a registry of its own: --app own:registry\n"
         assert command(subcommand, app="own:registry").err == ""
 
 

@@ -254,7 +254,7 @@ def test_plugins_are_checked(command: Command, monkeypatch: pytest.MonkeyPatch):
         told = command("plugins", "check").out
         for report in reports:
             assert report.name in told
-            assert (report.reason or "1 events, 2 handlers") in told
+            assert (report.reason or "events: 1, handlers: 2") in told
         assert ("No plugin is installed." in told) is not bool(reports)
 
 

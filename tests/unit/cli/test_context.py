@@ -125,6 +125,8 @@ def test_a_file_without_a_context(command: Command, text: str | None, told: str)
         (["order_id=x", "total=-1"], "total: Input should be greater than 0"),
         (["order_id=1"], "total: Field required"),
         (["order_id=1", "total=1", "nothing=1"], "nothing: Extra inputs are not permitted"),
+        (["order_id=1", "total=1", "tags=[1]"], "tags.0: Input should be a valid string"),
+        (["order_id=1", "total=1", "tags=[1"], "tags: Input should be a valid"),
         (["--json", "a", "--json", "b"], "give --json FILE once"),
     ],
 )
@@ -161,3 +163,39 @@ def test_a_model_that_refuses_the_fields_together(command: Command):
     assert "the fields together: Value error, low is above high" in ended.err
     explained = command("explain", "picky", "low=2", "high=1", app="picky")
     assert explained.status == 2
+
+
+def test_some_fields_explain_an_emission_of_keywords(command: Command):
+    """Each is read as its type, also where others are missing; what is wrong is named alone."""
+    command.write(
+        strict="""
+            from uuid import UUID
+            from pydantic import Field
+            from madcrow_events import BaseEventContext, madcrow_signals, on_event
+
+            class Opaque: ...
+
+            @madcrow_signals.event
+            class Strict(BaseEventContext, arbitrary_types_allowed=True):
+                id: UUID
+                text: str
+                sizes: list[int] = Field(alias="sizesOfIt", default=[])
+                missing: int
+                opaque: Opaque | None = None
+
+            def is_as_it_should_be(fields):
+                print(fields)
+                return (fields["id"], fields["text"], fields["sizes"]) == (UUID(int=7), "7", [1])
+
+            on_event(Strict, when=is_as_it_should_be, id="hears")(lambda: None)
+        """
+    )
+    pairs = ("id=00000000-0000-0000-0000-000000000007", "text=7", "sizes=[1]", "opaque=null")
+    told = command("explain", "strict", *pairs, "--json", app="strict")
+    assert [it["name"] for it in told.record["called"]] == ["hears"], told.err
+    wrong = command("explain", "strict", "id=7", app="strict")
+    assert wrong.status == 2
+    assert wrong.err.count("\n") == 2
+    assert "id: Input should be a valid UUID" in wrong.err
+    full = command("explain", "strict", *pairs, "missing=1", "--json", app="strict")
+    assert [it["name"] for it in full.record["called"]] == ["hears"], full.err

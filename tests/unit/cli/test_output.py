@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from madcrow_events.cli import _progress, main
+from madcrow_events.cli import _messages, main
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._errors import CommandError
+from madcrow_events.cli._messages import waiting_for
 from madcrow_events.cli._output import Output
-from madcrow_events.cli._progress import waiting_for
-from madcrow_events.cli._running import run
+from madcrow_events.cli._running import run, status_of
 from support.command import SHOP, Command, command
 
 __all__ = ["command"]
@@ -71,6 +71,26 @@ def test_a_reader_that_has_gone_ends_the_command(monkeypatch: pytest.MonkeyPatch
         output.write("more")
 
 
+def test_an_output_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    """As a full disk is."""
+    with (
+        written_to(
+            os.open("/dev/full", os.O_WRONLY), os.open(os.devnull, os.O_WRONLY), monkeypatch
+        ) as output,
+        pytest.raises(CommandError, match="the output cannot be written: No space left"),
+    ):
+        output.write("text")
+
+
+def test_a_closed_output_gets_nothing(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """Nor does a closed standard error."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        patch.setattr(sys, "stderr", None)
+        assert status_of(["plugins"]) == 0
+    assert command("events").status == 0
+
+
 def test_a_message_without_text_is_not_written(command: Command, monkeypatch: pytest.MonkeyPatch):
     """As that of a closed pipe."""
 
@@ -113,7 +133,7 @@ class Terminal(io.StringIO):
 
 def test_a_bar_appears_in_a_terminal_after_a_while(monkeypatch: pytest.MonkeyPatch):
     """What is printed meanwhile stays."""
-    monkeypatch.setattr(_progress, "PATIENCE", 0.05)
+    monkeypatch.setattr(_messages, "PATIENCE", 0.05)
     monkeypatch.setattr(sys, "stderr", Terminal())
     with waiting_for("importing shop"):
         time.sleep(0.5)

@@ -71,7 +71,6 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
         "events": len(events),
         "handlers": len(listeners),
         "plugins": len(reports),
-        "other_registries": [*found.other_registries],
         "observed": sorted(it.name for it in silent) if are_observed else [],
         "findings": in_order(
             [

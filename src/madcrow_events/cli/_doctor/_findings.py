@@ -76,8 +76,6 @@ class Examination(TypedDict):
     """How many subscriptions were examined; one to a pattern or a class counts once."""
     plugins: int
     """How many installed plugins were examined."""
-    other_registries: list[str]
-    """The attributes of the application's module that are other registries: not examined."""
     observed: list[str]
     """The events without a handler that an observer of the application follows."""
     findings: list[Finding]

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from madcrow_events.cli._doctor._findings import Finding, finding
-from madcrow_events.cli._progress import waiting_for
+from madcrow_events.cli._messages import waiting_for
 from madcrow_events.plugins import check_plugins, discover_plugins, load_plugins
 from madcrow_events.plugins._policy import compared
 
