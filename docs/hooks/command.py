@@ -22,9 +22,6 @@ FIELDS = re.compile(r"^<!-- fields: (\w+) -->$", re.MULTILINE)
 STATUSES = "<!-- exit statuses -->"
 """Where the table of the exit statuses belongs, on a page."""
 
-COMING = frozenset({"Examination", "Finding"})
-"""The records that the page has already: what is not there yet is left out."""
-
 _PACKAGE = Path(madcrow_events.__file__).parent
 _TYPES = {
     "Any": "any value",
@@ -89,8 +86,6 @@ def fields_of(record: str) -> str:
     Raises:
         CommandError: there is no such class, or it says nothing of a field.
     """
-    if record in COMING - records().keys():
-        return ""
     if record not in records():
         raise CommandError(f"no record is called {record}: it is none of {sorted(records())}")
     class_ = records()[record]

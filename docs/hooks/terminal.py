@@ -33,9 +33,6 @@ FILE = re.compile(r'^```python title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.D
 WIDTHS = {"wide": 80, "narrow": 44}
 """How many columns the terminal has: on a desk and on a phone."""
 
-COMING = frozenset({"doctor"})
-"""The subcommands that the page has already: what is not there yet is left out."""
-
 GREETER = """
 from madcrow_events import HandlerGroup
 
@@ -90,7 +87,7 @@ def with_pictures(markdown: str) -> str:
         TerminalError: a line has another status than the page says, or a colour that the site
             does not have.
     """
-    found = [it for it in PICTURE.finditer(markdown) if is_there(it["line"])]
+    found = [*PICTURE.finditer(markdown)]
     files = tuple(FILE.findall(markdown))
     lines = [
         Line(it["line"], int(it["status"] or 0), files, columns)
@@ -103,13 +100,7 @@ def with_pictures(markdown: str) -> str:
         it["line"]: figure(it["line"], number, {width: next(printed) for width in WIDTHS})
         for number, it in enumerate(found, 1)
     }
-    return PICTURE.sub(lambda it: f"{it['fence']}\n{pictures.get(it['line'], '')}", markdown)
-
-
-def is_there(line: str) -> bool:
-    """Whether the subcommand of a line is there, or must be."""
-    name = line.split()[1]
-    return name not in COMING or name in subcommands()
+    return PICTURE.sub(lambda it: f"{it['fence']}\n{pictures[it['line']]}", markdown)
 
 
 def subcommands() -> list[str]:

@@ -8,7 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, is_typeddict
+from typing import Any, get_args, is_typeddict
 
 import pytest
 
@@ -18,6 +18,7 @@ typer_main = pytest.importorskip("typer.main")
 from madcrow_events import cli  # noqa: E402  # once rich and typer are known to be there
 from madcrow_events.cli import _errors  # noqa: E402  # likewise
 from madcrow_events.cli._commands import COMMAND  # noqa: E402  # likewise
+from madcrow_events.cli._doctor import FindingKind  # noqa: E402  # likewise
 from madcrow_events.signals import CalledHandler, LeftOutHandler  # noqa: E402  # likewise
 from support.hooks import load_hook  # noqa: E402  # likewise
 
@@ -62,8 +63,7 @@ def test_a_subcommand_has_a_section_with_a_picture(subcommand: str) -> None:
 def test_each_marker_is_a_picture_of_a_subcommand() -> None:
     pictured = [it["line"] for it in terminal.PICTURE.finditer(PAGE)]
     assert len(pictured) == PAGE.count("<!-- picture") == len({*pictured})
-    known = {*terminal.subcommands(), *terminal.COMING}
-    assert {it.split()[1] for it in pictured} <= known
+    assert {it.split()[1] for it in pictured} <= {*terminal.subcommands()}
 
 
 @pytest.mark.parametrize("option", sorted({*options(typer_main.get_command(COMMAND))} - {"--help"}))
@@ -113,8 +113,7 @@ def test_the_pictures_of_the_page_can_be_drawn() -> None:
     """They have no path of this machine, no other host, and no colour but those of the site."""
     made = terminal.with_pictures(PAGE)
     pictures = re.findall(r'<div class="terminal".+?</svg></div><div id.+?</div>', made)
-    there = [it for it in terminal.PICTURE.finditer(PAGE) if terminal.is_there(it["line"])]
-    assert len(pictures) == len(there)
+    assert len(pictures) == PAGE.count("<!-- picture")
     css = (ROOT / "docs" / "assets" / "site.css").read_text(encoding="utf-8")
     for picture in pictures:
         assert picture.count("<svg") == 2
@@ -151,12 +150,9 @@ def test_a_page_without_a_picture_is_left_as_it_is() -> None:
     assert terminal.on_page_markdown(page) == command.on_page_markdown(page) == page
 
 
-def test_a_subcommand_that_is_coming_is_left_out() -> None:
-    coming = min(terminal.COMING - {*terminal.subcommands()}, default=None)
-    if coming is None:
-        pytest.skip("all are there")
-    fence = f"```console\n$ madcrow-events {coming}\n```\n"
-    assert terminal.with_pictures(f"{fence}\n<!-- picture -->\n") == f"{fence}\n\n"
+def test_the_page_has_each_kind_of_finding() -> None:
+    kinds = PAGE.partition("| kind |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `(\w+)` \|", kinds, re.MULTILINE) == [*get_args(FindingKind)]
 
 
 def drawn(text: str, columns: int = 80) -> list[tuple[str, str]]:
