@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("typer", reason="the command is an extra")
 
+pytestmark = pytest.mark.once
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

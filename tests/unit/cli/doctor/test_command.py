@@ -81,6 +81,7 @@ def faulty(tmp_path, install):
     return tmp_path
 
 
+@pytest.mark.once
 def test_an_application_with_a_fault_of_each_kind(faulty):
     """All are found, at their lines, and no other; the status is 1."""
     command = run(faulty, "--app", "faulty", "--app-dir", ".", "--json", PLUGINS_DENY="absent")

@@ -191,6 +191,7 @@ def test_other_names_are_meant(examine_app, first, second):
     assert examined.of("similar_names") == []
 
 
+@pytest.mark.once
 def test_many_names_are_compared_at_once():
     """Ten thousand in a few seconds at most; each with each would take minutes."""
     names = [f"event_{'abcdefghij'[at % 10] * 3}_{at}" for at in range(10_000)]
