@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from inspect import Parameter, isfunction, signature
+from inspect import Parameter, iscoroutinefunction, signature
 from pkgutil import iter_modules
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import close_matches, printable, text_of, type_name
@@ -93,7 +94,7 @@ def load_application(
     if app is not None:
         name, _, attribute = app.partition(":")
         with waiting_for(f"importing {name}"):
-            found = _named(name, attribute, _imported(name))
+            found = _named(name, attribute, _imported(name, attribute))
     if with_plugins:
         from madcrow_events.plugins import load_plugins
 
@@ -102,9 +103,9 @@ def load_application(
     return found
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str, attribute: str) -> Any:
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
-        raise CommandError(_fix_for_path(name))
+        raise CommandError(_fix_for_path(name, attribute))
     try:
         return _theirs(name, lambda: import_module(name), "was imported")
     except ApplicationError as failure:
@@ -127,10 +128,13 @@ def _fix_for_absent(name: str) -> str:
     return f"{package} has no module {last}{f': did you mean {package}.{near[0]}?' if near else ''}"
 
 
-def _fix_for_path(name: str) -> str:
-    module = name.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
-    fix = f"give a module, as in --app {module}" if module.replace(".", "").isidentifier() else ""
-    return f"--app {printable(name)} names no module: {fix or 'write it as in --app shop.events'}"
+def _fix_for_path(name: str, attribute: str) -> str:
+    """Say how the module of a path below the working directory is written."""
+    path = os.path.relpath(name or os.curdir).removesuffix(".py").replace(os.sep, ".")
+    is_below = all(part.isidentifier() for part in path.split("."))
+    module = f"{path}:{attribute}" if is_below and attribute else path
+    example = module if is_below else "shop.events"
+    return f"--app {printable(name)} names no module: write it as in --app {example}"
 
 
 def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
@@ -180,24 +184,51 @@ def _named(name: str, attributes: str, module: Any) -> Application:
             near = close_matches(attribute, dir(thing), 1)
             hint = f": did you mean {near[0]}?" if near else ""
             raise CommandError(f"{name} has no attribute {printable(attribute)}{hint}") from None
-    if isfunction(thing) and not any(map(_is_required, signature(thing).parameters.values())):
-        made = thing
-        thing = _theirs(name, made, f"called {attributes}()")
+    if type(thing) is FunctionType and _needs_nothing(thing):
+        if iscoroutinefunction(thing):
+            raise CommandError(f"{attributes} is async: name a plain function, or no attribute")
+        thing = _theirs(name, thing, f"called {attributes}()")
     if isinstance(thing, SignalRegistry):
         return Application(name, thing)
     if isinstance(thing, EventDispatcher):
         return Application(name, thing.signals, thing)
     if all(is_built_in(madcrow_signals, it) for it in declared_in(madcrow_signals)):
-        _point_out_registries(name, module)
+        has_others = _points_out_registries(name, module)
+        if not (has_others or attributes or madcrow_signals.subscriptions):
+            _point_out_factory(name, module)
     return Application(name, madcrow_signals)
 
 
-def _point_out_registries(name: str, module: Any) -> None:
-    """Say how to see the events of a module that has declared none in the default registry."""
-    for attribute, it in vars(module).items():
-        # Not `isinstance`, which would ask proxies what they stand for.
-        if issubclass(type(it), SignalRegistry) and it is not madcrow_signals:
-            say(f"The application has a registry of its own: --app {name}:{attribute}")
+def _points_out_registries(name: str, module: Any) -> bool:
+    """Say how to see the events of the other registries of a module; return whether it has any."""
+    # Not `isinstance`, here and below, which would ask proxies what they stand for.
+    found = [
+        attribute
+        for attribute, it in vars(module).items()
+        if issubclass(type(it), SignalRegistry) and it is not madcrow_signals
+    ]
+    for attribute in found:
+        say(f"The application has a registry of its own: --app {name}:{attribute}")
+    return bool(found)
+
+
+def _point_out_factory(name: str, module: Any) -> None:
+    """Say how to see the events that a module declares when its application is made."""
+    functions = [
+        attribute
+        for attribute, it in vars(module).items()
+        if type(it) is FunctionType and it.__module__ == name and _needs_nothing(it)
+    ]
+    likely = [it for it in functions if "app" in it or it.startswith(("create", "make"))]
+    example = (likely or functions or ["create_app"])[0]
+    say(
+        f"{name} declares no event and subscribes no handler when it is imported. If a function "
+        f"makes the application, name it: --app {name}:{example}"
+    )
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    return not any(map(_is_required, signature(function).parameters.values()))
 
 
 def _is_required(parameter: Parameter) -> bool:

@@ -27,7 +27,8 @@ __all__ = ["COMMAND"]
 
 COMMAND: Final = typer.Typer(
     epilog="The status is 0 if all is well, 1 if something is wrong with the events, 2 if an "
-    "argument is wrong, and 3 if the application cannot be imported.",
+    "argument is wrong, and 3 if the application raises an exception. "
+    "Example: madcrow-events events --app shop.events --app-dir .",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -129,7 +130,9 @@ def handlers(
 ) -> None:
     """List the handlers of each event, as they are called.
 
-    They are in the order in which they are called or started.
+    They are in the order in which they are called or started: "inline" by the emitter; "awaited"
+    by emit_async, and started by emit; in the "background", later; or with a "batch", later, with
+    a list of contexts.
     """
     output = Output()
     found = load_application(app, app_dir, with_plugins=plugins)
@@ -236,7 +239,8 @@ def schema(
     app_dir: AppDir = None,
     plugins: Plugins = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write JSON, as without this option.")
+        bool,
+        typer.Option("--json", help="Write JSON, as without this option.", show_default=False),
     ] = True,
 ) -> None:
     """Write JSON Schema, or an AsyncAPI document."""
@@ -286,7 +290,7 @@ def emit(
     payload = payload_of(signal, fields)
     expected = explained_record(found.signals, signal, payload, sender=None)
     if not yes:
-        _ask(output, expected)
+        _ask(output, {**expected, "left_out": []})
     dispatcher = found.dispatcher or found.signals.dispatcher
     record = emit_and_wait(dispatcher, signal, payload, expected)
     output.show("emit", record, as_json="" in (json_values or ()))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
-from madcrow_events._text import printable
+from madcrow_events._text import close_matches, printable
 from madcrow_events.cli._errors import CommandError
 from madcrow_events.models import RESERVED_FIELDS, BaseEventContext
 
@@ -73,8 +73,8 @@ def _read_file(path: str) -> dict[str, Any]:
         found = json.loads(text, object_pairs_hook=_without_doubles)
     except OSError as error:
         raise CommandError(
-            f"--json: {where} cannot be read ({error.strerror}); to have the result as JSON, put "
-            "--json at the end"
+            f"--json: {where} cannot be read ({error.strerror}): give the name of a file, or - for "
+            "the standard input; to have the result as JSON, put --json at the end"
         ) from error
     except UnicodeDecodeError as error:
         raise CommandError(f"--json: {where} is not in UTF-8") from error
@@ -121,7 +121,7 @@ def payload_of(
     if may_lack:
         errors = [it for it in errors if it["type"] != "missing" or len(it["loc"]) > 1]
     if errors:
-        problems = "".join(f"\n  {_place(it)}: {it['msg']}" for it in errors)
+        problems = "".join(f"\n  {_place(it)}: {_problem(it, model)}" for it in errors)
         raise CommandError(f"{signal.name} takes no such context:{problems}")
     return Payload(None, {name: _value_of(model, name, value) for name, value in fields.items()})
 
@@ -168,6 +168,14 @@ def _as_json(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return str(value)
+
+
+def _problem(error: ErrorDetails, model: type[BaseEventContext]) -> str:
+    """Return what is wrong, and for a field that the model lacks, the one that may be meant."""
+    if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
+        return error["msg"]
+    near = close_matches(str(error["loc"][0]), model.model_fields, 1)
+    return f"the model has no such field{f': did you mean {near[0]}?' if near else ''}"
 
 
 def _place(error: ErrorDetails) -> str:

@@ -19,7 +19,7 @@ from madcrow_events.cli._places import Line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rich.console import RenderableType
+    from rich.console import JustifyMethod, RenderableType
 
     from madcrow_events.cli._doctor import Examination, Finding, FindingKind
     from madcrow_events.cli._emitting import CallRecord, EmissionRecord, RaisedRecord
@@ -40,6 +40,9 @@ _LONGEST: Final = 1000
 
 _STATUS_STYLES: Final = {"loaded": _RIGHT, "refused": "yellow", "failed": _WRONG}
 
+_NUMBERS: Final = ("handlers", "ms")
+"""The headers of the columns that have numbers."""
+
 _NARROW: Final = 60
 """Below this width, in columns, the cells of a row stand one below the other."""
 
@@ -49,29 +52,42 @@ def _listed(
 ) -> RenderableType:
     """Return rows as a table without a frame, or one below the other in a narrow terminal."""
     if width < _NARROW:
-        return Group(*(_stacked(*row) for row in rows))
+        return Group(*(_stacked(headers, row) for row in rows))
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for header in headers:
-        is_number = header in ("handlers", "ms")
-        made.add_column(header, overflow="fold", justify="right" if is_number else "left")
+        justify: JustifyMethod = "right" if header in _NUMBERS else "left"
+        made.add_column(header, overflow="fold", justify=justify)
     for row in rows:
         made.add_row(*row)
     return made
 
 
-def _stacked(name: str | Text, *cells: str | Text) -> RenderableType:
-    """Return a row with its name above the other cells."""
-    told = Text(", ").join(Text.assemble(it) for it in cells if it)
-    return Group(name, Padding(told, (0, 0, 0, 2))) if told else Group(name)
+def _stacked(headers: tuple[str, ...], cells: tuple[str | Text, ...]) -> RenderableType:
+    """Return a row with its name above the other cells; a number has its header beside it."""
+    told = Text(", ").join(
+        Text.assemble(f"{header}: " if header in _NUMBERS else "", it)
+        for header, it in zip(headers[1:], cells[1:], strict=True)
+        if it
+    )
+    return Group(cells[0], Padding(told, (0, 0, 0, 2))) if told else Group(cells[0])
 
 
 def _draw_events(records: list[EventRecord], width: int) -> RenderableType:
     """Draw the events of the application, and then the built-in ones."""
-    rows = (
-        (Text(it["event"], _style_of(it)), str(it["handlers"]), _meaning(it))
-        for it in sorted(records, key=lambda it: it["built_in"])
-    )
-    return _listed(("event", "handlers", "model and description"), rows, width)
+    tables = [
+        _listed(
+            ("event" if not is_built_in else "built-in event", "handlers", "model and description"),
+            [
+                (Text(it["event"], _style_of(it)), str(it["handlers"]), _meaning(it))
+                for it in records
+                if it["built_in"] is is_built_in
+            ],
+            width,
+        )
+        for is_built_in in (False, True)
+        if any(it["built_in"] is is_built_in for it in records)
+    ]
+    return Group(*(Padding(it, (1 if it is not tables[0] else 0, 0, 0, 0)) for it in tables))
 
 
 def _style_of(record: EventRecord) -> str:
@@ -109,7 +125,9 @@ def _tree_of(event: str, model: str | None, handlers: list[HandlerRecord]) -> Tr
     itself = (model or "").rpartition(".")[2]
     tree = Tree(Text(event, _NAME), guide_style=_MUTED)
     for number, handler in enumerate(handlers, 1):
-        tree.add(Text.assemble(f"{number}. {handler['name']}: ", *_details(handler, itself)))
+        name = handler["name"]
+        name += f" ({handler['function']})" if handler["id"] else ""
+        tree.add(Text.assemble(f"{number}. {name}: ", *_details(handler, itself)))
     return tree
 
 
@@ -128,7 +146,6 @@ def _details(handler: HandlerRecord, model: str) -> Iterable[Text]:
         "failures are raised": handler["on_error"],
         f"for {handler['sender']} only": handler["sender"],
         f"by {handler['pattern']}": handler["pattern"] not in (None, model),
-        f"id {handler['id']}": handler["id"],
         f"of {handler['origin']}": handler["origin"],
     }
     yield Text(", ".join(text for text, is_shown in details.items() if is_shown))
@@ -156,7 +173,8 @@ def _draw_shown(record: ShownRecord, width: int) -> RenderableType:
     if record["example"] is not None:
         shown = json.dumps(record["example"], indent=2, ensure_ascii=False)
         parts += [_heading("As JSON"), Text(shown)]
-    parts += [_heading("As code"), Text(record["code"])]
+    # It is to be copied, so it is never broken into other lines.
+    parts += [_heading("As code"), Text(record["code"], no_wrap=True, overflow="ignore")]
     if record["handlers"]:
         tree = _tree_of(event["event"], event["model"], record["handlers"])
         parts += [_heading("Handlers"), tree]
@@ -173,7 +191,7 @@ def _draw_fields(fields: list[FieldRecord], width: int) -> RenderableType:
     rows = (
         (
             it["name"],
-            it["type"],
+            f"{it['type']} {it['limits']}" if it["limits"] else it["type"],
             Text("required", _RIGHT) if it["required"] else Text(it["default"] or "", _MUTED),
             _one_line(it["description"]),
         )
@@ -194,6 +212,9 @@ def _draw_explanation(record: ExplainedRecord, _width: int) -> RenderableType:
         Text.assemble(event, " would call, in this order:" if called else " would call nobody.")
     ]
     parts += [_indented(f"{number}. {it}") for number, it in enumerate(called_from(record), 1)]
+    if record["missing"]:
+        names = ", ".join(record["missing"])
+        parts.append(Text(f"Required fields are missing, so no context was made: {names}", _WRONG))
     if called and not record["has_context"]:
         parts.append(Text("Without fields, no `when` was asked: give them, as in order_id=7."))
     for title, has_ended in (("Left out:", False), ("Ended:", True)):
@@ -240,12 +261,18 @@ def _draw_emission(record: EmissionRecord, width: int) -> RenderableType:
     rows = (
         (
             it["name"],
-            "" if it["milliseconds"] is None else f"{it['milliseconds']:.1f}",
+            _duration(it["milliseconds"]),
             _outcome(it),
         )
         for it in record["handlers"]
     )
     return _listed(("handler", "ms", "result"), rows, width)
+
+
+def _duration(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.3f}" if milliseconds < 1 else f"{milliseconds:.1f}"
 
 
 def _outcome(call: CallRecord) -> Text:

@@ -81,7 +81,7 @@ class Output:
         from madcrow_events.cli._drawing import DRAWINGS  # imports rich, which takes long
 
         console = self._console()
-        console.print(DRAWINGS[kind](record, console.width))
+        console.print(DRAWINGS[kind](record, console.width), crop=False)
         drawn: StringIO = console.file  # type: ignore[assignment]
         return "".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines())
 

@@ -60,6 +60,8 @@ class HandlerRecord(TypedDict):
 
     name: str
     """Its `id`, or else the dotted name of the function."""
+    function: str
+    """The dotted name of the function."""
     id: str | None
     """The option `id`."""
     priority: int
@@ -211,6 +213,7 @@ def _handler_record(
     line = line_of(subscription.handler)
     return {
         "name": subscription.name,
+        "function": handler_name(subscription.handler),
         "id": subscription.id,
         "priority": subscription.priority,
         "condition": None if subscription.when is None else handler_name(subscription.when),

@@ -56,7 +56,7 @@ def test_what_an_application_prints_does_not_mix_with_the_output(command: Comman
     command.write(talkative="print('hello from the application')")
     found = command("events", "--json", app="talkative")
     assert found.record
-    assert found.err == "hello from the application\n"
+    assert found.err.startswith("hello from the application\n")
 
 
 @pytest.mark.parametrize(
@@ -127,9 +127,11 @@ def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
 @pytest.mark.parametrize(
     ("app", "told"),
     [
-        ("shop/events.py", "give a module, as in --app shop.events"),
-        ("shop.py", "give a module, as in --app shop"),
-        ("./shop.py", "give a module, as in --app shop"),
+        ("shop/events.py", "write it as in --app shop.events\n"),
+        ("shop/events.py:make", "write it as in --app shop.events:make\n"),
+        ("../shop/events.py", "write it as in --app shop.events\n"),
+        ("shop.py", "write it as in --app shop\n"),
+        ("./shop.py", "write it as in --app shop\n"),
         ("", "write it as in --app shop.events"),
         ("shop-events", "write it as in --app shop.events"),
         ("shop:registri", "shop has no attribute registri: did you mean registry?"),
@@ -186,6 +188,31 @@ def test_other_registries_of_the_application_are_pointed_out(command: Command):
         told = command(subcommand, app="own").err
         assert told == "The application has a registry of its own: --app own:registry\n"
         assert command(subcommand, app="own:registry").err == ""
+
+
+def test_an_application_that_is_made_by_a_function_is_pointed_out(command: Command):
+    """Its import alone declares nothing."""
+    command.write(
+        late="""
+            from madcrow_events import madcrow_signals
+            def helper(): ...
+            def create_app(): madcrow_signals.signal("late_thing")
+        """,
+        empty="",
+        handling="from madcrow_events import on_event\non_event('user_logged_in')(lambda: None)",
+    )
+    assert "name it: --app late:create_app\n" in command("events", app="late").err
+    assert "name it: --app empty:create_app\n" in command("events", app="empty").err
+    assert command("events", app="handling").err == ""
+    assert command("events", app="late:create_app").err == ""
+
+
+def test_an_async_factory_is_refused(command: Command):
+    """No event loop runs here."""
+    command.write(late="async def create_app(): ...")
+    ended = command("events", app="late:create_app")
+    assert (ended.status, ended.out) == (2, "")
+    assert "create_app is async: name a plain function" in ended.err
 
 
 def test_a_factory_may_return_anything(command: Command):

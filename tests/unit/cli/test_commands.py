@@ -27,11 +27,12 @@ def test_show_has_all_of_an_event(command: Command):
     assert fields["order_id"] == {
         "name": "order_id",
         "type": "int",
+        "limits": None,
         "required": True,
         "default": None,
         "description": None,
     }
-    assert fields["total"]["description"] == "In euros"
+    assert (fields["total"]["description"], fields["total"]["limits"]) == ("In euros", "> 0")
     assert fields["tags"]["default"] == "[]"
     assert fields["timestamp"]["default"] == "now()"
     assert record["example"] == {"order_id": 1, "total": 1.0}
@@ -41,7 +42,7 @@ def test_show_has_all_of_an_event(command: Command):
     )
     assert len(record["handlers"]) == 4
     told = command("show", "order_placed", app="shop").out
-    for part in ("formerly", "order_made", "key", "In euros", "emit_event(", "1. count: "):
+    for part in ("formerly", "order_made", "key", "float > 0", "emit_event(", "1. count (shop."):
         assert part in told
 
 
@@ -68,6 +69,9 @@ def test_explain_says_who_would_be_called(command: Command):
     reasons = {it["name"]: it["reason"] for it in some["left_out"]}
     assert reasons["count"] == "context"
     assert some["has_context"]
+    assert some["missing"] == ["order_id"]
+    told = command("explain", "order_placed", "total=120", app="shop").out
+    assert "Required fields are missing, so no context was made: order_id\n" in told
     wrong = command("explain", "order_placed", "total=x", app="shop")
     assert wrong.status == 2
     assert "total: Input should be a valid number" in wrong.err
@@ -275,6 +279,43 @@ def test_a_wrong_argument_is_a_usage_error(command: Command):
         ended = command(*arguments)
         assert ended.status == 2
         assert "Traceback" not in ended.err
+
+
+def test_doctor_says_what_is_wrong(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """The status is 1 if anything is; without an application it has nothing to examine."""
+    command.write(shop=SHOP)
+    sick = command("doctor", app="shop")
+    assert sick.status == 1
+    assert "nobody handles stock_low\n  to do: " in sick.out
+    monkeypatch.setenv("MADCROW_EVENTS_PLUGINS_DENY", "absent")
+    assert "Entries of lists that mean no plugin" in command("doctor", app="shop").out
+    monkeypatch.delenv("MADCROW_EVENTS_PLUGINS_DENY")
+    assert "shop.py:" in sick.out
+    record = command("doctor", "--json", app="shop").record
+    assert [it["kind"] for it in record["findings"]] == ["unhandled_event"]
+    missing = command("doctor")
+    assert missing.status == 2
+    assert "name the application to examine" in missing.err
+
+
+def test_doctor_says_that_nothing_is_wrong(command: Command):
+    """What only an observer follows may be meant so."""
+    command.write(
+        well="""
+            from madcrow_events import get_event_dispatcher, madcrow_signals, on_event
+            madcrow_signals.signal("heard_thing")
+            on_event("heard_thing")(print)
+            madcrow_signals.signal("followed_thing")
+            class Observer:
+                def emission(self, emission): ...
+                def handling(self, emission, handler): ...
+            get_event_dispatcher().add_observer(Observer())
+        """
+    )
+    healthy = command("doctor", app="well")
+    assert healthy.status == 0
+    assert healthy.out.endswith("2 events, 1 handler: nothing wrong\n")
+    assert "handled by nobody, but observed: followed_thing" in healthy.out
 
 
 def test_the_version_is_written(command: Command):

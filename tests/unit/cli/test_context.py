@@ -100,7 +100,7 @@ def test_the_standard_input_is_a_file_too(seen, monkeypatch: pytest.MonkeyPatch)
         ('{"user_id": 1, "email": [1]}', "email: Input should be a valid string"),
         ("[" * 100_000, "is nested too deeply"),
         ("\udcff", "is not in UTF-8"),
-        (None, "cannot be read (No such file or directory); to have the result as JSON, put"),
+        (None, "cannot be read (No such file or directory): give the name of a file"),
     ],
     ids=["malformed", "a list", "twice", "unfit", "deep", "no text", "absent"],
 )
@@ -124,7 +124,11 @@ def test_a_file_without_a_context(command: Command, text: str | None, told: str)
         (["order_id=x", "total=-1"], "order_id: Input should be a valid integer"),
         (["order_id=x", "total=-1"], "total: Input should be greater than 0"),
         (["order_id=1"], "total: Field required"),
-        (["order_id=1", "total=1", "nothing=1"], "nothing: Extra inputs are not permitted"),
+        (["order_id=1", "total=1", "nothing=1"], "nothing: the model has no such field\n"),
+        (
+            ["order_id=1", "total=1", "tag=x"],
+            "has no such field: did you mean tags?",
+        ),
         (["order_id=1", "total=1", "tags=[1]"], "tags.0: Input should be a valid string"),
         (["order_id=1", "total=1", "tags=[1"], "tags: Input should be a valid"),
         (["--json", "a", "--json", "b"], "give --json FILE once"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import sys
 from decimal import Decimal
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -12,7 +14,8 @@ from uuid import UUID
 import pytest
 from pydantic import AnyUrl, BaseModel, Field
 
-from madcrow_events import BaseEventContext
+from madcrow_events import BaseEventContext, SignalRegistry
+from madcrow_events.cli._code import program_for
 from madcrow_events.cli._examples import example_of
 from support.command import Command, command
 
@@ -71,13 +74,23 @@ FITTING = {
 
 
 @pytest.mark.parametrize("name", FITTING)
-def test_an_example_fits_its_model(name: str):
-    """It has what the model requires, of the right types and within their bounds."""
-    model = type("Model", (BaseEventContext,), {"__annotations__": {name: FITTING[name]}})
+def test_an_example_fits_its_model(name: str, signals: SignalRegistry):
+    """It has what the model requires, within its bounds, and its program makes an equal one."""
+    model = type(
+        "Model",
+        (BaseEventContext,),
+        {"__module__": __name__, "__annotations__": {name: FITTING[name]}},
+    )
     schema = model.model_json_schema()
     example = example_of(schema, schema.get("$defs", {}))
     assert list(example) == [name]
-    model.model_validate(example)
+    context = model.model_validate_json(json.dumps(example))
+    program = program_for(signals, signals.signal("fitting", context=model), context)
+    sys.modules[__name__].Model = model
+    made: list[BaseEventContext] = []
+    names = {"emit_event": made.append}
+    exec(program.replace("from madcrow_events import emit_event", ""), names)  # noqa: S102  # it is what users copy
+    assert made[0].model_copy(update={"timestamp": context.timestamp}) == context
 
 
 def test_an_endless_model_has_no_example():
@@ -127,7 +140,7 @@ ODD = """
     ("event", "call"),
     [
         ("needs_call", "from odd import NeedsCall\n\nemit_event(NeedsCall(call=..., number=...))"),
-        ("first_thing", 'from odd import Shared\n\nemit_event("first_thing", number=...)'),
+        ("first_thing", 'import emit_event\n\nemit_event("first_thing", number=...)'),
         ("inner_thing", "import emit_event\n\nemit_event(Inner())"),
     ],
 )

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from madcrow_events.cli import _messages, main
-from madcrow_events.cli._completion import complete_event
+from madcrow_events.cli._completion import complete_event, join_at_colons
 from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._messages import waiting_for
 from madcrow_events.cli._output import Output
@@ -123,6 +123,7 @@ def test_text_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     told = command.write(shop=SHOP)(*arguments, app="shop").out
     assert told
+    told = told.partition("As code")[0]  # which is to be copied, so it is not broken
     assert max(map(len, told.splitlines())) <= columns
 
 
@@ -158,6 +159,19 @@ def test_names_of_events_are_completed(command: Command):
     for app, found in (("shop", ["order_paid", "order_placed"]), ("broken", [])):
         line = SimpleNamespace(params={"app": app, "app_dir": str(command.folder)})
         assert complete_event(line, "order_") == found  # type: ignore[arg-type]
+
+
+def test_a_line_that_bash_has_split_at_colons_is_joined():
+    """The number of the current word is counted anew; other lines stay."""
+    words = ["madcrow-events", "show", "--app", "shop.main", ":", "create_app", "order_"]
+    line = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": "6"}
+    join_at_colons(line)
+    assert line["COMP_WORDS"].split("\n") == [*words[:3], "shop.main:create_app", "order_"]
+    assert line["COMP_CWORD"] == "4"
+    for other in ({}, {"COMP_WORDS": "madcrow-events\nshow\norder_", "COMP_CWORD": "2"}):
+        before = {**other}
+        join_at_colons(other)
+        assert other == before
 
 
 def test_the_process_ends_with_the_status(monkeypatch: pytest.MonkeyPatch):

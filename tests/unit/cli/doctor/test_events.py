@@ -181,6 +181,7 @@ FAR = [
     ("a.order_placed", "b.order_placed"),
     ("order_placed", "order_cpaled"),
     ("order_abxd", "order_cdxb"),
+    ("parcel_lost", "arcel_lostp"),
 ]
 
 
