@@ -298,6 +298,14 @@ def test_doctor_says_what_is_wrong(command: Command, monkeypatch: pytest.MonkeyP
     assert "name the application to examine" in missing.err
 
 
+def test_doctor_counts_what_it_has_examined(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """Plugins, too, if there are any."""
+    examination = {"events": 1, "handlers": 2, "plugins": 3, "observed": [], "findings": []}
+    monkeypatch.setattr("madcrow_events.cli._doctor.examine", lambda *_, **__: examination)
+    told = command("doctor", "--app", "shop").out
+    assert told == "1 event, 2 handlers, 3 plugins: nothing wrong\n"
+
+
 def test_doctor_says_that_nothing_is_wrong(command: Command):
     """What only an observer follows may be meant so."""
     command.write(
