@@ -42,7 +42,7 @@ def program_for(
     else:
         fields = [] if model is None else _arguments(model, context, imports)
         arguments = [f'"{signal.name}"', *fields]
-    standard = sorted(imports & _STANDARD, reverse=True)  # `import` before `from`
+    standard = sorted(imports & _STANDARD, key=lambda it: (it.startswith("from"), it))
     blocks = ("\n".join(standard), "\n".join(sorted(imports - _STANDARD)))
     return "\n\n".join([*filter(None, blocks), _joined("emit_event", arguments)])
 
