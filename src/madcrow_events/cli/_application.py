@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from inspect import Parameter, iscoroutinefunction, signature
 from pkgutil import iter_modules
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from madcrow_events._text import close_matches, printable, text_of, type_name
-from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
+from madcrow_events._text import close_matches, printable
+from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._messages import say, waiting_for
-from madcrow_events.cli._places import Line, lines_to, raised_at
+from madcrow_events.cli._theirs import ApplicationError, theirs
 from madcrow_events.dispatcher import EventDispatcher
 from madcrow_events.signals import SignalRegistry, madcrow_signals
 from madcrow_events.signals._registry import declared_in, is_built_in
@@ -26,24 +27,6 @@ __all__ = ["INSPECT", "Application", "ApplicationError", "load_application"]
 
 INSPECT: Final = "MADCROW_EVENTS_INSPECT"
 """The variable that is 1 while an application is only looked at, and needs no connections."""
-
-
-_MOST_LINES: Final = 20
-"""How many lines are shown that led to an exception."""
-
-
-class ApplicationError(CommandError):
-    """The application raised an exception while it was imported.
-
-    Attributes:
-        error: the exception.
-        line: where it was raised, or None.
-    """
-
-    def __init__(self, message: str, error: BaseException) -> None:
-        super().__init__(message, APPLICATION)
-        self.error = error
-        self.line: Line | None = raised_at(error)
 
 
 class Application(NamedTuple):
@@ -107,7 +90,7 @@ def _imported(name: str, attribute: str) -> Any:
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(_fix_for_path(name, attribute))
     try:
-        return _theirs(name, lambda: import_module(name), "was imported")
+        return theirs(f"importing {name}", lambda: import_module(name), is_import=True)
     except ApplicationError as failure:
         missing = getattr(failure.error, "name", None)
         is_its_own = isinstance(failure.error, ModuleNotFoundError) and f"{name}.".startswith(
@@ -134,63 +117,22 @@ def _fix_for_path(name: str, attribute: str) -> str:
     is_below = all(part.isidentifier() for part in path.split("."))
     module = f"{path}:{attribute}" if is_below and attribute else path
     example = module if is_below else "shop.events"
-    return f"--app {printable(name)} names no module: write it as in --app {example}"
-
-
-def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
-    """Return what the application's code returns; say what it raised, and where."""
-    try:
-        return act()
-    except KeyboardInterrupt as error:
-        raise CommandError(f"interrupted {_where(error, name)}", INTERRUPTED) from error
-    except SystemExit as error:
-        raise ApplicationError(
-            f"{name} ended the process while it {when}, with {_code_of(error)}\n{_way(error)}",
-            error,
-        ) from error
-    except BaseException as error:
-        kind, text = type_name(type(error)), "\n".join(map(printable, text_of(error).splitlines()))
-        raise ApplicationError(
-            f"{name} raised an exception while it {when}: {kind}{f': {text}' if text else ''}\n"
-            f"{_way(error)}",
-            error,
-        ) from error
-
-
-def _where(error: BaseException, name: str) -> str:
-    line = raised_at(error)
-    return f"while {name} was imported" if line is None else f"at {line}"
-
-
-def _code_of(error: SystemExit) -> str:
-    is_status = error.code is None or isinstance(error.code, int)
-    return f"status {error.code or 0}" if is_status else f"the message: {printable(error.code)}"
-
-
-def _way(error: BaseException) -> str:
-    """Return the lines that led to an exception, one below the other."""
-    lines = [f"  {line}, in {function}" for line, function in lines_to(error)]
-    left_out = ["  ..."] if len(lines) > _MOST_LINES else []
-    return "\n".join(left_out + lines[-_MOST_LINES:])
+    return f"--app '{printable(name)}' names no module: write it as in --app {example}"
 
 
 def _named(name: str, attributes: str, module: Any) -> Application:
     """Return the registry and the dispatcher that an attribute of the module means."""
     thing: Any = module
     for attribute in attributes.split(".") if attributes else ():
-        try:
-            thing = getattr(thing, attribute)
-        except AttributeError:
-            near = close_matches(attribute, dir(thing), 1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            raise CommandError(f"{name} has no attribute {printable(attribute)}{hint}") from None
-    if type(thing) is FunctionType and _needs_nothing(thing):
+        thing = theirs(f"{name}:{attributes}", partial(_attribute_of, thing, attribute, name))
+    kind = type(thing)
+    if kind in (FunctionType, MethodType) and _needs_nothing(thing):
         if iscoroutinefunction(thing):
             raise CommandError(f"{attributes} is async: name a plain function, or no attribute")
-        thing = _theirs(name, thing, f"called {attributes}()")
-    if isinstance(thing, SignalRegistry):
+        thing = theirs(f"calling {attributes}()", thing, is_import=True)
+    if issubclass(type(thing), SignalRegistry):
         return Application(name, thing)
-    if isinstance(thing, EventDispatcher):
+    if issubclass(type(thing), EventDispatcher):
         return Application(name, thing.signals, thing)
     if all(is_built_in(madcrow_signals, it) for it in declared_in(madcrow_signals)):
         has_others = _points_out_registries(name, module)
@@ -199,9 +141,18 @@ def _named(name: str, attributes: str, module: Any) -> Application:
     return Application(name, madcrow_signals)
 
 
+def _attribute_of(thing: Any, attribute: str, name: str) -> Any:
+    try:
+        return getattr(thing, attribute)
+    except AttributeError:
+        near = close_matches(attribute, dir(thing), 1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise CommandError(f"{name} has no attribute '{printable(attribute)}'{hint}") from None
+
+
 def _points_out_registries(name: str, module: Any) -> bool:
     """Say how to see the events of the other registries of a module; return whether it has any."""
-    # Not `isinstance`, here and below, which would ask proxies what they stand for.
+    # Not `isinstance`, here and elsewhere, which would ask proxies what they stand for.
     found = [
         attribute
         for attribute, it in vars(module).items()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretBytes, SecretStr
 
 from madcrow_events.signals._registry import declared_in
 
@@ -70,9 +71,10 @@ def _joined(function: str, arguments: list[str]) -> str:
 
 def _imported(class_: type, imports: set[str]) -> str:
     """Return the name of a class, and note how it is imported."""
-    if "<locals>" not in class_.__qualname__ and class_.__module__ != "__main__":
-        imports.add(f"from {class_.__module__} import {class_.__qualname__.partition('.')[0]}")
-    return class_.__qualname__.rpartition("<locals>.")[2]
+    path = class_.__qualname__
+    if "<locals>" not in path and class_.__module__ != "__main__":
+        imports.add(f"from {class_.__module__} import {re.split(r'[.[]', path)[0]}")
+    return path.rpartition("<locals>.")[2]
 
 
 def _value(value: Any, imports: set[str]) -> str:  # noqa: PLR0911  # one for each kind of value
@@ -97,6 +99,8 @@ def _value(value: Any, imports: set[str]) -> str:  # noqa: PLR0911  # one for ea
         case dt.date() | dt.time() | dt.timedelta():
             imports.add("import datetime")
             return _moment(value)
+        case SecretBytes() | SecretStr():
+            return repr(value.get_secret_value())
         case _:
             return repr(str(value))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -22,6 +23,7 @@ from madcrow_events.cli._explaining import ExplainedRecord, explained_record
 from madcrow_events.cli._messages import say
 from madcrow_events.cli._output import Output
 from madcrow_events.cli._records import event_records, found_event, handlers_records, matching
+from madcrow_events.cli._theirs import theirs
 
 __all__ = ["COMMAND"]
 
@@ -153,7 +155,8 @@ def show(
 
     output = Output()
     found = load_application(app, app_dir, with_plugins=plugins)
-    record = shown_record(found.signals, found_event(found.signals, event))
+    signal = found_event(found.signals, event)
+    record = theirs(f"showing {signal.name}", partial(shown_record, found.signals, signal))
     output.show("show", record, as_json=as_json)
 
 
@@ -251,7 +254,8 @@ def schema(
     chosen = matching(found.signals, pattern)
     make = catalog.json_schema if format_ is Format.JSON_SCHEMA else catalog.asyncapi
     is_pattern = "*" in pattern
-    document = make(pattern if is_pattern else chosen[0].name, signals=found.signals)
+    wanted = pattern if is_pattern else chosen[0].name
+    document = theirs("describing the events", partial(make, wanted, signals=found.signals))
     output.show("schema", document, as_json=as_json)
 
 

@@ -10,7 +10,6 @@ from io import StringIO
 import typer  # noqa: TC002  # typer reads the annotation below
 
 from madcrow_events.cli._application import load_application
-from madcrow_events.cli._errors import CommandError
 
 __all__ = ["complete_event", "join_at_colons"]
 
@@ -37,7 +36,7 @@ def complete_event(context: typer.Context, incomplete: str) -> list[str]:
         incomplete: the beginning of the name.
     """
     app, app_dir = context.params.get("app"), context.params.get("app_dir")
-    with redirect_stdout(StringIO()), redirect_stderr(StringIO()), suppress(CommandError):
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()), suppress(Exception):
         found = load_application(app, app_dir)
         return sorted(it for it in found.signals if it.startswith(incomplete))
     return []

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from madcrow_events._text import close_matches, printable
+from madcrow_events._text import close_matches, printable, type_name
 from madcrow_events.cli._errors import CommandError
+from madcrow_events.cli._theirs import theirs
 from madcrow_events.models import RESERVED_FIELDS, BaseEventContext
 
 if TYPE_CHECKING:
@@ -54,9 +56,9 @@ def read_pairs(pairs: Iterable[str], file: str | None = None) -> dict[str, Any]:
             raise CommandError(f"'{printable(pair)}' gives no field: write it as in order_id=7")
         if name in fields:
             raise CommandError(f"the field {printable(name)} is given twice")
-        if name in RESERVED_FIELDS:
-            raise CommandError(f"no field is called {name}: its name has another meaning in Python")
         fields[name] = _Text(value)
+    for name in RESERVED_FIELDS & {*fields}:
+        raise CommandError(f"no field is called {name}: its name has another meaning in Python")
     return fields
 
 
@@ -130,13 +132,17 @@ def _validated(
     model: type[BaseEventContext], fields: dict[str, Any]
 ) -> tuple[BaseEventContext | None, list[ErrorDetails]]:
     """Return a context, or None and what is wrong."""
-    context, errors = _tried(model, fields)
+    try:
+        context, errors = _tried(model, fields)
+    except Exception:  # a validator of the application takes no text, but maybe the value
+        again = {name: _as_json(value) for name, value in fields.items()}
+        return theirs(f"reading {type_name(model)}", partial(_tried, model, again))
     if context is not None:
         return context, errors
     wrong = {it["loc"][0] for it in errors if it["loc"] and it["type"] != "missing"}
     wrong |= {name for name, it in model.model_fields.items() if it.alias in wrong}
     again = {name: _as_json(it) if name in wrong else it for name, it in fields.items()}
-    context, left = _tried(model, again)
+    context, left = theirs(f"reading {type_name(model)}", partial(_tried, model, again))
     # Of a number that was meant as a text, the first error is the one to read.
     structured = {name for name, it in again.items() if isinstance(it, list | dict)}
     first = {it["loc"]: it for it in errors if it["loc"] and it["loc"][0] not in structured}
@@ -145,9 +151,11 @@ def _validated(
 
 def _value_of(model: type[BaseEventContext], name: str, value: Any) -> Any:
     """Return the value of one field as its model would read it."""
-    annotation: Any = model.model_fields[name].annotation
+    fields = model.model_fields
+    named = {str(it.alias): it for it in fields.values()} | fields
+    annotation: Any = named[name].annotation if name in named else Any
     for it in (value, _as_json(value)):
-        with suppress(ValidationError, PydanticUserError):
+        with suppress(Exception):  # also what a validator of the application raises
             return TypeAdapter(annotation).validate_json(json.dumps(it))
     return _as_json(value)
 

@@ -49,7 +49,9 @@ def explained_record(
         "left_out": [it._asdict() for it in found.left_out],
         "has_context": found.has_context,
         "missing": [
-            name for name, it in fields.items() if it.is_required() and name not in payload.fields
+            name
+            for name, it in fields.items()
+            if it.is_required() and not payload.fields.keys() & {name, it.alias}
         ],
     }
 

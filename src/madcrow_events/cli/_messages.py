@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 __all__ = ["PATIENCE", "say", "waiting_for"]
@@ -16,7 +16,8 @@ PATIENCE: Final = 1.0
 
 def say(message: str) -> None:
     """Write a message for the user to the standard error."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201  # a command prints
+    with suppress(ValueError, OSError):  # the application may have closed it
+        print(message, file=sys.stderr, flush=True)  # noqa: T201  # a command prints
 
 
 @contextmanager

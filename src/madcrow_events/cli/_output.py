@@ -35,15 +35,18 @@ class Output:
         self._is_terminal = sys.stdout.isatty()
         self._width = shutil.get_terminal_size().columns
         self._file: TextIO = sys.stdout
+        self._process = os.getpid()
         try:
             number = sys.stdout.fileno()
             self._file = os.fdopen(
                 os.dup(number), "w", encoding=sys.stdout.encoding, errors="backslashreplace"
             )
             os.dup2(sys.stderr.fileno(), number)
+            # Another object than `sys.stderr`, because the application may close it.
+            errors = os.dup(sys.stderr.fileno())
+            sys.stdout = os.fdopen(errors, "w", buffering=1, encoding=sys.stderr.encoding)
         except OSError:  # a test or a program that calls this one has replaced it
-            pass
-        sys.stdout = sys.stderr
+            sys.stdout = sys.stderr
 
     def write(self, text: str) -> None:
         """Write a text.
@@ -51,6 +54,8 @@ class Output:
         Raises:
             CommandError: its reader has gone, or there is no room.
         """
+        if os.getpid() != self._process:  # the application has forked, and each would write
+            return
         try:
             self._file.write(text)
             self._file.flush()

@@ -124,7 +124,7 @@ def found_event(signals: SignalRegistry, name: str) -> EventSignal[Any]:
     if error.suggestions:
         hint = f": did you mean {' or '.join(error.suggestions)}?"
     elif all(is_built_in(signals, it) for it in declared_in(signals)):
-        hint = ": name your application, as in --app shop.events"
+        hint = ": only the built-in events are declared"
     raise CommandError(f"no event is called '{error.event}'{hint}")
 
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import PydanticUserError, ValidationError
-from pydantic_core import PydanticUndefined, to_jsonable_python
+from pydantic_core import PydanticUndefined
 
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events.cli._code import program_for
@@ -62,12 +62,11 @@ def shown_record(signals: SignalRegistry, signal: EventSignal[Any]) -> ShownReco
         signal: the event.
     """
     model = signal.context_model
-    context = None if model is None else _example(model)
-    example = None if context is None else _dumped(context)
+    example, context = ({}, None) if model is None else _example(model)
     return {
         "event": event_record(signals, signal),
         "fields": [] if model is None else _fields_of(model),
-        "example": {} if model is None else example,
+        "example": example,
         "code": program_for(signals, signal, context),
         "handlers": handler_records(signals, signal),
     }
@@ -116,16 +115,13 @@ def _limits_of(metadata: Iterable[object]) -> Iterator[str]:
                 yield said.format(printable(limit, 60))
 
 
-def _example(model: type[BaseEventContext]) -> BaseEventContext | None:
-    """Return a context with the required fields, or None if the model takes none that was tried."""
+def _example(
+    model: type[BaseEventContext],
+) -> tuple[dict[str, Any], BaseEventContext] | tuple[None, None]:
+    """Return an example as JSON and as a context; nothing if the model refuses it."""
     try:
         schema = model.model_json_schema()
-        return model.model_validate_json(json.dumps(example_of(schema, schema.get("$defs", {}))))
+        example = example_of(schema, schema.get("$defs", {}))
+        return example, model.model_validate_json(json.dumps(example))
     except (PydanticUserError, ValidationError):
-        return None
-
-
-def _dumped(context: BaseEventContext) -> dict[str, Any]:
-    values = {name: getattr(context, name) for name in sorted(context.model_fields_set)}
-    dumped: dict[str, Any] = to_jsonable_python(values, fallback=repr)
-    return {name: dumped[name] for name in type(context).model_fields if name in dumped}
+        return None, None

@@ -63,10 +63,10 @@ def test_what_an_application_prints_does_not_mix_with_the_output(command: Comman
     ("source", "told"),
     [
         ("1 / 0", "ZeroDivisionError: division by zero\n  "),
-        ("raise ValueError", "while it was imported: ValueError\n  "),
-        ("import sys\nsys.exit(7)", "ended the process while it was imported, with status 7\n  "),
-        ("import sys\nsys.exit()", "while it was imported, with status 0\n  "),
-        ("import sys\nsys.exit('no disk')", "imported, with the message: no disk\n  "),
+        ("raise ValueError", "raised ValueError\n  "),
+        ("import sys\nsys.exit(7)", "ended the process, with status 7\n  "),
+        ("import sys\nsys.exit()", "ended the process, with status 0\n  "),
+        ("import sys\nsys.exit('no disk')", "ended the process, with the message: no disk\n  "),
         ("raise ValueError('first\\nsecond \\x1b[31m')", "ValueError: first\nsecond \\x1b[31m\n"),
         ("def (", "SyntaxError: "),
         ("import nothing_like_this", "ModuleNotFoundError: No module named 'nothing_like_this'"),
@@ -91,7 +91,7 @@ def test_an_exception_of_the_application_is_shown_as_theirs(
     command.write(broken=source)
     ended = command("events", app="broken")
     assert ended.status == 3
-    assert ended.err.startswith("madcrow-events: broken ")
+    assert ended.err.startswith("madcrow-events: importing broken ")
     assert told in ended.err
     assert f"broken.py:{source.count(chr(10)) + 1}" in ended.err
     assert "Traceback" not in ended.err
@@ -134,8 +134,8 @@ def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
         ("./shop.py", "write it as in --app shop\n"),
         ("", "write it as in --app shop.events"),
         ("shop-events", "write it as in --app shop.events"),
-        ("shop:registri", "shop has no attribute registri: did you mean registry?"),
-        ("shop:nothing", "shop has no attribute nothing\n"),
+        ("shop:registri", "shop has no attribute 'registri': did you mean registry?"),
+        ("shop:nothing", "shop has no attribute 'nothing'\n"),
         ("shop.nothing", "shop has no module nothing\n"),
         ("email.parse", "email has no module parse: did you mean email.parser?"),
         ("email.zzz", "email has no module zzz\n"),
@@ -231,12 +231,40 @@ def test_a_factory_may_return_anything(command: Command):
     assert "made_thing" in command("events", app="factory:make").out
 
 
+@pytest.mark.parametrize("attribute", ["odd", "holder.broken", "liar", "Maker.create"])
+def test_attributes_that_raise_or_lie_end_well(command: Command, attribute: str):
+    """What the look-up raises is the application's; a class method may make the application."""
+    command.write(
+        shifty="""
+            from madcrow_events import madcrow_signals
+            class Holder:
+                @property
+                def broken(self): raise RuntimeError("no holder")
+            holder = Holder()
+            class Liar:
+                @property
+                def __class__(self): raise RuntimeError("no class")
+            liar = Liar()
+            class Maker:
+                @classmethod
+                def create(cls): madcrow_signals.signal("made_thing")
+            def __getattr__(name): raise RuntimeError(f"no {name}")
+        """
+    )
+    ended = command("events", app=f"shifty:{attribute}")
+    fails = attribute in ("odd", "holder.broken")
+    assert ended.status == (3 if fails else 0)
+    assert ("raised RuntimeError: no " in ended.err) is fails
+    assert "Traceback" not in ended.err
+    assert ("made_thing" in ended.out) is (attribute == "Maker.create")
+
+
 def test_a_factory_that_fails_is_shown_as_theirs(command: Command):
     """As an exception at the import is."""
     command.write(factory="def make():\n    raise LookupError('no settings')")
     ended = command("events", app="factory:make")
     assert ended.status == 3
-    assert "while it called make(): LookupError: no settings" in ended.err
+    assert "calling make() raised LookupError: no settings" in ended.err
     assert "factory.py:2, in make" in ended.err
 
 

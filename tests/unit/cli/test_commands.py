@@ -135,13 +135,80 @@ def test_emit_shows_a_handler_that_raises_to_its_emitter_or_exits(command: Comma
             raising.subscribe(lambda: 1 / 0, id="raises", on_error="raise")
             ending = madcrow_signals.signal("ending_thing")
             ending.subscribe(lambda: sys.exit(4), id="exits")
+            class Quit(BaseException): ...
+            quitting = madcrow_signals.signal("quitting_thing")
+            @quitting.on(id="quits")
+            def quit(): raise Quit
         """
     )
-    for event, error in (("raising_thing", "ZeroDivisionError"), ("ending_thing", "SystemExit")):
+    errors = (
+        ("raising_thing", "ZeroDivisionError"),
+        ("ending_thing", "SystemExit"),
+        ("quitting_thing", "Quit"),
+    )
+    for event, error in errors:
         ended = command("emit", event, "--yes", "--json", app="harsh")
         assert ended.status == 1
         (call,) = ended.record["handlers"]
         assert (call["status"], call["raised"]["type"]) == ("raised", error)
+
+
+def test_emit_does_not_hide_ctrl_c(command: Command):
+    """Also where a handler is told of it."""
+    command.write(
+        stopped="""
+            from madcrow_events import madcrow_signals
+            @madcrow_signals.signal("stopped_thing").on()
+            def stop(): raise KeyboardInterrupt
+        """
+    )
+    assert command("emit", "stopped_thing", "--yes", app="stopped").status == 130
+
+
+def test_emit_shows_values_that_cannot_be_shown(command: Command):
+    """The handlers have run, so nothing of the result may be lost."""
+    command.write(
+        values="""
+            from madcrow_events import madcrow_signals
+            thing = madcrow_signals.signal("odd_thing")
+            class Odd:
+                def __repr__(self): raise LookupError
+            nested = []
+            for _ in range(985):
+                nested = [nested]
+            for number, value in enumerate((Odd(), 10**5000, nested, float("nan"), {1, 2})):
+                thing.subscribe(lambda value=value: value, id=f"h{number}")
+        """
+    )
+    values = [
+        it["value"]
+        for it in command("emit", "odd_thing", "--yes", "--json", app="values").record["handlers"]
+    ]
+    assert values[0] == "Odd without a repr"
+    assert values[1] == "int without a repr"
+    assert values[2][:4] in ("[[[[", "list")
+    assert values[3:] == ["nan", "{1, 2}"]
+
+
+def test_emit_finds_a_batch_that_is_called_for_a_later_emission(command: Command):
+    """A handler has emitted the same event again."""
+    command.write(
+        again="""
+            from madcrow_events import Batch, emit_event, madcrow_signals
+            thing = madcrow_signals.signal("deep_thing")
+            @thing.on(background=True, id="again")
+            def again(n):
+                if n:
+                    emit_event("deep_thing", n=n - 1)
+            @thing.on(batch=Batch(max_size=50, max_wait=30), id="batch")
+            def batch(contexts): return len(contexts)
+        """
+    )
+    for _ in range(5):
+        record = command("emit", "deep_thing", "n=1", "--yes", "--json", app="again").record
+        assert record["ok"]
+        by_name = {it["name"]: it for it in record["handlers"]}
+        assert by_name["batch"]["value"] in (1, 2)
 
 
 def test_emit_says_that_nobody_listens(command: Command):

@@ -203,3 +203,100 @@ def test_some_fields_explain_an_emission_of_keywords(command: Command):
     assert "id: Input should be a valid UUID" in wrong.err
     full = command("explain", "strict", *pairs, "missing=1", "--json", app="strict")
     assert [it["name"] for it in full.record["called"]] == ["hears"], full.err
+
+
+def test_names_that_have_another_meaning_are_refused_in_a_file_too(command: Command):
+    """`sender` would choose other handlers than the ones that were listed."""
+    (command.folder / "context.json").write_text('{"sender": 1}')
+    command.write(plain="import madcrow_events as m\nm.madcrow_signals.signal('plain_thing')")
+    file = str(command.folder / "context.json")
+    ended = command("emit", "plain_thing", "--json", file, "--yes", app="plain")
+    assert ended.status == 2
+    assert "no field is called sender" in ended.err
+
+
+VALIDATING = """
+    from typing import Any
+    from pydantic import ConfigDict, Field, field_validator
+    from madcrow_events import BaseEventContext, madcrow_signals, on_event
+
+    @madcrow_signals.event
+    class Failing(BaseEventContext):
+        x: int
+
+        @field_validator("x")
+        @classmethod
+        def look_up(cls, value): return {}[value]
+
+    @madcrow_signals.event
+    class Before(BaseEventContext):
+        cents: int
+        name: str = ""
+
+        @field_validator("cents", mode="before")
+        @classmethod
+        def to_cents(cls, value): return round(value * 100)
+
+    @madcrow_signals.event
+    class Undefined(BaseEventContext):
+        x: "Nowhere"
+
+    @madcrow_signals.event
+    class Aliased(BaseEventContext):
+        first: int = Field(alias="erste")
+        second: int
+
+    @madcrow_signals.event
+    class Loose(BaseEventContext):
+        model_config = ConfigDict(extra="allow")
+        need: int
+
+    def factory(): raise LookupError("no factory")
+
+    class Odd:
+        def __repr__(self): raise LookupError("no repr")
+
+    @madcrow_signals.event
+    class Defaults(BaseEventContext):
+        y: int = Field(default_factory=factory)
+        odd: Any = Odd()
+
+    @on_event("*")
+    def show(**fields): return fields.get("cents")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("emit", "failing", "x=1", "--yes"), "reading Failing raised KeyError: 1"),
+        (("emit", "undefined", "x=1", "--yes"), "reading Undefined raised PydanticUserError"),
+        (("explain", "undefined", "x=1"), "reading Undefined raised PydanticUserError"),
+        (("show", "defaults"), "showing defaults raised LookupError"),
+    ],
+    ids=range(4),
+)
+def test_what_a_model_raises_is_shown_as_the_applications(
+    command: Command, arguments: tuple[str, ...], told: str
+):
+    """With the status of the application's exceptions, and without a traceback."""
+    ended = command.write(checks=VALIDATING)(*arguments, app="checks")
+    assert (ended.status, ended.out) == (3, "")
+    assert told in ended.err
+    assert "Traceback" not in ended.err
+
+
+def test_a_validator_that_takes_no_text_gets_the_value(command: Command):
+    """As one of the mode `before` does."""
+    command.write(checks=VALIDATING)
+    ended = command("emit", "before", "cents=2.5", "name=x", "--yes", "--json", app="checks")
+    assert ended.record["handlers"][0]["value"] == 250
+
+
+def test_fields_are_explained_by_their_aliases_and_without_a_declaration(command: Command):
+    """Other fields are missing in both."""
+    command.write(checks=VALIDATING)
+    aliased = command("explain", "aliased", "erste=1", "--json", app="checks").record
+    assert aliased["missing"] == ["second"]
+    loose = command("explain", "loose", "foo=1", "--json", app="checks").record
+    assert (loose["missing"], len(loose["called"])) == (["need"], 1)

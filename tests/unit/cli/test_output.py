@@ -19,7 +19,7 @@ import pytest
 from madcrow_events.cli import _messages, main
 from madcrow_events.cli._completion import complete_event, join_at_colons
 from madcrow_events.cli._errors import CommandError
-from madcrow_events.cli._messages import waiting_for
+from madcrow_events.cli._messages import say, waiting_for
 from madcrow_events.cli._output import Output
 from madcrow_events.cli._running import run, status_of
 from support.command import SHOP, Command, command
@@ -41,7 +41,8 @@ def written_to(out: int, err: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(sys, "stderr", stderr)
         output = Output()
-        yield output
+        with sys.stdout:
+            yield output
         output._file.close()
 
 
@@ -89,6 +90,31 @@ def test_a_closed_output_gets_nothing(command: Command, monkeypatch: pytest.Monk
         patch.setattr(sys, "stderr", None)
         assert status_of(["plugins"]) == 0
     assert command("events").status == 0
+
+
+def test_an_application_may_close_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The command still writes its own; a message is lost if there is nowhere to write it."""
+    out = tmp_path / "out"
+    number = os.open(out, os.O_WRONLY | os.O_CREAT)
+    with written_to(number, os.open(os.devnull, os.O_WRONLY), monkeypatch) as output:
+        sys.stdout.close()
+        say("a message")
+        sys.stderr.close()
+        say("another")
+        output.write("text\n")
+    assert out.read_text() == "text\n"
+
+
+def test_a_forked_process_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else an application that forks would double the output."""
+    out = tmp_path / "out"
+    number = os.open(out, os.O_WRONLY | os.O_CREAT)
+    with written_to(number, os.open(os.devnull, os.O_WRONLY), monkeypatch) as output:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            output.write("of the child")
+        output.write("of the parent")
+    assert out.read_text() == "of the parent"
 
 
 def test_a_message_without_text_is_not_written(command: Command, monkeypatch: pytest.MonkeyPatch):

@@ -87,7 +87,7 @@ def test_a_name_that_no_event_has(command: Command, name: str, told: str):
 
 def test_without_an_application_the_command_says_how_to_name_one(command: Command):
     """There are the built-in events only."""
-    assert "name your application, as in --app shop.events" in command("show", "xyzzy").err
+    assert "only the built-in events are declared" in command("show", "xyzzy").err
     assert "To see yours, name your application: --app shop.events" in command("events").err
     assert "To see yours" in command("handlers").err
 
