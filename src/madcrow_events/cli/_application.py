@@ -90,7 +90,7 @@ def _imported(name: str, attribute: str) -> Any:
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         raise CommandError(_fix_for_path(name, attribute))
     try:
-        return theirs(f"importing {name}", lambda: import_module(name), is_import=True)
+        return theirs(f"importing {name}", lambda: import_module(name))
     except ApplicationError as failure:
         missing = getattr(failure.error, "name", None)
         is_its_own = isinstance(failure.error, ModuleNotFoundError) and f"{name}.".startswith(
@@ -129,7 +129,7 @@ def _named(name: str, attributes: str, module: Any) -> Application:
     if kind in (FunctionType, MethodType) and _needs_nothing(thing):
         if iscoroutinefunction(thing):
             raise CommandError(f"{attributes} is async: name a plain function, or no attribute")
-        thing = theirs(f"calling {attributes}()", thing, is_import=True)
+        thing = theirs(f"calling {attributes}()", thing)
     if issubclass(type(thing), SignalRegistry):
         return Application(name, thing)
     if issubclass(type(thing), EventDispatcher):

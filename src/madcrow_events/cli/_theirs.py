@@ -8,7 +8,6 @@ from typing import Final, TypeVar
 from madcrow_events._text import printable, text_of, type_name
 from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
 from madcrow_events.cli._places import Line, lines_to, raised_at
-from madcrow_events.exceptions import MadcrowEventsError
 
 __all__ = ["ApplicationError", "theirs"]
 
@@ -32,14 +31,12 @@ class ApplicationError(CommandError):
         self.line: Line | None = raised_at(error)
 
 
-def theirs(doing: str, act: Callable[[], ReturnedT], *, is_import: bool = False) -> ReturnedT:
+def theirs(doing: str, act: Callable[[], ReturnedT]) -> ReturnedT:
     """Return what code of the application returns.
 
     Args:
         doing: what the code is called for, such as `importing shop`.
         act: calls it.
-        is_import: whether errors of this package are the application's, too, and not messages on
-            what the user has typed.
 
     Raises:
         CommandError: it was interrupted, or an error of the command itself.
@@ -58,8 +55,6 @@ def theirs(doing: str, act: Callable[[], ReturnedT], *, is_import: bool = False)
             f"{doing} ended the process, with {_code_of(error)}", error
         ) from error
     except BaseException as error:
-        if isinstance(error, MadcrowEventsError) and not is_import:
-            raise
         kind, text = type_name(type(error)), "\n".join(map(printable, text_of(error).splitlines()))
         message = f"{doing} raised {kind}{f': {text}' if text else ''}"
         raise ApplicationError(message, error) from error

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AnyUrl, BaseModel, Field
+from pydantic import AnyUrl, BaseModel, Field, SecretStr
 
 from madcrow_events import BaseEventContext, SignalRegistry
 from madcrow_events.cli._code import program_for
@@ -69,6 +69,7 @@ FITTING = {
     "nothing": None,
     "raw": bytes,
     "tree": Tree,
+    "secret": SecretStr,
     "said": Annotated[int, Field(examples=[42])],
 }
 
