@@ -144,8 +144,8 @@ def _validated(
     again = {name: _as_json(it) if name in wrong else it for name, it in fields.items()}
     context, left = theirs(f"reading {type_name(model)}", partial(_tried, model, again))
     # Of a number that was meant as a text, the first error is the one to read.
-    structured = {name for name, it in again.items() if isinstance(it, list | dict)}
-    first = {it["loc"]: it for it in errors if it["loc"] and it["loc"][0] not in structured}
+    structured = {(name,) for name, it in again.items() if isinstance(it, list | dict)}
+    first = {it["loc"]: it for it in errors if it["loc"][:1] not in structured}
     return context, [first.get(it["loc"], it) for it in left]
 
 
