@@ -7,7 +7,7 @@ import enum
 import json
 import re
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import ConfigDict, Field, SecretStr, StringConstraints, model_serializer
@@ -270,6 +270,8 @@ def field(annotation: Any, **default: Any) -> Any:
         (field(Annotated[float, Field(multiple_of=0.1)]), 0.3),
         (field(int, value=None), None),
         (field(Kind, value=None), None),
+        (field(Literal[1, "a"], value=None), None),
+        (field(Annotated[str, Field(pattern="^a**$")]), "a"),
         (number(ser_json_inf_nan="strings"), float("-inf")),
         (number(ser_json_inf_nan="constants"), float("nan")),
         (field(Annotated[str, Field(pattern=re.compile("^a$", re.IGNORECASE))]), "A"),
