@@ -135,8 +135,9 @@ def _as_draft_7(schema: Schema) -> Schema:
         if "items" in converted:
             converted["additionalItems"] = converted["items"]
         converted["items"] = converted.pop("prefixItems")
-    if isinstance(converted.get("discriminator"), dict):
-        converted["discriminator"] = converted["discriminator"]["propertyName"]
+    discriminator = converted.get("discriminator")
+    if isinstance(discriminator, dict) and "propertyName" in discriminator:
+        converted["discriminator"] = discriminator["propertyName"]
     if "$ref" in converted and len(converted) > 1:
         converted["allOf"] = [{"$ref": converted.pop("$ref")}, *converted.get("allOf", [])]
     return converted
