@@ -169,7 +169,8 @@ class SignalRegistry(Unique, blinker.Namespace):
             InvalidEventNameError: a name is malformed.
             ContextModelError: the model is not derived from `BaseEventContext`, is a
                 `GenericEventContext`, has a field called `sender` or `self`, or is given as `doc`.
-                Or the key is neither a field of the model nor a plain function.
+                Or the key is neither a field of the model nor a plain function that takes the
+                context.
             SignalConflictError: the event is declared already, with another model or key or without
                 one. If a module is reloaded, its class still counts as the same model, and its key
                 replaces the earlier one. Or an old name belongs to another event, or is declared as
@@ -390,6 +391,8 @@ class SignalRegistry(Unique, blinker.Namespace):
     ) -> bool:
         """Cancel every subscription of a handler to an event, or to exactly this pattern or class.
 
+        With the name of an event, optional subscriptions to it end, too, even while they wait.
+
         Args:
             name: the name of the event, its signal, the pattern, or the class.
             handler: the handler.
@@ -399,8 +402,8 @@ class SignalRegistry(Unique, blinker.Namespace):
 
         Raises:
             InvalidEventNameError: the name or pattern is malformed.
-            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
-                belongs to another registry.
+            UnknownEventError: the event is not declared, no optional handler waits for it, and the
+                registry is strict. Or the signal belongs to another registry.
         """
         return unsubscribe(self, name, handler)
 

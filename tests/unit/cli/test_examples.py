@@ -46,6 +46,15 @@ FITTING = {
     "number": int,
     "below": Annotated[int, Field(lt=-5)],
     "above": Annotated[float, Field(gt=10.5)],
+    "share": Annotated[float, Field(gt=0, lt=1)],
+    "narrow": Annotated[float, Field(gt=5, lt=5.5)],
+    "upper": Annotated[float, Field(gt=5, le=5.5)],
+    "lower": Annotated[float, Field(ge=-5.5, lt=-5)],
+    "between": Annotated[int, Field(gt=5, lt=7)],
+    "last": Annotated[int, Field(gt=5, le=6)],
+    "rate": Annotated[Decimal, Field(gt=0, lt=1)],
+    "steps": Annotated[float, Field(multiple_of=0.25, gt=5, lt=5.5)],
+    "last_step": Annotated[int, Field(multiple_of=7, lt=21, gt=8)],
     "step": Annotated[int, Field(multiple_of=7, gt=7)],
     "truth": bool,
     "money": Decimal,
@@ -103,6 +112,13 @@ def test_an_endless_model_has_no_example():
 def test_a_default_is_an_example():
     """If a required property has one."""
     assert example_of({"default": 3, "type": "integer"}, {}) == 3
+
+
+@pytest.mark.parametrize(("kind", "number"), [("integer", 1), ("number", 1.0)])
+def test_bounds_that_nothing_is_between_have_the_usual_number(kind: str, number: float):
+    """Which the model refuses."""
+    schema = {"type": kind, "exclusiveMinimum": 5, "exclusiveMaximum": 5}
+    assert example_of(schema, {}) == number
 
 
 ODD = """
