@@ -37,6 +37,32 @@ ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.once
 
+CONTRASTS = """
+() => {
+  const light = color => {
+    const [red, green, blue] = color.match(/[\\d.]+/g).slice(0, 3).map(Number).map(it => {
+      const part = it / 255;
+      return part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  return [...document.querySelectorAll(".terminal svg")]
+    .filter(it => it.checkVisibility())
+    .flatMap(svg => [...svg.querySelectorAll("text")].map(text => {
+      const ground = light(getComputedStyle(svg.parentElement).backgroundColor);
+      const ink = light(getComputedStyle(text).fill);
+      const scale = svg.clientWidth / svg.viewBox.baseVal.width;
+      return {
+        text: text.textContent,
+        size: parseFloat(getComputedStyle(text).fontSize) * scale,
+        contrast: (Math.max(ground, ink) + 0.05) / (Math.min(ground, ink) + 0.05),
+      };
+    }));
+}
+"""
+"""The texts of the pictures that are seen, each with its size in pixels and its contrast (WCAG 2);
+axe does not look into pictures."""
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -251,3 +277,23 @@ def test_a_printed_page_has_its_text_and_nothing_else(page: Page) -> None:
     for frame in (".md-header", ".md-sidebar--primary", ".md-footer"):
         assert not page.locator(frame).first.is_visible()
     assert page.locator(".md-content").is_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_picture_of_a_terminal_fits_its_column(page: Page, width: int, scheme: str) -> None:
+    """It is as wide as the text, and its letters are large and dark or light enough to read."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # one of the two
+    page.goto("reference/command/")
+    column = page.locator(".md-content h1").bounding_box()
+    assert column
+    terminals = page.locator(".terminal")
+    assert terminals.count() == page.locator(".terminal svg:visible").count() > 0
+    for terminal in terminals.all():
+        box = terminal.bounding_box()
+        assert box
+        assert (box["x"], box["width"]) == pytest.approx((column["x"], column["width"]))
+    letters = page.evaluate(CONTRASTS)
+    assert min(it["size"] for it in letters) > 11
+    assert [it for it in letters if it["contrast"] < 4.5] == []

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from madcrow_events.catalog._schemas import Schema, schemas_of
+from madcrow_events.catalog._schemas import schemas_of
 from madcrow_events.catalog._selection import select
+from madcrow_events.catalog._walking import Schema, with_inner_schemas
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 
 __all__ = ["asyncapi"]
 
 _JSON = "application/json"
-
-# The keywords of JSON Schema by what is below them; no value of another one holds a schema.
-_ONE = {"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"}
-_SEVERAL = {"allOf", "anyOf", "items", "oneOf"}
-_NAMED = {"patternProperties", "properties"}
 
 
 def asyncapi(
@@ -134,24 +130,14 @@ def _as_draft_7(schema: Schema) -> Schema:
     There, a tuple has other keywords, what stands beside a reference is ignored, and a
     discriminator is the name of a property.
     """
-    converted = {keyword: _converted(keyword, value) for keyword, value in schema.items()}
+    converted = with_inner_schemas(schema, _as_draft_7)
     if "prefixItems" in converted:
         if "items" in converted:
             converted["additionalItems"] = converted["items"]
-        converted["items"] = [_as_draft_7(it) for it in converted.pop("prefixItems")]
-    if isinstance(converted.get("discriminator"), dict):
-        converted["discriminator"] = converted["discriminator"]["propertyName"]
+        converted["items"] = converted.pop("prefixItems")
+    discriminator = converted.get("discriminator")
+    if isinstance(discriminator, dict) and "propertyName" in discriminator:
+        converted["discriminator"] = discriminator["propertyName"]
     if "$ref" in converted and len(converted) > 1:
         converted["allOf"] = [{"$ref": converted.pop("$ref")}, *converted.get("allOf", [])]
     return converted
-
-
-def _converted(keyword: str, value: Any) -> Any:
-    """Return the value of a keyword, with the schemas in it converted."""
-    if keyword in _NAMED:
-        return {name: _as_draft_7(it) for name, it in value.items()}
-    if keyword in _ONE and isinstance(value, dict):
-        return _as_draft_7(value)
-    if keyword in _SEVERAL and isinstance(value, list):
-        return [_as_draft_7(it) for it in value]
-    return value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from madcrow_events.catalog._schemas import Schema, schemas_of
+from madcrow_events.catalog._schemas import schemas_of
 from madcrow_events.catalog._selection import select
+from madcrow_events.catalog._walking import Schema
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 
@@ -32,15 +33,23 @@ def json_schema(
     `date-time` is compared only if you ask your validator for it. This is what JSON Schema cannot
     say, or not exactly:
 
-    - Validators that you have written, the bounds of a `Decimal` and the types of the keys of a
+    - Validators that you have written, the bounds of a `Decimal`, the lengths of bytes and secrets,
+      the `multiple_of` of a `float`, the members of a `Flag` and the types of the keys of a
       dictionary are not in the schema. So it accepts values that the model refuses.
+    - A `pattern` is not in the schema if Rust, Python and JavaScript do not read it alike. pydantic
+      reads those of Rust, in which `(?i)` or a class of Unicode are possible.
     - Computed fields are in the schema, because they are written. The model may refuse them.
-    - Infinite numbers and NaN become `null` in JSON, which the schema of a number refuses.
+    - Infinite numbers and NaN become `null` in JSON, which the schema of a number refuses, unless
+      the model is configured to write them otherwise (`ser_json_inf_nan`).
+    - The schema refuses a default that does not fit its field, because pydantic does not validate
+      defaults. It accepts None where that is the default, as in `count: int = None`.
     - Without a time zone, a time or a `datetime` does not have the format that its schema names.
       `timestamp` always has a time zone.
     - A context of a class that derives from the model may have fields that the schema refuses.
     - A field whose type has no JSON Schema may have any value, and its description says so, unless
       you have described the field.
+    - An event has any object, and its description says so, if the code of its model raises an error
+      while the schema is made, or if its model uses a name that is not defined.
 
     Args:
         pattern: which events: all, by default; a pattern such as `order_*`, which here also fits

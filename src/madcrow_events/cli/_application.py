@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from inspect import Parameter, isfunction, signature
+from inspect import Parameter, iscoroutinefunction, signature
 from pkgutil import iter_modules
+from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from madcrow_events._text import close_matches, printable, text_of, type_name
-from madcrow_events.cli._errors import APPLICATION, INTERRUPTED, CommandError
-from madcrow_events.cli._places import Line, lines_to, raised_at
-from madcrow_events.cli._progress import waiting_for
+from madcrow_events._text import close_matches, printable
+from madcrow_events.cli._errors import CommandError
+from madcrow_events.cli._messages import say, waiting_for
+from madcrow_events.cli._theirs import ApplicationError, theirs
 from madcrow_events.dispatcher import EventDispatcher
 from madcrow_events.signals import SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import declared_in, is_built_in
 
 if TYPE_CHECKING:
     from madcrow_events.plugins import PluginReports
@@ -26,20 +29,6 @@ INSPECT: Final = "MADCROW_EVENTS_INSPECT"
 """The variable that is 1 while an application is only looked at, and needs no connections."""
 
 
-class ApplicationError(CommandError):
-    """The application raised an exception while it was imported.
-
-    Attributes:
-        error: the exception.
-        line: where it was raised, or None.
-    """
-
-    def __init__(self, message: str, error: BaseException) -> None:
-        super().__init__(message, APPLICATION)
-        self.error = error
-        self.line: Line | None = raised_at(error)
-
-
 class Application(NamedTuple):
     """What the command looks at.
 
@@ -48,14 +37,12 @@ class Application(NamedTuple):
         signals: the registry.
         dispatcher: the dispatcher that emits, or None for that of the registry.
         plugins: the reports on the plugins that were loaded, or None.
-        other_registries: the attributes of the module that are other registries.
     """
 
     name: str | None
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
-    other_registries: tuple[str, ...] = ()
 
 
 def load_application(
@@ -90,7 +77,7 @@ def load_application(
     if app is not None:
         name, _, attribute = app.partition(":")
         with waiting_for(f"importing {name}"):
-            found = _named(name, attribute, _imported(name))
+            found = _named(name, attribute, _imported(name, attribute))
     if with_plugins:
         from madcrow_events.plugins import load_plugins
 
@@ -99,11 +86,11 @@ def load_application(
     return found
 
 
-def _imported(name: str) -> Any:
-    if not all(part.isidentifier() for part in name.split(".")):
-        raise CommandError(_fix_for_path(name))
+def _imported(name: str, attribute: str) -> Any:
+    if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
+        raise CommandError(_fix_for_path(name, attribute))
     try:
-        return _theirs(name, lambda: import_module(name), "was imported")
+        return theirs(f"importing {name}", lambda: import_module(name))
     except ApplicationError as failure:
         missing = getattr(failure.error, "name", None)
         is_its_own = isinstance(failure.error, ModuleNotFoundError) and f"{name}.".startswith(
@@ -124,66 +111,75 @@ def _fix_for_absent(name: str) -> str:
     return f"{package} has no module {last}{f': did you mean {package}.{near[0]}?' if near else ''}"
 
 
-def _fix_for_path(name: str) -> str:
-    module = name.removesuffix(".py").strip("./\\").replace("/", ".").replace("\\", ".")
-    fix = f"give a module, as in --app {module}" if module.replace(".", "").isidentifier() else ""
-    return f"--app {printable(name)} names no module: {fix or 'write it as in --app shop.events'}"
-
-
-def _theirs(name: str, act: Callable[[], Any], when: str) -> Any:
-    """Return what the application's code returns; say what it raised, and where."""
-    try:
-        return act()
-    except KeyboardInterrupt as error:
-        raise CommandError(f"interrupted {_where(error, name)}", INTERRUPTED) from error
-    except SystemExit as error:
-        raise ApplicationError(
-            f"{name} ended the process while it {when}, with status {printable(error.code)}\n"
-            f"{_way(error)}",
-            error,
-        ) from error
-    except BaseException as error:
-        kind, text = type_name(type(error)), text_of(error)
-        raise ApplicationError(
-            f"{name} raised an exception while it {when}: {kind}{f': {text}' if text else ''}\n"
-            f"{_way(error)}",
-            error,
-        ) from error
-
-
-def _where(error: BaseException, name: str) -> str:
-    line = raised_at(error)
-    return f"while {name} was imported" if line is None else f"at {line}"
-
-
-def _way(error: BaseException) -> str:
-    """Return the lines that led to an exception, one below the other."""
-    return "\n".join(f"  {line}, in {function}" for line, function in lines_to(error))
+def _fix_for_path(name: str, attribute: str) -> str:
+    """Say how the module of a path below the working directory is written."""
+    path = os.path.relpath(name or os.curdir).removesuffix(".py").replace(os.sep, ".")
+    is_below = all(part.isidentifier() for part in path.split("."))
+    module = f"{path}:{attribute}" if is_below and attribute else path
+    example = module if is_below else "shop.events"
+    return f"--app '{printable(name)}' names no module: write it as in --app {example}"
 
 
 def _named(name: str, attributes: str, module: Any) -> Application:
     """Return the registry and the dispatcher that an attribute of the module means."""
     thing: Any = module
     for attribute in attributes.split(".") if attributes else ():
-        try:
-            thing = getattr(thing, attribute)
-        except AttributeError:
-            near = close_matches(attribute, dir(thing), 1)
-            hint = f": did you mean {near[0]}?" if near else ""
-            raise CommandError(f"{name} has no attribute {printable(attribute)}{hint}") from None
-    if isfunction(thing) and not any(map(_is_required, signature(thing).parameters.values())):
-        made = thing
-        thing = _theirs(name, made, f"called {attributes}()")
-    if isinstance(thing, SignalRegistry):
+        thing = theirs(f"{name}:{attributes}", partial(_attribute_of, thing, attribute, name))
+    kind = type(thing)
+    if kind in (FunctionType, MethodType) and _needs_nothing(thing):
+        if iscoroutinefunction(thing):
+            raise CommandError(f"{attributes} is async: name a plain function, or no attribute")
+        thing = theirs(f"calling {attributes}()", thing)
+    if issubclass(type(thing), SignalRegistry):
         return Application(name, thing)
-    if isinstance(thing, EventDispatcher):
+    if issubclass(type(thing), EventDispatcher):
         return Application(name, thing.signals, thing)
-    others = tuple(
+    if all(is_built_in(madcrow_signals, it) for it in declared_in(madcrow_signals)):
+        has_others = _points_out_registries(name, module)
+        if not (has_others or attributes or madcrow_signals.subscriptions):
+            _point_out_factory(name, module)
+    return Application(name, madcrow_signals)
+
+
+def _attribute_of(thing: Any, attribute: str, name: str) -> Any:
+    try:
+        return getattr(thing, attribute)
+    except AttributeError:
+        near = close_matches(attribute, dir(thing), 1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        raise CommandError(f"{name} has no attribute '{printable(attribute)}'{hint}") from None
+
+
+def _points_out_registries(name: str, module: Any) -> bool:
+    """Say how to see the events of the other registries of a module; return whether it has any."""
+    # Not `isinstance`, here and elsewhere, which would ask proxies what they stand for.
+    found = [
         attribute
         for attribute, it in vars(module).items()
-        if isinstance(it, SignalRegistry) and it is not madcrow_signals
+        if issubclass(type(it), SignalRegistry) and it is not madcrow_signals
+    ]
+    for attribute in found:
+        say(f"The application has a registry of its own: --app {name}:{attribute}")
+    return bool(found)
+
+
+def _point_out_factory(name: str, module: Any) -> None:
+    """Say how to see the events that a module declares when its application is made."""
+    functions = [
+        attribute
+        for attribute, it in vars(module).items()
+        if type(it) is FunctionType and it.__module__ == name and _needs_nothing(it)
+    ]
+    likely = [it for it in functions if "app" in it or it.startswith(("create", "make"))]
+    example = (likely or functions or ["create_app"])[0]
+    say(
+        f"{name} declares no event and subscribes no handler when it is imported. If a function "
+        f"makes the application, name it: --app {name}:{example}"
     )
-    return Application(name, madcrow_signals, other_registries=others)
+
+
+def _needs_nothing(function: Callable[..., Any]) -> bool:
+    return not any(map(_is_required, signature(function).parameters.values()))
 
 
 def _is_required(parameter: Parameter) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 from typing import Annotated, Final
 
 import typer
@@ -14,20 +15,22 @@ from madcrow_events.cli._application import Application, load_application
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._context import (
     Payload,
-    partial_payload_of,
     payload_of,
     read_pairs,
 )
 from madcrow_events.cli._errors import FOUND, CommandError
 from madcrow_events.cli._explaining import ExplainedRecord, explained_record
-from madcrow_events.cli._output import Output, say
+from madcrow_events.cli._messages import say
+from madcrow_events.cli._output import Output
 from madcrow_events.cli._records import event_records, found_event, handlers_records, matching
+from madcrow_events.cli._theirs import theirs
 
 __all__ = ["COMMAND"]
 
 COMMAND: Final = typer.Typer(
     epilog="The status is 0 if all is well, 1 if something is wrong with the events, 2 if an "
-    "argument is wrong, and 3 if the application cannot be imported.",
+    "argument is wrong, and 3 if the application raises an exception. "
+    "Example: madcrow-events events --app shop.events --app-dir .",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -129,7 +132,9 @@ def handlers(
 ) -> None:
     """List the handlers of each event, as they are called.
 
-    They are in the order in which they are called or started.
+    They are in the order in which they are called or started: "inline" by the emitter; "awaited"
+    by emit_async, and started by emit; in the "background", later; or with a "batch", later, with
+    a list of contexts.
     """
     output = Output()
     found = load_application(app, app_dir, with_plugins=plugins)
@@ -150,7 +155,8 @@ def show(
 
     output = Output()
     found = load_application(app, app_dir, with_plugins=plugins)
-    record = shown_record(found.signals, found_event(found.signals, event))
+    signal = found_event(found.signals, event)
+    record = theirs(f"showing {signal.name}", partial(shown_record, found.signals, signal))
     output.show("show", record, as_json=as_json)
 
 
@@ -172,7 +178,7 @@ def explain(
     fields = read_pairs(pairs or ())
     found = load_application(app, app_dir, with_plugins=plugins)
     signal = found_event(found.signals, event)
-    payload = partial_payload_of(signal, fields) if fields else Payload(None, {})
+    payload = payload_of(signal, fields, may_lack=True) if fields else Payload(None, {})
     output.show("explain", explained_record(found.signals, signal, payload), as_json=as_json)
 
 
@@ -202,6 +208,30 @@ def check(as_json: Json = False) -> None:
         raise typer.Exit(FOUND)
 
 
+@_example("doctor --app shop.events")
+def doctor(
+    app: App = None,
+    app_dir: AppDir = None,
+    plugins: Plugins = False,
+    as_json: Json = False,
+) -> None:
+    """Find what is wrong with the events of an application; the status is 1 if anything is.
+
+    It looks for events that nobody handles or declares, for patterns and classes that match
+    nothing, for handlers that are subscribed again and again, for names that differ by a letter,
+    for slow imports, for plugins that would not load, and for old names.
+    """
+    from madcrow_events.cli._doctor import examine
+
+    if app is None:
+        raise CommandError("name the application to examine, as in --app shop.events")
+    output = Output()
+    record = examine(app, app_dir, with_plugins=plugins)
+    output.show("doctor", record, as_json=as_json)
+    if record["findings"]:
+        raise typer.Exit(FOUND)
+
+
 @_example("schema --format asyncapi --app shop.events")
 def schema(
     pattern: Pattern = "*",
@@ -212,7 +242,8 @@ def schema(
     app_dir: AppDir = None,
     plugins: Plugins = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write JSON, as without this option.")
+        bool,
+        typer.Option("--json", help="Write JSON, as without this option.", show_default=False),
     ] = True,
 ) -> None:
     """Write JSON Schema, or an AsyncAPI document."""
@@ -223,7 +254,8 @@ def schema(
     chosen = matching(found.signals, pattern)
     make = catalog.json_schema if format_ is Format.JSON_SCHEMA else catalog.asyncapi
     is_pattern = "*" in pattern
-    document = make(pattern if is_pattern else chosen[0].name, signals=found.signals)
+    wanted = pattern if is_pattern else chosen[0].name
+    document = theirs("describing the events", partial(make, wanted, signals=found.signals))
     output.show("schema", document, as_json=as_json)
 
 
@@ -262,7 +294,7 @@ def emit(
     payload = payload_of(signal, fields)
     expected = explained_record(found.signals, signal, payload, sender=None)
     if not yes:
-        _ask(output, expected)
+        _ask(output, {**expected, "left_out": []})
     dispatcher = found.dispatcher or found.signals.dispatcher
     record = emit_and_wait(dispatcher, signal, payload, expected)
     output.show("emit", record, as_json="" in (json_values or ()))
@@ -283,8 +315,6 @@ def _ask(output: Output, expected: ExplainedRecord) -> None:
 
 
 def _hint(found: Application) -> None:
-    """Say how to see more events than were shown."""
+    """Say how to see the events of an application."""
     if found.name is None:
         say("These are the built-in events. To see yours, name your application: --app shop.events")
-    for registry in found.other_registries:
-        say(f"The application has another registry: --app {found.name}:{registry}")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from madcrow_events._text import printable
+from madcrow_events._text import close_matches, printable, type_name
 from madcrow_events.cli._errors import CommandError
+from madcrow_events.cli._theirs import theirs
 from madcrow_events.models import RESERVED_FIELDS, BaseEventContext
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.signals import EventSignal
 
-__all__ = ["Payload", "partial_payload_of", "payload_of", "read_pairs"]
+__all__ = ["Payload", "payload_of", "read_pairs"]
 
 
 class Payload(NamedTuple):
@@ -53,9 +56,9 @@ def read_pairs(pairs: Iterable[str], file: str | None = None) -> dict[str, Any]:
             raise CommandError(f"'{printable(pair)}' gives no field: write it as in order_id=7")
         if name in fields:
             raise CommandError(f"the field {printable(name)} is given twice")
-        if name in RESERVED_FIELDS:
-            raise CommandError(f"no field is called {name}: its name has another meaning in Python")
         fields[name] = _Text(value)
+    for name in RESERVED_FIELDS & {*fields}:
+        raise CommandError(f"no field is called {name}: its name has another meaning in Python")
     return fields
 
 
@@ -72,8 +75,8 @@ def _read_file(path: str) -> dict[str, Any]:
         found = json.loads(text, object_pairs_hook=_without_doubles)
     except OSError as error:
         raise CommandError(
-            f"--json: {where} cannot be read ({error.strerror}); to have the result as JSON, put "
-            "--json at the end"
+            f"--json: {where} cannot be read ({error.strerror}): give the name of a file, or - for "
+            "the standard input; to have the result as JSON, put --json at the end"
         ) from error
     except UnicodeDecodeError as error:
         raise CommandError(f"--json: {where} is not in UTF-8") from error
@@ -95,7 +98,9 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
+def payload_of(
+    signal: EventSignal[Any], fields: dict[str, Any], *, may_lack: bool = False
+) -> Payload:
     """Return the context of an event, made of fields of the command line.
 
     A text counts as a value of its field's type, as `7` does for an integer. If it is none, it may
@@ -104,6 +109,7 @@ def payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
     Args:
         signal: the event.
         fields: what `read_pairs` returns.
+        may_lack: whether required fields may be missing. Then the payload has the fields.
 
     Raises:
         CommandError: the fields do not fit the event's model.
@@ -112,33 +118,46 @@ def payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
     if model is None:
         return Payload(None, {name: _as_json(value) for name, value in fields.items()})
     context, errors = _validated(model, fields)
-    if context is None:
-        problems = "".join(f"\n  {_place(it)}: {it['msg']}" for it in errors)
+    if context is not None:
+        return Payload(context, {})
+    if may_lack:
+        errors = [it for it in errors if it["type"] != "missing" or len(it["loc"]) > 1]
+    if errors:
+        problems = "".join(f"\n  {_place(it)}: {_problem(it, model)}" for it in errors)
         raise CommandError(f"{signal.name} takes no such context:{problems}")
-    return Payload(context, {})
-
-
-def partial_payload_of(signal: EventSignal[Any], fields: dict[str, Any]) -> Payload:
-    """Return the context of an event as `payload_of` does, or its fields if some are missing."""
-    model = signal.context_model
-    if model is None:
-        return payload_of(signal, fields)
-    context, errors = _validated(model, fields)
-    if context is None and all(it["type"] == "missing" and len(it["loc"]) == 1 for it in errors):
-        return Payload(None, {name: _as_json(value) for name, value in fields.items()})
-    return payload_of(signal, fields)
+    return Payload(None, {name: _value_of(model, name, value) for name, value in fields.items()})
 
 
 def _validated(
     model: type[BaseEventContext], fields: dict[str, Any]
 ) -> tuple[BaseEventContext | None, list[ErrorDetails]]:
     """Return a context, or None and what is wrong."""
-    context, errors = _tried(model, fields)
+    try:
+        context, errors = _tried(model, fields)
+    except Exception:  # a validator of the application takes no text, but maybe the value
+        again = {name: _as_json(value) for name, value in fields.items()}
+        return theirs(f"reading {type_name(model)}", partial(_tried, model, again))
     if context is not None:
         return context, errors
-    wrong = {it["loc"][0] for it in errors if it["loc"]}
+    wrong = {it["loc"][0] for it in errors if it["loc"] and it["type"] != "missing"}
+    wrong |= {name for name, it in model.model_fields.items() if it.alias in wrong}
     again = {name: _as_json(it) if name in wrong else it for name, it in fields.items()}
-    return _tried(model, again)
+    context, left = theirs(f"reading {type_name(model)}", partial(_tried, model, again))
+    # Of a number that was meant as a text, the first error is the one to read.
+    structured = {(name,) for name, it in again.items() if isinstance(it, list | dict)}
+    first = {it["loc"]: it for it in errors if it["loc"][:1] not in structured}
+    return context, [first.get(it["loc"], it) for it in left]
+
+
+def _value_of(model: type[BaseEventContext], name: str, value: Any) -> Any:
+    """Return the value of one field as its model would read it."""
+    fields = model.model_fields
+    named = {str(it.alias): it for it in fields.values()} | fields
+    annotation: Any = named[name].annotation if name in named else Any
+    for it in (value, _as_json(value)):
+        with suppress(Exception):  # also what a validator of the application raises
+            return TypeAdapter(annotation).validate_json(json.dumps(it))
+    return _as_json(value)
 
 
 def _tried(
@@ -157,6 +176,14 @@ def _as_json(value: Any) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return str(value)
+
+
+def _problem(error: ErrorDetails, model: type[BaseEventContext]) -> str:
+    """Return what is wrong, and for a field that the model lacks, the one that may be meant."""
+    if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
+        return error["msg"]
+    near = close_matches(str(error["loc"][0]), model.model_fields, 1)
+    return f"the model has no such field{f': did you mean {near[0]}?' if near else ''}"
 
 
 def _place(error: ErrorDetails) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
@@ -18,9 +19,10 @@ from madcrow_events.cli._places import Line
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rich.console import RenderableType
+    from rich.console import JustifyMethod, RenderableType
 
-    from madcrow_events.cli._emitting import CallRecord, EmissionRecord
+    from madcrow_events.cli._doctor import Examination, Finding, FindingKind
+    from madcrow_events.cli._emitting import CallRecord, EmissionRecord, RaisedRecord
     from madcrow_events.cli._explaining import ExplainedRecord
     from madcrow_events.cli._plugins import CheckedPlugins, PluginRecord
     from madcrow_events.cli._records import EventRecord, HandlerRecord, HandlersRecord
@@ -38,6 +40,9 @@ _LONGEST: Final = 1000
 
 _STATUS_STYLES: Final = {"loaded": _RIGHT, "refused": "yellow", "failed": _WRONG}
 
+_NUMBERS: Final = ("handlers", "ms")
+"""The headers of the columns that have numbers."""
+
 _NARROW: Final = 60
 """Below this width, in columns, the cells of a row stand one below the other."""
 
@@ -47,29 +52,42 @@ def _listed(
 ) -> RenderableType:
     """Return rows as a table without a frame, or one below the other in a narrow terminal."""
     if width < _NARROW:
-        return Group(*(_stacked(*row) for row in rows))
+        return Group(*(_stacked(headers, row) for row in rows))
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for header in headers:
-        is_number = header in ("handlers", "ms")
-        made.add_column(header, overflow="fold", justify="right" if is_number else "left")
+        justify: JustifyMethod = "right" if header in _NUMBERS else "left"
+        made.add_column(header, overflow="fold", justify=justify)
     for row in rows:
         made.add_row(*row)
     return made
 
 
-def _stacked(name: str | Text, *cells: str | Text) -> RenderableType:
-    """Return a row with its name above the other cells."""
-    told = Text(", ").join(Text.assemble(it) for it in cells if it)
-    return Group(name, Padding(told, (0, 0, 0, 2))) if told else Group(name)
+def _stacked(headers: tuple[str, ...], cells: tuple[str | Text, ...]) -> RenderableType:
+    """Return a row with its name above the other cells; a number has its header beside it."""
+    told = Text(", ").join(
+        Text.assemble(f"{header}: " if header in _NUMBERS else "", it)
+        for header, it in zip(headers[1:], cells[1:], strict=True)
+        if it
+    )
+    return Group(cells[0], Padding(told, (0, 0, 0, 2))) if told else Group(cells[0])
 
 
 def _draw_events(records: list[EventRecord], width: int) -> RenderableType:
     """Draw the events of the application, and then the built-in ones."""
-    rows = (
-        (Text(it["event"], _style_of(it)), str(it["handlers"]), _meaning(it))
-        for it in sorted(records, key=lambda it: it["built_in"])
-    )
-    return _listed(("event", "handlers", "model and description"), rows, width)
+    tables = [
+        _listed(
+            ("event" if not is_built_in else "built-in event", "handlers", "model and description"),
+            [
+                (Text(it["event"], _style_of(it)), str(it["handlers"]), _meaning(it))
+                for it in records
+                if it["built_in"] is is_built_in
+            ],
+            width,
+        )
+        for is_built_in in (False, True)
+        if any(it["built_in"] is is_built_in for it in records)
+    ]
+    return Group(*(Padding(it, (1 if it is not tables[0] else 0, 0, 0, 0)) for it in tables))
 
 
 def _style_of(record: EventRecord) -> str:
@@ -107,7 +125,9 @@ def _tree_of(event: str, model: str | None, handlers: list[HandlerRecord]) -> Tr
     itself = (model or "").rpartition(".")[2]
     tree = Tree(Text(event, _NAME), guide_style=_MUTED)
     for number, handler in enumerate(handlers, 1):
-        tree.add(Text.assemble(f"{number}. {handler['name']}: ", *_details(handler, itself)))
+        name = handler["name"]
+        name += f" ({handler['function']})" if handler["id"] else ""
+        tree.add(Text.assemble(f"{number}. {name}: ", *_details(handler, itself)))
     return tree
 
 
@@ -126,7 +146,6 @@ def _details(handler: HandlerRecord, model: str) -> Iterable[Text]:
         "failures are raised": handler["on_error"],
         f"for {handler['sender']} only": handler["sender"],
         f"by {handler['pattern']}": handler["pattern"] not in (None, model),
-        f"id {handler['id']}": handler["id"],
         f"of {handler['origin']}": handler["origin"],
     }
     yield Text(", ".join(text for text, is_shown in details.items() if is_shown))
@@ -154,7 +173,8 @@ def _draw_shown(record: ShownRecord, width: int) -> RenderableType:
     if record["example"] is not None:
         shown = json.dumps(record["example"], indent=2, ensure_ascii=False)
         parts += [_heading("As JSON"), Text(shown)]
-    parts += [_heading("As code"), Text(record["code"])]
+    # It is to be copied, so it is never broken into other lines.
+    parts += [_heading("As code"), Text(record["code"], no_wrap=True, overflow="ignore")]
     if record["handlers"]:
         tree = _tree_of(event["event"], event["model"], record["handlers"])
         parts += [_heading("Handlers"), tree]
@@ -171,7 +191,7 @@ def _draw_fields(fields: list[FieldRecord], width: int) -> RenderableType:
     rows = (
         (
             it["name"],
-            it["type"],
+            f"{it['type']} {it['limits']}" if it["limits"] else it["type"],
             Text("required", _RIGHT) if it["required"] else Text(it["default"] or "", _MUTED),
             _one_line(it["description"]),
         )
@@ -180,7 +200,7 @@ def _draw_fields(fields: list[FieldRecord], width: int) -> RenderableType:
     return _listed(("field", "type", "default", "description"), rows, width)
 
 
-def _line(record: EventRecord | HandlerRecord) -> str | None:
+def _line(record: EventRecord | HandlerRecord | RaisedRecord | Finding) -> str | None:
     file, line = record["file"], record["line"]
     return None if file is None or line is None else str(Line(file, line))
 
@@ -192,6 +212,9 @@ def _draw_explanation(record: ExplainedRecord, _width: int) -> RenderableType:
         Text.assemble(event, " would call, in this order:" if called else " would call nobody.")
     ]
     parts += [_indented(f"{number}. {it}") for number, it in enumerate(called_from(record), 1)]
+    if record["missing"]:
+        names = ", ".join(record["missing"])
+        parts.append(Text(f"Required fields are missing, so no context was made: {names}", _WRONG))
     if called and not record["has_context"]:
         parts.append(Text("Without fields, no `when` was asked: give them, as in order_id=7."))
     for title, has_ended in (("Left out:", False), ("Ended:", True)):
@@ -223,7 +246,7 @@ def _draw_checked(record: CheckedPlugins, width: int) -> RenderableType:
             it["version"],
             Text(it["status"], _STATUS_STYLES[it["status"]]),
             f"{it['milliseconds']:.0f}" if it["milliseconds"] else "",
-            it["reason"] or f"{len(it['events'])} events, {len(it['handlers'])} handlers",
+            it["reason"] or f"events: {len(it['events'])}, handlers: {len(it['handlers'])}",
         )
         for it in record["plugins"]
     )
@@ -238,7 +261,7 @@ def _draw_emission(record: EmissionRecord, width: int) -> RenderableType:
     rows = (
         (
             it["name"],
-            "" if it["milliseconds"] is None else f"{it['milliseconds']:.1f}",
+            _duration(it["milliseconds"]),
             _outcome(it),
         )
         for it in record["handlers"]
@@ -246,14 +269,18 @@ def _draw_emission(record: EmissionRecord, width: int) -> RenderableType:
     return _listed(("handler", "ms", "result"), rows, width)
 
 
+def _duration(milliseconds: float | None) -> str:
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:.3f}" if milliseconds < 1 else f"{milliseconds:.1f}"
+
+
 def _outcome(call: CallRecord) -> Text:
     raised = call["raised"]
     if raised is not None:
-        text = Text(raised["type"], _WRONG)
-        text.append(f": {raised['message']}" if raised["message"] else "", "")
-        if raised["file"] is not None and raised["line"] is not None:
-            text.append(f"\n{Line(raised['file'], raised['line'])}", _MUTED)
-        return text
+        text = f": {raised['message']}" if raised["message"] else ""
+        line = _line(raised)
+        return Text.assemble((raised["type"], _WRONG), text, (f"\n{line}" if line else "", _MUTED))
     if call["status"] == "pending":
         return Text("has not ended", _WRONG)
     value = call["value"]
@@ -261,8 +288,61 @@ def _outcome(call: CallRecord) -> Text:
     return Text("returned nothing", _MUTED) if value is None else Text(f"returned {shown}", _RIGHT)
 
 
+_HEADINGS: Final[dict[FindingKind, str]] = {
+    "unhandled_event": "Events that nobody handles",
+    "undeclared_event": "Events that nobody declares",
+    "unmatched_pattern": "Patterns that match no event",
+    "unmatched_class": "Classes that are the model of no event",
+    "unmatched_optional": "Optional handlers that wait in vain",
+    "repeated_handler": "Handlers that are subscribed again and again",
+    "similar_names": "Names that differ by a letter",
+    "slow_import": "Slow imports",
+    "refused_plugin": "Plugins that are refused",
+    "failed_plugin": "Plugins that fail to load",
+    "unknown_plugin": "Entries of lists that mean no plugin",
+    "unlisted_plugins": "Plugins without an allow list",
+    "old_name": "Old names in use",
+}
+"""What is written above the findings of each kind."""
+
+
+def _draw_examination(record: Examination, _width: int) -> RenderableType:
+    """Draw what is wrong, by kind, with where it is and what to do; or that nothing is wrong."""
+    counts = f"{_many(record['events'], 'event')}, {_many(record['handlers'], 'handler')}"
+    if record["plugins"]:
+        counts += f", {_many(record['plugins'], 'plugin')}"
+    parts: list[RenderableType] = []
+    for kind, found in groupby(record["findings"], key=_kind_of):
+        parts += [Text(_HEADINGS[kind], "bold"), *map(_finding, found), Text()]
+    if record["observed"]:
+        names = ", ".join(record["observed"])
+        parts += [Text(f"handled by nobody, but observed: {names}", _MUTED), Text()]
+    number = len(record["findings"])
+    text = f"{counts}: {_many(number, 'finding') if number else 'nothing wrong'}"
+    return Group(*parts, Text(text, _WRONG if number else _RIGHT))
+
+
+def _kind_of(it: Finding) -> FindingKind:
+    return it["kind"]
+
+
+def _finding(it: Finding) -> RenderableType:
+    """Draw one finding: where it is, what is wrong, and what to do."""
+    shown = Text(it["message"])
+    where = _line(it)
+    if where is not None:
+        shown = Text.assemble((where, _NAME), "\n", shown)
+    shown.append(f"\nto do: {it['fix']}", _MUTED)
+    return Padding(shown, (0, 0, 0, 2))
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 DRAWINGS: Final[dict[str, Callable[[Any, int], RenderableType]]] = {
     "check": _draw_checked,
+    "doctor": _draw_examination,
     "emit": _draw_emission,
     "events": _draw_events,
     "explain": _draw_explanation,

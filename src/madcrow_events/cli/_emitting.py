@@ -8,8 +8,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from madcrow_events._text import printable, text_of, type_name
+from madcrow_events.cli._messages import waiting_for
 from madcrow_events.cli._places import raised_at
-from madcrow_events.cli._progress import waiting_for
+from madcrow_events.subscriptions._identity import identity_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from madcrow_events.emissions._failures import HandlerFailure
     from madcrow_events.signals import EventSignal
 
-__all__ = ["CallRecord", "EmissionRecord", "emit_and_wait"]
+__all__ = ["CallRecord", "EmissionRecord", "RaisedRecord", "emit_and_wait"]
 
 _LONGEST_VALUE = 1000  # characters
 
@@ -127,7 +128,9 @@ def emit_and_wait(
                 emitting.emit(signal, **payload.fields)
             else:
                 emitting.emit_typed(signal, payload.context)
-        except (Exception, SystemExit):  # of a handler with on_error="raise", or that exits
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # of a handler with on_error="raise", or that exits
             if not watch.emissions:
                 raise
         with suppress(KeyboardInterrupt):
@@ -138,6 +141,7 @@ def emit_and_wait(
     rows = [_row(it, returned) for it in calls]
     unfit = (it for it in emission.failures if not any(_is_same(it, call) for call in calls))
     rows += [_record(emission.name_of(it.handler), error=it.exception) for it in unfit]
+    rows += [_row_of_batch(emission.name_of(it.handler), it, watch.calls) for it in returned]
     listed = [row["name"] for row in rows]
     rows += [_record(it["name"]) for it in expected["called"] if it["name"] not in listed]
     ok = all(row["status"] == "returned" for row in rows)
@@ -156,9 +160,16 @@ def _row(call: _Call, returned: list[HandlerResult]) -> CallRecord:
     return {**_record(call.name, milliseconds), "status": "returned", "value": _as_json(value)}
 
 
+def _row_of_batch(name: str, result: HandlerResult, calls: list[_Call]) -> CallRecord:
+    """Return the row of a handler whose call was for the last emission of its batch."""
+    seconds = next((it.seconds for it in calls if _is_same(result, it)), None)
+    milliseconds = None if seconds is None else round(seconds * 1000, 3)
+    return {**_record(name, milliseconds), "status": "returned", "value": _as_json(result.value)}
+
+
 def _is_same(one: HandlerResult | HandlerFailure | _Call, other: _Call) -> bool:
-    # Each access makes a bound method anew, and an equal one.
-    return one.handler is other.handler or bool(one.handler == other.handler)
+    # Each access makes a bound method anew.
+    return identity_key(one.handler) == identity_key(other.handler)
 
 
 def _record(
@@ -185,8 +196,22 @@ def _raised(error: BaseException) -> RaisedRecord:
 
 
 def _as_json(value: Any) -> Any:
+    """Return a value if JSON has it, and else its `repr`."""
     try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return printable(repr(value), _LONGEST_VALUE)
+        json.dumps([[[[value]]]], allow_nan=False, indent=2)  # as deeply as it will be
+    except Exception:  # also of classes that look like those of JSON
+        return printable(_Shown(value), _LONGEST_VALUE)
     return value
+
+
+class _Shown:
+    """A value whose text is its `repr`."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __str__(self) -> str:
+        try:
+            return repr(self.value)
+        except Exception:  # the application's
+            return f"{type_name(type(self.value))} without a repr"

@@ -13,7 +13,7 @@ MISUSE: Final = 2
 """The status if an argument is wrong, or something that the command needs is missing."""
 
 APPLICATION: Final = 3
-"""The status if the application could not be imported."""
+"""The status if the application raised an exception while it was imported."""
 
 INTERRUPTED: Final = 130
 """The status after Ctrl-C, as shells have it: 128 and the number of the signal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil, inf, isfinite
 from typing import Any, Final
 
 __all__ = ["example_of"]
@@ -71,8 +72,23 @@ def _plain(schema: dict[str, Any], kind: Any) -> Any:
 
 
 def _number(schema: dict[str, Any], usual: float) -> Any:
-    lowest = schema.get("minimum", schema.get("exclusiveMinimum", usual - 1) + 1)
-    highest = schema.get("maximum", schema.get("exclusiveMaximum", max(lowest, usual) + 1) - 1)
-    step = schema.get("multipleOf", 0)
-    number = min(max(usual, lowest), highest)
-    return step * -(-number // step) if step else number
+    """Return the first number that comes to mind and fits; the usual one if none does."""
+    lowest = max(schema.get("minimum", -inf), schema.get("exclusiveMinimum", -inf))
+    highest = min(schema.get("maximum", inf), schema.get("exclusiveMaximum", inf))
+    # What is halfway fits narrow bounds, such as those of a share.
+    tried = [usual, lowest, highest, lowest + 1, highest - 1, (lowest + highest) / 2]
+    numbers = [it for it in tried if isfinite(it)]
+    step = schema.get("multipleOf")
+    if step is not None:
+        steps = [ceil(it / step) for it in numbers]
+        numbers = [step * count for it in steps for count in (it, it + 1, it - 1)]
+    kind = type(usual)
+    return next((kind(it) for it in numbers if kind(it) == it and _is_within(it, schema)), usual)
+
+
+def _is_within(number: float, schema: dict[str, Any]) -> bool:
+    bounds = (
+        schema.get("minimum", -inf) <= number <= schema.get("maximum", inf),
+        schema.get("exclusiveMinimum", -inf) < number < schema.get("exclusiveMaximum", inf),
+    )
+    return all(bounds)

@@ -25,6 +25,8 @@ class ExplainedRecord(TypedDict):
     """Who would not: each has the attributes of a `LeftOutHandler`."""
     has_context: bool
     """Whether fields were given. If not, no condition was asked."""
+    missing: list[str]
+    """The required fields that were not given, so that keywords are explained, and no context."""
 
 
 def explained_record(
@@ -40,11 +42,17 @@ def explained_record(
     """
     context = payload.fields if payload.context is None else payload.context
     found = explain(signals, signal, sender, context)
+    fields = signal.context_model.model_fields if signal.context_model and payload.fields else {}
     return {
         "event": found.event,
         "called": [it._asdict() for it in found.called],
         "left_out": [it._asdict() for it in found.left_out],
         "has_context": found.has_context,
+        "missing": [
+            name
+            for name, it in fields.items()
+            if it.is_required() and not payload.fields.keys() & {name, it.alias}
+        ],
     }
 
 

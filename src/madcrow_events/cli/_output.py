@@ -14,7 +14,7 @@ from madcrow_events.cli._errors import CLOSED_PIPE, CommandError
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "say"]
+__all__ = ["Output"]
 
 _UNLIMITED: Final = 10_000
 """The width of a pipe, in columns: each row is one line there, for other commands to read."""
@@ -28,35 +28,45 @@ class Output:
     """
 
     def __init__(self) -> None:
+        for name in ("stdout", "stderr"):
+            if getattr(sys, name) is None:  # it was closed before Python started
+                setattr(sys, name, StringIO())
         sys.stdout.flush()
         self._is_terminal = sys.stdout.isatty()
         self._width = shutil.get_terminal_size().columns
         self._file: TextIO = sys.stdout
+        self._process = os.getpid()
         try:
             number = sys.stdout.fileno()
             self._file = os.fdopen(
                 os.dup(number), "w", encoding=sys.stdout.encoding, errors="backslashreplace"
             )
             os.dup2(sys.stderr.fileno(), number)
+            # Another object than `sys.stderr`, because the application may close it.
+            errors = os.dup(sys.stderr.fileno())
+            sys.stdout = os.fdopen(errors, "w", buffering=1, encoding=sys.stderr.encoding)
         except OSError:  # a test or a program that calls this one has replaced it
-            pass
-        sys.stdout = sys.stderr
+            sys.stdout = sys.stderr
 
     def write(self, text: str) -> None:
         """Write a text.
 
         Raises:
-            CommandError: its reader has gone.
+            CommandError: its reader has gone, or there is no room.
         """
+        if os.getpid() != self._process:  # the application has forked, and each would write
+            return
         try:
             self._file.write(text)
             self._file.flush()
-        except BrokenPipeError:
+        except OSError as error:
             # What is left in the buffer would be written again when the file is closed.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._file.fileno())
             os.close(nowhere)
-            raise CommandError("", CLOSED_PIPE) from None
+            if isinstance(error, BrokenPipeError):
+                raise CommandError("", CLOSED_PIPE) from error
+            raise CommandError(f"the output cannot be written: {error.strerror}") from error
 
     def show(self, kind: str, record: Any, *, as_json: bool) -> None:
         """Write a record.
@@ -76,7 +86,7 @@ class Output:
         from madcrow_events.cli._drawing import DRAWINGS  # imports rich, which takes long
 
         console = self._console()
-        console.print(DRAWINGS[kind](record, console.width))
+        console.print(DRAWINGS[kind](record, console.width), crop=False)
         drawn: StringIO = console.file  # type: ignore[assignment]
         return "".join(f"{line.rstrip()}\n" for line in drawn.getvalue().splitlines())
 
@@ -95,8 +105,3 @@ class Output:
         if not console.is_terminal:
             console.width = _UNLIMITED
         return console
-
-
-def say(message: str) -> None:
-    """Write a message for the user to the standard error."""
-    print(message, file=sys.stderr, flush=True)  # noqa: T201  # a command prints

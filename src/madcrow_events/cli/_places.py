@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["Line", "line_of", "line_of_class", "lines_to", "raised_at"]
 
+_IMPORTLIB = os.path.join(os.path.dirname(importlib.__file__), "")  # noqa: PTH118, PTH120  # as below
 _HERE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # noqa: PTH118, PTH120  # pathlib would be imported
 
 
@@ -92,7 +94,7 @@ def lines_to(error: BaseException) -> list[tuple[Line, str]]:
     traceback: TracebackType | None = error.__traceback__
     while traceback is not None:
         code = traceback.tb_frame.f_code
-        if not code.co_filename.startswith(("<frozen", _HERE)):
+        if not code.co_filename.startswith(("<frozen", _HERE, _IMPORTLIB)):
             found.append((Line(code.co_filename, traceback.tb_lineno), code.co_name))
         traceback = traceback.tb_next
     if isinstance(error, SyntaxError) and error.filename:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from madcrow_events.cli._progress import waiting_for
+from madcrow_events.cli._messages import waiting_for
 from madcrow_events.plugins import check_plugins, discover_plugins
 
 if TYPE_CHECKING:

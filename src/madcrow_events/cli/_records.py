@@ -60,6 +60,8 @@ class HandlerRecord(TypedDict):
 
     name: str
     """Its `id`, or else the dotted name of the function."""
+    function: str
+    """The dotted name of the function."""
     id: str | None
     """The option `id`."""
     priority: int
@@ -122,7 +124,7 @@ def found_event(signals: SignalRegistry, name: str) -> EventSignal[Any]:
     if error.suggestions:
         hint = f": did you mean {' or '.join(error.suggestions)}?"
     elif all(is_built_in(signals, it) for it in declared_in(signals)):
-        hint = ": name your application, as in --app shop.events"
+        hint = ": only the built-in events are declared"
     raise CommandError(f"no event is called '{error.event}'{hint}")
 
 
@@ -211,6 +213,7 @@ def _handler_record(
     line = line_of(subscription.handler)
     return {
         "name": subscription.name,
+        "function": handler_name(subscription.handler),
         "id": subscription.id,
         "priority": subscription.priority,
         "condition": None if subscription.when is None else handler_name(subscription.when),

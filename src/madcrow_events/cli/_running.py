@@ -11,8 +11,9 @@ from typing import NoReturn
 import typer.main
 
 from madcrow_events.cli._commands import COMMAND
+from madcrow_events.cli._completion import join_at_colons
 from madcrow_events.cli._errors import MISUSE, CommandError
-from madcrow_events.cli._output import say
+from madcrow_events.cli._messages import say
 from madcrow_events.exceptions import MadcrowEventsError
 
 __all__ = ["run", "status_of"]
@@ -27,6 +28,7 @@ def run(arguments: Sequence[str]) -> NoReturn:
     Raises:
         SystemExit: always; the status says what came of it.
     """
+    join_at_colons(os.environ)
     status = status_of(arguments)
     others = [it for it in threading.enumerate() if it is not threading.main_thread()]
     if all(it.daemon for it in others):

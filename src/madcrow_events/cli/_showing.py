@@ -6,15 +6,17 @@ import json
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import PydanticUserError, ValidationError
-from pydantic_core import PydanticUndefined, to_jsonable_python
+from pydantic_core import PydanticUndefined
 
 from madcrow_events._text import handler_name, printable, type_name
+from madcrow_events.cli._code import program_for
 from madcrow_events.cli._examples import example_of
 from madcrow_events.cli._records import EventRecord, HandlerRecord, event_record, handler_records
 from madcrow_events.models import BaseEventContext
-from madcrow_events.signals._registry import declared_in
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from madcrow_events.signals import EventSignal, SignalRegistry
 
 __all__ = ["FieldRecord", "ShownRecord", "shown_record"]
@@ -27,6 +29,8 @@ class FieldRecord(TypedDict):
     """Its name in Python."""
     type: str
     """Its annotation."""
+    limits: str | None
+    """Its bounds, such as `> 0`."""
     required: bool
     """Whether each context must give it."""
     default: str | None
@@ -58,13 +62,12 @@ def shown_record(signals: SignalRegistry, signal: EventSignal[Any]) -> ShownReco
         signal: the event.
     """
     model = signal.context_model
-    context = None if model is None else _example(model)
-    example = None if context is None else _dumped(context)
+    example, context = ({}, None) if model is None else _example(model)
     return {
         "event": event_record(signals, signal),
         "fields": [] if model is None else _fields_of(model),
-        "example": {} if model is None else example,
-        "code": _code_of(signals, signal, context),
+        "example": example,
+        "code": program_for(signals, signal, context),
         "handlers": handler_records(signals, signal),
     }
 
@@ -84,46 +87,41 @@ def _field(model: type[BaseEventContext], name: str) -> FieldRecord:
     return {
         "name": name,
         "type": type_name(field.annotation),
+        "limits": ", ".join(_limits_of(field.metadata)) or None,
         "required": field.is_required(),
         "default": default,
         "description": field.description,
     }
 
 
-def _example(model: type[BaseEventContext]) -> BaseEventContext | None:
-    """Return a context with the required fields, or None if the model takes none that was tried."""
+_LIMITS = {
+    "gt": "> {}",
+    "ge": ">= {}",
+    "lt": "< {}",
+    "le": "<= {}",
+    "multiple_of": "a multiple of {}",
+    "min_length": "at least {} long",
+    "max_length": "at most {} long",
+    "pattern": "matches {}",
+}
+"""What the attributes of a field's metadata say, by their names."""
+
+
+def _limits_of(metadata: Iterable[object]) -> Iterator[str]:
+    for it in metadata:
+        for name, said in _LIMITS.items():
+            limit = getattr(it, name, None)
+            if limit is not None:
+                yield said.format(printable(limit, 60))
+
+
+def _example(
+    model: type[BaseEventContext],
+) -> tuple[dict[str, Any], BaseEventContext] | tuple[None, None]:
+    """Return an example as JSON and as a context; nothing if the model refuses it."""
     try:
         schema = model.model_json_schema()
-        return model.model_validate_json(json.dumps(example_of(schema, schema.get("$defs", {}))))
+        example = example_of(schema, schema.get("$defs", {}))
+        return example, model.model_validate_json(json.dumps(example))
     except (PydanticUserError, ValidationError):
-        return None
-
-
-def _dumped(context: BaseEventContext) -> dict[str, Any]:
-    values = {name: getattr(context, name) for name in sorted(context.model_fields_set)}
-    dumped: dict[str, Any] = to_jsonable_python(values, fallback=repr)
-    return {name: dumped[name] for name in type(context).model_fields if name in dumped}
-
-
-def _code_of(
-    signals: SignalRegistry, signal: EventSignal[Any], context: BaseEventContext | None
-) -> str:
-    """Return a program that emits an event, with what an example has."""
-    model, found = signal.context_model, ["from madcrow_events import emit_event"]
-    if model is None:
-        return f'{found[0]}\n\nemit_event("{signal.name}")'
-    if context is None:
-        required = [name for name, it in model.model_fields.items() if it.is_required()]
-        given = ", ".join(f"{name}=..." for name in required)
-    else:
-        names = [it for it in model.model_fields if it in context.model_fields_set]
-        given = ", ".join(f"{name}={getattr(context, name)!r}" for name in names)
-    if "<locals>" not in model.__qualname__ and model.__module__ != "__main__":
-        found.append(f"from {model.__module__} import {model.__qualname__.partition('.')[0]}")
-    is_the_event = [it for it in declared_in(signals) if it.context_model is model] == [signal]
-    call = (
-        f"{model.__qualname__.rpartition('<locals>.')[2]}({given})"
-        if is_the_event
-        else f'"{signal.name}", {given}'.rstrip(", ")
-    )
-    return "\n".join([*found, "", f"emit_event({call})"])
+        return None, None

@@ -694,6 +694,11 @@ def _without(observer: Observer, observers: list[Observer]) -> list[Observer]:
     return [present for present in observers if present is not observer]
 
 
+def observers_of(dispatcher: EventDispatcher) -> list[Observer]:
+    """Return the observers of a dispatcher, for higher wings."""
+    return [*dispatcher._observers]
+
+
 def _save_observers(dispatcher: EventDispatcher) -> Callable[[], None]:
     observers = list(dispatcher._observers)
 

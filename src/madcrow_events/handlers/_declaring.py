@@ -552,6 +552,16 @@ def handlers_of(group: HandlerGroup) -> list[tuple[Pattern, Callable[..., Any], 
     return [(it.event, it.handler, it.is_optional) for it in group._handlers]
 
 
+def declared_signals(group: HandlerGroup) -> list[_DeclaredSignal]:
+    """Return the events that a group declares, or that its handlers need, each with its model."""
+    return [*group._signals]
+
+
+def declared_handlers(group: HandlerGroup) -> list[_DeclaredHandler]:
+    """Return the handlers of a group, each with its options and the line that adds it."""
+    return [*group._handlers]
+
+
 def has_lasting_handlers(group: HandlerGroup) -> bool:
     """Whether a group has a handler that stays subscribed until it is removed.
 

@@ -10,7 +10,7 @@ from madcrow_events._text import close_matches, printable, type_name
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.plugins._discovery import LOGGER, Plugin, is_called
 
-__all__ = ["why_unwanted"]
+__all__ = ["compared", "why_unwanted"]
 
 
 class _NameList(NamedTuple):
@@ -41,6 +41,16 @@ def why_unwanted(
     Raises:
         InvalidOptionError: a list is no list of names.
     """
+    reasons, warnings = compared(plugins, allow, deny)
+    for warning in warnings:
+        LOGGER.warning("%s", warning)
+    return reasons, warnings
+
+
+def compared(
+    plugins: list[Plugin], allow: Iterable[str] | None, deny: Iterable[str] | None
+) -> tuple[dict[Plugin, str], list[str]]:
+    """Return what `why_unwanted` returns, without logging it."""
     denied, allowed = _lists("deny", deny), _lists("allow", allow)
     unknown = [(it, name) for it in (*denied, *allowed) for name in it.unknown(plugins)]
     reasons = {}
@@ -55,10 +65,7 @@ def why_unwanted(
             reasons[plugin] = f"it is not on the allow list, {missing[0].source}"
             if any(names is missing[0] and is_called(plugin, name) for names, name in unknown):
                 reasons[plugin] += f", by its full name: write '{printable(plugin.name)}'"
-    warnings = [_why_unknown(names, name, plugins) for names, name in unknown]
-    for warning in warnings:
-        LOGGER.warning("%s", warning)
-    return reasons, warnings
+    return reasons, [_why_unknown(names, name, plugins) for names, name in unknown]
 
 
 def _is_switched_off() -> bool:

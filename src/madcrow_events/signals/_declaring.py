@@ -10,7 +10,7 @@ from madcrow_events._places import Place, calling_place
 from madcrow_events._text import names_apart, type_name
 from madcrow_events.exceptions import ContextModelError, SignalConflictError
 from madcrow_events.models import HandlerFailedEventContext, prepare
-from madcrow_events.signals._keys import check_key, key_shown
+from madcrow_events.signals._keys import check_key, is_same_key, keys_shown
 from madcrow_events.signals._old_names import become_itself, noted_name, present_name
 from madcrow_events.signals._renaming import (
     check_handlers,
@@ -127,12 +127,13 @@ def _declared(
     before = signal.context_model
     if wanted.model is not None and before is not wanted.model:
         _take_model(registry, signal, wanted.model, wanted)
-    if signal.context_model is not before:
+    is_declared_now = signal._place is FIRST_USE and not wanted.is_first_use
+    if is_declared_now:
+        signal._describe(wanted.doc)
+    if is_declared_now or signal.context_model is not before:
         _note(signal, wanted)
     elif wanted.key is not None:
         _take_key(signal, wanted.key, wanted)
-    if signal._place is FIRST_USE and not wanted.is_first_use:
-        signal._place = wanted.place
     return signal
 
 
@@ -202,8 +203,8 @@ def _take_key(signal: EventSignal[Any], key: Key, wanted: _Wanted) -> None:
     execution, before = wanted.key_execution, signal._key_execution
     if execution is not None and before is not None and execution.is_again(before):
         _note(signal, wanted)
-    elif key != signal.key:
-        there, here = key_shown(signal.key), key_shown(key)
+    elif not is_same_key(key, signal.key):
+        there, here = keys_shown(signal.key, key)
         fix = "declare it once, with its key, and import it elsewhere"
         raise _declared_otherwise(signal, wanted, there, here, fix)
 
@@ -226,7 +227,8 @@ def _set_aside(registry: SignalRegistry, name: str, wanted: _Wanted) -> EventSig
     signal = registry._set_aside.get(name)
     if signal is not None:
         become_itself(signal)  # it may have had another name in this block
-        if wanted.model in (None, signal.context_model) and wanted.key in (None, signal.key):
+        is_same_model = wanted.model is None or wanted.model is signal.context_model
+        if is_same_model and (wanted.key is None or is_same_key(wanted.key, signal.key)):
             return signal
     return None
 

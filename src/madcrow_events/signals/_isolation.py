@@ -128,7 +128,7 @@ class SavedRegistry:
             if signal.context_model is not model:
                 signal._replaced = replaced
                 signal._carry(model, execution)
-                signal._describe(doc)
+            signal._describe(doc)
         for signal, key, execution, place in self._keys:
             signal._note_declaration(key, execution, place)
 

@@ -30,6 +30,7 @@ __all__ = [
     "own_attribute",
     "present_name",
     "present_signal",
+    "uses_of_old_names",
 ]
 
 
@@ -128,6 +129,23 @@ def _warn(registry: SignalRegistry, old: str, name: str, place: Place | None) ->
 def old_names_in(registry: SignalRegistry) -> frozenset[str]:
     """Return the old names of all events."""
     return frozenset(registry._former)
+
+
+def uses_of_old_names(registry: SignalRegistry) -> list[tuple[str, str, Place | Subscription]]:
+    """Return each use of an old name so far.
+
+    Returns:
+        The old name, the name that the event has now, and the place that was warned of; or the
+            subscription that was made before the event got its name.
+    """
+    warned = [(text.split(" "), place) for text, place in list(registry._warned)]
+    moved = [
+        (old, former.signal._itself().name, it)
+        for old, former in registry._former.items()
+        for it in list(former.moved)
+        if it.active
+    ]
+    return [*((words[2], words[5], place) for words, place in warned), *moved]  # as `_warn` has it
 
 
 def means(signal: EventSignal[Any], name: str) -> bool:

@@ -40,11 +40,13 @@ if TYPE_CHECKING:
     from madcrow_events.signals._isolation import Companion, SavedRegistry
     from madcrow_events.signals._old_names import FormerName
     from madcrow_events.subscriptions._endings import EndReason
+    from madcrow_events.subscriptions._patterns import PatternSubscription
     from madcrow_events.subscriptions._table import Recording
 
 
 __all__ = [
     "CLEARING",
+    "UNDECLARED",
     "SignalRegistry",
     "declared_at",
     "declared_in",
@@ -54,6 +56,7 @@ __all__ = [
     "is_declared_on_first_use",
     "lock_of",
     "models_of",
+    "patterns_in",
     "record",
 ]
 
@@ -61,6 +64,14 @@ CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
     "madcrow_events.clearing", default=None
 )
 """A function that `clear_handlers` calls first in this context, and that may raise; or None."""
+
+UNDECLARED: ContextVar[Callable[[UnknownEventError], EventSignal[Any]] | None] = ContextVar(
+    "madcrow_events.undeclared", default=None
+)
+"""A function that `resolve` calls in this context instead of raising `UnknownEventError`; or None.
+
+It returns the signal to use for that name, or raises the error.
+"""
 
 
 class SignalRegistry(Unique, blinker.Namespace):
@@ -158,7 +169,8 @@ class SignalRegistry(Unique, blinker.Namespace):
             InvalidEventNameError: a name is malformed.
             ContextModelError: the model is not derived from `BaseEventContext`, is a
                 `GenericEventContext`, has a field called `sender` or `self`, or is given as `doc`.
-                Or the key is neither a field of the model nor a plain function.
+                Or the key is neither a field of the model nor a plain function that takes the
+                context.
             SignalConflictError: the event is declared already, with another model or key or without
                 one. If a module is reloaded, its class still counts as the same model, and its key
                 replaces the earlier one. Or an old name belongs to another event, or is declared as
@@ -311,7 +323,11 @@ class SignalRegistry(Unique, blinker.Namespace):
             return signal
         if self.strict and canonical != HANDLER_FAILED:
             decorator = f"@{self._written()}.event"
-            raise unknown_event(canonical, self, self._former, decorator=decorator)
+            error = unknown_event(canonical, self, self._former, decorator=decorator)
+            stand_in = UNDECLARED.get()
+            if stand_in is None:
+                raise error
+            return stand_in(error)
         return declare(self, canonical, is_first_use=canonical != HANDLER_FAILED)
 
     def subscribe(
@@ -375,6 +391,8 @@ class SignalRegistry(Unique, blinker.Namespace):
     ) -> bool:
         """Cancel every subscription of a handler to an event, or to exactly this pattern or class.
 
+        With the name of an event, optional subscriptions to it end, too, even while they wait.
+
         Args:
             name: the name of the event, its signal, the pattern, or the class.
             handler: the handler.
@@ -384,8 +402,8 @@ class SignalRegistry(Unique, blinker.Namespace):
 
         Raises:
             InvalidEventNameError: the name or pattern is malformed.
-            UnknownEventError: the event is not declared, and the registry is strict. Or the signal
-                belongs to another registry.
+            UnknownEventError: the event is not declared, no optional handler waits for it, and the
+                registry is strict. Or the signal belongs to another registry.
         """
         return unsubscribe(self, name, handler)
 
@@ -692,6 +710,11 @@ def declared_in(registry: SignalRegistry) -> list[EventSignal[Any]]:
 def is_built_in(registry: SignalRegistry, signal: EventSignal[Any]) -> bool:
     """Whether this package declares an event; only the default registry has such events."""
     return signal.name in registry._built_in or signal.name == HANDLER_FAILED
+
+
+def patterns_in(registry: SignalRegistry) -> list[PatternSubscription]:
+    """Return the active subscriptions to patterns and classes, in order."""
+    return registry._patterns.live()
 
 
 def declared_at(signal: EventSignal[Any]) -> Place | None:

@@ -15,6 +15,7 @@ from madcrow_events.exceptions import HandlerSignatureError
 from madcrow_events.models import BaseEventContext, HandlerFailedEventContext
 from madcrow_events.signals._blinker_signal import translated
 from madcrow_events.signals._models import matches
+from madcrow_events.signals._old_names import present_name
 from madcrow_events.signals._signal import check_model
 from madcrow_events.subscriptions import PatternSubscription, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._options import check_options
@@ -177,9 +178,25 @@ def unsubscribe(
     handler: Callable[..., Any],
 ) -> bool:
     """Cancel every subscription of a handler; see `SignalRegistry.unsubscribe`."""
-    if not is_pattern(event):
-        return registry.resolve(event).unsubscribe(handler)
-    pattern = _present_form(registry, canonical_pattern(event))
+    if is_pattern(event):
+        return _cancel(registry, _present_form(registry, canonical_pattern(event)), handler)
+    if isinstance(event, str):
+        name = canonical_name(event)
+        if registry._find(present_name(registry, name)) is None and registry._patterns.live(name):
+            return _cancel(registry, name, handler)  # optional handlers wait for the event
+    signal = registry.resolve(event)
+    # A signal that somebody made directly is no event of the registry.
+    names = () if signal._registry is None else (signal.name, *signal.formerly)
+    were_optional = [_cancel(registry, name, handler) for name in names]
+    return signal.unsubscribe(handler) or any(were_optional)
+
+
+def _cancel(registry: SignalRegistry, pattern: Pattern, handler: Callable[..., Any]) -> bool:
+    """Cancel the subscriptions of a handler to exactly a pattern, or the optional ones to a name.
+
+    Returns:
+        Whether there were any.
+    """
     found: Collection[Subscription] = registry._patterns.of_handler(handler, pattern)
     found = found or defined_earlier(handler, partial(_live, registry, pattern))
     for entry in found:

@@ -108,6 +108,7 @@ def served(
         "NOTES": str(folder / "notes"),
         "WEBHOOK_URL": receiver.url,
         "WEBHOOK_SECRET": SECRET,
+        "ACCOUNTS_PLUGINS": "madcrow-events-webhook",
     }
     with server_class(request.param, folder, faulty=True, environment=environment) as server:
         yield Served(server, folder, receiver)
@@ -124,7 +125,7 @@ def sign_in(client: httpx.Client, email: str, password: str = PASSWORD) -> httpx
 
 
 def test_from_sign_up_to_lock_out(served: Served) -> None:
-    """All that a person does; the alert arrives at the webhook, which was only installed."""
+    """All that a person does; the alert arrives at the webhook, which was installed and listed."""
     with served.server.client() as client, served.server.client() as elsewhere:
         refused = client.post("/sign-up", data={"email": "ada", "name": "A", "password": PASSWORD})
         assert refused.status_code == 422

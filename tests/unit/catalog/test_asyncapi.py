@@ -224,3 +224,14 @@ def test_every_shape_makes_schemas_of_draft_7(signals: SignalRegistry) -> None:
 
     for schema in asyncapi(signals=signals)["components"]["schemas"].values():
         jsonschema.Draft7Validator.check_schema(schema)
+
+
+def test_what_a_model_adds_to_its_schema_stays_as_it_is(signals: SignalRegistry) -> None:
+    """Though it has the name of a keyword."""
+
+    class Marked(BaseEventContext):
+        model_config = ConfigDict(json_schema_extra={"discriminator": {}, "contains": True})
+
+    schema = schema_of(Marked, signals)
+
+    assert (schema["discriminator"], schema["contains"]) == ({}, True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import enum
 import json
 import re
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import ConfigDict, Field, model_serializer
+from pydantic import ConfigDict, Field, SecretStr, StringConstraints, model_serializer
 
 from madcrow_events import BaseEventContext, SignalRegistry
-from madcrow_events.catalog import json_schema
+from madcrow_events.catalog import _schemas as schemas
+from madcrow_events.catalog import asyncapi, json_schema
 from support import shapes
 
 
@@ -221,3 +224,153 @@ def test_every_shape_makes_valid_schemas_in_valid_json(signals: SignalRegistry) 
     catalogue = json.loads(json.dumps(json_schema(signals=signals), allow_nan=False))
 
     jsonschema.Draft202012Validator.check_schema(catalogue)
+
+
+class Mark(enum.IntFlag):
+    NEW = 1
+    HOT = 2
+
+
+class Kind(enum.Enum):
+    WEB = 1
+    SHOP = "shop"
+
+
+def number(**config: Any) -> Any:
+    """Return the type of a model with a number, which is configured."""
+    return type(
+        "Model",
+        (BaseEventContext,),
+        {
+            "__module__": __name__,
+            "__annotations__": {"value": float},
+            "model_config": ConfigDict(**config),
+        },
+    )
+
+
+def field(annotation: Any, **default: Any) -> Any:
+    """Return the type of a model with a field, which may have a default."""
+    return type(
+        "Model",
+        (BaseEventContext,),
+        {"__module__": __name__, "__annotations__": {"value": annotation}, **default},
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "value"),
+    [
+        (field(Annotated[SecretStr, Field(min_length=12)]), "a long enough secret"),
+        (field(Annotated[SecretStr, Field(max_length=5)]), "short"),
+        (field(Annotated[bytes, Field(min_length=2)]), "\xe4".encode()),
+        (field(Mark), Mark.NEW | Mark.HOT),
+        (field(dict[Kind, int]), {Kind.WEB: 1, Kind.SHOP: 2}),
+        (field(dict[Mark, int]), {Mark.NEW: 1}),
+        (field(Annotated[float, Field(multiple_of=0.1)]), 0.3),
+        (field(int, value=None), None),
+        (field(Kind, value=None), None),
+        (field(Literal[1, "a"], value=None), None),
+        (field(Annotated[str, Field(pattern="^a**$")]), "a"),
+        (number(ser_json_inf_nan="strings"), float("-inf")),
+        (number(ser_json_inf_nan="constants"), float("nan")),
+        (field(Annotated[str, Field(pattern=re.compile("^a$", re.IGNORECASE))]), "A"),
+        (field(Annotated[str, Field(pattern=r"^\p{L}+$")]), "\xe4"),
+        (field(Annotated[str, Field(pattern=r"\Aa\z")]), "a"),
+        (field(Annotated[str, Field(pattern=r"(?i)^a$")]), "A"),
+        (field(dict[Annotated[str, StringConstraints(pattern=r"^\p{L}$")], int]), {"\xe4": 1}),
+    ],
+)
+def test_the_schema_accepts_what_is_written(
+    model: Any, value: Any, signals: SignalRegistry
+) -> None:
+    """Even where pydantic's own schema refuses it, or is not valid."""
+    jsonschema = pytest.importorskip("jsonschema")
+    signals.signal("thing_happened", context=model)
+    catalogue = json_schema(signals=signals)
+    given = {} if value is None else {"value": value}
+
+    jsonschema.Draft202012Validator.check_schema(catalogue)
+    jsonschema.validate({"thing_happened": json.loads(model(**given).model_dump_json())}, catalogue)
+
+
+@pytest.mark.parametrize(
+    ("model", "schema"),
+    [
+        (field(Annotated[SecretStr, Field(min_length=12)]), {"type": "string"}),
+        (field(Mark), {"$ref": "#/$defs/Mark"}),
+        (field(int, value=None), {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+        (field(int | None, value=None), {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
+        (field(None, value=None), {"type": "null", "default": None}),
+        (field(Any, value=None), {"default": None}),
+        (
+            field(dict[Annotated[str, Field(min_length=2)], int]),
+            {"propertyNames": {"minLength": 2}},
+        ),
+        (
+            field(dict[Annotated[str, Field(pattern="^a")], int]),
+            {"patternProperties": {"^a": {"type": "integer"}}},
+        ),
+        (
+            field(dict[Annotated[str, Field(pattern=r"^\p{L}")], int]),
+            {"additionalProperties": {"anyOf": [{"type": "integer"}]}},
+        ),
+        (
+            number(ser_json_inf_nan="strings", allow_inf_nan=False),
+            {"type": "number"},
+        ),
+    ],
+)
+def test_the_schema_says_what_it_can(model: Any, schema: Any, signals: SignalRegistry) -> None:
+    value = properties_of(model, signals)["value"]
+
+    assert {keyword: value[keyword] for keyword in schema} == schema
+    assert not {"pattern", "minLength"} & value.keys()
+
+
+def test_what_is_no_json_is_text(signals: SignalRegistry) -> None:
+    """As in examples, which may be any objects."""
+    odd: Any = [Decimal("1.5"), dt.date(2026, 1, 2), b"\xff", Kind, float("nan")]
+
+    class Extra(BaseEventContext):
+        model_config = ConfigDict(json_schema_extra=lambda it: it.update(examples=odd))
+
+    signals.signal("thing_happened", context=Extra)
+
+    examples = json_schema(signals=signals)["$defs"]["Extra"]["examples"]
+    assert examples == ["1.5", "2026-01-02", "_w==", str(Kind), None]
+
+
+class Failing(BaseEventContext):
+    @classmethod
+    def __get_pydantic_json_schema__(cls, *_arguments: Any) -> Any:
+        raise RuntimeError("no schema")
+
+
+def test_a_model_whose_schema_fails_is_any_object_and_does_not_spoil_the_catalogue(
+    signals: SignalRegistry,
+) -> None:
+    signals.signal("order_placed", context=OrderPlaced)
+    signals.signal("thing_happened", context=Failing)
+
+    for document in (json_schema(signals=signals), asyncapi(signals=signals)):
+        json.dumps(document)
+    properties = json_schema(signals=signals)["properties"]
+
+    assert properties["thing_happened"] == {
+        "type": "object",
+        "description": "Any object: the schema of the model could not be made.",
+    }
+    assert properties["order_placed"] == {"$ref": "#/$defs/OrderPlaced"}
+
+
+@pytest.mark.parametrize("errors", [[True], [False, True]])
+def test_an_interrupt_is_let_through(
+    errors: list[bool], signals: SignalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it comes."""
+    signals.signal("thing_happened", context=Failing)
+    monkeypatch.setattr(schemas, "is_interrupt", lambda _error: errors.pop(0))
+
+    with pytest.raises(RuntimeError):
+        json_schema(signals=signals)

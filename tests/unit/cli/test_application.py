@@ -56,20 +56,33 @@ def test_what_an_application_prints_does_not_mix_with_the_output(command: Comman
     command.write(talkative="print('hello from the application')")
     found = command("events", "--json", app="talkative")
     assert found.record
-    assert found.err == "hello from the application\n"
+    assert found.err.startswith("hello from the application\n")
 
 
 @pytest.mark.parametrize(
     ("source", "told"),
     [
         ("1 / 0", "ZeroDivisionError: division by zero\n  "),
-        ("raise ValueError", "while it was imported: ValueError\n  "),
-        ("import sys\nsys.exit(7)", "ended the process while it was imported, with status 7\n  "),
+        ("raise ValueError", "raised ValueError\n  "),
+        ("import sys\nsys.exit(7)", "ended the process, with status 7\n  "),
+        ("import sys\nsys.exit()", "ended the process, with status 0\n  "),
+        ("import sys\nsys.exit('no disk')", "ended the process, with the message: no disk\n  "),
+        ("raise ValueError('first\\nsecond \\x1b[31m')", "ValueError: first\nsecond \\x1b[31m\n"),
         ("def (", "SyntaxError: "),
         ("import nothing_like_this", "ModuleNotFoundError: No module named 'nothing_like_this'"),
         ("raise BaseException('odd')", "BaseException: odd"),
     ],
-    ids=["raises", "without text", "exits", "is no Python", "lacks a module", "odd"],
+    ids=[
+        "raises",
+        "no text",
+        "exits",
+        "exits well",
+        "exits with text",
+        "text",
+        "is no Python",
+        "lacks a module",
+        "odd",
+    ],
 )
 def test_an_exception_of_the_application_is_shown_as_theirs(
     command: Command, source: str, told: str
@@ -78,7 +91,7 @@ def test_an_exception_of_the_application_is_shown_as_theirs(
     command.write(broken=source)
     ended = command("events", app="broken")
     assert ended.status == 3
-    assert ended.err.startswith("madcrow-events: broken ")
+    assert ended.err.startswith("madcrow-events: importing broken ")
     assert told in ended.err
     assert f"broken.py:{source.count(chr(10)) + 1}" in ended.err
     assert "Traceback" not in ended.err
@@ -93,6 +106,15 @@ def test_an_exception_without_a_line_of_theirs_is_shown_too(command: Command):
     assert "SyntaxError" in ended.err
 
 
+def test_an_endless_recursion_is_cut(command: Command):
+    """Its last lines say enough."""
+    command.write(deep="def dig():\n    dig()\ndig()")
+    told = command("events", app="deep").err
+    assert "RecursionError" in told
+    assert told.count("deep.py:2, in dig") == 20
+    assert "  ...\n" in told
+
+
 def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
     """The status is that of shells."""
     command.write(slow="raise KeyboardInterrupt")
@@ -105,12 +127,15 @@ def test_ctrl_c_while_the_application_is_imported_says_where(command: Command):
 @pytest.mark.parametrize(
     ("app", "told"),
     [
-        ("shop/events.py", "give a module, as in --app shop.events"),
-        ("./shop.py", "give a module, as in --app shop"),
+        ("shop/events.py", "write it as in --app shop.events\n"),
+        ("shop/events.py:make", "write it as in --app shop.events:make\n"),
+        ("../shop/events.py", "write it as in --app shop.events\n"),
+        ("shop.py", "write it as in --app shop\n"),
+        ("./shop.py", "write it as in --app shop\n"),
         ("", "write it as in --app shop.events"),
         ("shop-events", "write it as in --app shop.events"),
-        ("shop:registri", "shop has no attribute registri: did you mean registry?"),
-        ("shop:nothing", "shop has no attribute nothing\n"),
+        ("shop:registri", "shop has no attribute 'registri': did you mean registry?"),
+        ("shop:nothing", "shop has no attribute 'nothing'\n"),
         ("shop.nothing", "shop has no module nothing\n"),
         ("email.parse", "email has no module parse: did you mean email.parser?"),
         ("email.zzz", "email has no module zzz\n"),
@@ -161,8 +186,33 @@ def test_other_registries_of_the_application_are_pointed_out(command: Command):
     )
     for subcommand in ("events", "handlers"):
         told = command(subcommand, app="own").err
-        assert told == "The application has another registry: --app own:registry\n"
+        assert told == "The application has a registry of its own: --app own:registry\n"
         assert command(subcommand, app="own:registry").err == ""
+
+
+def test_an_application_that_is_made_by_a_function_is_pointed_out(command: Command):
+    """Its import alone declares nothing."""
+    command.write(
+        late="""
+            from madcrow_events import madcrow_signals
+            def helper(): ...
+            def create_app(): madcrow_signals.signal("late_thing")
+        """,
+        empty="",
+        handling="from madcrow_events import on_event\non_event('user_logged_in')(lambda: None)",
+    )
+    assert "name it: --app late:create_app\n" in command("events", app="late").err
+    assert "name it: --app empty:create_app\n" in command("events", app="empty").err
+    assert command("events", app="handling").err == ""
+    assert command("events", app="late:create_app").err == ""
+
+
+def test_an_async_factory_is_refused(command: Command):
+    """No event loop runs here."""
+    command.write(late="async def create_app(): ...")
+    ended = command("events", app="late:create_app")
+    assert (ended.status, ended.out) == (2, "")
+    assert "create_app is async: name a plain function" in ended.err
 
 
 def test_a_factory_may_return_anything(command: Command):
@@ -181,12 +231,40 @@ def test_a_factory_may_return_anything(command: Command):
     assert "made_thing" in command("events", app="factory:make").out
 
 
+@pytest.mark.parametrize("attribute", ["odd", "holder.broken", "liar", "Maker.create"])
+def test_attributes_that_raise_or_lie_end_well(command: Command, attribute: str):
+    """What the look-up raises is the application's; a class method may make the application."""
+    command.write(
+        shifty="""
+            from madcrow_events import madcrow_signals
+            class Holder:
+                @property
+                def broken(self): raise RuntimeError("no holder")
+            holder = Holder()
+            class Liar:
+                @property
+                def __class__(self): raise RuntimeError("no class")
+            liar = Liar()
+            class Maker:
+                @classmethod
+                def create(cls): madcrow_signals.signal("made_thing")
+            def __getattr__(name): raise RuntimeError(f"no {name}")
+        """
+    )
+    ended = command("events", app=f"shifty:{attribute}")
+    fails = attribute in ("odd", "holder.broken")
+    assert ended.status == (3 if fails else 0)
+    assert ("raised RuntimeError: no " in ended.err) is fails
+    assert "Traceback" not in ended.err
+    assert ("made_thing" in ended.out) is (attribute == "Maker.create")
+
+
 def test_a_factory_that_fails_is_shown_as_theirs(command: Command):
     """As an exception at the import is."""
     command.write(factory="def make():\n    raise LookupError('no settings')")
     ended = command("events", app="factory:make")
     assert ended.status == 3
-    assert "while it called make(): LookupError: no settings" in ended.err
+    assert "calling make() raised LookupError: no settings" in ended.err
     assert "factory.py:2, in make" in ended.err
 
 

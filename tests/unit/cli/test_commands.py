@@ -27,11 +27,12 @@ def test_show_has_all_of_an_event(command: Command):
     assert fields["order_id"] == {
         "name": "order_id",
         "type": "int",
+        "limits": None,
         "required": True,
         "default": None,
         "description": None,
     }
-    assert fields["total"]["description"] == "In euros"
+    assert (fields["total"]["description"], fields["total"]["limits"]) == ("In euros", "> 0")
     assert fields["tags"]["default"] == "[]"
     assert fields["timestamp"]["default"] == "now()"
     assert record["example"] == {"order_id": 1, "total": 1.0}
@@ -41,7 +42,7 @@ def test_show_has_all_of_an_event(command: Command):
     )
     assert len(record["handlers"]) == 4
     told = command("show", "order_placed", app="shop").out
-    for part in ("formerly", "order_made", "key", "In euros", "emit_event(", "1. count: "):
+    for part in ("formerly", "order_made", "key", "float > 0", "emit_event(", "1. count (shop."):
         assert part in told
 
 
@@ -68,6 +69,9 @@ def test_explain_says_who_would_be_called(command: Command):
     reasons = {it["name"]: it["reason"] for it in some["left_out"]}
     assert reasons["count"] == "context"
     assert some["has_context"]
+    assert some["missing"] == ["order_id"]
+    told = command("explain", "order_placed", "total=120", app="shop").out
+    assert "Required fields are missing, so no context was made: order_id\n" in told
     wrong = command("explain", "order_placed", "total=x", app="shop")
     assert wrong.status == 2
     assert "total: Input should be a valid number" in wrong.err
@@ -131,13 +135,80 @@ def test_emit_shows_a_handler_that_raises_to_its_emitter_or_exits(command: Comma
             raising.subscribe(lambda: 1 / 0, id="raises", on_error="raise")
             ending = madcrow_signals.signal("ending_thing")
             ending.subscribe(lambda: sys.exit(4), id="exits")
+            class Quit(BaseException): ...
+            quitting = madcrow_signals.signal("quitting_thing")
+            @quitting.on(id="quits")
+            def quit(): raise Quit
         """
     )
-    for event, error in (("raising_thing", "ZeroDivisionError"), ("ending_thing", "SystemExit")):
+    errors = (
+        ("raising_thing", "ZeroDivisionError"),
+        ("ending_thing", "SystemExit"),
+        ("quitting_thing", "Quit"),
+    )
+    for event, error in errors:
         ended = command("emit", event, "--yes", "--json", app="harsh")
         assert ended.status == 1
         (call,) = ended.record["handlers"]
         assert (call["status"], call["raised"]["type"]) == ("raised", error)
+
+
+def test_emit_does_not_hide_ctrl_c(command: Command):
+    """Also where a handler is told of it."""
+    command.write(
+        stopped="""
+            from madcrow_events import madcrow_signals
+            @madcrow_signals.signal("stopped_thing").on()
+            def stop(): raise KeyboardInterrupt
+        """
+    )
+    assert command("emit", "stopped_thing", "--yes", app="stopped").status == 130
+
+
+def test_emit_shows_values_that_cannot_be_shown(command: Command):
+    """The handlers have run, so nothing of the result may be lost."""
+    command.write(
+        values="""
+            from madcrow_events import madcrow_signals
+            thing = madcrow_signals.signal("odd_thing")
+            class Odd:
+                def __repr__(self): raise LookupError
+            nested = []
+            for _ in range(985):
+                nested = [nested]
+            for number, value in enumerate((Odd(), 10**5000, nested, float("nan"), {1, 2})):
+                thing.subscribe(lambda value=value: value, id=f"h{number}")
+        """
+    )
+    values = [
+        it["value"]
+        for it in command("emit", "odd_thing", "--yes", "--json", app="values").record["handlers"]
+    ]
+    assert values[0] == "Odd without a repr"
+    assert values[1] == "int without a repr"
+    assert values[2][:4] in ("[[[[", "list")
+    assert values[3:] == ["nan", "{1, 2}"]
+
+
+def test_emit_finds_a_batch_that_is_called_for_a_later_emission(command: Command):
+    """A handler has emitted the same event again."""
+    command.write(
+        again="""
+            from madcrow_events import Batch, emit_event, madcrow_signals
+            thing = madcrow_signals.signal("deep_thing")
+            @thing.on(background=True, id="again")
+            def again(n):
+                if n:
+                    emit_event("deep_thing", n=n - 1)
+            @thing.on(batch=Batch(max_size=50, max_wait=30), id="batch")
+            def batch(contexts): return len(contexts)
+        """
+    )
+    for _ in range(5):
+        record = command("emit", "deep_thing", "n=1", "--yes", "--json", app="again").record
+        assert record["ok"]
+        by_name = {it["name"]: it for it in record["handlers"]}
+        assert by_name["batch"]["value"] in (1, 2)
 
 
 def test_emit_says_that_nobody_listens(command: Command):
@@ -254,7 +325,7 @@ def test_plugins_are_checked(command: Command, monkeypatch: pytest.MonkeyPatch):
         told = command("plugins", "check").out
         for report in reports:
             assert report.name in told
-            assert (report.reason or "1 events, 2 handlers") in told
+            assert (report.reason or "events: 1, handlers: 2") in told
         assert ("No plugin is installed." in told) is not bool(reports)
 
 
@@ -275,6 +346,51 @@ def test_a_wrong_argument_is_a_usage_error(command: Command):
         ended = command(*arguments)
         assert ended.status == 2
         assert "Traceback" not in ended.err
+
+
+def test_doctor_says_what_is_wrong(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """The status is 1 if anything is; without an application it has nothing to examine."""
+    command.write(shop=SHOP)
+    sick = command("doctor", app="shop")
+    assert sick.status == 1
+    assert "nobody handles stock_low\n  to do: " in sick.out
+    monkeypatch.setenv("MADCROW_EVENTS_PLUGINS_DENY", "absent")
+    assert "Entries of lists that mean no plugin" in command("doctor", app="shop").out
+    monkeypatch.delenv("MADCROW_EVENTS_PLUGINS_DENY")
+    assert "shop.py:" in sick.out
+    record = command("doctor", "--json", app="shop").record
+    assert [it["kind"] for it in record["findings"]] == ["unhandled_event"]
+    missing = command("doctor")
+    assert missing.status == 2
+    assert "name the application to examine" in missing.err
+
+
+def test_doctor_counts_what_it_has_examined(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """Plugins, too, if there are any."""
+    examination = {"events": 1, "handlers": 2, "plugins": 3, "observed": [], "findings": []}
+    monkeypatch.setattr("madcrow_events.cli._doctor.examine", lambda *_, **__: examination)
+    told = command("doctor", "--app", "shop").out
+    assert told == "1 event, 2 handlers, 3 plugins: nothing wrong\n"
+
+
+def test_doctor_says_that_nothing_is_wrong(command: Command):
+    """What only an observer follows may be meant so."""
+    command.write(
+        well="""
+            from madcrow_events import get_event_dispatcher, madcrow_signals, on_event
+            madcrow_signals.signal("heard_thing")
+            on_event("heard_thing")(print)
+            madcrow_signals.signal("followed_thing")
+            class Observer:
+                def emission(self, emission): ...
+                def handling(self, emission, handler): ...
+            get_event_dispatcher().add_observer(Observer())
+        """
+    )
+    healthy = command("doctor", app="well")
+    assert healthy.status == 0
+    assert healthy.out.endswith("2 events, 1 handler: nothing wrong\n")
+    assert "handled by nobody, but observed: followed_thing" in healthy.out
 
 
 def test_the_version_is_written(command: Command):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+import sys
 from decimal import Decimal
 from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
@@ -10,9 +12,10 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import pytest
-from pydantic import AnyUrl, BaseModel, Field
+from pydantic import AnyUrl, BaseModel, Field, SecretStr
 
-from madcrow_events import BaseEventContext
+from madcrow_events import BaseEventContext, SignalRegistry
+from madcrow_events.cli._code import program_for
 from madcrow_events.cli._examples import example_of
 from support.command import Command, command
 
@@ -43,6 +46,15 @@ FITTING = {
     "number": int,
     "below": Annotated[int, Field(lt=-5)],
     "above": Annotated[float, Field(gt=10.5)],
+    "share": Annotated[float, Field(gt=0, lt=1)],
+    "narrow": Annotated[float, Field(gt=5, lt=5.5)],
+    "upper": Annotated[float, Field(gt=5, le=5.5)],
+    "lower": Annotated[float, Field(ge=-5.5, lt=-5)],
+    "between": Annotated[int, Field(gt=5, lt=7)],
+    "last": Annotated[int, Field(gt=5, le=6)],
+    "rate": Annotated[Decimal, Field(gt=0, lt=1)],
+    "steps": Annotated[float, Field(multiple_of=0.25, gt=5, lt=5.5)],
+    "last_step": Annotated[int, Field(multiple_of=7, lt=21, gt=8)],
     "step": Annotated[int, Field(multiple_of=7, gt=7)],
     "truth": bool,
     "money": Decimal,
@@ -66,18 +78,29 @@ FITTING = {
     "nothing": None,
     "raw": bytes,
     "tree": Tree,
+    "secret": SecretStr,
     "said": Annotated[int, Field(examples=[42])],
 }
 
 
 @pytest.mark.parametrize("name", FITTING)
-def test_an_example_fits_its_model(name: str):
-    """It has what the model requires, of the right types and within their bounds."""
-    model = type("Model", (BaseEventContext,), {"__annotations__": {name: FITTING[name]}})
+def test_an_example_fits_its_model(name: str, signals: SignalRegistry):
+    """It has what the model requires, within its bounds, and its program makes an equal one."""
+    model = type(
+        "Model",
+        (BaseEventContext,),
+        {"__module__": __name__, "__annotations__": {name: FITTING[name]}},
+    )
     schema = model.model_json_schema()
     example = example_of(schema, schema.get("$defs", {}))
     assert list(example) == [name]
-    model.model_validate(example)
+    context = model.model_validate_json(json.dumps(example))
+    program = program_for(signals, signals.signal("fitting", context=model), context)
+    sys.modules[__name__].Model = model
+    made: list[BaseEventContext] = []
+    names = {"emit_event": made.append}
+    exec(program.replace("from madcrow_events import emit_event", ""), names)  # noqa: S102  # it is what users copy
+    assert made[0].model_copy(update={"timestamp": context.timestamp}) == context
 
 
 def test_an_endless_model_has_no_example():
@@ -89,6 +112,13 @@ def test_an_endless_model_has_no_example():
 def test_a_default_is_an_example():
     """If a required property has one."""
     assert example_of({"default": 3, "type": "integer"}, {}) == 3
+
+
+@pytest.mark.parametrize(("kind", "number"), [("integer", 1), ("number", 1.0)])
+def test_bounds_that_nothing_is_between_have_the_usual_number(kind: str, number: float):
+    """Which the model refuses."""
+    schema = {"type": kind, "exclusiveMinimum": 5, "exclusiveMaximum": 5}
+    assert example_of(schema, {}) == number
 
 
 ODD = """
@@ -127,7 +157,7 @@ ODD = """
     ("event", "call"),
     [
         ("needs_call", "from odd import NeedsCall\n\nemit_event(NeedsCall(call=..., number=...))"),
-        ("first_thing", 'from odd import Shared\n\nemit_event("first_thing", number=...)'),
+        ("first_thing", 'import emit_event\n\nemit_event("first_thing", number=...)'),
         ("inner_thing", "import emit_event\n\nemit_event(Inner())"),
     ],
 )

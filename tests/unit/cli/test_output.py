@@ -16,12 +16,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from madcrow_events.cli import _progress, main
-from madcrow_events.cli._completion import complete_event
+from madcrow_events.cli import _messages, main
+from madcrow_events.cli._completion import complete_event, join_at_colons
 from madcrow_events.cli._errors import CommandError
+from madcrow_events.cli._messages import say, waiting_for
 from madcrow_events.cli._output import Output
-from madcrow_events.cli._progress import waiting_for
-from madcrow_events.cli._running import run
+from madcrow_events.cli._running import run, status_of
 from support.command import SHOP, Command, command
 
 __all__ = ["command"]
@@ -41,7 +41,8 @@ def written_to(out: int, err: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         patch.setattr(sys, "stdout", stdout)
         patch.setattr(sys, "stderr", stderr)
         output = Output()
-        yield output
+        with sys.stdout:
+            yield output
         output._file.close()
 
 
@@ -69,6 +70,51 @@ def test_a_reader_that_has_gone_ends_the_command(monkeypatch: pytest.MonkeyPatch
             output.write("text\n" * 100_000)
         assert (raised.value.status, str(raised.value)) == (141, "")
         output.write("more")
+
+
+def test_an_output_without_room_is_an_error(monkeypatch: pytest.MonkeyPatch):
+    """As a full disk is."""
+    with (
+        written_to(
+            os.open("/dev/full", os.O_WRONLY), os.open(os.devnull, os.O_WRONLY), monkeypatch
+        ) as output,
+        pytest.raises(CommandError, match="the output cannot be written: No space left"),
+    ):
+        output.write("text")
+
+
+def test_a_closed_output_gets_nothing(command: Command, monkeypatch: pytest.MonkeyPatch):
+    """Nor does a closed standard error."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        patch.setattr(sys, "stderr", None)
+        assert status_of(["plugins"]) == 0
+    assert command("events").status == 0
+
+
+def test_an_application_may_close_its_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The command still writes its own; a message is lost if there is nowhere to write it."""
+    out = tmp_path / "out"
+    number = os.open(out, os.O_WRONLY | os.O_CREAT)
+    with written_to(number, os.open(os.devnull, os.O_WRONLY), monkeypatch) as output:
+        sys.stdout.close()
+        say("a message")
+        sys.stderr.close()
+        say("another")
+        output.write("text\n")
+    assert out.read_text() == "text\n"
+
+
+def test_a_forked_process_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else an application that forks would double the output."""
+    out = tmp_path / "out"
+    number = os.open(out, os.O_WRONLY | os.O_CREAT)
+    with written_to(number, os.open(os.devnull, os.O_WRONLY), monkeypatch) as output:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            output.write("of the child")
+        output.write("of the parent")
+    assert out.read_text() == "of the parent"
 
 
 def test_a_message_without_text_is_not_written(command: Command, monkeypatch: pytest.MonkeyPatch):
@@ -103,6 +149,7 @@ def test_text_fits_the_terminal(
     monkeypatch.setenv("COLUMNS", str(columns))
     told = command.write(shop=SHOP)(*arguments, app="shop").out
     assert told
+    told = told.partition("As code")[0]  # which is to be copied, so it is not broken
     assert max(map(len, told.splitlines())) <= columns
 
 
@@ -113,7 +160,7 @@ class Terminal(io.StringIO):
 
 def test_a_bar_appears_in_a_terminal_after_a_while(monkeypatch: pytest.MonkeyPatch):
     """What is printed meanwhile stays."""
-    monkeypatch.setattr(_progress, "PATIENCE", 0.05)
+    monkeypatch.setattr(_messages, "PATIENCE", 0.05)
     monkeypatch.setattr(sys, "stderr", Terminal())
     with waiting_for("importing shop"):
         time.sleep(0.5)
@@ -138,6 +185,19 @@ def test_names_of_events_are_completed(command: Command):
     for app, found in (("shop", ["order_paid", "order_placed"]), ("broken", [])):
         line = SimpleNamespace(params={"app": app, "app_dir": str(command.folder)})
         assert complete_event(line, "order_") == found  # type: ignore[arg-type]
+
+
+def test_a_line_that_bash_has_split_at_colons_is_joined():
+    """The number of the current word is counted anew; other lines stay."""
+    words = ["madcrow-events", "show", "--app", "shop.main", ":", "create_app", "order_"]
+    line = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": "6"}
+    join_at_colons(line)
+    assert line["COMP_WORDS"].split("\n") == [*words[:3], "shop.main:create_app", "order_"]
+    assert line["COMP_CWORD"] == "4"
+    for other in ({}, {"COMP_WORDS": "madcrow-events\nshow\norder_", "COMP_CWORD": "2"}):
+        before = {**other}
+        join_at_colons(other)
+        assert other == before
 
 
 def test_the_process_ends_with_the_status(monkeypatch: pytest.MonkeyPatch):

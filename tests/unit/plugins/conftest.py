@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from support.plugins import Install
+from support.plugins import Install, install_plugin
 
 
 @pytest.fixture
@@ -19,21 +19,6 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         monkeypatch.delenv(f"MADCROW_EVENTS_{variable}", raising=False)
     before = set(sys.modules)
 
-    def install(
-        name: str, source: str, *, entry_point: str = "", value: str = "", requires: str = ""
-    ) -> None:
-        module = name.replace("-", "_")
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
-        folder = tmp_path / f"{module}-1.2.dist-info"
-        folder.mkdir()
-        needs = "".join(f"Requires-Dist: {it}\n" for it in requires.splitlines())
-        (folder / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n{needs}"
-        )
-        (folder / "entry_points.txt").write_text(
-            f"[madcrow_events.handlers]\n{entry_point or module} = {value or f'{module}:group'}\n"
-        )
-
-    yield install
+    yield partial(install_plugin, tmp_path)
     for module in set(sys.modules) - before:
         del sys.modules[module]

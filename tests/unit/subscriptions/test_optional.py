@@ -11,10 +11,12 @@ from madcrow_events import (
     BaseEventContext,
     Batch,
     EventDispatcher,
+    EventSignal,
     HandlerGroup,
     HandlerSignatureError,
     InvalidOptionError,
     SignalRegistry,
+    UnknownEventError,
     madcrow_signals,
 )
 from madcrow_events.testing import assert_plugin_works
@@ -233,7 +235,7 @@ def test_a_plugin_works_without_the_event() -> None:
 
 
 def test_it_is_a_subscription_of_its_own(signals: SignalRegistry, group: HandlerGroup) -> None:
-    """As that to a pattern is."""
+    """As that to a pattern is: the signal does not end it."""
     placed = signals.signal("order_placed")
     (_, waiting), *_ = group.handlers
     placed.subscribe(waiting, id="own")
@@ -242,3 +244,51 @@ def test_it_is_a_subscription_of_its_own(signals: SignalRegistry, group: Handler
     assert called(signals.explain(placed)) == ["waits", "own", "waits"]
     assert placed.unsubscribe(waiting)
     assert called(signals.explain(placed)) == ["waits", "waits"]
+
+
+@pytest.mark.parametrize("declared", ["before", "after", "under a new name", "never"])
+@pytest.mark.parametrize("strict", [True, False])
+def test_the_registry_unsubscribes_it_by_the_name_of_its_event(declared: str, strict: bool) -> None:
+    """Whether it waits or not; nothing of it is left."""
+    signals = SignalRegistry(strict=strict)
+    group = HandlerGroup("orders")
+    group.on("order-placed", optional=True)(handler())
+    group.on("order_placed", optional=True)(handler())
+    (_, first), (_, second) = group.handlers
+    if declared == "before":
+        signals.signal("order_placed")
+    group.register(signals)
+    if declared == "after":
+        signals.signal("order_placed")
+    if declared == "under a new name":
+        signals.signal("order_made", formerly="order_placed")
+    name = "order_made" if declared == "under a new name" else "order-placed"
+
+    assert not signals.unsubscribe(name, handler())
+    assert signals.unsubscribe(name, first)
+    assert not signals.unsubscribe(name, first)
+    assert {it.handler for it in signals.subscriptions} == {second}
+    assert signals.unsubscribe(name, second)
+    assert signals.subscriptions == ()
+    expected = {"never": [], "under a new name": ["order_made"]}
+    assert list(signals) == expected.get(declared, ["order_placed"])
+
+
+def test_what_is_optional_and_what_is_not_end_together(signals: SignalRegistry) -> None:
+    group = HandlerGroup("orders")
+    group.on("order_placed", optional=True)(handler())
+    group.register(signals)
+    (_, waiting), *_ = group.handlers
+    placed = signals.signal("order_placed")
+    placed.subscribe(waiting)
+
+    assert not signals.unsubscribe(EventSignal("order_placed"), waiting)
+    assert signals.unsubscribe(placed, waiting)
+    assert signals.subscriptions == ()
+
+
+def test_a_name_that_nothing_waits_for_is_unknown(
+    signals: SignalRegistry, group: HandlerGroup
+) -> None:
+    with pytest.raises(UnknownEventError):
+        signals.unsubscribe("order_lost", handler())

@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redoc_url=None,
     )
     init_events(app)
-    load_plugins()
+    load_plugins(allow=settings.plugins)
     dispatcher = app.state.event_dispatcher
     log = app.state.event_log = EventLog(settings.folder)
     dispatcher.add_observer(log)

@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = _LARGEST_FORM
     Events(app)
     init_extras(app)
-    load_plugins()  # last, because plugins may handle Flask's events
+    load_plugins(allow=settings.plugins)  # last, because plugins may handle Flask's events
     dispatcher = app.extensions["madcrow_events"]
     # It is not closed: at the end of the process it notes what is still handled in the background,
     # and what it has noted is waited for, like all that is pending.

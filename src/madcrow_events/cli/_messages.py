@@ -1,17 +1,23 @@
-"""Showing what the command waits for, if it takes more than a second."""
+"""What the command says beside its output: messages, and what it waits for."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
-__all__ = ["PATIENCE", "waiting_for"]
+__all__ = ["PATIENCE", "say", "waiting_for"]
 
 PATIENCE: Final = 1.0
 """After how many seconds the bar appears."""
+
+
+def say(message: str) -> None:
+    """Write a message for the user to the standard error."""
+    with suppress(ValueError, OSError):  # the application may have closed it
+        print(message, file=sys.stderr, flush=True)  # noqa: T201  # a command prints
 
 
 @contextmanager

@@ -1,0 +1,247 @@
+"""Events that nobody handles, names that differ by a letter, and old names."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+import pytest
+
+from madcrow_events.cli._doctor import _events
+
+EVENT = """
+@signals.event
+class OrderPlaced(BaseEventContext):
+    order_id: int
+"""
+
+
+def test_an_event_that_nobody_handles_is_found_where_it_is_declared(examine_app):
+    """With its place and what to do; built-in events are none, for nobody needs to handle them."""
+    examined = examine_app(EVENT)
+    (found,) = examined.record["findings"]
+    assert found["kind"] == "unhandled_event"
+    assert found["subject"] == "order_placed"
+    assert found["message"] == "nobody handles order_placed"
+    assert "subscribe one" in found["fix"]
+    assert examined.lines("unhandled_event") == ["@signals.event"]
+    assert (examined.record["events"], examined.record["handlers"]) == (1, 0)
+
+
+def test_the_place_may_be_that_of_the_model(monkeypatch, examine_app):
+    """If it is not known where the event was declared; without a model, there is none."""
+    monkeypatch.setattr(_events, "declared_at", lambda signal: None)
+    examined = examine_app(f"{EVENT}\nsignals.signal('order_sent')")
+    places = {it["subject"]: it["line"] for it in examined.of("unhandled_event")}
+    assert places["order_sent"] is None
+    assert places["order_placed"] is not None
+
+
+HANDLED = {
+    "by name": "@on_event('order_placed')\ndef handle(): ...",
+    "by class": "@on_event(OrderPlaced)\ndef handle(): ...",
+    "by a base class": "@on_event(BaseEventContext)\ndef handle(): ...",
+    "by pattern": "@on_event('order_*')\ndef handle(): ...",
+    "by blinker's connect": "def handle(sender, **c): ...\nsignals['order_placed'].connect(handle)",
+    "by a group that is registered later": (
+        "group = HandlerGroup('shop')\n@group.on(OrderPlaced)\ndef handle(): ..."
+    ),
+    "by one of several groups": (
+        "groups = {'shop': HandlerGroup('shop')}\n@groups['shop'].on('order_*')\ndef handle(): ..."
+    ),
+    "by a group of a class": (
+        "class Shop:\n    groups = [HandlerGroup('closed')]\n    group = HandlerGroup('shop')\n"
+        "    @group.on(OrderPlaced)\n    def handle(): ..."
+    ),
+    "by a group in a list": (
+        "groups = [HandlerGroup('shop')]\n@groups[0].on(OrderPlaced)\ndef handle(): ..."
+    ),
+    "in a function, by class": ("def wire(registry):\n    registry.subscribe(OrderPlaced, print)"),
+    "in a function, by name": "def wire():\n    on_event('order-placed')(print)",
+    "in a function, by pattern": "def wire():\n    on_event('order_*')(print)",
+    "in a function, by a constant": (
+        "NAME = 'order_placed'\ndef wire():\n    register_handler(NAME, print)"
+    ),
+    "in a function, by the signal": (
+        "order = signals[OrderPlaced]\ndef wire():\n    order.connect(print)"
+    ),
+    "in a function, by a late import": (
+        "def wire():\n    from app.others import OrderPlaced as It\n    on_event(It)(print)"
+    ),
+    "in a function, by a class that it was given": (
+        "def wire(OrderPlaced):\n    on_event(OrderPlaced)(print)"
+    ),
+    "in a function, by a signal that it was given": (
+        "def wire(order_placed):\n    order_placed.connect(print)"
+    ),
+    "in a lambda": "wire = lambda: on_event(OrderPlaced)(print)",
+    "in a program": "if __name__ == '__main__':\n    on_event(OrderPlaced)(print)",
+    "in an else": "if DEBUG:\n    pass\nelse:\n    on_event(OrderPlaced)(print)".replace(
+        "DEBUG", "print"
+    ),
+    "in a function, by the attribute of a module": (
+        "import app.others\ndef wire():\n    on_event(app.others.OrderPlaced)(print)"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HANDLED)
+def test_an_event_that_is_handled_is_no_finding(examine_app, how):
+    """However it is handled, also by a line that runs only when the application starts."""
+    others = "import sys\nfrom app import OrderPlaced"
+    examined = examine_app(
+        f"{EVENT}\n{HANDLED[how]}\nfrom importlib import import_module\n"
+        "import_module(__name__ + '.others')",
+        others=others,
+    )
+    assert examined.record["findings"] == []
+
+
+GONE = {
+    "with its object": (
+        "class Mailer:\n    def send(self): ...\nregister_handler('order_placed', Mailer().send)"
+    ),
+    "because it was cancelled": "signals.subscribe('order_placed', print).cancel()",
+    "with all": "@on_event(OrderPlaced)\ndef handle(): ...\nclear_all_handlers()",
+}
+
+
+@pytest.mark.parametrize("how", GONE)
+def test_an_event_whose_handlers_have_gone_is_found(examine_app, how):
+    """They were subscribed during the import, and nobody is any more; the message says why."""
+    (found,) = examine_app(f"{EVENT}\n{GONE[how]}").record["findings"]
+    assert found["kind"] == "unhandled_event"
+    assert "nobody handles order_placed any more, also not " in found["message"]
+
+
+def test_what_an_ordinary_call_is_given_handles_nothing(examine_app):
+    """Nor does a malformed name, or a name in another language's code."""
+    source = f"{EVENT}\ndef act(bus):\n    emit_event('order_placed')\n    bus.on('Order Placed!')"
+    assert examine_app(source).kinds == {"unhandled_event"}
+
+
+OBSERVED = {
+    "by a class of the application": """
+        class Log:
+            def emission(self, emission): ...
+            def handling(self, emission, handler): ...
+    """,
+    "by an object": """
+        from unittest.mock import Mock
+        get_event_dispatcher().add_observer(Mock())
+    """,
+    "through another dispatcher": """
+        from unittest.mock import Mock
+        dispatcher = EventDispatcher()
+        dispatcher.add_observer(Mock())
+    """,
+}
+
+
+@pytest.mark.parametrize("how", OBSERVED)
+def test_what_an_observer_follows_is_listed_apart(examine_app, how):
+    """It is no finding, because a log of all events may be what they are for."""
+    attribute = ":dispatcher" if "another" in how else ""
+    record = examine_app(EVENT + dedent(OBSERVED[how]), attribute).record
+    assert record["findings"] == []
+    assert record["observed"] == ["order_placed"]
+
+
+def test_an_observer_of_this_package_handles_nothing(examine_app):
+    """It counts and times, whatever the event."""
+    examined = examine_app(f"{EVENT}\nget_event_dispatcher().add_observer(TimingObserver())")
+    assert examined.kinds == {"unhandled_event"}
+
+
+NEAR = [
+    ("order_placed", "order_placd"),
+    ("order_placed", "order_palced"),
+    ("order_placed", "order_plaxed"),
+    ("order_placed", "orders_placed"),
+    ("shop.order_placed", "shp.order_placed"),
+    ("user_logged_in", "user_loged_in"),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), NEAR)
+def test_names_that_differ_by_a_letter_are_found(examine_app, first, second):
+    """One letter more, less or other, or two swapped; also beside a built-in event."""
+    examined = examine_app(f"signals.signal('{first}')\nsignals.signal('{second}')")
+    (found,) = examined.of("similar_names")
+    assert found["subject"] == second
+    assert found["message"] == f"{second} differs from {first} by a letter"
+    assert examined.lines("similar_names") == [f"signals.signal('{second}')"]
+
+
+FAR = [
+    ("order_placed", "order_paid"),
+    ("job_1", "job_2"),
+    ("job_1", "job_12"),
+    ("step_1a", "step_a1"),
+    ("user_in", "user_on"),
+    ("a.order_placed", "b.order_placed"),
+    ("order_placed", "order_cpaled"),
+    ("order_abxd", "order_cdxb"),
+    ("parcel_lost", "arcel_lostp"),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), FAR)
+def test_other_names_are_meant(examine_app, first, second):
+    """Two letters, digits, and short words such as `in` and `on`."""
+    examined = examine_app(f"signals.signal('{first}')\nsignals.signal('{second}')")
+    assert examined.of("similar_names") == []
+
+
+@pytest.mark.once
+def test_many_names_are_compared_at_once():
+    """Ten thousand in a few seconds at most; each with each would take minutes."""
+    names = [f"event_{'abcdefghij'[at % 10] * 3}_{at}" for at in range(10_000)]
+    assert _events._near_pairs([*names, "event_aaab_0"]) == {("event_aaa_0", "event_aaab_0")}
+
+
+OLD = """
+signals.signal("mail_sent", formerly="mail_posted")
+register_handler("mail_sent", print)
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_each_use_of_an_old_name_is_found(examine_app):
+    """Whether it has happened or not: in calls, in groups, in brackets, in functions."""
+    examined = examine_app(
+        f"""
+        {OLD}
+        register_handler("mail-posted", print)
+        group = HandlerGroup("mail")
+        @group.on("mail_posted")
+        def handle(): ...
+        POSTED = "mail_posted"
+        def later():
+            emit_event(POSTED)
+            signals["mail_posted"].connect(print)
+            print("mail_posted")
+        """.replace("\n        ", "\n")
+    )
+    assert examined.kinds == {"old_name"}
+    assert examined.lines("old_name") == [
+        'register_handler("mail-posted", print)',
+        '@group.on("mail_posted")',
+        "emit_event(POSTED)",
+        'signals["mail_posted"].connect(print)',
+    ]
+    (found, *_) = examined.of("old_name")
+    assert (found["message"], found["fix"]) == (
+        "mail_posted is an old name of mail_sent",
+        "write mail_sent",
+    )
+
+
+def test_a_handler_that_was_subscribed_before_the_event_was_renamed_is_found(examine_app):
+    """Its module still has the old name."""
+    examined = examine_app(
+        f"signals.signal('mail_posted')\n@on_event('mail_posted')\ndef handle(): ...\n{OLD}"
+    )
+    assert {it["message"] for it in examined.of("old_name")} == {
+        "mail_posted is an old name of mail_sent"
+    }
+    assert examined.lines("old_name")[0] == "signals.signal('mail_posted')"

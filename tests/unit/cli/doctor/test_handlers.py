@@ -1,0 +1,305 @@
+"""Handlers of events that nobody declares, and what waits for events in vain."""
+
+from __future__ import annotations
+
+import pytest
+
+from madcrow_events.cli._application import ApplicationError
+from madcrow_events.cli._errors import CommandError
+
+EVENT = """
+@signals.event
+class OrderPlaced(BaseEventContext):
+    order_id: int
+register_handler(OrderPlaced, print)
+"""
+
+
+def test_all_handlers_of_undeclared_events_are_found(examine_app):
+    """The import goes on after each, although the application itself would end there."""
+    examined = examine_app(
+        f"""{EVENT}
+@on_event("order_plced")
+def handle(): ...
+signals.subscribe("order_gone", print)
+emit_event("order_sold", order_id=7)
+signals["order_found"]
+"""
+    )
+    assert examined.kinds == {"undeclared_event"}
+    assert examined.lines("undeclared_event") == [
+        '@on_event("order_plced")',
+        'signals.subscribe("order_gone", print)',
+        'emit_event("order_sold", order_id=7)',
+        'signals["order_found"]',
+    ]
+    first, second, third, _ = examined.of("undeclared_event")
+    assert first["message"].endswith(".handle handles order_plced, and nobody declares that event")
+    assert first["fix"].startswith("write order_placed, or declare it")
+    assert second["message"].startswith("builtins.print handles order_gone")
+    assert third["message"] == "order_sold is used, and nobody declares that event"
+
+
+def test_without_a_similar_name_the_fix_is_to_declare_it(examine_app):
+    """No name is invented."""
+    (found,) = examine_app("register_handler('xylophone', print)").record["findings"]
+    assert found["fix"] == "declare it in a module that is imported first"
+
+
+def test_a_handler_that_comes_too_early_is_told_so(examine_app):
+    """Its event is declared, in a module that is imported after it."""
+    (found,) = examine_app(f"register_handler('order_placed', print)\n{EVENT}").record["findings"]
+    assert found["kind"] == "undeclared_event"
+    assert found["message"] == "builtins.print handles order_placed before that event is declared"
+    assert found["fix"] == "import the module that declares it first"
+
+
+CATCHING = {
+    "try": "try:\n    on_event('gone')(print)\nexcept UnknownEventError:\n    pass",
+    "a base": "try:\n    on_event('gone')(print)\nexcept (OSError, LookupError):\n    pass",
+    "anything": "try:\n    on_event('gone')(print)\nexcept:\n    pass",
+    "around the call": (
+        "def wire():\n    on_event('gone')(print)\ntry:\n    wire()\nexcept Exception:\n    pass"
+    ),
+    "suppress": (
+        "import contextlib\nwith contextlib.suppress(LookupError):\n    on_event('gone')(print)"
+    ),
+    "in a lambda": (
+        "wire = lambda: on_event('gone')(print)\ntry:\n    wire()\nexcept Exception:\n    pass"
+    ),
+    "not yet": (
+        "def wire():\n    try:\n        on_event('gone')(print)\n"
+        "    except UnknownEventError:\n        pass"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CATCHING)
+def test_what_the_application_catches_is_meant(examine_app, how):
+    """It gets the error that it waits for."""
+    assert examine_app(CATCHING[how]).record["findings"] == []
+
+
+NOT_CATCHING = {
+    "another error": "try:\n    on_event('gone')(print)\nexcept OSError:\n    pass",
+    "raised again": "try:\n    on_event('gone')(print)\nexcept Exception:\n    raise",
+    "in the handler": ("try:\n    1 / 0\nexcept ZeroDivisionError:\n    on_event('gone')(print)"),
+    "around the definition": (
+        "try:\n    def wire():\n        on_event('gone')(print)\n"
+        "except Exception:\n    pass\nwire()"
+    ),
+    "another with": (
+        "lock = __import__('threading').Lock()\nwith lock, open(__file__):\n"
+        "    on_event('gone')(print)"
+    ),
+    "other suppressed": (
+        "from contextlib import suppress\nwith suppress(OSError):\n    on_event('gone')(print)"
+    ),
+    "without a file": "exec(\"on_event('gone')(print)\")",
+    "in no Python": (
+        "import pathlib\nname = __file__ + '.txt'\npathlib.Path(name).write_text('no Python')\n"
+        "exec(compile(\"on_event('gone')(print)\", name, 'exec'))"
+    ),
+    "in a thread": (
+        "import _thread, contextvars\nover = _thread.allocate_lock()\nover.acquire()\n"
+        "def wire():\n    on_event('gone')(print)\n    over.release()\n"
+        "_thread.start_new_thread(contextvars.copy_context().run, (wire,))\nover.acquire()"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", NOT_CATCHING)
+def test_what_is_not_caught_is_found(examine_app, how):
+    """And the import goes on."""
+    assert examine_app(NOT_CATCHING[how]).kinds == {"undeclared_event"}
+
+
+def test_a_name_in_a_function_that_was_not_called_is_found(examine_app):
+    """Unless it is declared there, or belongs to another registry, or is an old name."""
+    examined = examine_app(
+        """
+        signals.signal("mail_sent", formerly="mail_posted")
+        own = SignalRegistry()
+        def start(registry):
+            registry.signal("declared_then")
+            on_event("declared_then")(print)
+            on_event("order_*")(print)
+            on_event("mail-sent")(print)
+            register_handler("handler_failed", print)
+            register_handler("elsewhere", print, signals=own)
+            register_handler("somewhere", print, **options)
+            own.subscribe("elsewhere", print)
+            registry.emit("whatever")
+            emit_event("gone", order_id=7)
+            registry.signal(name)
+        """
+    )
+    assert examined.lines("undeclared_event") == ['emit_event("gone", order_id=7)']
+
+
+def test_a_name_is_looked_up_in_the_registry_of_the_call(examine_app):
+    """Whether the registry, a dispatcher of it or the keyword `signals` says so."""
+    examined = examine_app(
+        """
+        own = SignalRegistry()
+        dispatcher = EventDispatcher(own)
+        def start():
+            on_event("gone", signals=own)(print)
+            own.subscribe("lost", print)
+            dispatcher.emit("left")
+            dispatcher.drain("right")
+            emit_event("elsewhere")
+        """,
+        ":own",
+    )
+    assert examined.subjects("undeclared_event") == ["gone", "lost", "left"]
+
+
+def test_a_group_names_its_own_events_and_others(examine_app):
+    """Registered or not, each handler is found at the line that adds it to the group."""
+    examined = examine_app(
+        """
+        group = HandlerGroup("shop")
+        group.signal("shop_opened")
+        @group.on("shop_opened")
+        @group.on("shop_closd")
+        def handle(): ...
+        group.register()
+        other = HandlerGroup("other")
+        @other.on("shop_opened")
+        @other.on("street_closed")
+        def handle_other(): ...
+        """
+    )
+    assert examined.kinds == {"undeclared_event"}
+    assert examined.subjects("undeclared_event") == ["shop_closd", "street_closed"]
+    assert examined.lines("undeclared_event") == [
+        '@group.on("shop_closd")',
+        '@other.on("street_closed")',
+    ]
+
+
+def test_a_group_of_another_registry_is_not_examined(examine_app):
+    """Its events are declared there."""
+    examined = examine_app(
+        """
+        own = SignalRegistry()
+        own.signal("street_closed")
+        group = HandlerGroup("street")
+        @group.on("street_closed")
+        def handle(): ...
+        group.register(own)
+        """
+    )
+    assert examined.record["findings"] == []
+
+
+def test_a_registry_that_is_not_strict_has_events_that_only_handlers_name(examine_app):
+    """They are found at the handler."""
+    examined = examine_app(
+        """
+        own = SignalRegistry(strict=False)
+        own.signal("order_placed")
+        own.subscribe("order_placed", print)
+        @on_event("order_placd", signals=own)
+        def handle(): ...
+        own.subscribe("order_*", print)
+        own.dispatcher.emit("order_seen")
+        """,
+        ":own",
+    )
+    assert "order_placd" in examined.subjects("undeclared_event")
+    assert examined.lines("undeclared_event") == ['@on_event("order_placd", signals=own)']
+    assert "similar_names" in examined.kinds
+
+
+def test_an_import_that_ends_at_an_unknown_event_is_a_finding(examine_app):
+    """What was imported before is examined."""
+    examined = examine_app(
+        f"{EVENT}\nsignals.signal('order_sent')\n"
+        "class Gone(BaseEventContext): ...\nemit_event(Gone())"
+    )
+    assert examined.kinds == {"undeclared_event", "unhandled_event"}
+    assert examined.lines("undeclared_event") == ["emit_event(Gone())"]
+
+
+def test_other_failures_end_the_command(examine_app):
+    """As they end the other commands."""
+    with pytest.raises(ApplicationError, match="ZeroDivisionError"):
+        examine_app("1 / 0")
+    with pytest.raises(CommandError, match="no attribute"):
+        examine_app("", ":nothing")
+
+
+WAITING = """
+class Forgotten(BaseEventContext): ...
+
+@on_event("ordr_*")
+def by_pattern(): ...
+
+@on_event(Forgotten)
+def by_class(): ...
+
+group = HandlerGroup("shop")
+
+@group.on("shop_opened", optional=True)
+def optional(): ...
+
+@group.on("order_placed", optional=True)
+@group.on("*")
+@group.on(OrderPlaced)
+def fit(): ...
+"""
+
+
+@pytest.mark.parametrize("register", ["", "group.register()"])
+def test_what_matches_no_event_is_found(examine_app, register):
+    """A pattern, a class and an optional handler, in a group that may be registered later, too."""
+    examined = examine_app(f"{EVENT}{WAITING}\n{register}")
+    assert examined.subjects("unmatched_pattern") == ["ordr_*"]
+    assert examined.lines("unmatched_pattern") == ['@on_event("ordr_*")']
+    assert examined.subjects("unmatched_class") == ["app.Forgotten"]
+    assert examined.lines("unmatched_class") == ["@on_event(Forgotten)"]
+    assert "shop_opened" in examined.subjects("unmatched_optional")
+    assert '@group.on("shop_opened", optional=True)' in examined.lines("unmatched_optional")
+    assert not examined.kinds - {"unmatched_pattern", "unmatched_class", "unmatched_optional"}
+
+
+def test_an_optional_handler_that_does_not_fit_its_event_is_found(examine_app, caplog):
+    """It is not subscribed, so it waits in vain, too."""
+    examined = examine_app(
+        f"""
+group = HandlerGroup("shop")
+@group.on("order_placed", optional=True)
+def unfit(colour): ...
+group.register()
+{EVENT}"""
+    )
+    (found,) = examined.record["findings"]
+    assert found["kind"] == "unmatched_optional"
+    assert found["message"].endswith(".unfit is optional, and does not fit its event order_placed")
+    assert "optional handler is not subscribed" in caplog.text
+
+
+def test_events_that_are_declared_later_count(examine_app):
+    """By a group that is not registered yet, or in a function that was not called."""
+    examined = examine_app(
+        """
+        class Opened(BaseEventContext): ...
+        class Closed(BaseEventContext): ...
+        group = HandlerGroup("shop")
+        group.signal("shop_opened", context=Opened)
+        def start(own):
+            own.signal("street_closed", context=Closed)
+        for it in ("shop_*", "street_*", Opened, Closed):
+            signals.subscribe(it, print)
+        """
+    )
+    assert examined.record["findings"] == []
+
+
+def test_the_registry_of_the_application_is_examined(examine_app):
+    """If it is given; else the default one, which has no events of the application here."""
+    source = "own = SignalRegistry()\nown.signal('order_placed')"
+    assert examine_app(source, ":own").subjects("unhandled_event") == ["order_placed"]
+    assert examine_app(source).record["events"] == 0
