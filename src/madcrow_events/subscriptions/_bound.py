@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 from madcrow_events.emissions._plan import Plan
 from madcrow_events.emissions._styles import BY_OPTIONS
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.subscriptions._options import check_options
+from madcrow_events.subscriptions._identity import sender_key
+from madcrow_events.subscriptions._options import ANY, check_options
 from madcrow_events.subscriptions._subscription import OptionsSubscription, entry_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class BoundSubscription(OptionsSubscription):
         super().__init__(table, signal.name, handler, spec, options)
         self.signal = signal
         self._active = True
+
+    def _hold_sender(self, sender: object) -> None:
+        """Hold the sender strongly: no emission asks for it, so its end ends nothing."""
+        self._sender_key = ANY if sender is ANY else sender_key(sender)
+        self._sender, self._sender_is_weak = sender, False
 
     def _end(self, reason: EndReason | None) -> None:  # noqa: ARG002  # no table records it
         """End it; there is no table to leave."""

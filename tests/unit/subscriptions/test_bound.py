@@ -132,3 +132,11 @@ def test_it_ends_when_it_is_cancelled_or_its_handler_is_gone(signal: Any) -> Non
     assert (method.handler, method.active) == (None, False)
     assert method.name.endswith("Collector.handle")
     assert signal._registry.explain("order_placed", order_id=7).left_out == ()
+
+
+def test_it_holds_its_sender(signal: Any) -> None:
+    """No emission asks for the sender, so its end is not that of the subscription."""
+    bound = signal.bind(send, sender=Sender())
+    gc.collect()
+    assert bound.active
+    assert type(bound.sender) is Sender
