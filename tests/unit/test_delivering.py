@@ -38,6 +38,7 @@ from madcrow_events import (
     get_event_dispatcher,
     madcrow_signals,
 )
+from madcrow_events.testing import fake_events, record_events
 from support.deliveries import WAYS, Delivers, Happened
 from support.executions import RUNS, Run
 from support.waiting import LIMIT
@@ -454,6 +455,46 @@ def test_a_subscription_of_another_registry_is_refused(delivers: Delivers) -> No
         delivers(theirs.bind(handler))
     with pytest.raises(UnknownEventError, match="belongs to no event of"):
         delivers(theirs.subscribe(handler))
+
+
+@pytest.mark.guarantee("K1")
+def test_an_event_that_was_removed_is_not_delivered(delivers: Delivers) -> None:
+    """Neither to a bound handler nor to another, even if its name is declared again."""
+    handler = delivers.handler(do_nothing)
+    both = delivers.signal.bind(handler), delivers.signal.subscribe(handler)
+    for again in (False, True):
+        delivers.signals.pop("thing_happened")
+        if again:
+            delivers.signals.signal("thing_happened", context=Happened)
+        for subscription in both:
+            with pytest.raises(UnknownEventError, match="the event was removed"):
+                delivers(subscription)
+        delivers.signals.signal("thing_happened")
+
+
+@pytest.mark.guarantee("O1")
+@pytest.mark.parametrize("records", [record_events, fake_events])
+def test_a_block_of_a_test_records_deliveries(
+    delivers: Delivers, records: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And one that fakes events keeps a bound handler from being called, too."""
+    called: list[Any] = []
+    bound = delivers.bind(called.append)
+    caplog.set_level(logging.DEBUG)
+    with records("thing_*", signals=delivers.signals) as events:
+        emission = delivers(bound, Happened(number=7))
+    events.assert_emitted("thing_happened", times=1, number=7)
+    assert events.emissions == (emission,)
+    assert (emission.state, emission.pending, emission.failures) == ("done", 0, ())
+    assert called == [emission][: len(emission.results)]
+    is_faked = records is fake_events
+    assert bool(called) is not is_faked
+    assert any("faked by a test" in it.getMessage() for it in caplog.records) is is_faked
+
+    delivers.signals.signal("other")
+    with records("other", signals=delivers.signals) as events:
+        assert delivers(bound).results
+    assert events.emissions == ()
 
 
 def test_a_signal_that_is_in_no_registry_is_delivered_by_any_dispatcher(

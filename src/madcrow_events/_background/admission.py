@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from madcrow_events._background import exit as _exit
 from madcrow_events._background.backlog import Backlog
 from madcrow_events._background.bound_loops import BoundLoops
+from madcrow_events._background.errand import await_elsewhere
 from madcrow_events._background.handing_over import hands_over, is_handing_over
 from madcrow_events._background.job import Job
 from madcrow_events._background.matching import job_for
@@ -51,6 +52,7 @@ from madcrow_events.exceptions import (
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
+    from madcrow_events._background.errand import Work
     from madcrow_events.emissions import Emission
 
 __all__ = ["Admission", "Overflow"]
@@ -494,14 +496,34 @@ class Admission:
     def loop_for_threads(self) -> AbstractEventLoop | None:
         """Return the loop in which a thread has async handlers run; None if none can run."""
         loop = self.bound_loops.loop
-        if loop is not None or _exit.over:
+        if _exit.over:
             return loop
         backlog = self.backlog
         if self._finalizer is None:  # as in `_launch`: change both
             _exit.wait_for(backlog)
             self._finalizer = weakref.finalize(self, backlog.stop)
             self._finalizer.atexit = False
-        return backlog.background_loop.get()
+        return backlog.background_loop.get() if loop is None else loop
+
+    def await_delivery(self, emission: Emission, loop: AbstractEventLoop | None, work: Work) -> str:
+        """Have the handler of a delivery awaited, as `await_elsewhere` does; it is pending then.
+
+        Raises:
+            DispatcherClosedError: the dispatcher has been closed meanwhile.
+            BaseException: as for `await_elsewhere`.
+        """
+        if loop is None:
+            return await_elsewhere(None, work)
+        backlog: Backlog = self.backlog
+        frame: Any = emission._outer
+        try:
+            backlog.deliveries[frame] = loop
+            # Once more, because a `close` that began before this store did not see it.
+            self.check_open(emission.event)
+            return await_elsewhere(loop, work)
+        finally:
+            backlog.deliveries.pop(frame, None)
+            backlog.changed.notify()
 
     # Waiting for handlers
 

@@ -17,7 +17,7 @@ from madcrow_events._background.permits import Permits
 from madcrow_events._background.threads import join_threads
 from madcrow_events._background.workers import WorkerThreads
 from madcrow_events._waiters import LOOK_EVERY, Waiters
-from madcrow_events.emissions._frames import Branch, frames
+from madcrow_events.emissions._frames import AmbientFrame, Branch, waiting_frames
 from madcrow_events.emissions._outcomes import outcomes_of
 from madcrow_events.exceptions import WouldDeadlockError
 
@@ -42,6 +42,7 @@ class Backlog:
     Attributes:
         jobs: the jobs that are pending.
         in_loops: those of them that run in event loops of the application.
+        deliveries: the loops of async handlers that a thread waits for, by the frame of each.
         changed: the callers that wait until nothing is pending.
     """
 
@@ -49,6 +50,7 @@ class Backlog:
         "background_loop",
         "batches",
         "changed",
+        "deliveries",
         "in_loops",
         "is_stopping",
         "jobs",
@@ -59,6 +61,7 @@ class Backlog:
     def __init__(self, queue_size: int, max_workers: int) -> None:
         self.jobs: dict[int, Job] = {}
         self.in_loops: dict[int, Job] = {}
+        self.deliveries: dict[AmbientFrame, AbstractEventLoop] = {}
         self.changed = Waiters(LOOK_EVERY)
         self.permits = Permits(queue_size)
         self.workers = WorkerThreads(max_workers)
@@ -70,11 +73,15 @@ class Backlog:
 
     def is_done(self) -> bool:
         """Whether nothing is pending; jobs that can never end count as failed from now on."""
-        return not self.jobs or bool(self._report_lost() and not self.jobs)
+        return not (self.jobs or self.deliveries) or bool(
+            self._report_lost() and not (self.jobs or self.deliveries)
+        )
 
     def is_hopeless(self) -> bool:
-        """Whether none of the pending jobs can still end."""
+        """Whether nothing that is pending can still end."""
         self._report_lost()
+        if self.deliveries:  # one whose loop has stopped ends by itself
+            return False
         return len(self.jobs) <= len(self.in_loops) and all(map(self.is_stopped, self._loops()))
 
     def is_stopped(self, loop: AbstractEventLoop | None) -> bool:
@@ -90,8 +97,15 @@ class Backlog:
 
     def enclosing_jobs(self) -> list[Job]:
         """Return the jobs in which the caller runs."""
-        jobs = [frame.job for frame in frames() if isinstance(frame, Branch)]
+        jobs = [frame.job for frame in waiting_frames() if isinstance(frame, Branch)]
         return [job for job in jobs if job is not None and job.backlog is self]
+
+    def has_caller(self) -> bool:
+        """Whether the caller runs in a handler that is pending."""
+        return bool(self.enclosing_jobs()) or any(
+            isinstance(frame, AmbientFrame) and frame in self.deliveries
+            for frame in waiting_frames()
+        )
 
     def _report_lost(self) -> int:
         """Record as failed the jobs that can never end, and return their number."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from madcrow_events._clock import monotonic
 from madcrow_events._interrupts import is_exit, suppress_but_interrupts
 from madcrow_events._waiters import LOOK_EVERY, Waiters
 from madcrow_events.emissions._lazy_asyncio import load_async_loop, run_to_the_end
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["await_elsewhere"]
 
 
-def await_elsewhere(loop: AbstractEventLoop | None, work: Work) -> bool:
+def await_elsewhere(loop: AbstractEventLoop | None, work: Work) -> str:
     """Have a coroutine awaited in a loop, in a copy of this context, and wait for its end.
 
     Args:
@@ -27,7 +29,7 @@ def await_elsewhere(loop: AbstractEventLoop | None, work: Work) -> bool:
         work: makes the coroutine.
 
     Returns:
-        Whether it came to its end; if not, its task was cancelled, or the loop was closed.
+        What the loop has done instead of bringing it to its end, for messages; else "".
 
     Raises:
         BaseException: the coroutine raised it, or an interrupt came; the task has then ended.
@@ -39,38 +41,46 @@ def await_elsewhere(loop: AbstractEventLoop | None, work: Work) -> bool:
     try:
         run_to_the_end(doing)
     except load_async_loop().asyncio.CancelledError:
-        return False
-    return True
+        return _CANCELLED
+    return ""
+
+
+_CANCELLED = "cancelled its task"
 
 
 class _Errand:
     """One coroutine, and the thread that waits for its end."""
 
     # No reference to what is done: the loop's thread has this for a moment longer than the caller.
-    __slots__ = ("context", "error", "has_ended", "loop", "task", "waiters")
+    __slots__ = ("context", "error", "has_ended", "loop", "stopped_since", "task", "waiters")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
         self.context = copy_context()
         self.waiters = Waiters(LOOK_EVERY)
+        self.stopped_since = math.inf
         self.task: Task[None] | None = None
         self.error: BaseException | None = None
         self.has_ended = False
 
-    def run(self, work: Work) -> bool:
+    def run(self, work: Work) -> str:
         """Do as `await_elsewhere`."""
         try:
             self._call(partial(self._begin, work))
             self.waiters.wait(self._is_over, None)
+            if not self.has_ended:  # it must not go on if the loop runs once more
+                self._call(self._cancel)
         except BaseException:
             # The handler must not go on when its caller is gone. One more interrupt ends the wait.
             self._call(self._cancel)
             self.waiters.wait(self._is_over, None)
             raise
         error, self.error = self.error, None
-        is_cancelled = isinstance(error, load_async_loop().asyncio.CancelledError)
-        if error is None or is_cancelled:
-            return self.has_ended and not is_cancelled
+        if error is None:
+            stopped = "was closed" if self.loop.is_closed() else "stopped"
+            return "" if self.has_ended else stopped
+        if isinstance(error, load_async_loop().asyncio.CancelledError):
+            return _CANCELLED
         try:
             raise error
         finally:
@@ -82,7 +92,15 @@ class _Errand:
             self.loop.call_soon_threadsafe(step)
 
     def _is_over(self) -> bool:
-        return self.has_ended or self.loop.is_closed()
+        if self.has_ended or self.loop.is_closed():
+            return True
+        if self.loop.is_running():
+            self.stopped_since = math.inf
+            return False
+        # Not at the first look, because a loop may be run in parts.
+        now = monotonic()
+        self.stopped_since = min(self.stopped_since, now)
+        return now - self.stopped_since > LOOK_EVERY / 2
 
     # In the loop's thread
 

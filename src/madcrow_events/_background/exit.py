@@ -55,7 +55,9 @@ def _wait() -> None:
     finally:
         # Before counting: from now on each emitter itself calls the handlers that run later.
         over.append(True)
-        left = sum(len(backlog.jobs) for backlog in list(_waited_for.values()))
+        left = sum(
+            len(backlog.jobs) + len(backlog.deliveries) for backlog in list(_waited_for.values())
+        )
         if left:
             log(
                 logging.WARNING,

@@ -43,7 +43,8 @@ def drain(backlog: Backlog, timeout: float | None, method: str, instead: str) ->
         return True
     in_loops = list(backlog.in_loops.values())
     _refuse_stuck(in_loops, instead)
-    _refuse_here([*backlog.background_loop.loops, *(job.loop for job in in_loops)], instead)
+    own, delivering = backlog.background_loop.loops, list(backlog.deliveries.values())
+    _refuse_here([*own, *delivering, *(job.loop for job in in_loops)], instead)
     mark = object()
     try:
         backlog.batches.flush_now(mark)
@@ -123,7 +124,7 @@ def check_awaiting(backlog: Backlog, emission: Emission) -> None:
 
 
 def _refuse_inside_work(backlog: Backlog, method: str) -> None:
-    if backlog.enclosing_jobs():
+    if backlog.has_caller():
         raise WouldDeadlockError(
             f"{method} waits for all pending handlers, and one of them calls it: call it from "
             "the code that emits"

@@ -10,7 +10,6 @@ from uuid import UUID
 from typing_extensions import TypeVar
 
 from madcrow_events._background.admission import Admission
-from madcrow_events._background.errand import await_elsewhere
 from madcrow_events._other_loops import event_loop_error, greenlets, other_library
 from madcrow_events._text import type_name
 from madcrow_events._validation import check_complete
@@ -25,10 +24,12 @@ from madcrow_events.emissions._delivery import (
     new_delivery,
 )
 from madcrow_events.emissions._lazy_asyncio import running_loop
+from madcrow_events.emissions._plan import FAKED
 from madcrow_events.exceptions import InvalidOptionError, WouldDeadlockError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import SignalRegistry
 from madcrow_events.signals._binding import signal_of
+from madcrow_events.signals._registry import record_delivery
 from madcrow_events.subscriptions import PatternSubscription, Subscription
 from madcrow_events.subscriptions._bound import plan_delivery
 
@@ -90,7 +91,8 @@ class Delivering:
             ContextTypeError: the context is of another model, or the sender is a context.
             ContextValidationError: the context lacks fields. Or it is of an older model that a
                 reload has replaced, and does not fit the new one.
-            UnknownEventError: the subscription belongs to another registry.
+            UnknownEventError: the subscription belongs to another registry, or its event was
+                removed.
             InvalidOptionError: the subscription has ended, or is none to one event at a time. Or an
                 id is no UUID, or there is no such field of a scope.
             DispatcherClosedError: the dispatcher is closed.
@@ -140,12 +142,12 @@ class Delivering:
         )
         if is_awaited(emission):
             loop = self._loop_for(emission)
-            if not await_elsewhere(loop, partial(deliver_async, emission)):
-                is_closed = loop is not None and loop.is_closed()
-                ended = "was closed" if is_closed else "cancelled its task"
-                lose_delivery(
-                    emission, f"the event loop of {bound.name} {ended} before the handler had ended"
-                )
+            work = partial(deliver_async, emission)
+            instead = self._admission.await_delivery(emission, loop, work)
+            if instead:
+                reason = f"the event loop of {bound.name} {instead} before the handler had ended"
+                lose_delivery(emission, reason)
+            del work
         else:
             deliver(emission)
         # The traceback of a failure keeps what this frame names alive.
@@ -202,7 +204,8 @@ class Delivering:
         """Emit `handler_failed` for each failure of a delivery, which announces none itself.
 
         A worker calls it when it has settled the delivery, and only if no further attempt follows.
-        Failures of other emissions are announced already, so do not give these.
+        Failures of other emissions are announced already, so do not give these. In a `deferred`
+        block, the announcement is held back as any emission there.
 
         Args:
             emission: what `deliver` or `deliver_async` has returned.
@@ -248,17 +251,19 @@ class Delivering:
         fits, _ = fitting(signal, context)
         check_complete(signal.name, fits)
         dispatcher: Any = self
-        return new_delivery(
+        emission = new_delivery(
             dispatcher,
             signal,
             fits,
-            plan_delivery(bound, handler),
+            FAKED if signal._table.is_faked else plan_delivery(bound, handler),
             sender=sender,
             id=id,
             correlation_id=correlation_id,
             causation_id=causation_id,
             scope=scope,
         )
+        record_delivery(self.signals, emission)
+        return emission
 
     def _loop_for(self, emission: Emission[Any]) -> AbstractEventLoop | None:
         """Return the loop for an async handler whose caller waits in a thread.

@@ -1,7 +1,8 @@
 """Calling one handler of one event, as if nothing else were there.
 
 A delivery is an emission with one handler, in a frame of its own: what happens to run around it is
-neither its parent nor its cause, and neither fills in its context nor holds anything back.
+neither its parent nor its cause, and neither fills in its context nor holds anything back. Only
+checks of waits know of it, because it waits for the delivery.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ from typing import TYPE_CHECKING, Any, cast
 from madcrow_events._other_loops import check_for_awaiting
 from madcrow_events.emissions._completion import abandon
 from madcrow_events.emissions._emission import Emission
-from madcrow_events.emissions._frames import CURRENT, NO_FIELDS, AmbientFrame, Branch
+from madcrow_events.emissions._frames import (
+    CURRENT,
+    NO_FIELDS,
+    AmbientFrame,
+    Branch,
+    current,
+)
 from madcrow_events.emissions._ids import Ids, check_id
 from madcrow_events.emissions._lazy_asyncio import load_async_loop
 from madcrow_events.emissions._lingering import empty_frames
@@ -63,6 +70,7 @@ def new_delivery(
     """
     frame = AmbientFrame()
     frame.fields = _scope_fields(scope)
+    frame.around = current()
     given = {"id": id, "correlation_id": correlation_id, "causation_id": causation_id}
     for option, value in given.items():
         check_id(option, value)
@@ -115,6 +123,7 @@ def deliver(emission: Emission) -> None:
         abandon(emission, error)
         raise
     finally:
+        _let_go(emission)
         del emission  # which the traceback of a failure may keep
 
 
@@ -141,6 +150,7 @@ async def deliver_async(emission: Emission) -> None:
         abandon(emission, error)
         raise
     finally:
+        _let_go(emission)
         del emission  # which the traceback of a failure may keep
 
 
@@ -154,6 +164,13 @@ def lose_delivery(emission: Emission, reason: str) -> None:
     if emission.ok and not emission.results:
         record_in_branch(Branch(emission, 0), HandlerCancelledError(reason))
     abandon(emission)
+    _let_go(emission)
+
+
+def _let_go(emission: Emission) -> None:
+    """Forget the code that has waited, so that a chain of deliveries keeps no beginning alive."""
+    frame: Any = emission._outer
+    frame.around = None
 
 
 def _observe(emission: Emission) -> None:

@@ -31,10 +31,10 @@ from madcrow_events.emissions._frames import (
     emission_of,
     enclosing,
     enter,
-    frames,
     leave,
     new_ambient_frame,
     running,
+    waiting_frames,
 )
 from madcrow_events.emissions._ids import Ids
 from madcrow_events.emissions._lingering import is_inside
@@ -414,14 +414,14 @@ class Emission(Unique, Generic[PayloadT_co]):
         return not self.pending and self.state != "deferred"
 
     def _refuse_to_wait_for_itself(self, method: str) -> None:
-        ambient = ambient_frame_of(CURRENT.get(None))
-        holding = () if ambient is None else (*ambient.holders, *ambient.flushing)
-        if any(holder.holds(self) for holder in holding):
+        around = [*waiting_frames()]
+        ambient = {it for it in map(ambient_frame_of, around) if it is not None}
+        if any(holder.holds(self) for it in ambient for holder in (*it.holders, *it.flushing)):
             raise WouldDeadlockError(
                 f"{method}() waits for {self.event} inside of the deferred() block that holds it "
                 "back: wait after the block"
             )
-        for frame in frames():
+        for frame in around:
             emission = emission_of(frame)
             if frame._running and emission is not None and emission._values is self._values:
                 if isinstance(frame, Branch) and frame.is_anothers():

@@ -40,11 +40,11 @@ __all__ = [
     "emission_of",
     "enclosing",
     "enter",
-    "frames",
     "leave",
     "new_ambient_frame",
     "run_in_frame",
     "running",
+    "waiting_frames",
 ]
 
 ReturnedT = TypeVar("ReturnedT")
@@ -138,6 +138,12 @@ class AmbientFrame:
 
     token: Token[Frame] | None = None
     """Resets `CURRENT` to the frame before; None while this frame is not entered."""
+
+    around: Frame | None = None
+    """The frame of the code that waits for the end of a delivery, in the frame of that delivery.
+
+    Only checks of waits follow it. It is no frame around the delivery in any other way.
+    """
 
     block: weakref.ref[Any] | None = None
     """The object that the `with` statement entered, until it has left this frame."""
@@ -236,12 +242,16 @@ class Branch:
             self.emission = None
 
 
-def frames() -> Iterator[Frame]:
-    """Yield the frames of the present context, the innermost first."""
+def waiting_frames() -> Iterator[Frame]:
+    """Yield the frames of the present context, the innermost first, for checks of waits.
+
+    Inside of a delivery, the frames of the code that waits for its end follow.
+    """
     frame = CURRENT.get(None)
     while frame is not None:
         yield frame
-        frame = frame._outer
+        outer = frame._outer
+        frame = frame.around if outer is None and isinstance(frame, AmbientFrame) else outer
 
 
 def running(frame: Frame | None) -> Frame | None:

@@ -16,7 +16,7 @@ from madcrow_events._logs import LOGGER, is_debugging, log, log_observer_failure
 from madcrow_events._text import type_name
 from madcrow_events._validation import fix_for_context
 from madcrow_events.emissions._failures import failures_of, is_failure
-from madcrow_events.emissions._plan import NOBODY
+from madcrow_events.emissions._plan import FAKED, NOBODY
 from madcrow_events.emissions._styles import RECORDER
 from madcrow_events.models import BaseEventContext
 
@@ -190,7 +190,7 @@ class _DebugLog:
             log(logging.DEBUG, "%s emitted by %s to 1 handler", event, sender)
         elif emission._plan is NOBODY:
             log(logging.DEBUG, "%s emitted by %s, and muted", event, sender)
-        elif emission.signal.has_receivers_for(emission.sender):
+        elif emission._plan is FAKED or emission.signal.has_receivers_for(emission.sender):
             log(logging.DEBUG, "%s emitted by %s, and faked by a test", event, sender)
         elif emission.signal.subscriptions:
             log(logging.DEBUG, "%s emitted by %s: nobody listens to this sender", event, sender)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "FAKED",
     "NOBODY",
     "STALE",
     "CallSpec",
@@ -319,18 +320,25 @@ There is only one, so that a change is followed by a plain store, which no inter
 """
 
 
-NOBODY = Plan(
-    (),
-    (),
-    (),
-    (),
-    segments=(),
-    to_await=(),
-    bound_to=None,
-    entry_of=dict[Any, Entry]().__getitem__,
-    name_of=handler_name,
-)
+def _empty() -> Plan:
+    return Plan(
+        (),
+        (),
+        (),
+        (),
+        segments=(),
+        to_await=(),
+        bound_to=None,
+        entry_of=dict[Any, Entry]().__getitem__,
+        name_of=handler_name,
+    )
+
+
+NOBODY = _empty()
 """The plan of an emission that is muted, and of one as long as a block holds it back."""
+
+FAKED = _empty()
+"""The plan of a delivery that a test fakes."""
 
 
 def plan_for(emission: Emission) -> Plan:

@@ -23,15 +23,19 @@ def signal_of(registry: SignalRegistry, subscription: Subscription) -> EventSign
         subscription: a bound subscription, or one that a signal of the registry lists.
 
     Raises:
-        UnknownEventError: the subscription belongs to another registry.
+        UnknownEventError: the subscription belongs to another registry, or its event was removed.
     """
+    signal: EventSignal[Any] | None
     if isinstance(subscription, BoundSubscription):
-        return registry.resolve(subscription.signal._itself())
-    signal = registry._find(subscription.event)
-    if signal is None or signal._table is not subscription._table:
-        raise UnknownEventError(
-            f"the subscription of {subscription.name} to {subscription.event} belongs to no event "
-            f"of {registry._described()}: use a dispatcher of its own registry",
-            event=subscription.event,
-        )
-    return signal
+        signal = registry.resolve(subscription.signal._itself())
+        if signal._registry is None or registry._find(signal.name) is signal:
+            return signal
+    else:
+        signal = registry._find(subscription.event)
+        if signal is not None and signal._table is subscription._table:
+            return signal
+    raise UnknownEventError(
+        f"the subscription of {subscription.name} to {subscription.event} belongs to no event of "
+        f"{registry._described()}: the event was removed, or use a dispatcher of its own registry",
+        event=subscription.event,
+    )

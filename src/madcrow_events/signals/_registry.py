@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from madcrow_events._places import Place
     from madcrow_events.dispatcher import EventDispatcher
+    from madcrow_events.emissions import Emission
     from madcrow_events.signals._isolation import Companion, SavedRegistry
     from madcrow_events.signals._old_names import FormerName
     from madcrow_events.subscriptions._endings import EndReason
@@ -58,6 +59,7 @@ __all__ = [
     "models_of",
     "patterns_in",
     "record",
+    "record_delivery",
 ]
 
 CLEARING: ContextVar[Callable[[], None] | None] = ContextVar(
@@ -752,6 +754,13 @@ def record(registry: SignalRegistry, block: Recording) -> None:
         present = registry._declared()
     for signal in present:
         signal._table.fake(block, signal)
+
+
+def record_delivery(registry: SignalRegistry, emission: Emission) -> None:
+    """Have the blocks that record emissions record a delivery, which their handlers do not see."""
+    for block in list(registry._recordings):
+        if block.is_open:
+            block._record_delivery(emission)
 
 
 def models_of(registry: SignalRegistry) -> ModelIndex:

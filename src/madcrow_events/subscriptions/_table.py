@@ -38,6 +38,7 @@ from madcrow_events.subscriptions._subscription import pattern_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable
 
+    from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions._endings import EndReason
     from madcrow_events.subscriptions._subscription import Subscription
 
@@ -105,6 +106,10 @@ class Recording(Protocol):
 
     def _is_faked(self, signal: Any, /) -> bool:
         """Whether it keeps the handlers of a signal from being called."""
+        ...
+
+    def _record_delivery(self, emission: Emission, /) -> None:
+        """Record a delivery, which calls no subscribed recorder, if it records its event."""
         ...
 
     def close(self) -> None:

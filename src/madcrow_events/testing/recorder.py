@@ -131,6 +131,10 @@ class Recorder(AbstractContextManager["Recorder"]):
         self._arrived.notify()
         return NO_RESULT  # keeps the recorder out of the results
 
+    def _record_delivery(self, emission: Emission, /) -> None:
+        if self._records(emission.signal):
+            self._record(emission)
+
     @property
     def emissions(self) -> tuple[Emission, ...]:
         """The recorded emissions, in the order in which they began."""
@@ -450,6 +454,8 @@ def _shown_value(name: str, value: object) -> str:
 def record_events(*patterns: Event, signals: SignalRegistry = madcrow_signals) -> Recorder:
     """Return a recorder for a `with` or `async with` block. Handlers are called as usual.
 
+    Deliveries are recorded as emissions are.
+
     Args:
         *patterns: names of events, patterns such as `order_*`, signals, or context classes, which
             also stand for the events whose models derive from them. Without any, all events are
@@ -482,7 +488,8 @@ def record_events(*patterns: Event, signals: SignalRegistry = madcrow_signals) -
 def fake_events(*patterns: Event, signals: SignalRegistry = madcrow_signals) -> Recorder:
     """Return a recorder for a `with` or `async with` block that keeps handlers from being called.
 
-    The block holds for the whole process, and also for handlers that are subscribed in it.
+    The block holds for the whole process, and also for handlers that are subscribed in it, and for
+    those that `EventDispatcher.deliver` would call.
     Background calls that were pending before the block still run.
 
     Args:

@@ -7,6 +7,7 @@ import signal as signals_of_the_system
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait as wait_for_futures
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
@@ -15,11 +16,13 @@ import pytest
 
 from madcrow_events import (
     BaseEventContext,
+    DispatcherClosedError,
     Emission,
     EventDispatcher,
     EventSignal,
     HandlerCancelledError,
     Subscription,
+    WouldDeadlockError,
     current_event,
 )
 from support.inside import BackgroundLoop
@@ -143,6 +146,107 @@ def test_a_handler_whose_loop_is_closed_has_failed(
         loop.close()
         delivery = delivering.result(LIMIT)
     assert reasons(delivery) == ["the event loop of waiting was closed"]
+
+
+def test_a_handler_whose_loop_stops_has_failed_and_does_not_go_on(
+    dispatcher: EventDispatcher,
+    bound: Subscription,
+    begun: threading.Event,
+    ended: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is cancelled if the loop runs once more."""
+    with serving() as loop, dispatcher.bind_loop(loop):
+        delivering = elsewhere(lambda: dispatcher.deliver(bound, BaseEventContext()))
+        assert begun.wait(LIMIT)
+        loop.call_soon_threadsafe(loop.stop)
+        delivery = delivering.result(LIMIT)
+        assert ended == []
+        assert eventually(lambda: not loop.is_running())
+        loop.run_until_complete(asyncio.wait(asyncio.all_tasks(loop)))
+    assert ended == ["ended"]
+    assert reasons(delivery) == ["the event loop of waiting stopped"]
+    assert len(caplog.records) == 1
+
+
+def test_a_loop_may_be_run_in_parts(dispatcher: EventDispatcher, signal: EventSignal[Any]) -> None:
+    async def handler() -> str:
+        await asyncio.sleep(0.2)
+        return "done"
+
+    loop = asyncio.new_event_loop()
+    bound = signal.bind(handler)
+
+    async def deliver() -> Any:
+        return elsewhere(lambda: dispatcher.deliver(bound, BaseEventContext()))
+
+    with dispatcher.bind_loop(loop):
+        delivering = loop.run_until_complete(deliver())
+        while not delivering.done():
+            loop.run_until_complete(asyncio.sleep(0.001))
+        assert delivering.result(LIMIT).results[0].value == "done"
+    loop.close()
+
+
+@pytest.mark.guarantee("B2")
+def test_drain_and_close_wait_for_a_handler_that_a_thread_waits_for(
+    dispatcher: EventDispatcher, signal: EventSignal[Any], begun: threading.Event
+) -> None:
+    """So does the exit of the program."""
+    release = threading.Event()
+
+    async def handler() -> str:
+        begun.set()
+        while not release.is_set():  # noqa: ASYNC110  # another thread releases it
+            await asyncio.sleep(0.01)
+        return "done"
+
+    bound = signal.bind(handler)
+    delivering = elsewhere(lambda: dispatcher.deliver(bound, BaseEventContext()))
+    assert begun.wait(LIMIT)
+    assert not dispatcher.drain(0)
+    assert not dispatcher.drain(0.01)
+    assert not dispatcher._admission.backlog.is_hopeless()
+    draining, closing = elsewhere(dispatcher.drain), elsewhere(dispatcher.close)
+    assert not wait_for_futures([draining, closing], 0.05).done
+    release.set()
+    assert draining.result(LIMIT)
+    assert closing.result(LIMIT)
+    assert delivering.result(LIMIT).results[0].value == "done"
+
+
+@pytest.mark.guarantee("B2")
+async def test_a_loop_is_not_stopped_for_a_handler_that_runs_in_it(
+    dispatcher: EventDispatcher, bound: Subscription, begun: threading.Event
+) -> None:
+    with dispatcher.bind_loop():
+        delivering = elsewhere(lambda: dispatcher.deliver(bound, BaseEventContext()))
+        while not begun.is_set():  # noqa: ASYNC110  # another thread begins
+            await asyncio.sleep(0.01)
+        with pytest.raises(WouldDeadlockError, match="would stop the event loop"):
+            dispatcher.drain()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        assert await dispatcher.drain_async(LIMIT)
+    assert not delivering.result(LIMIT).ok
+
+
+def test_a_dispatcher_that_is_closed_meanwhile_calls_nobody(
+    dispatcher: EventDispatcher,
+    bound: Subscription,
+    begun: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def close_and_get(self: BackgroundLoop) -> Any:
+        loop = get(self)
+        dispatcher.close()
+        return loop
+
+    get = BackgroundLoop.get
+    monkeypatch.setattr(BackgroundLoop, "get", close_and_get)
+    with pytest.raises(DispatcherClosedError):
+        dispatcher.deliver(bound, BaseEventContext())
+    assert not begun.is_set()
 
 
 def test_what_a_handler_has_done_counts_though_its_task_is_cancelled(
