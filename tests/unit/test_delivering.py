@@ -472,7 +472,6 @@ def test_an_event_that_was_removed_is_not_delivered(delivers: Delivers) -> None:
         delivers.signals.signal("thing_happened")
 
 
-@pytest.mark.guarantee("O1")
 @pytest.mark.parametrize("records", [record_events, fake_events])
 def test_a_block_of_a_test_records_deliveries(
     delivers: Delivers, records: Any, caplog: pytest.LogCaptureFixture

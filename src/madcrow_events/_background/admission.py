@@ -37,7 +37,7 @@ from madcrow_events._other_loops import (
 )
 from madcrow_events._text import printable
 from madcrow_events._waiters import check_seconds
-from madcrow_events.emissions._frames import CURRENT, Branch
+from madcrow_events.emissions._frames import CURRENT, Branch, ambient_frame_of
 from madcrow_events.emissions._lazy_asyncio import applications_loop, load_async_loop, running_loop
 from madcrow_events.emissions._outcomes import NO_RESULT, PENDING, HeldBack, Outcomes, outcomes_of
 from madcrow_events.emissions._plan import Entry, Plan, plan_for
@@ -515,7 +515,7 @@ class Admission:
         if loop is None:
             return await_elsewhere(None, work)
         backlog: Backlog = self.backlog
-        frame: Any = emission._outer
+        frame: Any = ambient_frame_of(emission)
         try:
             backlog.deliveries[frame] = loop
             # Once more, because a `close` that began before this store did not see it.

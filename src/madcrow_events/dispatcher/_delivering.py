@@ -28,7 +28,7 @@ from madcrow_events.emissions._plan import FAKED
 from madcrow_events.exceptions import InvalidOptionError, WouldDeadlockError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.signals import SignalRegistry
-from madcrow_events.signals._binding import signal_of
+from madcrow_events.signals._binding import is_faked, signal_of
 from madcrow_events.signals._registry import record_delivery
 from madcrow_events.subscriptions import PatternSubscription, Subscription
 from madcrow_events.subscriptions._bound import plan_delivery
@@ -255,7 +255,7 @@ class Delivering:
             dispatcher,
             signal,
             fits,
-            FAKED if signal._table.is_faked else plan_delivery(bound, handler),
+            FAKED if is_faked(signal) else plan_delivery(bound, handler),
             sender=sender,
             id=id,
             correlation_id=correlation_id,

@@ -1,4 +1,4 @@
-"""Which event a subscription is to, for a delivery to its handler."""
+"""What a delivery needs to know of the event that it is of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from madcrow_events.signals._signal import EventSignal
     from madcrow_events.subscriptions import Subscription
 
-__all__ = ["signal_of"]
+__all__ = ["is_faked", "signal_of"]
 
 
 def signal_of(registry: SignalRegistry, subscription: Subscription) -> EventSignal[Any]:
@@ -39,3 +39,8 @@ def signal_of(registry: SignalRegistry, subscription: Subscription) -> EventSign
         f"{registry._described()}: the event was removed, or use a dispatcher of its own registry",
         event=subscription.event,
     )
+
+
+def is_faked(signal: EventSignal[Any]) -> bool:
+    """Whether a block of a test keeps the handlers of an event from being called."""
+    return signal._table.is_faked

@@ -31,6 +31,7 @@ from madcrow_events.subscriptions import ANY, Subscription, SubscriptionOptions
 from madcrow_events.subscriptions._handler_types import ContextT
 from madcrow_events.subscriptions._patterns import PatternTable
 from madcrow_events.subscriptions._subscription import end
+from madcrow_events.subscriptions._table import note_delivery
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -758,9 +759,8 @@ def record(registry: SignalRegistry, block: Recording) -> None:
 
 def record_delivery(registry: SignalRegistry, emission: Emission) -> None:
     """Have the blocks that record emissions record a delivery, which their handlers do not see."""
-    for block in list(registry._recordings):
-        if block.is_open:
-            block._record_delivery(emission)
+    if registry._recordings:
+        note_delivery(list(registry._recordings), emission)
 
 
 def models_of(registry: SignalRegistry) -> ModelIndex:

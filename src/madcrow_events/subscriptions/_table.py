@@ -36,7 +36,7 @@ from madcrow_events.subscriptions._planning import comes_last, extended, plan_ca
 from madcrow_events.subscriptions._subscription import pattern_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable
+    from collections.abc import Callable, Collection, Hashable, Iterable
 
     from madcrow_events.emissions import Emission
     from madcrow_events.subscriptions._endings import EndReason
@@ -51,6 +51,7 @@ __all__ = [
     "check_same_handler",
     "check_same_options",
     "forget_id",
+    "note_delivery",
 ]
 
 
@@ -109,11 +110,18 @@ class Recording(Protocol):
         ...
 
     def _record_delivery(self, emission: Emission, /) -> None:
-        """Record a delivery, which calls no subscribed recorder, if it records its event."""
+        """Record a delivery if it records its event."""
         ...
 
     def close(self) -> None:
         """End it; doing so again is no error."""
+
+
+def note_delivery(blocks: Iterable[Recording], emission: Emission) -> None:
+    """Have the blocks that are open record a delivery, which calls no subscribed recorder."""
+    for block in blocks:
+        if block.is_open:
+            block._record_delivery(emission)
 
 
 class SavedTable:
