@@ -517,13 +517,17 @@ class Admission:
         backlog: Backlog = self.backlog
         frame: Any = ambient_frame_of(emission)
         try:
-            backlog.deliveries[frame] = loop
-            # Once more, because a `close` that began before this store did not see it.
-            self.check_open(emission.event)
-            return await_elsewhere(loop, work)
-        finally:
-            backlog.deliveries.pop(frame, None)
-            backlog.changed.notify()
+            try:
+                backlog.deliveries[frame] = loop
+                # Once more, because a `close` that began before this store did not see it.
+                self.check_open(emission.event)
+                return await_elsewhere(loop, work)
+            finally:
+                backlog.deliveries.pop(frame, None)
+                backlog.changed.notify()
+        except BaseException:
+            backlog.deliveries.pop(frame, None)  # once more: an interrupt may have come before
+            raise
 
     # Waiting for handlers
 

@@ -465,3 +465,27 @@ def test_a_program_that_only_delivers_ends(tmp_path: Any) -> None:
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("False\n", "")
+
+
+@pytest.mark.guarantee("B2")
+def test_the_exit_waits_for_a_delivery(tmp_path: Any) -> None:
+    """Even if the thread that delivers does not keep the program."""
+    import subprocess
+
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import asyncio, threading\n"
+        "from madcrow_events import *\n"
+        "signals = SignalRegistry()\n"
+        "begun = threading.Event()\n"
+        "async def handler():\n"
+        "    begun.set()\n"
+        "    await asyncio.sleep(0.2)\n"
+        "    print('done')\n"
+        "bound = signals.signal('thing_happened').bind(handler)\n"
+        "deliver, context = EventDispatcher(signals).deliver, BaseEventContext()\n"
+        "threading.Thread(target=deliver, args=(bound, context), daemon=True).start()\n"
+        "begun.wait(10)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("done\n", "")
