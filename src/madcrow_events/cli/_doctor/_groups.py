@@ -51,5 +51,5 @@ def _flat(values: Iterable[Any]) -> Iterator[Any]:
             yield from [*value]
         elif kind is dict:
             yield from [*value.values()]
-        elif issubclass(kind, type):
-            yield from [*vars(value).values()]
+        elif issubclass(kind, type):  # its own metaclass may forbid `vars`
+            yield from [*type.__dict__["__dict__"].__get__(value).values()]

@@ -74,6 +74,17 @@ HANDLED = {
         "def wire(order_placed):\n    order_placed.connect(print)"
     ),
     "in a lambda": "wire = lambda: on_event(OrderPlaced)(print)",
+    "in a function, in brackets": "def wire():\n    signals['order_placed'].connect(print)",
+    "in a function, by resolve": "def wire():\n    signals.resolve('order_placed').connect(print)",
+    "by an alias": "listen = on_event\ndef wire():\n    listen(OrderPlaced)(print)",
+    "by a method's alias": "add = signals.subscribe\ndef wire():\n    add(OrderPlaced, print)",
+    "by a partial": (
+        "from functools import partial\nlisten = partial(on_event, signals=signals)\n"
+        "def wire():\n    listen(OrderPlaced)(print)"
+    ),
+    "in a case": "match 1:\n    case 2:\n        on_event(OrderPlaced)(print)",
+    "in an except": "try: 1\nexcept OSError:\n    on_event(OrderPlaced)(print)",
+    "in an expression": "on_event(OrderPlaced)(print) if not print else None",
     "in a program": "if __name__ == '__main__':\n    on_event(OrderPlaced)(print)",
     "in an else": "if DEBUG:\n    pass\nelse:\n    on_event(OrderPlaced)(print)".replace(
         "DEBUG", "print"
@@ -143,13 +154,58 @@ def test_what_an_observer_follows_is_listed_apart(examine_app, how):
     attribute = ":dispatcher" if "another" in how else ""
     record = examine_app(EVENT + dedent(OBSERVED[how]), attribute).record
     assert record["findings"] == []
-    assert record["observed"] == ["order_placed"]
+    assert record["perhaps_handled"] == ["order_placed"]
 
 
 def test_an_observer_of_this_package_handles_nothing(examine_app):
     """It counts and times, whatever the event."""
     examined = examine_app(f"{EVENT}\nget_event_dispatcher().add_observer(TimingObserver())")
     assert examined.kinds == {"unhandled_event"}
+
+
+PERHAPS = {
+    "of a table": "for event, handler in TABLE.items():\n        signals.subscribe(event, handler)",
+    "of an object": "signals.subscribe(self.event, self.handle)",
+    "of a text that is put together": "on_event(f'order_{self}')(print)",
+    "of a global that is local here": "name = self\n    signals[name].connect(print)",
+    "of a signal that it finds": "signals[self].connect(print)",
+    "of a signal that it asks for": "signals.resolve(self).connect(print)",
+    "that is given later": "signals.resolve(**self).connect(print)",
+    "by a keyword": "signals.subscribe(**self)",
+    "handed on": "self.run(register_handler, 'order_placed', print)",
+    "of a module that is imported then": "from app import others",
+    "of another module that is imported then": "import app.others",
+    "of a module beside that is imported then": "import app_beside_it",
+    "of a module that is named then": "import importlib\n    importlib.import_module(self)",
+}
+
+
+@pytest.mark.parametrize("how", PERHAPS)
+def test_an_event_that_a_function_may_handle_is_listed_apart(examine_app, tmp_path, how):
+    """Nobody can know what the function subscribes to when it is called."""
+    (tmp_path / "app_beside_it.py").write_text("")
+    source = f"{EVENT}\nname = 'other'\ndef wire(self):\n    {PERHAPS[how]}"
+    record = examine_app(source, others="").record
+    assert record["findings"] == []
+    assert record["perhaps_handled"] == ["order_placed"]
+
+
+NOTHING = {
+    "another's function": "import sqlite3\ndef act(it):\n    sqlite3.connect(it)",
+    "another's function in Python": (
+        "from pytest import importorskip as connect\ndef act(it):\n    connect(it)"
+    ),
+    "without an argument": "def act(it):\n    it.connect()",
+    "another's module": "def act():\n    import colorsys\n    from xml import dom",
+    "another's module, named": "def act():\n    import nowhere_at_all",
+    "beyond the package": "def act():\n    from ....... import it",
+}
+
+
+@pytest.mark.parametrize("how", NOTHING)
+def test_what_subscribes_nothing_hides_nothing(examine_app, how):
+    """Many functions are called `connect`."""
+    assert examine_app(f"{EVENT}\n{NOTHING[how]}").kinds == {"unhandled_event"}
 
 
 NEAR = [
@@ -170,6 +226,15 @@ def test_names_that_differ_by_a_letter_are_found(examine_app, first, second):
     assert found["subject"] == second
     assert found["message"] == f"{second} differs from {first} by a letter"
     assert examined.lines("similar_names") == [f"signals.signal('{second}')"]
+
+
+def test_similar_names_of_events_that_are_both_handled_are_meant(examine_app):
+    """Whoever has mistyped a name handles only one of them."""
+    examined = examine_app(
+        "for name in ('cart_created', 'card_created'):\n"
+        "    signals.signal(name)\n    signals.subscribe(name, print)"
+    )
+    assert examined.record["findings"] == []
 
 
 FAR = [
@@ -236,6 +301,21 @@ def test_each_use_of_an_old_name_is_found(examine_app):
     )
 
 
+def test_a_text_that_is_no_name_of_an_event_is_not_old(examine_app):
+    """As a key of a dictionary, or what an object of another kind is given."""
+    examined = examine_app(
+        f"""{OLD}
+counts = {{"mail_posted": 0}}
+counts["mail_posted"] += counts["mail_posted"]
+def act(settings):
+    settings.get("mail_posted")
+    settings.subscribe("mail_posted")
+    counts.get("mail_posted")
+"""
+    )
+    assert examined.record["findings"] == []
+
+
 def test_a_handler_that_was_subscribed_before_the_event_was_renamed_is_found(examine_app):
     """Its module still has the old name."""
     examined = examine_app(
@@ -244,4 +324,4 @@ def test_a_handler_that_was_subscribed_before_the_event_was_renamed_is_found(exa
     assert {it["message"] for it in examined.of("old_name")} == {
         "mail_posted is an old name of mail_sent"
     }
-    assert examined.lines("old_name")[0] == "signals.signal('mail_posted')"
+    assert examined.lines("old_name")[0] == "@on_event('mail_posted')"
