@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._names import canonical_name, name_after
@@ -93,7 +93,7 @@ class Code(NamedTuple):
     node: Any
     is_later: bool
     is_guarded: bool
-    assigned: frozenset[str]
+    assigned: frozenset[str | None]
 
     @property
     def line(self) -> Line:
@@ -343,15 +343,15 @@ def _is_suppress(code: Code, node: ast.expr) -> bool:
     return code.value_of(node.func) is suppress or _last_name(node.func) == "suppress"
 
 
-def _assigned_in(function: ast.AST) -> frozenset[str]:
+def _assigned_in(function: ast.AST) -> frozenset[str | None]:
     """Return the names that a function gives values of its own, without what it imports."""
-    names = set()
+    names: set[str | None] = set()
     for node in ast.walk(function):
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
             names.add(node.id)
         elif isinstance(node, ast.arg):
             names.add(node.arg)
-        elif isinstance(node, ast.MatchAs | ast.MatchStar | ast.ClassDef) and node.name:
+        elif isinstance(node, ast.MatchAs | ast.MatchStar | ast.ClassDef):
             names.add(node.name)
     return frozenset(names)
 
@@ -360,13 +360,13 @@ def _declared_by(call: Call) -> list[tuple[Any, Any]]:
     """Return the name that a call declares, and its model."""
     given = call.keyword("name")
     name = call.first if given is None else call.value_of(given)
-    if call.name not in ("signal", "event"):
-        return []
-    if type(name) is not str and (name is not UNKNOWN or call.name != "signal"):
+    is_name = type(name) is str and call.name in ("signal", "event")
+    if not is_name and (name is not UNKNOWN or call.name != "signal"):
         return []
     given = call.keyword("context")
-    model = UNKNOWN if call.name == "event" else None
-    model = model if given is None else call.value_of(given)
+    model = None if given is None and call.name == "signal" else call.value_of(given)
+    if not issubclass(type(model), type | NoneType):
+        model = UNKNOWN
     return [(name.replace("-", "_") if type(name) is str else UNKNOWN, model)]
 
 

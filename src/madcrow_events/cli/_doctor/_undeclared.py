@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import sys
-import traceback
 from contextlib import contextmanager
+from itertools import takewhile
+from traceback import walk_stack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from madcrow_events._names import HANDLER_FAILED
@@ -79,16 +80,18 @@ def _may_be_caught() -> bool:
 
     Python's own lines are left out: `asyncio` runs everything in a `try`.
     """
-    for frame, line in traceback.walk_stack(sys._getframe(2)):
-        name = f"{frame.f_globals.get('__name__')}."
-        if name.startswith("madcrow_events.cli."):
-            return False
-        file = frame.f_code.co_filename
-        if not (name.startswith("madcrow_events.") or is_standard(file)):
-            tree = parsed(file, frame.f_globals)
-            if any(_protects(it, line, frame) for it in ast.walk(tree)):
-                return True
-    return False
+    frames = takewhile(lambda it: not _is_of(it[0], "cli."), walk_stack(sys._getframe(2)))
+    return any(
+        _protects(node, line, frame)
+        for frame, line in frames
+        if not (_is_of(frame) or is_standard(frame.f_code.co_filename))
+        for node in ast.walk(parsed(frame.f_code.co_filename, frame.f_globals))
+    )
+
+
+def _is_of(frame: FrameType, part: str = "") -> bool:
+    """Whether a line of this package, or of a part of it, is executed."""
+    return f"{frame.f_globals.get('__name__')}.".startswith(f"madcrow_events.{part}")
 
 
 def _protects(node: ast.AST, line: int, frame: FrameType) -> bool:
