@@ -51,7 +51,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
     modules = modules_of(name, before)
     own = own_modules(modules, name, app_dir)
     sources = read_sources(modules, own)
-    groups = groups_of(signals, modules)
+    groups, sure = groups_of(signals, modules)
     events = own_events(signals, own)
     silent = silent_events(events, groups, sources)
     may_be_handled = sources.subscribe_to_any or sources.have_observers
@@ -62,8 +62,8 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
     if not failures:  # else more may be declared and handled by what was not imported
         findings += [
             *unhandled(signals, [] if may_be_handled else silent),
-            *later_undeclared(signals, noted, groups, sources),
-            *unmatched(signals, groups, sources),
+            *later_undeclared(signals, noted, groups, sure, sources),
+            *unmatched(signals, groups, sure, sources),
             *similar_names(signals, events, silent),
         ]
     return {

@@ -99,7 +99,7 @@ def _protects(node: ast.AST, line: int, frame: FrameType) -> bool:
     if isinstance(node, ast.With | ast.AsyncWith):
         return node.lineno <= line <= (node.end_lineno or line)
     if isinstance(node, ast.Try | ast.TryStar):
-        in_body = node.body[0].lineno <= line <= (node.body[-1].end_lineno or line)
+        in_body = node.lineno <= line <= (node.body[-1].end_lineno or line)
         return in_body and any(not _passes(it.type, frame) for it in node.handlers)
     return False
 
@@ -136,6 +136,7 @@ def later_undeclared(
     signals: SignalRegistry,
     noted: Iterable[Undeclared],
     groups: Iterable[HandlerGroup],
+    sure: Iterable[HandlerGroup],
     sources: Sources,
 ) -> Iterator[Finding]:
     """Yield a finding for each undeclared name in a group, and in what has not run yet.
@@ -144,6 +145,7 @@ def later_undeclared(
         signals: the registry.
         noted: the uses during the import; the application has caught the errors that were raised.
         groups: the groups of the application.
+        sure: those of them that are surely of this registry.
         sources: the sources of the application.
     """
     later = {name for name, _ in sources.declared}
@@ -151,7 +153,7 @@ def later_undeclared(
         return
     declared = {*later, *(name for group in groups for name in events_of(group))}
     caught = {it.event for it in noted if it.signal is None}
-    for group in groups:
+    for group in sure:
         for it in declared_handlers(group):
             name = it.event
             if it.is_optional or not isinstance(name, str):

@@ -33,7 +33,10 @@ _OPTIONS = ("background", "batch", "on_error", "once", "priority", "sender", "ti
 
 
 def unmatched(
-    signals: SignalRegistry, groups: Iterable[HandlerGroup], sources: Sources
+    signals: SignalRegistry,
+    groups: Iterable[HandlerGroup],
+    sure: Iterable[HandlerGroup],
+    sources: Sources,
 ) -> Iterator[Finding]:
     """Yield a finding for each pattern, and each class, that no event matches.
 
@@ -42,9 +45,9 @@ def unmatched(
     Args:
         signals: the registry.
         groups: the groups of the application.
+        sure: those of them that are surely of this registry.
         sources: the sources of the application.
     """
-    groups = [*groups]
     later: list[tuple[Any, Any]] = [*sources.declared]
     later += [(it.name, it.model) for group in groups for it in declared_signals(group)]
     found: list[tuple[Pattern, str, Line | Place | None]] = [
@@ -54,7 +57,7 @@ def unmatched(
     ]
     found += [
         (it.event, handler_name(it.handler), it.place)
-        for group in unregistered(signals, groups)
+        for group in unregistered(signals, sure)
         for it in declared_handlers(group)
         if (is_pattern(it.event) or it.is_optional)
         and not any(matches(has, it.event) for has in declared_in(signals))

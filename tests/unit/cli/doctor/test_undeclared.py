@@ -55,6 +55,9 @@ def test_a_handler_that_comes_too_early_is_told_so(examine_app):
 
 
 CATCHING = {
+    "a decorator": (
+        "try:\n    @on_event('gone')\n    def handle(): ...\nexcept UnknownEventError:\n    pass"
+    ),
     "try": "try:\n    on_event('gone')(print)\nexcept UnknownEventError:\n    pass",
     "a base": "try:\n    on_event('gone')(print)\nexcept (OSError, LookupError):\n    pass",
     "anything": "try:\n    on_event('gone')(print)\nexcept:\n    pass",
@@ -253,6 +256,25 @@ def test_a_group_names_its_own_events_and_others(examine_app):
         '@group.on("shop_closd")',
         '@other.on("street_closed")',
     ]
+
+
+def test_a_group_that_may_belong_to_another_registry_is_not_blamed(examine_app):
+    """It is not registered yet; what it handles counts as handled all the same."""
+    examined = examine_app(
+        """
+        own = SignalRegistry()
+        own.signal("street_closed")
+        signals.signal("shop_closed")
+        group = HandlerGroup("street")
+        @group.on("street_*")
+        @group.on("street_closed")
+        @group.on("shop_closed")
+        def handle(): ...
+        def start():
+            group.register(own)
+        """
+    )
+    assert examined.record["findings"] == []
 
 
 def test_a_group_of_another_registry_is_not_examined(examine_app):
