@@ -264,8 +264,8 @@ class Sources:
             methods = {getattr(it, "name", "") for it in node.body}
             self.have_observers |= methods >= {"emission", "handling"}
             self.declared += _declared_above(code) if code.is_later else []
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            self.subscribe_to_any |= code.is_later and self._imports_more(code)
+        elif code.is_later and self._imports_more(code):
+            self._allow_any()
 
     def _read_call(self, call: Call) -> None:
         self.calls.append(call)
@@ -276,8 +276,9 @@ class Sources:
             self.declared += _declared_by(call)
             event = call.event
             handed_on = any(_subscribes(call.value_of(it)) for it in call.node.args)
-            is_unknown = event is UNKNOWN or handed_on or call.name == "import_module"
-            self.subscribe_to_any |= is_unknown and call.source.is_own
+            self.subscribe_to_any |= call.source.is_own and (event is UNKNOWN or handed_on)
+            if call.source.is_own and call.name == "import_module":
+                self._allow_any()
             wanted = _wanted(event)
             self._wanted += [] if wanted is None else [wanted]
 
@@ -287,12 +288,18 @@ class Sources:
             self._may_be_missing |= names if code.is_guarded else set()
             self._look_ups += [(registry, LookUp(it, code.line, code.is_later)) for it in names]
 
+    def _allow_any(self) -> None:
+        """Note that a module will be imported, which may subscribe and declare anything."""
+        self.subscribe_to_any = True
+        self.declared.append((UNKNOWN, UNKNOWN))
+
     def _imports_more(self, code: Code) -> bool:
         """Whether it imports a module of the application that was not imported yet."""
         node = code.node
+        names: list[str] = []
         if isinstance(node, ast.Import):
             names = [it.name for it in node.names]
-        else:
+        elif isinstance(node, ast.ImportFrom):
             origin = _origin(node, code.source.package)
             contents = contents_of(sys.modules.get(origin))
             names = [

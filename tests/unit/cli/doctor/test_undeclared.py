@@ -159,6 +159,8 @@ DECLARED_LATER = {
     "by a name of a decorator": "@signals.event(name='gone')\n    class It(Base): ...",
     "with a model that is none": "signals.signal('gone', context='Gone')",
     "with a model that nobody knows": "signals.signal('gone', context=registry)",
+    "by a module that is imported then": "from app import others",
+    "by a module that is named then": "__import__('importlib').import_module(registry)",
     "by a name that nobody knows": "signals.signal(f'{registry}')",
 }
 
@@ -178,7 +180,8 @@ def by_pattern(): ...
 group = HandlerGroup("shop")
 @group.on("gone")
 def handle(): ...
-"""
+""",
+        others="",
     )
     assert examined.record["findings"] == []
 
