@@ -14,7 +14,8 @@ from madcrow_events.plugins._policy import compared
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from madcrow_events.cli._doctor._sources import Call, Sources
+    from madcrow_events.cli._doctor._code import Call
+    from madcrow_events.cli._doctor._sources import Sources
     from madcrow_events.plugins import PluginReports
 
 __all__ = ["checked", "unlisted", "unloaded"]

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._places import Place, calling_place
 from madcrow_events._text import close_matches, handler_name
+from madcrow_events.cli._doctor._code import UNKNOWN
 from madcrow_events.cli._doctor._findings import Finding, finding
 from madcrow_events.cli._doctor._modules import is_standard
-from madcrow_events.cli._doctor._sources import UNKNOWN, parsed
+from madcrow_events.cli._doctor._sources import parsed
 from madcrow_events.cli._places import Line, line_of
 from madcrow_events.exceptions import UnknownEventError
 from madcrow_events.handlers._declaring import declared_handlers, events_of

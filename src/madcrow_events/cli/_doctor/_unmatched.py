@@ -6,10 +6,10 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._text import handler_name, type_name
+from madcrow_events.cli._doctor._code import UNKNOWN
 from madcrow_events.cli._doctor._findings import Finding, FindingKind, finding
 from madcrow_events.cli._doctor._groups import unregistered
 from madcrow_events.cli._doctor._repeats import Listening
-from madcrow_events.cli._doctor._sources import UNKNOWN
 from madcrow_events.cli._places import Line, line_of
 from madcrow_events.handlers._declaring import declared_handlers, declared_signals
 from madcrow_events.signals._models import matches

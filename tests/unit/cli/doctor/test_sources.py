@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from madcrow_events.cli._doctor._code import UNKNOWN
 from madcrow_events.cli._doctor._modules import modules_of, own_modules
-from madcrow_events.cli._doctor._sources import UNKNOWN, read_sources
+from madcrow_events.cli._doctor._sources import read_sources
 
 UNLISTED = {
     "plain": "load_plugins()",
