@@ -114,7 +114,7 @@ class Call(Code):
     @property
     def function(self) -> Any:
         """The function without the arguments that it was given before, or `UNKNOWN`."""
-        function = self.value_of(self.node.func)
+        function: Any = self.value_of(self.node.func)
         while type(function) is partial:
             function = function.func
         return function
