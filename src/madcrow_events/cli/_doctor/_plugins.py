@@ -97,8 +97,9 @@ def _loading(sources: Sources) -> list[Call]:
 def _allowed(sources: Sources) -> list[str] | None:
     """Return the plugins that the application allows, if each of its calls says so in full."""
     lists = [it.keyword("allow") for it in _loading(sources)]
+    given = [it for it in lists if it is not None]
     try:
-        found = [ast.literal_eval(it) for it in lists if it is not None]
+        found = [*map(ast.literal_eval, given)]
     except ValueError:
         return None
     is_listed = all(isinstance(it, list | tuple | set) for it in found)
