@@ -14,7 +14,7 @@ from math import isfinite
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -85,6 +85,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 @pytest.mark.parametrize("model", [*EXACT, *WRITTEN], ids=lambda model: model.__name__)
+@settings(max_examples=30)  # for each of thirty models
 @given(data=st.data())
 def test_the_schemas_accept_what_a_context_writes(
     model: type[BaseEventContext], data: st.DataObject
@@ -96,6 +97,7 @@ def test_the_schemas_accept_what_a_context_writes(
 
 
 @pytest.mark.parametrize("model", EXACT, ids=lambda model: model.__name__)
+@settings(max_examples=30)  # for each of thirty models
 @given(data=st.data())
 def test_the_schemas_refuse_what_the_model_refuses(
     model: type[BaseEventContext], data: st.DataObject

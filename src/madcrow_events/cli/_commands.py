@@ -219,7 +219,8 @@ def doctor(
 
     It looks for events that nobody handles or declares, for patterns and classes that match
     nothing, for handlers that are subscribed again and again, for names that differ by a letter,
-    for slow imports, for plugins that would not load, and for old names.
+    for slow imports, and for old names. If the application calls load_plugins, or with --plugins,
+    it also looks for plugins that would not load.
     """
     from madcrow_events.cli._doctor import examine
 

@@ -180,9 +180,10 @@ def _as_json(value: Any) -> Any:
 
 def _problem(error: ErrorDetails, model: type[BaseEventContext]) -> str:
     """Return what is wrong, and for a field that the model lacks, the one that may be meant."""
-    if error["type"] != "extra_forbidden" or len(error["loc"]) > 1:
+    field, *inner = error["loc"] or ("",)
+    if error["type"] != "extra_forbidden" or inner:
         return error["msg"]
-    near = close_matches(str(error["loc"][0]), model.model_fields, 1)
+    near = close_matches(str(field), model.model_fields, 1)
     return f"the model has no such field{f': did you mean {near[0]}?' if near else ''}"
 
 

@@ -314,9 +314,10 @@ def _draw_examination(record: Examination, _width: int) -> RenderableType:
     parts: list[RenderableType] = []
     for kind, found in groupby(record["findings"], key=_kind_of):
         parts += [Text(_HEADINGS[kind], "bold"), *map(_finding, found), Text()]
-    if record["observed"]:
-        names = ", ".join(record["observed"])
-        parts += [Text(f"handled by nobody, but observed: {names}", _MUTED), Text()]
+    if record["perhaps_handled"]:
+        names = ", ".join(record["perhaps_handled"])
+        text = f"perhaps handled, by an observer or by code that has not run yet: {names}"
+        parts += [Text(text, _MUTED), Text()]
     number = len(record["findings"])
     text = f"{counts}: {_many(number, 'finding') if number else 'nothing wrong'}"
     return Group(*parts, Text(text, _WRONG if number else _RIGHT))

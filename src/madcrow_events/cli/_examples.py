@@ -66,7 +66,7 @@ def _plain(schema: dict[str, Any], kind: Any) -> Any:
     if kind in {"integer", "number"}:
         return _number(schema, 1 if kind == "integer" else 1.0)
     if kind == "string":
-        text = _TEXTS.get(schema.get("format", ""), schema.get("title", "text").lower())
+        text = _TEXTS.get(schema.get("format", "")) or str(schema.get("title", "text")).lower()
         return text.ljust(schema.get("minLength", 0), "x")[: schema.get("maxLength")]
     return {"boolean": True, "object": {}, "array": []}.get(kind)
 

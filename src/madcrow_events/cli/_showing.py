@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from pydantic import PydanticUserError, ValidationError
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events.cli._code import program_for
@@ -121,7 +121,8 @@ def _example(
     """Return an example as JSON and as a context; nothing if the model refuses it."""
     try:
         schema = model.model_json_schema()
-        example = example_of(schema, schema.get("$defs", {}))
+        found = example_of(schema, schema.get("$defs", {}))
+        example: dict[str, Any] = to_jsonable_python(found, fallback=str)
         return example, model.model_validate_json(json.dumps(example))
     except (PydanticUserError, ValidationError):
         return None, None

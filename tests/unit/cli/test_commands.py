@@ -355,7 +355,7 @@ def test_doctor_says_what_is_wrong(command: Command, monkeypatch: pytest.MonkeyP
     assert sick.status == 1
     assert "nobody handles stock_low\n  to do: " in sick.out
     monkeypatch.setenv("MADCROW_EVENTS_PLUGINS_DENY", "absent")
-    assert "Entries of lists that mean no plugin" in command("doctor", app="shop").out
+    assert "Entries of lists that mean no plugin" in command("doctor", "--plugins", app="shop").out
     monkeypatch.delenv("MADCROW_EVENTS_PLUGINS_DENY")
     assert "shop.py:" in sick.out
     record = command("doctor", "--json", app="shop").record
@@ -367,7 +367,7 @@ def test_doctor_says_what_is_wrong(command: Command, monkeypatch: pytest.MonkeyP
 
 def test_doctor_counts_what_it_has_examined(command: Command, monkeypatch: pytest.MonkeyPatch):
     """Plugins, too, if there are any."""
-    examination = {"events": 1, "handlers": 2, "plugins": 3, "observed": [], "findings": []}
+    examination = {"events": 1, "handlers": 2, "plugins": 3, "perhaps_handled": [], "findings": []}
     monkeypatch.setattr("madcrow_events.cli._doctor.examine", lambda *_, **__: examination)
     told = command("doctor", "--app", "shop").out
     assert told == "1 event, 2 handlers, 3 plugins: nothing wrong\n"
@@ -390,7 +390,7 @@ def test_doctor_says_that_nothing_is_wrong(command: Command):
     healthy = command("doctor", app="well")
     assert healthy.status == 0
     assert healthy.out.endswith("2 events, 1 handler: nothing wrong\n")
-    assert "handled by nobody, but observed: followed_thing" in healthy.out
+    assert "or by code that has not run yet: followed_thing" in healthy.out
 
 
 def test_the_version_is_written(command: Command):

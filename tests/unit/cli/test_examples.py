@@ -123,7 +123,8 @@ def test_bounds_that_nothing_is_between_have_the_usual_number(kind: str, number:
 
 ODD = """
     from collections.abc import Callable
-    from pydantic import field_validator
+    from decimal import Decimal
+    from pydantic import Field, field_validator
     from madcrow_events import BaseEventContext, madcrow_signals
 
     @madcrow_signals.event
@@ -144,6 +145,10 @@ ODD = """
     madcrow_signals.signal("first_thing", context=Shared)
     madcrow_signals.signal("second_thing", context=Shared)
 
+    @madcrow_signals.event
+    class Priced(BaseEventContext):
+        price: Decimal = Field(json_schema_extra={"examples": [Decimal("1.50")]})
+
     def declare():
         class Inner(BaseEventContext):
             number: int = 3
@@ -158,6 +163,7 @@ ODD = """
     [
         ("needs_call", "from odd import NeedsCall\n\nemit_event(NeedsCall(call=..., number=...))"),
         ("first_thing", 'import emit_event\n\nemit_event("first_thing", number=...)'),
+        ("priced", "import Priced\n\nemit_event(Priced(price=Decimal('1.50')))"),
         ("inner_thing", "import emit_event\n\nemit_event(Inner())"),
     ],
 )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import runpy
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -229,17 +229,6 @@ def test_without_the_extra_the_command_says_what_to_install(
     )
 
 
-@pytest.mark.parametrize("is_first", [True, False])
-def test_the_module_takes_the_working_directory_from_the_path(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, is_first: bool
-):
-    """`-m` has put it there; another entry stays."""
-    path = [str(tmp_path if is_first else tmp_path / "other"), *sys.path]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", path)
-    monkeypatch.setattr(sys, "argv", ["madcrow-events", "--nothing"])
-    monkeypatch.delitem(sys.modules, "madcrow_events.__main__", raising=False)
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("madcrow_events", run_name="__main__")
-    assert ended.value.code == 2
-    assert str(tmp_path) not in sys.path
+def test_importing_the_module_runs_nothing():
+    """Tools import each module of a package."""
+    import_module("madcrow_events.__main__")

@@ -6,14 +6,7 @@ import sys
 
 from madcrow_events._text import printable
 from madcrow_events.cli._application import Application, ApplicationError, load_application
-from madcrow_events.cli._doctor._events import (
-    is_observed,
-    old_names,
-    own_events,
-    silent_events,
-    similar_names,
-    unhandled,
-)
+from madcrow_events.cli._doctor._events import is_observed, own_events, silent_events, unhandled
 from madcrow_events.cli._doctor._findings import (
     Examination,
     Finding,
@@ -22,17 +15,14 @@ from madcrow_events.cli._doctor._findings import (
     in_order,
 )
 from madcrow_events.cli._doctor._groups import groups_of
-from madcrow_events.cli._doctor._handlers import (
-    listening,
-    noting_undeclared,
-    undeclared,
-    unmatched,
-)
 from madcrow_events.cli._doctor._imports import ImportTimes, slow_imports
 from madcrow_events.cli._doctor._modules import modules_of, own_modules
+from madcrow_events.cli._doctor._names import old_names, similar_names
 from madcrow_events.cli._doctor._plugins import checked, unlisted, unloaded
 from madcrow_events.cli._doctor._repeats import repeated_handlers
 from madcrow_events.cli._doctor._sources import read_sources
+from madcrow_events.cli._doctor._undeclared import later_undeclared, noting_undeclared, undeclared
+from madcrow_events.cli._doctor._unmatched import listening, unmatched
 from madcrow_events.exceptions import UnknownEventError
 from madcrow_events.signals import madcrow_signals
 
@@ -61,27 +51,32 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
     modules = modules_of(name, before)
     own = own_modules(modules, name, app_dir)
     sources = read_sources(modules, own)
-    groups = groups_of(signals, modules)
+    groups, sure = groups_of(signals, modules)
     events = own_events(signals, own)
     silent = silent_events(events, groups, sources)
-    are_observed = is_observed(found.dispatcher or signals.dispatcher) or sources.have_observers
-    reports = checked(found.plugins)
+    may_be_handled = sources.subscribe_to_any or sources.have_observers
+    may_be_handled |= is_observed(found.dispatcher or signals.dispatcher)
+    reports = checked(found.plugins, sources)
     listeners = listening(signals, groups)
+    findings = [*failures, *undeclared(signals, noted, groups)]
+    if not failures:  # else more may be declared and handled by what was not imported
+        findings += [
+            *unhandled(signals, [] if may_be_handled else silent),
+            *later_undeclared(signals, noted, groups, sure, sources),
+            *unmatched(signals, groups, sure, sources),
+            *similar_names(signals, events, silent),
+        ]
     return {
         "events": len(events),
         "handlers": len(listeners),
-        "plugins": len(reports),
-        "observed": sorted(it.name for it in silent) if are_observed else [],
+        "plugins": 0 if reports is None else len(reports),
+        "perhaps_handled": sorted(it.name for it in silent) if may_be_handled else [],
         "findings": in_order(
             [
-                *unhandled(signals, [] if are_observed else silent),
-                *failures,
-                *undeclared(signals, noted, groups, sources),
-                *unmatched(signals, groups, sources),
+                *findings,
                 *repeated_handlers(listeners),
-                *similar_names(signals, events),
                 *slow_imports(imports.seconds, own),
-                *unloaded(reports, sources),
+                *([] if reports is None else unloaded(reports, sources)),
                 *unlisted(sources),
                 *old_names(signals, groups, sources),
             ]

@@ -29,23 +29,7 @@ FindingKind: TypeAlias = Literal[
     "unlisted_plugins",
     "old_name",
 ]
-"""What is wrong.
-
-- `"unhandled_event"`: nobody handles an event.
-- `"undeclared_event"`: a handler or an emission names an event that nobody declares.
-- `"unmatched_pattern"`, `"unmatched_class"`: a handler listens to a pattern or to a class that no
-  event matches.
-- `"unmatched_optional"`: a handler waits for an event that nobody declares, or does not fit it.
-- `"repeated_handler"`: one function is subscribed to an event again and again, each time as another
-  object.
-- `"similar_names"`: the names of two events differ by a letter.
-- `"slow_import"`: importing a module takes long.
-- `"refused_plugin"`: an installed plugin would not be imported.
-- `"failed_plugin"`: loading an installed plugin raises an exception.
-- `"unknown_plugin"`: an entry of an allow or deny list means no plugin.
-- `"unlisted_plugins"`: `load_plugins` is called without an allow list.
-- `"old_name"`: an old name of an event is used.
-"""
+"""What is wrong; the page of the command says what each kind means."""
 
 _ORDER: Final = {kind: number for number, kind in enumerate(get_args(FindingKind))}
 
@@ -76,8 +60,9 @@ class Examination(TypedDict):
     """How many subscriptions were examined; one to a pattern or a class counts once."""
     plugins: int
     """How many installed plugins were examined."""
-    observed: list[str]
-    """The events without a handler that an observer of the application follows."""
+    perhaps_handled: list[str]
+    """The events without a handler that an observer may follow, or that code that has not run yet
+    may handle."""
     findings: list[Finding]
     """What is wrong, sorted by kind, then by file and line."""
 

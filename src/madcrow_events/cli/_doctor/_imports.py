@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from madcrow_events.cli._doctor._findings import Finding, finding
@@ -24,8 +23,8 @@ SLOW: Final = 0.5
 
 _EXECUTE: Final = "exec_module"
 
-_SCHEDULED: Final = "/proc/thread-self/schedstat"
-"""The file in which Linux says how many nanoseconds a thread has waited for a processor."""
+_IDLE: Final = 0.1
+"""What works for a smaller part of its time than this has waited for something on purpose."""
 
 
 class ImportTimes:
@@ -86,27 +85,28 @@ class ImportTimes:
         self._timed[id(loader)] = loader
 
     def _execute(self, execute: Callable[[ModuleType], None], module: ModuleType) -> None:
-        stack: list[float] = self._threads.__dict__.setdefault("stack", [])
-        stack.append(0.0)
-        began = _now()
+        stack: list[tuple[float, float]] = self._threads.__dict__.setdefault("stack", [])
+        stack.append((0.0, 0.0))
+        began, at_work = time.perf_counter(), time.thread_time()
         try:
             execute(module)
         finally:
-            took = _now() - began
-            self.seconds[module.__name__] = took - stack.pop()
+            took, worked = time.perf_counter() - began, time.thread_time() - at_work
+            inner, inner_work = stack.pop()
+            self.seconds[module.__name__] = _fair(took - inner, worked - inner_work)
             if stack:
-                stack[-1] += took
+                outer, outer_work = stack[-1]
+                stack[-1] = outer + took, outer_work + worked
 
 
-def _now() -> float:
-    """Return a time in seconds; it stands still while this thread waits for a processor.
+def _fair(took: float, worked: float) -> float:
+    """Return how many of the seconds that an import took are its own.
 
-    Only Linux tells that. Elsewhere, imports look slower on a machine that is busy.
+    If it has worked for a part of them, it may have waited for a processor: then the seconds count
+    that it has worked. If it has hardly worked at all, it has slept, or waited for a lock or a
+    network: then all count.
     """
-    waited = 0
-    with suppress(OSError, ValueError, IndexError), open(_SCHEDULED) as file:  # noqa: PTH123  # pathlib would take longer
-        waited = int(file.read().split()[1])
-    return time.perf_counter() - waited / 1e9
+    return took if worked < took * _IDLE else worked
 
 
 def slow_imports(seconds: dict[str, float], own: set[str]) -> Iterator[Finding]:

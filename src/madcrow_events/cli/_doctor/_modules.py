@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
-
-from madcrow_events._text import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["contents_of", "file_of", "is_installed", "modules_of", "own_modules", "uses_events"]
+__all__ = ["contents_of", "file_of", "is_installed", "is_standard", "modules_of", "own_modules"]
 
 _PACKAGE: Final = __name__.partition(".")[0]
 
@@ -89,20 +87,13 @@ def _is_in(file: str | None, folders: list[Path]) -> bool:
 
 def is_installed(file: str) -> bool:
     """Whether a file belongs to Python, or to what was installed."""
-    is_site = {"site-packages", "dist-packages"} & {*Path(file).parts}
-    return bool(is_site) or file.startswith(_STANDARD_LIBRARY)
+    return _is_in_site(file) or file.startswith(_STANDARD_LIBRARY)
 
 
-def uses_events(module: object) -> bool:
-    """Whether a module has something of this package among its names."""
-    for value in [*contents_of(module).values()]:
-        kind, origin = type(value), None
-        if issubclass(kind, ModuleType):
-            origin = contents_of(value).get("__name__")
-        elif issubclass(kind, type):
-            origin = module_of(value)
-        elif kind is FunctionType:
-            origin = value.__module__
-        if str(origin).partition(".")[0] == _PACKAGE:
-            return True
-    return False
+def is_standard(file: str) -> bool:
+    """Whether a file belongs to Python itself."""
+    return file.startswith(("<frozen", _STANDARD_LIBRARY)) and not _is_in_site(file)
+
+
+def _is_in_site(file: str) -> bool:
+    return bool({"site-packages", "dist-packages"} & {*Path(file).parts})

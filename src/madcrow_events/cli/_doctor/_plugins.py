@@ -14,7 +14,8 @@ from madcrow_events.plugins._policy import compared
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from madcrow_events.cli._doctor._sources import Call, Sources
+    from madcrow_events.cli._doctor._code import Call
+    from madcrow_events.cli._doctor._sources import Sources
     from madcrow_events.plugins import PluginReports
 
 __all__ = ["checked", "unlisted", "unloaded"]
@@ -22,14 +23,15 @@ __all__ = ["checked", "unlisted", "unloaded"]
 _ALLOW: Final = "MADCROW_EVENTS_PLUGINS_ALLOW"
 
 
-def checked(loaded: PluginReports | None) -> PluginReports:
-    """Return the reports on the installed plugins.
+def checked(loaded: PluginReports | None, sources: Sources) -> PluginReports | None:
+    """Return the reports on the installed plugins; None if the application loads none.
 
     Args:
         loaded: the reports on those that were loaded into the application, or None to try to load
             each in a process of its own.
+        sources: the sources of the application.
     """
-    if loaded is not None:
+    if loaded is not None or not _loading(sources):
         return loaded
     with waiting_for("checking plugins"):
         return check_plugins()
@@ -70,11 +72,11 @@ def unlisted(sources: Sources) -> Iterator[Finding]:
     if any(it.strip() for it in os.environ.get(_ALLOW, "").split(",")):
         return
     for call in _loading(sources):
-        allow = _allow_of(call)
-        if allow is None and not call.has_keyword("allow"):
+        allow = call.keyword("allow")
+        if allow is None and not call.may_have_keyword("allow"):
             is_unlisted = True
         else:
-            is_unlisted = allow is not None and call.source.value_of(allow) is None
+            is_unlisted = allow is not None and call.value_of(allow) is None
         if is_unlisted:
             yield finding(
                 "unlisted_plugins",
@@ -92,15 +94,12 @@ def _loading(sources: Sources) -> list[Call]:
     return [it for it in own if it.is_of(load_plugins)]
 
 
-def _allow_of(call: Call) -> ast.expr | None:
-    return next((it.value for it in call.node.keywords if it.arg == "allow"), None)
-
-
 def _allowed(sources: Sources) -> list[str] | None:
     """Return the plugins that the application allows, if each of its calls says so in full."""
-    lists = [_allow_of(it) for it in _loading(sources)]
+    lists = [it.keyword("allow") for it in _loading(sources)]
+    given = [it for it in lists if it is not None]
     try:
-        found = [ast.literal_eval(it) for it in lists if it is not None]
+        found = [*map(ast.literal_eval, given)]
     except ValueError:
         return None
     is_listed = all(isinstance(it, list | tuple | set) for it in found)

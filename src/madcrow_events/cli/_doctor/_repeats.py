@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections import Counter, defaultdict
-from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
+from collections import defaultdict
+from types import FunctionType, MethodType, NoneType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from madcrow_events._text import handler_name
@@ -16,18 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Listening", "repeated_handlers"]
 
-_MANY: Final = 10
-"""How many closures of one function may listen to an event if each holds other values."""
-
-_DEEP: Final = 8
-"""How deep closures, partials and containers are looked into."""
-
-_LARGE: Final = 100
-"""Containers of more entries count as equal only to themselves."""
-
 _PLAIN: Final = (str, bytes, int, float, complex, bool, NoneType)
-_CALLABLE: Final = (BuiltinFunctionType, type)
-_CONTAINERS: Final = (list, dict, set, frozenset)
+"""Values of these kinds are the same if they are equal; others, if they are one object."""
 
 
 class Listening(NamedTuple):
@@ -51,87 +41,58 @@ class Listening(NamedTuple):
 def repeated_handlers(listening: Iterable[Listening]) -> Iterator[Finding]:
     """Yield a finding for each function that one event has again and again.
 
-    Two of its objects are one too many if they hold equal values. If each holds other values, as
-    handlers do that a function makes for each customer, ten are too many. An `id` says that a
-    handler is meant to be one of its own.
+    Two of its objects are one too many if they hold the same and have the same options. An `id`
+    says that a handler is meant to be one of its own.
 
     Args:
         listening: the handlers.
     """
-    of_shape: dict[Hashable, list[Listening]] = defaultdict(list)
+    alike: dict[Hashable, list[Listening]] = defaultdict(list)
     for it in listening:
-        if it.id is None and _is_function(it.handler):
-            event = id(it.event) if isinstance(it.event, type) else it.event
-            of_shape[event, _key(it.handler, with_values=False)].append(it)
-    for alike in of_shape.values():
-        if len(alike) > 1:
-            equal = Counter(_key((it.handler, it.options)) for it in alike)
-            times = max(equal.values())
-            if times > 1:
-                yield _repeated(alike[0], times)
-            elif len(alike) >= _MANY:
-                yield _repeated(alike[0], len(alike), ", with other values each time")
+        # Methods and other objects are subscribed once for each of them, which is meant.
+        if it.id is None and type(it.handler) in (FunctionType, functools.partial):
+            options = tuple((name, _same(value)) for name, value in it.options)
+            alike[_same(it.event), _key(it.handler), options].append(it)
+    for same in alike.values():
+        if len(same) > 1:
+            yield _repeated(same[0], len(same))
 
 
-def _repeated(it: Listening, times: int, how: str = "") -> Finding:
+def _repeated(it: Listening, times: int) -> Finding:
     name = handler_name(it.handler)
     return finding(
         "repeated_handler",
         name,
-        f"{name} is subscribed to {it.shown} {times} times{how}",
+        f"{name} is subscribed to {it.shown} {times} times",
         "subscribe it once, outside of the loop or the function that is called again and again; "
         "or give each an `id`",
         line_of(it.handler),
     )
 
 
-def _is_function(handler: object) -> bool:
-    """Whether a handler is a function or a partial; methods and other objects are not."""
-    return type(handler) in (FunctionType, functools.partial)
+def _key(handler: Any) -> Hashable:
+    """Return a key that is equal for functions, and partials, that do the same."""
+    if type(handler) is functools.partial:
+        keywords = tuple((name, _same(it)) for name, it in handler.keywords.items())
+        return _key(handler.func), tuple(map(_same, handler.args)), keywords
+    if type(handler) is not FunctionType:
+        return _same(handler)
+    keywords = tuple((name, _same(it)) for name, it in (handler.__kwdefaults__ or {}).items())
+    held = (_content(it, handler) for it in handler.__closure__ or ())
+    defaults = tuple(map(_same, handler.__defaults__ or ()))
+    return id(handler.__code__), tuple(map(_same, held)), defaults, keywords
 
 
-def _key(  # noqa: PLR0911  # one for each kind of thing
-    thing: Any, within: tuple[int, ...] = (), *, with_values: bool = True
-) -> Hashable:
-    """Return a key that is equal for functions that do the same.
-
-    What is no function, partial, small container or plain value is equal only to itself. No code of
-    the application runs.
-
-    Args:
-        thing: a function, or what it holds.
-        within: the identities of what it is in.
-        with_values: whether functions that hold other values are others. If not, only their code
-            counts, and that of the functions in their closures.
-    """
-    kind = type(thing)
-    key = functools.partial(_key, within=(*within, id(thing)), with_values=with_values)
-    if id(thing) in within:  # a function that calls itself, say
-        return within.index(id(thing))
-    if len(within) == _DEEP:
-        return id(thing) if with_values else None
-    if kind is FunctionType:
-        cells = tuple(key(_content(it)) for it in thing.__closure__ or ())
-        return id(thing.__code__), cells, key(thing.__defaults__), key(thing.__kwdefaults__)
-    if kind is functools.partial:
-        return kind, key(thing.func), key(thing.args), key(thing.keywords)
-    if kind is tuple:
-        return kind, *map(key, thing)
-    if kind is MethodType:
-        return kind, id(thing.__func__), with_values and id(thing.__self__)
-    if not with_values:
-        return id(thing) if kind in _CALLABLE else None
-    if kind in _PLAIN:
-        return kind, thing
-    if kind in _CONTAINERS and len(thing) <= _LARGE:
-        things = thing.items() if kind is dict else thing
-        keys = [*map(key, things)]
-        return kind, tuple(keys) if kind is list else frozenset(keys)
-    return id(thing)
+def _same(value: object) -> Hashable:
+    """Return a key that is equal for equal plain values; any other is equal only to itself."""
+    if type(value) is MethodType:  # each look-up makes another
+        return id(value.__func__), id(value.__self__)
+    return (type(value), value) if type(value) in _PLAIN else id(value)
 
 
-def _content(cell: Any) -> object:
+def _content(cell: Any, function: object) -> object:
+    """Return what a closure holds; None if that is nothing, or the function itself."""
     try:
-        return cell.cell_contents
+        return None if cell.cell_contents is function else cell.cell_contents
     except ValueError:  # it is empty
         return None

@@ -6,103 +6,49 @@ import ast
 import importlib.util
 import linecache
 import sys
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from contextlib import suppress
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from madcrow_events._names import canonical_name
-from madcrow_events.cli._doctor._modules import contents_of, file_of, uses_events
-from madcrow_events.cli._places import Line
+from madcrow_events._names import canonical_name, name_after
+from madcrow_events.cli._doctor._code import (
+    UNKNOWN,
+    Call,
+    Code,
+    Source,
+    last_name,
+    subscribes,
+    walk,
+)
+from madcrow_events.cli._doctor._modules import contents_of, file_of, is_installed
 from madcrow_events.exceptions import InvalidEventNameError
 from madcrow_events.models import BaseEventContext
-from madcrow_events.signals import EventSignal
+from madcrow_events.signals import EventSignal, SignalRegistry
 from madcrow_events.signals._models import matches
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable
 
+    from madcrow_events.cli._places import Line
     from madcrow_events.subscriptions._patterns import Pattern
 
-__all__ = ["UNKNOWN", "Call", "Source", "Sources", "read_sources"]
-
-UNKNOWN: Final = object()
-"""Stands for a value that the source does not tell."""
-
-_SUBSCRIBING: Final = frozenset(
-    {"connect", "connect_via", "connected_to", "on", "on_event", "register_handler", "subscribe"}
-)
-"""What the functions are called that subscribe handlers, in this package and in blinker."""
+__all__ = ["LookUp", "Sources", "parsed", "read_sources"]
 
 
-_NAMING: Final = _SUBSCRIBING | {
-    *("emit", "emit_async", "emit_event", "emit_event_async", "emit_typed", "emit_typed_async"),
-    *("explain", "get", "resolve", "signal", "unregister_handler", "unsubscribe"),
-}
-"""What the functions are called that take the name of an event first."""
-
-
-class Source(NamedTuple):
-    """The source of a module that was imported.
+class LookUp(NamedTuple):
+    """A name that is looked up in a registry.
 
     Attributes:
-        file: the path of the file.
-        tree: the tree of its syntax.
-        values: what its names mean.
-        is_own: whether the module is the application's own.
+        name: the canonical name.
+        line: where it stands.
+        is_needed: whether an event that is not declared is an error there.
     """
 
-    file: str
-    tree: ast.Module
-    values: Mapping[str, Any]
-    is_own: bool
-
-    def value_of(self, node: ast.expr | None) -> Any:
-        """Return the value of an expression, or `UNKNOWN`; no code of the application runs."""
-        if isinstance(node, ast.Constant):
-            return node.value
-        if isinstance(node, ast.Name):
-            return self.values.get(node.id, UNKNOWN)
-        if isinstance(node, ast.Attribute):
-            holder = self.value_of(node.value)
-            if issubclass(type(holder), type):  # not `isinstance`, which asks proxies
-                return vars(holder).get(node.attr, UNKNOWN)
-            return contents_of(holder).get(node.attr, UNKNOWN)
-        return UNKNOWN
-
-
-class Call(NamedTuple):
-    """A call in a source.
-
-    Attributes:
-        source: the source.
-        node: the call.
-        name: the last part of the function's name.
-        function: the function, or `UNKNOWN`.
-        is_later: whether it need not have happened during the import: it stands in a function, or
-            in an `if`.
-    """
-
-    source: Source
-    node: ast.Call
     name: str
-    function: Any
-    is_later: bool
-
-    @property
-    def line(self) -> Line:
-        """Where it stands."""
-        return Line(self.source.file, self.node.lineno)
-
-    @property
-    def first(self) -> Any:
-        """The value of the first argument, or `UNKNOWN`."""
-        return self.source.value_of(self.node.args[0]) if self.node.args else UNKNOWN
-
-    def is_of(self, function: object) -> bool:
-        """Whether a function is called, or is handed on, as to a thread that calls it."""
-        return any(self.source.value_of(it) is function for it in (self.node.func, *self.node.args))
-
-    def has_keyword(self, name: str) -> bool:
-        """Whether the call has a keyword, or may have it, by `**`."""
-        return any(it.arg in (name, None) for it in self.node.keywords)
+    line: Line
+    is_needed: bool
 
 
 class Sources:
@@ -113,87 +59,139 @@ class Sources:
 
     Attributes:
         calls: the calls in them.
-        subscripts: the values in square brackets, as in `madcrow_signals["order_placed"]`, each
-            with its source and its line.
         have_observers: whether they have a class of observers, which follow all events.
+        declared: the names that lines declare that run later, each with its model or None.
+            `UNKNOWN` stands for either if the source does not tell it.
+        subscribe_to_any: whether a line that runs later subscribes handlers, and does not tell to
+            which event; or imports a module of the application that was not imported yet.
     """
 
     def __init__(self, sources: list[Source]) -> None:
         self.calls: list[Call] = []
-        self.subscripts: list[tuple[Any, Source, Line]] = []
         self.have_observers = False
+        self.declared: list[tuple[Any, Any]] = []
+        self.subscribe_to_any = False
+        self._look_ups: list[tuple[object, LookUp]] = []
+        self._may_be_missing: set[str] = set()
+        self._wanted: list[Pattern | EventSignal[Any]] = []
+        self._tops = {it.values["__name__"].partition(".")[0] for it in sources if it.is_own}
         for source in sources:
-            for node, is_later in _walk(source.tree):
-                if isinstance(node, ast.Call):
-                    name, function = _last_name(node.func), source.value_of(node.func)
-                    self.calls.append(Call(source, node, name, function, is_later))
-                elif isinstance(node, ast.Subscript):
-                    value = source.value_of(node.slice)
-                    self.subscripts.append((value, source, Line(source.file, node.lineno)))
-                elif isinstance(node, ast.ClassDef):
-                    methods = {getattr(it, "name", "") for it in node.body}
-                    self.have_observers |= methods >= {"emission", "handling"}
-        self._values, self._identifiers = self._subscribed()
-
-    def _subscribed(self) -> tuple[list[Pattern | EventSignal[Any]], set[str]]:
-        """Return what later calls subscribe to: values, or identifiers without one."""
-        values: list[Pattern | EventSignal[Any]] = []
-        identifiers: set[str] = set()
-        for call in self.calls:
-            if call.is_later and call.name in _SUBSCRIBING:
-                signal = call.node.func.value if isinstance(call.node.func, ast.Attribute) else None
-                for node in filter(None, (signal, *call.node.args[:1])):
-                    value = call.source.value_of(node)
-                    wanted = _wanted(value)
-                    values += [] if wanted is None else [wanted]
-                    if value is UNKNOWN:
-                        identifiers.add(_last_name(node))
-        return values, identifiers
+            for code in walk(source):
+                with suppress(Exception):  # an object that cannot be looked at says nothing
+                    self._read(code)
 
     def subscribe_to(self, signal: EventSignal[Any]) -> bool:
-        """Whether a line of them subscribes a handler to an event, if it runs later."""
-        model = signal.context_model
-        names = {signal.name, *(it.__name__ for it in (model.__mro__ if model else ()))}
-        return bool(names & self._identifiers) or any(
-            value is signal if isinstance(value, EventSignal) else matches(signal, value)
-            for value in self._values
+        """Whether a line of them subscribes, or may subscribe, a handler when it runs later."""
+        return any(
+            it is signal if isinstance(it, EventSignal) else matches(signal, it)
+            for it in self._wanted
         )
 
-    def declared_later(self) -> list[tuple[str, type | None]]:
-        """Return the names that calls declare, each with its model, or None."""
-        found: list[tuple[str, type | None]] = []
-        for call in self.calls:
-            if call.name in ("signal", "event"):
-                keywords = {it.arg: call.source.value_of(it.value) for it in call.node.keywords}
-                name, model = keywords.get("name", call.first), keywords.get("context")
-                if type(name) is str:
-                    model = model if issubclass(type(model), type) else None
-                    found.append((name.replace("-", "_"), model))
-        return found
+    def looked_up_in(self, signals: SignalRegistry) -> list[LookUp]:
+        """Return what the application looks up in a registry.
 
-    def names_used(self) -> list[tuple[str, Line]]:
-        """Return the texts that the application gives where a name is expected, with the lines."""
-        given = [(it.first, it.source, it.line) for it in self.calls if it.name in _NAMING]
+        What it asks for with `in` or `get`, or in a `try`, need not be declared.
+        """
+        missing = self._may_be_missing
         return [
-            (value.replace("-", "_"), line)
-            for value, source, line in (*given, *self.subscripts)
-            if source.is_own and type(value) is str
+            it._replace(is_needed=it.is_needed and it.name not in missing)
+            for registry, it in self._look_ups
+            if registry is signals
         ]
 
+    def _read(self, code: Code) -> None:
+        node = code.node
+        if isinstance(node, ast.Call):
+            self._read_call(Call(*code))
+        elif isinstance(node, ast.Subscript):
+            if isinstance(node.ctx, ast.Load):
+                self._look_up(code, code.value_of(node.value), code.value_of(node.slice))
+        elif isinstance(node, ast.Compare):
+            if isinstance(node.ops[0], ast.In | ast.NotIn):
+                self._may_be_missing |= _names(code.value_of(node.left))
+        elif isinstance(node, ast.ClassDef):
+            methods = {getattr(it, "name", "") for it in node.body}
+            self.have_observers |= methods >= {"emission", "handling"}
+            self.declared += _declared_above(code) if code.is_later else []
+        elif code.is_later and self._imports_more(code):
+            self._allow_any()
 
-def _walk(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
-    """Yield the nodes of a tree, each with whether it need not run when the module is imported."""
-    waiting: list[tuple[ast.AST, bool]] = [(tree, False)]
-    while waiting:
-        node, is_later = waiting.pop()
-        yield node, is_later
-        parts = [*ast.iter_child_nodes(node)]
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.If):
-            body = node.body if isinstance(node.body, list) else [node.body]
-            body = [*body, *getattr(node, "orelse", ())]
-            waiting += [(it, True) for it in body]
-            parts = [it for it in parts if it not in body]  # decorators and defaults run at once
-        waiting += [(it, is_later) for it in parts]
+    def _read_call(self, call: Call) -> None:
+        self.calls.append(call)
+        self._look_up(call, call.registry, call.first)
+        if call.name == "get":
+            self._may_be_missing |= _names(call.first)
+        if call.is_later:
+            self.declared += _declared_by(call)
+            event = call.event
+            handed_on = any(subscribes(call.value_of(it)) for it in call.node.args)
+            self.subscribe_to_any |= call.source.is_own and (event is UNKNOWN or handed_on)
+            if call.source.is_own and call.name == "import_module":
+                self._allow_any()
+            wanted = _wanted(event)
+            self._wanted += [] if wanted is None else [wanted]
+
+    def _look_up(self, code: Code, registry: object, name: object) -> None:
+        if code.source.is_own and issubclass(type(registry), SignalRegistry):
+            names = _names(name)
+            self._may_be_missing |= names if code.is_guarded else set()
+            self._look_ups += [(registry, LookUp(it, code.line, code.is_later)) for it in names]
+
+    def _allow_any(self) -> None:
+        """Note that a module will be imported, which may subscribe and declare anything."""
+        self.subscribe_to_any = True
+        self.declared.append((UNKNOWN, UNKNOWN))
+
+    def _imports_more(self, code: Code) -> bool:
+        """Whether it imports a module of the application that was not imported yet."""
+        node = code.node
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [it.name for it in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            origin = _origin(node, code.source.package)
+            contents = contents_of(sys.modules.get(origin))
+            names = [
+                origin,
+                *(f"{origin}.{it.name}" for it in node.names if it.name not in contents),
+            ]
+        return code.source.is_own and any(map(self._is_unread, names))
+
+    def _is_unread(self, name: str) -> bool:
+        top = name.partition(".")[0]
+        if name in sys.modules or top in self._tops:
+            return name not in sys.modules
+        spec = None if top in sys.modules else PathFinder.find_spec(top)
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+        return any(it is not None and not is_installed(it) for it in places)
+
+
+def _declared_by(call: Call) -> list[tuple[Any, Any]]:
+    """Return the name that a call declares, and its model."""
+    given = call.keyword("name")
+    name = call.first if given is None else call.value_of(given)
+    is_name = type(name) is str and call.name in ("signal", "event")
+    if not is_name and (name is not UNKNOWN or call.name != "signal"):
+        return []
+    given = call.keyword("context")
+    model = None if given is None and call.name == "signal" else call.value_of(given)
+    if not issubclass(type(model), type | NoneType):
+        model = UNKNOWN
+    return [(name.replace("-", "_") if type(name) is str else UNKNOWN, model)]
+
+
+def _declared_above(code: Code) -> list[tuple[Any, Any]]:
+    """Return the name that a decorator above a class declares, unless it is given there."""
+    model = code.value_of(ast.Name(code.node.name, ast.Load()))
+    return [
+        (name_after(code.node.name), model)
+        for it in code.node.decorator_list
+        if last_name(it.func if isinstance(it, ast.Call) else it) == "event"
+    ]
+
+
+def _names(value: object) -> set[str]:
+    return {value.replace("-", "_")} if type(value) is str else set()
 
 
 def _wanted(value: Any) -> Pattern | EventSignal[Any] | None:
@@ -211,15 +209,6 @@ def _wanted(value: Any) -> Pattern | EventSignal[Any] | None:
     return found
 
 
-def _last_name(node: ast.expr) -> str:
-    if isinstance(node, ast.Name):
-        return node.id
-    return node.attr if isinstance(node, ast.Attribute) else ""
-
-
-# Reading
-
-
 def read_sources(modules: Iterable[str], own: set[str]) -> Sources:
     """Return the sources of those modules that are the application's own or use this package.
 
@@ -227,24 +216,39 @@ def read_sources(modules: Iterable[str], own: set[str]) -> Sources:
         modules: the names of the modules.
         own: the names of the application's own modules.
     """
-    read = (_read(it, is_own=it in own) for it in modules if it in own or _may_say(it))
-    return Sources([it for it in read if it is not None])
+    found = []
+    for name in modules:
+        with suppress(Exception):  # what cannot be read says nothing
+            if name in own or _uses_events(name):
+                found.append(_read(name, is_own=name in own))
+    return Sources(found)
 
 
-def _may_say(name: str) -> bool:
-    return uses_events(sys.modules.get(name))
+def _uses_events(name: str) -> bool:
+    file = Path(file_of(name) or "")
+    return file.suffix in (".py", ".pyw") and b"madcrow_events" in file.read_bytes()
 
 
-def _read(name: str, *, is_own: bool) -> Source | None:
-    file, contents = file_of(name), contents_of(sys.modules.get(name))
-    if file is None or not file.endswith((".py", ".pyw")):
-        return None
+def _read(name: str, *, is_own: bool) -> Source:
+    contents = contents_of(sys.modules.get(name))
+    tree = parsed(file_of(name) or "", contents)
+    package = contents.get("__package__")
+    values = {**_imported(tree, package), **contents, "__name__": name}
+    is_lazy = type(sys.modules[name]).__name__ == "_LazyModule"
+    return Source(file_of(name) or "", tree, values, package, is_own, is_lazy)
+
+
+def parsed(file: str, contents: dict[str, Any]) -> ast.Module:
+    """Return the tree of a file, or an empty one if it cannot be read as Python.
+
+    Args:
+        file: the path of the file.
+        contents: the names of its module, which say how to read it if it lies in an archive.
+    """
     try:
-        tree = ast.parse("".join(linecache.getlines(file, contents)))
-    except (SyntaxError, ValueError):  # the file is no Python, or has changed meanwhile
-        return None
-    values = {**_imported(tree, contents.get("__package__")), **contents}
-    return Source(file, tree, values, is_own)
+        return ast.parse("".join(linecache.getlines(file, contents)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module([], [])  # it is no Python, has changed meanwhile, or is too deep
 
 
 def _imported(tree: ast.Module, package: str | None) -> dict[str, Any]:
@@ -256,15 +260,15 @@ def _imported(tree: ast.Module, package: str | None) -> dict[str, Any]:
                 name = it.name if it.asname else it.name.partition(".")[0]
                 found[it.asname or name] = sys.modules.get(name, UNKNOWN)
         elif isinstance(node, ast.ImportFrom):
-            origin = _origin(node, package)
+            contents = contents_of(sys.modules.get(_origin(node, package)))
             for it in node.names:
-                found[it.asname or it.name] = contents_of(origin).get(it.name, UNKNOWN)
+                found[it.asname or it.name] = contents.get(it.name, UNKNOWN)
     return found
 
 
-def _origin(node: ast.ImportFrom, package: str | None) -> object:
-    name = "." * node.level + (node.module or "")
+def _origin(node: ast.ImportFrom, package: str | None) -> str:
+    """Return the name of the module that something is imported from; empty if there is none."""
     try:
-        return sys.modules.get(importlib.util.resolve_name(name, package))
-    except ImportError:  # it is relative beyond the package
-        return None
+        return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+    except (ImportError, TypeError, AttributeError):  # beyond the package, or that is no text
+        return ""

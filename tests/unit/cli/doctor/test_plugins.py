@@ -7,6 +7,7 @@ import pytest
 from support.plugins import GOOD
 
 EVENT = "signals.signal('order_placed')\nregister_handler('order_placed', print)\n"
+LOADING = EVENT + "def start(names):\n    load_plugins(allow=names)\n"
 FAILING = "raise RuntimeError('it needs a database')"
 
 
@@ -16,7 +17,7 @@ def test_plugins_that_would_not_load_are_found(examine_app, install, with_plugin
     install("good", GOOD)
     install("bad", FAILING)
     install("lacking", GOOD, requires="absent-thing")
-    examined = examine_app(EVENT, with_plugins=with_plugins)
+    examined = examine_app(EVENT if with_plugins else LOADING, with_plugins=with_plugins)
     refused, failed = examined.record["findings"]
     assert (refused["kind"], refused["subject"]) == ("refused_plugin", "lacking:lacking")
     assert "absent-thing" in refused["message"]
@@ -37,7 +38,7 @@ def test_plugins_that_are_kept_out_on_purpose_are_no_finding(
     install("good", GOOD)
     install("bad", FAILING)
     monkeypatch.setenv(f"MADCROW_EVENTS_{variable}", value)
-    assert examine_app(EVENT).record["findings"] == []
+    assert examine_app(LOADING).record["findings"] == []
 
 
 LISTS = {
@@ -64,7 +65,14 @@ def test_an_entry_of_a_list_that_means_no_plugin_is_found(examine_app, install, 
     """With what is similar."""
     install("good", GOOD)
     monkeypatch.setenv("MADCROW_EVENTS_PLUGINS_DENY", "goood:goood")
-    (found,) = examine_app(EVENT).record["findings"]
+    (found,) = examine_app(LOADING).record["findings"]
     assert found["kind"] == "unknown_plugin"
     assert found["subject"] == "MADCROW_EVENTS_PLUGINS_DENY names goood:goood"
     assert "did you mean good:good?" in found["message"]
+
+
+def test_plugins_that_the_application_does_not_load_are_left_alone(examine_app, install):
+    """They are not even imported: whoever examines an application has not asked for them."""
+    install("bad", FAILING)
+    record = examine_app(EVENT).record
+    assert (record["findings"], record["plugins"]) == ([], 0)

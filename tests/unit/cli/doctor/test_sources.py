@@ -8,8 +8,9 @@ from types import ModuleType
 
 import pytest
 
+from madcrow_events.cli._doctor._code import UNKNOWN
 from madcrow_events.cli._doctor._modules import modules_of, own_modules
-from madcrow_events.cli._doctor._sources import UNKNOWN, read_sources
+from madcrow_events.cli._doctor._sources import read_sources
 
 UNLISTED = {
     "plain": "load_plugins()",
@@ -112,6 +113,7 @@ def test_an_installed_application_is_its_top_package(tmp_path, monkeypatch):
 ODD = {
     "without a source": None,
     "in no Python": "no Python at all",
+    "too deep": f"x = {'(' * 99_999}",
     "with a character that no source has": "x = '\0'",
 }
 
@@ -157,19 +159,43 @@ def test_no_code_of_the_application_runs(examine_app):
     ]
 
 
+def test_odd_objects_say_nothing(examine_app):
+    """Whatever fails in looking at one costs only that one."""
+    examined = examine_app(
+        """
+        class Meta(type):
+            def __getattribute__(cls, name): raise RuntimeError
+            def __eq__(cls, other): raise RuntimeError
+            def __hash__(cls): raise RuntimeError
+        class Odd(metaclass=Meta): ...
+        class Base(BaseEventContext): ...
+        package, __package__ = __package__, 5
+        def start(registry):
+            from . import others
+            registry.subscribe(Odd, print)
+            Odd.on(Odd.x)
+            load_plugins()
+        """
+    )
+    assert examined.kinds == {"unlisted_plugins"}
+
+
 def test_a_lazy_module_stays_lazy(examine_app):
     """It is imported when the application first uses it, and not by being looked at."""
     examined = examine_app(
         """
         import importlib.util, sys
+        signals.signal("order_placed")
         spec = importlib.util.find_spec("app.lazy")
         spec.loader = importlib.util.LazyLoader(spec.loader)
         lazy = sys.modules["app.lazy"] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(lazy)
         """,
-        lazy="from madcrow_events import load_plugins\ndone = []\ndef start():\n    load_plugins()",
+        lazy="from madcrow_events import load_plugins\ndone = []\n"
+        "on_event('order_placed')(print)\ndef start():\n    load_plugins()",
     )
     assert examined.lines("unlisted_plugins") == ["load_plugins()"]
+    assert examined.kinds == {"unlisted_plugins"}
     module = sys.modules[f"{examined.name}.lazy"]
     assert "done" not in object.__getattribute__(module, "__dict__")
     assert module.done == []
