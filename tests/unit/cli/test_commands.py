@@ -186,7 +186,7 @@ def test_emit_shows_values_that_cannot_be_shown(command: Command):
     ]
     assert values[0] == "Odd without a repr"
     assert values[1] == "int without a repr"
-    assert values[2][:4] in ("[[[[", "list")
+    assert str(values[2])[:4] in ("[[[[", "list")  # newer Pythons write it
     assert values[3:] == ["nan", "{1, 2}"]
 
 
