@@ -496,7 +496,7 @@ class Admission:
     def loop_for_threads(self) -> AbstractEventLoop | None:
         """Return the loop in which a thread has async handlers run; None if none can run."""
         loop = self.bound_loops.loop
-        if _exit.over:
+        if _exit.over:  # pragma: no cover  # the interpreter is exiting
             return loop
         backlog = self.backlog
         if self._finalizer is None:  # as in `_launch`: change both

@@ -229,6 +229,17 @@ def test_without_the_extra_the_command_says_what_to_install(
     )
 
 
+def test_the_command_runs_with_the_arguments_of_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """It ends the process with the status of the command."""
+    monkeypatch.setattr(sys, "argv", ["madcrow-events", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("madcrow-events ")
+
+
 def test_importing_the_module_runs_nothing():
     """Tools import each module of a package."""
     import_module("madcrow_events.__main__")

@@ -216,12 +216,17 @@ def read_sources(modules: Iterable[str], own: set[str]) -> Sources:
         modules: the names of the modules.
         own: the names of the application's own modules.
     """
-    found = []
-    for name in modules:
-        with suppress(Exception):  # what cannot be read says nothing
-            if name in own or _uses_events(name):
-                found.append(_read(name, is_own=name in own))
-    return Sources(found)
+    found = (_source_of(name, own) for name in modules)
+    return Sources([it for it in found if it is not None])
+
+
+def _source_of(name: str, own: set[str]) -> Source | None:
+    """Return the source of a module, or None if it does not matter or cannot be read."""
+    try:
+        is_read = name in own or _uses_events(name)
+        return _read(name, is_own=name in own) if is_read else None
+    except Exception:  # what cannot be read says nothing
+        return None
 
 
 def _uses_events(name: str) -> bool:
