@@ -100,7 +100,7 @@ def test_all_kinds_of_modules_are_imported_as_ever(folder):
             assert text == "a text"
             assert importlib.import_module("no_init.inside").x == 1
             assert importlib.import_module("zipped_one").zipped_two.x == 2
-            for name in ("_elementtree", "__hello__", "xxsubtype"):  # in C, frozen, built in
+            for name in ("_elementtree", "__hello__", "_symtable"):  # in C, frozen, built in
                 sys.modules.pop(name, None)
                 importlib.import_module(name)
             assert importlib.util.find_spec("resourceful.absent") is None

@@ -131,6 +131,16 @@ def test_what_cannot_be_read_says_nothing(tmp_path, monkeypatch, how):
     assert read_sources(["app_odd"], {"app_odd"}).calls == []
 
 
+def test_a_source_that_makes_trouble_says_nothing(monkeypatch):
+    """Whatever happens while it is read costs only what it would have told."""
+
+    def fail(*_arguments, **_options):
+        raise RuntimeError
+
+    monkeypatch.setattr("madcrow_events.cli._doctor._sources._read", fail)
+    assert read_sources(["json"], {"json"}).calls == []
+
+
 def test_no_code_of_the_application_runs(examine_app):
     """Proxies are not asked what they stand for."""
     examined = examine_app(
