@@ -136,7 +136,11 @@ def _validated(
         context, errors = _tried(model, fields)
     except Exception:  # a validator of the application takes no text, but maybe the value
         again = {name: _as_json(value) for name, value in fields.items()}
-        return theirs(f"reading {type_name(model)}", partial(_tried, model, again))
+        context, errors = theirs(f"reading {type_name(model)}", partial(_tried, model, again))
+        if context is None:  # a number may be meant as a text
+            wrong = {it["loc"][0] for it in errors if it["loc"]}
+            again |= {name: value for name, value in fields.items() if name in wrong}
+            return theirs(f"reading {type_name(model)}", partial(_tried, model, again))
     if context is not None:
         return context, errors
     wrong = {it["loc"][0] for it in errors if it["loc"] and it["type"] != "missing"}

@@ -9,6 +9,7 @@ import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
+import pydantic
 import pytest
 from pydantic import ConfigDict, Field, SecretStr, StringConstraints, model_serializer
 
@@ -303,9 +304,13 @@ def test_the_schema_accepts_what_is_written(
         (field(int | None, value=None), {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
         (field(None, value=None), {"type": "null", "default": None}),
         (field(Any, value=None), {"default": None}),
-        (
+        pytest.param(
             field(dict[Annotated[str, Field(min_length=2)], int]),
             {"propertyNames": {"minLength": 2}},
+            marks=pytest.mark.skipif(
+                tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 9),
+                reason="pydantic says less",
+            ),
         ),
         (
             field(dict[Annotated[str, Field(pattern="^a")], int]),

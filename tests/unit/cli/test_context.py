@@ -289,7 +289,9 @@ def test_what_a_model_raises_is_shown_as_the_applications(
 def test_a_validator_that_takes_no_text_gets_the_value(command: Command):
     """As one of the mode `before` does."""
     command.write(checks=VALIDATING)
-    ended = command("emit", "before", "cents=2.5", "name=x", "--yes", "--json", app="checks")
+    ended = command("emit", "before", "cents=2.5", "name=7", "--yes", "--json", app="checks")
+    assert ended.record["handlers"][0]["value"] == 250
+    ended = command("emit", "before", "cents=2.5", "--yes", "--json", app="checks")
     assert ended.record["handlers"][0]["value"] == 250
 
 
