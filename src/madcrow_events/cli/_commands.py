@@ -242,10 +242,9 @@ def schema(
     app: App = None,
     app_dir: AppDir = None,
     plugins: Plugins = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Write JSON, as without this option.", show_default=False),
-    ] = True,
+    _as_json: Annotated[
+        bool, typer.Option("--json", help="Write JSON, as without this option.")
+    ] = False,
 ) -> None:
     """Write JSON Schema, or an AsyncAPI document."""
     from madcrow_events import catalog
@@ -257,7 +256,7 @@ def schema(
     is_pattern = "*" in pattern
     wanted = pattern if is_pattern else chosen[0].name
     document = theirs("describing the events", partial(make, wanted, signals=found.signals))
-    output.show("schema", document, as_json=as_json)
+    output.show("schema", document, as_json=True)
 
 
 @_example("emit order_placed order_id=7 --app shop.events")
