@@ -44,5 +44,5 @@ def _changed(keyword: str, value: Any, change: Callable[[Schema], Schema]) -> An
 
 
 def _if_schema(value: Any, change: Callable[[Schema], Schema]) -> Any:
-    """Return what stands in the place of a schema; True and False are schemas without parts."""
+    """Return a schema changed; what is none, such as `True`, as it is."""
     return change(value) if isinstance(value, dict) else value

@@ -32,7 +32,7 @@ def program_for(
     Args:
         signals: the registry.
         signal: the event.
-        context: an example of its context; None for dots in the place of the required values.
+        context: an example of its context; None to write `...` for each required value.
     """
     imports = {"from madcrow_events import emit_event"}
     model = signal.context_model

@@ -240,6 +240,9 @@ def test_the_command_runs_with_the_arguments_of_the_process(
     assert capsys.readouterr().out.startswith("madcrow-events ")
 
 
-def test_importing_the_module_runs_nothing():
+def test_importing_the_module_runs_nothing(capsys: pytest.CaptureFixture[str]):
     """Tools import each module of a package."""
+    before = [*sys.path]
     import_module("madcrow_events.__main__")
+    assert sys.path == before
+    assert capsys.readouterr() == ("", "")
