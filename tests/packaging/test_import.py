@@ -25,6 +25,11 @@ OURS_LOADED_WHEN_NEEDED = {
 EXTRAS = {
     "strategies": {"hypothesis"},
     "sqlalchemy": {"sqlalchemy"},
+    "_asyncio": {"sqlalchemy"},
+    "_connections": {"sqlalchemy"},
+    "_finding": {"sqlalchemy"},
+    "_sessions": {"sqlalchemy"},
+    "_synchronous": {"sqlalchemy"},
     "_commands": {"typer"},
     "_completion": {"typer"},
     "_drawing": {"rich"},

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import madcrow_events
 from madcrow_events import (
     Emission,
     EventDispatcher,
@@ -48,7 +49,9 @@ from sqlalchemy.ext.asyncio import (  # noqa: E402
 from sqlalchemy.orm import Session, scoped_session, sessionmaker  # noqa: E402
 from sqlalchemy.orm import declarative_base as new_base  # noqa: E402
 
-from madcrow_events.contrib import sqlalchemy as contrib  # noqa: E402
+from madcrow_events import _transactions  # noqa: E402
+from madcrow_events._transactions import Watcher, watcher_of  # noqa: E402
+from madcrow_events._transactions._watching import _watchers  # noqa: E402
 from madcrow_events.contrib.sqlalchemy import after_commit  # noqa: E402
 
 pytestmark = pytest.mark.guarantee("B4")
@@ -666,7 +669,9 @@ def test_the_events_of_several_dispatchers_go_out_in_the_order_of_their_first_us
 
 def interrupted(call: Any, line: int) -> bool:
     """Raise `Exit` at one of the lines that hold back, settle and drop; return whether it did."""
-    files = (contrib.__file__, sys.modules["madcrow_events.emissions._holding"].__file__)
+    rooms = Path(inspect.getfile(_transactions)).parent.glob("*.py")
+    holding = sys.modules["madcrow_events.emissions._holding"]
+    files = {*map(str, rooms), inspect.getfile(after_commit), inspect.getfile(holding)}
     left = line
 
     def trace(frame: Any, kind: str, _argument: Any) -> Any:
@@ -780,7 +785,7 @@ def test_an_interrupt_after_a_commit_does_not_drop_what_was_committed(
         session.execute(text("SELECT 1"))
         shop.held_back(session, 1)
         with monkeypatch.context() as patch, pytest.raises(Exit):
-            patch.setattr(contrib._Watcher, "settle", interrupt)
+            patch.setattr(Watcher, "settle", interrupt)
             session.commit()
         shop.held_back(session, 2)
         session.execute(text("SELECT 1"))
@@ -798,7 +803,7 @@ def test_a_transaction_without_statements_does_not_let_the_lost_ones_go_out(
         connection.execute(text("SELECT 1"))
         emission = shop.held_back(connection, 1)
         with monkeypatch.context() as patch, pytest.raises(Exit):
-            patch.setattr(contrib._Watcher, "settle", interrupt)
+            patch.setattr(Watcher, "settle", interrupt)
             connection.rollback()
         connection.begin()
         connection.commit()
@@ -817,7 +822,7 @@ def test_an_interrupt_as_a_with_begins_or_ends_leaves_nothing_open(
             unit.execute(text("SELECT 1"))
             unit.commit()
             assert shop.handled in ([2, 1], [2])
-            assert not contrib._watcher_of(unit).open
+            assert not watcher_of(unit).open
             shop.handled.clear()
         if not was_interrupted:
             break
@@ -1091,6 +1096,9 @@ def test_sessions_need_no_greenlet(
 ) -> None:
     """SQLAlchemy 2.1 leaves it to those who install `sqlalchemy[asyncio]`."""
     monkeypatch.setitem(sys.modules, "sqlalchemy.ext.asyncio", None)
+    for name in [name for name in sys.modules if name.startswith(_transactions.__name__)]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(madcrow_events, "_transactions", None)  # which the import replaces
     held_back = runpy.run_path(inspect.getfile(after_commit))["after_commit"]
     with Session(engine) as session, engine.connect() as connection:
         for it in (session, connection):
@@ -1149,7 +1157,7 @@ def test_a_session_that_goes_on_keeps_nothing_of_its_transactions(
 @pytest.mark.parametrize("end", ["commit", "rollback", None])
 def test_a_connection_that_goes_on_keeps_nothing_of_its_savepoints(engine: Any, end: str) -> None:
     with engine.connect() as connection, after_commit(connection):
-        (watcher,) = (it() for it in contrib._watchers.values())
+        (watcher,) = (it() for it in _watchers.values())
         savepoint = connection.begin_nested()
         assert len(watcher._marks) == 1
         if end:

@@ -1,0 +1,27 @@
+"""Watching the transactions of SQLAlchemy: their savepoints, their commit and their end."""
+
+from madcrow_events._transactions._asyncio import (
+    AsyncConnection,
+    AsyncSession,
+    async_scoped_session,
+)
+from madcrow_events._transactions._finding import watcher_of
+from madcrow_events._transactions._participants import Participant
+from madcrow_events._transactions._refusing import Refusal, Refuse, is_autocommit
+from madcrow_events._transactions._synchronous import Watched, in_transaction, synchronous
+from madcrow_events._transactions._watching import Watcher
+
+__all__ = [
+    "AsyncConnection",
+    "AsyncSession",
+    "Participant",
+    "Refusal",
+    "Refuse",
+    "Watched",
+    "Watcher",
+    "async_scoped_session",
+    "in_transaction",
+    "is_autocommit",
+    "synchronous",
+    "watcher_of",
+]
