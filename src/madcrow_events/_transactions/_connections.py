@@ -45,7 +45,7 @@ class ConnectionWatcher(Watcher):
         elif transaction is None:
             self.give_up()
 
-    def _connection_for(self, watched: Connection, _participant: Participant) -> Connection:
+    def _connection_for(self, watched: Connection, participant: Participant) -> Connection:  # noqa: ARG002  # there is no other one
         return watched
 
     def _spoil(self, watched: Connection) -> None:

@@ -41,7 +41,7 @@ class Participant(Protocol):
     def end(self, *, is_committed: bool) -> None:
         """Note that the transaction is over; the events held back go out, or are dropped, next.
 
-        Called once more if it was interrupted.
+        It raises nothing. After an interrupt it is called again.
         """
         ...
 

@@ -124,15 +124,11 @@ class Watcher:
         """Roll the transaction back, so that its commit fails."""
         raise NotImplementedError
 
-    def _end_participants(self, *, is_committed: bool, raised: Raised) -> None:
-        for participant in [*self._participants]:
-            try:
-                participant.end(is_committed=is_committed)
-            except BaseException as error:
-                raised.add(error, [])
-        self._participants.clear()
+    def _end_participants(self, *, is_committed: bool) -> None:
+        for participant in self._participants:
+            participant.end(is_committed=is_committed)
         self._unwritten.clear()
-        self.writes_at_once = False
+        self._participants.clear()  # last, so that an interrupt lets all of them end again
 
     # Transactions and savepoints
 
@@ -143,12 +139,11 @@ class Watcher:
 
     def give_up(self) -> None:
         """Drop what waits for a transaction that has gone without notice, by an interrupt."""
-        raised = Raised()
         if self._is_undecided:
             self._drop()
-        self._end_participants(is_committed=not self._is_undecided, raised=raised)
-        self._is_undecided = False
-        raised.again()
+        if self._participants:
+            self._end_participants(is_committed=not self._is_undecided)
+        self._is_undecided = self.writes_at_once = False
 
     def mark(self, savepoint: object) -> None:
         """Note how much has been taken, as a savepoint begins."""
@@ -173,13 +168,14 @@ class Watcher:
         self._is_undecided = not is_committed  # until all know, should an interrupt come
         if not is_committed:
             self._drop()
-        raised = Raised()
-        self._end_participants(is_committed=is_committed, raised=raised)
-        self._is_undecided = False
+        if self._participants:
+            self._end_participants(is_committed=is_committed)
+        self._is_undecided = self.writes_at_once = False
         self._forget()
         holders = [*self._holders]
         if is_last := not self.open:
             self._holders.clear()  # first, because a handler may use the session
+        raised = Raised()
         for holder in holders:
             try:
                 if is_last:
