@@ -103,7 +103,7 @@ class SessionWatcher(Watcher):
         # Also called for savepoints; and once for all that are open when the session is committed.
         if session.get_nested_transaction() is None or _is_being_committed(session):
             self.watch(session)
-            if self._unwritten:
+            if self._participants:
                 session.flush()  # for what mapped objects still emit
             self.write(session)
 

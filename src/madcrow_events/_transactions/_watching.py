@@ -41,9 +41,9 @@ class Watcher:
 
         A holder is for several transactions if a `with` is around these.
         """
-        self._participants: list[Participant] = []
-        self._unwritten: list[Participant] = []
-        """The participants that may have taken something since they wrote."""
+        self._participants: dict[Participant, int] = {}
+        """How much each participant had when it wrote, in the order in which they joined."""
+        self._is_writing = False
         self._marks: dict[object, _Taken] = {}
         """For each savepoint, how much had been taken when it began."""
         self._is_undecided = False
@@ -89,11 +89,8 @@ class Watcher:
             watched: the session or connection, in a transaction.
             participant: it takes part until the end of this transaction.
         """
-        if participant not in self._participants:
-            self._participants.append(participant)
-        if participant not in self._unwritten:
-            self._unwritten.append(participant)
-        if self.writes_at_once:
+        self._participants.setdefault(participant, 0)
+        if self.writes_at_once and not self._is_writing:
             try:
                 self._write_all(watched)
             except BaseException:
@@ -110,11 +107,22 @@ class Watcher:
             raise
 
     def _write_all(self, watched: Any) -> None:
-        while self._unwritten:
-            participant = self._unwritten[0]
-            if participant.mark():
-                participant.write(self._connection_for(watched, participant))
-            self._unwritten.remove(participant)  # last, so that an interrupt lets it write again
+        self._is_writing = True  # so that what is taken meanwhile is left to this loop
+        try:
+            self._write_each(watched)
+        finally:
+            self._is_writing = False
+
+    def _write_each(self, watched: Any) -> None:
+        while (participant := self._unwritten()) is not None:
+            taken = participant.mark()
+            participant.write(self._connection_for(watched, participant))
+            self._participants[participant] = taken  # last: an interrupt lets it write again
+
+    def _unwritten(self) -> Participant | None:
+        """Return the first participant that has taken something since it wrote."""
+        unwritten = (it for it, written in self._participants.items() if it.mark() != written)
+        return next(unwritten, None)
 
     def _connection_for(self, watched: Any, participant: Participant) -> Connection:
         """Return the connection that a participant writes on."""
@@ -127,7 +135,6 @@ class Watcher:
     def _end_participants(self, *, is_committed: bool) -> None:
         for participant in self._participants:
             participant.end(is_committed=is_committed)
-        self._unwritten.clear()
         self._participants.clear()  # last, so that an interrupt lets all of them end again
 
     # Transactions and savepoints
@@ -143,7 +150,7 @@ class Watcher:
             self._drop()
         if self._participants:
             self._end_participants(is_committed=not self._is_undecided)
-        self._is_undecided = self.writes_at_once = False
+        self._is_undecided = self.writes_at_once = self._is_writing = False
 
     def mark(self, savepoint: object) -> None:
         """Note how much has been taken, as a savepoint begins."""
@@ -157,7 +164,8 @@ class Watcher:
         for holder in self._holders:
             holder.discard(keep=taken.get(holder, 0))
         for participant in self._participants:
-            participant.discard(taken.get(participant, 0))
+            participant.discard(keep := taken.get(participant, 0))
+            self._participants[participant] = min(self._participants[participant], keep)
 
     def release(self, savepoint: object) -> None:
         """Forget a savepoint, so that what was taken in it goes the way of the transaction."""

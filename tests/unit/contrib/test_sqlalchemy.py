@@ -11,8 +11,7 @@ import runpy
 import sys
 import threading
 import weakref
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +37,19 @@ sqlalchemy = pytest.importorskip("sqlalchemy")
 pytest.importorskip("aiosqlite")
 pytest.importorskip("greenlet")
 
-from sqlalchemy import create_engine, event, text  # noqa: E402
+from sqlalchemy import create_engine, text  # noqa: E402
 from sqlalchemy.exc import IntegrityError, InvalidRequestError  # noqa: E402
 from sqlalchemy.ext.asyncio import (  # noqa: E402
-    AsyncSession,
-    async_scoped_session,
-    async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.orm import Session, scoped_session, sessionmaker  # noqa: E402
+from sqlalchemy.orm import Session, sessionmaker  # noqa: E402
 from sqlalchemy.orm import declarative_base as new_base  # noqa: E402
 
 from madcrow_events import _transactions  # noqa: E402
 from madcrow_events._transactions import Watcher, watcher_of  # noqa: E402
 from madcrow_events._transactions._watching import _watchers  # noqa: E402
 from madcrow_events.contrib.sqlalchemy import after_commit  # noqa: E402
+from support.transactions import KINDS, Unit, done, with_real_transactions  # noqa: E402
 
 pytestmark = pytest.mark.guarantee("B4")
 
@@ -65,21 +62,6 @@ TABLES = (
 class Order(new_base()):  # type: ignore[misc]
     __tablename__ = "orders"
     id = sqlalchemy.Column(sqlalchemy.Integer, primary_key=True)
-
-
-def with_real_transactions(engine: Any) -> Any:
-    """Let SQLAlchemy begin the transactions, for Python's sqlite3 does not before a savepoint."""
-
-    @event.listens_for(engine, "connect")
-    def connect(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
 
 
 @pytest.fixture
@@ -98,60 +80,6 @@ def engine(database: Path) -> Any:
     engine = with_real_transactions(create_engine(f"sqlite:///{database}"))
     yield engine
     engine.dispose()
-
-
-async def done(result: Any) -> Any:
-    """Await what a method has returned, if it is one of an async session or connection."""
-    return await result if inspect.isawaitable(result) else result
-
-
-class Unit:
-    """A session or connection; its methods are awaited, whichever it is."""
-
-    def __init__(self, it: Any) -> None:
-        self.it = it
-
-    async def insert(self, number: int) -> None:
-        await done(self.it.execute(text("INSERT INTO orders VALUES (:n)"), {"n": number}))
-
-    async def insert_parcel(self, number: int) -> None:
-        await done(self.it.execute(text("INSERT INTO parcels VALUES (:n)"), {"n": number}))
-
-    async def commit(self) -> None:
-        await done(self.it.commit())
-
-    async def rollback(self) -> None:
-        await done(self.it.rollback())
-
-    async def close(self) -> None:
-        await done(self.it.close())
-
-    async def invalidate(self) -> None:
-        """Do so; a `scoped_session` has no such method of its own."""
-        it = self.it
-        await done((it if hasattr(it, "invalidate") else it()).invalidate())
-
-    @asynccontextmanager
-    async def block(self, name: str) -> AsyncIterator[Any]:
-        """Enter `begin()` or `begin_nested()`."""
-        block = getattr(self.it, name)()
-        async with AsyncExitStack() as stack:
-            if hasattr(block, "__aenter__"):
-                yield await stack.enter_async_context(block)
-            else:
-                yield stack.enter_context(block)
-
-
-KINDS = {
-    "Session": Session,
-    "scoped_session": lambda engine: scoped_session(sessionmaker(engine)),
-    "Connection": lambda engine: engine.connect(),
-    "AsyncSession": AsyncSession,
-    "async_scoped_session": lambda engine: async_scoped_session(
-        async_sessionmaker(engine), scopefunc=asyncio.current_task
-    ),
-    "AsyncConnection": lambda engine: engine.connect(),
-}
 
 
 @pytest.fixture(params=KINDS)
