@@ -1,0 +1,216 @@
+"""Comparing what was read back with what was written, class for class.
+
+`==` is too mild: `1 == True == 1.0`, a dictionary equals a `Counter`, and a moment equals the same
+one in another time zone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from functools import cached_property
+from math import isfinite
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from madcrow_events._interrupts import is_interrupt
+from madcrow_events._text import module_of, names_apart
+from madcrow_events.models import meaning_of
+
+__all__ = ["Difference", "difference", "is_surely_same"]
+
+Difference = tuple[tuple[str, ...], str]
+"""The path of fields to where two values differ, and how."""
+
+_PLAIN = frozenset({bool, bytes, date, int, str, timedelta, type(None), UUID})
+"""The types of which two instances are the same if they are equal."""
+
+_VALUE = "comes back with another value"
+_MISSING: Any = object()
+
+
+def is_surely_same(written: BaseModel, read: BaseModel) -> bool:
+    """Whether two contexts of one class are the same, as a quick look tells.
+
+    This decides for contexts whose values are all plain; `difference` decides for all others.
+    """
+    if getattr(written, "__pydantic_extra__", None) or getattr(
+        written, "__pydantic_private__", None
+    ):
+        return False
+    mine, theirs = vars(written), vars(read)
+    if len(mine) != len(theirs):
+        return False
+    for name, value in mine.items():
+        other = theirs.get(name, _MISSING)
+        kind = type(value)
+        if kind is not type(other):
+            return False
+        if kind in _PLAIN:
+            is_same = value == other
+        elif kind is datetime:
+            is_same = value.tzinfo is other.tzinfo and value == other
+        else:
+            is_same = kind is float and value == other and isfinite(value)
+        if not is_same:
+            return False
+    return True
+
+
+def difference(written: Any, read: Any) -> Difference | None:
+    """Return where two values first differ, or None if they are the same.
+
+    Args:
+        written: the value that was written.
+        read: what came back.
+    """
+    kind = type(written)
+    if kind is not type(read) and not _mean_the_same(kind, type(read)):
+        was, became = names_apart(kind, type(read))
+        return (), f"is of the class {was} and comes back as {became}"
+    for kinds, compare in _WAYS:
+        if isinstance(written, kinds):
+            return compare(written, read)
+    if dataclasses.is_dataclass(kind):
+        return _of_dataclasses(written, read)
+    return None if _is_equal(written, read) else ((), _VALUE)
+
+
+def _mean_the_same(written: type, read: type) -> bool:
+    if issubclass(written, BaseModel):
+        return meaning_of(written) == meaning_of(read)
+    # Its moments stand in for real ones in tests in which the clock stands still.
+    return module_of(written) == "freezegun.api" and issubclass(written, read)
+
+
+def _within(name: str, written: Any, read: Any) -> Difference | None:
+    if written is _MISSING:
+        return (name,), "has no value"
+    if read is _MISSING:
+        return (name,), "does not come back"
+    found = difference(written, read)
+    return None if found is None else ((name, *found[0]), found[1])
+
+
+def _first(differences: Iterable[Difference | None]) -> Difference | None:
+    return next((it for it in differences if it is not None), None)
+
+
+def _of_names(written: Mapping[str, Any], read: Mapping[str, Any]) -> Difference | None:
+    names = dict.fromkeys((*written, *read))
+    return _first(
+        _within(name, written.get(name, _MISSING), read.get(name, _MISSING)) for name in names
+    )
+
+
+def _of_models(written: BaseModel, read: BaseModel) -> Difference | None:
+    # Only the fields: `vars` holds each cached_property, too.
+    fields = type(written).model_fields
+    mine, theirs = vars(written), vars(read)
+    return (
+        _first(
+            _within(name, mine.get(name, _MISSING), theirs.get(name, _MISSING)) for name in fields
+        )
+        or _of_names(*_both(written, read, "__pydantic_extra__"))
+        or _of_names(*_both(written, read, "__pydantic_private__"))
+    )
+
+
+def _both(written: object, read: object, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    # There is none if an `__init__` does not call that of its base class.
+    return getattr(written, name, None) or {}, getattr(read, name, None) or {}
+
+
+def _of_dataclasses(written: Any, read: Any) -> Difference | None:
+    return _of_names(*map(_attributes, (written, read)))
+
+
+def _attributes(instance: Any) -> dict[str, Any]:
+    """Return the values of a dataclass's fields, and what pydantic lets it have besides."""
+    kind = type(instance)
+    values = {
+        name: value
+        for name, value in getattr(instance, "__dict__", {}).items()
+        if not isinstance(getattr(kind, name, None), cached_property)
+    }
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name, _MISSING)
+        if value is not _MISSING:
+            values[field.name] = value
+    return values
+
+
+def _of_dicts(written: dict[Any, Any], read: dict[Any, Any]) -> Difference | None:
+    if len(written) != len(read):
+        return (), "comes back with another number of items"
+    keys = {key: key for key in read}
+    for key, value in written.items():
+        found = _within("*", key, keys.get(key, _MISSING)) or _within("*", value, read.get(key))
+        if found is not None:
+            return found
+    return None
+
+
+def _of_sequences(written: Any, read: Any) -> Difference | None:
+    if len(written) != len(read):
+        return (), "comes back with another number of items"
+    if getattr(written, "maxlen", None) != getattr(read, "maxlen", None):
+        return (), "comes back with another maxlen"
+    pairs = enumerate(zip(written, read, strict=True))
+    return _first(_within(str(place), one, other) for place, (one, other) in pairs)
+
+
+def _of_sets(written: Any, read: Any) -> Difference | None:
+    if len(written) != len(read):
+        return (), "comes back with another number of items"
+    items = {item: item for item in read}
+    return _first(_within("*", item, items.get(item, _MISSING)) for item in written)
+
+
+def _of_floats(written: float, read: float) -> Difference | None:
+    if not isfinite(written):
+        return (), "is not finite"
+    return None if written == read else ((), _VALUE)
+
+
+def _of_decimals(written: Decimal, read: Decimal) -> Difference | None:
+    # Of 1.50 and 1.5, which are equal, one has more digits.
+    return None if written.as_tuple() == read.as_tuple() else ((), _VALUE)
+
+
+def _of_moments(written: Any, read: Any) -> Difference | None:
+    return None if _wall(written) == _wall(read) else ((), _VALUE)
+
+
+def _wall(moment: Any) -> tuple[Any, Any]:
+    """Return what a clock on the wall shows, and how far it is from UTC.
+
+    Python calls no moment equal to one in another time zone if the clock shows its time twice.
+    """
+    return moment.replace(tzinfo=None, fold=0), moment.utcoffset()
+
+
+def _is_equal(written: object, read: object) -> bool:
+    try:
+        return bool(written == read)
+    except Exception as error:  # the `__eq__` of a class may raise anything
+        if is_interrupt(error):
+            raise
+        return False
+
+
+_WAYS: tuple[tuple[Any, Callable[[Any, Any], Difference | None]], ...] = (
+    (dict, _of_dicts),
+    ((list, tuple, deque), _of_sequences),
+    ((set, frozenset), _of_sets),
+    (BaseModel, _of_models),
+    (float, _of_floats),
+    (Decimal, _of_decimals),
+    ((datetime, time), _of_moments),
+)
+"""How the instances of classes are compared for which `==` is too mild."""
