@@ -1,21 +1,38 @@
-"""Durable events: an outbox in the application's own database."""
+"""Durable events: what was committed is handled.
+
+Needs the extra `outbox`: `pip install "madcrow-events[outbox]"`.
+"""
 
 from madcrow_events.outbox._errors import (
     HandlerIdError,
+    HandlerTimeoutError,
+    LeaseLostError,
     NoTransactionError,
     NotSerialisableError,
     OutboxError,
     OutboxSchemaError,
     UnknownVersionError,
     UnreadablePayloadError,
+    WorkerDiedError,
 )
+from madcrow_events.outbox._outbox import Outbox
+from madcrow_events.outbox._retry import GiveUp, Retry, RetryLater
+from madcrow_events.outbox._worker import Worker
 
 __all__ = [
+    "GiveUp",
     "HandlerIdError",
+    "HandlerTimeoutError",
+    "LeaseLostError",
     "NoTransactionError",
     "NotSerialisableError",
+    "Outbox",
     "OutboxError",
     "OutboxSchemaError",
+    "Retry",
+    "RetryLater",
     "UnknownVersionError",
     "UnreadablePayloadError",
+    "Worker",
+    "WorkerDiedError",
 ]

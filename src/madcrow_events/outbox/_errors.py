@@ -98,3 +98,20 @@ class UnreadablePayloadError(OutboxError, ValueError):
 
 class OutboxSchemaError(OutboxError, RuntimeError):
     """The tables of the outbox are missing, or of an older version."""
+    """The tables of the outbox are missing, or of an older version."""
+
+
+class LeaseLostError(OutboxError, RuntimeError):
+    """Another worker has taken a delivery over, so what this call did is not kept."""
+
+
+class WorkerDiedError(OutboxError, RuntimeError):
+    """The worker of a delivery has ended, or lost its lease, as often as may be tried."""
+
+
+class HandlerTimeoutError(OutboxError, TimeoutError):
+    """A durable handler has run longer than its timeout."""
+
+
+class NotInOutboxError(OutboxError, LookupError):
+    """An event, a delivery or a handler is not in the outbox, or no longer."""
