@@ -303,5 +303,5 @@ class SQLite(Statements):
             f"json_extract(value, '$[{place}]') as {it.split()[0]}"
             for place, it in enumerate(columns.split(", "))
         )
-        source = "(select {} from json_each(:rows)) u".format(", ".join(values))
-        return source, {"rows": json.dumps([list(it) for it in rows])}
+        source = "(select {} from json_each(:rows)) u"
+        return source.format(", ".join(values)), {"rows": json.dumps([list(it) for it in rows])}

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, MetaData, inspect
 
 from madcrow_events._text import type_name
@@ -30,7 +31,7 @@ from madcrow_events.outbox._calling import Caller
 from madcrow_events.outbox._database import access_to, synchronous_engine
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import declare
-from madcrow_events.outbox._errors import HandlerIdError, NoTransactionError, UnreadablePayloadError
+from madcrow_events.outbox._errors import HandlerIdError, MalformedPayloadError, NoTransactionError
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
 from madcrow_events.outbox._payload import dump, load
@@ -415,14 +416,19 @@ class Outbox:
 
     def _read(self, signal: EventSignal[Any], version: int, stored: str) -> BaseEventContext:
         payload = stored if self._decode is None else self._decode(stored)
+        try:
+            document: object = from_json(payload)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise MalformedPayloadError(
+                f"what is stored of {signal.name} is no JSON object: discard the delivery",
+                event=signal.name,
+            )
         known = version_of(signal.name, signal.context_model)
         if version != known:
-            document = json.loads(payload)
-            if not isinstance(document, dict):
-                raise UnreadablePayloadError(
-                    f"what is stored of {signal.name} is no JSON object", event=signal.name
-                )
-            payload = json.dumps(self._upcasts.raise_version(signal.name, version, known, document))
+            document = self._upcasts.raise_version(signal.name, version, known, document)
+            payload = json.dumps(document)
         return load(signal.name, signal.context_model, payload)
 
     @contextmanager
