@@ -79,6 +79,10 @@ class Outbox:
         table_prefix: what the names of the tables begin with.
         encode: turns the JSON of an event into what is stored, such as encrypted text.
         decode: the inverse of `encode`.
+        notify: whether workers in other processes hear of each commit at once, by PostgreSQL's
+            NOTIFY, instead of looking every now and then. Each commit of events then takes a lock
+            of the whole database for a moment, and a pool that gives each transaction another
+            connection, as PgBouncer may, loses the word.
         keep_done: how long deliveries that were handled are kept.
         keep_dead: how long dead deliveries are kept.
         keep_inbox: how long it is known which events were taken in, and which `id` was given.
@@ -101,6 +105,7 @@ class Outbox:
         table_prefix: str = "madcrow_",
         encode: Callable[[str], str] | None = None,
         decode: Callable[[str], str] | None = None,
+        notify: bool = False,
         keep_done: timedelta = timedelta(0),
         keep_dead: timedelta = timedelta(days=90),
         keep_inbox: timedelta = timedelta(days=14),
@@ -121,6 +126,7 @@ class Outbox:
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode
+        self._channel = self.tables.event.fullname if notify else None
         self._keeping = keeping(keep_done=keep_done, keep_dead=keep_dead, keep_inbox=keep_inbox)
         self._handlers: dict[str, DurableHandler] = {}
         self._upcasts = Upcasts()
@@ -291,7 +297,7 @@ class Outbox:
         watcher = watcher_of(watched)
         writing = self._writings.get(watcher)
         if writing is None:
-            writing = Writing(self.tables.event, self._statements_on, self._wake)
+            writing = Writing(self.tables.event, self._statements_on, self._wake, self._channel)
             self._writings[watcher] = writing
         try:
             emission, event = self._prepare(watcher, context, sender, id, not_before)

@@ -16,11 +16,11 @@ from typing import ClassVar
 import pytest
 from pydantic import field_validator
 from sqlalchemy import text
-from support.outboxes import Order, emit, keyed_outbox, lines_of, sqlite_engine
 
 from madcrow_events import BaseEventContext, SignalRegistry
 from madcrow_events.outbox import Outbox, Retry, Worker
 from madcrow_events.testing import drain_outbox
+from support.outboxes import Order, emit, keyed_outbox, lines_of, sqlite_engine
 
 TWICE = Retry(attempts=2, wait_initial=0, wait_jitter=0)
 
@@ -125,8 +125,8 @@ def test_a_version_that_no_upcast_raises_waits_and_is_reported(engine, caplog):
             time.sleep(0.01)
     assert outbox.inspect(engine).show("1-1").attempts == 0
     assert lines_of(caplog) == [
-        "delivery 1-1 of order to mail is tried again in 60 seconds, after 0 attempts: "
-        "UnknownVersionError"
+        ("delivery 1-1 of order to mail is tried again in 60 seconds, after 0 attempts: "
+        "UnknownVersionError")
     ]
 
 
