@@ -18,11 +18,11 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import module_of, names_apart
 from madcrow_events.models import meaning_of
+from madcrow_events.outbox._interrupts import let_interrupts_through
 
-__all__ = ["Difference", "difference", "is_surely_same"]
+__all__ = ["Difference", "difference", "difference_by_name", "is_surely_same"]
 
 Difference = tuple[tuple[str, ...], str]
 """The path of fields to where two values differ, and how."""
@@ -44,7 +44,8 @@ def is_surely_same(written: BaseModel, read: BaseModel) -> bool:
     ):
         return False
     mine, theirs = vars(written), vars(read)
-    if len(mine) != len(theirs):
+    # An `__init__` that does not call that of its base class leaves out the fields of both.
+    if not len(mine) == len(theirs) >= len(type(written).model_fields):
         return False
     for name, value in mine.items():
         other = theirs.get(name, _MISSING)
@@ -54,7 +55,7 @@ def is_surely_same(written: BaseModel, read: BaseModel) -> bool:
         if kind in _PLAIN:
             is_same = value == other
         elif kind is datetime:
-            is_same = value.tzinfo is other.tzinfo and value == other
+            is_same = value.tzinfo is other.tzinfo and value == other and not value.fold
         else:
             is_same = kind is float and value == other and isfinite(value)
         if not is_same:
@@ -81,6 +82,14 @@ def difference(written: Any, read: Any) -> Difference | None:
     return None if _is_equal(written, read) else ((), _VALUE)
 
 
+def difference_by_name(written: Mapping[str, Any], read: Mapping[str, Any]) -> Difference | None:
+    """Return where the values of two dictionaries first differ, whose keys may be shown."""
+    names = dict.fromkeys((*written, *read))
+    return _first(
+        _within(name, written.get(name, _MISSING), read.get(name, _MISSING)) for name in names
+    )
+
+
 def _mean_the_same(written: type, read: type) -> bool:
     if issubclass(written, BaseModel):
         return meaning_of(written) == meaning_of(read)
@@ -101,13 +110,6 @@ def _first(differences: Iterable[Difference | None]) -> Difference | None:
     return next((it for it in differences if it is not None), None)
 
 
-def _of_names(written: Mapping[str, Any], read: Mapping[str, Any]) -> Difference | None:
-    names = dict.fromkeys((*written, *read))
-    return _first(
-        _within(name, written.get(name, _MISSING), read.get(name, _MISSING)) for name in names
-    )
-
-
 def _of_models(written: BaseModel, read: BaseModel) -> Difference | None:
     # Only the fields: `vars` holds each cached_property, too.
     fields = type(written).model_fields
@@ -116,8 +118,8 @@ def _of_models(written: BaseModel, read: BaseModel) -> Difference | None:
         _first(
             _within(name, mine.get(name, _MISSING), theirs.get(name, _MISSING)) for name in fields
         )
-        or _of_names(*_both(written, read, "__pydantic_extra__"))
-        or _of_names(*_both(written, read, "__pydantic_private__"))
+        or difference_by_name(*_both(written, read, "__pydantic_extra__"))
+        or difference_by_name(*_both(written, read, "__pydantic_private__"))
     )
 
 
@@ -127,7 +129,7 @@ def _both(written: object, read: object, name: str) -> tuple[dict[str, Any], dic
 
 
 def _of_dataclasses(written: Any, read: Any) -> Difference | None:
-    return _of_names(*map(_attributes, (written, read)))
+    return difference_by_name(*map(_attributes, (written, read)))
 
 
 def _attributes(instance: Any) -> dict[str, Any]:
@@ -139,9 +141,7 @@ def _attributes(instance: Any) -> dict[str, Any]:
         if not isinstance(getattr(kind, name, None), cached_property)
     }
     for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name, _MISSING)
-        if value is not _MISSING:
-            values[field.name] = value
+        values[field.name] = getattr(instance, field.name, _MISSING)
     return values
 
 
@@ -187,20 +187,21 @@ def _of_moments(written: Any, read: Any) -> Difference | None:
     return None if _wall(written) == _wall(read) else ((), _VALUE)
 
 
-def _wall(moment: Any) -> tuple[Any, Any]:
-    """Return what a clock on the wall shows, and how far it is from UTC.
+def _wall(moment: Any) -> tuple[Any, ...]:
+    """Return what a clock on the wall shows, and how far it is from UTC, or else which fold it is.
 
     Python calls no moment equal to one in another time zone if the clock shows its time twice.
     """
-    return moment.replace(tzinfo=None, fold=0), moment.utcoffset()
+    offset, is_naive = moment.utcoffset(), moment.tzinfo is None
+    shown = moment.replace(tzinfo=None, fold=0)
+    return shown, is_naive, moment.fold if offset is None else offset
 
 
 def _is_equal(written: object, read: object) -> bool:
     try:
         return bool(written == read)
     except Exception as error:  # the `__eq__` of a class may raise anything
-        if is_interrupt(error):
-            raise
+        let_interrupts_through(error)
         return False
 
 

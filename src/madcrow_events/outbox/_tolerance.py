@@ -31,18 +31,15 @@ def read_tolerantly(model: type[ModelT], text: str) -> ModelT:
     Raises:
         pydantic.ValidationError: something else is wrong, too. It may show values.
     """
-    read = _attempt(model, text)
     for _ in range(_ROUNDS):
+        read = _attempt(model, text)
         if not isinstance(read, ValidationError):
             return read
         smaller = _without_unknown(text, read)
         if smaller is None:
-            break
+            raise read
         text = smaller
-        read = _attempt(model, text)
-    if isinstance(read, ValidationError):
-        raise read
-    return read
+    return model.model_validate_json(text)
 
 
 def _attempt(model: type[ModelT], text: str) -> ModelT | ValidationError:

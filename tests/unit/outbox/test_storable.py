@@ -28,6 +28,7 @@ Revealed = Annotated[
 Anything = TypeAliasType("Anything", dict[str, Any])
 Pairs = TypeAliasType("Pairs", list[tuple[T, T]], type_params=(T,))
 Nest = TypeAliasType("Nest", "list[Nest] | int")
+Numbers = TypeAliasType("Numbers", list[int])
 Password = NewType("Password", SecretStr)
 
 
@@ -136,6 +137,12 @@ class Linked:
     next: Linked | None = None
 
 
+@dataclasses.dataclass
+class Chained(Generic[T]):
+    inside: T
+    next: Chained[T] | None = None
+
+
 class Entry(TypedDict):
     note: NotRequired[Any]
 
@@ -184,6 +191,7 @@ def model_of(annotation: Any, default: Any = ...) -> type[BaseEventContext]:
         (Account, "it.secret", "is written masked"),
         (Box[SecretStr], "it.inside", "is written masked"),
         (Box[Box[Inner]], "it.inside.inside.secret", "is written masked"),
+        (Chained[int] | Chained[Any], "it.inside", "takes anything"),
         (Entry, "it.note", "takes anything"),
         (Point, "it.tag", "is written masked"),
         (Hiding, "it.number", "is not written: remove exclude"),
@@ -232,6 +240,8 @@ def test_a_field_that_can_never_come_back_is_refused_with_its_name_and_the_fix(
         PydanticRevealingAll,
         Chain,
         Linked,
+        Chained[int],
+        tuple[Numbers, Numbers, Numbers],
         Box[int] | Box[str],
         list[int],
         set[bytes],
