@@ -74,12 +74,16 @@ def difference(written: Any, read: Any) -> Difference | None:
     if kind is not type(read) and not _mean_the_same(kind, type(read)):
         was, became = names_apart(kind, type(read))
         return (), f"is of the class {was} and comes back as {became}"
-    for kinds, compare in _WAYS:
-        if isinstance(written, kinds):
-            return compare(written, read)
-    if dataclasses.is_dataclass(kind):
-        return _of_dataclasses(written, read)
-    return None if _is_equal(written, read) else ((), _VALUE)
+    compare = _WAYS.get(kind) or _way_of(kind)
+    return compare(written, read)
+
+
+def _way_of(kind: type) -> Callable[[Any, Any], Difference | None]:
+    """Return how the instances of a class are compared that has no way of its own."""
+    for base in kind.__mro__:
+        if base in _WAYS:
+            return _WAYS[base]
+    return _of_dataclasses if dataclasses.is_dataclass(kind) else _of_others
 
 
 def difference_by_name(written: Mapping[str, Any], read: Mapping[str, Any]) -> Difference | None:
@@ -103,7 +107,7 @@ def _within(name: str, written: Any, read: Any) -> Difference | None:
     if read is _MISSING:
         return (name,), "does not come back"
     found = difference(written, read)
-    return None if found is None else ((name, *found[0]), found[1])
+    return found and ((name, *found[0]), found[1])
 
 
 def _first(differences: Iterable[Difference | None]) -> Difference | None:
@@ -111,15 +115,16 @@ def _first(differences: Iterable[Difference | None]) -> Difference | None:
 
 
 def _of_models(written: BaseModel, read: BaseModel) -> Difference | None:
+    if is_surely_same(written, read):
+        return None
     # Only the fields: `vars` holds each cached_property, too.
-    fields = type(written).model_fields
     mine, theirs = vars(written), vars(read)
-    return (
-        _first(
-            _within(name, mine.get(name, _MISSING), theirs.get(name, _MISSING)) for name in fields
-        )
-        or difference_by_name(*_both(written, read, "__pydantic_extra__"))
-        or difference_by_name(*_both(written, read, "__pydantic_private__"))
+    for name in type(written).model_fields:
+        found = _within(name, mine.get(name, _MISSING), theirs.get(name, _MISSING))
+        if found is not None:
+            return found
+    return difference_by_name(*_both(written, read, "__pydantic_extra__")) or difference_by_name(
+        *_both(written, read, "__pydantic_private__")
     )
 
 
@@ -161,8 +166,11 @@ def _of_sequences(written: Any, read: Any) -> Difference | None:
         return (), "comes back with another number of items"
     if getattr(written, "maxlen", None) != getattr(read, "maxlen", None):
         return (), "comes back with another maxlen"
-    pairs = enumerate(zip(written, read, strict=True))
-    return _first(_within(str(place), one, other) for place, (one, other) in pairs)
+    for place, one in enumerate(written):
+        found = difference(one, read[place])
+        if found is not None:
+            return (str(place), *found[0]), found[1]
+    return None
 
 
 def _of_sets(written: Any, read: Any) -> Difference | None:
@@ -197,21 +205,26 @@ def _wall(moment: Any) -> tuple[Any, ...]:
     return shown, is_naive, moment.fold if offset is None else offset
 
 
-def _is_equal(written: object, read: object) -> bool:
+def _of_others(written: object, read: object) -> Difference | None:
     try:
-        return bool(written == read)
+        is_same = bool(written == read)
     except Exception as error:  # the `__eq__` of a class may raise anything
         let_interrupts_through(error)
-        return False
+        is_same = False
+    return None if is_same else ((), _VALUE)
 
 
-_WAYS: tuple[tuple[Any, Callable[[Any, Any], Difference | None]], ...] = (
-    (dict, _of_dicts),
-    ((list, tuple, deque), _of_sequences),
-    ((set, frozenset), _of_sets),
-    (BaseModel, _of_models),
-    (float, _of_floats),
-    (Decimal, _of_decimals),
-    ((datetime, time), _of_moments),
-)
-"""How the instances of classes are compared for which `==` is too mild."""
+_WAYS: dict[type, Callable[[Any, Any], Difference | None]] = {
+    BaseModel: _of_models,
+    Decimal: _of_decimals,
+    datetime: _of_moments,
+    deque: _of_sequences,
+    dict: _of_dicts,
+    float: _of_floats,
+    frozenset: _of_sets,
+    list: _of_sequences,
+    set: _of_sets,
+    time: _of_moments,
+    tuple: _of_sequences,
+}
+"""How the instances of a class, and of its subclasses, are compared if `==` is too mild."""

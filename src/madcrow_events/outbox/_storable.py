@@ -240,7 +240,7 @@ def _filled(
 
 
 def _has_hints(class_: type) -> bool:
-    is_named_tuple = issubclass(class_, tuple) and hasattr(class_, "_fields")
+    is_named_tuple = issubclass(class_, tuple) and hasattr(class_, "_asdict")
     return dataclasses.is_dataclass(class_) or is_typeddict(class_) or is_named_tuple
 
 

@@ -39,12 +39,18 @@ def read_tolerantly(model: type[ModelT], text: str) -> ModelT:
         if smaller is None:
             raise read
         text = smaller
-    return model.model_validate_json(text)
+    return _read(model, text)
+
+
+def _read(model: type[ModelT], text: str) -> ModelT:
+    # Not `model_validate_json`, which a model may override.
+    read: ModelT = model.__pydantic_validator__.validate_json(text)
+    return read
 
 
 def _attempt(model: type[ModelT], text: str) -> ModelT | ValidationError:
     try:
-        return model.model_validate_json(text)
+        return _read(model, text)
     except ValidationError as error:
         return error
 

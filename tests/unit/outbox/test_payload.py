@@ -513,6 +513,7 @@ def test_two_classes_that_mean_the_same_are_one() -> None:
 
 
 def test_contexts_can_be_stored_while_a_test_has_stopped_the_clock() -> None:
+    LoginEventContext(user_id=1, email="a@b.c")  # which builds the model
     with freezegun.freeze_time("2026-01-02"):
         context = LoginEventContext(user_id=1, email="a@b.c")
         assert type(context.timestamp) is not type(NOW)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import typing
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired
 
 import pydantic
@@ -168,7 +168,7 @@ def model_of(annotation: Any, default: Any = ...) -> type[BaseEventContext]:
         (tuple, "it", "takes anything"),
         (typing.Dict, "it", "takes anything"),  # noqa: UP006  # the old spelling
         (typing.Tuple, "it", "takes anything"),  # noqa: UP006  # the old spelling
-        (Sequence, "it", "takes anything"),
+        (typing.Sequence, "it", "takes anything"),  # the old spelling
         (collections.deque, "it", "takes anything"),
         (dict[str, Any], "it", "takes anything"),
         (tuple[int, ...] | tuple[Any, ...], "it", "takes anything"),
