@@ -22,11 +22,12 @@ from madcrow_events._transactions import (
     synchronous,
     watcher_of,
 )
+from madcrow_events._validation import validate_keywords
 from madcrow_events.emissions._causes import give_id
 from madcrow_events.emissions._frames import ambient_frame_of, current, enter, leave
 from madcrow_events.emissions._ids import check_id
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.models import BaseEventContext, GenericEventContext, filled
+from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
 from madcrow_events.outbox._database import access_to, synchronous_engine
 from madcrow_events.outbox._dialects import statements_for
@@ -323,7 +324,9 @@ class Outbox:
         check_model(signal.name, signal.context_model)
         ambient = ambient_frame_of(current())
         fields = {} if ambient is None else ambient.resolved_fields()
-        payload = dump(signal.name, signal.context_model, filled(context, fields))
+        payload = dump(
+            signal.name, signal.context_model, filled(_of_model(signal, context), fields)
+        )
         dispatcher = self._dispatcher
         frame = watcher.holder_for(dispatcher).frame_of_part()
         enter(frame, self)
@@ -452,6 +455,18 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
+
+
+def _of_model(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext:
+    """Return a context of the model of its event, also of one that came as a dictionary."""
+    model = signal.context_model
+    if (
+        model is None
+        or model is GenericEventContext
+        or not isinstance(context, GenericEventContext)
+    ):
+        return context
+    return validate_keywords(signal.name, model, values_for(context, model))
 
 
 def _microseconds(moment: datetime) -> int:
