@@ -4,14 +4,14 @@ Each error is also the built-in one that fits it::
 
     OutboxError (MadcrowEventsError)
     ├── HandlerIdError (ValueError)              a handler without a lasting id
+    ├── LeaseLostError (RuntimeError)            a delivery that another worker has taken
     ├── NoTransactionError (RuntimeError)        a session that commits nothing
+    ├── NotInOutboxError (LookupError)           an id that nothing in the outbox has
     ├── NotSerialisableError (TypeError)         a context that storing would change
     ├── OutboxSchemaError (RuntimeError)         tables that are missing or old
     ├── UnknownVersionError (LookupError)        a version that this code cannot read
     ├── UnreadablePayloadError (ValueError)      a payload that fits no context
-    │   └── MalformedPayloadError                a payload that is no JSON
-    ├── LeaseLostError (RuntimeError)            a call whose delivery another worker has taken
-    ├── NotInOutboxError (LookupError)           nothing in the outbox has this id
+    │   └── MalformedPayloadError (ValueError)   a payload that is no JSON
     └── WorkerDiedError (RuntimeError)           a delivery whose calls ended their process
 
 No message holds a value from a context: names, types and fixes only.
