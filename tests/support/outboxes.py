@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine, create_engine, event
+import pytest
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from madcrow_events import BaseEventContext, SignalRegistry
 from madcrow_events.outbox import Outbox
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["Order", "emit", "keyed_outbox", "lines_of", "sqlite_engine"]
+__all__ = ["Order", "emit", "keyed_outbox", "lines_of", "postgres_url", "sqlite_engine", "wait_for"]
 
 
 class Order(BaseEventContext):
@@ -56,3 +61,29 @@ def lines_of(caplog: Any, level: int = logging.WARNING) -> list[str]:
         for record in caplog.records
         if record.name == "madcrow_events" and record.levelno >= level
     ]
+
+
+def postgres_url() -> URL:
+    """Return the URL of PostgreSQL by psycopg, or skip the test if no server is there.
+
+    The environment variable `POSTGRES_DSN` says where it is.
+    """
+    pytest.importorskip("psycopg")
+    given = os.environ.get("POSTGRES_DSN", "postgresql://postgres@127.0.0.1:5432/test")
+    url = make_url(given).set(drivername="postgresql+psycopg")
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    except SQLAlchemyError as error:
+        pytest.skip(f"needs PostgreSQL, and POSTGRES_DSN finds none: {error}")
+    finally:
+        engine.dispose()
+    return url
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until something is true; fail if it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come true"
+        time.sleep(0.01)

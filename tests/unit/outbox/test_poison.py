@@ -125,8 +125,10 @@ def test_a_version_that_no_upcast_raises_waits_and_is_reported(engine, caplog):
             time.sleep(0.01)
     assert outbox.inspect(engine).show("1-1").attempts == 0
     assert lines_of(caplog) == [
-        ("delivery 1-1 of order to mail is tried again in 60 seconds, after 0 attempts: "
-        "UnknownVersionError")
+        (
+            "delivery 1-1 of order to mail is tried again in 60 seconds, after 0 attempts: "
+            "UnknownVersionError"
+        )
     ]
 
 
