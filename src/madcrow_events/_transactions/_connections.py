@@ -14,6 +14,7 @@ from sqlalchemy.sql.expression import (
 )
 
 from madcrow_events._transactions._participants import Participant
+from madcrow_events._transactions._refusing import Refuse
 from madcrow_events._transactions._watching import Watcher, known_watcher
 
 __all__ = ["ConnectionWatcher", "roll_back"]
@@ -44,6 +45,9 @@ class ConnectionWatcher(Watcher):
             transaction.__class__ = watching
         elif transaction is None:
             self.give_up()
+
+    def follow(self, watched: Connection, refuse: Refuse) -> None:
+        """Do nothing, because each statement is noticed anyway."""
 
     def _connection_for(self, watched: Connection, participant: Participant) -> Connection:  # noqa: ARG002  # there is no other one
         return watched

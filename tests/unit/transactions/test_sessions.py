@@ -179,6 +179,27 @@ def test_a_late_row_that_cannot_be_written_makes_the_commit_fail(
     assert box.log == [("written", [2]), "rolled back"]
 
 
+def test_late_rows_that_fail_before_they_reach_the_database_make_the_commit_fail_too(
+    session: Session, box: Box, committed: Committed
+) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    def emit(*_: Any) -> None:
+        (rows,) = box.rows.values()
+        rows.before_write = fail
+        for number in (2, 3):
+            with pytest.raises(LookupError):
+                box.emit(session, number)
+
+    box.emit(session, 1)
+    event.listen(session, "before_commit", emit)
+    with pytest.raises(InvalidRequestError, match="inactive"):
+        session.commit()
+    session.close()
+    assert (committed(), box.log) == ([], [("written", [1]), "rolled back"])
+
+
 def test_two_sessions_keep_their_rows_apart(database: Path, box: Box, committed: Committed) -> None:
     engine = create_engine(f"sqlite:///{database}")
     with Session(engine) as one, Session(engine) as other:
