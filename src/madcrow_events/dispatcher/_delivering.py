@@ -60,6 +60,7 @@ class Delivering:
         correlation_id: UUID | None = None,
         causation_id: UUID | None = None,
         scope: ScopeFields | Mapping[str, str | None] | None = None,
+        attempt: int = 1,
     ) -> Emission[ContextT]:
         """Call one handler for one event, and wait for its end.
 
@@ -83,6 +84,7 @@ class Delivering:
             causation_id: the id of the emission that caused this one; None, the default, if no
                 other did.
             scope: the fields of an `event_scope`, for the events that the handler emits.
+            attempt: which call of this handler for this event it is, for `Emission.attempt`.
 
         Returns:
             The emission, whose handler has ended.
@@ -94,7 +96,7 @@ class Delivering:
             UnknownEventError: the subscription belongs to another registry, or its event was
                 removed.
             InvalidOptionError: the subscription has ended, or is none to one event at a time. Or an
-                id is no UUID, or there is no such field of a scope.
+                id is no UUID, a scope has no such field, or the attempt is no positive int.
             DispatcherClosedError: the dispatcher is closed.
             WouldDeadlockError: the handler is async, and the event loop that runs here would stop;
                 await `deliver_async`. Or the loop that the dispatcher is bound to does not run.
@@ -139,6 +141,7 @@ class Delivering:
             correlation_id=correlation_id,
             causation_id=causation_id,
             scope=scope,
+            attempt=attempt,
         )
         if is_awaited(emission):
             loop = self._loop_for(emission)
@@ -164,6 +167,7 @@ class Delivering:
         correlation_id: UUID | None = None,
         causation_id: UUID | None = None,
         scope: ScopeFields | Mapping[str, str | None] | None = None,
+        attempt: int = 1,
     ) -> Emission[ContextT]:
         """Call one handler for one event as `deliver` does, and await it if it is async.
 
@@ -177,6 +181,7 @@ class Delivering:
             correlation_id: as for `deliver`.
             causation_id: as for `deliver`.
             scope: as for `deliver`.
+            attempt: as for `deliver`.
 
         Returns:
             The emission, whose handler has ended.
@@ -195,6 +200,7 @@ class Delivering:
             correlation_id=correlation_id,
             causation_id=causation_id,
             scope=scope,
+            attempt=attempt,
         )
         await deliver_async(emission)
         kept, emission = [emission], None  # type: ignore[assignment]  # as in `deliver`
@@ -238,6 +244,7 @@ class Delivering:
         correlation_id: UUID | None,
         causation_id: UUID | None,
         scope: Mapping[str, Any] | None,
+        attempt: int,
     ) -> Emission[Any]:
         """Return the emission of a delivery, and check all that the caller has given.
 
@@ -261,6 +268,7 @@ class Delivering:
             correlation_id=correlation_id,
             causation_id=causation_id,
             scope=scope,
+            attempt=attempt,
         )
         record_delivery(self.signals, emission)
         return emission

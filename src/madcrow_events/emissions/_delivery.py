@@ -51,6 +51,7 @@ def new_delivery(
     correlation_id: UUID | None,
     causation_id: UUID | None,
     scope: Mapping[str, Any] | None,
+    attempt: int,
 ) -> Emission:
     """Return the emission of a delivery, whose handler is yet to be called.
 
@@ -64,13 +65,16 @@ def new_delivery(
         correlation_id: the id of the first emission in its chain of causes; None for its own.
         causation_id: the id of the emission that caused it; None if no other did.
         scope: the fields of an `event_scope` for what the handler emits, or None.
+        attempt: which call of this handler for this event it is.
 
     Raises:
-        InvalidOptionError: an id is no UUID, or `event_scope` would refuse a field.
+        InvalidOptionError: an id is no UUID, `event_scope` would refuse a field, or the attempt is
+            no positive int.
     """
     frame = AmbientFrame()
     frame.fields = _scope_fields(scope)
     frame.around = current()
+    frame.attempt = _checked_attempt(attempt)
     given = {"id": id, "correlation_id": correlation_id, "causation_id": causation_id}
     for option, value in given.items():
         check_id(option, value)
@@ -102,6 +106,14 @@ def _scope_fields(scope: object) -> Mapping[str, str]:
             option="scope",
         )
     return merge_scopes(NO_FIELDS, dict(scope))  # type: ignore[arg-type]  # checked there
+
+
+def _checked_attempt(attempt: object) -> int:
+    if type(attempt) is int and attempt > 0:
+        return attempt
+    raise InvalidOptionError(
+        "attempt must be a positive int, 1 for the first call of the handler", option="attempt"
+    )
 
 
 def is_awaited(emission: Emission) -> bool:

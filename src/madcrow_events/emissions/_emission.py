@@ -263,6 +263,11 @@ class Emission(Unique, Generic[PayloadT_co]):
         """The id of the first emission in the chain of causes; its own id if nothing caused it."""
         return ids_of(self).root.id
 
+    @property
+    def attempt(self) -> int:
+        """Which call of the handler this is, if a delivery says so; else 1."""
+        return self._outer.attempt if isinstance(self._outer, AmbientFrame) else 1
+
     def as_cause(self) -> AbstractContextManager[None]:
         """Return a `with` block whose events have this emission as their cause.
 

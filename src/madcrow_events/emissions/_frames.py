@@ -121,6 +121,9 @@ class AmbientFrame:
     handler is over; else None.
     """
 
+    attempt: int = 1
+    """Which call of the handler a delivery in this frame is."""
+
     announced: Emission | None = None
     """The emission whose failure is announced in this frame.
 

@@ -1,0 +1,116 @@
+"""Finding what is due, and leasing it."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from madcrow_events.outbox._calling import Run
+from madcrow_events.outbox._rows import Watched
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from sqlalchemy import Connection
+
+    from madcrow_events.outbox._durable import DurableHandler
+    from madcrow_events.outbox._rows import Look
+    from madcrow_events.outbox._statements import Statements
+
+__all__ = ["Claiming"]
+
+_LONGEST_RUN: Final = 10
+_FLOOR_FOR: Final = 1.0
+"""For how many seconds the moment of the last claim is a floor for the next ones."""
+
+
+class Claiming:
+    """Claims deliveries for some handlers, in turn.
+
+    Args:
+        statements: the statements for the tables.
+        handlers: the handlers, by their ids in the tables.
+        lease: for how many seconds a claim is good.
+    """
+
+    def __init__(
+        self, statements: Statements, handlers: Mapping[int, DurableHandler], lease: float
+    ) -> None:
+        self._statements = statements
+        self._handlers = handlers
+        self._lease = lease
+        self._turns = 0
+        # Claims go by `due`, so nothing is due before the last claim, but for what was locked, or
+        # committed late. Dead rows before it, which an old snapshot keeps, are not read again.
+        self._floors: dict[int, tuple[int, float]] = {}
+        self._old_names = {
+            old: handler.signal.name
+            for handler in handlers.values()
+            for old in handler.signal.formerly
+        }
+
+    def look(self, connection: Connection) -> Look:
+        """Return what there is to do."""
+        return self._statements.look(connection, [self._watched(it) for it in self._handlers])
+
+    def expand(self, connection: Connection) -> int:
+        """Make the deliveries of new events; return how many events there were."""
+        return self._statements.expand(connection, lambda name: self._old_names.get(name, name))
+
+    def claim(
+        self,
+        connection: Connection,
+        due: Iterable[int],
+        *,
+        room: int,
+        running: Counter[int],
+        ahead: int = 0,
+    ) -> list[Run]:
+        """Lease due deliveries.
+
+        Args:
+            connection: the connection.
+            due: the ids of handlers that have some.
+            room: how many runs to claim at most.
+            running: how many runs each handler has now.
+            ahead: how many microseconds the clock is put ahead.
+        """
+        self._turns += 1
+        ids = sorted(due)
+        turn = self._turns % len(ids) if ids else 0
+        runs: list[Run] = []
+        for id_ in ids[turn:] + ids[:turn]:
+            handler = self._handlers[id_]
+            limit = room - len(runs)
+            if handler.concurrency is not None:
+                limit = min(limit, handler.concurrency - running[id_])
+            if limit > 0:
+                runs += self._claim_of(connection, id_, handler, limit, ahead)
+        return runs
+
+    def _claim_of(
+        self, connection: Connection, id_: int, handler: DurableHandler, limit: int, ahead: int
+    ) -> list[Run]:
+        token, started = secrets.randbits(62), monotonic()
+        # One transaction, or one thread, is for one delivery.
+        is_single = handler.session is not None or (handler.timeout and not handler.is_async)
+        claimed = self._statements.claim(
+            connection,
+            self._watched(id_),
+            token=token,
+            limit=limit,
+            run=1 if is_single else _LONGEST_RUN,
+            lease=int(self._lease * 1_000_000),
+            ahead=ahead,
+        )
+        runs: dict[int, Run] = {}
+        for it in claimed:
+            if it.head not in runs:
+                runs[it.head] = Run(handler, id_, token, [], started + self._lease)
+            runs[it.head].rows.append(it)
+        return list(runs.values())
+
+    def _watched(self, id_: int) -> Watched:
+        return Watched(id_, self._handlers[id_].version, 0)

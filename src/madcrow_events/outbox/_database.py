@@ -1,0 +1,163 @@
+"""The database as a worker reaches it, with connections of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
+
+from madcrow_events.outbox._errors import OutboxError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+else:
+    try:
+        from sqlalchemy.ext.asyncio import AsyncEngine
+    except ImportError:  # without greenlet, so that nobody has one of these
+        AsyncEngine = ()
+
+__all__ = [
+    "Access",
+    "Database",
+    "SharedDatabase",
+    "access_to",
+    "is_async_engine",
+    "is_in_memory",
+    "synchronous_engine",
+]
+
+T = TypeVar("T")
+
+
+def is_async_engine(engine: Any) -> bool:
+    """Whether an engine is an `AsyncEngine`."""
+    return isinstance(engine, AsyncEngine)
+
+
+def synchronous_engine(engine: Any) -> Engine:
+    """Return an engine, or the one behind an async engine.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(engine, AsyncEngine):
+        return engine.sync_engine
+    if isinstance(engine, Engine):
+        return engine
+    raise TypeError(
+        f"the outbox needs an Engine or an AsyncEngine, not {type(engine).__name__}: pass what "
+        "create_engine or create_async_engine returned"
+    )
+
+
+def is_in_memory(engine: Engine) -> bool:
+    """Whether a database is in the memory of one connection."""
+    return isinstance(engine.pool, StaticPool | SingletonThreadPool)
+
+
+class Access(Protocol):
+    """Transactions on one database."""
+
+    def transaction(self, step: Callable[[Connection], T]) -> T:
+        """Call a function in a transaction, which is committed if it returns."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections that are its own."""
+        ...
+
+
+class SharedDatabase:
+    """Transactions by the connections of an engine, for one in memory.
+
+    Args:
+        engine: the engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def transaction(self, step: Callable[[Connection], T]) -> T:
+        """Call a function in a transaction, which is committed if it returns."""
+        with self._engine.begin() as connection:
+            return step(connection)
+
+    def close(self) -> None:
+        """Leave the connections open, which are not its own."""
+
+
+def access_to(engine: Any) -> Access:
+    """Return the access to a database, by connections of its own where there can be some."""
+    if isinstance(engine, Engine) and is_in_memory(engine):
+        return SharedDatabase(engine)
+    return Database(engine)
+
+
+class Database:
+    """Transactions on one database, for the use of one thread.
+
+    An async engine is used in an event loop of this object's own.
+
+    Args:
+        engine: the engine of the application, which is left alone: the connections are others.
+
+    Raises:
+        OutboxError: the database is in the memory of one connection.
+
+    Attributes:
+        engine: the engine of these connections.
+        async_engine: the same as an async engine, if the application's is one; else None.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        given = synchronous_engine(engine)
+        if is_in_memory(given):
+            raise OutboxError(
+                "a worker needs connections of its own, and a database in memory belongs to one "
+                "connection: use a file, as in create_engine('sqlite:///events.db')"
+            )
+        pool = given.pool.recreate()
+        own = Engine(pool, given.dialect, given.url, hide_parameters=True)
+        if given.dialect.name == "postgresql":
+            own = own.execution_options(isolation_level="READ COMMITTED")
+            # Compiling takes longer than the statements, which touch few rows.
+            event.listen(pool, "connect", _without_jit)
+        self.engine = own
+        self.async_engine = AsyncEngine(own) if is_async_engine(engine) else None
+        self._runner: asyncio.Runner | None = None
+
+    def transaction(self, step: Callable[[Connection], T]) -> T:
+        """Call a function in a transaction, which is committed if it returns."""
+        if self.async_engine is None:
+            with self.engine.begin() as connection:
+                return step(connection)
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+        return self._runner.run(self._transaction(step))
+
+    async def _transaction(self, step: Callable[[Connection], T]) -> T:
+        assert self.async_engine is not None  # noqa: S101  # asked above
+        async with self.async_engine.begin() as connection:
+            return await connection.run_sync(step)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self.async_engine is None:
+            self.engine.dispose()
+        elif self._runner is not None:
+            try:
+                self._runner.run(self.async_engine.dispose())
+            finally:
+                self._runner.close()
+                self._runner = None
+
+
+def _without_jit(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("SET jit = off")
+    cursor.close()
+    connection.commit()

@@ -1,0 +1,231 @@
+"""Handling what is due: as a process, in a thread, or beside an event loop."""
+
+from __future__ import annotations
+
+import signal as signals
+import threading
+from asyncio import get_running_loop, to_thread
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Self
+
+from madcrow_events._waiters import check_seconds
+from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.outbox._database import Database
+from madcrow_events.outbox._listening import Listener, check_driver
+from madcrow_events.outbox._shift import Shift
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from madcrow_events.outbox._calling import Ended
+    from madcrow_events.outbox._outbox import Outbox
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """Calls the durable handlers of an outbox, until it is stopped.
+
+    Any number of workers, in any number of processes, may share the work.
+
+    Args:
+        outbox: the outbox.
+        engine: the engine of its database, an `Engine` or `AsyncEngine`. The worker has connections
+            of its own to it; the sessions of handlers are made with the engine itself.
+        concurrency: how many handlers run at the same time.
+        lease: for how many seconds a delivery belongs to this worker. The lease is renewed as long
+            as the handler runs; if the process dies, others take over when it has ended.
+        poll: how many seconds pass between two looks into the database. What this process commits
+            is seen at once.
+        batch: how many deliveries, or runs of deliveries of one key, are claimed at once.
+        handlers: a pattern such as `"mail*"` for the ids of the handlers to call; None for all.
+
+    Raises:
+        InvalidOptionError: a value is impossible.
+        OutboxError: the database is neither PostgreSQL nor SQLite, or is in memory.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        engine: Engine | AsyncEngine,
+        *,
+        concurrency: int = 4,
+        lease: float = 30.0,
+        poll: float = 0.5,
+        batch: int = 16,
+        handlers: str | None = None,
+    ) -> None:
+        for option, value in (("concurrency", concurrency), ("batch", batch)):
+            if type(value) is not int or value < 1:
+                raise InvalidOptionError(f"{option} must be a positive int", option=option)
+        for option, seconds in (("lease", lease), ("poll", poll)):
+            if seconds is None:
+                raise InvalidOptionError(f"{option} must be a number of seconds", option=option)
+            check_seconds(option, seconds)
+        self._outbox = outbox
+        self.engine = engine
+        self.concurrency = concurrency
+        self.lease = lease
+        self.poll = poll
+        self.batch = batch
+        self._pattern = handlers
+        self._statements = outbox._statements_for(engine)
+        self._channel = outbox._channel if engine.dialect.name == "postgresql" else None
+        if self._channel is not None:
+            check_driver(engine)
+        Database(engine).close()  # refuses one in memory
+        self.reports: SimpleQueue[Ended | None] = SimpleQueue()
+        self.stops = 0
+        self._loop: AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._started: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    # What users call
+
+    def run(self, *, once: bool = False) -> None:
+        """Work in this thread until `stop` is called, or a signal comes.
+
+        In the main thread, SIGTERM and SIGINT stop it: the worker claims nothing more, and returns
+        when the handlers that run have ended. A second signal gives up their leases.
+
+        Args:
+            once: whether to return as soon as nothing is due.
+
+        Raises:
+            OutboxSchemaError: the tables are missing, or are older than this package.
+        """
+        with self._signals():
+            self._work(once=once)
+
+    def stop(self) -> None:
+        """Claim nothing more, and end when the handlers that run have ended.
+
+        If it is called once more, the worker ends at once, and other workers call these handlers
+        again.
+        """
+        self.stops += 1
+        self.reports.put(None)
+
+    def wake(self) -> None:
+        """Look into the database now."""
+        self.reports.put(None)
+
+    def __enter__(self) -> Self:
+        """Work in a thread, until the end of the `with`."""
+        self._start(None)
+        self._raise_start(self._started.get())
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        self._join()
+
+    async def __aenter__(self) -> Self:
+        """Work in a thread, and call async handlers in this event loop."""
+        self._start(get_running_loop())
+        self._raise_start(await to_thread(self._started.get))
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+        await to_thread(self._join)
+
+    # The thread
+
+    def _start(self, loop: AbstractEventLoop | None) -> None:
+        if self._thread is not None:
+            raise RuntimeError("this worker works already: make another one")
+        self._loop, self.stops = loop, 0
+        self._thread = threading.Thread(
+            target=self._work_in_thread, name="madcrow-outbox-worker", daemon=True
+        )
+        self._thread.start()
+
+    def _work_in_thread(self) -> None:
+        try:
+            self._work(once=False)
+        except BaseException as error:  # for the thread that has started this one
+            self._started.put(error)
+
+    def _raise_start(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._join()
+            raise error
+
+    def _join(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {
+            it: signals.signal(it, lambda *_: self.stop())
+            for it in (signals.SIGTERM, signals.SIGINT)
+        }
+        try:
+            yield
+        finally:
+            for it, handler in before.items():
+                signals.signal(it, handler)
+
+    # The work
+
+    def _work(self, *, once: bool) -> None:
+        database = Database(self.engine)
+        try:
+            self._outbox._check_schema(database)
+            handlers = self._outbox._announce(database)
+            chosen = {
+                id_: it
+                for id_, it in handlers.items()
+                if self._pattern is None or fnmatchcase(it.name, self._pattern)
+            }
+            caller = self._outbox._caller(self._statements, self.engine, self._loop)
+            shift = Shift(
+                self,
+                database,
+                self._statements,
+                chosen,
+                caller,
+                self._outbox._sweeping(self._statements),
+            )
+            self._started.put(None)
+            with self._outbox._waking(self), self._listening():
+                shift.work(once=once)
+        finally:
+            database.close()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Hear of commits in other processes, if the outbox asks for it."""
+        if self._channel is None:
+            yield
+            return
+        listener = Listener(self.engine, self._channel, self.wake)
+        listener.start()
+        try:
+            yield
+        finally:
+            listener.stop()
