@@ -129,18 +129,18 @@ class PostgreSQL(Statements):
         limit: int,
         run: int,
         lease: int,
-        ahead: int,
+        until: int,
     ) -> list[Claimed]:
         rows = self._do(
             connection,
             """
             with heads as materialized (select event_seq, key, deliveries, alone_until
                 from {delivery} where state = {HEAD} and handler_id = :handler
-                  and version <= :version and due >= :floor and due <= {now} + :ahead
+                  and version <= :version and due >= :floor and due <= :until
                 order by due, event_seq limit :limit for update skip locked),
               tail as materialized (select h.event_seq head, t.* from heads h cross join lateral (
                   select * from (select event_seq, attempts, deliveries, due,
-                      bool_and(due <= {now} + :ahead and version <= :version)
+                      bool_and(due <= :until and version <= :version)
                         over (order by event_seq) ready
                     from (select event_seq, attempts, deliveries, due, version from {delivery} t
                       where t.handler_id = :handler and t.key = h.key
@@ -163,7 +163,7 @@ class PostgreSQL(Statements):
                 "handler": watched.id,
                 "version": watched.version,
                 "floor": watched.floor,
-                "ahead": ahead,
+                "until": until,
                 "limit": limit,
                 "behind": run - 1,
                 "token": token,
@@ -176,9 +176,9 @@ class PostgreSQL(Statements):
         parts = [it.split() for it in columns.split(", ")]
         arrays = [f"cast(:u_{name} as {type_}[])" for name, type_ in parts]
         names = ", ".join(name for name, _ in parts)
+        columns_of = zip(*rows, strict=True) if rows else ([] for _ in parts)
         parameters = {
-            f"u_{name}": list(values)
-            for (name, _), values in zip(parts, zip(*rows, strict=True), strict=True)
+            f"u_{name}": list(values) for (name, _), values in zip(parts, columns_of, strict=True)
         }
         return f"unnest({', '.join(arrays)}) with ordinality u({names}, place)", parameters
 
@@ -229,11 +229,11 @@ class SQLite(Statements):
         limit: int,
         run: int,
         lease: int,
-        ahead: int,
+        until: int,
     ) -> list[Claimed]:
         self.lock(connection)
         now = microseconds()
-        given = {"handler": watched.id, "version": watched.version, "until": now + ahead}
+        given = {"handler": watched.id, "version": watched.version, "until": until}
         heads = self._do(
             connection,
             """

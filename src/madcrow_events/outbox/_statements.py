@@ -119,7 +119,7 @@ class Statements(ABC):
         limit: int,
         run: int,
         lease: int,
-        ahead: int,
+        until: int,
     ) -> list[Claimed]:
         """Lease due deliveries of one handler.
 
@@ -130,7 +130,7 @@ class Statements(ABC):
             limit: how many heads to claim at most.
             run: how long a run may be.
             lease: for how many microseconds.
-            ahead: how many microseconds the clock is put ahead.
+            until: what is due by this moment is claimed.
 
         Returns:
             The deliveries, run by run, each in the order of its events.
@@ -184,7 +184,7 @@ class Statements(ABC):
                 and exists(select 1 from {handler} h
                   where h.id = u.id and h.paused = 0 and h.retired = 0)
                 order by d.due limit 1)
-            from {source}
+            from (select 1) one left join {source} on true
             """,
             parameters,
             source=source,
