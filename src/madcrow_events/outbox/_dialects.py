@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, text
@@ -138,8 +139,8 @@ class PostgreSQL(Statements):
                 from {delivery} where state = {HEAD} and handler_id = :handler
                   and version <= :version and due >= :floor and due <= :until
                 order by due, event_seq limit :limit for update skip locked),
-              tail as materialized (select h.event_seq head, t.* from heads h cross join lateral (
-                  select * from (select event_seq, attempts, deliveries, due,
+              tail as materialized (select h.event_seq head, h.key, t.* from heads h
+                cross join lateral (select * from (select event_seq, attempts, deliveries, due,
                       bool_and(due <= :until and version <= :version)
                         over (order by event_seq) ready
                     from (select event_seq, attempts, deliveries, due, version from {delivery} t
@@ -152,11 +153,11 @@ class PostgreSQL(Statements):
                     (select max(event_seq) from tail where head = d.event_seq))
                 from heads where d.handler_id = :handler and d.event_seq = heads.event_seq
                 returning d.event_seq head, d.event_seq, d.attempts, d.deliveries, d.alone_until,
-                  d.due)
-            select x.head, x.event_seq, x.attempts, x.deliveries, x.alone_until, x.due, e.key,
+                  d.due, d.key)
+            select x.head, x.event_seq, x.attempts, x.deliveries, x.alone_until, x.due, x.key,
               e.source, e.event_id, e.event, e.version, e.sender, e.payload, e.headers, e.created
             from (select * from leased union all
-                select head, event_seq, attempts, deliveries, 0, due from tail) x
+                select head, event_seq, attempts, deliveries, 0, due, key from tail) x
               join {event} e on e.seq = x.event_seq order by 1, 2
             """,
             {
@@ -249,7 +250,7 @@ class SQLite(Statements):
             is_alone = head.key is None or head[3] > 1 or head.alone_until >= head.event_seq
             tail = [] if is_alone else self._tail(connection, head, given, run - 1)
             alone_until = max(head.alone_until, tail[-1][1]) if tail else head.alone_until
-            rows += [(*head[:4], alone_until, head.due), *tail]
+            rows += [(*head[:4], alone_until, head.due, head.key), *tail]
         if not rows:
             return []
         self._do_many(
@@ -275,18 +276,18 @@ class SQLite(Statements):
             for it in self._do(
                 connection,
                 """
-                select seq, key, source, event_id, event, version, sender, payload, headers, created
+                select seq, source, event_id, event, version, sender, payload, headers, created
                 from {event} where seq in (select seq from {source})
                 """,
                 parameters,
                 source=source,
             )
         }
-        return [Claimed(*it, *events[it[1]]) for it in sorted(rows)]
+        return [Claimed(*it, *events[it[1]]) for it in sorted(rows, key=itemgetter(0, 1))]
 
     def _tail(
         self, connection: Connection, head: Any, given: Mapping[str, Any], limit: int
-    ) -> list[tuple[int, ...]]:
+    ) -> list[tuple[Any, ...]]:
         rows = self._do(
             connection,
             """
@@ -296,11 +297,11 @@ class SQLite(Statements):
             """,
             {**given, "key": head.key, "head": head[0], "limit": limit},
         )
-        tail: list[tuple[int, ...]] = []
+        tail: list[tuple[Any, ...]] = []
         for seq, attempts, deliveries, due, is_ready in rows:
             if not is_ready:
                 break
-            tail.append((head[0], seq, attempts, deliveries, 0, due))
+            tail.append((head[0], seq, attempts, deliveries, 0, due, head.key))
         return tail
 
     def _do_many(
