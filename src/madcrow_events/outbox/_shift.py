@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.outbox._calling import Caller, Ended, Run
     from madcrow_events.outbox._durable import DurableHandler
+    from madcrow_events.outbox._rows import Lease
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._sweeping import Sweeping
 
@@ -220,7 +221,7 @@ class Shift:
         if not self._ended or (self._running.total() and monotonic() < self._settle_at):
             return
         settlements = [it.settlement for it in self._ended if it.settlement is not None]
-        lost: set[tuple[int, int]] = set()
+        lost: set[Lease] = set()
         if settlements:
             lost = self._database.transaction(
                 lambda connection: self._caller.settle(connection, settlements)
@@ -229,9 +230,8 @@ class Shift:
         self._leases.release(it.run for it in ended)
         self._sweeping.count(sum(it.done for it in ended))
         for it in ended:
-            self._reporting.report(
-                it, is_lost=(it.run.handler_id, it.run.rows[0].event_seq) in lost
-            )
+            is_lost = it.settlement is not None and it.settlement.lease in lost
+            self._reporting.report(it, is_lost=is_lost)
 
     def _tend(self) -> None:
         """Leave to others what waits too long, and end what runs too long."""
