@@ -126,6 +126,8 @@ class Database:
             own = own.execution_options(isolation_level="READ COMMITTED")
             # Compiling takes longer than the statements, which touch few rows.
             event.listen(pool, "connect", _without_jit)
+        else:
+            event.listen(own, "begin", _begin)
         self.engine = own
         self.async_engine = AsyncEngine(own) if is_async_engine(engine) else None
         self._runner: asyncio.Runner | None = None
@@ -154,6 +156,13 @@ class Database:
             finally:
                 self._runner.close()
                 self._runner = None
+
+
+def _begin(connection: Connection) -> None:
+    """Begin a transaction of SQLite, as a listener of the application's engine may do there."""
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN")
 
 
 def _without_jit(connection: Any, _record: object) -> None:

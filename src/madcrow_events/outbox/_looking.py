@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, and_, case, func, select
 
@@ -20,13 +20,15 @@ from madcrow_events.outbox._reporting import delivery_id
 from madcrow_events.outbox._tables import DEAD, DONE, HEAD, NEW, PARKED, SET_ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._tables import Tables
 
 __all__ = ["Looking", "delivery_of", "unknown_delivery"]
+
+T = TypeVar("T")
 
 _MOST_KEYS = 20
 """How many blocked keys `status` names."""
@@ -46,9 +48,15 @@ class Looking:
         self._statements = statements
         self._tables = tables
 
+    def _transaction(self, step: Callable[[Connection], T]) -> T:
+        try:
+            return self._database.transaction(step)
+        finally:
+            self._database.close()  # nobody tells when the last look is over
+
     def status(self) -> OutboxStatus:
         """Return what there is in the outbox."""
-        return self._database.transaction(self._status)
+        return self._transaction(self._status)
 
     def dead(self, group: str | None = None) -> list[DeliveryRecord]:
         """Return the dead deliveries.
@@ -73,7 +81,7 @@ class Looking:
             .group_by(delivery.error_group, handler.name)
             .order_by(count.desc(), delivery.error_group)
         )
-        rows = self._database.transaction(lambda connection: connection.execute(query).all())
+        rows = self._transaction(lambda connection: connection.execute(query).all())
         return [DeadGroup(*row) for row in rows]
 
     def show(self, id: str) -> DeliveryRecord:  # noqa: A002  # what it is called everywhere
@@ -142,7 +150,7 @@ class Looking:
                 for it in connection.execute(query)
             ]
 
-        return self._database.transaction(read)
+        return self._transaction(read)
 
     def _status(self, connection: Connection) -> OutboxStatus:
         now = self._statements.now(connection)
