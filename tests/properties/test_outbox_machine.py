@@ -7,7 +7,6 @@ happens in one thread, and time passes only where a rule says so.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -34,31 +33,28 @@ from hypothesis.stateful import (
 
 pytest.importorskip("sqlalchemy")
 
-from sqlalchemy import create_engine, delete, event, update  # noqa: E402
-from sqlalchemy.exc import OperationalError  # noqa: E402
-from sqlalchemy.orm import Session  # noqa: E402
+from sqlalchemy import create_engine, delete, event, text, update
+from sqlalchemy.orm import Session
 
-from madcrow_events.outbox import _calling, _claiming  # noqa: E402
-from madcrow_events.outbox._calling import Caller, Ended, Run  # noqa: E402
-from madcrow_events.outbox._claiming import Claiming  # noqa: E402
-from madcrow_events.outbox._database import SharedDatabase  # noqa: E402
-from madcrow_events.outbox._inspecting import Inspection  # noqa: E402
-from support.outbox_model import (  # noqa: E402
+from madcrow_events.outbox import _calling, _claiming
+from madcrow_events.outbox._calling import Caller, Ended, Run
+from madcrow_events.outbox._claiming import Claiming
+from madcrow_events.outbox._database import SharedDatabase
+from madcrow_events.outbox._inspecting import Inspection
+from support.outbox_model import (
     DEAD,
     HEAD,
     PARKED,
     ClaimedRun,
     Delivery,
     Event,
-    Outcome,
     OutboxModel,
+    Outcome,
 )
-from support.outbox_shops import EFFECTS, HOUR, Clock, Shop, handlers  # noqa: E402
-from support.transactions import with_real_transactions  # noqa: E402
+from support.outbox_shops import EFFECTS, HOUR, Clock, Shop, handlers
+from support.outboxes import postgres_url
+from support.transactions import with_real_transactions
 
-POSTGRESQL = os.environ.get(
-    "MADCROW_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"
-)
 KEYS = ["a", "b", None]
 IDS = [UUID(int=it, version=4) for it in (1, 2)]
 ACTS = ["ok", "ok", "ok", "fail", "give up", "later", "now", "slow", "too slow"]
@@ -115,6 +111,33 @@ class Open:
     """What becomes of the model if it is committed."""
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Some events alike, which are emitted in one step."""
+
+    name: str
+    key: str | None
+    is_newer: bool = False
+    sender: str | None = None
+    given_id: UUID | None = None
+    is_delayed: bool = False
+    count: int = 1
+    is_committed: bool = True
+
+
+DRAWN = st.builds(
+    Drawn,
+    name=st.sampled_from(["order", "order", "order", "note", "refund"]),
+    key=st.sampled_from(KEYS),
+    is_newer=st.sampled_from([False, False, True]),
+    sender=st.sampled_from([None, "web", "app"]),
+    given_id=st.sampled_from([None, None, None, *IDS]),
+    is_delayed=st.sampled_from([False, False, False, True]),
+    count=st.integers(1, 5),
+    is_committed=st.sampled_from([True, True, False]),
+)
+
+
 def one_of(data: st.DataObject, choices: Any) -> Any:
     """Draw one of some things, of which failing examples show the place only."""
     return choices[data.draw(st.integers(0, len(choices) - 1))]
@@ -138,6 +161,10 @@ class OutboxMachine(RuleBasedStateMachine):
         self.statements = self.shops[0].outbox._statements_for(self.engine)
         self.access = SharedDatabase(self.engine)
         self.inspection = Inspection(self.access, self.statements, self.tables)
+        self.queries = [
+            text(f"select * from {it.name}")  # noqa: S608  # a name of ours
+            for it in (self.tables.delivery, self.tables.event, EFFECTS)
+        ]
         self.clock.now = 0.0
         for shop in self.shops:
             shop.heard.clear()
@@ -149,10 +176,6 @@ class OutboxMachine(RuleBasedStateMachine):
     def is_postgresql(self) -> bool:
         return self.engine.dialect.name == "postgresql"
 
-    def _read(self, what: str) -> Any:
-        with self.engine.begin() as connection:
-            return connection.exec_driver_sql(f"select {what}").all()
-
     @property
     def locked(self) -> set[tuple[str, int]]:
         return set() if self.open is None else self.open.locked
@@ -161,15 +184,11 @@ class OutboxMachine(RuleBasedStateMachine):
     def held(self) -> list[Held]:
         return [it for worker in self.workers for it in worker.runs]
 
-    def is_shut(self) -> bool:
-        """Whether no transaction is open that others would wait for."""
-        return self.open is None
-
-    @initialize(keeps=st.booleans(), is_started=st.booleans())
-    def begin(self, keeps: bool, is_started: bool) -> None:
+    @initialize(keeps=st.booleans(), is_newer=st.sampled_from([False, False, True, None]))
+    def begin(self, keeps: bool, is_newer: bool | None) -> None:
         self.model = OutboxModel(handlers(), keeps=keeps)
-        if is_started:
-            self.start_a_worker(is_newer=False)
+        if is_newer is not None:
+            self.start_a_worker(is_newer=is_newer)
 
     # Emitting
 
@@ -179,41 +198,25 @@ class OutboxMachine(RuleBasedStateMachine):
         shop = self.shops[is_newer]
         self.emitters.append(Emitter(shop, Session(self.engine), [(None, [])]))
 
-    @rule(
-        data=st.data(),
-        name=st.sampled_from(["order", "order", "order", "note", "refund"]),
-        key=st.sampled_from(KEYS),
-        is_newer=st.sampled_from([False, False, False, True]),
-        sender=st.sampled_from([None, "web", "app"]),
-        id=st.sampled_from([None, None, None, *IDS]),
-        is_delayed=st.sampled_from([False, False, False, True]),
-        count=st.integers(1, 5),
-        is_committed=st.booleans(),
-    )
-    def emit(
-        self,
-        data: st.DataObject,
-        name: str,
-        key: str | None,
-        is_newer: bool,
-        sender: str | None,
-        id: UUID | None,
-        is_delayed: bool,
-        count: int,
-        is_committed: bool,
-    ) -> None:
+    @rule(data=st.data(), drawn=DRAWN)
+    def emit(self, data: st.DataObject, drawn: Drawn) -> None:
         if not self.emitters:
-            self.begin_a_transaction(is_newer=is_newer)
+            self.begin_a_transaction(is_newer=drawn.is_newer)
         emitter = one_of(data, self.emitters)
-        shop = emitter.shop
-        for _ in range(count):
+        self._emit(emitter, drawn)
+        if drawn.is_committed and len(emitter.layers) == 1:
+            self._end(emitter, is_kept=True)
+
+    def _emit(self, emitter: Emitter, drawn: Drawn) -> None:
+        shop, name = emitter.shop, drawn.name
+        later = datetime.now(UTC) + timedelta(seconds=HOUR) if drawn.is_delayed else None
+        for _ in range(drawn.count):
             self.number += 1
-            later = datetime.now(UTC) + timedelta(seconds=HOUR) if is_delayed else None
             emission = shop.outbox.emit(
                 emitter.session,
-                shop.context(name, self.number, key),
-                sender=sender,
-                id=id,
+                shop.context(name, self.number, drawn.key),
+                sender=drawn.sender,
+                id=drawn.given_id,
                 not_before=later,
             )
             emitter.layers[-1][1].append(
@@ -221,15 +224,13 @@ class OutboxMachine(RuleBasedStateMachine):
                     self.number,
                     str(emission.id),
                     name,
-                    key if name != "note" else None,
-                    sender,
+                    drawn.key if name != "note" else None,
+                    drawn.sender,
                     shop.versions[name],
-                    is_delayed,
-                    id is not None,
+                    drawn.is_delayed,
+                    drawn.given_id is not None,
                 )
             )
-        if is_committed and len(emitter.layers) == 1:
-            self._end(emitter, is_kept=True)
 
     @precondition(lambda self: self.emitters)
     @rule(data=st.data())
@@ -256,6 +257,8 @@ class OutboxMachine(RuleBasedStateMachine):
         self._end(one_of(data, self.emitters), is_kept)
 
     def _end(self, emitter: Emitter, is_kept: bool) -> None:
+        if self.open is not None and any(it.is_kept for it in emitter.emitted):
+            self.end_what_is_open(is_kept=True)  # the commit may wait for a row with the same id
         self.emitters.remove(emitter)
         if not is_kept:
             emitter.session.rollback()
@@ -265,7 +268,8 @@ class OutboxMachine(RuleBasedStateMachine):
         emitter.session.close()
         self.heard += [it.number for it in emitter.emitted]
         fresh = self.model.commit(emitter.emitted)
-        seqs = {it.event_id: it.seq for it in self._read(f"event_id, seq from {self.tables.event}")}
+        with self.engine.begin() as connection:
+            seqs = {it.event_id: it.seq for it in connection.execute(self.queries[1])}
         for it in fresh:
             it.seq = seqs[it.id]
         assert [it.seq for it in fresh] == sorted(it.seq for it in fresh)
@@ -347,13 +351,13 @@ class OutboxMachine(RuleBasedStateMachine):
         known = {it for it in worker.ids if heads(it, ahead=True, locked=set())}
         ready = {it for it in worker.ids if heads(it, ahead=False, locked=set())}
         assert set(look.due) == {worker.ids[it] for it in known}
-        due = [it for it, moment in look.due.items() if moment <= look.now or ahead]
-        assert set(due) == {worker.ids[it] for it in (known if ahead else ready)}
+        due = {it for it, moment in look.due.items() if moment <= look.now}
+        assert due == {worker.ids[it] for it in ready}
         before = {it: heads(it, ahead=ahead, locked=self.locked) for it in worker.ids}
         running = Counter(it.run.handler_id for it in worker.runs)
         runs = self.access.transaction(
             lambda connection: worker.claiming.claim(
-                connection, due, room=room, running=running, ahead=FOR_EVER if ahead else 0
+                connection, look, room=room, running=running, ahead=FOR_EVER if ahead else 0
             )
         )
         most = {
@@ -463,6 +467,28 @@ class OutboxMachine(RuleBasedStateMachine):
         locked = self.model.touched(it.model, it.outcome)
         self.open = Open(connection, locked, partial(self.model.settle, it.model, it.outcome))
 
+    @precondition(lambda self: self.workers and self.open is None and self.is_postgresql)
+    @rule(data=st.data())
+    def emit_while_a_run_is_settled(self, data: st.DataObject) -> None:
+        """What is emitted for a lane waits until its tail is no longer being settled."""
+        held = [it for it in self._held_now(data) if not it.model.handler.is_single]
+        held = [it for it in held if it.model.rows[0].delivery.lane is not None]
+        if not held:
+            return
+        it = one_of(data, held)
+        if it.ended is None:
+            self._call(it, data)
+        if it not in it.worker.runs:
+            return
+        name, key = it.model.handler.event, it.model.rows[0].delivery.lane
+        self._leave_open(it)
+        emitter = Emitter(self.shops[0], Session(self.engine), [(None, [])])
+        self.emitters.append(emitter)
+        self._emit(emitter, Drawn(name, key))
+        self._end(emitter, is_kept=True)
+        self._expand(it.worker)
+        self.seen["waiting"] += len(self.model.new_events()) > 0
+
     @precondition(
         lambda self: (
             self.workers and self.open is None and self.is_postgresql and self.model.new_events()
@@ -538,15 +564,37 @@ class OutboxMachine(RuleBasedStateMachine):
     def _sorted(self) -> list[Delivery]:
         return sorted(self.model.deliveries.values(), key=lambda it: (it.seq, it.handler.name))
 
-    @precondition(lambda self: self.open is None and self.held)
-    @rule(data=st.data())
-    def take_over(self, data: st.DataObject) -> None:
-        """A worker claims what another one, or it itself, has held for too long."""
-        it = one_of(data, self.held)
-        if self.model.is_held(it.model):
-            self._pass_time(it.model.rows[0].delivery)
-            self._claim(one_of(data, self.workers), 16, ahead=False)
-            self.seen["taken over"] += not self.model.is_held(it.model)
+    @precondition(lambda self: self.workers and self.open is None)
+    @rule(data=st.data(), are_together=st.booleans())
+    def take_over(self, data: st.DataObject, are_together: bool) -> None:
+        """A worker claims what another one, or it itself, has called, and has held for too long."""
+        held = self._held_now(data)
+        if not held:
+            return
+        it = one_of(data, held)
+        if it.ended is None and not it.model.handler.is_single:
+            self._call(it, data)
+        head = it.model.rows[0].delivery
+        self._pass_time(head)
+        claimed = self._claim(one_of(data, self.workers), 16, ahead=False)
+        later = [one for one in claimed if one.model.rows[0].delivery is head]
+        for one in later:
+            self._call(one, data)
+        self.seen["taken over"] += len(later)
+        if are_together:
+            both = [one for one in (it, *later) if one in one.worker.runs and one.ended]
+            for worker in self.workers:
+                if mine := [one for one in both if one.worker is worker]:
+                    self._settle(worker, mine)
+
+    def _held_now(self, data: st.DataObject) -> list[Held]:
+        """Return the runs whose leases are held; claim some if there are none."""
+        held = [it for it in self.held if self.model.is_held(it.model)]
+        if held:
+            return held
+        worker = one_of(data, self.workers)
+        self._expand(worker)
+        return self._claim(worker, 16, ahead=True)
 
     @precondition(lambda self: self.open is None and self.held)
     @rule(data=st.data())
@@ -618,12 +666,11 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def the_tables_are_as_the_model_says(self) -> None:
         self.seen["steps"] += 1
-        tables, names = self.tables, {id_: name for name, id_ in self.ids.items()}
+        names = {id_: name for name, id_ in self.ids.items()}
         with self.engine.begin() as connection:
-            read = connection.exec_driver_sql
-            rows = read(f"select * from {tables.delivery}").all()
-            events = read(f"select seq, event_id, expanded from {tables.event}").all()
-            effects = read(f"select number from {EFFECTS}").scalars().all()
+            rows = connection.execute(self.queries[0]).all()
+            events = connection.execute(self.queries[1]).all()
+            effects = connection.execute(self.queries[2]).scalars().all()
             now = self.statements.now(connection)
         found = {
             (names[it.handler_id], it.event_seq): (
@@ -638,7 +685,7 @@ class OutboxMachine(RuleBasedStateMachine):
             )
             for it in rows
         }
-        assert found == {
+        expected = {
             key: (
                 it.state,
                 it.lane,
@@ -651,6 +698,12 @@ class OutboxMachine(RuleBasedStateMachine):
             )
             for key, it in self.model.deliveries.items()
         }
+        differ = {
+            key: (found.get(key), expected.get(key))
+            for key in found.keys() | expected.keys()
+            if found.get(key) != expected.get(key)
+        }
+        assert not differ, f"deliveries, as they are and as the model says: {differ}"
         states = {"new": 0, "expanded": 1, "aside": 2}
         assert {it.seq: (it.event_id, it.expanded) for it in events} == {
             it.seq: (it.id, states[it.state]) for it in self.model.events
@@ -759,11 +812,7 @@ def sqlite(folder: Path) -> Iterator[Any]:
 @contextmanager
 def postgresql(_folder: Path) -> Iterator[Any]:
     options = "-c synchronous_commit=off -c lock_timeout=5s"
-    engine = create_engine(POSTGRESQL, connect_args={"options": options})
-    try:
-        engine.connect().close()
-    except OperationalError:
-        pytest.skip("needs PostgreSQL, and MADCROW_TEST_POSTGRESQL finds none")
+    engine = create_engine(postgres_url(), connect_args={"options": options})
     yield engine
     engine.dispose()
 

@@ -48,7 +48,8 @@ class Event:
     sender: str | None
     version: int
     is_delayed: bool
-    has_id: bool
+    is_kept: bool
+    """Whether it has an id of the emitter's, or was replayed a moment ago."""
     state: str = "new"
     seq: int = 0
 
@@ -297,9 +298,7 @@ class OutboxModel:
     def timed_out(self, run: ClaimedRun) -> Left:
         row, handler = run.rows[0], run.handler
         is_dead = row.attempts + 1 >= handler.attempts
-        return self._failed(
-            row, is_dead=is_dead, is_later=handler.wait and not is_dead, attempts=1
-        )
+        return self._failed(row, is_dead=is_dead, is_later=handler.wait and not is_dead, attempts=1)
 
     def is_held(self, run: ClaimedRun) -> bool:
         """Whether the lease is still that of this run."""
@@ -366,6 +365,7 @@ class OutboxModel:
         made = 0
         if event.state != "expanded":
             return 0
+        event.is_kept = True
         for handler in self.handlers.values():
             if handler.event != event.name or not handler.is_listening:
                 continue
@@ -387,9 +387,7 @@ class OutboxModel:
     def retire(self, handler: Handler) -> int:
         handler.is_retired = True
         gone = [
-            key
-            for key, it in self.deliveries.items()
-            if it.handler is handler and it.state != DONE
+            key for key, it in self.deliveries.items() if it.handler is handler and it.state != DONE
         ]
         for key in gone:
             del self.deliveries[key]
@@ -397,14 +395,12 @@ class OutboxModel:
 
     def purge(self) -> int:
         """Remove what was handled, and events without deliveries."""
-        self.deliveries = {
-            key: it for key, it in self.deliveries.items() if it.state != DONE
-        }
+        self.deliveries = {key: it for key, it in self.deliveries.items() if it.state != DONE}
         open_ = {it.event for it in self.deliveries.values()}
         gone = [
             it
             for it in self.events
-            if it.state == "expanded" and not it.has_id and it not in open_
+            if it.state == "expanded" and not it.is_kept and it not in open_
         ]
         self.events = [it for it in self.events if it not in gone]
         self.removed += gone

@@ -107,9 +107,7 @@ class Shop:
         self.outbox.on(
             it.event,
             id=it.name,
-            retry=Retry(
-                attempts=it.attempts, wait_initial=HOUR if it.wait else 0, wait_jitter=0
-            ),
+            retry=Retry(attempts=it.attempts, wait_initial=HOUR if it.wait else 0, wait_jitter=0),
             on_dead="continue" if it.goes_on else None,
             concurrency=None if it.concurrency > 9 else it.concurrency,
             when=None if it.skips is None else lambda context: context["number"] % it.skips != 0,
@@ -138,7 +136,7 @@ class Shop:
             case "later":
                 raise RetryLater(HOUR)
             case "now":
-                raise RetryLater(0)
+                raise RetryLater(1e-9)
 
 
 def _with_amount(document: dict[str, Any]) -> dict[str, Any]:
