@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -52,7 +52,7 @@ from support.outbox_model import (
     Outcome,
 )
 from support.outbox_shops import EFFECTS, HOUR, Clock, Shop, handlers
-from support.outboxes import postgres_url
+from support.outboxes import postgresql_schema
 from support.transactions import with_real_transactions
 
 KEYS = ["a", "b", None]
@@ -811,20 +811,17 @@ def sqlite(folder: Path) -> Iterator[Any]:
 
 @contextmanager
 def postgresql(_folder: Path) -> Iterator[Any]:
-    options = "-c synchronous_commit=off -c lock_timeout=5s"
-    engine = create_engine(postgres_url(), connect_args={"options": options})
-    yield engine
-    engine.dispose()
+    with postgresql_schema() as engine:
+        yield engine
 
 
 @contextmanager
 def machine(engine: Any) -> Iterator[type[OutboxMachine]]:
-    """Yield the class of a machine for a database, in tables of its own."""
-    clock, prefix = Clock(), f"machine_{uuid4().hex[:8]}_"
-    shops = tuple(Shop(is_newer=it, prefix=prefix, clock=clock) for it in (False, True))
-    metadata = shops[0].outbox.metadata
-    metadata.create_all(engine)
-    EFFECTS.create(engine, checkfirst=True)
+    """Yield the class of a machine for a database."""
+    clock = Clock()
+    shops = tuple(Shop(is_newer=it, clock=clock) for it in (False, True))
+    shops[0].outbox.metadata.create_all(engine)
+    EFFECTS.create(engine)
     named = {"engine": engine, "shops": shops, "clock": clock, "seen": Counter()}
     log = logging.getLogger("madcrow_events")
     level = log.level
@@ -837,8 +834,6 @@ def machine(engine: Any) -> Iterator[type[OutboxMachine]]:
             yield type("Machine", (OutboxMachine,), named)
     finally:
         log.setLevel(level)
-        metadata.drop_all(engine)
-        EFFECTS.drop(engine)
 
 
 def run(database: Any, folder: Path, examples: int) -> None:
@@ -856,7 +851,17 @@ def run(database: Any, folder: Path, examples: int) -> None:
         assert class_.seen["steps"] >= examples * 5
 
 
-@pytest.mark.parametrize(("database", "examples"), [(sqlite, 12), (postgresql, 8)])
+@pytest.mark.guarantee("D4", "D5")
+@pytest.mark.parametrize(("database", "examples"), [(sqlite, 15), (postgresql, 6)])
 def test_the_outbox_agrees_with_a_plain_model(tmp_path: Path, database: Any, examples: int) -> None:
     """Over a few hundred steps, in every run."""
     run(database, tmp_path, examples)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("database", "examples"), [(sqlite, 800), (postgresql, 300)])
+def test_the_outbox_agrees_with_a_plain_model_for_long(
+    tmp_path: Path, database: Any, examples: int, scale: float
+) -> None:
+    """Over 40,000 steps in full."""
+    run(database, tmp_path, int(examples * scale))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -18,17 +17,8 @@ def any_engine(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def postgresql_engine() -> Any:
-    """Return an engine of PostgreSQL for a schema of its own, which is removed; or skip."""
-    from sqlalchemy import create_engine, text
+    """Return an engine of PostgreSQL for a schema of its own, or skip the test."""
+    from support.outboxes import postgresql_schema
 
-    from support.outboxes import postgres_url
-
-    url, schema = postgres_url(), f"madcrow_events_{uuid4().hex}"
-    options = f"-c search_path={schema} -c synchronous_commit=off -c lock_timeout=10s"
-    engine = create_engine(url, connect_args={"options": options})
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA {schema}"))
-    yield engine
-    with engine.begin() as connection:
-        connection.execute(text(f"DROP SCHEMA {schema} CASCADE"))
-    engine.dispose()
+    with postgresql_schema() as engine:
+        yield engine
