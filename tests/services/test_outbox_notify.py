@@ -11,10 +11,10 @@ import time
 import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.ext.asyncio import create_async_engine
-from support.outboxes import Order, emit, keyed_outbox, lines_of, postgres_url, wait_for
 
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox import Worker
+from support.outboxes import Order, emit, keyed_outbox, lines_of, postgres_url, wait_for
 
 pytestmark = pytest.mark.once
 
