@@ -7,16 +7,18 @@ where the outbox has no hand in it. So `count` can say what was lost, doubled or
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -78,6 +80,9 @@ class Ledger:
         concurrency: of the workers.
         batch: of the workers.
         accounts: how many accounts the producers share.
+        seconds: for how long handlers handle what is slow.
+        notes: a file to which handlers write instead of the database; so workers have one
+            connection each.
     """
 
     url: str
@@ -87,6 +92,8 @@ class Ledger:
     concurrency: int = 2
     batch: int = 8
     accounts: int = 5
+    seconds: float = 0.0
+    notes: str = ""
 
     def __post_init__(self) -> None:
         self.metadata = MetaData(schema=self.schema)
@@ -125,7 +132,10 @@ class Ledger:
         """What a process needs to make the same ledger."""
         return {
             name: vars(self)[name]
-            for name in ("url", "schema", "fault", "lease", "concurrency", "batch", "accounts")
+            for name in (
+                *("url", "schema", "fault", "lease", "concurrency", "batch", "accounts"),
+                *("seconds", "notes"),
+            )
         }
 
     def engine(self) -> Engine:
@@ -181,19 +191,27 @@ class Ledger:
             row = {"handler": f"book {signal.name}", "mark": context.mark, "attempt": attempt}
             session.execute(self.effect.insert(), row)
             _fail(context.kind, attempt)
+            if context.kind == "slow effect":
+                time.sleep(self.seconds)
 
         def tell(context: signal.context_model) -> None:
             attempt = current_event().attempt
             row = {"handler": f"tell {signal.name}", "mark": context.mark, "attempt": attempt}
-            with self.apart.begin() as connection:
-                connection.execute(self.called.insert(), row)
+            if self.notes:
+                _note(self.notes, row)
+            else:
+                with self.apart.begin() as connection:
+                    connection.execute(self.called.insert(), row)
             _fail(context.kind, attempt)
+            if context.kind == "slow call":
+                time.sleep(self.seconds)
 
         # With the classes of this moment, because these handlers are made twice.
         for handler in (book, tell):
             handler.__annotations__["context"] = signal.context_model
         book.__annotations__["session"] = Session
-        outbox.on(signal, id=f"book {signal.name}", retry=RETRY)(book)
+        if not self.notes:
+            outbox.on(signal, id=f"book {signal.name}", retry=RETRY)(book)
         outbox.on(signal, id=f"tell {signal.name}", retry=RETRY, on_dead="continue")(tell)
 
     def worker(self, engine: Engine) -> Worker:
@@ -242,6 +260,13 @@ class Ledger:
                 self._produce_once(session, chance, marks)
             time.sleep(chance.uniform(0, 0.03))
 
+    def commit(self, engine: Engine, contexts: Iterable[Moved | Noted]) -> None:
+        """Emit some events in one transaction."""
+        with Session(engine) as session:
+            for context in contexts:
+                self.emit(session, context)
+            session.commit()
+
     def _produce_once(self, session: Session, chance: random.Random, marks: Iterator[str]) -> None:
         for _ in range(chance.randrange(1, 3)):
             self._emit_some(session, chance, marks)
@@ -273,6 +298,14 @@ class Ledger:
 def _in_full(connection: Any, _record: object) -> None:
     connection.execute("pragma journal_mode = wal")
     connection.execute("pragma synchronous = full")
+
+
+def _note(path: str, row: dict[str, Any]) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(file, (json.dumps(row) + "\n").encode())
+    finally:
+        os.close(file)
 
 
 def _fail(kind: str, attempt: int | None) -> None:
@@ -363,7 +396,20 @@ FAULTS: dict[str, Callable[[Outbox], None]] = {
 
 
 class Counts(NamedTuple):
-    """What was committed, and what came of it."""
+    """What was committed, and what came of it.
+
+    Attributes:
+        events: the events that were committed.
+        calls: all calls of their handlers.
+        lost: the deliveries of which no handler was called.
+        phantoms: the events that were heard of and not committed.
+        disorder: the calls that came after that of a later event.
+        doubled: the effects of handlers with a session that are there twice.
+        repeated: the calls of other handlers that were made again, which is no fault.
+        stuck: the deliveries that are open at the end, although nothing holds them up.
+        dead: the deliveries that are dead, visibly.
+        blocked: the deliveries that wait behind one of these.
+    """
 
     events: int
     calls: int
@@ -371,9 +417,15 @@ class Counts(NamedTuple):
     phantoms: int
     disorder: int
     doubled: int
+    repeated: int
     stuck: int
     dead: int
     blocked: int
+
+    @property
+    def faults(self) -> tuple[int, ...]:
+        """All that must be zero."""
+        return self.lost, self.phantoms, self.disorder, self.doubled, self.stuck
 
     def __str__(self) -> str:
         return ", ".join(f"{value} {name}" for name, value in self._asdict().items())
@@ -414,11 +466,10 @@ def still_open(ledger: Ledger, connection: Connection) -> Open:
 
 def poison(ledger: Ledger, engine: Engine) -> None:
     """Commit an event that no handler can handle, and two that wait behind it."""
-    with Session(engine) as session:
-        for number, kind in enumerate(("poison", "plain", "plain")):
-            mark = f"poison:{number}"
-            ledger.emit(session, Moved(account=POISONED, mark=mark, kind=kind))
-        session.commit()
+    kinds = enumerate(("poison", "plain", "plain"))
+    ledger.commit(
+        engine, (Moved(account=POISONED, mark=f"poison:{n}", kind=kind) for n, kind in kinds)
+    )
 
 
 def drain(ledger: Ledger, engine: Engine, patience: float = 10.0) -> None:
@@ -443,13 +494,16 @@ def count(ledger: Ledger, engine: Engine) -> Counts:
         rows = {it.mark: it for it in connection.execute(select(emitted))}
         places = {it.event_id: it.seq for it in connection.execute(select(place))}
         effects = connection.execute(select(effect).order_by(effect.c.id)).all()
-        calls = connection.execute(select(called).order_by(called.c.id)).all()
+        calls: list[Any] = [*connection.execute(select(called).order_by(called.c.id))]
         left = still_open(ledger, connection)
+    if ledger.notes:
+        lines = Path(ledger.notes).read_text(encoding="utf-8").splitlines()
+        calls = [SimpleNamespace(**json.loads(line)) for line in lines]
     heard = {(it.handler, it.mark) for it in (*effects, *calls)}
     expected = {
         (f"{name} {it.event}", it.mark)
         for it in rows.values()
-        for name in ("book", "tell")
+        for name in (("tell",) if ledger.notes else ("book", "tell"))
         if it.account != POISONED
     }
     firsts = list(dict.fromkeys((it.handler, it.mark) for it in (*effects, *calls)))
@@ -461,6 +515,7 @@ def count(ledger: Ledger, engine: Engine) -> Counts:
         phantoms=len({mark for _, mark in heard} - rows.keys()),
         disorder=_disorder(firsts, rows, seqs) + _disorder_of_producers(rows, seqs),
         doubled=len(effects) - len({(it.handler, it.mark) for it in effects}),
+        repeated=len(calls) - len({(it.handler, it.mark, it.attempt) for it in calls}),
         stuck=left.stuck,
         dead=sum(n for (state, _), n in left.deliveries.items() if state == DEAD),
         blocked=left.deliveries[PARKED, POISONED],
