@@ -1,6 +1,6 @@
 """What each lock of an outbox is for: without it, a fault; with it, none. Needs PostgreSQL.
 
-The environment variable `MADCROW_TEST_POSTGRESQL` says where the server is. Each test makes a
+The environment variable `POSTGRES_DSN` says where the server is. Each test makes a
 schema of its own in the database, and removes it.
 """
 
@@ -40,7 +40,8 @@ from madcrow_events.outbox import NotSerialisableError, Outbox
 from madcrow_events.outbox._dialects import PostgreSQL
 from madcrow_events.outbox._rows import Announced, Claimed, Settlement, StoredEvent, Watched
 from madcrow_events.outbox._tables import EXPANDED, HEAD, PARKED, SET_ASIDE
-from support.ledger import POSTGRESQL, Unlocked
+from support.ledger import Unlocked
+from support.outboxes import postgres_url
 from support.waiting import elsewhere, eventually
 
 pytestmark = pytest.mark.once
@@ -78,7 +79,8 @@ class Place:
 
     def append(self, *accounts: str) -> None:
         with self.engine.begin() as connection:
-            self.statements.append(connection, [stored(account) for account in accounts])
+            events = [stored(account) for account in accounts]
+            self.statements.append(connection, events, notify=None)
 
     def expand(self) -> int:
         with self.engine.begin() as connection:
@@ -93,7 +95,7 @@ class Place:
                 limit=16,
                 run=10,
                 lease=60_000_000,
-                ahead=1_000_000,
+                until=self.statements.now(connection) + 1_000_000,
             )
 
     def settle(self, connection: Connection, handler: int, run: list[Claimed]) -> None:
@@ -125,11 +127,7 @@ def stored(account: str) -> StoredEvent:
 
 @pytest.fixture
 def engine() -> Iterator[Engine]:
-    engine = create_engine(POSTGRESQL)
-    try:
-        engine.connect().close()
-    except OperationalError as error:
-        pytest.skip(f"needs PostgreSQL, and MADCROW_TEST_POSTGRESQL finds none: {error}")
+    engine = create_engine(postgres_url())
     yield engine
     engine.dispose()
 
@@ -168,7 +166,7 @@ def order_of_calls(place: Place) -> list[int]:
         claimed.extend(run)
 
     with place.engine.connect() as first:
-        place.statements.append(first, [stored("a")])
+        place.statements.append(first, [stored("a")], notify=None)
         second = elsewhere(lambda: place.append("a"))
         waits_for_a_lock(place.engine, second.done)
         work()

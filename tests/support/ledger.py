@@ -22,7 +22,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import pytest
 from sqlalchemy import (
     Column,
     Connection,
@@ -37,7 +36,6 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from madcrow_events import BaseEventContext, SignalRegistry, current_event
@@ -45,10 +43,8 @@ from madcrow_events.outbox import Outbox, Retry, RetryLater, Worker
 from madcrow_events.outbox._calling import Caller, Ended, Run
 from madcrow_events.outbox._dialects import PostgreSQL
 from madcrow_events.outbox._tables import DEAD, HEAD, NEW, PARKED
+from support.outboxes import postgres_url
 
-POSTGRESQL = os.environ.get(
-    "MADCROW_TEST_POSTGRESQL", "postgresql+psycopg://postgres@127.0.0.1:5432/test"
-)
 POISONED = "poisoned"
 RETRY = Retry(attempts=20, wait_initial=0.05, wait_max=0.1, wait_jitter=0.05)
 
@@ -366,8 +362,8 @@ class Unlocked(PostgreSQL):
 class Tardy(PostgreSQL):
     """Sometimes takes its time between the append and the COMMIT, as a busy disk does."""
 
-    def append(self, connection: Connection, events: Any) -> None:
-        super().append(connection, events)
+    def append(self, connection: Connection, events: Any, *, notify: str | None) -> None:
+        super().append(connection, events, notify=notify)
         if random.random() < 0.2:  # noqa: S311  # as above
             time.sleep(0.4)
 
@@ -558,13 +554,10 @@ def a_ledger(database: str, folder: Path, **options: Any) -> Iterator[tuple[Ledg
     if database == "sqlite":
         ledger = Ledger(f"sqlite:///{folder / 'ledger.db'}", **options)
     else:
-        ledger = Ledger(POSTGRESQL, schema=f"soak_{uuid4().hex[:12]}", **options)
+        url = postgres_url().render_as_string(hide_password=False)
+        ledger = Ledger(url, schema=f"soak_{uuid4().hex[:12]}", **options)
     engine = ledger.engine()
-    try:
-        ledger.create(engine)
-    except OperationalError as error:
-        engine.dispose()
-        pytest.skip(f"needs PostgreSQL, and MADCROW_TEST_POSTGRESQL finds none: {error}")
+    ledger.create(engine)
     try:
         yield ledger, engine
     finally:
@@ -577,5 +570,5 @@ def a_ledger(database: str, folder: Path, **options: Any) -> Iterator[tuple[Ledg
 
 def warm_up() -> None:
     """Do what each process would do first, in the one that is the parent of all."""
-    Ledger(POSTGRESQL, schema="nowhere")
+    Ledger("postgresql+psycopg://", schema="nowhere")
     Ledger("sqlite://")
