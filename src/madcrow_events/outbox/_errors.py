@@ -98,6 +98,7 @@ class UnreadablePayloadError(OutboxError, ValueError):
 
 class OutboxSchemaError(OutboxError, RuntimeError):
     """The tables of the outbox are missing, or of an older version."""
+
     """The tables of the outbox are missing, or of an older version."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, and_, case, func, select, update
 
@@ -29,6 +29,8 @@ __all__ = [
     "OutboxStatus",
     "WaitingEvents",
 ]
+
+T = TypeVar("T")
 
 _MOST_KEYS = 20
 """How many blocked keys `status` names."""
@@ -172,16 +174,35 @@ class DeadGroup:
 class Inspection:
     """Looks into an outbox, and mends what is stuck. Made by `Outbox.inspect`."""
 
-    def __init__(self, database: Access, statements: Statements, tables: Tables) -> None:
-        self._database = database
+    def __init__(
+        self,
+        connect: Callable[[], Access],
+        statements: Statements,
+        tables: Tables,
+        check: Callable[[Connection], None],
+    ) -> None:
+        self._connect = connect
         self._statements = statements
         self._tables = tables
+        self._check = check
+
+    def _transaction(self, step: Callable[[Connection], T]) -> T:
+        """Call a function in a transaction; no connection is kept for the next one."""
+        database = self._connect()
+        try:
+            return database.transaction(step)
+        finally:
+            database.close()
 
     # Looking
 
     def status(self) -> OutboxStatus:
-        """Return what there is in the outbox."""
-        return self._database.transaction(self._status)
+        """Return what there is in the outbox.
+
+        Raises:
+            OutboxSchemaError: the tables are missing, or are older than this package.
+        """
+        return self._transaction(self._status)
 
     def dead(self, group: str | None = None) -> list[DeliveryRecord]:
         """Return the dead deliveries.
@@ -206,7 +227,7 @@ class Inspection:
             .group_by(delivery.error_group, handler.name)
             .order_by(count.desc(), delivery.error_group)
         )
-        rows = self._database.transaction(lambda connection: connection.execute(query).all())
+        rows = self._transaction(lambda connection: connection.execute(query).all())
         return [DeadGroup(*row) for row in rows]
 
     def show(self, id: str) -> DeliveryRecord:  # noqa: A002  # what it is called everywhere
@@ -275,9 +296,10 @@ class Inspection:
                 for it in connection.execute(query)
             ]
 
-        return self._database.transaction(read)
+        return self._transaction(read)
 
     def _status(self, connection: Connection) -> OutboxStatus:
+        self._check(connection)
         now = self._statements.now(connection)
         event = self._tables.event.c
         new = connection.execute(
@@ -386,7 +408,7 @@ class Inspection:
             self._statements.lock(connection)
             return step(connection)
 
-        return self._database.transaction(change)
+        return self._transaction(change)
 
     def retry(self, *ids: str) -> int:
         """Have dead deliveries tried again, and delayed ones at once.

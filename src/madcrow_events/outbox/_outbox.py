@@ -207,6 +207,11 @@ class Outbox:
             )
         self._handlers[durable.name] = durable
 
+    @property
+    def handlers(self) -> tuple[str, ...]:
+        """The ids of the durable handlers that were declared here, in this order."""
+        return tuple(self._handlers)
+
     def upcast(
         self, event: str | EventSignal[Any] | type[BaseEventContext], *, from_version: int
     ) -> Callable[[HandlerT], HandlerT]:
@@ -355,7 +360,12 @@ class Outbox:
         Args:
             engine: the engine of the database.
         """
-        return Inspection(access_to(engine), self._statements_for(engine), self.tables)
+        return Inspection(
+            lambda: access_to(engine),
+            self._statements_for(engine),
+            self.tables,
+            self._check_tables,
+        )
 
     # What workers need
 

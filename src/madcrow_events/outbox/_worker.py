@@ -46,6 +46,9 @@ class Worker:
         batch: how many deliveries, or runs of deliveries of one key, are claimed at once.
         handlers: a pattern such as `"mail*"` for the ids of the handlers to call; None for all.
 
+    Attributes:
+        outbox: the outbox. The other arguments are attributes, too, by their names.
+
     Raises:
         InvalidOptionError: a value is impossible.
         OutboxError: the database is neither PostgreSQL nor SQLite, or is in memory.
@@ -69,13 +72,13 @@ class Worker:
             if seconds is None:
                 raise InvalidOptionError(f"{option} must be a number of seconds", option=option)
             check_seconds(option, seconds)
-        self._outbox = outbox
+        self.outbox = outbox
         self.engine = engine
         self.concurrency = concurrency
         self.lease = lease
         self.poll = poll
         self.batch = batch
-        self._pattern = handlers
+        self.handlers = handlers
         self._statements = outbox._statements_for(engine)
         Database(engine).close()  # refuses one in memory
         self.reports: SimpleQueue[Ended | None] = SimpleQueue()
@@ -191,24 +194,24 @@ class Worker:
     def _work(self, *, once: bool) -> None:
         database = Database(self.engine)
         try:
-            self._outbox._check_schema(database)
-            handlers = self._outbox._announce(database)
+            self.outbox._check_schema(database)
+            handlers = self.outbox._announce(database)
             chosen = {
                 id_: it
                 for id_, it in handlers.items()
-                if self._pattern is None or fnmatchcase(it.name, self._pattern)
+                if self.handlers is None or fnmatchcase(it.name, self.handlers)
             }
-            caller = self._outbox._caller(self._statements, self.engine, self._loop)
+            caller = self.outbox._caller(self._statements, self.engine, self._loop)
             shift = Shift(
                 self,
                 database,
                 self._statements,
                 chosen,
                 caller,
-                self._outbox._sweeping(self._statements),
+                self.outbox._sweeping(self._statements),
             )
             self._started.put(None)
-            with self._outbox._waking(self):
+            with self.outbox._waking(self):
                 shift.work(once=once)
         finally:
             database.close()
