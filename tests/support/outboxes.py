@@ -1,80 +1,89 @@
-"""A shop with an outbox, for the command, and emissions to it from another program."""
+"""Outboxes for tests."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-from textwrap import dedent
+import logging
+import os
+import time
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["DURABLE_SHOP", "commit_in"]
+import pytest
+from sqlalchemy import URL, Engine, create_engine, event, make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
-DURABLE_SHOP = """
-    import time
+from madcrow_events import BaseEventContext, SignalRegistry
+from madcrow_events.outbox import Outbox
 
-    from sqlalchemy import create_engine
-    from sqlalchemy.orm import Session
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
-    from madcrow_events import BaseEventContext, madcrow_signals
-    from madcrow_events.outbox import GiveUp, Outbox, Worker
-
-
-    @madcrow_signals.event(key="customer_id")
-    class OrderPlaced(BaseEventContext):
-        '''A customer placed an order.'''
-
-        order_id: int
-        customer_id: int = 1
+__all__ = ["Order", "emit", "keyed_outbox", "lines_of", "postgres_url", "sqlite_engine", "wait_for"]
 
 
-    @madcrow_signals.event
-    class OrderLost(BaseEventContext):
-        order_id: int
+class Order(BaseEventContext):
+    number: int
+    customer: str = "nobody"
 
 
-    engine = create_engine("sqlite:///FOLDER/shop.db")
-    outbox = Outbox("/shop")
-    worker = Worker(outbox, engine, concurrency=3, lease=2, poll=0.1)
+def keyed_outbox(**options: Any) -> Outbox:
+    """Return an outbox whose event `order` is ordered by the customer."""
+    signals = SignalRegistry()
+    signals.signal("order", context=Order, key="customer")
+    return Outbox("/shop", signals=signals, **options)
 
 
-    @outbox.on(OrderPlaced, id="book", on_dead="continue")
-    def book(context: OrderPlaced) -> None:
-        say(f"booked {context.order_id}")
+def sqlite_engine(folder: Path, **options: Any) -> Engine:
+    """Return an engine for a file, which survives the process, but not the machine."""
+    engine = create_engine(f"sqlite:///{folder / 'events.db'}", **options)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")
+
+    return engine
 
 
-    @outbox.on(OrderPlaced, id="mail")
-    def send_mail(context: OrderPlaced) -> None:
-        if context.order_id == 13:
-            raise GiveUp("no such address")
-        if context.order_id > 100:
-            say("slow")
-            time.sleep(context.order_id / 100)
-            say("mailed")
+def emit(outbox: Outbox, engine: Engine, *contexts: BaseEventContext) -> list[str]:
+    """Emit events in one transaction; return their ids."""
+    with Session(engine) as session:
+        emissions = [outbox.emit(session, it) for it in contexts]
+        session.commit()
+    return [str(it.id) for it in emissions]
 
 
-    def say(line):
-        print(f"{line}\\n", end="", flush=True)  # at once, beside another thread
+def lines_of(caplog: Any, level: int = logging.WARNING) -> list[str]:
+    """Return the lines of the package's log from a level on."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "madcrow_events" and record.levelno >= level
+    ]
 
 
-    def commit(*contexts):
-        outbox.metadata.create_all(engine)
-        with Session(engine) as session:
-            for context in contexts:
-                outbox.emit(session, context)
-            session.commit()
-        engine.dispose()
-"""
-"""The source of a module, in which FOLDER stands for a folder."""
+def postgres_url() -> URL:
+    """Return the URL of PostgreSQL by psycopg, or skip the test if no server is there.
 
-
-def commit_in(folder: Path, contexts: str) -> None:
-    """Write the shop to a folder, and emit events with a transaction of its own process.
-
-    Args:
-        folder: the folder.
-        contexts: the arguments of `commit`, as code.
+    The environment variable `POSTGRES_DSN` says where it is.
     """
-    source = dedent(DURABLE_SHOP).replace("FOLDER", folder.as_posix())
-    (folder / "durable_shop.py").write_text(source, encoding="utf-8")
-    code = f"from durable_shop import *\ncommit({contexts})"
-    subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)
+    pytest.importorskip("psycopg")
+    given = os.environ.get("POSTGRES_DSN", "postgresql://postgres@127.0.0.1:5432/test")
+    url = make_url(given).set(drivername="postgresql+psycopg")
+    engine = create_engine(url)
+    try:
+        engine.connect().close()
+    except SQLAlchemyError as error:
+        pytest.skip(f"needs PostgreSQL, and POSTGRES_DSN finds none: {error}")
+    finally:
+        engine.dispose()
+    return url
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until something is true; fail if it does not become so."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it has not come true"
+        time.sleep(0.01)

@@ -14,6 +14,7 @@ from sqlalchemy.sql.expression import (
 )
 
 from madcrow_events._transactions._participants import Participant
+from madcrow_events._transactions._refusing import Refuse
 from madcrow_events._transactions._watching import Watcher, known_watcher
 
 __all__ = ["ConnectionWatcher", "roll_back"]
@@ -28,13 +29,11 @@ class ConnectionWatcher(Watcher):
     the pool with its transaction open.
     """
 
+    _follows = False
+
     def __init__(self, connection: Connection) -> None:
         super().__init__()
         event.listen(connection, "before_cursor_execute", self._on_execute)
-        event.listen(connection, "commit", self._on_commit)
-        event.listen(connection, "commit_twophase", self._on_commit)
-        event.listen(connection, "rollback", self._on_rollback)
-        event.listen(connection, "rollback_twophase", self._on_rollback)
 
     def watch(self, watched: Connection) -> None:
         transaction = watched.get_transaction()
@@ -44,6 +43,14 @@ class ConnectionWatcher(Watcher):
             transaction.__class__ = watching
         elif transaction is None:
             self.give_up()
+
+    def follow(self, watched: Connection, refuse: Refuse) -> None:  # noqa: ARG002  # for sessions
+        if not self._follows:
+            event.listen(watched, "commit", self._on_commit)
+            event.listen(watched, "commit_twophase", self._on_commit)
+            event.listen(watched, "rollback", self._on_rollback)
+            event.listen(watched, "rollback_twophase", self._on_rollback)
+            self._follows = True
 
     def _connection_for(self, watched: Connection, participant: Participant) -> Connection:  # noqa: ARG002  # there is no other one
         return watched

@@ -136,7 +136,7 @@ def _is_being_committed(session: Session) -> bool:
     """Whether the outermost transaction has begun to be committed or prepared."""
     # There is no public name for it.
     running = getattr(session.get_transaction(), "_current_fn", None)
-    return getattr(running, "__name__", None) == "_prepare_impl"
+    return getattr(running, "__name__", None) in ("_prepare_impl", "commit")
 
 
 def _connections_of(session: Session) -> set[Connection]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet
@@ -28,7 +29,7 @@ class Block(Protocol):
     """How many of the emissions that are held back are older than this `with`."""
 
 
-class Watcher:
+class Watcher(ABC):
     """Holds events back for the transactions of one session or connection, and writes for them."""
 
     def __init__(self) -> None:
@@ -54,10 +55,11 @@ class Watcher:
         """Whether there is something that holds events back."""
         return bool(self._holders)
 
+    @abstractmethod
     def watch(self, watched: Any) -> None:
         """See to it that the end of the present transaction is noticed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def follow(self, watched: Any, refuse: Refuse) -> None:
         """Notice all that begins, too, for a `with` in which events come without a call here.
 
@@ -124,13 +126,13 @@ class Watcher:
         unwritten = (it for it, written in self._participants.items() if it.mark() != written)
         return next(unwritten, None)
 
+    @abstractmethod
     def _connection_for(self, watched: Any, participant: Participant) -> Connection:
         """Return the connection that a participant writes on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _spoil(self, watched: Any) -> None:
         """Roll the transaction back, so that its commit fails."""
-        raise NotImplementedError
 
     def _end_participants(self, *, is_committed: bool) -> None:
         for participant in self._participants:

@@ -5,8 +5,9 @@ Needs the extra `outbox`: `pip install "madcrow-events[outbox]"`.
 
 from madcrow_events.outbox._errors import (
     HandlerIdError,
-    HandlerTimeoutError,
     LeaseLostError,
+    MalformedPayloadError,
+    NotInOutboxError,
     NoTransactionError,
     NotSerialisableError,
     OutboxError,
@@ -22,9 +23,10 @@ from madcrow_events.outbox._worker import Worker
 __all__ = [
     "GiveUp",
     "HandlerIdError",
-    "HandlerTimeoutError",
     "LeaseLostError",
+    "MalformedPayloadError",
     "NoTransactionError",
+    "NotInOutboxError",
     "NotSerialisableError",
     "Outbox",
     "OutboxError",

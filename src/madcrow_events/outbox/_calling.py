@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from madcrow_events._text import type_name
+from madcrow_events.exceptions import HandlerTimeoutError
 from madcrow_events.models import values_of
 from madcrow_events.outbox._errors import (
-    HandlerTimeoutError,
     LeaseLostError,
+    MalformedPayloadError,
     UnknownVersionError,
     WorkerDiedError,
 )
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal
 
 __all__ = ["Caller", "Ended", "Run", "place_of"]
+
+_HOPELESS: Final = (GiveUp, MalformedPayloadError, WorkerDiedError)
+"""What no further attempt can mend."""
 
 _RUN_FOR: Final = 0.5
 """After how many seconds a run ends early, so that a crash repeats little."""
@@ -157,7 +161,10 @@ class Caller:
         """Return the settlement of a run whose plain handler runs longer than it may."""
         delivery = _Delivery(self, run, run.rows[0])
         delivery.error = HandlerTimeoutError(
-            f"{run.handler.name} has run longer than its timeout of {run.handler.timeout} seconds"
+            f"{run.handler.name} has run longer than its timeout of {run.handler.timeout} seconds",
+            event=run.handler.signal.name,
+            handler=run.handler.bound.handler,
+            timeout=run.handler.timeout or 0,
         )
         return self._settled(run, [], delivery.failed(delivery.error), delivery)
 
@@ -285,7 +292,7 @@ class _Delivery:
         claimed, handler = self._claimed, self._run.handler
         attempts = claimed.attempts + (not isinstance(error, WorkerDiedError))
         is_dead = (
-            isinstance(error, (GiveUp, WorkerDiedError, *handler.retry.give_up_on))
+            isinstance(error, (*_HOPELESS, *handler.retry.give_up_on))
             or attempts >= handler.retry.attempts
         )
         delay = 0.0

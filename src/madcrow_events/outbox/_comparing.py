@@ -18,11 +18,11 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import module_of, names_apart
 from madcrow_events.models import meaning_of
+from madcrow_events.outbox._interrupts import let_interrupts_through
 
-__all__ = ["Difference", "difference", "is_surely_same"]
+__all__ = ["Difference", "difference", "difference_by_name", "is_surely_same"]
 
 Difference = tuple[tuple[str, ...], str]
 """The path of fields to where two values differ, and how."""
@@ -44,7 +44,8 @@ def is_surely_same(written: BaseModel, read: BaseModel) -> bool:
     ):
         return False
     mine, theirs = vars(written), vars(read)
-    if len(mine) != len(theirs):
+    # An `__init__` that does not call that of its base class leaves out the fields of both.
+    if not len(mine) == len(theirs) >= len(type(written).model_fields):
         return False
     for name, value in mine.items():
         other = theirs.get(name, _MISSING)
@@ -54,7 +55,7 @@ def is_surely_same(written: BaseModel, read: BaseModel) -> bool:
         if kind in _PLAIN:
             is_same = value == other
         elif kind is datetime:
-            is_same = value.tzinfo is other.tzinfo and value == other
+            is_same = value.tzinfo is other.tzinfo and value == other and not value.fold
         else:
             is_same = kind is float and value == other and isfinite(value)
         if not is_same:
@@ -73,12 +74,24 @@ def difference(written: Any, read: Any) -> Difference | None:
     if kind is not type(read) and not _mean_the_same(kind, type(read)):
         was, became = names_apart(kind, type(read))
         return (), f"is of the class {was} and comes back as {became}"
-    for kinds, compare in _WAYS:
-        if isinstance(written, kinds):
-            return compare(written, read)
-    if dataclasses.is_dataclass(kind):
-        return _of_dataclasses(written, read)
-    return None if _is_equal(written, read) else ((), _VALUE)
+    compare = _WAYS.get(kind) or _way_of(kind)
+    return compare(written, read)
+
+
+def _way_of(kind: type) -> Callable[[Any, Any], Difference | None]:
+    """Return how the instances of a class are compared that has no way of its own."""
+    for base in kind.__mro__:
+        if base in _WAYS:
+            return _WAYS[base]
+    return _of_dataclasses if dataclasses.is_dataclass(kind) else _of_others
+
+
+def difference_by_name(written: Mapping[str, Any], read: Mapping[str, Any]) -> Difference | None:
+    """Return where the values of two dictionaries first differ, whose keys may be shown."""
+    names = dict.fromkeys((*written, *read))
+    return _first(
+        _within(name, written.get(name, _MISSING), read.get(name, _MISSING)) for name in names
+    )
 
 
 def _mean_the_same(written: type, read: type) -> bool:
@@ -94,30 +107,24 @@ def _within(name: str, written: Any, read: Any) -> Difference | None:
     if read is _MISSING:
         return (name,), "does not come back"
     found = difference(written, read)
-    return None if found is None else ((name, *found[0]), found[1])
+    return found and ((name, *found[0]), found[1])
 
 
 def _first(differences: Iterable[Difference | None]) -> Difference | None:
     return next((it for it in differences if it is not None), None)
 
 
-def _of_names(written: Mapping[str, Any], read: Mapping[str, Any]) -> Difference | None:
-    names = dict.fromkeys((*written, *read))
-    return _first(
-        _within(name, written.get(name, _MISSING), read.get(name, _MISSING)) for name in names
-    )
-
-
 def _of_models(written: BaseModel, read: BaseModel) -> Difference | None:
+    if is_surely_same(written, read):
+        return None
     # Only the fields: `vars` holds each cached_property, too.
-    fields = type(written).model_fields
     mine, theirs = vars(written), vars(read)
-    return (
-        _first(
-            _within(name, mine.get(name, _MISSING), theirs.get(name, _MISSING)) for name in fields
-        )
-        or _of_names(*_both(written, read, "__pydantic_extra__"))
-        or _of_names(*_both(written, read, "__pydantic_private__"))
+    for name in type(written).model_fields:
+        found = _within(name, mine.get(name, _MISSING), theirs.get(name, _MISSING))
+        if found is not None:
+            return found
+    return difference_by_name(*_both(written, read, "__pydantic_extra__")) or difference_by_name(
+        *_both(written, read, "__pydantic_private__")
     )
 
 
@@ -127,7 +134,7 @@ def _both(written: object, read: object, name: str) -> tuple[dict[str, Any], dic
 
 
 def _of_dataclasses(written: Any, read: Any) -> Difference | None:
-    return _of_names(*map(_attributes, (written, read)))
+    return difference_by_name(*map(_attributes, (written, read)))
 
 
 def _attributes(instance: Any) -> dict[str, Any]:
@@ -139,9 +146,7 @@ def _attributes(instance: Any) -> dict[str, Any]:
         if not isinstance(getattr(kind, name, None), cached_property)
     }
     for field in dataclasses.fields(instance):
-        value = getattr(instance, field.name, _MISSING)
-        if value is not _MISSING:
-            values[field.name] = value
+        values[field.name] = getattr(instance, field.name, _MISSING)
     return values
 
 
@@ -161,8 +166,11 @@ def _of_sequences(written: Any, read: Any) -> Difference | None:
         return (), "comes back with another number of items"
     if getattr(written, "maxlen", None) != getattr(read, "maxlen", None):
         return (), "comes back with another maxlen"
-    pairs = enumerate(zip(written, read, strict=True))
-    return _first(_within(str(place), one, other) for place, (one, other) in pairs)
+    for place, one in enumerate(written):
+        found = difference(one, read[place])
+        if found is not None:
+            return (str(place), *found[0]), found[1]
+    return None
 
 
 def _of_sets(written: Any, read: Any) -> Difference | None:
@@ -187,30 +195,36 @@ def _of_moments(written: Any, read: Any) -> Difference | None:
     return None if _wall(written) == _wall(read) else ((), _VALUE)
 
 
-def _wall(moment: Any) -> tuple[Any, Any]:
-    """Return what a clock on the wall shows, and how far it is from UTC.
+def _wall(moment: Any) -> tuple[Any, ...]:
+    """Return what a clock on the wall shows, and how far it is from UTC, or else which fold it is.
 
     Python calls no moment equal to one in another time zone if the clock shows its time twice.
     """
-    return moment.replace(tzinfo=None, fold=0), moment.utcoffset()
+    offset, is_naive = moment.utcoffset(), moment.tzinfo is None
+    shown = moment.replace(tzinfo=None, fold=0)
+    return shown, is_naive, moment.fold if offset is None else offset
 
 
-def _is_equal(written: object, read: object) -> bool:
+def _of_others(written: object, read: object) -> Difference | None:
     try:
-        return bool(written == read)
+        is_same = bool(written == read)
     except Exception as error:  # the `__eq__` of a class may raise anything
-        if is_interrupt(error):
-            raise
-        return False
+        let_interrupts_through(error)
+        is_same = False
+    return None if is_same else ((), _VALUE)
 
 
-_WAYS: tuple[tuple[Any, Callable[[Any, Any], Difference | None]], ...] = (
-    (dict, _of_dicts),
-    ((list, tuple, deque), _of_sequences),
-    ((set, frozenset), _of_sets),
-    (BaseModel, _of_models),
-    (float, _of_floats),
-    (Decimal, _of_decimals),
-    ((datetime, time), _of_moments),
-)
-"""How the instances of classes are compared for which `==` is too mild."""
+_WAYS: dict[type, Callable[[Any, Any], Difference | None]] = {
+    BaseModel: _of_models,
+    Decimal: _of_decimals,
+    datetime: _of_moments,
+    deque: _of_sequences,
+    dict: _of_dicts,
+    float: _of_floats,
+    frozenset: _of_sets,
+    list: _of_sequences,
+    set: _of_sets,
+    time: _of_moments,
+    tuple: _of_sequences,
+}
+"""How the instances of a class, and of its subclasses, are compared if `==` is too mild."""

@@ -107,6 +107,10 @@ class Database:
 
     Raises:
         OutboxError: the database is in the memory of one connection.
+
+    Attributes:
+        engine: the engine of these connections.
+        async_engine: the same as an async engine, if the application's is one; else None.
     """
 
     def __init__(self, engine: Any) -> None:
@@ -122,31 +126,31 @@ class Database:
             own = own.execution_options(isolation_level="READ COMMITTED")
             # Compiling takes longer than the statements, which touch few rows.
             event.listen(pool, "connect", _without_jit)
-        self._engine = own
-        self._async_engine = AsyncEngine(own) if is_async_engine(engine) else None
+        self.engine = own
+        self.async_engine = AsyncEngine(own) if is_async_engine(engine) else None
         self._runner: asyncio.Runner | None = None
 
     def transaction(self, step: Callable[[Connection], T]) -> T:
         """Call a function in a transaction, which is committed if it returns."""
-        if self._async_engine is None:
-            with self._engine.begin() as connection:
+        if self.async_engine is None:
+            with self.engine.begin() as connection:
                 return step(connection)
         if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(self._transaction(step))
 
     async def _transaction(self, step: Callable[[Connection], T]) -> T:
-        assert self._async_engine is not None  # noqa: S101  # asked above
-        async with self._async_engine.begin() as connection:
+        assert self.async_engine is not None  # noqa: S101  # asked above
+        async with self.async_engine.begin() as connection:
             return await connection.run_sync(step)
 
     def close(self) -> None:
         """Close the connections."""
-        if self._async_engine is None:
-            self._engine.dispose()
+        if self.async_engine is None:
+            self.engine.dispose()
         elif self._runner is not None:
             try:
-                self._runner.run(self._async_engine.dispose())
+                self._runner.run(self.async_engine.dispose())
             finally:
                 self._runner.close()
                 self._runner = None

@@ -54,7 +54,9 @@ class PostgreSQL(Statements):
     def lock(self, connection: Connection) -> None:
         """Take no lock: rows are locked as they are claimed."""
 
-    def append(self, connection: Connection, events: Sequence[StoredEvent]) -> None:
+    def append(
+        self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
+    ) -> None:
         # Locked as late as possible, each key and each id that was given, in one order.
         locked = {it.key for it in events if it.key is not None}
         locked |= {it.event_id for it in events if it.keep_until}
@@ -79,6 +81,8 @@ class PostgreSQL(Statements):
             {**parameters, "class": self._class, "buckets": buckets},
             source=source,
         )
+        if notify is not None:
+            self._do(connection, "select pg_notify(:channel, '')", {"channel": notify})
 
     def oldest_transaction(self, connection: Connection) -> float:
         age = self._do(
@@ -194,7 +198,13 @@ class SQLite(Statements):
         # writes fails at once if another has written meanwhile.
         self._do(connection, "update {handler} set seen = seen where id = -1")
 
-    def append(self, connection: Connection, events: Sequence[StoredEvent]) -> None:
+    def append(
+        self,
+        connection: Connection,
+        events: Sequence[StoredEvent],
+        *,
+        notify: str | None,  # noqa: ARG002  # PostgreSQL's
+    ) -> None:
         self._do_many(
             connection,
             """
@@ -303,5 +313,5 @@ class SQLite(Statements):
             f"json_extract(value, '$[{place}]') as {it.split()[0]}"
             for place, it in enumerate(columns.split(", "))
         )
-        source = "(select {} from json_each(:rows)) u".format(", ".join(values))
-        return source, {"rows": json.dumps([list(it) for it in rows])}
+        source = "(select {} from json_each(:rows)) u"
+        return source.format(", ".join(values)), {"rows": json.dumps([list(it) for it in rows])}

@@ -4,11 +4,15 @@ Each error is also the built-in one that fits it::
 
     OutboxError (MadcrowEventsError)
     ├── HandlerIdError (ValueError)              a handler without a lasting id
+    ├── LeaseLostError (RuntimeError)            a delivery that another worker has taken
     ├── NoTransactionError (RuntimeError)        a session that commits nothing
+    ├── NotInOutboxError (LookupError)           an id that nothing in the outbox has
     ├── NotSerialisableError (TypeError)         a context that storing would change
     ├── OutboxSchemaError (RuntimeError)         tables that are missing or old
     ├── UnknownVersionError (LookupError)        a version that this code cannot read
-    └── UnreadablePayloadError (ValueError)      a payload that fits no context
+    ├── UnreadablePayloadError (ValueError)      a payload that fits no context
+    │   └── MalformedPayloadError (ValueError)   a payload that is no JSON
+    └── WorkerDiedError (RuntimeError)           a delivery whose calls ended their process
 
 No message holds a value from a context: names, types and fixes only.
 """
@@ -19,12 +23,16 @@ from madcrow_events.exceptions import MadcrowEventsError
 
 __all__ = [
     "HandlerIdError",
+    "LeaseLostError",
+    "MalformedPayloadError",
     "NoTransactionError",
+    "NotInOutboxError",
     "NotSerialisableError",
     "OutboxError",
     "OutboxSchemaError",
     "UnknownVersionError",
     "UnreadablePayloadError",
+    "WorkerDiedError",
 ]
 
 
@@ -96,6 +104,10 @@ class UnreadablePayloadError(OutboxError, ValueError):
         self.problems = problems
 
 
+class MalformedPayloadError(UnreadablePayloadError):
+    """What is stored of an event is no JSON: it was damaged, or its values were removed."""
+
+
 class OutboxSchemaError(OutboxError, RuntimeError):
     """The tables of the outbox are missing, or of an older version."""
 
@@ -108,10 +120,6 @@ class LeaseLostError(OutboxError, RuntimeError):
 
 class WorkerDiedError(OutboxError, RuntimeError):
     """The worker of a delivery has ended, or lost its lease, as often as may be tried."""
-
-
-class HandlerTimeoutError(OutboxError, TimeoutError):
-    """A durable handler has run longer than its timeout."""
 
 
 class NotInOutboxError(OutboxError, LookupError):

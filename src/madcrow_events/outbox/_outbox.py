@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
+from pydantic_core import from_json
 from sqlalchemy import Connection, MetaData, inspect
 
 from madcrow_events._text import type_name
@@ -21,16 +22,17 @@ from madcrow_events._transactions import (
     synchronous,
     watcher_of,
 )
+from madcrow_events._validation import validate_keywords
 from madcrow_events.emissions._causes import give_id
 from madcrow_events.emissions._frames import ambient_frame_of, current, enter, leave
 from madcrow_events.emissions._ids import check_id
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.models import BaseEventContext, GenericEventContext, filled
+from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
 from madcrow_events.outbox._database import access_to, synchronous_engine
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import declare
-from madcrow_events.outbox._errors import HandlerIdError, NoTransactionError, UnreadablePayloadError
+from madcrow_events.outbox._errors import HandlerIdError, MalformedPayloadError, NoTransactionError
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
 from madcrow_events.outbox._payload import dump, load
@@ -78,6 +80,10 @@ class Outbox:
         table_prefix: what the names of the tables begin with.
         encode: turns the JSON of an event into what is stored, such as encrypted text.
         decode: the inverse of `encode`.
+        notify: whether workers in other processes hear of each commit at once, by PostgreSQL's
+            NOTIFY, instead of looking every now and then. Each commit of events then takes a lock
+            of the whole database for a moment, and a pool that gives each transaction another
+            connection, as PgBouncer may, loses the word.
         keep_done: how long deliveries that were handled are kept.
         keep_dead: how long dead deliveries are kept.
         keep_inbox: how long it is known which events were taken in, and which `id` was given.
@@ -100,6 +106,7 @@ class Outbox:
         table_prefix: str = "madcrow_",
         encode: Callable[[str], str] | None = None,
         decode: Callable[[str], str] | None = None,
+        notify: bool = False,
         keep_done: timedelta = timedelta(0),
         keep_dead: timedelta = timedelta(days=90),
         keep_inbox: timedelta = timedelta(days=14),
@@ -120,6 +127,7 @@ class Outbox:
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode
+        self._channel = self.tables.event.fullname if notify else None
         self._keeping = keeping(keep_done=keep_done, keep_dead=keep_dead, keep_inbox=keep_inbox)
         self._handlers: dict[str, DurableHandler] = {}
         self._upcasts = Upcasts()
@@ -295,7 +303,7 @@ class Outbox:
         watcher = watcher_of(watched)
         writing = self._writings.get(watcher)
         if writing is None:
-            writing = Writing(self.tables.event, self._statements_on, self._wake)
+            writing = Writing(self.tables.event, self._statements_on, self._wake, self._channel)
             self._writings[watcher] = writing
         try:
             emission, event = self._prepare(watcher, context, sender, id, not_before)
@@ -321,7 +329,9 @@ class Outbox:
         check_model(signal.name, signal.context_model)
         ambient = ambient_frame_of(current())
         fields = {} if ambient is None else ambient.resolved_fields()
-        payload = dump(signal.name, signal.context_model, filled(context, fields))
+        payload = dump(
+            signal.name, signal.context_model, filled(_of_model(signal, context), fields)
+        )
         dispatcher = self._dispatcher
         frame = watcher.holder_for(dispatcher).frame_of_part()
         enter(frame, self)
@@ -425,14 +435,19 @@ class Outbox:
 
     def _read(self, signal: EventSignal[Any], version: int, stored: str) -> BaseEventContext:
         payload = stored if self._decode is None else self._decode(stored)
+        try:
+            document: object = from_json(payload)
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise MalformedPayloadError(
+                f"what is stored of {signal.name} is no JSON object: discard the delivery",
+                event=signal.name,
+            )
         known = version_of(signal.name, signal.context_model)
         if version != known:
-            document = json.loads(payload)
-            if not isinstance(document, dict):
-                raise UnreadablePayloadError(
-                    f"what is stored of {signal.name} is no JSON object", event=signal.name
-                )
-            payload = json.dumps(self._upcasts.raise_version(signal.name, version, known, document))
+            document = self._upcasts.raise_version(signal.name, version, known, document)
+            payload = json.dumps(document)
         return load(signal.name, signal.context_model, payload)
 
     @contextmanager
@@ -450,6 +465,18 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
+
+
+def _of_model(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext:
+    """Return a context of the model of its event, also of one that came as a dictionary."""
+    model = signal.context_model
+    if (
+        model is None
+        or model is GenericEventContext
+        or not isinstance(context, GenericEventContext)
+    ):
+        return context
+    return validate_keywords(signal.name, model, values_for(context, model))
 
 
 def _microseconds(moment: datetime) -> int:

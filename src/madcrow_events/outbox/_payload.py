@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from madcrow_events._aliases import alias_paths
-from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import names_apart, printable, type_name
 from madcrow_events.models import (
     BaseEventContext,
@@ -21,8 +21,14 @@ from madcrow_events.models import (
     kept_with,
     meaning_of,
 )
-from madcrow_events.outbox._comparing import difference, is_surely_same
+from madcrow_events.outbox._comparing import (
+    Difference,
+    difference,
+    difference_by_name,
+    is_surely_same,
+)
 from madcrow_events.outbox._errors import NotSerialisableError, UnreadablePayloadError
+from madcrow_events.outbox._interrupts import let_interrupts_through
 from madcrow_events.outbox._tolerance import read_tolerantly
 
 __all__ = ["dump", "load"]
@@ -85,8 +91,7 @@ def load(event: str, model: type[BaseEventContext] | None, payload: str) -> Base
     except ValidationError as error:
         problems = _problems(model, error)
     except Exception as error:  # a validator may raise anything
-        if is_interrupt(error):
-            raise
+        let_interrupts_through(error)
         problems = ((type_name(model), type_name(type(error))),)
     else:
         if isinstance(context, model):
@@ -116,8 +121,7 @@ def _dump_as(event: str, context: BaseEventContext, by_alias: bool) -> str:
             context, round_trip=True, by_alias=by_alias, warnings=False
         )
     except Exception as error:  # a serialiser may raise anything
-        if is_interrupt(error):
-            raise
+        let_interrupts_through(error)
         field = _field_not_written(context)
         raise _refusal(event, field, "cannot be written as JSON") from None
     try:
@@ -127,8 +131,7 @@ def _dump_as(event: str, context: BaseEventContext, by_alias: bool) -> str:
         field = field if field in kind.model_fields else None
         raise _refusal(event, field, f"cannot be read back ({problem})") from None
     except Exception as error:  # a validator may raise anything
-        if is_interrupt(error):
-            raise
+        let_interrupts_through(error)
         problem = type_name(type(error))
         raise _refusal(event, None, f"cannot be read back ({problem})") from None
     if type(read) is not kind or not is_surely_same(context, read):
@@ -143,18 +146,18 @@ def _dump_generic(event: str, context: GenericEventContext) -> str:
             f"the entry {shadowed[0]} of {event} has the name of a field that every context has: "
             "rename the entry",
             event=event,
-            field=f"data.{shadowed[0]}",
+            field=shadowed[0],
         )
     values = {name: value for name, value in vars(context).items() if name in _COMMON}
     try:
         written = to_json({**values, **context.data}).decode()
         read = _load_generic(context.event_type, written)
     except Exception as error:  # a serialiser may raise anything
-        if is_interrupt(error):
-            raise
+        let_interrupts_through(error)
         raise _refusal(event, _entry_not_written(context), "cannot be written as JSON") from None
-    if not is_surely_same(context, read):
-        _refuse_difference(event, context, read)
+    # Of an entry its name is given, not that of `data`, for emitters give it as a keyword.
+    _refuse_difference(event, context.data, read.data, difference_by_name)
+    _refuse_difference(event, context, read)
     return written
 
 
@@ -188,9 +191,15 @@ def _refusal(event: str, field: str | None, problem: str) -> NotSerialisableErro
     return NotSerialisableError(f"{subject} {problem}: {_FIX}", event=event, field=field)
 
 
-def _refuse_difference(event: str, context: BaseEventContext, read: object) -> None:
+def _refuse_difference(
+    event: str,
+    written: Any,
+    read: Any,
+    compare: Callable[[Any, Any], Difference | None] = difference,
+) -> None:
+    found: Difference | None
     try:
-        found = difference(context, read)
+        found = compare(written, read)
     except RecursionError:
         found = (), "is nested too deep"
     if found is not None:
@@ -205,22 +214,23 @@ def _field_not_written(context: BaseEventContext) -> str | None:
         name: partial(write, context, include={name}, round_trip=True, warnings=False)
         for name in type(context).model_fields
     }
-    return next((name for name, way in ways.items() if _fails(way)), None)
+    failed = [name for name, way in ways.items() if _fails(way)]
+    # If all fail, a serialiser of the whole model does.
+    return failed[0] if failed and len(failed) < len(ways) else None
 
 
 def _entry_not_written(context: GenericEventContext) -> str | None:
     """Return the first entry of `data` that cannot be written by itself."""
     entries = context.data.items()
     failed = (printable(name) for name, value in entries if _fails(partial(to_json, value)))
-    return next((f"data.{name}" for name in failed), None)
+    return next(failed, None)
 
 
 def _fails(write: Callable[[], bytes]) -> bool:
     try:
         write()
     except Exception as error:  # a serialiser may raise anything
-        if is_interrupt(error):
-            raise
+        let_interrupts_through(error)
         return True
     return False
 

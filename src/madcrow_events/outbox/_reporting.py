@@ -103,7 +103,7 @@ class Reporting:
             if self._long.get(run, now) <= now:
                 log(
                     logging.WARNING,
-                    "the handler %s has been handling %s for %.0f seconds or more",
+                    "the handler %s has been handling %s for %g seconds or more",
                     run.handler.name,
                     run.rows[0].event,
                     self._lease,

@@ -84,10 +84,17 @@ class Statements(ABC):
         """Take the lock of a writer, where there is one, before anything is read."""
 
     @abstractmethod
-    def append(self, connection: Connection, events: Sequence[StoredEvent]) -> None:
+    def append(
+        self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
+    ) -> None:
         """Write events, just before the commit, so that their `seq` is the order of commits.
 
         An event whose source and id are there already is left out.
+
+        Args:
+            connection: the connection.
+            events: the events.
+            notify: the channel on which workers elsewhere hear of the commit; None for no word.
         """
 
     @abstractmethod

@@ -35,10 +35,10 @@ from typing_extensions import (
     is_typeddict,
 )
 
-from madcrow_events._interrupts import is_interrupt
 from madcrow_events._text import printable, type_name
 from madcrow_events.models import BaseEventContext, GenericEventContext, kept_with
 from madcrow_events.outbox._errors import NotSerialisableError
+from madcrow_events.outbox._interrupts import let_interrupts_through
 
 __all__ = ["check_model"]
 
@@ -119,7 +119,7 @@ class _Look:
     def at_model(self, model: type[BaseModel]) -> Iterator[Misfit]:
         """Yield what is wrong with a model."""
         own = model.__pydantic_decorators__
-        if self._is_seen(model) or own.model_serializers:
+        if self._is_seen(model, {}) or own.model_serializers:
             return
         serialised = _serialised(own)
         if model.model_config.get("json_encoders"):  # serialisers for all fields of a type
@@ -132,10 +132,11 @@ class _Look:
                 for path, problem in self._at_type(field.annotation, {}):
                     yield (*steps, *path), problem
 
-    def _is_seen(self, thing: object) -> bool:
+    def _is_seen(self, thing: object, arguments: Arguments) -> bool:
         # By its id, because a type may have no hash. The annotations keep it alive.
-        is_seen = id(thing) in self._seen
-        self._seen.add(id(thing))
+        key = id(thing), repr(arguments)
+        is_seen = key in self._seen
+        self._seen.add(key)
         return is_seen
 
     def _at_type(self, annotation: Any, arguments: Arguments) -> Iterator[Misfit]:
@@ -179,10 +180,9 @@ class _Look:
     def _at_alias(
         self, alias: Any, parameters: tuple[Any, ...], arguments: Arguments
     ) -> Iterator[Misfit]:
-        if not parameters and self._is_seen(alias):
-            return
         given = _filled(alias.__type_params__, parameters, arguments)
-        yield from self._at_type(alias.__value__, given)
+        if not self._is_seen(alias, given):
+            yield from self._at_type(alias.__value__, given)
 
     def _at_class(
         self, annotation: Any, class_: Any, parameters: tuple[Any, ...], arguments: Arguments
@@ -208,10 +208,8 @@ class _Look:
 
     def _at_hints(self, class_: type, arguments: Arguments) -> Iterator[Misfit]:
         """Yield what is wrong with a dataclass, a TypedDict or a named tuple."""
-        if not arguments and self._is_seen(class_):
-            return
         own = getattr(class_, "__pydantic_decorators__", None)
-        if own is not None and own.model_serializers:
+        if self._is_seen(class_, arguments) or (own is not None and own.model_serializers):
             return
         serialised = _serialised(own) if own is not None else frozenset()
         fields = _defaults_of(class_)
@@ -242,7 +240,7 @@ def _filled(
 
 
 def _has_hints(class_: type) -> bool:
-    is_named_tuple = issubclass(class_, tuple) and hasattr(class_, "_fields")
+    is_named_tuple = issubclass(class_, tuple) and hasattr(class_, "_asdict")
     return dataclasses.is_dataclass(class_) or is_typeddict(class_) or is_named_tuple
 
 
@@ -258,8 +256,7 @@ def _hints_of(class_: type) -> dict[str, Any]:
     try:
         hints = get_type_hints(class_, include_extras=True)
     except Exception as error:  # a name in them is not defined where the class is
-        if is_interrupt(error):
-            raise
+        let_interrupts_through(error)
         return {}
     if dataclasses.is_dataclass(class_):
         names = {field.name for field in dataclasses.fields(class_)}

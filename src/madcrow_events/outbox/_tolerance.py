@@ -31,23 +31,26 @@ def read_tolerantly(model: type[ModelT], text: str) -> ModelT:
     Raises:
         pydantic.ValidationError: something else is wrong, too. It may show values.
     """
-    read = _attempt(model, text)
     for _ in range(_ROUNDS):
+        read = _attempt(model, text)
         if not isinstance(read, ValidationError):
             return read
         smaller = _without_unknown(text, read)
         if smaller is None:
-            break
+            raise read
         text = smaller
-        read = _attempt(model, text)
-    if isinstance(read, ValidationError):
-        raise read
+    return _read(model, text)
+
+
+def _read(model: type[ModelT], text: str) -> ModelT:
+    # Not `model_validate_json`, which a model may override.
+    read: ModelT = model.__pydantic_validator__.validate_json(text)
     return read
 
 
 def _attempt(model: type[ModelT], text: str) -> ModelT | ValidationError:
     try:
-        return model.model_validate_json(text)
+        return _read(model, text)
     except ValidationError as error:
         return error
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._database import Database
+from madcrow_events.outbox._listening import Listener, check_driver
 from madcrow_events.outbox._shift import Shift
 
 if TYPE_CHECKING:
@@ -80,6 +81,9 @@ class Worker:
         self.batch = batch
         self.handlers = handlers
         self._statements = outbox._statements_for(engine)
+        self._channel = outbox._channel if engine.dialect.name == "postgresql" else None
+        if self._channel is not None:
+            check_driver(engine)
         Database(engine).close()  # refuses one in memory
         self.reports: SimpleQueue[Ended | None] = SimpleQueue()
         self.stops = 0
@@ -211,7 +215,20 @@ class Worker:
                 self.outbox._sweeping(self._statements),
             )
             self._started.put(None)
-            with self.outbox._waking(self):
+            with self.outbox._waking(self), self._listening():
                 shift.work(once=once)
         finally:
             database.close()
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Hear of commits in other processes, if the outbox asks for it."""
+        if self._channel is None:
+            yield
+            return
+        listener = Listener(self.engine, self._channel, self.wake)
+        listener.start()
+        try:
+            yield
+        finally:
+            listener.stop()

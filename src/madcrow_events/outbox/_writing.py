@@ -37,6 +37,7 @@ class Writing:
         clause: the table of the events.
         statements_on: returns the statements for a connection.
         wake: called when events were committed.
+        notify: the channel on which other processes hear of the commit, or None.
     """
 
     def __init__(
@@ -44,10 +45,12 @@ class Writing:
         clause: ClauseElement,
         statements_on: Callable[[Connection], Statements],
         wake: Callable[[], None],
+        notify: str | None,
     ) -> None:
         self.clause = clause
         self._statements_on = statements_on
         self._wake = wake
+        self._notify = notify
         self._taken: list[StoredEvent | Exception] = []
         self._written = 0
 
@@ -82,7 +85,7 @@ class Writing:
             events.append(taken)
         if events:
             try:
-                self._statements_on(connection).append(connection, events)
+                self._statements_on(connection).append(connection, events, notify=self._notify)
             except DBAPIError as error:
                 _explain(error)
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.command import Command, command
-from support.outboxes import commit_in
+from support.durable_shop import commit_in
 
 pytest.importorskip("sqlalchemy")
 
@@ -323,6 +324,33 @@ def test_a_database_without_the_tables_is_told(
     ended = shop(*subcommand, "--database", url, app=APP)
     assert ended.status == 2
     assert "is missing: call outbox.metadata.create_all(engine)" in ended.err
+
+
+def test_who_has_told_it_to_end_twice_does_not_wait(shop: Command, monkeypatch: pytest.MonkeyPatch):
+    """Not for ordinary handlers in the background, either."""
+    from madcrow_events import EventDispatcher
+    from madcrow_events.outbox import Worker
+
+    def stop_twice(worker: Worker, *, once: bool) -> None:
+        assert not once
+        worker.stop()
+        worker.stop()
+
+    drained: list[object] = []
+    monkeypatch.setattr(Worker, "run", stop_twice)
+    monkeypatch.setattr(EventDispatcher, "drain", drained.append)
+    assert shop("worker", app=APP).status == 0
+    assert drained == []
+
+
+def test_without_the_extra_the_command_says_what_to_install(
+    shop: Command, monkeypatch: pytest.MonkeyPatch
+):
+    """The process that has no SQLAlchemy is tested apart."""
+    monkeypatch.setitem(sys.modules, "madcrow_events.outbox", None)
+    ended = shop("outbox", "ddl", app=APP)
+    assert ended.status == 2
+    assert ended.err.endswith(" is missing: pip install 'madcrow-events[outbox]'\n")
 
 
 def test_the_application_decides_where_the_log_goes(shop: Command, tmp_path: Path):

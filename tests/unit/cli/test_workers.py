@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.command import in_a_process
-from support.outboxes import commit_in
+from support.durable_shop import commit_in
 
 pytest.importorskip("sqlalchemy")
 

@@ -11,34 +11,46 @@ import pytest
 from madcrow_events import MadcrowEventsError, emit_event
 from madcrow_events.outbox import (
     HandlerIdError,
+    LeaseLostError,
+    MalformedPayloadError,
+    NotInOutboxError,
     NoTransactionError,
     NotSerialisableError,
     OutboxError,
     OutboxSchemaError,
     UnknownVersionError,
     UnreadablePayloadError,
+    WorkerDiedError,
     _errors,
 )
 
 FITTING: dict[type[OutboxError], type[Exception]] = {
     HandlerIdError: ValueError,
+    LeaseLostError: RuntimeError,
+    MalformedPayloadError: ValueError,
     NoTransactionError: RuntimeError,
+    NotInOutboxError: LookupError,
     NotSerialisableError: TypeError,
     OutboxError: MadcrowEventsError,
     OutboxSchemaError: RuntimeError,
     UnknownVersionError: LookupError,
     UnreadablePayloadError: ValueError,
+    WorkerDiedError: RuntimeError,
 }
 """Each error and what `except` may name in its place."""
 
 EXAMPLES: list[OutboxError] = [
     HandlerIdError("wrong", handler=emit_event),
+    LeaseLostError("wrong"),
+    MalformedPayloadError("wrong", event="order_placed"),
     NoTransactionError("wrong"),
+    NotInOutboxError("wrong"),
     NotSerialisableError("wrong", event="order_placed", field="item.price"),
     OutboxError("wrong"),
     OutboxSchemaError("wrong"),
     UnknownVersionError("wrong", event="order_placed", version=3, known=2),
     UnreadablePayloadError("wrong", event="order_placed", problems=(("total", "missing"),)),
+    WorkerDiedError("wrong"),
 ]
 
 every_error = pytest.mark.parametrize("error", FITTING, ids=lambda error: error.__name__)

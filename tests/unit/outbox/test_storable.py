@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import typing
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable
 from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, NotRequired
 
 import pydantic
@@ -28,6 +28,7 @@ Revealed = Annotated[
 Anything = TypeAliasType("Anything", dict[str, Any])
 Pairs = TypeAliasType("Pairs", list[tuple[T, T]], type_params=(T,))
 Nest = TypeAliasType("Nest", "list[Nest] | int")
+Numbers = TypeAliasType("Numbers", list[int])
 Password = NewType("Password", SecretStr)
 
 
@@ -136,6 +137,12 @@ class Linked:
     next: Linked | None = None
 
 
+@dataclasses.dataclass
+class Chained(Generic[T]):
+    inside: T
+    next: Chained[T] | None = None
+
+
 class Entry(TypedDict):
     note: NotRequired[Any]
 
@@ -161,7 +168,7 @@ def model_of(annotation: Any, default: Any = ...) -> type[BaseEventContext]:
         (tuple, "it", "takes anything"),
         (typing.Dict, "it", "takes anything"),  # noqa: UP006  # the old spelling
         (typing.Tuple, "it", "takes anything"),  # noqa: UP006  # the old spelling
-        (Sequence, "it", "takes anything"),
+        (typing.Sequence, "it", "takes anything"),  # the old spelling
         (collections.deque, "it", "takes anything"),
         (dict[str, Any], "it", "takes anything"),
         (tuple[int, ...] | tuple[Any, ...], "it", "takes anything"),
@@ -184,6 +191,7 @@ def model_of(annotation: Any, default: Any = ...) -> type[BaseEventContext]:
         (Account, "it.secret", "is written masked"),
         (Box[SecretStr], "it.inside", "is written masked"),
         (Box[Box[Inner]], "it.inside.inside.secret", "is written masked"),
+        (Chained[int] | Chained[Any], "it.inside", "takes anything"),
         (Entry, "it.note", "takes anything"),
         (Point, "it.tag", "is written masked"),
         (Hiding, "it.number", "is not written: remove exclude"),
@@ -232,6 +240,8 @@ def test_a_field_that_can_never_come_back_is_refused_with_its_name_and_the_fix(
         PydanticRevealingAll,
         Chain,
         Linked,
+        Chained[int],
+        tuple[Numbers, Numbers, Numbers],
         Box[int] | Box[str],
         list[int],
         set[bytes],

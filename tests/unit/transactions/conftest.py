@@ -59,13 +59,19 @@ def engine(database: Path) -> Iterator[Any]:
 )
 async def unit(request: pytest.FixtureRequest, database: Path, engine: Any) -> AsyncIterator[Unit]:
     """Return each kind of session and connection, the async ones, too."""
+    from sqlalchemy import AsyncAdaptedQueuePool
     from sqlalchemy.ext.asyncio import create_async_engine
 
     from support.transactions import KINDS, Unit, done, with_real_transactions
 
     is_async = request.param.lower().startswith("async")
     if is_async:
-        engine = create_async_engine(f"sqlite+aiosqlite:///{database}", pool_size=1, max_overflow=0)
+        engine = create_async_engine(
+            f"sqlite+aiosqlite:///{database}",
+            poolclass=AsyncAdaptedQueuePool,
+            pool_size=1,
+            max_overflow=0,
+        )
         with_real_transactions(engine.sync_engine)
     it = KINDS[request.param](engine)
     if request.param == "AsyncConnection":

@@ -12,7 +12,7 @@ pytest.importorskip("sqlalchemy")
 pytest.importorskip("aiosqlite")
 pytest.importorskip("greenlet")
 
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import AsyncAdaptedQueuePool, create_engine, event, text
 from sqlalchemy.exc import IntegrityError, SAWarning
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
@@ -115,7 +115,12 @@ def test_a_write_that_raises_leaves_nothing_open_in_the_pool(
 async def test_an_async_write_that_raises_leaves_nothing_open_in_the_pool(
     database: Path, box: Box, committed: Committed, way: str
 ) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{database}", pool_size=1, max_overflow=0)
+    engine = create_async_engine(
+        f"sqlite+aiosqlite:///{database}",
+        poolclass=AsyncAdaptedQueuePool,
+        pool_size=1,
+        max_overflow=0,
+    )
     with_real_transactions(engine.sync_engine)
 
     async def work(unit: Any) -> None:

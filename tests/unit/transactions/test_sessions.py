@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError, InvalidRequestError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.orm import declarative_base as new_base
 
-from madcrow_events._transactions import Refusal, watcher_of
+from madcrow_events._transactions import Refusal, in_transaction, watcher_of
 from support.transactions import NOTES, Box, RefusedError, with_real_transactions
 
 Committed = Callable[..., list[int]]
@@ -41,6 +41,14 @@ def test_a_session_without_any_statement_writes(
     box.emit(session, 1)
     session.commit()
     assert committed() == [1]
+
+
+def test_a_session_that_does_not_begin_by_itself_has_to_be_begun(engine: Any, box: Box) -> None:
+    with Session(engine, autobegin=False) as session:
+        assert not in_transaction(session)
+        assert not session.in_transaction()
+        with session.begin():
+            assert in_transaction(session)
 
 
 @pytest.mark.parametrize("form", ["begin", "sessionmaker", "savepoint", "transaction"])
@@ -177,6 +185,51 @@ def test_a_late_row_that_cannot_be_written_makes_the_commit_fail(
     session.close()
     assert (committed(), committed("orders"), emission.state) == ([], [], "dropped")
     assert box.log == [("written", [2]), "rolled back"]
+
+
+def test_late_rows_that_fail_before_they_reach_the_database_make_the_commit_fail_too(
+    session: Session, box: Box, committed: Committed
+) -> None:
+    def fail() -> None:
+        raise LookupError
+
+    def emit(*_: Any) -> None:
+        (rows,) = box.rows.values()
+        rows.before_write = fail
+        for number in (2, 3):
+            with pytest.raises(LookupError):
+                box.emit(session, number)
+
+    box.emit(session, 1)
+    event.listen(session, "before_commit", emit)
+    with pytest.raises(InvalidRequestError, match="inactive"):
+        session.commit()
+    session.close()
+    assert (committed(), box.log) == ([], [("written", [1]), "rolled back"])
+
+
+@pytest.mark.parametrize("has_emitted", [True, False])
+def test_an_emission_between_the_commit_and_its_end_is_refused(
+    session: Session, box: Box, committed: Committed, has_emitted: bool
+) -> None:
+    """It would be too late for the one transaction, and too early for the next."""
+
+    def emit(session: Session) -> None:
+        with pytest.raises(InvalidRequestError, match="committed"):
+            box.emit(session, 2)
+
+    session.begin()
+    if has_emitted:
+        box.emit(session, 1)
+    event.listen(Session, "after_commit", emit)
+    try:
+        session.commit()
+    finally:
+        event.remove(Session, "after_commit", emit)
+    assert committed() == ([1] if has_emitted else [])
+    box.emit(session, 3)
+    session.commit()
+    assert committed()[-1] == 3
 
 
 def test_two_sessions_keep_their_rows_apart(database: Path, box: Box, committed: Committed) -> None:
