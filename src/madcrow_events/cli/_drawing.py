@@ -378,7 +378,8 @@ def _draw_outbox(record: OutboxRecord, width: int) -> RenderableType:
 def _blocked(it: BlockedRecord) -> tuple[str | Text, ...]:
     is_dead = it["is_dead"]
     state = Text("dead" if is_dead else "delayed", _WRONG if is_dead else "")
-    return it["head"], it["handler"], state, _age(it["age"]), str(it["waiting"])
+    since = _age(it["age"]) if it["age"] else ""  # one that is delayed may have no failure
+    return it["head"], it["handler"], state, since, str(it["waiting"])
 
 
 def _open(it: DurableHandlerRecord) -> Text:
