@@ -18,6 +18,7 @@ from madcrow_events._text import type_name
 from madcrow_events.exceptions import HandlerTimeoutError
 from madcrow_events.models import values_of
 from madcrow_events.outbox._errors import (
+    HandlerIdError,
     LeaseLostError,
     MalformedPayloadError,
     UnknownVersionError,
@@ -192,10 +193,10 @@ class Caller:
             head.event_seq,
             run.token,
             head.deliveries,
-            _lane(run, head),
+            head.key,
             tuple(done),
             failed,
-            None if _lane(run, head) is None or leaves_head else last,
+            None if head.key is None or leaves_head else last,
             alone_until,
         )
 
@@ -262,8 +263,14 @@ class _Delivery:
         return self._claimed.attempts == 0 and self._claimed.deliveries <= 1
 
     def _context(self) -> Any:
-        claimed, caller = self._claimed, self._caller
-        return caller._read(self._run.handler.signal, claimed.version, claimed.payload)
+        claimed, caller, signal = self._claimed, self._caller, self._run.handler.signal
+        if claimed.event not in {signal.name, *signal.formerly}:
+            raise HandlerIdError(
+                f"a delivery of {claimed.event} is for the id {self._run.handler.name}, which is "
+                f"now that of a handler of {signal.name}: give this one another id",
+                handler=self._run.handler.bound.handler,
+            )
+        return caller._read(signal, claimed.version, claimed.payload)
 
     def _deliver(self, context: Any) -> None:
         claimed, caller, handler = self._claimed, self._caller, self._run.handler
@@ -300,12 +307,11 @@ class _Delivery:
             delay = error.seconds
         elif not is_dead:
             delay = handler.retry.wait_after(attempts)
-        lane = _lane(self._run, claimed)
         name = type_name(type(error))
         return Failed(
             claimed.event_seq,
             DEAD if is_dead else HEAD,
-            None if is_dead and not handler.blocks_when_dead else lane,
+            None if is_dead and handler.on_dead == "continue" else claimed.key,
             int(delay * 1_000_000),
             attempts,
             max(1, claimed.deliveries),
@@ -324,10 +330,6 @@ class _Delivery:
         """Write down that the event was handled; return whether the lease is still held."""
         settlement = self._caller.settlement_for(self._run, [self._claimed.event_seq], None)
         return not self._caller.settle(connection, [settlement])
-
-
-def _lane(run: Run, claimed: Claimed) -> str | None:
-    return claimed.key if run.handler.is_keyed else None
 
 
 def _given_back(claimed: Claimed, delay: float = 0.0, error: BaseException | None = None) -> Failed:

@@ -11,7 +11,7 @@ from madcrow_events.outbox._calling import Run
 from madcrow_events.outbox._rows import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from sqlalchemy import Connection
 
@@ -62,7 +62,7 @@ class Claiming:
     def claim(
         self,
         connection: Connection,
-        due: Iterable[int],
+        look: Look,
         *,
         room: int,
         running: Counter[int],
@@ -72,13 +72,15 @@ class Claiming:
 
         Args:
             connection: the connection.
-            due: the ids of handlers that have some.
+            look: what there was to do a moment ago.
             room: how many runs to claim at most.
             running: how many runs each handler has now.
             ahead: how many microseconds the clock is put ahead.
         """
         self._turns += 1
-        ids = sorted(due)
+        # Not by the clock of this moment, which may have jumped since.
+        until = look.now + ahead
+        ids = sorted(id_ for id_, moment in look.due.items() if moment <= until)
         turn = self._turns % len(ids) if ids else 0
         runs: list[Run] = []
         for id_ in ids[turn:] + ids[:turn]:
@@ -87,11 +89,11 @@ class Claiming:
             if handler.concurrency is not None:
                 limit = min(limit, handler.concurrency - running[id_])
             if limit > 0:
-                runs += self._claim_of(connection, id_, handler, limit, ahead)
+                runs += self._claim_of(connection, id_, handler, limit, until)
         return runs
 
     def _claim_of(
-        self, connection: Connection, id_: int, handler: DurableHandler, limit: int, ahead: int
+        self, connection: Connection, id_: int, handler: DurableHandler, limit: int, until: int
     ) -> list[Run]:
         token, started = secrets.randbits(62), monotonic()
         # One transaction, or one thread, is for one delivery.
@@ -103,7 +105,7 @@ class Claiming:
             limit=limit,
             run=1 if is_single else _LONGEST_RUN,
             lease=int(self._lease * 1_000_000),
-            ahead=ahead,
+            until=until,
         )
         runs: dict[int, Run] = {}
         for it in claimed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Connection, text
@@ -129,18 +130,18 @@ class PostgreSQL(Statements):
         limit: int,
         run: int,
         lease: int,
-        ahead: int,
+        until: int,
     ) -> list[Claimed]:
         rows = self._do(
             connection,
             """
             with heads as materialized (select event_seq, key, deliveries, alone_until
                 from {delivery} where state = {HEAD} and handler_id = :handler
-                  and version <= :version and due >= :floor and due <= {now} + :ahead
+                  and version <= :version and due >= :floor and due <= :until
                 order by due, event_seq limit :limit for update skip locked),
-              tail as materialized (select h.event_seq head, t.* from heads h cross join lateral (
-                  select * from (select event_seq, attempts, deliveries, due,
-                      bool_and(due <= {now} + :ahead and version <= :version)
+              tail as materialized (select h.event_seq head, h.key, t.* from heads h
+                cross join lateral (select * from (select event_seq, attempts, deliveries, due,
+                      bool_and(due <= :until and version <= :version)
                         over (order by event_seq) ready
                     from (select event_seq, attempts, deliveries, due, version from {delivery} t
                       where t.handler_id = :handler and t.key = h.key
@@ -152,18 +153,18 @@ class PostgreSQL(Statements):
                     (select max(event_seq) from tail where head = d.event_seq))
                 from heads where d.handler_id = :handler and d.event_seq = heads.event_seq
                 returning d.event_seq head, d.event_seq, d.attempts, d.deliveries, d.alone_until,
-                  d.due)
-            select x.head, x.event_seq, x.attempts, x.deliveries, x.alone_until, x.due, e.key,
+                  d.due, d.key)
+            select x.head, x.event_seq, x.attempts, x.deliveries, x.alone_until, x.due, x.key,
               e.source, e.event_id, e.event, e.version, e.sender, e.payload, e.headers, e.created
             from (select * from leased union all
-                select head, event_seq, attempts, deliveries, 0, due from tail) x
+                select head, event_seq, attempts, deliveries, 0, due, key from tail) x
               join {event} e on e.seq = x.event_seq order by 1, 2
             """,
             {
                 "handler": watched.id,
                 "version": watched.version,
                 "floor": watched.floor,
-                "ahead": ahead,
+                "until": until,
                 "limit": limit,
                 "behind": run - 1,
                 "token": token,
@@ -176,9 +177,9 @@ class PostgreSQL(Statements):
         parts = [it.split() for it in columns.split(", ")]
         arrays = [f"cast(:u_{name} as {type_}[])" for name, type_ in parts]
         names = ", ".join(name for name, _ in parts)
+        columns_of = zip(*rows, strict=True) if rows else ([] for _ in parts)
         parameters = {
-            f"u_{name}": list(values)
-            for (name, _), values in zip(parts, zip(*rows, strict=True), strict=True)
+            f"u_{name}": list(values) for (name, _), values in zip(parts, columns_of, strict=True)
         }
         return f"unnest({', '.join(arrays)}) with ordinality u({names}, place)", parameters
 
@@ -229,11 +230,11 @@ class SQLite(Statements):
         limit: int,
         run: int,
         lease: int,
-        ahead: int,
+        until: int,
     ) -> list[Claimed]:
         self.lock(connection)
         now = microseconds()
-        given = {"handler": watched.id, "version": watched.version, "until": now + ahead}
+        given = {"handler": watched.id, "version": watched.version, "until": until}
         heads = self._do(
             connection,
             """
@@ -249,7 +250,7 @@ class SQLite(Statements):
             is_alone = head.key is None or head[3] > 1 or head.alone_until >= head.event_seq
             tail = [] if is_alone else self._tail(connection, head, given, run - 1)
             alone_until = max(head.alone_until, tail[-1][1]) if tail else head.alone_until
-            rows += [(*head[:4], alone_until, head.due), *tail]
+            rows += [(*head[:4], alone_until, head.due, head.key), *tail]
         if not rows:
             return []
         self._do_many(
@@ -275,18 +276,18 @@ class SQLite(Statements):
             for it in self._do(
                 connection,
                 """
-                select seq, key, source, event_id, event, version, sender, payload, headers, created
+                select seq, source, event_id, event, version, sender, payload, headers, created
                 from {event} where seq in (select seq from {source})
                 """,
                 parameters,
                 source=source,
             )
         }
-        return [Claimed(*it, *events[it[1]]) for it in sorted(rows)]
+        return [Claimed(*it, *events[it[1]]) for it in sorted(rows, key=itemgetter(0, 1))]
 
     def _tail(
         self, connection: Connection, head: Any, given: Mapping[str, Any], limit: int
-    ) -> list[tuple[int, ...]]:
+    ) -> list[tuple[Any, ...]]:
         rows = self._do(
             connection,
             """
@@ -296,11 +297,11 @@ class SQLite(Statements):
             """,
             {**given, "key": head.key, "head": head[0], "limit": limit},
         )
-        tail: list[tuple[int, ...]] = []
+        tail: list[tuple[Any, ...]] = []
         for seq, attempts, deliveries, due, is_ready in rows:
             if not is_ready:
                 break
-            tail.append((head[0], seq, attempts, deliveries, 0, due))
+            tail.append((head[0], seq, attempts, deliveries, 0, due, head.key))
         return tail
 
     def _do_many(

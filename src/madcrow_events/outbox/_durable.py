@@ -68,11 +68,6 @@ class DurableHandler:
         return self.signal.key is not None
 
     @property
-    def blocks_when_dead(self) -> bool:
-        """Whether a dead delivery holds up its key."""
-        return self.is_keyed and self.on_dead != "continue"
-
-    @property
     def version(self) -> int:
         """The newest version of the event that it can read."""
         return version_of(self.signal.name, self.signal.context_model)

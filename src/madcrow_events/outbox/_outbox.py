@@ -297,8 +297,8 @@ class Outbox:
         watched = synchronous(session, refuse)
         if not in_transaction(watched):
             raise NoTransactionError(
-                "the event needs a transaction to belong to: begin it first, as in "
-                "`with connection.begin():`"
+                "the event needs a transaction to belong to: begin one first, as in "
+                f"`with {_word_for(watched)}.begin():`"
             )
         watcher = watcher_of(watched)
         writing = self._writings.get(watcher)
@@ -465,6 +465,10 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
+
+
+def _word_for(watched: object) -> str:
+    return "connection" if isinstance(watched, Connection) else "session"
 
 
 def _of_model(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from queue import Empty, SimpleQueue
 from time import monotonic
+from traceback import format_tb
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from madcrow_events._logs import log
@@ -35,6 +36,10 @@ _LONGEST_WAIT: Final = 5.0
 """After how many seconds at most a database that is away is tried again."""
 _DRIFT: Final = 2.0
 """From how many seconds on a clock has jumped."""
+
+
+_AN_HOUR: Final = 3_600_000_000
+"""In microseconds."""
 
 
 class Employer(Protocol):
@@ -80,7 +85,7 @@ class Shift:
         self._next_due = 0.0
         self._failures = 0
         self._idle_since = monotonic()
-        self._clock: tuple[float, float] | None = None
+        self._clock = (database.transaction(statements.now) / 1_000_000, monotonic())
 
     def work(self, *, once: bool) -> None:
         """Work until the worker is told to stop.
@@ -121,6 +126,7 @@ class Shift:
                     "the outbox cannot use its database, and tries again: %s",
                     error_shown(error),
                 )
+                log(logging.DEBUG, "".join(format_tb(error.__traceback__)))
             self._failures += 1
             self._claim_at = monotonic() + wait
             return None
@@ -137,20 +143,18 @@ class Shift:
         if room <= 0 or monotonic() < self._claim_at:
             return True
         look = self._database.transaction(self._claiming.look)
-        if self._has_jumped(look.now / 1_000_000):
-            return True
         if look.has_new:
             self._database.transaction(self._claiming.expand)
             look = self._database.transaction(self._claiming.look)
-        due = [id_ for id_, moment in look.due.items() if moment <= look.now]
-        self._next_due = monotonic() + min(
-            ((moment - look.now) / 1_000_000 for moment in look.due.values()), default=3600.0
-        )
+        if self._has_jumped(look.now / 1_000_000):
+            return True
+        wait = min(look.due.values(), default=look.now + _AN_HOUR) - look.now
+        self._next_due = monotonic() + wait / 1_000_000
         runs: list[Run] = []
-        if due:
+        if wait <= 0:
             runs = self._database.transaction(
                 lambda connection: self._claiming.claim(
-                    connection, due, room=room, running=self._running
+                    connection, look, room=room, running=self._running
                 )
             )
         self._leases.hold(runs)
@@ -165,8 +169,6 @@ class Shift:
         Leases of workers that live look as if they were over, until these have renewed them.
         """
         known, self._clock = self._clock, (now, monotonic())
-        if known is None:
-            return False
         jump = (now - known[0]) - (self._clock[1] - known[1])
         if abs(jump) < _DRIFT:
             return False
@@ -190,7 +192,7 @@ class Shift:
             return 0.0 if self._next_due <= now else 0.01
         # The longer nothing comes, the rarer the looks, down to a quarter after three minutes.
         rarer = min(4.0, 1.0 + (now - self._idle_since) / 60)
-        return min(max(0.0, self._next_due - now), self._worker.poll * rarer)
+        return min(max(0.01, self._next_due - now), self._worker.poll * rarer)
 
     # Settling
 

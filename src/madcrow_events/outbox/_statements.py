@@ -119,7 +119,7 @@ class Statements(ABC):
         limit: int,
         run: int,
         lease: int,
-        ahead: int,
+        until: int,
     ) -> list[Claimed]:
         """Lease due deliveries of one handler.
 
@@ -130,7 +130,7 @@ class Statements(ABC):
             limit: how many heads to claim at most.
             run: how long a run may be.
             lease: for how many microseconds.
-            ahead: how many microseconds the clock is put ahead.
+            until: what is due by this moment is claimed.
 
         Returns:
             The deliveries, run by run, each in the order of its events.
@@ -184,7 +184,7 @@ class Statements(ABC):
                 and exists(select 1 from {handler} h
                   where h.id = u.id and h.paused = 0 and h.retired = 0)
                 order by d.due limit 1)
-            from {source}
+            from (select 1) one left join {source} on true
             """,
             parameters,
             source=source,
@@ -216,41 +216,48 @@ class Statements(ABC):
     def _announce(self, connection: Connection, handler: Announced) -> tuple[int, bool]:
         given = {
             "name": handler.name,
+            "formerly": "\n".join(handler.formerly),
             "event": handler.event,
             "version": handler.version,
             "keyed": int(handler.keyed),
             "sender": handler.sender,
         }
-        known = None
-        for name in (handler.name, *handler.formerly):
-            known = self._do(
-                connection,
-                "select id, retired from {handler} where name = :name",
-                {"name": name},
-            ).one_or_none()
-            if known is not None:
-                break
+        known = self._known(connection, handler)
         if known is None:
             id_ = self._do(
                 connection,
                 """
                 insert into {handler}
-                  (name, event, version, keyed, sender, paused, retired, seen)
-                values (:name, :event, :version, :keyed, :sender, 0, 0, {now}) returning id
+                  (name, formerly, event, version, keyed, sender, paused, retired, seen)
+                values (:name, :formerly, :event, :version, :keyed, :sender, 0, 0, {now})
+                returning id
                 """,
                 given,
             ).scalar_one()
             return id_, True
+        if handler.name in known.formerly.split("\n"):
+            given["name"], given["formerly"] = known.name, known.formerly
         # The newest version of all workers, so that `status` tells what nobody can read.
         self._do(
             connection,
             """
-            update {handler} set name = :name, event = :event, keyed = :keyed, sender = :sender,
+            update {handler} set name = :name, formerly = :formerly, event = :event,
+              keyed = :keyed, sender = :sender,
               version = {greatest}(version, :version), retired = 0, seen = {now} where id = :id
             """,
             {**given, "id": known.id},
         )
         return known.id, bool(known.retired)
+
+    def _known(self, connection: Connection, handler: Announced) -> Any:
+        """Return the row of a handler, by its name, an earlier or even a later one."""
+        rows = self._do(connection, "select id, name, formerly, retired from {handler}").all()
+        by_name = {it.name: it for it in rows}
+        for name in (handler.name, *handler.formerly):
+            if name in by_name:
+                return by_name[name]
+        # A worker of older code, beside newer ones that have renamed the handler.
+        return next((it for it in rows if handler.name in it.formerly.split("\n")), None)
 
     def note_seen(self, connection: Connection, ids: Sequence[int]) -> None:
         """Write down that the worker of some handlers is there."""

@@ -102,6 +102,7 @@ class Tables:
             self.metadata,
             Column("id", Integer, primary_key=True, autoincrement=True),
             Column("name", Text, nullable=False),
+            Column("formerly", Text, nullable=False),
             Column("event", Text, nullable=False),
             Column("version", SmallInteger, nullable=False),
             Column("keyed", SmallInteger, nullable=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal as signals
 import threading
 from asyncio import get_running_loop, to_thread
@@ -10,10 +11,12 @@ from fnmatch import fnmatchcase
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Self
 
+from madcrow_events._logs import log
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._database import Database
 from madcrow_events.outbox._listening import Listener, check_driver
+from madcrow_events.outbox._reporting import error_shown
 from madcrow_events.outbox._shift import Shift
 
 if TYPE_CHECKING:
@@ -156,7 +159,7 @@ class Worker:
     def _start(self, loop: AbstractEventLoop | None) -> None:
         if self._thread is not None:
             raise RuntimeError("this worker works already: make another one")
-        self._loop, self.stops = loop, 0
+        self._loop, self.stops, self._started = loop, 0, SimpleQueue()
         self._thread = threading.Thread(
             target=self._work_in_thread, name="madcrow-outbox-worker", daemon=True
         )
@@ -165,8 +168,9 @@ class Worker:
     def _work_in_thread(self) -> None:
         try:
             self._work(once=False)
-        except BaseException as error:  # for the thread that has started this one
+        except BaseException as error:  # for the thread that has started this one, if it waits
             self._started.put(error)
+            log(logging.ERROR, "the outbox worker has ended: %s", error_shown(error))
 
     def _raise_start(self, error: BaseException | None) -> None:
         if error is not None:
@@ -215,6 +219,11 @@ class Worker:
                 self.outbox._sweeping(self._statements),
             )
             self._started.put(None)
+            log(
+                logging.INFO,
+                "the outbox worker handles %s",
+                ", ".join(sorted(it.name for it in chosen.values())) or "nothing",
+            )
             with self.outbox._waking(self), self._listening():
                 shift.work(once=once)
         finally:

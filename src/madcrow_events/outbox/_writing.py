@@ -89,7 +89,7 @@ class Writing:
             except DBAPIError as error:
                 _explain(error)
                 raise
-            self._written = len(self._taken)
+            self._written += len(events)
 
     def end(self, *, is_committed: bool) -> None:
         """Forget the events of a transaction that is over, and wake the workers here."""

@@ -143,11 +143,10 @@ class _Draining:
         look = self.access.transaction(self.claiming.look)
         if look.has_new:
             return self.access.transaction(self.claiming.expand) > 0
-        due = [it for it, moment in look.due.items() if moment <= look.now + self._ahead]
-        if due:
+        if any(moment <= look.now + self._ahead for moment in look.due.values()):
             runs = self.access.transaction(
                 lambda connection: self.claiming.claim(
-                    connection, due, room=1, running=Counter(), ahead=self._ahead
+                    connection, look, room=1, running=Counter(), ahead=self._ahead
                 )
             )
             for run in runs:

@@ -7,6 +7,7 @@ from sqlalchemy.orm import Session
 
 from madcrow_events import BaseEventContext, SignalRegistry, current_event
 from madcrow_events.outbox import Outbox, Worker
+from support.outboxes import Order, emit, keyed_outbox, sqlite_engine
 
 
 class OrderPlaced(BaseEventContext):
@@ -33,4 +34,17 @@ def test_what_is_committed_is_handled_by_a_worker(tmp_path):
         session.commit()
     Worker(outbox, engine).run(once=True)
     assert handled == [(2, 1, emission.id)]
+    engine.dispose()
+
+
+def test_a_worker_without_handlers_makes_deliveries_for_those_that_have_some(tmp_path):
+    """A pattern that fits no handler leaves all the calls to other workers."""
+    outbox = keyed_outbox()
+    outbox.on("order", id="mail")(lambda number: None)
+    engine = sqlite_engine(tmp_path)
+    outbox.metadata.create_all(engine)
+    emit(outbox, engine, Order(number=1))
+    Worker(outbox, engine, handlers="other*").run(once=True)
+    status = outbox.inspect(engine).status()
+    assert (status.new, status.handlers[0].due) == (0, 1)
     engine.dispose()
