@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 
 from madcrow_events._text import close_matches, printable
 from madcrow_events.cli._errors import CommandError
-from madcrow_events.cli._messages import say
 from madcrow_events.cli._outboxes import with_database
 
 if TYPE_CHECKING:
@@ -36,12 +35,8 @@ def work(found: FoundOutbox, *, handlers: str | None, concurrency: int | None, o
         OutboxSchemaError: the tables are missing or old.
     """
     worker = _worker_of(found, handlers, concurrency)
-    names = _chosen(worker)
+    _check(worker)
     _log_to_stderr()
-    say(
-        f"madcrow-events: a worker for {printable(found.outbox.source)}, with "
-        f"{worker.concurrency} at a time, handles: {', '.join(names)}"
-    )
     with_database(worker.engine, lambda: worker.run(once=once))
     if worker.stops < 2:  # noqa: PLR2004  # a second signal is for those who cannot wait
         worker.outbox.signals.dispatcher.drain(_PATIENCE)
@@ -63,11 +58,11 @@ def _worker_of(found: FoundOutbox, handlers: str | None, concurrency: int | None
     )
 
 
-def _chosen(worker: Worker) -> list[str]:
-    """Return the ids of the handlers that a worker calls.
+def _check(worker: Worker) -> None:
+    """See that there is a handler to call.
 
     Raises:
-        CommandError: there are none.
+        CommandError: there is none.
     """
     declared = worker.outbox.handlers
     if not declared:
@@ -76,12 +71,10 @@ def _chosen(worker: Worker) -> list[str]:
             "@outbox.on"
         )
     pattern = worker.handlers or "*"
-    chosen = [it for it in declared if fnmatchcase(it, pattern)]
-    if not chosen:
+    if not any(fnmatchcase(it, pattern) for it in declared):
         near = close_matches(pattern, list(declared), 1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(declared)}"
         raise CommandError(f"no durable handler matches '{printable(pattern)}': {hint}")
-    return chosen
 
 
 def _log_to_stderr() -> None:

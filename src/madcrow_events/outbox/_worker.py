@@ -9,26 +9,25 @@ from asyncio import get_running_loop, to_thread
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from queue import SimpleQueue
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from sqlalchemy import Engine  # noqa: TC002  # annotations are read at run time
 
 from madcrow_events._logs import log
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.outbox._database import Database
+from madcrow_events.outbox._database import AsyncEngine, Database
 from madcrow_events.outbox._listening import Listener, check_driver
+from madcrow_events.outbox._outbox import Outbox
 from madcrow_events.outbox._reporting import error_shown
 from madcrow_events.outbox._shift import Shift
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Iterator
-    from types import TracebackType
-
-    from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from madcrow_events.outbox._calling import Ended
-    from madcrow_events.outbox._outbox import Outbox
 
 __all__ = ["Worker"]
 

@@ -83,6 +83,7 @@ def test_the_worker_logs_to_the_standard_error(tmp_path: Path):
     commit_in(tmp_path, "OrderPlaced(order_id=13)")
     ended = in_a_process(*WORKER, "--once", folder=tmp_path)
     assert (ended.status, ended.out) == (0, "booked 13\n")
+    assert " INFO madcrow_events: the outbox worker handles book, mail\n" in ended.err
     assert " ERROR madcrow_events: delivery 1-2 of order_placed to mail is dead " in ended.err
 
 
