@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from sqlalchemy import Connection, and_, select, update
 
@@ -13,7 +14,6 @@ from madcrow_events.outbox._tables import DEAD, DONE, EXPANDED, HEAD, NEW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
 __all__ = ["Inspection"]
 
@@ -29,7 +29,7 @@ class Inspection(Looking):
             self._statements.lock(connection)
             return step(connection)
 
-        return self._database.transaction(change)
+        return self._transaction(change)
 
     def retry(self, *ids: str) -> int:
         """Have dead deliveries tried again, and delayed ones at once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, and_, case, func, select
 
@@ -20,13 +20,15 @@ from madcrow_events.outbox._reporting import delivery_id
 from madcrow_events.outbox._tables import DEAD, DONE, HEAD, NEW, PARKED, SET_ASIDE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._tables import Tables
 
 __all__ = ["Looking", "delivery_of", "unknown_delivery"]
+
+T = TypeVar("T")
 
 _MOST_KEYS = 20
 """How many blocked keys `status` names."""
@@ -36,19 +38,39 @@ class Looking:
     """The part of `Inspection` that reads.
 
     Args:
-        database: the access to the database.
+        connect: makes the access to the database.
         statements: the statements for the tables.
         tables: the tables.
+        check: raises an error if the tables are missing or old.
     """
 
-    def __init__(self, database: Access, statements: Statements, tables: Tables) -> None:
-        self._database = database
+    def __init__(
+        self,
+        connect: Callable[[], Access],
+        statements: Statements,
+        tables: Tables,
+        check: Callable[[Connection], None],
+    ) -> None:
+        self._connect = connect
         self._statements = statements
         self._tables = tables
+        self._check = check
+
+    def _transaction(self, step: Callable[[Connection], T]) -> T:
+        """Call a function in a transaction; no connection is kept for the next one."""
+        database = self._connect()
+        try:
+            return database.transaction(step)
+        finally:
+            database.close()
 
     def status(self) -> OutboxStatus:
-        """Return what there is in the outbox."""
-        return self._database.transaction(self._status)
+        """Return what there is in the outbox.
+
+        Raises:
+            OutboxSchemaError: the tables are missing, or are older than this package.
+        """
+        return self._transaction(self._status)
 
     def dead(self, group: str | None = None) -> list[DeliveryRecord]:
         """Return the dead deliveries.
@@ -73,7 +95,7 @@ class Looking:
             .group_by(delivery.error_group, handler.name)
             .order_by(count.desc(), delivery.error_group)
         )
-        rows = self._database.transaction(lambda connection: connection.execute(query).all())
+        rows = self._transaction(lambda connection: connection.execute(query).all())
         return [DeadGroup(*row) for row in rows]
 
     def show(self, id: str) -> DeliveryRecord:  # noqa: A002  # what it is called everywhere
@@ -142,9 +164,10 @@ class Looking:
                 for it in connection.execute(query)
             ]
 
-        return self._database.transaction(read)
+        return self._transaction(read)
 
     def _status(self, connection: Connection) -> OutboxStatus:
+        self._check(connection)
         now = self._statements.now(connection)
         event = self._tables.event.c
         new = connection.execute(
