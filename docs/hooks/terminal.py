@@ -104,14 +104,18 @@ def with_pictures(markdown: str) -> str:
 
 
 def subcommands() -> list[str]:
-    """Return the subcommands, such as `plugins check`, in the order of the help."""
+    """Return the subcommands, such as `plugins check`, in the order of the help.
+
+    A group that only has subcommands, and does nothing itself, is none.
+    """
     import typer.main
 
     from madcrow_events.cli._commands import COMMAND
 
     def names(group: Any, prefix: str = "") -> Iterator[str]:
         for name, command in getattr(group, "commands", {}).items():
-            yield prefix + name
+            if getattr(command, "invoke_without_command", True):
+                yield prefix + name
             yield from names(command, f"{name} ")
 
     return [*names(typer.main.get_command(COMMAND))]

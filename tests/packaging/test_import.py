@@ -34,9 +34,10 @@ EXTRAS = {
     "_completion": {"typer"},
     "_drawing": {"rich"},
     "_running": {"typer"},
+    "outbox": {"sqlalchemy"},
 }
-LOADED_ANYWAY = {"asgi": {"asyncio"}}
-"""What only some users need, by the module of ours whose users all need it."""
+LOADED_ANYWAY = {"asgi": {"asyncio"}, "outbox": {"asyncio"}}
+"""What only some users need, by the module or the wing of ours whose users all need it."""
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}
 
 THE_DEPENDENCIES_ALONE = """
@@ -147,6 +148,15 @@ def test_importing_the_package_loads_nothing_but_the_standard_library_and_its_de
     assert packages - DEPENDENCIES == {"madcrow_events"}
 
 
+def test_what_an_extra_brings_is_loaded_by_its_own_users_only() -> None:
+    """The test kit and the command know the outbox, and only those who use it need SQLAlchemy."""
+    packages = {"sqlalchemy", "alembic", "faststream", "rich", "typer"}
+
+    for imports in ("madcrow_events", "madcrow_events.testing", "madcrow_events.cli"):
+        assert modules_after(f"import {imports}") & packages == set()
+    assert modules_after("import madcrow_events.outbox") & packages == {"sqlalchemy"}
+
+
 @pytest.fixture(scope="module")
 def trees() -> dict[Path, ast.Module]:
     """Return what was read from each of our files."""
@@ -164,9 +174,11 @@ def test_no_module_of_ours_imports_them_when_it_is_loaded(trees: dict[Path, ast.
         parents = {name.rpartition(".")[0] for name in imported}
         packages = {name.partition(".")[0] for name in imported}
 
-        needed = LOADED_WHEN_NEEDED - LOADED_ANYWAY.get(path.stem, set())
+        needed = {*LOADED_WHEN_NEEDED}
+        for name in (path.stem, path.parent.name):
+            needed -= LOADED_ANYWAY.get(name, set())
+            packages -= EXTRAS.get(name, set())
         assert not (imported | parents) & needed, module
-        packages -= EXTRAS.get(path.stem, set())
         assert packages <= sys.stdlib_module_names | DEPENDENCIES | {"madcrow_events"}, module
 
 

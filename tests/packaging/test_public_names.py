@@ -12,8 +12,12 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any, get_type_hints
 
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 import madcrow_events
 from madcrow_events import BaseEventContext, event_handlers, testing
+from madcrow_events.outbox import Outbox
 from support.built_in import NAMES
 
 FRONT_DOOR = [
@@ -83,6 +87,31 @@ ELSEWHERE = {
     "emissions": {"EmissionState", "HandlerFailure", "HandlerResult", "ScopeFields"},
     "handlers": {"SignalSubscriber"},
     "observers": {"LATENCY_BOUNDS", "EventTiming", "HandlerTiming", "TimingSnapshot"},
+    "outbox": {
+        "BlockedKey",
+        "DeadGroup",
+        "DeliveryRecord",
+        "GiveUp",
+        "HandlerIdError",
+        "HandlerStatus",
+        "Inspection",
+        "LeaseLostError",
+        "MalformedPayloadError",
+        "NoTransactionError",
+        "NotInOutboxError",
+        "NotSerialisableError",
+        "Outbox",
+        "OutboxError",
+        "OutboxSchemaError",
+        "OutboxStatus",
+        "Retry",
+        "RetryLater",
+        "UnknownVersionError",
+        "UnreadablePayloadError",
+        "WaitingEvents",
+        "Worker",
+        "WorkerDiedError",
+    },
     "plugins": {"ENTRY_POINT_GROUP", "Plugin", "PluginReport", "PluginReports", "PluginStatus"},
     "signals": {"CallMode", "CalledHandler", "Explanation", "LeftOutHandler", "LeftOutReason"},
     "subscriptions": {
@@ -191,6 +220,14 @@ def test_every_module_has_the_names_that_it_lists_and_no_private_one_but_the_ver
     assert private == {"__version__"}
 
 
+IMPORTED_LATE = {
+    "AbstractEventLoop": AbstractEventLoop,
+    "AsyncEngine": AsyncEngine,
+    "Engine": Engine,
+    "Outbox": Outbox,
+}
+
+
 class OrderPlaced(BaseEventContext):
     order_id: int
 
@@ -213,7 +250,7 @@ def test_the_annotations_of_public_things_can_be_read_from_outside() -> None:
     for thing in public_things():
         # Of `model_post_init`, which older versions of pydantic add, the annotations are theirs.
         if isinstance(thing, type | FunctionType) and not thing.__module__.startswith("pydantic."):
-            # asyncio is imported when it is needed.
-            get_type_hints(thing, localns={"AbstractEventLoop": AbstractEventLoop})
+            # asyncio and SQLAlchemy are imported when they are needed.
+            get_type_hints(thing, localns=IMPORTED_LATE)
             read += 1
     assert read > 200

@@ -155,12 +155,14 @@ class OutboxMachine(RuleBasedStateMachine):
         self.workers: list[Worker] = []
         self.open: Open | None = None
         self.heard: list[int] = []
-        self.number = self.tick = 0
+        self.number = 0
         self.ids: dict[str, int] = {}
         self.tables = self.shops[0].outbox.tables
         self.statements = self.shops[0].outbox._statements_for(self.engine)
         self.access = SharedDatabase(self.engine)
-        self.inspection = Inspection(self.access, self.statements, self.tables)
+        self.inspection = Inspection(
+            lambda: self.access, self.statements, self.tables, lambda connection: None
+        )
         self.queries = [
             text(f"select * from {it.name}")  # noqa: S608  # a name of ours
             for it in (self.tables.delivery, self.tables.event, EFFECTS)
@@ -345,6 +347,8 @@ class OutboxMachine(RuleBasedStateMachine):
         self._claim(worker, room, ahead)
 
     def _claim(self, worker: Worker, room: int, ahead: bool) -> list[Held]:
+        if self.is_postgresql:
+            self.clock.now += 2.0  # what was locked at the last claim is looked for again
         look = self.access.transaction(worker.claiming.look)
         assert look.has_new is bool(self.model.new_events()) or self.open is not None
         heads = partial(self._heads, worker)
@@ -540,16 +544,13 @@ class OutboxMachine(RuleBasedStateMachine):
     # Time
 
     def _pass_time(self, it: Delivery) -> None:
-        self.tick += 1
-        table = self.tables.delivery
-        id_ = self.ids[it.handler.name]
-        self.access.transaction(
-            lambda connection: connection.execute(
-                update(table)
-                .where(table.c.event_seq == it.seq, table.c.handler_id == id_)
-                .values(due=self.tick)
-            )
-        )
+        table, id_ = self.tables.delivery, self.ids[it.handler.name]
+
+        def pass_time(connection: Any) -> None:
+            change = update(table).values(due=self.statements.now(connection))
+            connection.execute(change.where(table.c.event_seq == it.seq, table.c.handler_id == id_))
+
+        self.access.transaction(pass_time)
         it.is_later = False
 
     @precondition(lambda self: self.open is None and self._later())

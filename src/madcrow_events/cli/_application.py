@@ -21,9 +21,11 @@ from madcrow_events.signals import SignalRegistry, madcrow_signals
 from madcrow_events.signals._registry import declared_in, is_built_in
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from madcrow_events.plugins import PluginReports
 
-__all__ = ["INSPECT", "Application", "ApplicationError", "load_application"]
+__all__ = ["INSPECT", "Application", "ApplicationError", "Named", "load_application", "load_named"]
 
 INSPECT: Final = "MADCROW_EVENTS_INSPECT"
 """The variable that is 1 while an application is only looked at, and needs no connections."""
@@ -43,6 +45,23 @@ class Application(NamedTuple):
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
+
+
+class Named(NamedTuple):
+    """What `--app` names.
+
+    Attributes:
+        name: the name of the module.
+        attributes: the name of the attribute, with dots if it is one of an object; maybe empty.
+        module: the module.
+        thing: the value of the attribute, or what it returned if it is a function that makes the
+            application; without an attribute, the module.
+    """
+
+    name: str
+    attributes: str
+    module: ModuleType
+    thing: Any
 
 
 def load_application(
@@ -67,23 +86,45 @@ def load_application(
         CommandError: the application cannot be found.
         ApplicationError: it raised an exception.
     """
-    if is_inspected:
-        os.environ[INSPECT] = "1"
     found = Application(None, madcrow_signals)
-    if app_dir is not None:
-        if not os.path.isdir(app_dir):  # noqa: PTH112  # pathlib would be imported
-            raise CommandError(f"--app-dir {printable(app_dir)} is no folder")
-        sys.path.insert(0, os.path.abspath(app_dir))  # noqa: PTH100  # as above
     if app is not None:
-        name, _, attribute = app.partition(":")
-        with waiting_for(f"importing {name}"):
-            found = _named(name, attribute, _imported(name, attribute))
+        found = _application_of(load_named(app, app_dir, is_inspected=is_inspected))
+    else:
+        _prepare(app_dir, is_inspected=is_inspected)
     if with_plugins:
         from madcrow_events.plugins import load_plugins
 
         with waiting_for("loading plugins"):
             found = found._replace(plugins=load_plugins(signals=found.signals))
     return found
+
+
+def load_named(app: str, app_dir: str | None = None, *, is_inspected: bool = True) -> Named:
+    """Import an application, and return what `--app` names.
+
+    Args:
+        app: the module, and after a colon the attribute, as for `load_application`.
+        app_dir: a folder to put first on the path of imports, or None.
+        is_inspected: whether the application may leave its connections.
+
+    Raises:
+        CommandError: the application cannot be found.
+        ApplicationError: it raised an exception.
+    """
+    _prepare(app_dir, is_inspected=is_inspected)
+    name, _, attributes = app.partition(":")
+    with waiting_for(f"importing {name}"):
+        module = _imported(name, attributes)
+        return Named(name, attributes, module, _thing(name, attributes, module))
+
+
+def _prepare(app_dir: str | None, *, is_inspected: bool) -> None:
+    if is_inspected:
+        os.environ[INSPECT] = "1"
+    if app_dir is not None:
+        if not os.path.isdir(app_dir):  # noqa: PTH112  # pathlib would be imported
+            raise CommandError(f"--app-dir {printable(app_dir)} is no folder")
+        sys.path.insert(0, os.path.abspath(app_dir))  # noqa: PTH100  # as above
 
 
 def _imported(name: str, attribute: str) -> Any:
@@ -120,8 +161,8 @@ def _fix_for_path(name: str, attribute: str) -> str:
     return f"--app '{printable(name)}' names no module: write it as in --app {example}"
 
 
-def _named(name: str, attributes: str, module: Any) -> Application:
-    """Return the registry and the dispatcher that an attribute of the module means."""
+def _thing(name: str, attributes: str, module: ModuleType) -> Any:
+    """Return the attribute of a module, or what it makes."""
     thing: Any = module
     for attribute in attributes.split(".") if attributes else ():
         thing = theirs(f"{name}:{attributes}", partial(_attribute_of, thing, attribute, name))
@@ -130,6 +171,12 @@ def _named(name: str, attributes: str, module: Any) -> Application:
         if iscoroutinefunction(thing):
             raise CommandError(f"{attributes} is async: name a plain function, or no attribute")
         thing = theirs(f"calling {attributes}()", thing)
+    return thing
+
+
+def _application_of(named: Named) -> Application:
+    """Return the registry and the dispatcher that an attribute of the module means."""
+    name, attributes, module, thing = named
     if issubclass(type(thing), SignalRegistry):
         return Application(name, thing)
     if issubclass(type(thing), EventDispatcher):

@@ -38,6 +38,9 @@ COMMAND: Final = typer.Typer(
 )
 PLUGINS: Final = typer.Typer(help="List the installed plugins.", rich_markup_mode=None)
 COMMAND.add_typer(PLUGINS, name="plugins")
+OUTBOX: Final = typer.Typer(
+    help="Look into the outbox of an application.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def _say_version(is_asked: bool) -> None:
@@ -88,12 +91,37 @@ AppDir = Annotated[
 Plugins = Annotated[bool, typer.Option("--plugins", help="Load the installed plugins, too.")]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON.")]
 
+OutboxApp = Annotated[
+    str | None,
+    typer.Option(
+        "--app",
+        metavar="MODULE[:ATTRIBUTE]",
+        help="Import this application first. The attribute is its worker or its outbox; without "
+        "one, the module has one worker, or one outbox.",
+    ),
+]
+Database = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="The database, instead of that of the worker; MADCROW_EVENTS_DATABASE names it where "
+        "there is no worker.",
+    ),
+]
+
 
 class Format(StrEnum):
     """The documents that `schema` writes."""
 
     JSON_SCHEMA = "json-schema"
     ASYNCAPI = "asyncapi"
+
+
+class Dialect(StrEnum):
+    """The databases for which `outbox ddl` writes tables."""
+
+    POSTGRESQL = "postgresql"
+    SQLITE = "sqlite"
 
 
 def _example(arguments: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -300,6 +328,71 @@ def emit(
     output.show("emit", record, as_json="" in (json_values or ()))
     if not record["ok"]:
         raise typer.Exit(FOUND)
+
+
+@_example("worker --app shop.events:worker")
+def worker(
+    app: OutboxApp = None,
+    app_dir: AppDir = None,
+    database: Database = None,
+    handlers: Annotated[
+        str | None,
+        typer.Option(metavar="PATTERN", help="Call only these durable handlers, such as 'mail*'."),
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="How many handlers run at the same time."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="End as soon as nothing is due.")] = False,
+) -> None:
+    """Call the durable handlers of an application, until SIGTERM or Ctrl-C.
+
+    Then it waits for the handlers that run, and ends with the status 0. A second signal gives them
+    up, so that other workers call them again.
+    """
+    from madcrow_events.cli._outboxes import find_outbox
+    from madcrow_events.cli._working import work
+
+    found = find_outbox(app, app_dir, database)
+    work(found, handlers=handlers, concurrency=concurrency, once=once)
+
+
+COMMAND.add_typer(OUTBOX, name="outbox")  # below the worker in the help
+
+
+@OUTBOX.command()
+def status(
+    app: OutboxApp = None,
+    app_dir: AppDir = None,
+    database: Database = None,
+    as_json: Json = False,
+) -> None:
+    """Show what waits, what is dead, and what is held up."""
+    from madcrow_events.cli._outbox_records import outbox_record
+    from madcrow_events.cli._outboxes import find_outbox
+
+    output = Output()
+    record = outbox_record(find_outbox(app, app_dir, database))
+    output.show("outbox", record, as_json=as_json)
+
+
+@OUTBOX.command()
+def ddl(
+    app: OutboxApp = None,
+    app_dir: AppDir = None,
+    database: Database = None,
+    dialect: Annotated[
+        Dialect | None, typer.Option(help="The kind of database; else that of the database.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write the statements that make the tables."""
+    from madcrow_events.cli._outbox_records import ddl_record
+    from madcrow_events.cli._outboxes import find_outbox
+
+    output = Output()
+    found = find_outbox(app, app_dir, database, is_inspected=True)
+    output.show("ddl", ddl_record(found, dialect), as_json=as_json)
 
 
 def _ask(output: Output, expected: ExplainedRecord) -> None:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from madcrow_events.cli._doctor import Examination, Finding, FindingKind
     from madcrow_events.cli._emitting import CallRecord, EmissionRecord, RaisedRecord
     from madcrow_events.cli._explaining import ExplainedRecord
+    from madcrow_events.cli._outbox_records import (
+        BlockedRecord,
+        DdlRecord,
+        DurableHandlerRecord,
+        OutboxRecord,
+    )
     from madcrow_events.cli._plugins import CheckedPlugins, PluginRecord
     from madcrow_events.cli._records import EventRecord, HandlerRecord, HandlersRecord
     from madcrow_events.cli._showing import FieldRecord, ShownRecord
@@ -40,7 +46,7 @@ _LONGEST: Final = 1000
 
 _STATUS_STYLES: Final = {"loaded": _RIGHT, "refused": "yellow", "failed": _WRONG}
 
-_NUMBERS: Final = ("handlers", "ms")
+_NUMBERS: Final = ("handlers", "ms", "events", "deliveries", "waiting")
 """The headers of the columns that have numbers."""
 
 _NARROW: Final = 60
@@ -337,17 +343,91 @@ def _finding(it: Finding) -> RenderableType:
     return Padding(shown, (0, 0, 0, 2))
 
 
+def _draw_outbox(record: OutboxRecord, width: int) -> RenderableType:
+    """Draw what there is in an outbox, and what needs somebody."""
+    new = record["new"]
+    title = Text.assemble((record["source"], _NAME), f": {_many(new, 'new event')}")
+    title.append(f", the oldest {_age(record['oldest_new'])} old" if new else "")
+    parts: list[RenderableType] = [title, Text()]
+    rows: list[tuple[str | Text, ...]] = [
+        (Text(it["name"], _NAME), it["event"], _open(it), f"{_age(it['seen'])} ago")
+        for it in record["handlers"]
+    ]
+    if rows:
+        parts.append(_listed(("handler", "event", "open deliveries", "last seen"), rows, width))
+    else:
+        parts.append(Text("No worker has announced a handler yet.", _MUTED))
+    rows = [(it["event"], str(it["count"]), _age(it["oldest"])) for it in record["set_aside"]]
+    if rows:
+        parts.append(_heading("Events that no handler was announced for"))
+        parts.append(_listed(("event", "events", "oldest"), rows, width))
+    rows = [(Text(it["group"], _WRONG), it["handler"], str(it["count"])) for it in record["dead"]]
+    if rows:
+        parts.append(_heading("Dead deliveries"))
+        parts.append(_listed(("exception", "handler", "deliveries"), rows, width))
+    rows = [_blocked(it) for it in record["blocked"]]
+    if rows:
+        parts.append(_heading("Keys that are held up"))
+        parts.append(_listed(("by", "handler", "which is", "since", "waiting"), rows, width))
+    if record["oldest_transaction"] >= 1:
+        age = _age(record["oldest_transaction"])
+        parts += [Text(), Text(f"the oldest transaction of the database is {age} old", _MUTED)]
+    return Group(*parts)
+
+
+def _blocked(it: BlockedRecord) -> tuple[str | Text, ...]:
+    is_dead = it["is_dead"]
+    state = Text("dead" if is_dead else "delayed", _WRONG if is_dead else "")
+    since = _age(it["age"]) if it["age"] else ""  # one that is delayed may have no failure
+    return it["head"], it["handler"], state, since, str(it["waiting"])
+
+
+def _open(it: DurableHandlerRecord) -> Text:
+    """Return how many deliveries of a handler there are in each state; none of 0."""
+    numbers = {
+        "dead": it["dead"],
+        "running": it["running"],
+        f"due for {_age(it['oldest_due'])}": it["due"],
+        "delayed": it["delayed"],
+        "parked": it["parked"],
+        "of an unknown version": it["unknown"],
+    }
+    told = [
+        Text(f"{number} {state}", _WRONG if state == "dead" else "")
+        for state, number in numbers.items()
+        if number
+    ]
+    marks = [Text(mark, "yellow") for mark in ("paused", "retired") if it[mark]]
+    return Text(", ").join([*told, *marks]) if told or marks else Text("none", _MUTED)
+
+
+def _age(seconds: float) -> str:
+    """Return a duration in the largest unit of which there are two or more."""
+    for unit, length in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _draw_ddl(record: DdlRecord, _width: int) -> RenderableType:
+    """Draw statements as a file for a database."""
+    text = "\n\n".join(f"{it};" for it in record["statements"])
+    return Text(text, no_wrap=True, overflow="ignore")  # it is to be copied
+
+
 def _many(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 DRAWINGS: Final[dict[str, Callable[[Any, int], RenderableType]]] = {
     "check": _draw_checked,
+    "ddl": _draw_ddl,
     "doctor": _draw_examination,
     "emit": _draw_emission,
     "events": _draw_events,
     "explain": _draw_explanation,
     "handlers": _draw_handlers,
+    "outbox": _draw_outbox,
     "plugins": _draw_plugins,
     "show": _draw_shown,
 }

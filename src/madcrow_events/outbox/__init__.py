@@ -16,13 +16,27 @@ from madcrow_events.outbox._errors import (
     UnreadablePayloadError,
     WorkerDiedError,
 )
+from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._outbox import Outbox
+from madcrow_events.outbox._records import (
+    BlockedKey,
+    DeadGroup,
+    DeliveryRecord,
+    HandlerStatus,
+    OutboxStatus,
+    WaitingEvents,
+)
 from madcrow_events.outbox._retry import GiveUp, Retry, RetryLater
 from madcrow_events.outbox._worker import Worker
 
 __all__ = [
+    "BlockedKey",
+    "DeadGroup",
+    "DeliveryRecord",
     "GiveUp",
     "HandlerIdError",
+    "HandlerStatus",
+    "Inspection",
     "LeaseLostError",
     "MalformedPayloadError",
     "NoTransactionError",
@@ -31,10 +45,12 @@ __all__ = [
     "Outbox",
     "OutboxError",
     "OutboxSchemaError",
+    "OutboxStatus",
     "Retry",
     "RetryLater",
     "UnknownVersionError",
     "UnreadablePayloadError",
+    "WaitingEvents",
     "Worker",
     "WorkerDiedError",
 ]

@@ -18,10 +18,11 @@ else:
     try:
         from sqlalchemy.ext.asyncio import AsyncEngine
     except ImportError:  # without greenlet, so that nobody has one of these
-        AsyncEngine = ()
+        AsyncEngine = type("AsyncEngine", (), {})
 
 __all__ = [
     "Access",
+    "AsyncEngine",
     "Database",
     "SharedDatabase",
     "access_to",

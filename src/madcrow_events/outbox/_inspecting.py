@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from sqlalchemy import Connection, and_, case, select, update
 
@@ -13,7 +14,6 @@ from madcrow_events.outbox._tables import DEAD, DONE, EXPANDED, HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
 __all__ = ["Inspection"]
 

@@ -37,4 +37,4 @@ def keeping(**durations: timedelta) -> Keeping:
                 f"{name} must be a timedelta, such as timedelta(days=14)", option=name
             )
     micro = timedelta(microseconds=1)
-    return Keeping(*(durations[f"keep_{it}"] // micro for it in Keeping._fields))
+    return Keeping(**{name.removeprefix("keep_"): it // micro for name, it in durations.items()})

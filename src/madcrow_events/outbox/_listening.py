@@ -82,13 +82,13 @@ class Listener:
 
     def _listen_once(self) -> None:
         database = Database(self._engine)
-        try:
-            if database.async_engine is None:
+        if database.async_engine is None:
+            try:
                 self._wait(database.engine)
-            else:
-                asyncio.run(self._wait_async(database.async_engine))
-        finally:
-            database.close()
+            finally:
+                database.engine.dispose()
+        else:
+            asyncio.run(self._wait_async(database.async_engine))
 
     def _wait(self, engine: Any) -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
@@ -99,16 +99,26 @@ class Listener:
                     self._wake()
 
     async def _wait_async(self, engine: Any) -> None:
-        async with engine.connect() as connection:
-            await connection.execution_options(isolation_level="AUTOCOMMIT")
-            await connection.execute(self._statement)
-            driver = (await connection.get_raw_connection()).driver_connection
-            if hasattr(driver, "notifies"):
-                while not self._stopping.is_set():
-                    async for _ in driver.notifies(timeout=_LOOK_EVERY, stop_after=1):
-                        self._wake()
-            else:
-                await driver.add_listener(self._channel, lambda *_: self._wake())
-                while not (self._stopping.is_set() or driver.is_closed()):  # noqa: ASYNC110  # set in another thread
-                    await asyncio.sleep(_LOOK_EVERY)
-        await engine.dispose()
+        try:
+            async with engine.connect() as connection:
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+                await connection.execute(self._statement)
+                driver = (await connection.get_raw_connection()).driver_connection
+                if engine.dialect.driver == "asyncpg":
+                    await self._wait_with_asyncpg(driver)
+                else:
+                    await self._wait_with_psycopg(driver)
+        finally:
+            await engine.dispose()
+
+    async def _wait_with_psycopg(self, driver: Any) -> None:
+        while not self._stopping.is_set():
+            async for _ in driver.notifies(timeout=_LOOK_EVERY, stop_after=1):
+                self._wake()
+
+    async def _wait_with_asyncpg(self, driver: Any) -> None:
+        await driver.add_listener(self._channel, lambda *_: self._wake())
+        while not self._stopping.is_set():  # set in another thread
+            if driver.is_closed():
+                raise ConnectionError("the connection that listens is closed")
+            await asyncio.sleep(_LOOK_EVERY)

@@ -38,24 +38,38 @@ class Looking:
     """The part of `Inspection` that reads.
 
     Args:
-        database: the access to the database.
+        connect: makes the access to the database.
         statements: the statements for the tables.
         tables: the tables.
+        check: raises an error if the tables are missing or old.
     """
 
-    def __init__(self, database: Access, statements: Statements, tables: Tables) -> None:
-        self._database = database
+    def __init__(
+        self,
+        connect: Callable[[], Access],
+        statements: Statements,
+        tables: Tables,
+        check: Callable[[Connection], None],
+    ) -> None:
+        self._connect = connect
         self._statements = statements
         self._tables = tables
+        self._check = check
 
     def _transaction(self, step: Callable[[Connection], T]) -> T:
+        """Call a function in a transaction; no connection is kept for the next one."""
+        database = self._connect()
         try:
-            return self._database.transaction(step)
+            return database.transaction(step)
         finally:
-            self._database.close()  # nobody tells when the last look is over
+            database.close()
 
     def status(self) -> OutboxStatus:
-        """Return what there is in the outbox."""
+        """Return what there is in the outbox.
+
+        Raises:
+            OutboxSchemaError: the tables are missing, or are older than this package.
+        """
         return self._transaction(self._status)
 
     def dead(self, group: str | None = None) -> list[DeliveryRecord]:
@@ -153,6 +167,7 @@ class Looking:
         return self._transaction(read)
 
     def _status(self, connection: Connection) -> OutboxStatus:
+        self._check(connection)
         now = self._statements.now(connection)
         event = self._tables.event.c
         new = connection.execute(

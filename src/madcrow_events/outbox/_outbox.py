@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic_core import from_json
-from sqlalchemy import Connection, MetaData, inspect
+from sqlalchemy import Connection, Engine, MetaData, inspect
+from sqlalchemy.orm import Session, scoped_session  # noqa: TC002  # annotations are read at run time
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import (
@@ -23,15 +26,16 @@ from madcrow_events._transactions import (
     watcher_of,
 )
 from madcrow_events._validation import validate_keywords
+from madcrow_events.emissions import Emission
 from madcrow_events.emissions._causes import give_id
 from madcrow_events.emissions._frames import ambient_frame_of, current, enter, leave
 from madcrow_events.emissions._ids import check_id
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
-from madcrow_events.outbox._database import access_to, synchronous_engine
+from madcrow_events.outbox._database import AsyncEngine, access_to, synchronous_engine
 from madcrow_events.outbox._dialects import statements_for
-from madcrow_events.outbox._durable import declare
+from madcrow_events.outbox._durable import OnDead, declare
 from madcrow_events.outbox._errors import HandlerIdError, MalformedPayloadError, NoTransactionError
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
@@ -44,25 +48,19 @@ from madcrow_events.outbox._sweeping import Sweeping
 from madcrow_events.outbox._tables import Tables
 from madcrow_events.outbox._versions import Upcasts, version_of
 from madcrow_events.outbox._writing import Writing, key_of, refuse, schema_error
-from madcrow_events.signals import SignalRegistry, madcrow_signals
+from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.subscriptions import ANY
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator, Mapping
-    from uuid import UUID
 
-    from sqlalchemy import Dialect, Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
-    from sqlalchemy.orm import Session, scoped_session
+    from sqlalchemy import Dialect
 
     from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.emissions import Emission
     from madcrow_events.outbox._database import Access
-    from madcrow_events.outbox._durable import DurableHandler, OnDead
+    from madcrow_events.outbox._durable import DurableHandler
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._worker import Worker
-    from madcrow_events.signals import EventSignal
 
 __all__ = ["Outbox"]
 
@@ -215,6 +213,11 @@ class Outbox:
             )
         self._handlers[durable.name] = durable
 
+    @property
+    def handlers(self) -> tuple[str, ...]:
+        """The ids of the durable handlers that were declared here, in this order."""
+        return tuple(self._handlers)
+
     def upcast(
         self, event: str | EventSignal[Any] | type[BaseEventContext], *, from_version: int
     ) -> Callable[[HandlerT], HandlerT]:
@@ -365,7 +368,12 @@ class Outbox:
         Args:
             engine: the engine of the database.
         """
-        return Inspection(access_to(engine), self._statements_for(engine), self.tables)
+        return Inspection(
+            lambda: access_to(engine),
+            self._statements_for(engine),
+            self.tables,
+            self._check_tables,
+        )
 
     # What workers need
 

@@ -70,6 +70,7 @@ class Shift:
         sweeping: Sweeping,
     ) -> None:
         self._worker = worker
+        self._concurrency = worker.concurrency
         self._database = database
         self._statements = statements
         self._caller = caller
@@ -141,8 +142,8 @@ class Shift:
     def _claim(self) -> bool:
         """Lease what is due and give it to the threads; return whether there was anything."""
         room = self._worker.batch - self._in_hand
-        if room <= 0 or monotonic() < self._claim_at:
-            return True
+        if room <= 0 or monotonic() < self._claim_at or self._running.total() >= self._concurrency:
+            return True  # what no thread is free for is left to other workers
         look = self._database.transaction(self._claiming.look)
         if look.has_new:
             self._database.transaction(self._claiming.expand)

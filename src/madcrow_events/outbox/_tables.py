@@ -8,7 +8,6 @@ from sqlalchemy import (
     DDL,
     BigInteger,
     Column,
-    Identity,
     Index,
     Integer,
     MetaData,
@@ -69,7 +68,7 @@ class Tables:
         table = Table(
             name,
             self.metadata,
-            Column("seq", _NUMBER, Identity(), primary_key=True),
+            Column("seq", _NUMBER, primary_key=True, autoincrement=True),
             Column("source", Text, nullable=False),
             Column("event_id", Text, nullable=False),
             Column("event", Text, nullable=False),
@@ -101,7 +100,7 @@ class Tables:
         return Table(
             name,
             self.metadata,
-            Column("id", Integer, Identity(), primary_key=True),
+            Column("id", Integer, primary_key=True, autoincrement=True),
             Column("name", Text, nullable=False),
             Column("formerly", Text, nullable=False),
             Column("event", Text, nullable=False),

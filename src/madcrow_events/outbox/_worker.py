@@ -9,26 +9,25 @@ from asyncio import get_running_loop, to_thread
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from queue import SimpleQueue
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
+
+from sqlalchemy import Engine  # noqa: TC002  # annotations are read at run time
 
 from madcrow_events._logs import log
 from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.outbox._database import Database
+from madcrow_events.outbox._database import AsyncEngine, Database
 from madcrow_events.outbox._listening import Listener, check_driver
+from madcrow_events.outbox._outbox import Outbox
 from madcrow_events.outbox._reporting import error_shown
 from madcrow_events.outbox._shift import Shift
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Iterator
-    from types import TracebackType
-
-    from sqlalchemy import Engine
-    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from madcrow_events.outbox._calling import Ended
-    from madcrow_events.outbox._outbox import Outbox
 
 __all__ = ["Worker"]
 
@@ -49,6 +48,9 @@ class Worker:
             is seen at once.
         batch: how many deliveries, or runs of deliveries of one key, are claimed at once.
         handlers: a pattern such as `"mail*"` for the ids of the handlers to call; None for all.
+
+    Attributes:
+        outbox: the outbox. The other arguments are attributes, too, by their names.
 
     Raises:
         InvalidOptionError: a value is impossible.
@@ -73,13 +75,13 @@ class Worker:
             if seconds is None:
                 raise InvalidOptionError(f"{option} must be a number of seconds", option=option)
             check_seconds(option, seconds)
-        self._outbox = outbox
+        self.outbox = outbox
         self.engine = engine
         self.concurrency = concurrency
         self.lease = lease
         self.poll = poll
         self.batch = batch
-        self._pattern = handlers
+        self.handlers = handlers
         self._statements = outbox._statements_for(engine)
         self._channel = outbox._channel if engine.dialect.name == "postgresql" else None
         if self._channel is not None:
@@ -199,21 +201,21 @@ class Worker:
     def _work(self, *, once: bool) -> None:
         database = Database(self.engine)
         try:
-            self._outbox._check_schema(database)
-            handlers = self._outbox._announce(database)
+            self.outbox._check_schema(database)
+            handlers = self.outbox._announce(database)
             chosen = {
                 id_: it
                 for id_, it in handlers.items()
-                if self._pattern is None or fnmatchcase(it.name, self._pattern)
+                if self.handlers is None or fnmatchcase(it.name, self.handlers)
             }
-            caller = self._outbox._caller(self._statements, self.engine, self._loop)
+            caller = self.outbox._caller(self._statements, self.engine, self._loop)
             shift = Shift(
                 self,
                 database,
                 self._statements,
                 chosen,
                 caller,
-                self._outbox._sweeping(self._statements),
+                self.outbox._sweeping(self._statements),
             )
             self._started.put(None)
             log(
@@ -221,7 +223,7 @@ class Worker:
                 "the outbox worker handles %s",
                 ", ".join(sorted(it.name for it in chosen.values())) or "nothing",
             )
-            with self._outbox._waking(self), self._listening():
+            with self.outbox._waking(self), self._listening():
                 shift.work(once=once)
         finally:
             database.close()

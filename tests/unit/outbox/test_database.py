@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
-
 import pytest
 from sqlalchemy import create_engine, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -12,7 +9,6 @@ from sqlalchemy.pool import StaticPool
 
 from madcrow_events.outbox import OutboxError
 from madcrow_events.outbox._database import Database, SharedDatabase, access_to, synchronous_engine
-from support.outboxes import keyed_outbox
 from support.transactions import with_real_transactions
 
 
@@ -74,19 +70,6 @@ def test_a_worker_compiles_no_statement_and_reads_what_is_committed(postgresql_e
     ]
     database.close()
     assert shown == ["off", "read committed"]
-
-
-def test_looking_into_an_outbox_leaves_no_connection_open(outbox_engine):
-    """Each method connects for itself, for nobody says when the last one was called."""
-    outbox = keyed_outbox()
-    outbox.metadata.create_all(outbox_engine)
-    inspection = outbox.inspect(outbox_engine)
-    inspection.status()
-    assert inspection._database.engine.pool.checkedin() == 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        del inspection
-        gc.collect()
 
 
 @pytest.mark.parametrize("engine", [None, "sqlite:///x.db", create_engine])

@@ -1,0 +1,87 @@
+"""Handling what is due, as a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from madcrow_events._text import close_matches, printable
+from madcrow_events.cli._errors import CommandError
+from madcrow_events.cli._outboxes import with_database
+
+if TYPE_CHECKING:
+    from madcrow_events.cli._outboxes import FoundOutbox
+    from madcrow_events.outbox import Worker
+
+__all__ = ["work"]
+
+_PATIENCE: Final = 5.0
+"""How many seconds to wait for ordinary handlers in the background, at the end."""
+
+
+def work(found: FoundOutbox, *, handlers: str | None, concurrency: int | None, once: bool) -> None:
+    """Call the durable handlers of an outbox until a signal comes.
+
+    Args:
+        found: the outbox, with its worker or its database.
+        handlers: a pattern for the ids of the handlers; None for that of the worker.
+        concurrency: how many handlers run at the same time; None for what the worker says.
+        once: whether to end as soon as nothing is due.
+
+    Raises:
+        CommandError: no handler is there, or the database cannot be used.
+        OutboxSchemaError: the tables are missing or old.
+    """
+    worker = _worker_of(found, handlers, concurrency)
+    _check(worker)
+    _log_to_stderr()
+    with_database(worker.engine, lambda: worker.run(once=once))
+    if worker.stops < 2:  # noqa: PLR2004  # a second signal is for those who cannot wait
+        worker.outbox.signals.dispatcher.drain(_PATIENCE)
+
+
+def _worker_of(found: FoundOutbox, handlers: str | None, concurrency: int | None) -> Worker:
+    from madcrow_events.outbox import Worker
+
+    engine = found.needed_engine()
+    theirs = found.worker or Worker(found.outbox, engine)
+    return Worker(
+        found.outbox,
+        engine,
+        concurrency=concurrency or theirs.concurrency,
+        lease=theirs.lease,
+        poll=theirs.poll,
+        batch=theirs.batch,
+        handlers=handlers or theirs.handlers,
+    )
+
+
+def _check(worker: Worker) -> None:
+    """See that there is a handler to call.
+
+    Raises:
+        CommandError: there is none.
+    """
+    declared = worker.outbox.handlers
+    if not declared:
+        raise CommandError(
+            "the outbox has no durable handler: let the module that --app names import those with "
+            "@outbox.on"
+        )
+    pattern = worker.handlers or "*"
+    if not any(fnmatchcase(it, pattern) for it in declared):
+        near = close_matches(pattern, list(declared), 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(declared)}"
+        raise CommandError(f"no durable handler matches '{printable(pattern)}': {hint}")
+
+
+def _log_to_stderr() -> None:
+    """Write the log to the standard error, unless the application has said where it goes."""
+    if not logging.getLogger("madcrow_events").hasHandlers():
+        logging.basicConfig(
+            level=logging.INFO,
+            stream=sys.stderr,
+            format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        )
