@@ -7,7 +7,7 @@ import zlib
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from madcrow_events.outbox._errors import OutboxError
 from madcrow_events.outbox._rows import Claimed
@@ -308,7 +308,7 @@ class SQLite(Statements):
     def _do_many(
         self, connection: Connection, template: str, parameters: Sequence[Mapping[str, Any]]
     ) -> None:
-        connection.execute(text(template.format_map(self._words)), parameters)
+        connection.execute(self._clause(template.format_map(self._words)), parameters)
 
     def _source(self, rows: Sequence[Sequence[Any]], columns: str) -> tuple[str, dict[str, Any]]:
         values = (
