@@ -60,9 +60,10 @@ def do_nothing(_emission: object) -> None:
 
 def test_a_handler_knows_which_attempt_it_is(delivers: Delivers) -> None:
     """What it emits begins anew."""
-    other = delivers.dispatcher.signals.signal("other")
+    delivers.signals.signal("other")
+    emit = delivers.dispatcher.emit
 
-    bound = delivers.bind(lambda emission: (emission.attempt, other.emit().attempt))
+    bound = delivers.bind(lambda emission: (emission.attempt, emit("other").attempt))
     attempts = [delivers(bound, Happened(number=7), attempt=it).results[0].value for it in (1, 3)]
     assert attempts == [(1, 1), (3, 1)]
     assert delivers(bound, Happened(number=7)).attempt == 1
