@@ -23,7 +23,9 @@ __all__ = ["Claiming"]
 
 _LONGEST_RUN: Final = 10
 _FLOOR_FOR: Final = 1.0
-"""For how many seconds the moment of the last claim is a floor for the next ones."""
+"""For how many seconds looks and claims leave out what was due before the last claim."""
+_LATE: Final = 1_000_000
+"""By how many microseconds a delivery may be committed after it is due, and be seen at once."""
 
 
 class Claiming:
@@ -44,7 +46,8 @@ class Claiming:
         self._turns = 0
         # Claims go by `due`, so nothing is due before the last claim, but for what was locked, or
         # committed late. Dead rows before it, which an old snapshot keeps, are not read again.
-        self._floors: dict[int, tuple[int, float]] = {}
+        self._floors: dict[int, int] = {}
+        self._floors_until = 0.0
         self._old_names = {
             old: handler.signal.name
             for handler in handlers.values()
@@ -53,6 +56,15 @@ class Claiming:
 
     def look(self, connection: Connection) -> Look:
         """Return what there is to do."""
+        if monotonic() >= self._floors_until:
+            self._floors.clear()
+        look = self._look(connection)
+        if self._floors and all(moment > look.now for moment in look.due.values()):
+            self._floors.clear()  # before it says that there is nothing
+            look = self._look(connection)
+        return look
+
+    def _look(self, connection: Connection) -> Look:
         return self._statements.look(connection, [self._watched(it) for it in self._handlers])
 
     def expand(self, connection: Connection) -> int:
@@ -89,8 +101,17 @@ class Claiming:
             if handler.concurrency is not None:
                 limit = min(limit, handler.concurrency - running[id_])
             if limit > 0:
-                runs += self._claim_of(connection, id_, handler, limit, until)
+                claimed = self._claim_of(connection, id_, handler, limit, until)
+                self._raise_floor(id_, look.now, claimed)
+                runs += claimed
         return runs
+
+    def _raise_floor(self, id_: int, now: int, claimed: list[Run]) -> None:
+        if not claimed:
+            return
+        if not self._floors:
+            self._floors_until = monotonic() + _FLOOR_FOR
+        self._floors[id_] = min(now, max(it.rows[0].due for it in claimed)) - _LATE
 
     def _claim_of(
         self, connection: Connection, id_: int, handler: DurableHandler, limit: int, until: int
@@ -115,4 +136,4 @@ class Claiming:
         return list(runs.values())
 
     def _watched(self, id_: int) -> Watched:
-        return Watched(id_, self._handlers[id_].version, 0)
+        return Watched(id_, self._handlers[id_].version, self._floors.get(id_, 0))

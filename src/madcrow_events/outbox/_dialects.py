@@ -135,7 +135,7 @@ class PostgreSQL(Statements):
         rows = self._do(
             connection,
             """
-            with heads as materialized (select event_seq, key, deliveries, alone_until
+            with heads as materialized (select event_seq, key, deliveries, alone_until, due
                 from {delivery} where state = {HEAD} and handler_id = :handler
                   and version <= :version and due >= :floor and due <= :until
                 order by due, event_seq limit :limit for update skip locked),
@@ -153,7 +153,7 @@ class PostgreSQL(Statements):
                     (select max(event_seq) from tail where head = d.event_seq))
                 from heads where d.handler_id = :handler and d.event_seq = heads.event_seq
                 returning d.event_seq head, d.event_seq, d.attempts, d.deliveries, d.alone_until,
-                  d.due, d.key)
+                  heads.due, d.key)
             select x.head, x.event_seq, x.attempts, x.deliveries, x.alone_until, x.due, x.key,
               e.source, e.event_id, e.event, e.version, e.sender, e.payload, e.headers, e.created
             from (select * from leased union all
@@ -240,9 +240,10 @@ class SQLite(Statements):
             """
             select event_seq, event_seq, attempts, deliveries + 1, alone_until, due, key
             from {delivery} where state = {HEAD} and handler_id = :handler
-              and version <= :version and due <= :until order by due, event_seq limit :limit
+              and version <= :version and due >= :floor and due <= :until
+            order by due, event_seq limit :limit
             """,
-            {**given, "limit": limit},
+            {**given, "floor": watched.floor, "limit": limit},
         ).all()
         rows: list[Any] = []
         for head in heads:

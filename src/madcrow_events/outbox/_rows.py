@@ -70,6 +70,7 @@ class Claimed(NamedTuple):
 
     Attributes:
         head: the `event_seq` of the head of its run, which carries the lease.
+        due: when it was due.
         key: its lane; None without one.
     """
 

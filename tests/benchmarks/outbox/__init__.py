@@ -1,0 +1,1 @@
+"""What durable events cost, beside the same work without them."""
