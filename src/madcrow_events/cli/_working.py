@@ -7,6 +7,7 @@ import sys
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from madcrow_events._logs import LOGGER
 from madcrow_events._text import close_matches, printable
 from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._outboxes import with_database
@@ -79,7 +80,7 @@ def _check(worker: Worker) -> None:
 
 def _log_to_stderr() -> None:
     """Write the log to the standard error, unless the application has said where it goes."""
-    if not logging.getLogger("madcrow_events").hasHandlers():
+    if not LOGGER.hasHandlers():
         logging.basicConfig(
             level=logging.INFO,
             stream=sys.stderr,

@@ -161,13 +161,16 @@ class Statements(ABC):
     ) -> Any:
         """Execute a statement; the same template always gives the same object, for the caches."""
         statement = template.format_map({**self._words, **words})
-        clause = self._texts.get(statement)
-        if clause is None:
-            clause = self._texts[statement] = text(statement)
         given = dict(parameters or ())
         if ":now" in statement:
             given["now"] = microseconds()
-        return connection.execute(clause, given)
+        return connection.execute(self._clause(statement), given)
+
+    def _clause(self, statement: str) -> TextClause:
+        clause = self._texts.get(statement)
+        if clause is None:
+            clause = self._texts[statement] = text(statement)
+        return clause
 
     def now(self, connection: Connection) -> int:
         """Return the time of the clock that decides what is due."""

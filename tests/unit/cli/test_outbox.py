@@ -323,6 +323,32 @@ def test_a_database_without_the_tables_is_told(
     assert "is missing: call outbox.metadata.create_all(engine)" in ended.err
 
 
+def test_a_worker_of_the_command_is_as_that_of_the_application(
+    shop: Command, monkeypatch: pytest.MonkeyPatch
+):
+    """But for what the options say."""
+    from madcrow_events.outbox import Worker
+
+    made: list[Worker] = []
+    monkeypatch.setattr(Worker, "run", lambda worker, *, once: made.append(worker))
+    shop.write(
+        main="""
+            from durable_shop import engine, outbox
+            from madcrow_events.outbox import Worker
+            mails = Worker(
+                outbox, engine, concurrency=3, lease=60, poll=2, batch=5, handlers="mail*"
+            )
+        """
+    )
+    assert shop("worker", app="main").status == 0
+    assert shop("worker", "--concurrency", "9", "--handlers", "b*", app="main:mails").status == 0
+    assert [(it.concurrency, it.lease, it.poll, it.batch, it.handlers) for it in made] == [
+        (3, 60, 2, 5, "mail*"),
+        (9, 60, 2, 5, "b*"),
+    ]
+    assert shop("worker", "--concurrency", "0", app="main").status == 2
+
+
 def test_who_has_told_it_to_end_twice_does_not_wait(shop: Command, monkeypatch: pytest.MonkeyPatch):
     """Not for ordinary handlers in the background, either."""
     from madcrow_events import EventDispatcher
