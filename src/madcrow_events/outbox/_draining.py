@@ -78,7 +78,8 @@ class _Draining:
         """Handle what is due, or move the time; return whether there may be more."""
         look = self.access.transaction(self.claiming.look)
         if look.has_new:
-            return self.access.transaction(self.claiming.expand) > 0
+            self.access.transaction(lambda connection: self.claiming.expand(connection, wait=True))
+            return True
         if any(moment <= look.now + self._ahead for moment in look.due.values()):
             runs = self.access.transaction(
                 lambda connection: self.claiming.claim(

@@ -273,17 +273,20 @@ class Statements(ABC):
             source=source,
         )
 
-    def expand(self, connection: Connection, rename: Callable[[str], str]) -> int:
+    def expand(
+        self, connection: Connection, rename: Callable[[str], str], *, wait: bool = False
+    ) -> int:
         """Make the deliveries of the oldest new events, unless another worker does it now.
 
         Args:
             connection: the connection.
             rename: returns the present name of an event.
+            wait: whether to wait for another worker that does it now.
 
         Returns:
             How many events there were.
         """
-        if not self.lock_expanding(connection, wait=False):
+        if not self.lock_expanding(connection, wait=wait):
             return 0
         events = self._do(
             connection,
