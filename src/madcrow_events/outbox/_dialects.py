@@ -7,8 +7,6 @@ import zlib
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection
-
 from madcrow_events.outbox._errors import OutboxError
 from madcrow_events.outbox._rows import Claimed
 from madcrow_events.outbox._statements import Statements, microseconds
@@ -16,7 +14,7 @@ from madcrow_events.outbox._statements import Statements, microseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Dialect
+    from sqlalchemy import Connection, Dialect
 
     from madcrow_events.outbox._rows import StoredEvent, Watched
     from madcrow_events.outbox._tables import Tables
