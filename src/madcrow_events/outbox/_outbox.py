@@ -121,7 +121,7 @@ class Outbox:
             )
         self.source = source
         self.signals = signals
-        self.tables = Tables(schema, table_prefix)
+        self.tables: Tables = Tables(schema, table_prefix)
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode

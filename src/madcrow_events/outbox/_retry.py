@@ -27,7 +27,7 @@ class RetryLater(Exception):  # noqa: N818  # as above
         seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
         check_seconds("delay", seconds)
         super().__init__(delay)
-        self.seconds = float(seconds)
+        self.seconds: float = float(seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,7 @@ class Worker:
             check_driver(engine)
         Database(engine).close()  # refuses one in memory
         self.reports: SimpleQueue[Ended | None] = SimpleQueue()
-        self.stops = 0
+        self.stops: int = 0
         self._loop: AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
