@@ -7,8 +7,6 @@ import zlib
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Connection, text
-
 from madcrow_events.outbox._errors import OutboxError
 from madcrow_events.outbox._rows import Claimed
 from madcrow_events.outbox._statements import Statements, microseconds
@@ -16,7 +14,7 @@ from madcrow_events.outbox._statements import Statements, microseconds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Dialect
+    from sqlalchemy import Connection, Dialect
 
     from madcrow_events.outbox._rows import StoredEvent, Watched
     from madcrow_events.outbox._tables import Tables
@@ -175,6 +173,10 @@ class PostgreSQL(Statements):
 
     def _source(self, rows: Sequence[Sequence[Any]], columns: str) -> tuple[str, dict[str, Any]]:
         parts = [it.split() for it in columns.split(", ")]
+        if len(rows) == 1:  # for which arrays cost a third more
+            values = ", ".join(f"cast(:u_{name} as {type_}) {name}" for name, type_ in parts)
+            given = zip(parts, rows[0], strict=True)
+            return f"(select {values}, 1 place) u", {f"u_{it[0]}": value for it, value in given}
         arrays = [f"cast(:u_{name} as {type_}[])" for name, type_ in parts]
         names = ", ".join(name for name, _ in parts)
         columns_of = zip(*rows, strict=True) if rows else ([] for _ in parts)
@@ -308,7 +310,7 @@ class SQLite(Statements):
     def _do_many(
         self, connection: Connection, template: str, parameters: Sequence[Mapping[str, Any]]
     ) -> None:
-        connection.execute(text(template.format_map(self._words)), parameters)
+        connection.execute(self._clause(template.format_map(self._words)), parameters)
 
     def _source(self, rows: Sequence[Sequence[Any]], columns: str) -> tuple[str, dict[str, Any]]:
         values = (

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.outbox._calling import Caller, Ended, Run
     from madcrow_events.outbox._durable import DurableHandler
+    from madcrow_events.outbox._rows import Lease
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._sweeping import Sweeping
 
@@ -71,10 +72,13 @@ class Shift:
         self._worker = worker
         self._concurrency = worker.concurrency
         self._database = database
+        self._claims = Database(worker.engine, is_lasting=False)
         self._statements = statements
         self._caller = caller
         self._claiming = Claiming(statements, handlers, worker.lease)
-        self._leases = Leases(lambda: Database(worker.engine), statements, worker.lease)
+        self._leases = Leases(
+            lambda: Database(worker.engine, is_lasting=False), statements, worker.lease
+        )
         self._threads = HandlerThreads(worker.concurrency, caller.call, worker.reports.put)
         self._reporting = Reporting(caller.dispatcher, worker.lease)
         self._sweeping = sweeping
@@ -108,6 +112,7 @@ class Shift:
         finally:
             self._leases.stop()
             self._threads.stop()
+            self._claims.close()
 
     @property
     def _in_hand(self) -> int:
@@ -143,17 +148,17 @@ class Shift:
         room = self._worker.batch - self._in_hand
         if room <= 0 or monotonic() < self._claim_at or self._running.total() >= self._concurrency:
             return True  # what no thread is free for is left to other workers
-        look = self._database.transaction(self._claiming.look)
+        look = self._claims.transaction(self._claiming.look)
         if look.has_new:
-            self._database.transaction(self._claiming.expand)
-            look = self._database.transaction(self._claiming.look)
+            self._claims.transaction(self._claiming.expand)
+            look = self._claims.transaction(self._claiming.look)
         if self._has_jumped(look.now / 1_000_000):
             return True
         wait = min(look.due.values(), default=look.now + _AN_HOUR) - look.now
         self._next_due = monotonic() + wait / 1_000_000
         runs: list[Run] = []
         if wait <= 0:
-            runs = self._database.transaction(
+            runs = self._claims.transaction(
                 lambda connection: self._claiming.claim(
                     connection, look, room=room, running=self._running
                 )
@@ -221,7 +226,7 @@ class Shift:
         if not self._ended or (self._running.total() and monotonic() < self._settle_at):
             return
         settlements = [it.settlement for it in self._ended if it.settlement is not None]
-        lost: set[tuple[int, int]] = set()
+        lost: set[Lease] = set()
         if settlements:
             lost = self._database.transaction(
                 lambda connection: self._caller.settle(connection, settlements)
@@ -230,9 +235,8 @@ class Shift:
         self._leases.release(it.run for it in ended)
         self._sweeping.count(sum(it.done for it in ended))
         for it in ended:
-            self._reporting.report(
-                it, is_lost=(it.run.handler_id, it.run.rows[0].event_seq) in lost
-            )
+            is_lost = it.settlement is not None and it.settlement.lease in lost
+            self._reporting.report(it, is_lost=is_lost)
 
     def _tend(self) -> None:
         """Leave to others what waits too long, and end what runs too long."""

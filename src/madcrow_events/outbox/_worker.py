@@ -105,6 +105,7 @@ class Worker:
             once: whether to return as soon as nothing is due.
 
         Raises:
+            InvalidOptionError: a handler takes a session that needs another kind of engine.
             OutboxSchemaError: the tables are missing, or are older than this package.
         """
         with self._signals():
@@ -201,6 +202,7 @@ class Worker:
     def _work(self, *, once: bool) -> None:
         database = Database(self.engine)
         try:
+            self.outbox._check_sessions(self.engine, self.handlers)
             self.outbox._check_schema(database)
             handlers = self.outbox._announce(database)
             chosen = {
