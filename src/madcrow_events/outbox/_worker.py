@@ -88,7 +88,7 @@ class Worker:
             check_driver(engine)
         Database(engine).close()  # refuses one in memory
         self.reports: SimpleQueue[Ended | None] = SimpleQueue()
-        self.stops = 0
+        self.stops: int = 0
         self._loop: AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -105,6 +105,7 @@ class Worker:
             once: whether to return as soon as nothing is due.
 
         Raises:
+            InvalidOptionError: a handler takes a session that needs another kind of engine.
             OutboxSchemaError: the tables are missing, or are older than this package.
         """
         with self._signals():
@@ -201,6 +202,7 @@ class Worker:
     def _work(self, *, once: bool) -> None:
         database = Database(self.engine)
         try:
+            self.outbox._check_sessions(self.engine, self.handlers)
             self.outbox._check_schema(database)
             handlers = self.outbox._announce(database)
             chosen = {
