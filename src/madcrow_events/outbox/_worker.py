@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Iterator
 
-    from madcrow_events.outbox._calling import Ended
 
 __all__ = ["Worker"]
 
@@ -87,7 +86,7 @@ class Worker:
         if self._channel is not None:
             check_driver(engine)
         Database(engine).close()  # refuses one in memory
-        self.reports: SimpleQueue[Ended | None] = SimpleQueue()
+        self.wakes: SimpleQueue[None] = SimpleQueue()
         self.stops: int = 0
         self._loop: AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -118,11 +117,11 @@ class Worker:
         again.
         """
         self.stops += 1
-        self.reports.put(None)
+        self.wakes.put(None)
 
     def wake(self) -> None:
         """Look into the database now."""
-        self.reports.put(None)
+        self.wakes.put(None)
 
     def __enter__(self) -> Self:
         """Work in a thread, until the end of the `with`."""
