@@ -180,7 +180,7 @@ class Inspection(Looking):
         table = self._tables.handler
         ids = {it.name: it.id for it in connection.execute(select(table.c.name, table.c.id))}
         if name not in ids:
-            near = close_matches(name, list(ids), 1)
+            near = close_matches(str(name), list(ids), 1)
             hint = f"did you mean '{near[0]}'?" if near else "start a worker that has it"
             raise NotInOutboxError(f"no durable handler '{printable(name)}' was announced: {hint}")
         return int(ids[name])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -115,12 +116,7 @@ class Outbox:
         keep_dead: timedelta = timedelta(days=90),
         keep_inbox: timedelta = timedelta(days=14),
     ) -> None:
-        given: object = source
-        if not isinstance(given, str) or not given or not given.isprintable():
-            raise InvalidOptionError(
-                "source must be a URI reference that tells whose events they are, such as '/shop'",
-                option="source",
-            )
+        _check(source, signals, schema, table_prefix, encode, decode)
         if (encode is None) is not (decode is None):
             raise InvalidOptionError(
                 "encode and decode belong together: give both, or none", option="encode"
@@ -485,6 +481,48 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
+
+
+_LONGEST_PREFIX = 40
+"""In characters; names in PostgreSQL have 63, and the longest that follows has 15."""
+
+
+def _check(
+    source: object,
+    signals: object,
+    schema: object,
+    table_prefix: object,
+    encode: object,
+    decode: object,
+) -> None:
+    if not isinstance(source, str) or not source or not source.isprintable():
+        raise InvalidOptionError(
+            "source must be a URI reference that tells whose events they are, such as '/shop'",
+            option="source",
+        )
+    if not isinstance(signals, SignalRegistry):
+        raise InvalidOptionError(
+            "signals must be a SignalRegistry, such as madcrow_signals", option="signals"
+        )
+    if schema is not None and not (
+        isinstance(schema, str) and schema.isprintable() and schema and ":" not in schema
+    ):
+        raise InvalidOptionError(
+            "schema must be the name of a schema, without a colon, or None", option="schema"
+        )
+    if not isinstance(table_prefix, str) or not re.fullmatch(
+        f"[a-zA-Z0-9_]{{0,{_LONGEST_PREFIX}}}", table_prefix
+    ):
+        raise InvalidOptionError(
+            f"table_prefix must be a text of up to {_LONGEST_PREFIX} letters, digits and '_', such "
+            "as 'shop_'",
+            option="table_prefix",
+        )
+    for option, function in (("encode", encode), ("decode", decode)):
+        if function is not None and not callable(function):
+            raise InvalidOptionError(
+                f"{option} must be a function that takes a str and returns one", option=option
+            )
 
 
 def _word_for(watched: object) -> str:

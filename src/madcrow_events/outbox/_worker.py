@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import Engine  # noqa: TC002  # annotations are read at run time
 
 from madcrow_events._logs import log
-from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._database import AsyncEngine, Database
 from madcrow_events.outbox._listening import Listener, check_driver
@@ -71,9 +70,13 @@ class Worker:
             if type(value) is not int or value < 1:
                 raise InvalidOptionError(f"{option} must be a positive int", option=option)
         for option, seconds in (("lease", lease), ("poll", poll)):
-            if seconds is None:
-                raise InvalidOptionError(f"{option} must be a number of seconds", option=option)
-            check_seconds(option, seconds)
+            given: object = seconds
+            is_number = isinstance(given, int | float) and not isinstance(given, bool)
+            if not is_number or not 0 < seconds <= threading.TIMEOUT_MAX:
+                raise InvalidOptionError(
+                    f"{option} must be a number of seconds above 0, such as 2.5", option=option
+                )
+        _check(outbox, handlers)
         self.outbox = outbox
         self.engine = engine
         self.concurrency = concurrency
@@ -241,3 +244,15 @@ class Worker:
             yield
         finally:
             listener.stop()
+
+
+def _check(outbox: object, handlers: object) -> None:
+    if not isinstance(outbox, Outbox):
+        raise InvalidOptionError(
+            "outbox must be an Outbox: write Worker(outbox, engine)", option="outbox"
+        )
+    if handlers is not None and not isinstance(handlers, str):
+        raise InvalidOptionError(
+            "handlers must be a pattern for the ids of handlers, such as 'mail*', or None",
+            option="handlers",
+        )
