@@ -569,4 +569,4 @@ def _headers(emission: Emission[Any], fields: Mapping[str, str]) -> str:
         headers["causation"] = str(causation)
     if fields:
         headers["scope"] = dict(fields)
-    return json.dumps(headers)
+    return json.dumps(headers) if headers else "{}"
