@@ -606,8 +606,8 @@ class OutboxMachine(RuleBasedStateMachine):
                 connection, [it.run.token], int(LEASE * 1_000_000)
             )
         )
+        self.model.renew(it.run.token)
         if self.model.is_held(it.model):
-            it.model.rows[0].delivery.is_later = True
             it.run.valid_until = self.clock.now + LEASE
 
     # Mending

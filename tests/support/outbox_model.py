@@ -238,6 +238,12 @@ class OutboxModel:
         rows += [Row(it, it.attempts, it.deliveries, 0) for it in behind]
         return ClaimedRun(head.handler, token, rows)
 
+    def renew(self, token: int) -> None:
+        """Lengthen the leases of one claim."""
+        for it in self.deliveries.values():
+            if it.state == HEAD and it.token == token:
+                it.is_later = True
+
     def promote(self, handler: Handler, key: str, after: int, alone_until: int) -> None:
         behind = [it for it in self.lane(handler, key) if it.seq > after]
         if behind and behind[0].state == PARKED:
