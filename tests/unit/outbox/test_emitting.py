@@ -207,7 +207,7 @@ def test_a_handler_that_emits_is_the_cause(outbox_engine):
     drain_outbox(outbox, outbox_engine)
     (paid,) = seen
     assert str(paid.causation_id) == str(paid.correlation_id) == first
-    assert paid.context["request_id"] == "r-1"
+    assert paid.context.request_id == "r-1"
 
 
 def test_what_is_encoded_is_stored_so_and_decoded_for_the_handler(outbox_engine):
