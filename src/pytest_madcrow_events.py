@@ -12,6 +12,10 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+    from sqlalchemy import Engine
 
     from madcrow_events import EventDispatcher, SignalRegistry
     from madcrow_events.testing import Recorder
@@ -86,3 +90,19 @@ def recorded_events(request: pytest.FixtureRequest) -> Iterator[Recorder]:
 
     with record_events() as events:
         yield events
+
+
+@pytest.fixture
+def outbox_engine(tmp_path: Path) -> Iterator[Engine]:
+    """Return an engine of SQLAlchemy for a new file of SQLite, which waits for no disk."""
+    from sqlalchemy import create_engine, event  # when a test asks for it
+
+    engine = create_engine(f"sqlite:///{tmp_path / 'outbox.db'}")
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = OFF")
+
+    yield engine
+    engine.dispose()

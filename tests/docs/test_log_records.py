@@ -34,7 +34,7 @@ MODULES = [
     for info in pkgutil.walk_packages(madcrow_events.__path__, "madcrow_events.")
 ]
 
-_VALUE = re.compile(r"%[-.\d]*[a-z]|<[^>]+>|\{[^}]*\}")
+_VALUE = re.compile(r"%[-+.\d]*[a-z]|<[^>]+>|\{[^}]*\}")
 
 
 class Record(NamedTuple):
@@ -132,7 +132,7 @@ def test_loggers_are_used_in_the_ways_that_the_test_above_knows() -> None:
         if module is _logs:
             assert re.findall(r'"[^"]*%s[^"]* failed[^"]*"', source) == ['"%s failed: %s"']
         else:
-            methods = {*METHODS, "isEnabledFor"}
+            methods = {*METHODS, "hasHandlers", "isEnabledFor"}
             assert {*re.findall(r"LOGGER\.(\w+)", source)} - methods == set(), module
         assert not re.search(r"\blogging\.[a-z]+\((?<!getLogger\()", source), module
 

@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -31,6 +32,7 @@ from madcrow_events.event_handlers._bounded import MAX_KEY_LENGTH, MAX_SUBJECTS
 from madcrow_events.event_handlers._stores import MAX_EVENTS_OF_A_USER
 from madcrow_events.event_handlers._windows import MAX_TIMES
 from madcrow_events.event_handlers.security_handlers import SecurityLimits
+from madcrow_events.outbox import Outbox, Retry, Worker
 from madcrow_events.plugins import ENTRY_POINT_GROUP
 from madcrow_events.plugins._reports import _SLOW
 
@@ -55,6 +57,8 @@ def names(head: str) -> list[str]:
 def value_of(cell: str) -> Any:
     """Return a default that a cell shows as it is written in code."""
     code = cell.strip("`")
+    if code.startswith("timedelta("):
+        return eval(code, {"timedelta": timedelta})  # noqa: S307  # it stands on our own page
     return getattr(madcrow_events, code, None) or ast.literal_eval(code)
 
 
@@ -90,6 +94,9 @@ def test_the_page_has_each_ini_option_and_each_fixture_of_the_pytest_plugin() ->
         ("EventDispatcher", EventDispatcher.__init__),
         ("SignalRegistry", SignalRegistry.__init__),
         ("Batch", Batch),
+        ("Outbox", Outbox),
+        ("Worker", Worker),
+        ("Retry", Retry),
         ("EventsMiddleware", EventsMiddleware.__init__),
         ("SecurityLimits", SecurityLimits),
         ("Ready-made handlers", register_all_handlers),

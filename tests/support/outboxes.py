@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateSchema, DropSchema
 
 from madcrow_events import BaseEventContext, SignalRegistry
 from madcrow_events.outbox import Outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["Order", "emit", "keyed_outbox", "lines_of", "postgres_url", "sqlite_engine", "wait_for"]
@@ -79,6 +82,23 @@ def postgres_url() -> URL:
     finally:
         engine.dispose()
     return url
+
+
+@contextmanager
+def postgresql_schema() -> Iterator[Engine]:
+    """Yield an engine of PostgreSQL for a schema of its own, which is removed; or skip the test."""
+    url, schema = postgres_url(), f"madcrow_events_{uuid4().hex}"
+    # Nobody pulls the plug, and no test waits for a lock that it holds itself.
+    options = f"-c search_path={schema} -c synchronous_commit=off -c lock_timeout=10s"
+    engine = create_engine(url, connect_args={"options": options})
+    try:
+        with engine.begin() as connection:
+            connection.execute(CreateSchema(schema))
+        yield engine
+        with engine.begin() as connection:
+            connection.execute(DropSchema(schema, cascade=True))
+    finally:
+        engine.dispose()
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -58,6 +58,25 @@ def do_nothing(_emission: object) -> None:
 # The call
 
 
+def test_a_handler_knows_which_attempt_it_is(delivers: Delivers) -> None:
+    """What it emits begins anew."""
+    delivers.signals.signal("other")
+    emit = delivers.dispatcher.emit
+
+    bound = delivers.bind(lambda emission: (emission.attempt, emit("other").attempt))
+    attempts = [delivers(bound, Happened(number=7), attempt=it).results[0].value for it in (1, 3)]
+    assert attempts == [(1, 1), (3, 1)]
+    assert delivers(bound, Happened(number=7)).attempt == 1
+    assert delivers(bound, Happened(number=7), attempt=2).attempt == 2
+
+
+@pytest.mark.parametrize("attempt", [0, -1, True, 1.0, None, "1"])
+def test_an_attempt_that_is_no_positive_int_is_refused(delivers: Delivers, attempt: Any) -> None:
+    with pytest.raises(InvalidOptionError, match="attempt") as raised:
+        delivers(delivers.bind(do_nothing), Happened(number=7), attempt=attempt)
+    assert raised.value.option == "attempt"
+
+
 def test_one_handler_is_called_and_no_other(delivers: Delivers) -> None:
     heard: list[str] = []
     delivers.signal.subscribe(lambda: heard.append("another"))

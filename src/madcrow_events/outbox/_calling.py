@@ -25,7 +25,7 @@ from madcrow_events.outbox._errors import (
     WorkerDiedError,
 )
 from madcrow_events.outbox._retry import GiveUp, RetryLater
-from madcrow_events.outbox._rows import Claimed, Failed, Settlement
+from madcrow_events.outbox._rows import Claimed, Failed, Lease, Settlement
 from madcrow_events.outbox._senders import read
 from madcrow_events.outbox._sessions import CALL, engine_for_handlers
 from madcrow_events.outbox._tables import DEAD, HEAD
@@ -169,10 +169,8 @@ class Caller:
         )
         return self._settled(run, [], delivery.failed(delivery.error), delivery)
 
-    def settle(
-        self, connection: Connection, settlements: Sequence[Settlement]
-    ) -> set[tuple[int, int]]:
-        """Write down what came of runs; return those, by handler and head, whose lease is lost."""
+    def settle(self, connection: Connection, settlements: Sequence[Settlement]) -> set[Lease]:
+        """Write down what came of runs; return the leases that are lost."""
         self._statements.lock(connection)
         return self._statements.settle(connection, settlements, keep=self._keep)
 
@@ -260,7 +258,8 @@ class _Delivery:
 
     @property
     def _is_first(self) -> bool:
-        return self._claimed.attempts == 0 and self._claimed.deliveries <= 1
+        # It may have been claimed before: that worker may have ended before it asked.
+        return self._claimed.attempts == 0
 
     def _context(self) -> Any:
         claimed, caller, signal = self._claimed, self._caller, self._run.handler.signal

@@ -67,9 +67,16 @@ class Claiming:
     def _look(self, connection: Connection) -> Look:
         return self._statements.look(connection, [self._watched(it) for it in self._handlers])
 
-    def expand(self, connection: Connection) -> int:
-        """Make the deliveries of new events; return how many events there were."""
-        return self._statements.expand(connection, lambda name: self._old_names.get(name, name))
+    def expand(self, connection: Connection, *, wait: bool = False) -> int:
+        """Make the deliveries of new events; return how many events there were.
+
+        Args:
+            connection: the connection.
+            wait: whether to wait for another worker that does so now.
+        """
+        return self._statements.expand(
+            connection, lambda name: self._old_names.get(name, name), wait=wait
+        )
 
     def claim(
         self,

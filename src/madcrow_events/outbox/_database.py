@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
@@ -105,6 +105,8 @@ class Database:
 
     Args:
         engine: the engine of the application, which is left alone: the connections are others.
+        is_lasting: whether a commit waits until a power failure cannot undo it. Claims may be
+            undone, as long as later commits are undone with them.
 
     Raises:
         OutboxError: the database is in the memory of one connection.
@@ -114,7 +116,7 @@ class Database:
         async_engine: the same as an async engine, if the application's is one; else None.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: Any, *, is_lasting: bool = True) -> None:
         given = synchronous_engine(engine)
         if is_in_memory(given):
             raise OutboxError(
@@ -127,6 +129,10 @@ class Database:
             own = own.execution_options(isolation_level="READ COMMITTED")
             # Compiling takes longer than the statements, which touch few rows.
             event.listen(pool, "connect", _without_jit)
+        else:
+            event.listen(own, "begin", _begin)
+        if not is_lasting:
+            event.listen(pool, "connect", _WITHOUT_WAITING[given.dialect.name])
         self.engine = own
         self.async_engine = AsyncEngine(own) if is_async_engine(engine) else None
         self._runner: asyncio.Runner | None = None
@@ -157,8 +163,42 @@ class Database:
                 self._runner = None
 
 
+def _begin(connection: Connection) -> None:
+    """Begin a transaction of SQLite, as a listener of the application's engine may do there."""
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN")
+
+
 def _without_jit(connection: Any, _record: object) -> None:
+    _execute(connection, "SET jit = off")
+
+
+def _without_waiting_for_wal(connection: Any, _record: object) -> None:
+    _execute(connection, "SET synchronous_commit = off")
+
+
+def _without_syncing(connection: Any, _record: object) -> None:
+    # Without a write-ahead log, it might damage the file.
+    if _execute(connection, "PRAGMA journal_mode") == "wal":
+        lasting = int(_execute(connection, "PRAGMA synchronous"))
+        _execute(connection, f"PRAGMA synchronous = {min(lasting, _NORMAL)}")
+
+
+_NORMAL: Final = 1
+"""What SQLite calls it if the log is synced at checkpoints only."""
+
+_WITHOUT_WAITING: Final = {
+    "postgresql": _without_waiting_for_wal,
+    "sqlite": _without_syncing,
+}
+
+
+def _execute(connection: Any, statement: str) -> Any:
+    """Execute a statement on a connection of the driver; return the value that it returns."""
     cursor = connection.cursor()
-    cursor.execute("SET jit = off")
+    cursor.execute(statement)
+    row = cursor.fetchone() if cursor.description else None
     cursor.close()
     connection.commit()
+    return row[0] if row else None

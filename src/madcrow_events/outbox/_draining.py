@@ -43,6 +43,7 @@ def drain(
     """
     access, statements = access_to(engine), outbox._statements_for(engine)
     try:
+        outbox._check_sessions(engine, None)
         outbox._check_schema(access)
         claiming = Claiming(statements, outbox._announce(access), _FOR_EVER / 1_000_000)
         caller = outbox._caller(statements, engine, None)
@@ -78,7 +79,8 @@ class _Draining:
         """Handle what is due, or move the time; return whether there may be more."""
         look = self.access.transaction(self.claiming.look)
         if look.has_new:
-            return self.access.transaction(self.claiming.expand) > 0
+            self.access.transaction(lambda connection: self.claiming.expand(connection, wait=True))
+            return True
         if any(moment <= look.now + self._ahead for moment in look.due.values()):
             runs = self.access.transaction(
                 lambda connection: self.claiming.claim(

@@ -173,11 +173,15 @@ def _check(
             f"{type_name(type(sender))}: other objects do not survive their process",
             option="sender",
         )
-    if not isinstance(formerly, tuple) or not all(isinstance(it, str) for it in formerly):
+    if not isinstance(formerly, tuple) or not all(
+        isinstance(it, str) and it and it.isprintable() for it in formerly
+    ):
         raise InvalidOptionError(
             "formerly must be a tuple of earlier ids, such as ('send-mail',)", option="formerly"
         )
-    if on_dead not in {None, "block", "continue"}:
+    if on_dead is not None and (
+        not isinstance(on_dead, str) or on_dead not in {"block", "continue"}
+    ):
         raise InvalidOptionError(
             f"on_dead must be 'block', 'continue' or None, not '{printable(on_dead)}'",
             option="on_dead",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, case, select, update
 
 from madcrow_events._text import close_matches, printable
 from madcrow_events.outbox._errors import NotInOutboxError
 from madcrow_events.outbox._looking import Looking, delivery_of
-from madcrow_events.outbox._tables import DEAD, DONE, EXPANDED, HEAD, NEW
+from madcrow_events.outbox._tables import DEAD, DONE, EXPANDED, HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,13 +105,16 @@ class Inspection(Looking):
             )
         made = 0
         for it in found:
-            if it.expanded == NEW:  # its deliveries are about to be made
+            if it.expanded != EXPANDED:  # its deliveries are yet to be made
                 continue
             # First, and kept for a minute, because a sweep may be about to remove it.
+            until = self._statements.now(connection) + _A_MINUTE
             connection.execute(
                 update(event)
                 .where(event.c.seq == it.seq)
-                .values(expanded=EXPANDED, keep_until=self._statements.now(connection) + _A_MINUTE)
+                .values(
+                    keep_until=case((event.c.keep_until > until, event.c.keep_until), else_=until)
+                )
             )
             handlers = select(handler.c.id).where(
                 handler.c.event == it.event, handler.c.retired == 0
@@ -177,7 +180,7 @@ class Inspection(Looking):
         table = self._tables.handler
         ids = {it.name: it.id for it in connection.execute(select(table.c.name, table.c.id))}
         if name not in ids:
-            near = close_matches(name, list(ids), 1)
+            near = close_matches(str(name), list(ids), 1)
             hint = f"did you mean '{near[0]}'?" if near else "start a worker that has it"
             raise NotInOutboxError(f"no durable handler '{printable(name)}' was announced: {hint}")
         return int(ids[name])

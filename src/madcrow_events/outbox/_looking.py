@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, and_, case, func, select
@@ -290,10 +291,12 @@ def delivery_of(id: str) -> tuple[int, int]:  # noqa: A002  # as above
     Raises:
         NotInOutboxError: it is no id of a delivery.
     """
-    seq, dash, handler_id = id.partition("-")
-    if not (dash and seq.isdecimal() and handler_id.isdecimal()):
+    given: object = id
+    # No more digits than the databases have numbers for.
+    found = re.fullmatch("([0-9]{1,18})-([0-9]{1,9})", given) if isinstance(given, str) else None
+    if found is None:
         raise unknown_delivery(id)
-    return int(seq), int(handler_id)
+    return int(found[1]), int(found[2])
 
 
 def unknown_delivery(id: str) -> NotInOutboxError:  # noqa: A002  # as above

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
@@ -33,7 +35,12 @@ from madcrow_events.emissions._ids import check_id
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
-from madcrow_events.outbox._database import AsyncEngine, access_to, synchronous_engine
+from madcrow_events.outbox._database import (
+    AsyncEngine,
+    access_to,
+    is_async_engine,
+    synchronous_engine,
+)
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import OnDead, declare
 from madcrow_events.outbox._errors import HandlerIdError, MalformedPayloadError, NoTransactionError
@@ -109,19 +116,14 @@ class Outbox:
         keep_dead: timedelta = timedelta(days=90),
         keep_inbox: timedelta = timedelta(days=14),
     ) -> None:
-        given: object = source
-        if not isinstance(given, str) or not given or not given.isprintable():
-            raise InvalidOptionError(
-                "source must be a URI reference that tells whose events they are, such as '/shop'",
-                option="source",
-            )
+        _check(source, signals, schema, table_prefix, encode, decode)
         if (encode is None) is not (decode is None):
             raise InvalidOptionError(
                 "encode and decode belong together: give both, or none", option="encode"
             )
         self.source = source
         self.signals = signals
-        self.tables = Tables(schema, table_prefix)
+        self.tables: Tables = Tables(schema, table_prefix)
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode
@@ -406,6 +408,21 @@ class Outbox:
             if missing:
                 raise schema_error(f"the table {table.fullname} has no {', '.join(missing)}")
 
+    def _check_sessions(self, engine: Any, pattern: str | None) -> None:
+        """Refuse an engine that can make no session for a handler that takes one."""
+        is_async = is_async_engine(engine)
+        for it in self._handlers.values():
+            is_chosen = pattern is None or fnmatchcase(it.name, pattern)
+            if is_chosen and it.session is not None and it.session.is_async is not is_async:
+                needed = "an Engine" if is_async else "an AsyncEngine"
+                other = "AsyncSession" if is_async else "Session"
+                raise InvalidOptionError(
+                    f"{it.name} takes {type_name(it.session.class_)}, which needs {needed}: call "
+                    "it by another worker that has one, with handlers= for both, or let the "
+                    f"handler take {other}",
+                    option="engine",
+                )
+
     def _announce(self, database: Access) -> dict[int, DurableHandler]:
         """Write down the handlers, and return them by their ids in the tables."""
         announced = [it.announced() for it in self._handlers.values()]
@@ -432,7 +449,8 @@ class Outbox:
         return Sweeping(statements, self._keeping)
 
     def _read(self, signal: EventSignal[Any], version: int, stored: str) -> BaseEventContext:
-        payload = stored if self._decode is None else self._decode(stored)
+        # Nothing is stored of what was redacted, and `decode` may raise anything at it.
+        payload = stored if self._decode is None or not stored else self._decode(stored)
         try:
             document: object = from_json(payload)
         except ValueError:
@@ -463,6 +481,48 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
+
+
+_LONGEST_PREFIX = 40
+"""In characters; names in PostgreSQL have 63, and the longest that follows has 15."""
+
+
+def _check(
+    source: object,
+    signals: object,
+    schema: object,
+    table_prefix: object,
+    encode: object,
+    decode: object,
+) -> None:
+    if not isinstance(source, str) or not source or not source.isprintable():
+        raise InvalidOptionError(
+            "source must be a URI reference that tells whose events they are, such as '/shop'",
+            option="source",
+        )
+    if not isinstance(signals, SignalRegistry):
+        raise InvalidOptionError(
+            "signals must be a SignalRegistry, such as madcrow_signals", option="signals"
+        )
+    if schema is not None and not (
+        isinstance(schema, str) and schema.isprintable() and schema and ":" not in schema
+    ):
+        raise InvalidOptionError(
+            "schema must be the name of a schema, without a colon, or None", option="schema"
+        )
+    if not isinstance(table_prefix, str) or not re.fullmatch(
+        f"[a-zA-Z0-9_]{{0,{_LONGEST_PREFIX}}}", table_prefix
+    ):
+        raise InvalidOptionError(
+            f"table_prefix must be a text of up to {_LONGEST_PREFIX} letters, digits and '_', such "
+            "as 'shop_'",
+            option="table_prefix",
+        )
+    for option, function in (("encode", encode), ("decode", decode)):
+        if function is not None and not callable(function):
+            raise InvalidOptionError(
+                f"{option} must be a function that takes a str and returns one", option=option
+            )
 
 
 def _word_for(watched: object) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final, TypeGuard
 
-from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 
 __all__ = ["GiveUp", "Retry", "RetryLater"]
@@ -21,13 +21,20 @@ class RetryLater(Exception):  # noqa: N818  # as above
 
     Args:
         delay: after how long the handler is called again, in seconds or as a `timedelta`.
+
+    Raises:
+        InvalidOptionError: the delay is impossible.
     """
 
     def __init__(self, delay: float | timedelta) -> None:
-        seconds = delay.total_seconds() if isinstance(delay, timedelta) else delay
-        check_seconds("delay", seconds)
+        seconds: object = delay.total_seconds() if isinstance(delay, timedelta) else delay
+        if not _is_wait(seconds):
+            raise InvalidOptionError(
+                f"delay must be a timedelta, or a number of seconds, from 0 to {_LONGEST} seconds",
+                option="delay",
+            )
         super().__init__(delay)
-        self.seconds = float(seconds)
+        self.seconds: float = seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +68,7 @@ class Retry:
                 "attempts must be a positive int, 1 for no second attempt", option="attempts"
             )
         for name in ("wait_initial", "wait_max", "wait_jitter"):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not (0 <= value <= _LONGEST)
-            ):
+            if not _is_wait(getattr(self, name)):
                 raise InvalidOptionError(
                     f"{name} must be a number of seconds from 0 to {_LONGEST}", option=name
                 )
@@ -90,4 +92,11 @@ class Retry:
         return min(self.wait_max, doubled) + jitter
 
 
-_LONGEST = 366 * 24 * 3600
+_LONGEST: Final = 366 * 24 * 3600
+"""In seconds."""
+
+
+def _is_wait(seconds: object) -> TypeGuard[float]:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        return False
+    return 0 <= seconds <= _LONGEST

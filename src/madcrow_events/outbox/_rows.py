@@ -6,7 +6,20 @@ from typing import NamedTuple
 
 from madcrow_events.outbox._tables import DEAD
 
-__all__ = ["Announced", "Claimed", "Failed", "Look", "Settlement", "StoredEvent", "Watched"]
+__all__ = [
+    "Announced",
+    "Claimed",
+    "Failed",
+    "Lease",
+    "Look",
+    "Settlement",
+    "StoredEvent",
+    "Watched",
+]
+
+
+Lease = tuple[int, int, int]
+"""A handler, the head of a run, and the token of its claim."""
 
 
 class StoredEvent(NamedTuple):
@@ -147,3 +160,8 @@ class Settlement(NamedTuple):
     failed: Failed | None
     promoted_after: int | None
     alone_until: int
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of the run: a worker may have claimed its head before, too."""
+        return self.handler_id, self.head, self.token

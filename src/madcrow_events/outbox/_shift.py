@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from traceback import format_tb
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.outbox._calling import Caller, Ended, Run
     from madcrow_events.outbox._durable import DurableHandler
+    from madcrow_events.outbox._rows import Lease
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._sweeping import Sweeping
 
@@ -52,8 +54,11 @@ class Employer(Protocol):
     batch: int
     stops: int
     """How often it was told to stop."""
-    reports: SimpleQueue[Ended | None]
-    """What has ended; None to look for work."""
+    wakes: SimpleQueue[None]
+    """An entry for each time that there may be something to do."""
+
+    def wake(self) -> None:
+        """Say that there may be something to do."""
 
 
 class Shift:
@@ -71,11 +76,14 @@ class Shift:
         self._worker = worker
         self._concurrency = worker.concurrency
         self._database = database
+        self._claims = Database(worker.engine, is_lasting=False)
         self._statements = statements
         self._caller = caller
         self._claiming = Claiming(statements, handlers, worker.lease)
-        self._leases = Leases(lambda: Database(worker.engine), statements, worker.lease)
-        self._threads = HandlerThreads(worker.concurrency, caller.call, worker.reports.put)
+        self._leases = Leases(
+            lambda: Database(worker.engine, is_lasting=False), statements, worker.lease
+        )
+        self._threads = HandlerThreads(worker.concurrency, caller.call, worker.wake)
         self._reporting = Reporting(caller.dispatcher, worker.lease)
         self._sweeping = sweeping
         self._running: Counter[int] = Counter()
@@ -108,6 +116,7 @@ class Shift:
         finally:
             self._leases.stop()
             self._threads.stop()
+            self._claims.close()
 
     @property
     def _in_hand(self) -> int:
@@ -143,25 +152,24 @@ class Shift:
         room = self._worker.batch - self._in_hand
         if room <= 0 or monotonic() < self._claim_at or self._running.total() >= self._concurrency:
             return True  # what no thread is free for is left to other workers
-        look = self._database.transaction(self._claiming.look)
+        look = self._claims.transaction(self._claiming.look)
         if look.has_new:
-            self._database.transaction(self._claiming.expand)
-            look = self._database.transaction(self._claiming.look)
+            self._claims.transaction(self._claiming.expand)
+            look = self._claims.transaction(self._claiming.look)
         if self._has_jumped(look.now / 1_000_000):
             return True
         wait = min(look.due.values(), default=look.now + _AN_HOUR) - look.now
         self._next_due = monotonic() + wait / 1_000_000
         runs: list[Run] = []
         if wait <= 0:
-            runs = self._database.transaction(
+            runs = self._claims.transaction(
                 lambda connection: self._claiming.claim(
                     connection, look, room=room, running=self._running
                 )
             )
         self._leases.hold(runs)
-        for run in runs:
-            self._running[run.handler_id] += 1
-            self._threads.give(run)
+        self._running.update(run.handler_id for run in runs)
+        self._threads.give(runs)
         return bool(runs) or look.has_new
 
     def _has_jumped(self, now: float) -> bool:
@@ -199,15 +207,15 @@ class Shift:
 
     def _collect(self, wait: float) -> None:
         """Take what has ended; wait for the first of it."""
-        reports = self._worker.reports
-        try:
-            ended = reports.get(timeout=wait) if wait > 0 else reports.get_nowait()
-            while True:
-                if ended is not None:
-                    self._end(ended)
-                ended = reports.get_nowait()
-        except Empty:
-            pass
+        ended, wakes = self._threads.take(), self._worker.wakes
+        if not ended and wait > 0:
+            with suppress(Empty):
+                wakes.get(timeout=wait)
+            ended = self._threads.take()
+        while not wakes.empty():
+            wakes.get()
+        for it in [*ended, *self._threads.take()]:
+            self._end(it)
 
     def _end(self, ended: Ended) -> None:
         self._threads.forget(ended.run)
@@ -221,18 +229,18 @@ class Shift:
         if not self._ended or (self._running.total() and monotonic() < self._settle_at):
             return
         settlements = [it.settlement for it in self._ended if it.settlement is not None]
-        lost: set[tuple[int, int]] = set()
+        lost: set[Lease] = set()
         if settlements:
             lost = self._database.transaction(
                 lambda connection: self._caller.settle(connection, settlements)
             )
         ended, self._ended = self._ended, []
+        self._threads.notice()
         self._leases.release(it.run for it in ended)
         self._sweeping.count(sum(it.done for it in ended))
         for it in ended:
-            self._reporting.report(
-                it, is_lost=(it.run.handler_id, it.run.rows[0].event_seq) in lost
-            )
+            is_lost = it.settlement is not None and it.settlement.lease in lost
+            self._reporting.report(it, is_lost=is_lost)
 
     def _tend(self) -> None:
         """Leave to others what waits too long, and end what runs too long."""

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 from madcrow_events.outbox._rows import (
     Announced,
     Claimed,
+    Lease,
     Look,
     Settlement,
     StoredEvent,
@@ -272,17 +273,20 @@ class Statements(ABC):
             source=source,
         )
 
-    def expand(self, connection: Connection, rename: Callable[[str], str]) -> int:
+    def expand(
+        self, connection: Connection, rename: Callable[[str], str], *, wait: bool = False
+    ) -> int:
         """Make the deliveries of the oldest new events, unless another worker does it now.
 
         Args:
             connection: the connection.
             rename: returns the present name of an event.
+            wait: whether to wait for another worker that does it now.
 
         Returns:
             How many events there were.
         """
-        if not self.lock_expanding(connection, wait=False):
+        if not self.lock_expanding(connection, wait=wait):
             return 0
         events = self._do(
             connection,
@@ -350,7 +354,7 @@ class Statements(ABC):
 
     def settle(
         self, connection: Connection, settlements: Sequence[Settlement], *, keep: bool
-    ) -> set[tuple[int, int]]:
+    ) -> set[Lease]:
         """Write down what came of runs.
 
         Args:
@@ -359,10 +363,10 @@ class Statements(ABC):
             keep: whether to keep what was handled.
 
         Returns:
-            The runs, by handler and head, whose lease is lost: nothing was written for these.
+            The leases that are lost: nothing was written for their runs.
         """
         held = self._fence(connection, settlements)
-        valid = [it for it in settlements if (it.handler_id, it.head) in held]
+        valid = [it for it in settlements if it.lease in held]
         done = [(seq, it.handler_id) for it in valid for seq in it.done]
         if done:
             self._finish(connection, done, keep=keep)
@@ -377,11 +381,9 @@ class Statements(ABC):
         if promoted:
             # A statement of its own, which sees what was parked while the last one waited.
             self.promote(connection, promoted)
-        return {(it.handler_id, it.head) for it in settlements} - held
+        return {it.lease for it in settlements} - held
 
-    def _fence(
-        self, connection: Connection, settlements: Sequence[Settlement]
-    ) -> set[tuple[int, int]]:
+    def _fence(self, connection: Connection, settlements: Sequence[Settlement]) -> set[Lease]:
         source, parameters = self._source(
             [(it.handler_id, it.head, it.token, it.deliveries) for it in settlements],
             "handler int, head bigint, token bigint, deliveries int",
@@ -389,7 +391,7 @@ class Statements(ABC):
         rows = self._do(
             connection,
             """
-            select d.handler_id, d.event_seq from {source} join {delivery} d
+            select d.handler_id, d.event_seq, d.token from {source} join {delivery} d
               on d.event_seq = u.head and d.handler_id = u.handler
             where d.state = {HEAD} and d.token = u.token and d.deliveries = u.deliveries
             order by d.event_seq, d.handler_id {for_update_of}
@@ -398,7 +400,7 @@ class Statements(ABC):
             source=source,
             for_update_of=f"{self._for_update} of d" if self._for_update else "",
         )
-        return {(row[0], row[1]) for row in rows}
+        return {(row[0], row[1], row[2]) for row in rows}
 
     def _finish(
         self, connection: Connection, done: Sequence[tuple[int, int]], *, keep: bool

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import Engine  # noqa: TC002  # annotations are read at run time
 
 from madcrow_events._logs import log
-from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._database import AsyncEngine, Database
 from madcrow_events.outbox._listening import Listener, check_driver
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Iterator
 
-    from madcrow_events.outbox._calling import Ended
 
 __all__ = ["Worker"]
 
@@ -72,9 +70,13 @@ class Worker:
             if type(value) is not int or value < 1:
                 raise InvalidOptionError(f"{option} must be a positive int", option=option)
         for option, seconds in (("lease", lease), ("poll", poll)):
-            if seconds is None:
-                raise InvalidOptionError(f"{option} must be a number of seconds", option=option)
-            check_seconds(option, seconds)
+            given: object = seconds
+            is_number = isinstance(given, int | float) and not isinstance(given, bool)
+            if not is_number or not 0 < seconds <= threading.TIMEOUT_MAX:
+                raise InvalidOptionError(
+                    f"{option} must be a number of seconds above 0, such as 2.5", option=option
+                )
+        _check(outbox, handlers)
         self.outbox = outbox
         self.engine = engine
         self.concurrency = concurrency
@@ -87,8 +89,8 @@ class Worker:
         if self._channel is not None:
             check_driver(engine)
         Database(engine).close()  # refuses one in memory
-        self.reports: SimpleQueue[Ended | None] = SimpleQueue()
-        self.stops = 0
+        self.wakes: SimpleQueue[None] = SimpleQueue()
+        self.stops: int = 0
         self._loop: AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -105,6 +107,7 @@ class Worker:
             once: whether to return as soon as nothing is due.
 
         Raises:
+            InvalidOptionError: a handler takes a session that needs another kind of engine.
             OutboxSchemaError: the tables are missing, or are older than this package.
         """
         with self._signals():
@@ -117,11 +120,11 @@ class Worker:
         again.
         """
         self.stops += 1
-        self.reports.put(None)
+        self.wakes.put(None)
 
     def wake(self) -> None:
         """Look into the database now."""
-        self.reports.put(None)
+        self.wakes.put(None)
 
     def __enter__(self) -> Self:
         """Work in a thread, until the end of the `with`."""
@@ -201,6 +204,7 @@ class Worker:
     def _work(self, *, once: bool) -> None:
         database = Database(self.engine)
         try:
+            self.outbox._check_sessions(self.engine, self.handlers)
             self.outbox._check_schema(database)
             handlers = self.outbox._announce(database)
             chosen = {
@@ -240,3 +244,15 @@ class Worker:
             yield
         finally:
             listener.stop()
+
+
+def _check(outbox: object, handlers: object) -> None:
+    if not isinstance(outbox, Outbox):
+        raise InvalidOptionError(
+            "outbox must be an Outbox: write Worker(outbox, engine)", option="outbox"
+        )
+    if handlers is not None and not isinstance(handlers, str):
+        raise InvalidOptionError(
+            "handlers must be a pattern for the ids of handlers, such as 'mail*', or None",
+            option="handlers",
+        )

@@ -158,8 +158,7 @@ class SignalRegistry(Unique, blinker.Namespace):
             context: the event's model, a class derived from `BaseEventContext`. None, the default,
                 for an event without a model, which takes any context.
             key: the event's ordering key: the name of a field, or a function of the context. Events
-                with equal keys are to be handled in order by what delivers them later, such as the
-                durable outbox, which is coming. None, the default, for no key.
+                with equal keys are handled in order by an outbox. None, the default, for no key.
             formerly: a name that the event had before, or several. An old name means this event
                 wherever a name is given, and each line that uses it gets one `DeprecationWarning`.
                 If the old name is declared already, as an event without a model, its handlers

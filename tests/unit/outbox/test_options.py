@@ -1,0 +1,233 @@
+"""Impossible options are refused where they are given, with what to write instead."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+
+from madcrow_events import BaseEventContext, SignalRegistry
+from madcrow_events.exceptions import (
+    HandlerSignatureError,
+    InvalidEventNameError,
+    InvalidOptionError,
+    UnknownEventError,
+)
+from madcrow_events.outbox import HandlerIdError, Outbox, OutboxError, Worker
+from madcrow_events.outbox._dialects import statements_for
+from madcrow_events.outbox._durable import lasting_name
+from support.outboxes import Order, keyed_outbox
+
+
+class Other(BaseEventContext):
+    number: int
+
+
+def handle(number):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fix"),
+    [
+        *[("source", it, "such as '/shop'") for it in ("", None, 1, "a\nb")],
+        *[("signals", it, "such as madcrow_signals") for it in (None, {}, "shop")],
+        *[("schema", it, "without a colon, or None") for it in ("", 1, "a:b", "a\nb")],
+        *[
+            ("table_prefix", it, "such as 'shop_'")
+            for it in (None, 1, "a" * 41, "a-b", "ä_", "a:b", "x\n", "%(a)s")
+        ],
+        *[
+            (name, it, f"{name} must be a timedelta, such as")
+            for name in ("keep_done", "keep_dead", "keep_inbox")
+            for it in (5, None, timedelta(-1))
+        ],
+    ],
+)
+def test_an_outbox_refuses_impossible_options(option, value, fix):
+    """Each error names the option."""
+    options = {"source": "/shop", "signals": SignalRegistry(), option: value}
+    with pytest.raises(InvalidOptionError, match=fix) as caught:
+        Outbox(**options)
+    assert caught.value.option == option
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        ({"encode": str}, "give both, or none"),
+        ({"decode": str}, "give both, or none"),
+        ({"encode": 1, "decode": str}, "encode must be a function"),
+        ({"encode": str, "decode": "no"}, "decode must be a function"),
+    ],
+)
+def test_an_outbox_encodes_and_decodes_or_neither(options, fix):
+    """One without the other would write what it cannot read."""
+    with pytest.raises(InvalidOptionError, match=fix):
+        Outbox("/shop", signals=SignalRegistry(), **options)
+
+
+def test_names_of_tables_may_be_long_or_have_no_prefix(outbox_engine):
+    """Each table has a name of its own; the representation tells whose outbox it is."""
+    for prefix in ("", "a" * 40):
+        outbox = keyed_outbox(table_prefix=prefix)
+        outbox.metadata.create_all(outbox_engine)
+        outbox._check_schema(outbox.inspect(outbox_engine)._connect())
+    assert repr(outbox) == "<Outbox /shop of SignalRegistry>"
+
+
+NAMES = "must be a text of 1 to 128 printable characters"
+SENDERS = "must be a str, an int, a UUID or None, not"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fix"),
+    [
+        *[("id", it, NAMES) for it in (1, "", "a\nb", "x" * 129)],
+        *[("retry", it, r"such as Retry\(attempts=5\)") for it in (None, 5, "often")],
+        *[("timeout", it, "a number of seconds above 0") for it in (0, -1, "1", True)],
+        *[("concurrency", it, "positive int, or None") for it in (0, True, 1.5, "2")],
+        ("when", 1, "must be a plain function"),
+        *[("sender", it, SENDERS) for it in (object(), True, 1.5, b"", ("a",))],
+        *[
+            ("formerly", it, r"such as \('send-mail',\)")
+            for it in ("old", ["old"], (1,), ("",), ("a\nb",), None)
+        ],
+        *[("on_dead", it, "'block', 'continue' or None, not") for it in ("x", [], True, 0, "")],
+    ],
+)
+def test_a_durable_handler_refuses_impossible_options(option, value, fix):
+    """Each error names the option."""
+    decorate = keyed_outbox().on("order", **{"id": "mail", option: value})
+    with pytest.raises(InvalidOptionError, match=fix) as caught:
+        decorate(handle)
+    assert caught.value.option == option
+
+
+@pytest.mark.parametrize(
+    ("event", "error", "fix"),
+    [
+        ("ordr", UnknownEventError, "did you mean order"),
+        ("or*", InvalidEventNameError, "give the name of one event"),
+        (None, InvalidEventNameError, "give a context"),
+        (Other, UnknownEventError, r"@registry\.event above class Other"),
+    ],
+)
+def test_a_durable_handler_is_for_one_event_that_is_declared(event, error, fix):
+    """A pattern would hear of events whose contexts it has never seen."""
+    with pytest.raises(error, match=fix):
+        keyed_outbox().on(event)
+
+
+@pytest.mark.parametrize("handler", [None, 1, "mail", lambda nummber: None])
+def test_a_durable_handler_must_be_callable_with_what_the_event_carries(handler):
+    """This shows where it is declared, not in a worker."""
+    with pytest.raises(HandlerSignatureError):
+        keyed_outbox().on("order", id="mail")(handler)
+
+
+def test_a_durable_handler_has_a_lasting_name():
+    """That of its module and its own, unless it has none that another process would know."""
+    outbox = keyed_outbox()
+    outbox.on("order")(handle)
+    assert outbox.handlers == (f"{__name__}.handle",)
+    assert lasting_name(handle) == f"{__name__}.handle"
+
+    def nested(number):
+        pass
+
+    class Callable_:
+        def __call__(self, number):
+            pass
+
+    for handler in (nested, lambda number: None, Callable_()):
+        with pytest.raises(HandlerIdError, match="give it one, as in id='welcome-mail'") as caught:
+            outbox.on("order")(handler)
+        assert caught.value.handler is handler
+
+
+def test_a_handler_of_the_script_that_runs_needs_an_id(monkeypatch):
+    """Where its module is imported, it has another name."""
+    monkeypatch.setattr(handle, "__module__", "__main__")
+    with pytest.raises(HandlerIdError, match="belongs to the script that is run"):
+        keyed_outbox().on("order")(handle)
+
+
+def test_two_handlers_cannot_have_one_id():
+    """The same one may be declared again, as when its module runs anew."""
+    outbox = keyed_outbox()
+    outbox.on("order", id="mail")(handle)
+    outbox.on("order", id="mail")(handle)
+    with pytest.raises(HandlerIdError, match="give one of them another id"):
+        outbox.on("order", id="mail")(lambda number: None)
+    assert outbox.handlers == ("mail",)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "fix"),
+    [
+        *[("id", it, r"write UUID\(") for it in ("x", 1, UUID(int=1).hex)],
+        *[
+            ("not_before", it, "must be a datetime with a time zone")
+            for it in (1, "now", datetime.now(), date.today(), timedelta(1))  # noqa: DTZ005, DTZ011
+        ],
+    ],
+)
+def test_an_emission_refuses_impossible_options(option, value, fix):
+    """Each error names the option."""
+    outbox, engine = keyed_outbox(), create_engine("sqlite://")
+    with Session(engine) as session, pytest.raises(InvalidOptionError, match=fix) as caught:
+        outbox.emit(session, Order(number=1), **{option: value})
+    assert caught.value.option == option
+    engine.dispose()
+
+
+@pytest.mark.parametrize("context", [None, 1, {"number": 1}, Order, "order"])
+def test_an_emission_takes_a_context(context):
+    """Its class is the model of the event, and the commit fails, too."""
+    outbox, engine = keyed_outbox(), create_engine("sqlite://")
+    with Session(engine) as session:
+        with pytest.raises((InvalidEventNameError, UnknownEventError)):
+            outbox.emit(session, context)
+        session.rollback()
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    ("options", "fix"),
+    [
+        *[({"concurrency": it}, "positive int") for it in (0, True, 1.5, None)],
+        *[({"batch": it}, "positive int") for it in (0, True, "2")],
+        *[
+            ({name: it}, f"{name} must be a number of seconds above 0, such as 2.5")
+            for name in ("lease", "poll")
+            for it in (0, -1, True, None, "1", float("nan"), float("inf"))
+        ],
+        *[({"handlers": it}, r"such as 'mail\*', or None") for it in (1, ["mail"])],
+    ],
+)
+def test_a_worker_refuses_impossible_options(outbox_engine, options, fix):
+    """Each error names the option."""
+    with pytest.raises(InvalidOptionError, match=fix) as caught:
+        Worker(keyed_outbox(), outbox_engine, **options)
+    assert [caught.value.option] == list(options)
+
+
+def test_a_worker_takes_the_outbox_first(outbox_engine):
+    """The error shows the call."""
+    for outbox in (None, outbox_engine):
+        with pytest.raises(InvalidOptionError, match=r"Worker\(outbox, engine\)"):
+            Worker(outbox, outbox_engine)
+
+
+def test_another_database_is_refused():
+    """The error names those that will do."""
+
+    class Dialect:
+        name = "mysql"
+
+    with pytest.raises(OutboxError, match="needs PostgreSQL or SQLite, not mysql"):
+        statements_for(keyed_outbox().tables, Dialect())
