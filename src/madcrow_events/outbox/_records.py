@@ -114,8 +114,9 @@ class DeliveryRecord:
         event_id: the id of the event.
         source: where the event comes from.
         state: "waiting", "running", "parked", "dead" or "done".
-        attempts: how often the handler was called.
-        deliveries: how often a worker has claimed it.
+        attempts: how many calls of the handler have failed.
+        deliveries: how often a worker has claimed it to call the handler, which also counts calls
+            that ended their process.
         error_type: the class of the last exception.
         error_group: that class and the place in the application where it was raised.
         error_age: how long ago that was, in seconds.
