@@ -27,10 +27,12 @@ PACKAGE = Path(madcrow_events.__file__).parent
 QUICK = Effort(is_quick=True)
 
 
-def run_benchmark(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run_benchmark(
+    folder: Path, *arguments: object, module: str = "tests.benchmarks"
+) -> subprocess.CompletedProcess[str]:
     """Run the benchmark in a clone, with the package that is there or else with the installed."""
     return subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", *map(str, arguments)],
+        [sys.executable, "-m", module, *map(str, arguments)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
         capture_output=True,
@@ -112,11 +114,22 @@ def test_it_runs_from_a_clone_and_writes_what_it_is_asked_for(tmp_path: Path) ->
     assert (tmp_path / "pictures" / "emit.svg").exists()
 
 
-def test_an_unknown_row_is_refused() -> None:
-    done = run_benchmark(ROOT, "emitt")
+@pytest.mark.parametrize("module", ["tests.benchmarks", "tests.benchmarks.outbox"])
+def test_an_unknown_row_is_refused(module: str) -> None:
+    done = run_benchmark(ROOT, "emitt", module=module)
 
     assert done.returncode == 2
     assert "no such row: emitt" in done.stderr
+
+
+@pytest.mark.once
+def test_that_of_the_outbox_measures_each_row() -> None:
+    pytest.importorskip("sqlalchemy")
+    done = run_benchmark(ROOT, "--quick", "--database", "sqlite", module="tests.benchmarks.outbox")
+
+    assert done.returncode in (0, 1), done.stderr
+    for work in ("append, 8 producers, one key", "drain, batch 100", "commit to call"):
+        assert work in done.stdout
 
 
 def test_the_page_of_the_costs_is_written_for_all_rows_only() -> None:

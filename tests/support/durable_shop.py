@@ -10,6 +10,7 @@ from textwrap import dedent
 __all__ = ["DURABLE_SHOP", "commit_in"]
 
 DURABLE_SHOP = """
+    import asyncio
     import time
 
     from sqlalchemy import create_engine
@@ -50,6 +51,13 @@ DURABLE_SHOP = """
             say("slow")
             time.sleep(context.order_id / 100)
             say("mailed")
+
+
+    @outbox.on(OrderPlaced, id="wait")
+    async def wait(context: OrderPlaced) -> None:
+        if context.order_id == 3000:
+            say("waiting")
+            await asyncio.sleep(20)
 
 
     def say(line):

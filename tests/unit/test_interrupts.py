@@ -468,11 +468,13 @@ def loops_left_open(code: CodeType) -> Iterator[int]:
     steps = {step.offset: step for step in bytecode}
 
     def handler(offset: int) -> int | None:
-        """Return where what is raised goes, past what only ends a comprehension."""
+        """Return where what is raised goes, past what only ends a comprehension or `async for`."""
         targets = [entry.target for entry in entries if entry.start <= offset < entry.end]
         for target in targets:
             if steps[target].opname == "PUSH_EXC_INFO":
                 return int(target)
+            if steps[target].opname == "END_ASYNC_FOR":
+                return handler(target)
             if steps[target].opname != "CALL_INTRINSIC_1":
                 again = min(o for o in steps if o > target and steps[o].opname == "RERAISE")
                 return handler(again)

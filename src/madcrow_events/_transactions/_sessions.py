@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session
 
 from madcrow_events._transactions._connections import roll_back
 from madcrow_events._transactions._participants import Participant
@@ -13,19 +14,21 @@ from madcrow_events._transactions._refusing import Refusal, Refuse, is_autocommi
 from madcrow_events._transactions._watching import Watcher
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
-    from sqlalchemy.orm import Session, SessionTransaction
+    from sqlalchemy.orm import SessionTransaction
 
 __all__ = ["SessionWatcher"]
 
 
 class SessionWatcher(Watcher):
-    """Watches the transactions of a session, by as few listeners as possible.
+    """Watches the transactions of a session, by listeners that all sessions share.
 
-    A new session is made for each request, and each listener costs it as much as four sessions.
+    A new session is made for each request, and each listener of its own would cost it as much as
+    four sessions; one that is shared costs a look at whether the session has a watcher.
     """
 
-    _hears_commits = False  # before they begin
     _refuse: Refuse | None = None
 
     def __init__(self, session: Session) -> None:
@@ -33,8 +36,7 @@ class SessionWatcher(Watcher):
         self._root: SessionTransaction | None = None
         """The outermost transaction that is watched."""
         self._committed: SessionTransaction | None = None
-        event.listen(session, "after_commit", self._on_commit)
-        event.listen(session, "after_transaction_end", self._on_end)
+        setattr(session, _WATCHER, self)
 
     def watch(self, watched: Session) -> None:
         root = watched.get_transaction()
@@ -57,12 +59,8 @@ class SessionWatcher(Watcher):
             self._refuse = refuse
 
     def join(self, watched: Session, participant: Participant) -> None:
-        if not self._hears_commits:
-            if _is_being_committed(watched):  # the event is over, or just being sent
-                self.writes_at_once = True
-            else:
-                event.listen(watched, "before_commit", self._on_before_commit)
-                self._hears_commits = True
+        if _is_being_committed(watched):  # so `before_commit` is over, or just being sent
+            self.writes_at_once = True
         super().join(watched, participant)
 
     def _adopt(self, root: SessionTransaction) -> None:
@@ -130,6 +128,26 @@ class SessionWatcher(Watcher):
             self.release(transaction)
         elif transaction in self._marks:
             self.roll_back_to(transaction)
+
+
+_WATCHER = "_madcrow_events_watcher"
+"""The attribute of a session that keeps its watcher."""
+
+
+def _heard_by(hear: Callable[..., None]) -> Callable[..., None]:
+    """Return a listener for all sessions, that passes an event on to the watcher of one."""
+
+    def listener(session: Session, *arguments: Any) -> None:
+        watcher = getattr(session, _WATCHER, None)
+        if isinstance(watcher, SessionWatcher):
+            hear(watcher, session, *arguments)
+
+    return listener
+
+
+event.listen(Session, "before_commit", _heard_by(SessionWatcher._on_before_commit))
+event.listen(Session, "after_commit", _heard_by(SessionWatcher._on_commit))
+event.listen(Session, "after_transaction_end", _heard_by(SessionWatcher._on_end))
 
 
 def _is_being_committed(session: Session) -> bool:

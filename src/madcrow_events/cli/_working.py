@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
@@ -39,8 +40,12 @@ def work(found: FoundOutbox, *, handlers: str | None, concurrency: int | None, o
     _check(worker)
     _log_to_stderr()
     with_database(worker.engine, lambda: worker.run(once=once))
-    if worker.stops < 2:  # noqa: PLR2004  # a second signal is for those who cannot wait
-        worker.outbox.signals.dispatcher.drain(_PATIENCE)
+    if worker.stops > 1:
+        # The exit of Python would wait for async handlers that were given up.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    worker.outbox.signals.dispatcher.drain(_PATIENCE)
 
 
 def _worker_of(found: FoundOutbox, handlers: str | None, concurrency: int | None) -> Worker:

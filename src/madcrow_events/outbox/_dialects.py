@@ -130,10 +130,13 @@ class PostgreSQL(Statements):
         lease: int,
         until: int,
     ) -> list[Claimed]:
+        # A claim that is lost as the database crashes is made again, and nobody can settle by it.
+        # So its commit need not wait for the disk; that of the settling flushes it, too.
         rows = self._do(
             connection,
             """
-            with heads as materialized (select event_seq, key, deliveries, alone_until, due
+            with unflushed as materialized (select set_config('synchronous_commit', 'off', true)),
+              heads as materialized (select event_seq, key, deliveries, alone_until, due
                 from {delivery} where state = {HEAD} and handler_id = :handler
                   and version <= :version and due >= :floor and due <= :until
                 order by due, event_seq limit :limit for update skip locked),
@@ -156,7 +159,7 @@ class PostgreSQL(Statements):
               e.source, e.event_id, e.event, e.version, e.sender, e.payload, e.headers, e.created
             from (select * from leased union all
                 select head, event_seq, attempts, deliveries, 0, due, key from tail) x
-              join {event} e on e.seq = x.event_seq order by 1, 2
+              join {event} e on e.seq = x.event_seq cross join unflushed order by 1, 2
             """,
             {
                 "handler": watched.id,
@@ -247,11 +250,12 @@ class SQLite(Statements):
             """,
             {**given, "floor": watched.floor, "limit": limit},
         ).all()
+        # One that was claimed before, or with one that was, is alone: it may end its worker.
+        leading = [it for it in heads if it.key and it[3] == 1 and it.alone_until < it.event_seq]
+        tails = self._tails(connection, leading, given, run - 1) if run > 1 and leading else {}
         rows: list[Any] = []
         for head in heads:
-            # Claimed before, or with one that was: alone, for it may be what ended its worker.
-            is_alone = head.key is None or head[3] > 1 or head.alone_until >= head.event_seq
-            tail = [] if is_alone else self._tail(connection, head, given, run - 1)
+            tail = tails.get(head.event_seq, [])
             alone_until = max(head.alone_until, tail[-1][1]) if tail else head.alone_until
             rows += [(*head[:4], alone_until, head.due, head.key), *tail]
         if not rows:
@@ -288,24 +292,36 @@ class SQLite(Statements):
         }
         return [Claimed(*it, *events[it[1]]) for it in sorted(rows, key=itemgetter(0, 1))]
 
-    def _tail(
-        self, connection: Connection, head: Any, given: Mapping[str, Any], limit: int
-    ) -> list[tuple[Any, ...]]:
-        rows = self._do(
-            connection,
-            """
-            select event_seq, attempts, deliveries, due, due <= :until and version <= :version
-            from {delivery} where handler_id = :handler and key = :key and event_seq > :head
-              and state = {PARKED} order by event_seq limit :limit
-            """,
-            {**given, "key": head.key, "head": head[0], "limit": limit},
+    def _tails(
+        self, connection: Connection, heads: Sequence[Any], given: Mapping[str, Any], limit: int
+    ) -> dict[int, list[tuple[Any, ...]]]:
+        """Return what follows each head in its lane and is due, by the head."""
+        source, parameters = self._source(
+            [(it.event_seq, it.key) for it in heads], "head bigint, key text"
         )
-        tail: list[tuple[Any, ...]] = []
-        for seq, attempts, deliveries, due, is_ready in rows:
+        found = self._do(
+            connection,
+            # The join is "cross", because SQLite then keeps its order.
+            """
+            select u.head, t.event_seq, t.attempts, t.deliveries, 0, t.due, t.key,
+              t.due <= :until and t.version <= :version
+            from {source} cross join {delivery} t
+            where t.handler_id = :handler and t.event_seq in (
+              select event_seq from {delivery} where handler_id = :handler and key = u.key
+                and event_seq > u.head and state = {PARKED} order by event_seq limit :behind)
+            order by u.head, t.event_seq
+            """,
+            {**parameters, **given, "behind": limit},
+            source=source,
+        )
+        tails: dict[int, list[tuple[Any, ...]]] = {}
+        ended: set[int] = set()
+        for *row, is_ready in found:
             if not is_ready:
-                break
-            tail.append((head[0], seq, attempts, deliveries, 0, due, head.key))
-        return tail
+                ended.add(row[0])
+            elif row[0] not in ended:
+                tails.setdefault(row[0], []).append(tuple(row))
+        return tails
 
     def _do_many(
         self, connection: Connection, template: str, parameters: Sequence[Mapping[str, Any]]

@@ -43,6 +43,7 @@ def drain(
     """
     access, statements = access_to(engine), outbox._statements_for(engine)
     try:
+        outbox._check_sessions(engine, None)
         outbox._check_schema(access)
         claiming = Claiming(statements, outbox._announce(access), _FOR_EVER / 1_000_000)
         caller = outbox._caller(statements, engine, None)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
@@ -34,7 +35,12 @@ from madcrow_events.emissions._ids import check_id
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
-from madcrow_events.outbox._database import AsyncEngine, access_to, synchronous_engine
+from madcrow_events.outbox._database import (
+    AsyncEngine,
+    access_to,
+    is_async_engine,
+    synchronous_engine,
+)
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import OnDead, declare
 from madcrow_events.outbox._errors import HandlerIdError, MalformedPayloadError, NoTransactionError
@@ -117,7 +123,7 @@ class Outbox:
             )
         self.source = source
         self.signals = signals
-        self.tables = Tables(schema, table_prefix)
+        self.tables: Tables = Tables(schema, table_prefix)
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode
@@ -402,6 +408,21 @@ class Outbox:
             if missing:
                 raise schema_error(f"the table {table.fullname} has no {', '.join(missing)}")
 
+    def _check_sessions(self, engine: Any, pattern: str | None) -> None:
+        """Refuse an engine that can make no session for a handler that takes one."""
+        is_async = is_async_engine(engine)
+        for it in self._handlers.values():
+            is_chosen = pattern is None or fnmatchcase(it.name, pattern)
+            if is_chosen and it.session is not None and it.session.is_async is not is_async:
+                needed = "an Engine" if is_async else "an AsyncEngine"
+                other = "AsyncSession" if is_async else "Session"
+                raise InvalidOptionError(
+                    f"{it.name} takes {type_name(it.session.class_)}, which needs {needed}: call "
+                    "it by another worker that has one, with handlers= for both, or let the "
+                    f"handler take {other}",
+                    option="engine",
+                )
+
     def _announce(self, database: Access) -> dict[int, DurableHandler]:
         """Write down the handlers, and return them by their ids in the tables."""
         announced = [it.announced() for it in self._handlers.values()]
@@ -548,4 +569,4 @@ def _headers(emission: Emission[Any], fields: Mapping[str, str]) -> str:
         headers["causation"] = str(causation)
     if fields:
         headers["scope"] = dict(fields)
-    return json.dumps(headers)
+    return json.dumps(headers) if headers else "{}"

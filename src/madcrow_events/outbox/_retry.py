@@ -34,7 +34,7 @@ class RetryLater(Exception):  # noqa: N818  # as above
                 option="delay",
             )
         super().__init__(delay)
-        self.seconds = seconds
+        self.seconds: float = seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ def write(sender: object) -> str | None:
 
     Equal senders have equal texts, and others have others; so texts can be compared in SQL.
     """
+    if sender is None:
+        return "null"
     if not is_plain(sender):
         return None
     return json.dumps({"uuid": sender.hex} if isinstance(sender, UUID) else sender)

@@ -45,9 +45,11 @@ class TransactionalCall(Protocol):
 
     def begin(self, connection: Connection) -> None:
         """Do what is to be done first in the transaction."""
+        ...
 
     def settle(self, connection: Connection) -> bool:
         """Write down that the delivery was handled; return whether the lease is still held."""
+        ...
 
 
 CALL: ContextVar[TransactionalCall] = ContextVar("madcrow_events.outbox.call")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
 from traceback import format_tb
@@ -53,8 +54,11 @@ class Employer(Protocol):
     batch: int
     stops: int
     """How often it was told to stop."""
-    reports: SimpleQueue[Ended | None]
-    """What has ended; None to look for work."""
+    wakes: SimpleQueue[None]
+    """An entry for each time that there may be something to do."""
+
+    def wake(self) -> None:
+        """Say that there may be something to do."""
 
 
 class Shift:
@@ -79,7 +83,7 @@ class Shift:
         self._leases = Leases(
             lambda: Database(worker.engine, is_lasting=False), statements, worker.lease
         )
-        self._threads = HandlerThreads(worker.concurrency, caller.call, worker.reports.put)
+        self._threads = HandlerThreads(worker.concurrency, caller.call, worker.wake)
         self._reporting = Reporting(caller.dispatcher, worker.lease)
         self._sweeping = sweeping
         self._running: Counter[int] = Counter()
@@ -164,9 +168,8 @@ class Shift:
                 )
             )
         self._leases.hold(runs)
-        for run in runs:
-            self._running[run.handler_id] += 1
-            self._threads.give(run)
+        self._running.update(run.handler_id for run in runs)
+        self._threads.give(runs)
         return bool(runs) or look.has_new
 
     def _has_jumped(self, now: float) -> bool:
@@ -204,15 +207,15 @@ class Shift:
 
     def _collect(self, wait: float) -> None:
         """Take what has ended; wait for the first of it."""
-        reports = self._worker.reports
-        try:
-            ended = reports.get(timeout=wait) if wait > 0 else reports.get_nowait()
-            while True:
-                if ended is not None:
-                    self._end(ended)
-                ended = reports.get_nowait()
-        except Empty:
-            pass
+        ended, wakes = self._threads.take(), self._worker.wakes
+        if not ended and wait > 0:
+            with suppress(Empty):
+                wakes.get(timeout=wait)
+            ended = self._threads.take()
+        while not wakes.empty():
+            wakes.get()
+        for it in [*ended, *self._threads.take()]:
+            self._end(it)
 
     def _end(self, ended: Ended) -> None:
         self._threads.forget(ended.run)
@@ -232,6 +235,7 @@ class Shift:
                 lambda connection: self._caller.settle(connection, settlements)
             )
         ended, self._ended = self._ended, []
+        self._threads.notice()
         self._leases.release(it.run for it in ended)
         self._sweeping.count(sum(it.done for it in ended))
         for it in ended:

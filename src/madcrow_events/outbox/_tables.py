@@ -56,11 +56,11 @@ class Tables:
     """
 
     def __init__(self, schema: str | None, prefix: str) -> None:
-        self.metadata = MetaData(schema=schema)
-        self.event = self._make_event(f"{prefix}event")
-        self.handler = self._make_handler(f"{prefix}handler")
-        self.delivery = self._make_delivery(f"{prefix}delivery")
-        self.inbox = self._make_inbox(f"{prefix}inbox")
+        self.metadata: MetaData = MetaData(schema=schema)
+        self.event: Table = self._make_event(f"{prefix}event")
+        self.handler: Table = self._make_handler(f"{prefix}handler")
+        self.delivery: Table = self._make_delivery(f"{prefix}delivery")
+        self.inbox: Table = self._make_inbox(f"{prefix}inbox")
         _set_parameters(self.event, _BUSY)
         _set_parameters(self.delivery, f"{_BUSY}, fillfactor = 80")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from madcrow_events.outbox._calling import Ended, Run
 
@@ -53,19 +54,24 @@ def _is_first(permit: list[None]) -> bool:
 class HandlerThreads:
     """Threads that call handlers.
 
+    Waking a thread costs more than a quick handler. So each thread goes on as long as there are
+    runs, and the worker is woken when the first run has ended, and when all have.
+
     Args:
         count: how many runs are called at the same time.
         call: calls the handler of a run.
-        report: takes what came of a run, in the thread.
+        wake: wakes the worker.
     """
 
-    def __init__(
-        self, count: int, call: Callable[[Run], Ended], report: Callable[[Ended], None]
-    ) -> None:
+    def __init__(self, count: int, call: Callable[[Run], Ended], wake: Callable[[], None]) -> None:
         self._call = call
-        self._report = report
-        self._queue: SimpleQueue[_Task | None] = SimpleQueue()
+        self._wake = wake
+        self._queue: deque[_Task] = deque()
+        self._calls: SimpleQueue[bool] = SimpleQueue()
+        """An entry for each thread that is to look into the queue; False to end."""
         self._tasks: dict[Run, _Task] = {}
+        self._ended: deque[Ended] = deque()
+        self._is_noticed = False
         self._count = count
         self._threads: list[threading.Thread] = []
 
@@ -84,12 +90,26 @@ class HandlerThreads:
     def stop(self) -> None:
         """Let each thread end when it has ended its run; wait for none."""
         for _ in self._threads:
-            self._queue.put(None)
+            self._calls.put(False)
 
-    def give(self, run: Run) -> None:
-        """Have the handler of a run called by the next thread that is free."""
-        task = self._tasks[run] = _Task(run)
-        self._queue.put(task)
+    def give(self, runs: Sequence[Run]) -> None:
+        """Have the handlers of runs called by the next threads that are free."""
+        for run in runs:
+            task = self._tasks[run] = _Task(run)
+            self._queue.append(task)
+        for _ in range(min(len(runs), self._count)):
+            self._calls.put(True)
+
+    def take(self) -> list[Ended]:
+        """Return what has ended since the last call."""
+        ended: list[Ended] = []
+        while self._ended:
+            ended.append(self._ended.popleft())
+        return ended
+
+    def notice(self) -> None:
+        """Wake the worker once more when the next run has ended."""
+        self._is_noticed = False
 
     def forget(self, run: Run) -> None:
         """Forget a run that has ended."""
@@ -119,6 +139,7 @@ class HandlerThreads:
         ]
         for _ in given_up:
             self._start_one()  # the other one may never come back
+            self._calls.put(True)
         return given_up
 
     def running_for(self, seconds: float) -> list[Run]:
@@ -131,15 +152,25 @@ class HandlerThreads:
         ]
 
     def _work(self) -> None:
-        while (task := self._queue.get()) is not None:
-            if task.may_start():
+        while self._calls.get():
+            while (task := self._next()) is not None:
+                if not task.may_start():
+                    continue
                 task.started = monotonic()
                 ended = self._call(task.run)
                 if not task.may_end():
                     return  # another thread has taken the place of this one
-                self._report(ended)
-                del ended
-            del task
+                self._ended.append(ended)
+                del task, ended
+                if not self._is_noticed or len(self._ended) >= len(self._tasks):
+                    self._is_noticed = True
+                    self._wake()
+
+    def _next(self) -> _Task | None:
+        try:
+            return self._queue.popleft()
+        except IndexError:
+            return None
 
 
 def _is_overdue(run: Run, started: float) -> bool:

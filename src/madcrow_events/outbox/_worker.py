@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Iterator
 
-    from madcrow_events.outbox._calling import Ended
 
 __all__ = ["Worker"]
 
@@ -90,8 +89,8 @@ class Worker:
         if self._channel is not None:
             check_driver(engine)
         Database(engine).close()  # refuses one in memory
-        self.reports: SimpleQueue[Ended | None] = SimpleQueue()
-        self.stops = 0
+        self.wakes: SimpleQueue[None] = SimpleQueue()
+        self.stops: int = 0
         self._loop: AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
@@ -108,6 +107,7 @@ class Worker:
             once: whether to return as soon as nothing is due.
 
         Raises:
+            InvalidOptionError: a handler takes a session that needs another kind of engine.
             OutboxSchemaError: the tables are missing, or are older than this package.
         """
         with self._signals():
@@ -120,11 +120,11 @@ class Worker:
         again.
         """
         self.stops += 1
-        self.reports.put(None)
+        self.wakes.put(None)
 
     def wake(self) -> None:
         """Look into the database now."""
-        self.reports.put(None)
+        self.wakes.put(None)
 
     def __enter__(self) -> Self:
         """Work in a thread, until the end of the `with`."""
@@ -204,6 +204,7 @@ class Worker:
     def _work(self, *, once: bool) -> None:
         database = Database(self.engine)
         try:
+            self.outbox._check_sessions(self.engine, self.handlers)
             self.outbox._check_schema(database)
             handlers = self.outbox._announce(database)
             chosen = {

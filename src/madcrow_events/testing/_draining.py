@@ -50,6 +50,10 @@ def drain_outbox(
     Returns:
         How many deliveries were done, and how many not.
 
+    Raises:
+        InvalidOptionError: a handler takes a session that needs another kind of engine.
+        OutboxSchemaError: the tables are missing, or are older than this package.
+
     Example:
         ```python
         from sqlalchemy import create_engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -57,7 +58,7 @@ def test_a_worker_may_handle_a_part_and_fewer_at_a_time(shop: Command, tmp_path:
     ended = shop("worker", "--once", "--handlers", "ma*", "--concurrency", "1", app=APP)
     assert (ended.status, ended.out) == (0, "")
     record = shop("outbox", "status", "--json", app=APP).record
-    assert {it["name"]: it["due"] for it in record["handlers"]} == {"book": 1, "mail": 0}
+    assert {it["name"]: it["due"] for it in record["handlers"]} == {"book": 1, "mail": 0, "wait": 1}
 
 
 def test_the_status_says_what_waits_and_what_is_dead(shop: Command, tmp_path: Path):
@@ -71,7 +72,7 @@ def test_the_status_says_what_waits_and_what_is_dead(shop: Command, tmp_path: Pa
     assert ended.status == 0
     record = ended.record
     assert (record["source"], record["new"], record["oldest_transaction"]) == ("/shop", 0, 0.0)
-    book, mail = record["handlers"]
+    book, mail, _ = record["handlers"]
     assert book == {
         "name": "book",
         "event": "order_placed",
@@ -272,7 +273,7 @@ def test_what_cannot_be_found_is_told(shop: Command, app: str | None, told: str)
     ("pattern", "told"),
     [
         ("mial", "no durable handler matches 'mial': did you mean mail?"),
-        ("x*", "no durable handler matches 'x*': there are book, mail"),
+        ("x*", "no durable handler matches 'x*': there are book, mail, wait"),
     ],
 )
 def test_a_pattern_that_matches_no_handler_is_an_error(shop: Command, pattern: str, told: str):
@@ -350,7 +351,7 @@ def test_a_worker_of_the_command_is_as_that_of_the_application(
 
 
 def test_who_has_told_it_to_end_twice_does_not_wait(shop: Command, monkeypatch: pytest.MonkeyPatch):
-    """Not for ordinary handlers in the background, either."""
+    """Neither for handlers that were given up, nor for ordinary ones in the background."""
     from madcrow_events import EventDispatcher
     from madcrow_events.outbox import Worker
 
@@ -359,9 +360,13 @@ def test_who_has_told_it_to_end_twice_does_not_wait(shop: Command, monkeypatch: 
         worker.stop()
         worker.stop()
 
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
     drained: list[object] = []
     monkeypatch.setattr(Worker, "run", stop_twice)
     monkeypatch.setattr(EventDispatcher, "drain", drained.append)
+    monkeypatch.setattr(os, "_exit", end)
     assert shop("worker", app=APP).status == 0
     assert drained == []
 

@@ -1102,8 +1102,8 @@ def test_listeners_are_added_once(engine: Any, shop: Shop) -> None:
                 shop.held_back(it, number)
                 it.execute(text("SELECT 1"))
                 it.commit()
-        assert len(session.dispatch.after_commit) == 1
-        assert len(session.dispatch.after_transaction_end) == 1
+        assert len(session.dispatch.after_transaction_create) == 1
+        assert len(session.dispatch.after_begin) == 1
         assert len(connection.dispatch.before_cursor_execute) == 1
     assert shop.handled == [0, 0, 1, 1, 2, 2]
 

@@ -341,11 +341,11 @@ def test_a_commit_wakes_the_workers_of_this_process(outbox_engine):
         with Session(outbox_engine) as session:
             session.execute(text("SELECT 1"))
             session.commit()
-        assert worker.reports.empty()
+        assert worker.wakes.empty()
         emit(outbox, outbox_engine, Order(number=1))
-        assert worker.reports.get_nowait() is None
+        assert worker.wakes.get_nowait() is None
     emit(outbox, outbox_engine, Order(number=2))
-    assert worker.reports.empty()
+    assert worker.wakes.empty()
 
 
 def test_a_locked_database_refuses_the_commit(outbox_engine):

@@ -306,8 +306,7 @@ def test_lines_show_no_value_of_a_context(outbox, engine, caplog):
     def fail(context: Order) -> None:
         raise LookupError(context.customer)
 
-    caplog.set_level(logging.DEBUG)
-    logging.getLogger("madcrow_events").setLevel(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="madcrow_events")
     emit(outbox, engine, Order(number=1, customer="canary-7531"))
     drain_outbox(outbox, engine, until_dead=True)
     shown = [record.getMessage() for record in caplog.records if "failed" not in record.msg]

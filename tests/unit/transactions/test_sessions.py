@@ -411,12 +411,11 @@ def test_a_database_that_cannot_be_written_refuses_the_commit(
 # Costs
 
 
-def test_a_session_that_only_writes_has_three_listeners(session: Session, box: Box) -> None:
-    """Each costs a new session some 10 microseconds, and one is made for each request."""
+def test_a_session_that_only_writes_has_no_listeners_of_its_own(session: Session, box: Box) -> None:
+    """Each costs a new session some 30 microseconds, and one is made for each request."""
     for number in range(3):
         box.emit(session, number)
         session.commit()
-    names = ("before_commit", "after_commit", "after_transaction_end")
-    assert [len(getattr(session.dispatch, name)) for name in names] == [1, 1, 1]
-    others = ("after_begin", "after_transaction_create", "after_rollback", "after_flush")
-    assert [len(getattr(session.dispatch, name)) for name in others] == [0, 0, 0, 0]
+    other = Session(session.bind)
+    for name in ("before_commit", "after_commit", "after_transaction_end", "after_begin"):
+        assert len(getattr(session.dispatch, name)) == len(getattr(other.dispatch, name))
