@@ -343,7 +343,8 @@ class OutboxModel:
         """Return the deliveries that settling a run locks, until its transaction ends."""
         rows = [run.rows[0], *outcome.done, *([] if outcome.left is None else [outcome.left.row])]
         seqs = {it.delivery.seq for it in rows}
-        if run.rows[0].delivery.lane is not None:
+        has_next = outcome.left is None or outcome.left.leaves_lane
+        if has_next and run.rows[0].delivery.lane is not None:
             behind = [
                 it.seq
                 for it in self.lane(run.handler, run.rows[0].delivery.lane)

@@ -66,7 +66,7 @@ class Clock:
 class Shop:
     """One deployment: what it emits, and how its handlers act."""
 
-    def __init__(self, *, is_newer: bool, clock: Clock) -> None:
+    def __init__(self, *, is_newer: bool, prefix: str, clock: Clock) -> None:
         self.is_newer = is_newer
         self.clock = clock
         self.calls: list[tuple[str, int]] = []
@@ -81,7 +81,7 @@ class Shop:
         signals.signal("refund", context=Refund, key="customer")
         for name in self.versions:
             signals.subscribe(name, self._hear)
-        self.outbox = Outbox("/shop", signals=signals)
+        self.outbox = Outbox("/shop", signals=signals, table_prefix=prefix)
         gone = [] if is_newer else [it.name for it in newer_handlers()]
         self.handlers = [it for it in handlers() if it.name not in gone]
         for it in self.handlers:

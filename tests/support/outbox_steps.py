@@ -40,7 +40,7 @@ class Steps:
         return self.do(self.claiming.look)
 
     def expand(self) -> int:
-        return int(self.do(self.claiming.expand))
+        return int(self.do(self.claiming.expand, wait=True))  # other tests may hold the lock
 
     def claim(self, room: int = 16, *, ahead: bool = False) -> list[Run]:
         """Make deliveries, and lease what is due; with the clock ahead, everything."""

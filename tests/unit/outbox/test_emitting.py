@@ -207,7 +207,7 @@ def test_a_handler_that_emits_is_the_cause(outbox_engine):
     drain_outbox(outbox, outbox_engine)
     (paid,) = seen
     assert str(paid.causation_id) == str(paid.correlation_id) == first
-    assert paid.context["request_id"] == "r-1"
+    assert paid.context.request_id == "r-1"
 
 
 def test_what_is_encoded_is_stored_so_and_decoded_for_the_handler(outbox_engine):
@@ -341,11 +341,11 @@ def test_a_commit_wakes_the_workers_of_this_process(outbox_engine):
         with Session(outbox_engine) as session:
             session.execute(text("SELECT 1"))
             session.commit()
-        assert worker.reports.empty()
+        assert worker.wakes.empty()
         emit(outbox, outbox_engine, Order(number=1))
-        assert worker.reports.get_nowait() is None
+        assert worker.wakes.get_nowait() is None
     emit(outbox, outbox_engine, Order(number=2))
-    assert worker.reports.empty()
+    assert worker.wakes.empty()
 
 
 def test_a_locked_database_refuses_the_commit(outbox_engine):
