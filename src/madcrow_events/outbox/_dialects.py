@@ -130,13 +130,10 @@ class PostgreSQL(Statements):
         lease: int,
         until: int,
     ) -> list[Claimed]:
-        # A claim that is lost as the database crashes is made again, and nobody can settle by it.
-        # So its commit need not wait for the disk; that of the settling flushes it, too.
         rows = self._do(
             connection,
             """
-            with unflushed as materialized (select set_config('synchronous_commit', 'off', true)),
-              heads as materialized (select event_seq, key, deliveries, alone_until, due
+            with heads as materialized (select event_seq, key, deliveries, alone_until, due
                 from {delivery} where state = {HEAD} and handler_id = :handler
                   and version <= :version and due >= :floor and due <= :until
                 order by due, event_seq limit :limit for update skip locked),
@@ -159,7 +156,7 @@ class PostgreSQL(Statements):
               e.source, e.event_id, e.event, e.version, e.sender, e.payload, e.headers, e.created
             from (select * from leased union all
                 select head, event_seq, attempts, deliveries, 0, due, key from tail) x
-              join {event} e on e.seq = x.event_seq cross join unflushed order by 1, 2
+              join {event} e on e.seq = x.event_seq order by 1, 2
             """,
             {
                 "handler": watched.id,
