@@ -53,6 +53,9 @@ class PostgreSQL(Statements):
     def lock(self, connection: Connection) -> None:
         """Take no lock: rows are locked as they are claimed."""
 
+    def relax(self, connection: Connection) -> None:
+        self._do(connection, "set local synchronous_commit = off")
+
     def append(
         self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
     ) -> None:
@@ -200,6 +203,9 @@ class SQLite(Statements):
         # A transaction that begins with a write waits for its turn. One that reads first and then
         # writes fails at once if another has written meanwhile.
         self._do(connection, "update {handler} set seen = seen where id = -1")
+
+    def relax(self, connection: Connection) -> None:
+        """Do nothing: it is a setting of the whole connection."""
 
     def append(
         self,

@@ -85,6 +85,13 @@ class Statements(ABC):
         """Take the lock of a writer, where there is one, before anything is read."""
 
     @abstractmethod
+    def relax(self, connection: Connection) -> None:
+        """Let the commit of this transaction not wait for the disk.
+
+        Claims may be undone by a power failure: what depends on them is undone with them.
+        """
+
+    @abstractmethod
     def append(
         self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
     ) -> None:
