@@ -8,21 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from madcrow_events._transactions import AsyncEngine
 from madcrow_events.outbox._errors import OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
-else:
-    try:
-        from sqlalchemy.ext.asyncio import AsyncEngine
-    except ImportError:  # without greenlet, so that nobody has one of these
-        AsyncEngine = type("AsyncEngine", (), {})
-
 __all__ = [
     "Access",
-    "AsyncEngine",
     "Database",
     "SharedDatabase",
     "access_for_claims",

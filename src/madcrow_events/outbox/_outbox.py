@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, scoped_session  # noqa: TC002  # annotations
 from madcrow_events._text import type_name
 from madcrow_events._transactions import (
     AsyncConnection,
+    AsyncEngine,
     AsyncSession,
     Watcher,
     async_scoped_session,
@@ -36,7 +37,6 @@ from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
 from madcrow_events.outbox._database import (
-    AsyncEngine,
     access_to,
     is_async_engine,
     synchronous_engine,

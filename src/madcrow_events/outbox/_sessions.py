@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 from sqlalchemy.orm import Session
 
 from madcrow_events._text import handler_name
+from madcrow_events._transactions import AsyncSession
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._errors import LeaseLostError
 from madcrow_events.subscriptions._kinds import is_async
@@ -19,12 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncSession
-else:
-    try:
-        from sqlalchemy.ext.asyncio import AsyncSession
-    except ImportError:  # without greenlet, so that nobody has one of these
-        AsyncSession = Session
 
 __all__ = [
     "CALL",
