@@ -206,13 +206,20 @@ class Outbox:
         return decorate
 
     def _enter(self, durable: DurableHandler, handler: object) -> None:
-        known = self._handlers.get(durable.name)
-        if known is not None and known.written_as != durable.written_as:
-            raise HandlerIdError(
-                f"another durable handler has the id '{durable.name}', {known.written_as}: give "
-                "one of them another id",
-                handler=handler,
+        for known in self._handlers.values():
+            is_same = (known.name, known.written_as, known.signal.name) == (
+                durable.name,
+                durable.written_as,
+                durable.signal.name,
             )
+            shared = {known.name, *known.formerly} & {durable.name, *durable.formerly}
+            if shared and not is_same:
+                raise HandlerIdError(
+                    f"another durable handler has, or had, the id '{min(shared)}', "
+                    f"{known.written_as} for {known.signal.name}: give one of them another id, or "
+                    "leave the old one out of formerly",
+                    handler=handler,
+                )
         self._handlers[durable.name] = durable
 
     @property
