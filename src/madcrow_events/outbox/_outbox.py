@@ -24,6 +24,7 @@ from madcrow_events._transactions import (
     Watcher,
     async_scoped_session,
     in_transaction,
+    is_autocommit,
     synchronous,
     watcher_of,
 )
@@ -418,8 +419,16 @@ class Outbox:
     def _check_sessions(self, engine: Any, pattern: str | None) -> None:
         """Refuse an engine that can make no session for a handler that takes one."""
         is_async = is_async_engine(engine)
+        # In PostgreSQL, sessions of handlers have an isolation level of their own.
+        is_unsafe = engine.dialect.name == "sqlite" and is_autocommit(synchronous_engine(engine))
         for it in self._handlers.values():
             is_chosen = pattern is None or fnmatchcase(it.name, pattern)
+            if is_chosen and it.session is not None and is_unsafe:
+                raise InvalidOptionError(
+                    f"{it.name} takes a session, but the isolation level of the engine is "
+                    "AUTOCOMMIT, so nothing could be rolled back: choose another isolation level",
+                    option="engine",
+                )
             if is_chosen and it.session is not None and it.session.is_async is not is_async:
                 needed = "an Engine" if is_async else "an AsyncEngine"
                 other = "AsyncSession" if is_async else "Session"
