@@ -206,7 +206,8 @@ class Statements(ABC):
     def announce(self, connection: Connection, handlers: Iterable[Announced]) -> dict[str, int]:
         """Write down the handlers of a worker; return their ids by name.
 
-        Events that were set aside for want of a handler are taken up.
+        Events that were set aside for want of a handler are taken up, under their earlier names,
+        too.
         """
         self.lock_expanding(connection, wait=True)
         ids: dict[str, int] = {}
@@ -214,7 +215,7 @@ class Statements(ABC):
         for handler in handlers:
             ids[handler.name], is_new = self._announce(connection, handler)
             if is_new:
-                events.add(handler.event)
+                events.update((handler.event, *handler.event_formerly))
         for event in sorted(events):
             self._do(
                 connection,
@@ -258,11 +259,14 @@ class Statements(ABC):
             """,
             {**given, "id": known.id},
         )
-        return known.id, bool(known.retired)
+        # Emitters may have used the new name of an event before any worker knew it.
+        return known.id, bool(known.retired) or known.event != handler.event
 
     def _known(self, connection: Connection, handler: Announced) -> Any:
         """Return the row of a handler, by its name, an earlier or even a later one."""
-        rows = self._do(connection, "select id, name, formerly, retired from {handler}").all()
+        rows = self._do(
+            connection, "select id, name, formerly, event, retired from {handler}"
+        ).all()
         by_name = {it.name: it for it in rows}
         for name in (handler.name, *handler.formerly):
             if name in by_name:
