@@ -8,23 +8,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from madcrow_events._transactions import AsyncEngine
 from madcrow_events.outbox._errors import OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
-else:
-    try:
-        from sqlalchemy.ext.asyncio import AsyncEngine
-    except ImportError:  # without greenlet, so that nobody has one of these
-        AsyncEngine = type("AsyncEngine", (), {})
-
 __all__ = [
     "Access",
-    "AsyncEngine",
     "Database",
     "SharedDatabase",
+    "access_for_claims",
     "access_to",
     "is_async_engine",
     "is_in_memory",
@@ -105,8 +99,8 @@ class Database:
 
     Args:
         engine: the engine of the application, which is left alone: the connections are others.
-        is_lasting: whether a commit waits until a power failure cannot undo it. Claims may be
-            undone, as long as later commits are undone with them.
+        is_lasting: whether a commit of SQLite waits until a power failure cannot undo it. See
+            `Statements.relax`.
 
     Raises:
         OutboxError: the database is in the memory of one connection.
@@ -131,8 +125,8 @@ class Database:
             event.listen(pool, "connect", _without_jit)
         else:
             event.listen(own, "begin", _begin)
-        if not is_lasting:
-            event.listen(pool, "connect", _WITHOUT_WAITING[given.dialect.name])
+            if not is_lasting:
+                event.listen(pool, "connect", _without_syncing)
         self.engine = own
         self.async_engine = AsyncEngine(own) if is_async_engine(engine) else None
         self._runner: asyncio.Runner | None = None
@@ -163,6 +157,16 @@ class Database:
                 self._runner = None
 
 
+def access_for_claims(database: Database, engine: Any) -> Database:
+    """Return the access for transactions that are relaxed.
+
+    SQLite relaxes whole connections. PostgreSQL, which may be short of these, does transactions.
+    """
+    if database.engine.dialect.name == "sqlite":
+        return Database(engine, is_lasting=False)
+    return database
+
+
 def _begin(connection: Connection) -> None:
     """Begin a transaction of SQLite, as a listener of the application's engine may do there."""
     driver: Any = connection.connection.driver_connection
@@ -174,10 +178,6 @@ def _without_jit(connection: Any, _record: object) -> None:
     _execute(connection, "SET jit = off")
 
 
-def _without_waiting_for_wal(connection: Any, _record: object) -> None:
-    _execute(connection, "SET synchronous_commit = off")
-
-
 def _without_syncing(connection: Any, _record: object) -> None:
     # Without a write-ahead log, it might damage the file.
     if _execute(connection, "PRAGMA journal_mode") == "wal":
@@ -187,11 +187,6 @@ def _without_syncing(connection: Any, _record: object) -> None:
 
 _NORMAL: Final = 1
 """What SQLite calls it if the log is synced at checkpoints only."""
-
-_WITHOUT_WAITING: Final = {
-    "postgresql": _without_waiting_for_wal,
-    "sqlite": _without_syncing,
-}
 
 
 def _execute(connection: Any, statement: str) -> Any:

@@ -75,7 +75,13 @@ class DurableHandler:
     def announced(self) -> Announced:
         """Return what a worker writes down of it."""
         return Announced(
-            self.name, self.formerly, self.signal.name, self.version, self.is_keyed, self.sender
+            self.name,
+            self.formerly,
+            self.signal.name,
+            self.version,
+            self.is_keyed,
+            self.sender,
+            self.signal.formerly,
         )
 
 

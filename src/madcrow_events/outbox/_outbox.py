@@ -20,10 +20,12 @@ from sqlalchemy.orm import Session, scoped_session  # noqa: TC002  # annotations
 from madcrow_events._text import type_name
 from madcrow_events._transactions import (
     AsyncConnection,
+    AsyncEngine,
     AsyncSession,
     Watcher,
     async_scoped_session,
     in_transaction,
+    is_autocommit,
     synchronous,
     watcher_of,
 )
@@ -36,7 +38,6 @@ from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
 from madcrow_events.outbox._database import (
-    AsyncEngine,
     access_to,
     is_async_engine,
     synchronous_engine,
@@ -206,13 +207,20 @@ class Outbox:
         return decorate
 
     def _enter(self, durable: DurableHandler, handler: object) -> None:
-        known = self._handlers.get(durable.name)
-        if known is not None and known.written_as != durable.written_as:
-            raise HandlerIdError(
-                f"another durable handler has the id '{durable.name}', {known.written_as}: give "
-                "one of them another id",
-                handler=handler,
+        for known in self._handlers.values():
+            is_same = (known.name, known.written_as, known.signal.name) == (
+                durable.name,
+                durable.written_as,
+                durable.signal.name,
             )
+            shared = {known.name, *known.formerly} & {durable.name, *durable.formerly}
+            if shared and not is_same:
+                raise HandlerIdError(
+                    f"another durable handler has, or had, the id '{min(shared)}', "
+                    f"{known.written_as} for {known.signal.name}: give one of them another id, or "
+                    "leave the old one out of formerly",
+                    handler=handler,
+                )
         self._handlers[durable.name] = durable
 
     @property
@@ -411,8 +419,16 @@ class Outbox:
     def _check_sessions(self, engine: Any, pattern: str | None) -> None:
         """Refuse an engine that can make no session for a handler that takes one."""
         is_async = is_async_engine(engine)
+        # In PostgreSQL, sessions of handlers have an isolation level of their own.
+        is_unsafe = engine.dialect.name == "sqlite" and is_autocommit(synchronous_engine(engine))
         for it in self._handlers.values():
             is_chosen = pattern is None or fnmatchcase(it.name, pattern)
+            if is_chosen and it.session is not None and is_unsafe:
+                raise InvalidOptionError(
+                    f"{it.name} takes a session, but the isolation level of the engine is "
+                    "AUTOCOMMIT, so nothing could be rolled back: choose another isolation level",
+                    option="engine",
+                )
             if is_chosen and it.session is not None and it.session.is_async is not is_async:
                 needed = "an Engine" if is_async else "an AsyncEngine"
                 other = "AsyncSession" if is_async else "Session"

@@ -26,6 +26,8 @@ class RetryLater(Exception):  # noqa: N818  # as above
         InvalidOptionError: the delay is impossible.
     """
 
+    seconds: float = 0.0  # for a subclass that does not call `__init__`
+
     def __init__(self, delay: float | timedelta) -> None:
         seconds: object = delay.total_seconds() if isinstance(delay, timedelta) else delay
         if not _is_wait(seconds):
@@ -34,7 +36,7 @@ class RetryLater(Exception):  # noqa: N818  # as above
                 option="delay",
             )
         super().__init__(delay)
-        self.seconds: float = seconds
+        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

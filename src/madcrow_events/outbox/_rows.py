@@ -39,7 +39,11 @@ class StoredEvent(NamedTuple):
 
 
 class Announced(NamedTuple):
-    """A handler, as a worker announces it."""
+    """A handler, as a worker announces it.
+
+    Attributes:
+        event_formerly: the earlier names of its event.
+    """
 
     name: str
     formerly: tuple[str, ...]
@@ -47,6 +51,7 @@ class Announced(NamedTuple):
     version: int
     keyed: bool
     sender: str | None
+    event_formerly: tuple[str, ...] = ()
 
 
 class Watched(NamedTuple):

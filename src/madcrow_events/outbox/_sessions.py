@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from madcrow_events._text import handler_name
+from madcrow_events._transactions import AsyncSession
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.outbox._errors import LeaseLostError
+from madcrow_events.outbox._errors import LeaseLostError, NoTransactionError
 from madcrow_events.subscriptions._kinds import is_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncSession
-else:
-    try:
-        from sqlalchemy.ext.asyncio import AsyncSession
-    except ImportError:  # without greenlet, so that nobody has one of these
-        AsyncSession = Session
 
 __all__ = [
     "CALL",
@@ -92,7 +90,8 @@ class SessionParameter:
             with self.class_(delivery.engine) as session:
                 delivery.begin(session.connection())
                 keywords[self.name] = session
-                value = handler(*args, **keywords)
+                with _uncommitted(session):
+                    value = handler(*args, **keywords)
                 session.flush()  # as late as possible, because other workers wait for the lane
                 _check_lease(delivery.settle(session.connection()))
                 session.commit()
@@ -108,7 +107,8 @@ class SessionParameter:
                 connection = await session.connection()
                 await connection.run_sync(delivery.begin)
                 keywords[self.name] = session
-                value = await handler(*args, **keywords)
+                with _uncommitted(session.sync_session):
+                    value = await handler(*args, **keywords)
                 await session.flush()
                 connection = await session.connection()
                 _check_lease(await connection.run_sync(delivery.settle))
@@ -117,6 +117,32 @@ class SessionParameter:
                 return value
 
         return call
+
+
+_UNCOMMITTED = "_madcrow_events_uncommitted"
+"""The attribute of a session while its handler runs, which must not commit it."""
+
+
+@contextmanager
+def _uncommitted(session: Session) -> Iterator[None]:
+    """Refuse a commit: what is committed without the settling has its effect once more."""
+    setattr(session, _UNCOMMITTED, True)
+    try:
+        yield
+    finally:
+        delattr(session, _UNCOMMITTED)
+
+
+def _refuse_commit(session: Session) -> None:
+    # A savepoint may be committed, which has the same event.
+    if hasattr(session, _UNCOMMITTED) and session.get_nested_transaction() is None:
+        raise NoTransactionError(
+            "the worker commits the session of a durable handler, together with the note that the "
+            "event is handled: do not commit it, or open a session of your own"
+        )
+
+
+event.listen(Session, "before_commit", _refuse_commit)
 
 
 def _check_lease(is_held: bool) -> None:

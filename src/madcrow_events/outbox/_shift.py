@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from madcrow_events._logs import log
 from madcrow_events.outbox._claiming import Claiming
-from madcrow_events.outbox._database import Database
+from madcrow_events.outbox._database import Database, access_for_claims
 from madcrow_events.outbox._leases import Leases
 from madcrow_events.outbox._reporting import Reporting, error_shown
 from madcrow_events.outbox._threads import HandlerThreads
@@ -76,7 +76,7 @@ class Shift:
         self._worker = worker
         self._concurrency = worker.concurrency
         self._database = database
-        self._claims = Database(worker.engine, is_lasting=False)
+        self._claims = access_for_claims(database, worker.engine)
         self._statements = statements
         self._caller = caller
         self._claiming = Claiming(statements, handlers, worker.lease)

@@ -85,6 +85,13 @@ class Statements(ABC):
         """Take the lock of a writer, where there is one, before anything is read."""
 
     @abstractmethod
+    def relax(self, connection: Connection) -> None:
+        """Let the commit of this transaction not wait for the disk.
+
+        Claims may be undone by a power failure: what depends on them is undone with them.
+        """
+
+    @abstractmethod
     def append(
         self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
     ) -> None:
@@ -199,7 +206,8 @@ class Statements(ABC):
     def announce(self, connection: Connection, handlers: Iterable[Announced]) -> dict[str, int]:
         """Write down the handlers of a worker; return their ids by name.
 
-        Events that were set aside for want of a handler are taken up.
+        Events that were set aside for want of a handler are taken up, under their earlier names,
+        too.
         """
         self.lock_expanding(connection, wait=True)
         ids: dict[str, int] = {}
@@ -207,7 +215,7 @@ class Statements(ABC):
         for handler in handlers:
             ids[handler.name], is_new = self._announce(connection, handler)
             if is_new:
-                events.add(handler.event)
+                events.update((handler.event, *handler.event_formerly))
         for event in sorted(events):
             self._do(
                 connection,
@@ -251,27 +259,20 @@ class Statements(ABC):
             """,
             {**given, "id": known.id},
         )
-        return known.id, bool(known.retired)
+        # Emitters may have used the new name of an event before any worker knew it.
+        return known.id, bool(known.retired) or known.event != handler.event
 
     def _known(self, connection: Connection, handler: Announced) -> Any:
         """Return the row of a handler, by its name, an earlier or even a later one."""
-        rows = self._do(connection, "select id, name, formerly, retired from {handler}").all()
+        rows = self._do(
+            connection, "select id, name, formerly, event, retired from {handler}"
+        ).all()
         by_name = {it.name: it for it in rows}
         for name in (handler.name, *handler.formerly):
             if name in by_name:
                 return by_name[name]
         # A worker of older code, beside newer ones that have renamed the handler.
         return next((it for it in rows if handler.name in it.formerly.split("\n")), None)
-
-    def note_seen(self, connection: Connection, ids: Sequence[int]) -> None:
-        """Write down that the worker of some handlers is there."""
-        source, parameters = self._source([(id_,) for id_ in ids], "id int")
-        self._do(
-            connection,
-            "update {handler} set seen = {now} where id in (select id from {source})",
-            parameters,
-            source=source,
-        )
 
     def expand(
         self, connection: Connection, rename: Callable[[str], str], *, wait: bool = False

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Engine  # noqa: TC002  # annotations are read at run time
 
 from madcrow_events._logs import log
+from madcrow_events._transactions import AsyncEngine
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.outbox._database import AsyncEngine, Database
+from madcrow_events.outbox._database import Database
 from madcrow_events.outbox._listening import Listener, check_driver
 from madcrow_events.outbox._outbox import Outbox
 from madcrow_events.outbox._reporting import error_shown
@@ -92,7 +93,7 @@ class Worker:
         self.wakes: SimpleQueue[None] = SimpleQueue()
         self.stops: int = 0
         self._loop: AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread: Any = None
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
 
     # What users call
@@ -181,8 +182,7 @@ class Worker:
 
     def _join(self) -> None:
         thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.join()
+        thread.join()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import Refusal
+from madcrow_events.exceptions import MadcrowEventsError
 from madcrow_events.models import GenericEventContext
 from madcrow_events.outbox._errors import (
     NoTransactionError,
@@ -77,8 +78,11 @@ class Writing:
         events: list[StoredEvent] = []
         for taken in self._taken[self._written :]:
             if isinstance(taken, Exception):
+                # The text of others may show values.
+                known = isinstance(taken, MadcrowEventsError)
+                reason = taken if known else type_name(type(taken))
                 raise NotSerialisableError(
-                    f"nothing is committed, because an event could not be written: {taken}",
+                    f"nothing is committed, because an event could not be written: {reason}",
                     event=getattr(taken, "event", ""),
                     field=getattr(taken, "field", None),
                 ) from taken
@@ -106,26 +110,28 @@ class Writing:
 
 def refuse(refusal: Refusal, given: object) -> Exception:
     """Return the error for a session or connection that commits nothing, or is none."""
-    match refusal:
-        case Refusal.NO_SESSION:
-            return TypeError(
-                "emit takes a Session, AsyncSession, scoped_session, async_scoped_session, "
-                f"Connection or AsyncConnection, not {type_name(type(given))}: pass the session "
-                "whose transaction the event belongs to"
-            )
-        case Refusal.NOT_CONNECTED:
-            problem = "the AsyncConnection is not connected: write `async with engine.begin()`"
-        case Refusal.AUTOCOMMIT:
-            problem = (
-                "the isolation level is AUTOCOMMIT, so no transaction can take the event along: "
-                "choose another isolation level"
-            )
-        case Refusal.NO_BIND:
-            problem = (
-                "the session has several engines, and none for the outbox: name the one that has "
-                "the tables, as in Session(binds={outbox.tables.event: engine})"
-            )
-    return NoTransactionError(problem)
+    if refusal is Refusal.NO_SESSION:
+        return TypeError(
+            "emit takes a Session, AsyncSession, scoped_session, async_scoped_session, "
+            f"Connection or AsyncConnection, not {type_name(type(given))}: pass the session "
+            "whose transaction the event belongs to"
+        )
+    return NoTransactionError(_REFUSALS[refusal])
+
+
+_REFUSALS: Final = {
+    Refusal.NOT_CONNECTED: (
+        "the AsyncConnection is not connected: write `async with engine.begin()`"
+    ),
+    Refusal.AUTOCOMMIT: (
+        "the isolation level is AUTOCOMMIT, so no transaction can take the event along: choose "
+        "another isolation level"
+    ),
+    Refusal.NO_BIND: (
+        "the session has several engines, and none for the outbox: name the one that has the "
+        "tables, as in Session(binds={outbox.tables.event: engine})"
+    ),
+}
 
 
 def _explain(error: DBAPIError) -> None:

@@ -115,12 +115,20 @@ def test_what_ends_a_process_ends_no_worker(engine):
     assert isinstance(ended.error, SystemExit)
 
 
+class Busy(RetryLater):
+    """Does not say when, for it does not call the constructor."""
+
+    def __init__(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("error", "is_dead", "delay"),
     [
         (LookupError, False, 3600.0),
         (RetryLater(60), False, 60.0),
         (RetryLater(0), False, 0.0),
+        (Busy(), False, 0.0),
         (GiveUp, True, 0.0),
         (PermissionError, True, 0.0),
     ],
@@ -240,6 +248,25 @@ def test_what_a_handler_writes_is_rolled_back_if_its_lease_was_lost(engine):
     assert isinstance(ended.error, LeaseLostError)
     assert worker.call(other).done == 1
     assert notes(engine) == [1]
+
+
+def test_a_handler_cannot_commit_the_session_of_its_worker(engine):
+    """The effect would be there without the note that the event is handled; savepoints may be."""
+    outbox = new_outbox(engine)
+
+    @outbox.on("order", id="book", retry=LATER)
+    def book(number: int, session: Session) -> None:
+        with session.begin_nested():
+            session.execute(insert(NOTES), {"number": number})
+        if number == 2:
+            session.commit()
+
+    emit(outbox, engine, Order(number=1), Order(number=2))
+    assert drain_outbox(outbox, engine) == (1, 0, 1)
+    assert notes(engine) == [1]
+    with engine.begin() as connection:
+        failed = connection.execute(select(outbox.tables.delivery.c.error_type)).scalar_one()
+    assert failed == "NoTransactionError"
 
 
 async def test_an_async_handler_takes_an_async_session(outbox_engine):

@@ -166,6 +166,33 @@ def test_two_handlers_cannot_have_one_id():
     assert outbox.handlers == ("mail",)
 
 
+def test_one_function_needs_two_ids_for_two_events():
+    """Else the second declaration would take the place of the first."""
+    outbox = keyed_outbox()
+    outbox.signals.signal("other", context=Other)
+    outbox.on("order")(handle)
+    with pytest.raises(HandlerIdError, match="handle for order: give one of them another id"):
+        outbox.on("other")(handle)
+    outbox.on("other", id="other")(handle)
+    assert outbox.handlers == (f"{__name__}.handle", "other")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("old", ()), ("new", ("old",))),
+        (("new", ("old",)), ("old", ())),
+        (("new", ("old",)), ("newer", ("old",))),
+    ],
+)
+def test_an_earlier_id_belongs_to_one_handler(first, second):
+    """Else one of the two would take the deliveries of both over, and the other one get none."""
+    outbox = keyed_outbox()
+    outbox.on("order", id=first[0], formerly=first[1])(handle)
+    with pytest.raises(HandlerIdError, match=r"the id 'old', .* leave the old one out of formerly"):
+        outbox.on("order", id=second[0], formerly=second[1])(lambda number: None)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "fix"),
     [

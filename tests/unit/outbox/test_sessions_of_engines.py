@@ -55,6 +55,18 @@ def test_an_engine_of_the_other_kind_is_refused_when_the_worker_starts(tmp_path)
     engine.dispose()
 
 
+def test_an_engine_that_commits_each_statement_is_refused(tmp_path):
+    """What a handler has written before it fails could not be rolled back."""
+    outbox, engine, async_engine = outbox_and_engines(tmp_path)
+    unsafe = create_engine(engine.url, isolation_level="AUTOCOMMIT")
+    with pytest.raises(InvalidOptionError, match="choose another isolation level") as raised:
+        Worker(outbox, unsafe, handlers="plain").run(once=True)
+    assert raised.value.option == "engine"
+    Worker(outbox, unsafe, handlers="other").run(once=True)
+    for it in (engine, unsafe, async_engine.sync_engine):
+        it.dispose()
+
+
 def test_two_workers_share_the_handlers_out(tmp_path, capsys):
     """Each has an engine for its own."""
     outbox, engine, async_engine = outbox_and_engines(tmp_path)
