@@ -357,12 +357,24 @@ class Outbox:
             version_of(signal.name, signal.context_model),
             key_of(signal, context),
             write(sender),
-            payload if self._encode is None else self._encode(payload),
+            self._encoded(payload),
             _headers(emission, fields),
             due,
             created,
             0 if id is None else created + self._keeping.inbox,
         )
+
+    def _encoded(self, payload: str) -> str:
+        if self._encode is None:
+            return payload
+        encoded: object = self._encode(payload)
+        if not isinstance(encoded, str):
+            raise InvalidOptionError(
+                f"encode must return a str, not {type_name(type(encoded))}: if it is bytes, "
+                "decode it, as in fernet.encrypt(plain.encode()).decode()",
+                option="encode",
+            )
+        return encoded
 
     def _signal_of(self, context: BaseEventContext) -> EventSignal[Any]:
         if isinstance(context, GenericEventContext):

@@ -7,10 +7,11 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import Refusal
+from madcrow_events.exceptions import MadcrowEventsError
 from madcrow_events.models import GenericEventContext
 from madcrow_events.outbox._errors import (
     NoTransactionError,
@@ -77,8 +78,11 @@ class Writing:
         events: list[StoredEvent] = []
         for taken in self._taken[self._written :]:
             if isinstance(taken, Exception):
+                # Only the errors of this package are sure to show no value.
+                is_ours = isinstance(taken, MadcrowEventsError)
+                problem = str(taken) if is_ours else type_name(type(taken))
                 raise NotSerialisableError(
-                    f"nothing is committed, because an event could not be written: {taken}",
+                    f"nothing is committed, because an event could not be written: {problem}",
                     event=getattr(taken, "event", ""),
                     field=getattr(taken, "field", None),
                 ) from taken
@@ -86,8 +90,10 @@ class Writing:
         if events:
             try:
                 self._statements_on(connection).append(connection, events, notify=self._notify)
-            except DBAPIError as error:
-                _explain(error)
+            except StatementError as error:
+                error.hide_parameters = True  # which are the payloads
+                if isinstance(error, DBAPIError):
+                    _explain(error)
                 raise
             self._written += len(events)
 
