@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, MetaData, inspect
@@ -134,7 +134,7 @@ class Outbox:
         self._upcasts = Upcasts()
         self._statements: dict[type[Dialect], Statements] = {}
         self._writings: WeakKeyDictionary[Watcher, Writing] = WeakKeyDictionary()
-        self._workers: WeakSet[Worker] = WeakSet()
+        self._workers: set[Worker] = set()
 
     # Declaring
 
@@ -504,7 +504,7 @@ class Outbox:
             self._workers.discard(worker)
 
     def _wake(self) -> None:
-        for worker in self._workers:
+        for worker in tuple(self._workers):  # others may start or end meanwhile
             worker.wake()
 
     def __repr__(self) -> str:
