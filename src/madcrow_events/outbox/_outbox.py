@@ -128,7 +128,7 @@ class Outbox:
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode
-        self._channel = self.tables.event.fullname if notify else None
+        self._channel = _channel_of(self.tables) if notify else None
         self._keeping = keeping(keep_done=keep_done, keep_dead=keep_dead, keep_inbox=keep_inbox)
         self._handlers: dict[str, DurableHandler] = {}
         self._upcasts = Upcasts()
@@ -509,6 +509,26 @@ class Outbox:
 
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
+
+
+_LONGEST_CHANNEL = 63
+"""In bytes, in PostgreSQL."""
+
+
+def _channel_of(tables: Tables) -> str:
+    """Return the channel on which commits of events are told.
+
+    Raises:
+        InvalidOptionError: PostgreSQL would refuse it, at each commit.
+    """
+    channel = tables.event.fullname
+    if len(channel.encode()) > _LONGEST_CHANNEL or '"' in channel:
+        raise InvalidOptionError(
+            f"notify=True needs names without quotes and of up to {_LONGEST_CHANNEL} bytes in all: "
+            "give the schema or the tables shorter ones",
+            option="notify",
+        )
+    return channel
 
 
 _LONGEST_PREFIX = 40
