@@ -105,8 +105,10 @@ class Database:
 
     Args:
         engine: the engine of the application, which is left alone: the connections are others.
-        is_lasting: whether a commit waits until a power failure cannot undo it. Claims may be
-            undone, as long as later commits are undone with them.
+        is_lasting: whether a commit of SQLite waits until a power failure cannot undo it. Claims
+            may be undone, as long as later commits are undone with them. In PostgreSQL, the
+            statements say so for each transaction: a pool such as PgBouncer would pass a setting
+            of the connection on to the application.
 
     Raises:
         OutboxError: the database is in the memory of one connection.
@@ -131,8 +133,8 @@ class Database:
             event.listen(pool, "connect", _without_jit)
         else:
             event.listen(own, "begin", _begin)
-        if not is_lasting:
-            event.listen(pool, "connect", _WITHOUT_WAITING[given.dialect.name])
+            if not is_lasting:
+                event.listen(pool, "connect", _without_syncing)
         self.engine = own
         self.async_engine = AsyncEngine(own) if is_async_engine(engine) else None
         self._runner: asyncio.Runner | None = None
@@ -174,10 +176,6 @@ def _without_jit(connection: Any, _record: object) -> None:
     _execute(connection, "SET jit = off")
 
 
-def _without_waiting_for_wal(connection: Any, _record: object) -> None:
-    _execute(connection, "SET synchronous_commit = off")
-
-
 def _without_syncing(connection: Any, _record: object) -> None:
     # Without a write-ahead log, it might damage the file.
     if _execute(connection, "PRAGMA journal_mode") == "wal":
@@ -187,11 +185,6 @@ def _without_syncing(connection: Any, _record: object) -> None:
 
 _NORMAL: Final = 1
 """What SQLite calls it if the log is synced at checkpoints only."""
-
-_WITHOUT_WAITING: Final = {
-    "postgresql": _without_waiting_for_wal,
-    "sqlite": _without_syncing,
-}
 
 
 def _execute(connection: Any, statement: str) -> Any:

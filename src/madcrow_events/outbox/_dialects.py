@@ -53,6 +53,10 @@ class PostgreSQL(Statements):
     def lock(self, connection: Connection) -> None:
         """Take no lock: rows are locked as they are claimed."""
 
+    def wait_for_no_disk(self, connection: Connection) -> None:
+        # Not for the connection, which a pool such as PgBouncer gives to the application next.
+        self._do(connection, "select set_config('synchronous_commit', 'off', true)")
+
     def append(
         self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
     ) -> None:
@@ -203,6 +207,9 @@ class SQLite(Statements):
         # A transaction that begins with a write waits for its turn. One that reads first and then
         # writes fails at once if another has written meanwhile.
         self._do(connection, "update {handler} set seen = seen where id = -1")
+
+    def wait_for_no_disk(self, connection: Connection) -> None:
+        """Leave it to the connection, where it is a setting."""
 
     def append(
         self,

@@ -85,6 +85,10 @@ class Statements(ABC):
         """Take the lock of a writer, where there is one, before anything is read."""
 
     @abstractmethod
+    def wait_for_no_disk(self, connection: Connection) -> None:
+        """Let the commit of this transaction be undone by a crash, as long as later ones are."""
+
+    @abstractmethod
     def append(
         self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
     ) -> None:
@@ -306,6 +310,7 @@ class Statements(ABC):
                     "update {event} set event = :present where event = :name and expanded = {NEW}",
                     {"name": name, "present": present},
                 )
+        self.wait_for_no_disk(connection)  # the deliveries would be made again
         in_use = self._locked_keys(connection, events[0].seq, events[-1].seq)
         seqs = [(it.seq,) for it in events if it.key not in in_use]
         if not seqs:
@@ -343,6 +348,7 @@ class Statements(ABC):
 
     def renew(self, connection: Connection, tokens: Sequence[int], lease: int) -> None:
         """Lengthen leases, from now on; those that are being settled are left out."""
+        self.wait_for_no_disk(connection)
         source, parameters = self._source([(it,) for it in tokens], "token bigint")
         self._do(
             connection,
