@@ -187,11 +187,10 @@ class Statements(ABC):
             connection,
             """
             select {now}, exists(select 1 from {event} where expanded = {NEW}), u.id,
-              (select d.due from {delivery} d where d.handler_id = u.id and d.state = {HEAD}
-                and d.due >= u.floor and d.version <= u.version
-                and exists(select 1 from {handler} h
-                  where h.id = u.id and h.paused = 0 and h.retired = 0)
-                order by d.due limit 1)
+              case when exists(select 1 from {handler} h
+                where h.id = u.id and h.paused = 0 and h.retired = 0)
+              then (select d.due from {delivery} d where d.handler_id = u.id and d.state = {HEAD}
+                and d.due >= u.floor and d.version <= u.version order by d.due limit 1) end
             from (select 1) one left join {source} on true
             """,
             parameters,
