@@ -90,6 +90,15 @@ def test_no_setting_of_a_connection_makes_commits_unsafe(postgresql_engine):
     assert shown == ["off", "on"]
 
 
+async def test_a_loop_that_runs_is_not_held_up(outbox_engine):
+    """With what to write instead."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{outbox_engine.url.database}")
+    inspection = keyed_outbox().inspect(engine)
+    with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(inspection\.status\)"):
+        inspection.dead()
+    await engine.dispose()
+
+
 @pytest.mark.parametrize("engine", [None, "sqlite:///x.db", create_engine])
 def test_what_is_no_engine_is_refused(engine):
     """With what to pass instead."""
