@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, MetaData, inspect
-from sqlalchemy.orm import Session, scoped_session  # noqa: TC002  # annotations are read at run time
+from sqlalchemy.orm import Session, scoped_session
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import (
@@ -308,6 +308,11 @@ class Outbox:
                 "the event needs a transaction to belong to: begin one first, as in "
                 f"`with {_word_for(watched)}.begin():`"
             )
+        if isinstance(watched, Session) and not watched.is_active:
+            raise NoTransactionError(
+                "the transaction of the session is committed, or has failed, and takes no event: "
+                "emit before the commit, or roll back first"
+            )
         watcher = watcher_of(watched)
         writing = self._writings.get(watcher)
         if writing is None:
@@ -315,7 +320,7 @@ class Outbox:
             self._writings[watcher] = writing
         try:
             emission, event = self._prepare(watcher, context, sender, id, not_before)
-        except Exception as error:
+        except BaseException as error:
             writing.take(error)  # however deep this is swallowed, the commit fails
             watcher.join(watched, writing)
             raise

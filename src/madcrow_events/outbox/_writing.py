@@ -52,10 +52,10 @@ class Writing:
         self._statements_on = statements_on
         self._wake = wake
         self._notify = notify
-        self._taken: list[StoredEvent | Exception] = []
+        self._taken: list[StoredEvent | BaseException] = []
         self._written = 0
 
-    def take(self, event: StoredEvent | Exception) -> None:
+    def take(self, event: StoredEvent | BaseException) -> None:
         """Take an event, or the error of one that cannot be written: then the commit fails."""
         self._taken.append(event)
 
@@ -77,7 +77,7 @@ class Writing:
         """
         events: list[StoredEvent] = []
         for taken in self._taken[self._written :]:
-            if isinstance(taken, Exception):
+            if isinstance(taken, BaseException):
                 # Only the errors of this package are sure to show no value.
                 is_ours = isinstance(taken, MadcrowEventsError)
                 problem = str(taken) if is_ours else type_name(type(taken))

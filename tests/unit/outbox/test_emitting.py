@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import create_engine, event, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
@@ -243,6 +243,40 @@ def test_what_a_function_of_the_application_raises_is_not_quoted_by_the_commit(o
             outbox.emit(session, Order(number=1, customer="a secret"))
         with pytest.raises(NotSerialisableError, match=r"could not be written: KeyError$"):
             session.commit()
+
+
+def test_an_emission_that_an_interrupt_breaks_off_makes_the_commit_fail(outbox_engine):
+    """Its ordinary handlers wait for the commit already, and would hear what is not written."""
+
+    def interrupt(payload):
+        raise KeyboardInterrupt
+
+    outbox = new_outbox(outbox_engine, encode=interrupt, decode=interrupt)
+    heard = []
+    outbox.signals["order"].subscribe(lambda number: heard.append(number), weak=False)
+    with Session(outbox_engine) as session:
+        with pytest.raises(KeyboardInterrupt):
+            outbox.emit(session, Order(number=1))
+        with pytest.raises(NotSerialisableError, match="could not be written: KeyboardInterrupt"):
+            session.commit()
+    assert heard == []
+
+
+def test_a_transaction_that_is_committed_takes_no_event(outbox_engine):
+    """As in a listener of `after_commit`; its ordinary handlers hear nothing, either."""
+    outbox = new_outbox(outbox_engine)
+    heard = []
+    outbox.signals["order"].subscribe(lambda number: heard.append(number), weak=False)
+    with Session(outbox_engine) as session:
+
+        @event.listens_for(session, "after_commit")
+        def emit_again(session):
+            with pytest.raises(NoTransactionError, match="is committed, or has failed"):
+                outbox.emit(session, Order(number=2))
+
+        outbox.emit(session, Order(number=1))
+        session.commit()
+    assert (len(stored(outbox, outbox_engine)), heard) == (1, [1])
 
 
 def test_a_commit_without_tables_says_what_to_run(engine):
