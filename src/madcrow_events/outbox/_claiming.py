@@ -74,7 +74,6 @@ class Claiming:
             connection: the connection.
             wait: whether to wait for another worker that does so now.
         """
-        self._statements.relax(connection)
         return self._statements.expand(
             connection, lambda name: self._old_names.get(name, name), wait=wait
         )
@@ -97,7 +96,6 @@ class Claiming:
             running: how many runs each handler has now.
             ahead: how many microseconds the clock is put ahead.
         """
-        self._statements.relax(connection)
         self._turns += 1
         # Not by the clock of this moment, which may have jumped since.
         until = look.now + ahead

@@ -132,10 +132,15 @@ class Database:
         self._runner: asyncio.Runner | None = None
 
     def transaction(self, step: Callable[[Connection], T]) -> T:
-        """Call a function in a transaction, which is committed if it returns."""
+        """Call a function in a transaction, which is committed if it returns.
+
+        Raises:
+            RuntimeError: the engine is async, and an event loop runs in this thread.
+        """
         if self.async_engine is None:
             with self.engine.begin() as connection:
                 return step(connection)
+        _refuse_running_loop()
         if self._runner is None:
             self._runner = asyncio.Runner()
         return self._runner.run(self._transaction(step))
@@ -165,6 +170,17 @@ def access_for_claims(database: Database, engine: Any) -> Database:
     if database.engine.dialect.name == "sqlite":
         return Database(engine, is_lasting=False)
     return database
+
+
+def _refuse_running_loop() -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        "an event loop runs here, and would be held up: use a thread, as in "
+        "await asyncio.to_thread(inspection.status)"
+    )
 
 
 def _begin(connection: Connection) -> None:

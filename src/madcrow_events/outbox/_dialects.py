@@ -54,6 +54,7 @@ class PostgreSQL(Statements):
         """Take no lock: rows are locked as they are claimed."""
 
     def relax(self, connection: Connection) -> None:
+        # Not for the connection, which a pool such as PgBouncer gives to the application next.
         self._do(connection, "set local synchronous_commit = off")
 
     def append(
@@ -133,6 +134,7 @@ class PostgreSQL(Statements):
         lease: int,
         until: int,
     ) -> list[Claimed]:
+        self.relax(connection)
         rows = self._do(
             connection,
             """

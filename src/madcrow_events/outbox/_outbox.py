@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary
 
 from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, MetaData, inspect
-from sqlalchemy.orm import Session, scoped_session  # noqa: TC002  # annotations are read at run time
+from sqlalchemy.orm import Session, scoped_session
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import (
@@ -128,13 +128,13 @@ class Outbox:
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode
-        self._channel = self.tables.event.fullname if notify else None
+        self._channel = _channel_of(self.tables) if notify else None
         self._keeping = keeping(keep_done=keep_done, keep_dead=keep_dead, keep_inbox=keep_inbox)
         self._handlers: dict[str, DurableHandler] = {}
         self._upcasts = Upcasts()
         self._statements: dict[type[Dialect], Statements] = {}
         self._writings: WeakKeyDictionary[Watcher, Writing] = WeakKeyDictionary()
-        self._workers: WeakSet[Worker] = WeakSet()
+        self._workers: set[Worker] = set()
 
     # Declaring
 
@@ -308,6 +308,11 @@ class Outbox:
                 "the event needs a transaction to belong to: begin one first, as in "
                 f"`with {_word_for(watched)}.begin():`"
             )
+        if isinstance(watched, Session) and not watched.is_active:
+            raise NoTransactionError(
+                "the transaction of the session is committed, or has failed, and takes no event: "
+                "emit before the commit, or roll back first"
+            )
         watcher = watcher_of(watched)
         writing = self._writings.get(watcher)
         if writing is None:
@@ -315,7 +320,7 @@ class Outbox:
             self._writings[watcher] = writing
         try:
             emission, event = self._prepare(watcher, context, sender, id, not_before)
-        except Exception as error:
+        except BaseException as error:
             writing.take(error)  # however deep this is swallowed, the commit fails
             watcher.join(watched, writing)
             raise
@@ -357,12 +362,24 @@ class Outbox:
             version_of(signal.name, signal.context_model),
             key_of(signal, context),
             write(sender),
-            payload if self._encode is None else self._encode(payload),
+            self._encoded(payload),
             _headers(emission, fields),
             due,
             created,
             0 if id is None else created + self._keeping.inbox,
         )
+
+    def _encoded(self, payload: str) -> str:
+        if self._encode is None:
+            return payload
+        encoded: object = self._encode(payload)
+        if not isinstance(encoded, str):
+            raise InvalidOptionError(
+                f"encode must return a str, not {type_name(type(encoded))}: if it is bytes, "
+                "decode it, as in fernet.encrypt(plain.encode()).decode()",
+                option="encode",
+            )
+        return encoded
 
     def _signal_of(self, context: BaseEventContext) -> EventSignal[Any]:
         if isinstance(context, GenericEventContext):
@@ -492,11 +509,31 @@ class Outbox:
             self._workers.discard(worker)
 
     def _wake(self) -> None:
-        for worker in self._workers:
+        for worker in tuple(self._workers):  # others may start or end meanwhile
             worker.wake()
 
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
+
+
+_LONGEST_CHANNEL = 63
+"""In bytes, in PostgreSQL."""
+
+
+def _channel_of(tables: Tables) -> str:
+    """Return the channel on which commits of events are told.
+
+    Raises:
+        InvalidOptionError: PostgreSQL would refuse it, at each commit.
+    """
+    channel = tables.event.fullname
+    if len(channel.encode()) > _LONGEST_CHANNEL or '"' in channel:
+        raise InvalidOptionError(
+            f"notify=True needs names without quotes and of up to {_LONGEST_CHANNEL} bytes in all: "
+            "give the schema or the tables shorter ones",
+            option="notify",
+        )
+    return channel
 
 
 _LONGEST_PREFIX = 40

@@ -190,11 +190,10 @@ class Statements(ABC):
             connection,
             """
             select {now}, exists(select 1 from {event} where expanded = {NEW}), u.id,
-              (select d.due from {delivery} d where d.handler_id = u.id and d.state = {HEAD}
-                and d.due >= u.floor and d.version <= u.version
-                and exists(select 1 from {handler} h
-                  where h.id = u.id and h.paused = 0 and h.retired = 0)
-                order by d.due limit 1)
+              case when exists(select 1 from {handler} h
+                where h.id = u.id and h.paused = 0 and h.retired = 0)
+              then (select d.due from {delivery} d where d.handler_id = u.id and d.state = {HEAD}
+                and d.due >= u.floor and d.version <= u.version order by d.due limit 1) end
             from (select 1) one left join {source} on true
             """,
             parameters,
@@ -303,6 +302,7 @@ class Statements(ABC):
                     "update {event} set event = :present where event = :name and expanded = {NEW}",
                     {"name": name, "present": present},
                 )
+        self.relax(connection)  # the deliveries would be made again
         in_use = self._locked_keys(connection, events[0].seq, events[-1].seq)
         seqs = [(it.seq,) for it in events if it.key not in in_use]
         if not seqs:
@@ -340,6 +340,7 @@ class Statements(ABC):
 
     def renew(self, connection: Connection, tokens: Sequence[int], lease: int) -> None:
         """Lengthen leases, from now on; those that are being settled are left out."""
+        self.relax(connection)
         source, parameters = self._source([(it,) for it in tokens], "token bigint")
         self._do(
             connection,

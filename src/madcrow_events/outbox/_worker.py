@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 from sqlalchemy import Engine  # noqa: TC002  # annotations are read at run time
 
@@ -93,7 +93,9 @@ class Worker:
         self.wakes: SimpleQueue[None] = SimpleQueue()
         self.stops: int = 0
         self._loop: AbstractEventLoop | None = None
-        self._thread: Any = None
+        self._thread: threading.Thread | None = None
+        self._working = threading.Lock()
+        self._has_worked = False
         self._started: SimpleQueue[BaseException | None] = SimpleQueue()
 
     # What users call
@@ -110,8 +112,11 @@ class Worker:
         Raises:
             InvalidOptionError: a handler takes a session that needs another kind of engine.
             OutboxSchemaError: the tables are missing, or are older than this package.
+            RuntimeError: this worker works already.
         """
-        with self._signals():
+        with self._alone(), self._signals():
+            if self._has_worked:
+                self.stops = 0  # they were for the last time
             self._work(once=once)
 
     def stop(self) -> None:
@@ -130,7 +135,9 @@ class Worker:
     def __enter__(self) -> Self:
         """Work in a thread, until the end of the `with`."""
         self._start(None)
-        self._raise_start(self._started.get())
+        with self._stopped_by_interrupts():
+            error = self._started.get()
+        self._raise_start(error)
         return self
 
     def __exit__(
@@ -145,7 +152,9 @@ class Worker:
     async def __aenter__(self) -> Self:
         """Work in a thread, and call async handlers in this event loop."""
         self._start(get_running_loop())
-        self._raise_start(await to_thread(self._started.get))
+        with self._stopped_by_interrupts():
+            error = await to_thread(self._started.get)
+        self._raise_start(error)
         return self
 
     async def __aexit__(
@@ -160,8 +169,8 @@ class Worker:
     # The thread
 
     def _start(self, loop: AbstractEventLoop | None) -> None:
-        if self._thread is not None:
-            raise RuntimeError("this worker works already: make another one")
+        if self._thread is not None or self._working.locked():
+            raise RuntimeError(_WORKS_ALREADY)
         self._loop, self.stops, self._started = loop, 0, SimpleQueue()
         self._thread = threading.Thread(
             target=self._work_in_thread, name="madcrow-outbox-worker", daemon=True
@@ -170,10 +179,32 @@ class Worker:
 
     def _work_in_thread(self) -> None:
         try:
-            self._work(once=False)
+            with self._alone():
+                self._work(once=False)
         except BaseException as error:  # for the thread that has started this one, if it waits
             self._started.put(error)
             log(logging.ERROR, "the outbox worker has ended: %s", error_shown(error))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse to work twice at the same time: what wakes the one would not wake the other."""
+        if not self._working.acquire(blocking=False):
+            raise RuntimeError(_WORKS_ALREADY)
+        try:
+            yield
+        finally:
+            self._has_worked = True
+            self._working.release()
+
+    @contextmanager
+    def _stopped_by_interrupts(self) -> Iterator[None]:
+        """End the thread if the wait for its start is broken off, for no `with` will end it."""
+        try:
+            yield
+        except BaseException:
+            self.stop()
+            self._thread = None
+            raise
 
     def _raise_start(self, error: BaseException | None) -> None:
         if error is not None:
@@ -182,7 +213,8 @@ class Worker:
 
     def _join(self) -> None:
         thread, self._thread = self._thread, None
-        thread.join()
+        if thread is not None:  # pragma: no branch  # it is joined once
+            thread.join()
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -244,6 +276,9 @@ class Worker:
             yield
         finally:
             listener.stop()
+
+
+_WORKS_ALREADY = "this worker works already: make another one"
 
 
 def _check(outbox: object, handlers: object) -> None:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, StatementError
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import Refusal
@@ -52,10 +52,10 @@ class Writing:
         self._statements_on = statements_on
         self._wake = wake
         self._notify = notify
-        self._taken: list[StoredEvent | Exception] = []
+        self._taken: list[StoredEvent | BaseException] = []
         self._written = 0
 
-    def take(self, event: StoredEvent | Exception) -> None:
+    def take(self, event: StoredEvent | BaseException) -> None:
         """Take an event, or the error of one that cannot be written: then the commit fails."""
         self._taken.append(event)
 
@@ -77,12 +77,12 @@ class Writing:
         """
         events: list[StoredEvent] = []
         for taken in self._taken[self._written :]:
-            if isinstance(taken, Exception):
-                # The text of others may show values.
-                known = isinstance(taken, MadcrowEventsError)
-                reason = taken if known else type_name(type(taken))
+            if isinstance(taken, BaseException):
+                # Only the errors of this package are sure to show no value.
+                is_ours = isinstance(taken, MadcrowEventsError)
+                problem = str(taken) if is_ours else type_name(type(taken))
                 raise NotSerialisableError(
-                    f"nothing is committed, because an event could not be written: {reason}",
+                    f"nothing is committed, because an event could not be written: {problem}",
                     event=getattr(taken, "event", ""),
                     field=getattr(taken, "field", None),
                 ) from taken
@@ -90,8 +90,10 @@ class Writing:
         if events:
             try:
                 self._statements_on(connection).append(connection, events, notify=self._notify)
-            except DBAPIError as error:
-                _explain(error)
+            except StatementError as error:
+                error.hide_parameters = True  # which are the payloads
+                if isinstance(error, DBAPIError):
+                    _explain(error)
                 raise
             self._written += len(events)
 

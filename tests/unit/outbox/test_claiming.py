@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,6 +96,26 @@ def test_it_is_claimed_after_a_second_whatever_else_is_due(
     later = _claiming.monotonic() + 1.1
     monkeypatch.setattr(_claiming, "monotonic", lambda: later)
     assert claims.claim(1) == ["late"]
+
+
+def test_a_look_does_not_read_what_waits_for_a_handler_that_is_paused(claims: Claims) -> None:
+    """However much that is."""
+
+    def steps() -> int:
+        counted = []
+        with claims.engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.set_progress_handler(lambda: counted.append(1), 100)
+            claims.claiming.look(connection)
+            driver.set_progress_handler(None, 0)
+        return len(counted)
+
+    emit(claims.outbox, claims.engine, *(Order(number=1, customer=str(it)) for it in range(200)))
+    with claims.engine.begin() as connection:
+        claims.claiming.expand(connection)
+    claims.outbox.inspect(claims.engine).pause("book")
+    assert claims.look().due == {}
+    assert steps() < 10
 
 
 def test_a_look_tells_when_what_is_left_is_due(claims: Claims) -> None:

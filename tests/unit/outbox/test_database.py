@@ -9,6 +9,7 @@ from sqlalchemy.pool import StaticPool
 
 from madcrow_events.outbox import OutboxError
 from madcrow_events.outbox._database import Database, SharedDatabase, access_to, synchronous_engine
+from support.outboxes import keyed_outbox
 from support.transactions import with_real_transactions
 
 
@@ -70,6 +71,32 @@ def test_a_worker_compiles_no_statement_and_reads_what_is_committed(postgresql_e
     ]
     database.close()
     assert shown == ["off", "read committed"]
+
+
+def test_no_setting_of_a_connection_makes_commits_unsafe(postgresql_engine):
+    """PgBouncer may give the connection to the application next; transactions have the setting."""
+    with postgresql_engine.connect() as connection:
+        connection.execute(text("SET synchronous_commit = on"))
+        connection.commit()
+        statements = keyed_outbox()._statements_for(postgresql_engine)
+        statements.relax(connection)
+        shown = [connection.execute(text("SHOW synchronous_commit")).scalar_one()]
+        connection.commit()
+        shown.append(connection.execute(text("SHOW synchronous_commit")).scalar_one())
+    database = Database(postgresql_engine, is_lasting=False)
+    settings = "select setting = reset_val from pg_settings where name = 'synchronous_commit'"
+    assert database.transaction(lambda it: it.execute(text(settings)).scalar_one())
+    database.close()
+    assert shown == ["off", "on"]
+
+
+async def test_a_loop_that_runs_is_not_held_up(outbox_engine):
+    """With what to write instead."""
+    engine = create_async_engine(f"sqlite+aiosqlite:///{outbox_engine.url.database}")
+    inspection = keyed_outbox().inspect(engine)
+    with pytest.raises(RuntimeError, match=r"await asyncio\.to_thread\(inspection\.status\)"):
+        inspection.dead()
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("engine", [None, "sqlite:///x.db", create_engine])

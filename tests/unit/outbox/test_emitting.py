@@ -9,8 +9,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import create_engine, event, select, text
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Session
 
@@ -21,6 +21,7 @@ from madcrow_events import (
     current_event,
     event_scope,
 )
+from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox import (
     NoTransactionError,
     NotSerialisableError,
@@ -221,6 +222,63 @@ def test_what_is_encoded_is_stored_so_and_decoded_for_the_handler(outbox_engine)
     assert handled == [7]
 
 
+def test_what_is_encoded_must_be_text(outbox_engine):
+    """PostgreSQL would store bytes as something else, and nothing could decode it."""
+    outbox = new_outbox(outbox_engine, encode=str.encode, decode=lambda it: it)
+    with Session(outbox_engine) as session:
+        with pytest.raises(InvalidOptionError, match="must return a str, not bytes") as raised:
+            outbox.emit(session, Order(number=1))
+        with pytest.raises(NotSerialisableError, match="must return a str"):
+            session.commit()
+    assert raised.value.option == "encode"
+
+
+def test_what_a_function_of_the_application_raises_is_not_quoted_by_the_commit(outbox_engine):
+    """It may show values, as a KeyError does."""
+    signals = SignalRegistry()
+    signals.signal("order", context=Order, key=lambda context: {}[context.customer])
+    outbox = Outbox("/shop", signals=signals)
+    with Session(outbox_engine) as session:
+        with pytest.raises(KeyError):
+            outbox.emit(session, Order(number=1, customer="a secret"))
+        with pytest.raises(NotSerialisableError, match=r"could not be written: KeyError$"):
+            session.commit()
+
+
+def test_an_emission_that_an_interrupt_breaks_off_makes_the_commit_fail(outbox_engine):
+    """Its ordinary handlers wait for the commit already, and would hear what is not written."""
+
+    def interrupt(payload):
+        raise KeyboardInterrupt
+
+    outbox = new_outbox(outbox_engine, encode=interrupt, decode=interrupt)
+    heard = []
+    outbox.signals["order"].subscribe(lambda number: heard.append(number), weak=False)
+    with Session(outbox_engine) as session:
+        with pytest.raises(KeyboardInterrupt):
+            outbox.emit(session, Order(number=1))
+        with pytest.raises(NotSerialisableError, match="could not be written: KeyboardInterrupt"):
+            session.commit()
+    assert heard == []
+
+
+def test_a_transaction_that_is_committed_takes_no_event(outbox_engine):
+    """As in a listener of `after_commit`; its ordinary handlers hear nothing, either."""
+    outbox = new_outbox(outbox_engine)
+    heard = []
+    outbox.signals["order"].subscribe(lambda number: heard.append(number), weak=False)
+    with Session(outbox_engine) as session:
+
+        @event.listens_for(session, "after_commit")
+        def emit_again(session):
+            with pytest.raises(NoTransactionError, match="is committed, or has failed"):
+                outbox.emit(session, Order(number=2))
+
+        outbox.emit(session, Order(number=1))
+        session.commit()
+    assert (len(stored(outbox, outbox_engine)), heard) == (1, [1])
+
+
 def test_a_commit_without_tables_says_what_to_run(engine):
     """So does whatever else needs them; other errors of the database stay as they are."""
     outbox = keyed_outbox()
@@ -242,7 +300,7 @@ def test_a_commit_without_tables_says_what_to_run(engine):
 
 
 def test_other_errors_of_the_database_stay_as_they_are(outbox_engine):
-    """They tell the emitter what it has to do with."""
+    """They tell the emitter what it has to do with, and show no value."""
     outbox = new_outbox(outbox_engine)
     with outbox_engine.begin() as connection:
         connection.execute(
@@ -252,9 +310,10 @@ def test_other_errors_of_the_database_stay_as_they_are(outbox_engine):
             )
         )
     with Session(outbox_engine) as session:
-        outbox.emit(session, Order(number=1))
-        with pytest.raises(Exception, match="full"):
+        outbox.emit(session, Order(number=1, customer="a secret"))
+        with pytest.raises(IntegrityError, match="full") as raised:
             session.commit()
+    assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("given", [None, 1, "session", Session])

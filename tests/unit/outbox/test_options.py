@@ -166,6 +166,15 @@ def test_two_handlers_cannot_have_one_id():
     assert outbox.handlers == ("mail",)
 
 
+@pytest.mark.parametrize("schema", ["s" * 50, 'a"b'])
+def test_names_that_are_no_channel_are_refused(schema):
+    """PostgreSQL would refuse each commit of an event."""
+    with pytest.raises(InvalidOptionError, match="shorter ones") as caught:
+        keyed_outbox(schema=schema, notify=True)
+    assert caught.value.option == "notify"
+    keyed_outbox(schema=schema)
+
+
 def test_one_function_needs_two_ids_for_two_events():
     """Else the second declaration would take the place of the first."""
     outbox = keyed_outbox()

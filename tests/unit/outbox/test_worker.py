@@ -71,6 +71,43 @@ def test_a_worker_may_be_used_again_when_it_has_ended(outbox, engine):
             wait_for(lambda number=number: handled[-1:] == [number])
 
 
+def test_a_worker_that_was_stopped_runs_again(outbox, engine):
+    """What stopped it was for that time only."""
+    handled = []
+    outbox.on("order", id="mail")(lambda number: handled.append(number))
+    worker = Worker(outbox, engine)
+    worker.stop()
+    worker.run()
+    emit(outbox, engine, Order(number=1))
+    worker.run(once=True)
+    assert handled == [1]
+
+
+def test_a_worker_works_once_at_a_time(outbox, engine):
+    """In a thread or in this one."""
+    worker = Worker(outbox, engine)
+    with worker, pytest.raises(RuntimeError, match="make another one"):
+        worker.run(once=True)
+    runs = threading.Thread(target=worker.run)
+    runs.start()
+    wait_for(worker._working.locked)
+    with pytest.raises(RuntimeError, match="make another one"), worker:
+        pass
+    worker.stop()
+    runs.join()
+
+
+async def test_a_worker_whose_start_is_cancelled_ends(outbox, engine):
+    """Nothing else would end it."""
+    worker = Worker(outbox, engine)
+    starting = asyncio.create_task(worker.__aenter__())
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await asyncio.to_thread(wait_for, lambda: worker._has_worked)
+
+
 def test_a_worker_without_tables_says_what_to_run(engine):
     """In the thread that starts it, whichever way it is started."""
     outbox = keyed_outbox()
