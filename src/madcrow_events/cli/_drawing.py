@@ -354,7 +354,7 @@ def _draw_outbox(record: OutboxRecord, width: int) -> RenderableType:
         for it in record["handlers"]
     ]
     if rows:
-        parts.append(_listed(("handler", "event", "open deliveries", "announced"), rows, width))
+        parts.append(_listed(("handler", "event", "open deliveries", "last seen"), rows, width))
     else:
         parts.append(Text("No worker has announced a handler yet.", _MUTED))
     rows = [(it["event"], str(it["count"]), _age(it["oldest"])) for it in record["set_aside"]]

@@ -458,6 +458,7 @@ class Outbox:
 
     def _announce(self, database: Access) -> dict[int, DurableHandler]:
         """Write down the handlers, and return them by their ids in the tables."""
+        self._upcasts.check(self._version_of)
         announced = [it.announced() for it in self._handlers.values()]
 
         def announce(connection: Connection) -> dict[str, int]:
@@ -465,6 +466,9 @@ class Outbox:
 
         ids = database.transaction(announce)
         return {id_: self._handlers[name] for name, id_ in ids.items()}
+
+    def _version_of(self, event: str) -> int:
+        return version_of(event, self.signals[event].context_model)
 
     def _caller(
         self, statements: Statements, engine: Any, loop: AbstractEventLoop | None

@@ -28,7 +28,8 @@ class HandlerStatus:
         dead: deliveries that are not tried again.
         unknown: deliveries of a version that no worker can read.
         oldest_due: the age of the delivery that has been due for longest; 0.0 if none is due.
-        seen: how long ago a worker announced the handler.
+        seen: how long ago a worker that has the handler was there. Workers note it every 30
+            seconds.
         paused: whether it is paused.
         retired: whether it is retired.
     """

@@ -18,6 +18,7 @@ from madcrow_events._transactions import AsyncSession
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._errors import LeaseLostError, NoTransactionError
 from madcrow_events.subscriptions._kinds import is_async
+from madcrow_events.subscriptions._parameters import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +30,7 @@ __all__ = [
     "SessionParameter",
     "TransactionalCall",
     "engine_for_handlers",
+    "may_take_session",
     "session_parameter",
 ]
 
@@ -172,6 +174,14 @@ def session_parameter(handler: Any) -> SessionParameter | None:
                 )
             return parameter
     return None
+
+
+def may_take_session(handler: Any) -> bool:
+    """Whether a parameter looks as if it were for a session."""
+    return any(
+        it.name == "session" or "Session" in str(it.annotation)
+        for it in signature_of(handler).parameters.values()
+    )
 
 
 def _hints(handler: Any) -> dict[str, Any]:

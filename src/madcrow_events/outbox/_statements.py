@@ -273,6 +273,17 @@ class Statements(ABC):
         # A worker of older code, beside newer ones that have renamed the handler.
         return next((it for it in rows if handler.name in it.formerly.split("\n")), None)
 
+    def note_seen(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Write down that a worker of some handlers is there."""
+        self.relax(connection)
+        source, parameters = self._source([(it,) for it in ids], "id int")
+        self._do(
+            connection,
+            "update {handler} set seen = {now} where id in (select id from {source})",
+            parameters,
+            source=source,
+        )
+
     def expand(
         self, connection: Connection, rename: Callable[[str], str], *, wait: bool = False
     ) -> int:

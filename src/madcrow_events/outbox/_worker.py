@@ -255,7 +255,7 @@ class Worker:
             )
             self._started.put(None)
             log(
-                logging.INFO,
+                logging.INFO if chosen else logging.WARNING,
                 "the outbox worker handles %s",
                 ", ".join(sorted(it.name for it in chosen.values())) or "nothing",
             )
