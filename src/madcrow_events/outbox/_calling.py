@@ -244,7 +244,7 @@ class _Delivery:
             ):
                 return None
             copy_context().run(self._deliver, context)
-        except UnknownVersionError as error:
+        except (UnknownVersionError, HandlerIdError) as error:  # newer code may know better
             self.error = error
             return _given_back(claimed, _LOOK_AGAIN, error)
         except BaseException as error:  # exits of a handler, too: they are not for the worker
@@ -266,7 +266,8 @@ class _Delivery:
         if claimed.event not in {signal.name, *signal.formerly}:
             raise HandlerIdError(
                 f"a delivery of {claimed.event} is for the id {self._run.handler.name}, which is "
-                f"now that of a handler of {signal.name}: give this one another id",
+                f"that of a handler of {signal.name} here: deploy the newest code everywhere, or "
+                "give this one another id",
                 handler=self._run.handler.bound.handler,
             )
         return caller._read(signal, claimed.version, claimed.payload)
