@@ -270,16 +270,6 @@ class Statements(ABC):
         # A worker of older code, beside newer ones that have renamed the handler.
         return next((it for it in rows if handler.name in it.formerly.split("\n")), None)
 
-    def note_seen(self, connection: Connection, ids: Sequence[int]) -> None:
-        """Write down that the worker of some handlers is there."""
-        source, parameters = self._source([(id_,) for id_ in ids], "id int")
-        self._do(
-            connection,
-            "update {handler} set seen = {now} where id in (select id from {source})",
-            parameters,
-            source=source,
-        )
-
     def expand(
         self, connection: Connection, rename: Callable[[str], str], *, wait: bool = False
     ) -> int:
