@@ -122,9 +122,10 @@ class Watcher(ABC):
             self._participants[participant] = taken  # last: an interrupt lets it write again
 
     def _unwritten(self) -> Participant | None:
-        """Return the first participant that has taken something since it wrote."""
+        """Return a participant that has taken something since it wrote."""
         unwritten = (it for it, written in self._participants.items() if it.mark() != written)
-        return next(unwritten, None)
+        # Not by who joined first: each may take locks, in an order that all transactions share.
+        return min(unwritten, key=lambda it: str(it.clause), default=None)
 
     @abstractmethod
     def _connection_for(self, watched: Any, participant: Participant) -> Connection:

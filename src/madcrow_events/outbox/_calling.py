@@ -241,7 +241,7 @@ class _Delivery:
             started = monotonic()
             copy_context().run(self._deliver, context)
             took = monotonic() - started
-        except UnknownVersionError as error:
+        except (UnknownVersionError, HandlerIdError) as error:  # newer code may know better
             self.error = error
             return _given_back(claimed, _LOOK_AGAIN, error)
         except BaseException as error:  # exits of a handler, too: they are not for the worker
@@ -269,7 +269,8 @@ class _Delivery:
         if claimed.event not in {signal.name, *signal.formerly}:
             raise HandlerIdError(
                 f"a delivery of {claimed.event} is for the id {self._run.handler.name}, which is "
-                f"now that of a handler of {signal.name}: give this one another id",
+                f"that of a handler of {signal.name} here: deploy the newest code everywhere, or "
+                "give this one another id",
                 handler=self._run.handler.bound.handler,
             )
         return caller._read(signal, claimed.version, claimed.payload)

@@ -53,7 +53,11 @@ class Inspection(Looking):
                         delivery.c.event_seq == seq,
                         delivery.c.handler_id == handler_id,
                         (delivery.c.state == DEAD)
-                        | and_(delivery.c.state == HEAD, delivery.c.token.is_(None)),
+                        | and_(
+                            delivery.c.state == HEAD,
+                            # Or its worker is gone, and no other one has taken it over.
+                            delivery.c.token.is_(None) | (delivery.c.due <= now),
+                        ),
                     )
                     .values(state=HEAD, due=now, attempts=0, deliveries=0, token=None)
                 ).rowcount

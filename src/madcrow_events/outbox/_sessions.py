@@ -178,7 +178,7 @@ def session_parameter(handler: Any) -> SessionParameter | None:
 
 def may_take_session(handler: Any) -> bool:
     """Whether a parameter looks as if it were for a session."""
-    return any(
+    return callable(handler) and any(
         it.name == "session" or "Session" in str(it.annotation)
         for it in signature_of(handler).parameters.values()
     )

@@ -543,7 +543,7 @@ class Statements(ABC):
             connection,
             """
             delete from {delivery}
-            where (state = {DEAD} or state = {HEAD} and token is null)
+            where (state = {DEAD} or state = {HEAD} and (token is null or due <= {now}))
               and (event_seq, handler_id) in (select seq, handler from {source})
             returning handler_id, key, event_seq
             """,

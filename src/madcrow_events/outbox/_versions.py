@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from madcrow_events._text import handler_name, type_name
 from madcrow_events.exceptions import (
@@ -32,7 +32,7 @@ def version_of(event: str, model: type[BaseEventContext] | None) -> int:
         model: the event's model, whose `event_version` it is; None if it has none.
 
     Raises:
-        ContextModelError: `event_version` is no positive int, or a field.
+        ContextModelError: `event_version` is no int from 1 to 32,767, or a field.
     """
     if model is None:
         return 1
@@ -42,7 +42,7 @@ def version_of(event: str, model: type[BaseEventContext] | None) -> int:
         version = getattr(model, "event_version", 1)
         if _is_version(version):
             return int(version)
-        problem = "is no positive int"
+        problem = f"is no int from 1 to {_LARGEST}"
     raise ContextModelError(
         f"event_version of {type_name(model)} {problem}: write event_version: ClassVar[int] = 2",
         event=event,
@@ -70,7 +70,9 @@ class Upcasts:
             SubscriptionConflictError: another function takes this version.
         """
         if not _is_version(from_version):
-            raise InvalidOptionError("from_version must be an int from 1 on", option="from_version")
+            raise InvalidOptionError(
+                f"from_version must be an int from 1 to {_LARGEST}", option="from_version"
+            )
         given: object = function
         if not callable(given) or is_async(given):
             problem = "is async" if callable(given) else "cannot be called"
@@ -166,4 +168,10 @@ def _raised(event: str, version: int, function: Upcast, document: Document) -> D
 
 
 def _is_version(version: object) -> bool:
-    return isinstance(version, int) and not isinstance(version, bool) and version >= 1
+    if isinstance(version, bool) or not isinstance(version, int):
+        return False
+    return 1 <= version <= _LARGEST
+
+
+_LARGEST: Final = 2**15 - 1
+"""What fits into the column."""

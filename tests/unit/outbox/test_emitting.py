@@ -279,6 +279,24 @@ def test_a_transaction_that_is_committed_takes_no_event(outbox_engine):
     assert (len(stored(outbox, outbox_engine)), heard) == (1, [1])
 
 
+def test_two_outboxes_write_in_one_order_whichever_was_used_first(outbox_engine):
+    """Else two transactions that use them the other way round would wait for each other."""
+    outboxes = [new_outbox(outbox_engine, table_prefix=it) for it in ("one_", "two_")]
+    written = []
+
+    @event.listens_for(outbox_engine, "before_cursor_execute")
+    def note(_connection, _cursor, statement, *_):
+        if "insert" in statement:
+            written.append(statement.split()[2])
+
+    for order in (1, -1):
+        with Session(outbox_engine) as session:
+            for outbox in outboxes[::order]:
+                outbox.emit(session, Order(number=1))
+            session.commit()
+    assert written == ["one_event", "two_event"] * 2
+
+
 def test_a_commit_without_tables_says_what_to_run(engine):
     """So does whatever else needs them; other errors of the database stay as they are."""
     outbox = keyed_outbox()

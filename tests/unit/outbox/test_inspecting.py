@@ -187,6 +187,21 @@ def test_a_dead_delivery_that_is_retried_or_discarded_lets_its_key_go_on(engine)
     assert sorted(handled) == [1, 2, 5]
 
 
+@pytest.mark.parametrize("mend", ["retry", "discard"])
+def test_a_delivery_whose_worker_is_gone_is_retried_or_discarded(engine, mend):
+    """Once its lease is over; before that, it is the worker's."""
+    outbox = new_outbox(engine)
+    outbox.on("order", id="mail")(lambda number: None)
+    emit(outbox, engine, Order(number=1))
+    (run,) = Steps(outbox, engine).claim()
+    inspection = outbox.inspect(engine)
+    id_ = f"{run.rows[0].event_seq}-{run.handler_id}"
+    assert getattr(inspection, mend)(id_) == 0
+    with engine.begin() as connection:
+        connection.execute(update(outbox.tables.delivery).values(due=1))
+    assert getattr(inspection, mend)(id_) == 1
+
+
 def test_nothing_is_retried_or_discarded_without_an_id(engine):
     """So an empty list does no harm, nor does a delivery that a worker has."""
     outbox = new_outbox(engine)

@@ -135,8 +135,8 @@ def test_a_version_that_no_upcast_raises_waits_and_is_reported(engine, caplog):
     assert lines_of(caplog) == [
         (
             "delivery 1-1 of order to mail is tried again in 60 seconds, after 0 attempts: "
-            "UnknownVersionError: order is stored in version 1, and nothing raises version 1: declare a "
-            "function with @outbox.upcast(order, from_version=1)"
+            "UnknownVersionError: order is stored in version 1, and nothing raises version 1: "
+            "declare a function with @outbox.upcast(order, from_version=1)"
         )
     ]
 
