@@ -39,12 +39,14 @@ class Application(NamedTuple):
         signals: the registry.
         dispatcher: the dispatcher that emits, or None for that of the registry.
         plugins: the reports on the plugins that were loaded, or None.
+        made: what `--app` names, which may be all that keeps an outbox.
     """
 
     name: str | None
     signals: SignalRegistry
     dispatcher: EventDispatcher | None = None
     plugins: PluginReports | None = None
+    made: object = None
 
 
 class Named(NamedTuple):
@@ -88,7 +90,8 @@ def load_application(
     """
     found = Application(None, madcrow_signals)
     if app is not None:
-        found = _application_of(load_named(app, app_dir, is_inspected=is_inspected))
+        named = load_named(app, app_dir, is_inspected=is_inspected)
+        found = _application_of(named)._replace(made=named.thing)
     else:
         _prepare(app_dir, is_inspected=is_inspected)
     if with_plugins:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import JustifyMethod, RenderableType
 
     from madcrow_events.cli._doctor import Examination, Finding, FindingKind
+    from madcrow_events.cli._durable import DurableRecord
     from madcrow_events.cli._emitting import CallRecord, EmissionRecord, RaisedRecord
     from madcrow_events.cli._explaining import ExplainedRecord
     from madcrow_events.cli._outbox_records import (
@@ -114,10 +115,10 @@ def _meaning(record: EventRecord) -> str:
 
 def _draw_handlers(records: list[HandlersRecord], _width: int) -> RenderableType:
     """Draw a tree: each event with its handlers in calling order."""
-    heard = [it for it in records if it["handlers"]]
-    silent = [it for it in records if not (it["handlers"] or it["built_in"])]
+    heard = [it for it in records if it["handlers"] or it["durable"]]
+    silent = [it for it in records if not (it in heard or it["built_in"])]
     parts: list[RenderableType] = [
-        _tree_of(it["event"], it["model"], it["handlers"]) for it in heard
+        _tree_of(it["event"], it["model"], it["handlers"], it["durable"]) for it in heard
     ]
     if not records:
         parts.append(Text("No event is declared.", _MUTED))
@@ -127,13 +128,18 @@ def _draw_handlers(records: list[HandlersRecord], _width: int) -> RenderableType
     return Group(*parts)
 
 
-def _tree_of(event: str, model: str | None, handlers: list[HandlerRecord]) -> Tree:
+def _tree_of(
+    event: str, model: str | None, handlers: list[HandlerRecord], durable: list[DurableRecord]
+) -> Tree:
     itself = (model or "").rpartition(".")[2]
     tree = Tree(Text(event, _NAME), guide_style=_MUTED)
     for number, handler in enumerate(handlers, 1):
         name = handler["name"]
         name += f" ({handler['function']})" if handler["id"] else ""
         tree.add(Text.assemble(f"{number}. {name}: ", *_details(handler, itself)))
+    for it in durable:
+        name = it["id"] if it["id"] == it["function"] else f"{it['id']} ({it['function']})"
+        tree.add(Text.assemble(f"{name}: durable", (f"  {_line(it) or ''}", _MUTED)))
     return tree
 
 
@@ -181,8 +187,8 @@ def _draw_shown(record: ShownRecord, width: int) -> RenderableType:
         parts += [_heading("As JSON"), Text(shown)]
     # It is to be copied, so it is never broken into other lines.
     parts += [_heading("As code"), Text(record["code"], no_wrap=True, overflow="ignore")]
-    if record["handlers"]:
-        tree = _tree_of(event["event"], event["model"], record["handlers"])
+    if record["handlers"] or record["durable"]:
+        tree = _tree_of(event["event"], event["model"], record["handlers"], record["durable"])
         parts += [_heading("Handlers"), tree]
     else:
         parts += [Text(), Text("Nobody listens.", _MUTED)]
@@ -206,7 +212,9 @@ def _draw_fields(fields: list[FieldRecord], width: int) -> RenderableType:
     return _listed(("field", "type", "default", "description"), rows, width)
 
 
-def _line(record: EventRecord | HandlerRecord | RaisedRecord | Finding) -> str | None:
+def _line(
+    record: EventRecord | HandlerRecord | DurableRecord | RaisedRecord | Finding,
+) -> str | None:
     file, line = record["file"], record["line"]
     return None if file is None or line is None else str(Line(file, line))
 
@@ -227,7 +235,14 @@ def _draw_explanation(record: ExplainedRecord, _width: int) -> RenderableType:
         listed = [it for it in left_out_from(record) if it.has_ended is has_ended]
         parts += [Text(title, "bold")] if listed else []
         parts += [_indented(f"- {it}") for it in listed]
-    return Group(*parts)
+    return Group(*parts, *_not_reached(record["durable"]))
+
+
+def _not_reached(durable: list[str]) -> list[Text]:
+    """Return a line on the durable handlers of an event, if it has some."""
+    names = ", ".join(durable)
+    told = f"Durable handlers hear only of outbox.emit(session, ...): {names}"
+    return [Text(told, _MUTED)] if durable else []
 
 
 def _indented(text: str) -> Padding:
@@ -262,8 +277,10 @@ def _draw_checked(record: CheckedPlugins, width: int) -> RenderableType:
 
 def _draw_emission(record: EmissionRecord, width: int) -> RenderableType:
     """Draw what came of each handler of an emission."""
+    durable = _not_reached(record["durable"])
     if not record["handlers"]:
-        return Text(f"{record['event']} was emitted, and nobody listens.")
+        listeners = "no ordinary handler" if durable else "nobody"
+        return Group(f"{record['event']} was emitted, and {listeners} listens.", *durable)
     rows = (
         (
             it["name"],
@@ -272,7 +289,7 @@ def _draw_emission(record: EmissionRecord, width: int) -> RenderableType:
         )
         for it in record["handlers"]
     )
-    return _listed(("handler", "ms", "result"), rows, width)
+    return Group(_listed(("handler", "ms", "result"), rows, width), *durable)
 
 
 def _duration(milliseconds: float | None) -> str:

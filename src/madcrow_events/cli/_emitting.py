@@ -66,6 +66,8 @@ class EmissionRecord(TypedDict):
     """Whether no handler failed, and none is pending."""
     handlers: list[CallRecord]
     """The handlers, in the order in which they began."""
+    durable: list[str]
+    """The ids of its durable handlers, which hear only of `outbox.emit(session, ...)`."""
 
 
 class _Call:
@@ -145,7 +147,12 @@ def emit_and_wait(
     listed = [row["name"] for row in rows]
     rows += [_record(it["name"]) for it in expected["called"] if it["name"] not in listed]
     ok = all(row["status"] == "returned" for row in rows)
-    return {"event": emission.event, "ok": ok, "handlers": rows}
+    return {
+        "event": emission.event,
+        "ok": ok,
+        "handlers": rows,
+        "durable": expected["durable"],
+    }
 
 
 def _row(call: _Call, returned: list[HandlerResult]) -> CallRecord:

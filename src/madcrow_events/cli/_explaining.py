@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from madcrow_events.cli._durable import durable_handlers
 from madcrow_events.signals._explaining import CalledHandler, LeftOutHandler, explain
 from madcrow_events.subscriptions import ANY
 
@@ -27,6 +28,8 @@ class ExplainedRecord(TypedDict):
     """Whether fields were given. If not, no condition was asked."""
     missing: list[str]
     """The required fields that were not given, so that keywords are explained, and no context."""
+    durable: list[str]
+    """The ids of its durable handlers, which hear only of `outbox.emit(session, ...)`."""
 
 
 def explained_record(
@@ -53,6 +56,7 @@ def explained_record(
             for name, it in fields.items()
             if it.is_required() and not payload.fields.keys() & {name, it.alias}
         ],
+        "durable": [it.name for it in durable_handlers(signals, signal)],
     }
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from madcrow_events._names import canonical_name, unknown_event
 from madcrow_events._text import handler_name
 from madcrow_events.catalog._selection import select
+from madcrow_events.cli._durable import DurableRecord, durable_handlers, durable_records
 from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._places import line_of
 from madcrow_events.exceptions import InvalidEventNameError
@@ -46,7 +47,8 @@ class EventRecord(TypedDict):
     formerly: list[str]
     """The old names."""
     handlers: int
-    """How many handlers listen, to this event alone or by a pattern or a class."""
+    """How many handlers listen, to this event alone or by a pattern or a class; durable ones count,
+    too."""
     built_in: bool
     """Whether madcrow-events itself declares it."""
     file: str | None
@@ -101,6 +103,8 @@ class HandlersRecord(TypedDict):
     """Whether madcrow-events itself declares it."""
     handlers: list[HandlerRecord]
     """The handlers, in the order in which they are called or started."""
+    durable: list[DurableRecord]
+    """The durable handlers, sorted by id."""
 
 
 def found_event(signals: SignalRegistry, name: str) -> EventSignal[Any]:
@@ -168,7 +172,7 @@ def event_record(signals: SignalRegistry, signal: EventSignal[Any]) -> EventReco
         "model": _model_of(signal),
         "key": _key_of(signal),
         "formerly": [*signal.formerly],
-        "handlers": len(calling_order(signal)),
+        "handlers": len(calling_order(signal)) + len(durable_handlers(signals, signal)),
         "built_in": is_built_in(signals, signal),
         "file": None if place is None else place.file,
         "line": None if place is None else place.line,
@@ -197,6 +201,7 @@ def handlers_records(signals: SignalRegistry, pattern: str = "*") -> list[Handle
             "model": _model_of(it),
             "built_in": is_built_in(signals, it),
             "handlers": handler_records(signals, it),
+            "durable": durable_records(signals, it),
         }
         for it in matching(signals, pattern)
     ]

@@ -10,6 +10,7 @@ from pydantic_core import PydanticUndefined, to_jsonable_python
 
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events.cli._code import program_for
+from madcrow_events.cli._durable import DurableRecord, durable_records
 from madcrow_events.cli._examples import example_of
 from madcrow_events.cli._records import EventRecord, HandlerRecord, event_record, handler_records
 from madcrow_events.models import BaseEventContext
@@ -52,6 +53,8 @@ class ShownRecord(TypedDict):
     """A program that emits the event."""
     handlers: list[HandlerRecord]
     """Who listens, as `handlers --json` lists it."""
+    durable: list[DurableRecord]
+    """The durable handlers, as `handlers --json` lists them."""
 
 
 def shown_record(signals: SignalRegistry, signal: EventSignal[Any]) -> ShownRecord:
@@ -69,6 +72,7 @@ def shown_record(signals: SignalRegistry, signal: EventSignal[Any]) -> ShownReco
         "example": example,
         "code": program_for(signals, signal, context),
         "handlers": handler_records(signals, signal),
+        "durable": durable_records(signals, signal),
     }
 
 

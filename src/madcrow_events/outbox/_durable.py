@@ -46,6 +46,7 @@ class DurableHandler:
         formerly: its earlier names.
         on_dead: what a dead delivery does to its key; None if the key decides.
         written_as: the handler's own name, for messages.
+        function: the handler as it was given, which takes the session.
     """
 
     name: str
@@ -61,6 +62,7 @@ class DurableHandler:
     formerly: tuple[str, ...]
     on_dead: OnDead | None
     written_as: str
+    function: Any
 
     @property
     def is_keyed(self) -> bool:
@@ -142,6 +144,7 @@ def declare(
         formerly=formerly,
         on_dead=on_dead,
         written_as=handler_name(handler),
+        function=handler,
     )
 
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, MetaData, inspect
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._worker import Worker
 
-__all__ = ["Outbox"]
+__all__ = ["Outbox", "durable_handlers_of"]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 HandlerT = TypeVar("HandlerT")
@@ -135,6 +135,7 @@ class Outbox:
         self._statements: dict[type[Dialect], Statements] = {}
         self._writings: WeakKeyDictionary[Watcher, Writing] = WeakKeyDictionary()
         self._workers: set[Worker] = set()
+        _outboxes.add(self)
 
     # Declaring
 
@@ -538,6 +539,20 @@ def _channel_of(tables: Tables) -> str:
             option="notify",
         )
     return channel
+
+
+_outboxes: WeakSet[Outbox] = WeakSet()
+
+
+def durable_handlers_of(signals: SignalRegistry) -> list[DurableHandler]:
+    """Return the durable handlers of all outboxes of a registry, sorted by id.
+
+    Args:
+        signals: the registry.
+    """
+    mine = [it for it in _outboxes if it.signals is signals]
+    found = [handler for outbox in mine for handler in outbox._handlers.values()]
+    return sorted(found, key=lambda it: it.name)
 
 
 _LONGEST_PREFIX = 40

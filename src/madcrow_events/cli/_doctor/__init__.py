@@ -23,6 +23,7 @@ from madcrow_events.cli._doctor._repeats import repeated_handlers
 from madcrow_events.cli._doctor._sources import read_sources
 from madcrow_events.cli._doctor._undeclared import later_undeclared, noting_undeclared, undeclared
 from madcrow_events.cli._doctor._unmatched import listening, unmatched
+from madcrow_events.cli._durable import durable_handlers
 from madcrow_events.exceptions import UnknownEventError
 from madcrow_events.signals import madcrow_signals
 
@@ -53,7 +54,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
     sources = read_sources(modules, own)
     groups, sure = groups_of(signals, modules)
     events = own_events(signals, own)
-    silent = silent_events(events, groups, sources)
+    silent = silent_events(signals, events, groups, sources)
     may_be_handled = sources.subscribe_to_any or sources.have_observers
     may_be_handled |= is_observed(found.dispatcher or signals.dispatcher)
     reports = checked(found.plugins, sources)
@@ -68,7 +69,7 @@ def examine(app: str, app_dir: str | None = None, *, with_plugins: bool = False)
         ]
     return {
         "events": len(events),
-        "handlers": len(listeners),
+        "handlers": len(listeners) + len(durable_handlers(signals)),
         "plugins": 0 if reports is None else len(reports),
         "perhaps_handled": sorted(it.name for it in silent) if may_be_handled else [],
         "findings": in_order(

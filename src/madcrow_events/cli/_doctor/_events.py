@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from madcrow_events._text import module_of
 from madcrow_events.cli._doctor._findings import Finding, finding
 from madcrow_events.cli._doctor._modules import is_installed
+from madcrow_events.cli._durable import durable_handlers
 from madcrow_events.cli._places import line_of_class
 from madcrow_events.dispatcher._dispatcher import observers_of
 from madcrow_events.handlers._declaring import declared_handlers
@@ -54,7 +55,10 @@ def place_of(signal: EventSignal[Any]) -> Line | Place | None:
 
 
 def silent_events(
-    events: Iterable[EventSignal[Any]], groups: Iterable[HandlerGroup], sources: Sources
+    signals: SignalRegistry,
+    events: Iterable[EventSignal[Any]],
+    groups: Iterable[HandlerGroup],
+    sources: Sources,
 ) -> list[EventSignal[Any]]:
     """Return those of the events that nobody handles, now or later.
 
@@ -62,6 +66,7 @@ def silent_events(
     handlers. Both count.
 
     Args:
+        signals: the registry.
         events: the events.
         groups: the groups of the application.
         sources: the sources of the application.
@@ -71,6 +76,7 @@ def silent_events(
         it
         for it in events
         if not calling_order(it)
+        and not durable_handlers(signals, it)
         and not any(matches(it, pattern) for pattern in wanted)
         and not sources.subscribe_to(it)
     ]

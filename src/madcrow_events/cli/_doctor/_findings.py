@@ -57,7 +57,8 @@ class Examination(TypedDict):
     events: int
     """How many events the application declares."""
     handlers: int
-    """How many subscriptions were examined; one to a pattern or a class counts once."""
+    """How many subscriptions there are; one to a pattern or a class counts once. Durable handlers
+    count, too."""
     plugins: int
     """How many installed plugins were examined."""
     perhaps_handled: list[str]

@@ -207,3 +207,11 @@ NOTHING = {
 def test_what_subscribes_nothing_hides_nothing(examine_app, how):
     """Many functions are called `connect`."""
     assert examine_app(f"{EVENT}\n{NOTHING[how]}").kinds == {"unhandled_event"}
+
+
+def test_a_durable_handler_may_be_declared_later(examine_app):
+    """By a function that the application calls when it starts."""
+    pytest.importorskip("sqlalchemy")
+    outbox = "from madcrow_events.outbox import Outbox\noutbox = Outbox('/shop')\n"
+    wire = "def wire():\n    outbox.on(OrderPlaced, id='mail')(print)"
+    assert examine_app(f"{outbox}{EVENT}\n{wire}").record["findings"] == []
