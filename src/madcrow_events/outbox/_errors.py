@@ -41,7 +41,10 @@ class OutboxError(MadcrowEventsError):
 
 
 class NoTransactionError(OutboxError, RuntimeError):
-    """An event was emitted outside of a transaction that could commit it."""
+    """An event was emitted outside of a transaction that could commit it.
+
+    Or a durable handler commits the session that it takes, which its worker does.
+    """
 
 
 class NotSerialisableError(OutboxError, TypeError):
