@@ -856,7 +856,7 @@ def run(database: Any, folder: Path, examples: int) -> None:
 
 
 @pytest.mark.guarantee("D4", "D5")
-@pytest.mark.parametrize(("database", "examples"), [(sqlite, 15), (postgresql, 6)])
+@pytest.mark.parametrize(("database", "examples"), [(sqlite, 12), (postgresql, 5)])
 def test_the_outbox_agrees_with_a_plain_model(tmp_path: Path, database: Any, examples: int) -> None:
     """Over a few hundred steps, in every run."""
     run(database, tmp_path, examples)

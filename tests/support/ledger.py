@@ -37,6 +37,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from madcrow_events import BaseEventContext, SignalRegistry, current_event
 from madcrow_events.outbox import Outbox, Retry, RetryLater, Worker
@@ -77,8 +78,8 @@ class Ledger:
         batch: of the workers.
         accounts: how many accounts the producers share.
         seconds: for how long handlers handle what is slow.
-        notes: a file to which handlers write instead of the database; so workers have one
-            connection each.
+        notes: a file to which handlers write instead of the database, so that many workers
+            can share its connections.
     """
 
     url: str
@@ -137,7 +138,8 @@ class Ledger:
     def engine(self) -> Engine:
         """Return a new engine."""
         if not self.url.startswith("sqlite"):
-            return create_engine(self.url)
+            # Many workers share the connections that a server allows: each has one for a moment.
+            return create_engine(self.url, poolclass=NullPool if self.notes else None)
         engine = create_engine(self.url, connect_args={"timeout": 60})
         event.listen(engine, "connect", _in_full)
         return engine
@@ -216,7 +218,7 @@ class Ledger:
             self.outbox,
             engine,
             lease=self.lease,
-            poll=0.05,
+            poll=0.5 if self.notes else 0.05,
             batch=self.batch,
             concurrency=self.concurrency,
         )

@@ -262,7 +262,7 @@ class OutboxModel:
                 outcome.left = self.given_back(run, row, is_later=False)
                 return outcome
             if row.deliveries > handler.attempts:
-                outcome.left = self._failed(row, is_dead=True, is_later=False, attempts=0)
+                outcome.left = self._failed(row, is_dead=True, is_later=False, counts=False)
                 return outcome
             if handler.skips and number % handler.skips == 0 and row.attempts == 0:
                 outcome.done.append(row)
@@ -272,9 +272,9 @@ class OutboxModel:
             is_slow = is_slow or act == "slow"
             run.is_over = act == "too slow"
             if act in {"fail", "give up", "later", "now"}:
-                is_dead = act == "give up" or row.attempts + 1 >= handler.attempts
+                is_dead = act == "give up" or _attempt(row) >= handler.attempts
                 is_later = {"later": True, "now": False}.get(act, handler.wait and not is_dead)
-                outcome.left = self._failed(row, is_dead=is_dead, is_later=is_later, attempts=1)
+                outcome.left = self._failed(row, is_dead=is_dead, is_later=is_later, counts=True)
                 return outcome
             outcome.done.append(row)
             if handler.is_single:
@@ -286,13 +286,13 @@ class OutboxModel:
                 return outcome
         return outcome
 
-    def _failed(self, row: Row, *, is_dead: bool, is_later: bool, attempts: int) -> Left:
+    def _failed(self, row: Row, *, is_dead: bool, is_later: bool, counts: bool) -> Left:
         return Left(
             row,
             DEAD if is_dead else HEAD,
             leaves_lane=is_dead and row.delivery.handler.goes_on,
             is_later=is_later,
-            attempts=row.attempts + attempts,
+            attempts=_attempt(row) - (not counts),
             deliveries=max(1, row.deliveries),
             alone_until=row.alone_until,
         )
@@ -303,8 +303,10 @@ class OutboxModel:
 
     def timed_out(self, run: ClaimedRun) -> Left:
         row, handler = run.rows[0], run.handler
-        is_dead = row.attempts + 1 >= handler.attempts
-        return self._failed(row, is_dead=is_dead, is_later=handler.wait and not is_dead, attempts=1)
+        is_dead = _attempt(row) >= handler.attempts
+        return self._failed(
+            row, is_dead=is_dead, is_later=handler.wait and not is_dead, counts=True
+        )
 
     def is_held(self, run: ClaimedRun) -> bool:
         """Whether the lease is still that of this run."""
@@ -412,3 +414,8 @@ class OutboxModel:
         self.events = [it for it in self.events if it not in gone]
         self.removed += gone
         return len(gone)
+
+
+def _attempt(row: Row) -> int:
+    """Return which call it is; those that have ended their process count, too."""
+    return max(row.attempts + 1, row.deliveries)

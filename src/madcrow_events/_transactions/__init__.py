@@ -2,6 +2,7 @@
 
 from madcrow_events._transactions._asyncio import (
     AsyncConnection,
+    AsyncEngine,
     AsyncSession,
     async_scoped_session,
 )
@@ -13,6 +14,7 @@ from madcrow_events._transactions._watching import Watcher
 
 __all__ = [
     "AsyncConnection",
+    "AsyncEngine",
     "AsyncSession",
     "Participant",
     "Refusal",

@@ -45,7 +45,7 @@ class DurableHandlerRecord(TypedDict):
     oldest_due: float
     """For how many seconds the oldest one has been due; 0 if none is."""
     seen: float
-    """How many seconds ago a worker announced the handler."""
+    """How many seconds ago a worker that has the handler was there; noted every 30 seconds."""
     paused: bool
     """Whether it is paused."""
     retired: bool

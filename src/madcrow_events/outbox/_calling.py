@@ -161,12 +161,7 @@ class Caller:
     def time_out(self, run: Run) -> Ended:
         """Return the settlement of a run whose plain handler runs longer than it may."""
         delivery = _Delivery(self, run, run.rows[0])
-        delivery.error = HandlerTimeoutError(
-            f"{run.handler.name} has run longer than its timeout of {run.handler.timeout} seconds",
-            event=run.handler.signal.name,
-            handler=run.handler.bound.handler,
-            timeout=run.handler.timeout or 0,
-        )
+        delivery.error = _timeout_of(run.handler)
         return self._settled(run, [], delivery.failed(delivery.error), delivery)
 
     def settle(self, connection: Connection, settlements: Sequence[Settlement]) -> set[Lease]:
@@ -243,7 +238,9 @@ class _Delivery:
                 and not handler.when(MappingProxyType(values_of(context)))
             ):
                 return None
+            started = monotonic()
             copy_context().run(self._deliver, context)
+            took = monotonic() - started
         except (UnknownVersionError, HandlerIdError) as error:  # newer code may know better
             self.error = error
             return _given_back(claimed, _LOOK_AGAIN, error)
@@ -251,10 +248,16 @@ class _Delivery:
             self.error = error
             return self.failed(error)
         failures = self.emission.failures if self.emission is not None else ()
-        if not failures:
-            return None
-        self.error = failures[0].exception
-        return self.failed(self.error)
+        if failures:
+            self.error = failures[0].exception
+        elif handler.timeout is not None and took > handler.timeout and not self.is_settled:
+            self.error = _timeout_of(handler)  # a plain handler, which nobody has seen in time
+        return None if self.error is None else self.failed(self.error)
+
+    @property
+    def _attempt(self) -> int:
+        """Which call it is; those that have ended their process count, too."""
+        return max(self._claimed.attempts + 1, self._claimed.deliveries)
 
     @property
     def _is_first(self) -> bool:
@@ -284,7 +287,7 @@ class _Delivery:
             "correlation_id": _uuid(headers.get("correlation")),
             "causation_id": _uuid(headers.get("causation")),
             "scope": headers.get("scope"),
-            "attempt": claimed.attempts + 1,
+            "attempt": self._attempt,
         }
         dispatcher = caller.dispatcher
         if handler.is_async and caller._loop is not None:
@@ -297,7 +300,7 @@ class _Delivery:
 
     def failed(self, error: BaseException) -> Failed:
         claimed, handler = self._claimed, self._run.handler
-        attempts = claimed.attempts + (not isinstance(error, WorkerDiedError))
+        attempts = self._attempt - isinstance(error, WorkerDiedError)  # which has called nobody
         is_dead = (
             isinstance(error, (*_HOPELESS, *handler.retry.give_up_on))
             or attempts >= handler.retry.attempts
@@ -330,6 +333,16 @@ class _Delivery:
         """Write down that the event was handled; return whether the lease is still held."""
         settlement = self._caller.settlement_for(self._run, [self._claimed.event_seq], None)
         return not self._caller.settle(connection, [settlement])
+
+
+def _timeout_of(handler: DurableHandler) -> HandlerTimeoutError:
+    """Return the error of a handler that runs longer than it may."""
+    return HandlerTimeoutError(
+        f"{handler.name} has run longer than its timeout of {handler.timeout} seconds",
+        event=handler.signal.name,
+        handler=handler.bound.handler,
+        timeout=handler.timeout or 0,
+    )
 
 
 def _given_back(claimed: Claimed, delay: float = 0.0, error: BaseException | None = None) -> Failed:

@@ -8,23 +8,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from madcrow_events._transactions import AsyncEngine
 from madcrow_events.outbox._errors import OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.ext.asyncio import AsyncEngine
-else:
-    try:
-        from sqlalchemy.ext.asyncio import AsyncEngine
-    except ImportError:  # without greenlet, so that nobody has one of these
-        AsyncEngine = type("AsyncEngine", (), {})
-
 __all__ = [
     "Access",
-    "AsyncEngine",
     "Database",
     "SharedDatabase",
+    "access_for_claims",
     "access_to",
     "is_async_engine",
     "is_in_memory",
@@ -105,10 +99,8 @@ class Database:
 
     Args:
         engine: the engine of the application, which is left alone: the connections are others.
-        is_lasting: whether a commit of SQLite waits until a power failure cannot undo it. Claims
-            may be undone, as long as later commits are undone with them. In PostgreSQL, the
-            statements say so for each transaction: a pool such as PgBouncer would pass a setting
-            of the connection on to the application.
+        is_lasting: whether a commit of SQLite waits until a power failure cannot undo it. See
+            `Statements.relax`.
 
     Raises:
         OutboxError: the database is in the memory of one connection.
@@ -168,6 +160,16 @@ class Database:
             finally:
                 self._runner.close()
                 self._runner = None
+
+
+def access_for_claims(database: Database, engine: Any) -> Database:
+    """Return the access for transactions that are relaxed.
+
+    SQLite relaxes whole connections. PostgreSQL, which may be short of these, does transactions.
+    """
+    if database.engine.dialect.name == "sqlite":
+        return Database(engine, is_lasting=False)
+    return database
 
 
 def _refuse_running_loop() -> None:

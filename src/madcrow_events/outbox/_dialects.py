@@ -53,9 +53,9 @@ class PostgreSQL(Statements):
     def lock(self, connection: Connection) -> None:
         """Take no lock: rows are locked as they are claimed."""
 
-    def wait_for_no_disk(self, connection: Connection) -> None:
+    def relax(self, connection: Connection) -> None:
         # Not for the connection, which a pool such as PgBouncer gives to the application next.
-        self._do(connection, "select set_config('synchronous_commit', 'off', true)")
+        self._do(connection, "set local synchronous_commit = off")
 
     def append(
         self, connection: Connection, events: Sequence[StoredEvent], *, notify: str | None
@@ -134,13 +134,11 @@ class PostgreSQL(Statements):
         lease: int,
         until: int,
     ) -> list[Claimed]:
-        # A claim that is lost as the database crashes is made again, and nobody can settle by it.
-        # So its commit need not wait for the disk; that of the settling flushes it, too.
+        self.relax(connection)
         rows = self._do(
             connection,
             """
-            with unflushed as materialized (select set_config('synchronous_commit', 'off', true)),
-              heads as materialized (select event_seq, key, deliveries, alone_until, due
+            with heads as materialized (select event_seq, key, deliveries, alone_until, due
                 from {delivery} where state = {HEAD} and handler_id = :handler
                   and version <= :version and due >= :floor and due <= :until
                 order by due, event_seq limit :limit for update skip locked),
@@ -163,7 +161,7 @@ class PostgreSQL(Statements):
               e.source, e.event_id, e.event, e.version, e.sender, e.payload, e.headers, e.created
             from (select * from leased union all
                 select head, event_seq, attempts, deliveries, 0, due, key from tail) x
-              join {event} e on e.seq = x.event_seq cross join unflushed order by 1, 2
+              join {event} e on e.seq = x.event_seq order by 1, 2
             """,
             {
                 "handler": watched.id,
@@ -208,8 +206,8 @@ class SQLite(Statements):
         # writes fails at once if another has written meanwhile.
         self._do(connection, "update {handler} set seen = seen where id = -1")
 
-    def wait_for_no_disk(self, connection: Connection) -> None:
-        """Leave it to the connection, where it is a setting."""
+    def relax(self, connection: Connection) -> None:
+        """Do nothing: it is a setting of the whole connection."""
 
     def append(
         self,

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from madcrow_events._text import close_matches, printable
+from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._claiming import Claiming
 from madcrow_events.outbox._database import access_to
 from madcrow_events.outbox._reporting import Reporting
@@ -41,6 +43,7 @@ def drain(
         fail: exceptions that handlers raise instead of being called, by the ids of the handlers.
         until_dead: whether deliveries that failed are tried again until they are done or dead.
     """
+    _check_names(fail, set(outbox.handlers))
     access, statements = access_to(engine), outbox._statements_for(engine)
     try:
         outbox._check_sessions(engine, None)
@@ -58,6 +61,23 @@ def drain(
         return draining.done, draining.dead, draining.retried
     finally:
         access.close()
+
+
+def _check_names(fail: Mapping[str, Exception], known: set[str]) -> None:
+    """Refuse handlers that are not there, for which a test would pass in vain.
+
+    Raises:
+        InvalidOptionError: there is one.
+    """
+    for name in fail:
+        if name not in known:
+            near = close_matches(name, sorted(known), 1)
+            hint = f"did you mean '{near[0]}'?" if near else "give the id of one"
+            raise InvalidOptionError(
+                f"fail names '{printable(name)}', which is no durable handler of the outbox: "
+                f"{hint}",
+                option="fail",
+            )
 
 
 @dataclass

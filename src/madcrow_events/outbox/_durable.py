@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from madcrow_events._text import handler_name, printable, type_name
 from madcrow_events._waiters import check_seconds
-from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError
 from madcrow_events.outbox._errors import HandlerIdError
 from madcrow_events.outbox._retry import Retry
 from madcrow_events.outbox._rows import Announced
 from madcrow_events.outbox._senders import is_plain, write
-from madcrow_events.outbox._sessions import SessionParameter, session_parameter
+from madcrow_events.outbox._sessions import SessionParameter, may_take_session, session_parameter
 from madcrow_events.outbox._versions import version_of
 from madcrow_events.subscriptions import ANY
 from madcrow_events.subscriptions._kinds import is_async
@@ -110,13 +110,24 @@ def declare(
     called = handler if session is None else session.filled_in(handler)
     awaited = is_async(handler)
     # The name of a bound handler is for logs: two outboxes may have the same one.
-    bound = signal.bind(
-        called,
-        weak=False,
-        when=when,
-        timeout=timeout if awaited else None,
-        id=lasting_name(handler) if id is None else id,
-    )
+    try:
+        bound = signal.bind(
+            called,
+            weak=False,
+            when=when,
+            timeout=timeout if awaited else None,
+            id=lasting_name(handler) if id is None else id,
+        )
+    except HandlerSignatureError as error:
+        if session is not None or not may_take_session(handler):
+            raise
+        raise HandlerSignatureError(
+            f"{error}. To take a session, annotate it with Session or AsyncSession alone, imported "
+            "where the program runs, and not only for type checkers; an AsyncSession needs "
+            "`pip install 'sqlalchemy[asyncio]'`",
+            event=signal.name,
+            handler=handler,
+        ) from None
     return DurableHandler(
         name=bound.name,
         signal=signal,

@@ -43,7 +43,7 @@ class OutboxError(MadcrowEventsError):
 class NoTransactionError(OutboxError, RuntimeError):
     """An event was emitted outside of a transaction that could commit it.
 
-    Or a durable handler commits the session that it takes, which its worker does.
+    Or a durable handler commits the session that the worker commits.
     """
 
 

@@ -190,7 +190,7 @@ class Inspection(Looking):
         return int(ids[name])
 
     def purge(self) -> int:
-        """Remove deliveries that were handled, and their events, before their time.
+        """Remove deliveries that were handled, and their events, without waiting for `keep_done`.
 
         Returns:
             How many events were removed.
@@ -210,7 +210,8 @@ class Inspection(Looking):
     def redact(self, event_id: str | UUID) -> int:
         """Remove the values of an event, as a person may ask for.
 
-        Its deliveries that are still open become dead when they are tried.
+        Its key stays, because it keeps the order. Its deliveries that are still open become dead
+        when they are tried.
 
         Returns:
             How many events there were.

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, scoped_session
 from madcrow_events._text import type_name
 from madcrow_events._transactions import (
     AsyncConnection,
+    AsyncEngine,
     AsyncSession,
     Watcher,
     async_scoped_session,
@@ -37,7 +38,6 @@ from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
 from madcrow_events.outbox._calling import Caller
 from madcrow_events.outbox._database import (
-    AsyncEngine,
     access_to,
     is_async_engine,
     synchronous_engine,
@@ -459,6 +459,7 @@ class Outbox:
 
     def _announce(self, database: Access) -> dict[int, DurableHandler]:
         """Write down the handlers, and return them by their ids in the tables."""
+        self._upcasts.check(self._version_of)
         announced = [it.announced() for it in self._handlers.values()]
 
         def announce(connection: Connection) -> dict[str, int]:
@@ -466,6 +467,9 @@ class Outbox:
 
         ids = database.transaction(announce)
         return {id_: self._handlers[name] for name, id_ in ids.items()}
+
+    def _version_of(self, event: str) -> int:
+        return version_of(event, self.signals[event].context_model)
 
     def _caller(
         self, statements: Statements, engine: Any, loop: AbstractEventLoop | None

@@ -28,7 +28,8 @@ class HandlerStatus:
         dead: deliveries that are not tried again.
         unknown: deliveries of a version that no worker can read.
         oldest_due: the age of the delivery that has been due for longest; 0.0 if none is due.
-        seen: how long ago a worker announced the handler.
+        seen: how long ago a worker that has the handler was there. Workers note it every 30
+            seconds.
         paused: whether it is paused.
         retired: whether it is retired.
     """
@@ -114,8 +115,9 @@ class DeliveryRecord:
         event_id: the id of the event.
         source: where the event comes from.
         state: "waiting", "running", "parked", "dead" or "done".
-        attempts: how often the handler was called.
-        deliveries: how often a worker has claimed it.
+        attempts: how many calls of the handler have failed.
+        deliveries: how often a worker has claimed it to call the handler, which also counts calls
+            that ended their process.
         error_type: the class of the last exception.
         error_group: that class and the place in the application where it was raised.
         error_age: how long ago that was, in seconds.

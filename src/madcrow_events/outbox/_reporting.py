@@ -7,13 +7,17 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from madcrow_events._logs import log
+from madcrow_events._names import HANDLER_FAILED
 from madcrow_events._text import type_name
+from madcrow_events.models import HandlerFailedEventContext
+from madcrow_events.outbox._errors import OutboxError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.outbox._calling import Ended, Run
+    from madcrow_events.outbox._rows import Failed
 
 __all__ = ["Reporting", "delivery_id", "error_shown"]
 
@@ -29,6 +33,13 @@ def error_shown(error: BaseException) -> str:
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None)
     name = type_name(type(cause))
     return f"{name} ({code})" if isinstance(code, str) else name
+
+
+def _described(failed: Failed, error: BaseException | None) -> str:
+    """Return what a delivery failed with; the errors of the outbox show no value, but the fix."""
+    if isinstance(error, OutboxError):
+        return f"{failed.error_group}: {error}"
+    return str(failed.error_group)
 
 
 class Reporting:
@@ -68,9 +79,9 @@ class Reporting:
                 row.event,
                 run.handler.name,
                 failed.attempts,
-                failed.error_group,
+                _described(failed, ended.error),
             )
-            self._announce(ended)
+            self._announce(ended, row.event, failed.error_type or "")
         elif failed is not None and failed.error_group is not None:
             log(
                 logging.WARNING,
@@ -80,19 +91,26 @@ class Reporting:
                 run.handler.name,
                 failed.delay / 1_000_000,
                 failed.attempts,
-                failed.error_group,
+                _described(failed, ended.error),
             )
 
-    def _announce(self, ended: Ended) -> None:
-        if ended.dead is None:
-            return
+    def _announce(self, ended: Ended, event: str, error_type: str) -> None:
+        """Emit `handler_failed`, also for a handler that was not called, or has not returned."""
         try:
-            self._dispatcher.announce(ended.dead)
+            if ended.dead is not None:
+                self._dispatcher.announce(ended.dead)
+            elif HANDLER_FAILED in self._dispatcher.signals and event != HANDLER_FAILED:
+                context = HandlerFailedEventContext(
+                    event_name=event,
+                    handler_name=ended.run.handler.name,
+                    exception_type=error_type,
+                )
+                self._dispatcher.emit_typed(HANDLER_FAILED, context)
         except Exception as error:  # of a handler of `handler_failed`; it must not end the worker
             log(
                 logging.ERROR,
                 "the announcement of a dead delivery of %s has failed: %s",
-                ended.dead.event,
+                event,
                 type_name(type(error)),
             )
 

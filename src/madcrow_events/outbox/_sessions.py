@@ -14,26 +14,23 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from madcrow_events._text import handler_name
+from madcrow_events._transactions import AsyncSession
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._errors import LeaseLostError, NoTransactionError
 from madcrow_events.subscriptions._kinds import is_async
+from madcrow_events.subscriptions._parameters import signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncSession
-else:
-    try:
-        from sqlalchemy.ext.asyncio import AsyncSession
-    except ImportError:  # without greenlet, so that nobody has one of these
-        AsyncSession = Session
 
 __all__ = [
     "CALL",
     "SessionParameter",
     "TransactionalCall",
     "engine_for_handlers",
+    "may_take_session",
     "session_parameter",
 ]
 
@@ -177,6 +174,14 @@ def session_parameter(handler: Any) -> SessionParameter | None:
                 )
             return parameter
     return None
+
+
+def may_take_session(handler: Any) -> bool:
+    """Whether a parameter looks as if it were for a session."""
+    return callable(handler) and any(
+        it.name == "session" or "Session" in str(it.annotation)
+        for it in signature_of(handler).parameters.values()
+    )
 
 
 def _hints(handler: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from madcrow_events._logs import log
 from madcrow_events.outbox._claiming import Claiming
-from madcrow_events.outbox._database import Database
+from madcrow_events.outbox._database import Database, access_for_claims
 from madcrow_events.outbox._leases import Leases
 from madcrow_events.outbox._reporting import Reporting, error_shown
 from madcrow_events.outbox._threads import HandlerThreads
@@ -34,6 +34,8 @@ _SETTLE_AFTER: Final = 0.02
 """After how many seconds what has ended is settled, although other handlers still run."""
 _WITHDRAW_AFTER: Final = 1.0
 """After how many seconds a run that waits for a thread is left to other workers."""
+_SEEN_EVERY: Final = 30.0
+"""After how many seconds a worker says again that it is there."""
 _LONGEST_WAIT: Final = 5.0
 """After how many seconds at most a database that is away is tried again."""
 _DRIFT: Final = 2.0
@@ -76,9 +78,10 @@ class Shift:
         self._worker = worker
         self._concurrency = worker.concurrency
         self._database = database
-        self._claims = Database(worker.engine, is_lasting=False)
+        self._claims = access_for_claims(database, worker.engine)
         self._statements = statements
         self._caller = caller
+        self._handlers = handlers
         self._claiming = Claiming(statements, handlers, worker.lease)
         self._leases = Leases(
             lambda: Database(worker.engine, is_lasting=False), statements, worker.lease
@@ -91,6 +94,7 @@ class Shift:
         self._ended: list[Ended] = []
         """What has ended, and is yet to be settled."""
         self._settle_at = self._claim_at = 0.0
+        self._seen_at = monotonic() + _SEEN_EVERY
         self._next_due = 0.0
         self._failures = 0
         self._idle_since = monotonic()
@@ -248,8 +252,15 @@ class Shift:
         for run in self._threads.give_up(overdue=True):
             self._end(self._caller.time_out(run))
         self._reporting.report_long(self._threads.running_for(self._worker.lease))
+        if monotonic() >= self._seen_at and not self._failures:
+            self._seen_at = monotonic() + _SEEN_EVERY
+            self._attempt(self._note_seen)
         if self._sweeping.is_due and not self._failures:
             self._attempt(lambda: self._sweeping.sweep(self._database))
+
+    def _note_seen(self) -> None:
+        ids = [*self._handlers]
+        self._claims.transaction(lambda connection: self._statements.note_seen(connection, ids))
 
     def _give_back(self, runs: Iterable[Run]) -> None:
         for run in runs:

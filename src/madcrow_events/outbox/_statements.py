@@ -85,8 +85,11 @@ class Statements(ABC):
         """Take the lock of a writer, where there is one, before anything is read."""
 
     @abstractmethod
-    def wait_for_no_disk(self, connection: Connection) -> None:
-        """Let the commit of this transaction be undone by a crash, as long as later ones are."""
+    def relax(self, connection: Connection) -> None:
+        """Let the commit of this transaction not wait for the disk.
+
+        Claims may be undone by a power failure: what depends on them is undone with them.
+        """
 
     @abstractmethod
     def append(
@@ -270,6 +273,17 @@ class Statements(ABC):
         # A worker of older code, beside newer ones that have renamed the handler.
         return next((it for it in rows if handler.name in it.formerly.split("\n")), None)
 
+    def note_seen(self, connection: Connection, ids: Sequence[int]) -> None:
+        """Write down that a worker of some handlers is there."""
+        self.relax(connection)
+        source, parameters = self._source([(it,) for it in ids], "id int")
+        self._do(
+            connection,
+            "update {handler} set seen = {now} where id in (select id from {source})",
+            parameters,
+            source=source,
+        )
+
     def expand(
         self, connection: Connection, rename: Callable[[str], str], *, wait: bool = False
     ) -> int:
@@ -299,7 +313,7 @@ class Statements(ABC):
                     "update {event} set event = :present where event = :name and expanded = {NEW}",
                     {"name": name, "present": present},
                 )
-        self.wait_for_no_disk(connection)  # the deliveries would be made again
+        self.relax(connection)  # the deliveries would be made again
         in_use = self._locked_keys(connection, events[0].seq, events[-1].seq)
         seqs = [(it.seq,) for it in events if it.key not in in_use]
         if not seqs:
@@ -337,7 +351,7 @@ class Statements(ABC):
 
     def renew(self, connection: Connection, tokens: Sequence[int], lease: int) -> None:
         """Lengthen leases, from now on; those that are being settled are left out."""
-        self.wait_for_no_disk(connection)
+        self.relax(connection)
         source, parameters = self._source([(it,) for it in tokens], "token bigint")
         self._do(
             connection,

@@ -93,6 +93,27 @@ class Upcasts:
                 )
             self._functions[event, from_version] = function
 
+    def check(self, version_of_event: Callable[[str], int]) -> None:
+        """Refuse functions that are never called, because the model has no newer version.
+
+        Args:
+            version_of_event: returns the version of the model of an event, by its name.
+
+        Raises:
+            UnknownVersionError: there is one.
+        """
+        for (event, version), function in self._functions.items():
+            known = version_of_event(event)
+            if version >= known:
+                raise UnknownVersionError(
+                    f"{handler_name(function)} raises {event} from version {version}, but its "
+                    f"model has version {known}: write event_version: ClassVar[int] = "
+                    f"{version + 1}",
+                    event=event,
+                    version=version,
+                    known=known,
+                )
+
     def raise_version(self, event: str, version: int, known: int, document: Document) -> Document:
         """Return a document in the version of today's model.
 

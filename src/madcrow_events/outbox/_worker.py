@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Self
 from sqlalchemy import Engine  # noqa: TC002  # annotations are read at run time
 
 from madcrow_events._logs import log
+from madcrow_events._transactions import AsyncEngine
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.outbox._database import AsyncEngine, Database
+from madcrow_events.outbox._database import Database
 from madcrow_events.outbox._listening import Listener, check_driver
 from madcrow_events.outbox._outbox import Outbox
 from madcrow_events.outbox._reporting import error_shown
@@ -212,7 +213,7 @@ class Worker:
 
     def _join(self) -> None:
         thread, self._thread = self._thread, None
-        if thread is not None:
+        if thread is not None:  # pragma: no branch  # it is joined once
             thread.join()
 
     @contextmanager
@@ -254,7 +255,7 @@ class Worker:
             )
             self._started.put(None)
             log(
-                logging.INFO,
+                logging.INFO if chosen else logging.WARNING,
                 "the outbox worker handles %s",
                 ", ".join(sorted(it.name for it in chosen.values())) or "nothing",
             )

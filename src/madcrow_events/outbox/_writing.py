@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import StatementError
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import Refusal
@@ -92,8 +92,7 @@ class Writing:
                 self._statements_on(connection).append(connection, events, notify=self._notify)
             except StatementError as error:
                 error.hide_parameters = True  # which are the payloads
-                if isinstance(error, DBAPIError):
-                    _explain(error)
+                _explain(error)
                 raise
             self._written += len(events)
 
@@ -112,29 +111,31 @@ class Writing:
 
 def refuse(refusal: Refusal, given: object) -> Exception:
     """Return the error for a session or connection that commits nothing, or is none."""
-    match refusal:
-        case Refusal.NO_SESSION:
-            return TypeError(
-                "emit takes a Session, AsyncSession, scoped_session, async_scoped_session, "
-                f"Connection or AsyncConnection, not {type_name(type(given))}: pass the session "
-                "whose transaction the event belongs to"
-            )
-        case Refusal.NOT_CONNECTED:
-            problem = "the AsyncConnection is not connected: write `async with engine.begin()`"
-        case Refusal.AUTOCOMMIT:
-            problem = (
-                "the isolation level is AUTOCOMMIT, so no transaction can take the event along: "
-                "choose another isolation level"
-            )
-        case Refusal.NO_BIND:
-            problem = (
-                "the session has several engines, and none for the outbox: name the one that has "
-                "the tables, as in Session(binds={outbox.tables.event: engine})"
-            )
-    return NoTransactionError(problem)
+    if refusal is Refusal.NO_SESSION:
+        return TypeError(
+            "emit takes a Session, AsyncSession, scoped_session, async_scoped_session, "
+            f"Connection or AsyncConnection, not {type_name(type(given))}: pass the session "
+            "whose transaction the event belongs to"
+        )
+    return NoTransactionError(_REFUSALS[refusal])
 
 
-def _explain(error: DBAPIError) -> None:
+_REFUSALS: Final = {
+    Refusal.NOT_CONNECTED: (
+        "the AsyncConnection is not connected: write `async with engine.begin()`"
+    ),
+    Refusal.AUTOCOMMIT: (
+        "the isolation level is AUTOCOMMIT, so no transaction can take the event along: choose "
+        "another isolation level"
+    ),
+    Refusal.NO_BIND: (
+        "the session has several engines, and none for the outbox: name the one that has the "
+        "tables, as in Session(binds={outbox.tables.event: engine})"
+    ),
+}
+
+
+def _explain(error: StatementError) -> None:
     """Raise a better error if the tables are missing or old."""
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     text = str(error.orig)

@@ -102,7 +102,7 @@ def _serve(store: Store, barrier: Any, pipe: Any, place: int) -> None:
     engine = store.engine()
     with engine.connect():
         pass
-    while (load := pipe.recv()) is not None:
+    while pipe.poll(600) and (load := pipe.recv()) is not None:  # the parent may have gone
         barrier.wait(60)
         produce(store, engine, load, place * load.transactions)
         barrier.wait(300)

@@ -112,6 +112,49 @@ def test_a_worker_settles_when_a_database_that_was_away_is_back(outbox, engine, 
     assert lines_of(caplog) == [AWAY, BACK]
 
 
+def test_a_lease_that_cannot_be_renewed_is_tried_again(outbox, engine, caplog):
+    """If it has not ended by then, nobody else calls the handler."""
+    began, released, handled = threading.Event(), threading.Event(), []
+
+    @outbox.on("order", id="mail")
+    def mail(number: int) -> None:
+        began.set()
+        released.wait(20)
+        handled.append(number)
+
+    emit(outbox, engine, Order(number=1))
+    line = "the leases of 1 runs were not renewed: OperationalError"
+    with Worker(outbox, engine, lease=1.5, poll=0.05):
+        assert began.wait(20)
+        lock = Lock(engine)
+        wait_for(lambda: line in lines_of(caplog))
+        lock.release()
+        time.sleep(1.5)
+        released.set()
+    assert handled == [1]
+    assert drain_outbox(outbox, engine) == (0, 0, 0)
+
+
+def test_a_worker_that_is_told_twice_to_end_waits_for_no_database(outbox, engine):
+    """The lease ends by itself, and others call the handler again."""
+    began, released = threading.Event(), threading.Event()
+
+    @outbox.on("order", id="mail")
+    def mail(number: int) -> None:
+        began.set()
+        released.wait(20)
+
+    emit(outbox, engine, Order(number=1))
+    with Worker(outbox, engine, poll=0.05) as worker:
+        assert began.wait(20)
+        lock = Lock(engine)
+        worker.stop()
+    lock.release()
+    released.set()
+    (mail_status,) = outbox.inspect(engine).status().handlers
+    assert mail_status.running == 1
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """Return the folder of a disk of 600 kB; of a limited file where nobody may mount one."""

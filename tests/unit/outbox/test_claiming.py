@@ -124,3 +124,11 @@ def test_a_look_tells_when_what_is_left_is_due(claims: Claims) -> None:
     assert claims.claim(2) == ["now"]
     look = claims.look()
     assert 29 < (look.due[claims.id] - look.now) / 1_000_000 < 31  # the end of the lease
+
+
+def test_what_another_worker_has_claimed_since_the_look_is_left_to_it(claims: Claims) -> None:
+    claims.make("now", ago=5)
+    look = claims.look()
+    assert claims.claim(1) == ["now"]
+    with claims.engine.begin() as connection:
+        assert claims.claiming.claim(connection, look, room=1, running=Counter()) == []

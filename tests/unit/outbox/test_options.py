@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date, datetime, timedelta
 from uuid import UUID
 
@@ -16,9 +17,16 @@ from madcrow_events.exceptions import (
     InvalidOptionError,
     UnknownEventError,
 )
-from madcrow_events.outbox import HandlerIdError, Outbox, OutboxError, Worker
+from madcrow_events.outbox import (
+    HandlerIdError,
+    Outbox,
+    OutboxError,
+    UnknownVersionError,
+    Worker,
+)
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import lasting_name
+from madcrow_events.testing import drain_outbox
 from support.outboxes import Order, keyed_outbox
 
 
@@ -267,3 +275,50 @@ def test_another_database_is_refused():
 
     with pytest.raises(OutboxError, match="needs PostgreSQL or SQLite, not mysql"):
         statements_for(keyed_outbox().tables, Dialect())
+
+
+def test_a_drain_that_fails_a_handler_that_is_not_there_is_refused(outbox_engine):
+    """Or a test with a misspelt id would pass in vain."""
+    outbox = keyed_outbox()
+    outbox.on("order", id="mail")(lambda number: None)
+    with pytest.raises(InvalidOptionError, match=r"'mial'.*did you mean 'mail'\?"):
+        drain_outbox(outbox, outbox_engine, fail={"mial": KeyError()})
+    with pytest.raises(InvalidOptionError, match="give the id of one"):
+        drain_outbox(outbox, outbox_engine, fail={"x": KeyError()})
+
+
+def test_an_upcast_that_nothing_calls_is_refused_at_the_start(outbox_engine):
+    """Somebody forgot the version of the model."""
+    outbox = keyed_outbox()
+    outbox.metadata.create_all(outbox_engine)
+    outbox.upcast("order", from_version=1)(lambda document: document)
+    with pytest.raises(UnknownVersionError, match=r"write event_version: ClassVar\[int\] = 2"):
+        Worker(outbox, outbox_engine).run(once=True)
+
+
+def test_a_session_without_a_good_annotation_is_explained():
+    """`Session | None`, and an import for type checkers only, are known as no session."""
+    outbox = keyed_outbox()
+    with pytest.raises(HandlerSignatureError, match="annotate it with Session or AsyncSession"):
+
+        @outbox.on("order", id="book")
+        def book(context: Order, session) -> None: ...
+
+    with pytest.raises(HandlerSignatureError, match="is no field of Order") as raised:
+
+        @outbox.on("order", id="other")
+        def other(context: Order, clock) -> None: ...
+
+    assert "Session" not in str(raised.value)
+
+
+def test_a_worker_that_is_there_says_so_now_and_then(outbox_engine, monkeypatch):
+    """So that `status` tells handlers whose workers are gone."""
+    monkeypatch.setattr("madcrow_events.outbox._shift._SEEN_EVERY", 0.05)
+    outbox = keyed_outbox()
+    outbox.metadata.create_all(outbox_engine)
+    outbox.on("order", id="mail")(lambda number: None)
+    inspection = outbox.inspect(outbox_engine)
+    with Worker(outbox, outbox_engine, poll=0.02):
+        time.sleep(0.5)
+        assert inspection.status().handlers[0].seen < 0.4

@@ -17,10 +17,15 @@ import pytest
 from pydantic import field_validator
 from sqlalchemy import text
 
-from madcrow_events import BaseEventContext, SignalRegistry
+from madcrow_events import (
+    BaseEventContext,
+    EventDispatcher,
+    HandlerFailedEventContext,
+    SignalRegistry,
+)
 from madcrow_events.outbox import Outbox, Retry, Worker
 from madcrow_events.testing import drain_outbox
-from support.outboxes import Order, emit, keyed_outbox, lines_of, sqlite_engine
+from support.outboxes import Order, emit, keyed_outbox, lines_of, sqlite_engine, wait_for
 
 TWICE = Retry(attempts=2, wait_initial=0, wait_jitter=0)
 
@@ -59,7 +64,10 @@ def test_a_payload_that_is_no_json_object_is_dead_at_once(outbox, engine, caplog
     (dead,) = outbox.inspect(engine).dead()
     assert (dead.id, dead.attempts, dead.error_type) == ("1-1", 1, "MalformedPayloadError")
     assert lines_of(caplog) == [
-        "delivery 1-1 of order to mail is dead after 1 attempts: MalformedPayloadError"
+        (
+            "delivery 1-1 of order to mail is dead after 1 attempts: MalformedPayloadError: "
+            "what is stored of order is no JSON object: discard the delivery"
+        )
     ]
 
 
@@ -127,7 +135,8 @@ def test_a_version_that_no_upcast_raises_waits_and_is_reported(engine, caplog):
     assert lines_of(caplog) == [
         (
             "delivery 1-1 of order to mail is tried again in 60 seconds, after 0 attempts: "
-            "UnknownVersionError"
+            "UnknownVersionError: order is stored in version 1, and nothing raises version 1: "
+            "declare a function with @outbox.upcast(order, from_version=1)"
         )
     ]
 
@@ -292,7 +301,7 @@ def test_a_handler_that_kills_its_process_each_time_is_dead_in_the_end(outbox, e
             break
         time.sleep(0.25)
     (dead,) = outbox.inspect(engine).dead()
-    assert (dead.id, dead.attempts, dead.error_type) == ("3-1", 0, "WorkerDiedError")
+    assert (dead.id, dead.attempts, dead.error_type) == ("3-1", 2, "WorkerDiedError")
     handled = (tmp_path / "handled").read_text().split()
     assert set(handled) == {"1", "2", "5"}
     outbox.inspect(engine).discard(dead.id)
@@ -312,3 +321,52 @@ def test_lines_show_no_value_of_a_context(outbox, engine, caplog):
     shown = [record.getMessage() for record in caplog.records if "failed" not in record.msg]
     assert not any("canary-7531" in it for it in shown)
     assert "canary-7531" not in str(outbox.inspect(engine).dead())
+
+
+def test_every_death_is_announced(outbox, engine):
+    """Also that of a delivery whose handler was not called, or has not come back (D8)."""
+    outbox.signals.signal("handler_failed", context=HandlerFailedEventContext)
+    announced, released = [], threading.Event()
+    outbox.signals.subscribe(
+        "handler_failed", lambda exception_type: announced.append(exception_type), weak=False
+    )
+
+    @outbox.on("order", id="mail", retry=Retry(attempts=1), timeout=0.05)
+    def mail(context: Order) -> None:
+        released.wait(20)
+
+    emit(outbox, engine, Order(number=1, customer="a"), Order(number=2, customer="b"))
+    change(engine, "update madcrow_event set payload = '' where seq = 1")
+    with Worker(outbox, engine, poll=0.02):
+        wait_for(lambda: sorted(announced) == ["HandlerTimeoutError", "MalformedPayloadError"])
+        released.set()
+
+
+def test_a_failed_announcement_ends_nothing(outbox, engine, caplog):
+    """The line names the class of what was raised, and no more."""
+    outbox.signals.signal("handler_failed", context=HandlerFailedEventContext)
+    EventDispatcher(outbox.signals, on_error="raise")
+
+    def fail() -> None:
+        raise LookupError("canary-7531")
+
+    outbox.signals.subscribe("handler_failed", fail, on_error="raise", weak=False)
+    outbox.on("order", id="mail")(lambda number: None)
+    emit(outbox, engine, Order(number=1))
+    change(engine, "update madcrow_event set payload = ''")
+    assert drain_outbox(outbox, engine) == (0, 1, 0)
+    assert lines_of(caplog)[-1] == (
+        "the announcement of a dead delivery of order has failed: LookupError"
+    )
+
+
+def test_a_plain_handler_that_comes_back_too_late_has_failed(outbox, engine):
+    """Even if nobody has looked in time."""
+
+    @outbox.on("order", id="mail", retry=TWICE, timeout=0.01)
+    def mail(context: Order) -> None:
+        time.sleep(0.02)
+
+    emit(outbox, engine, Order(number=1))
+    assert drain_outbox(outbox, engine, until_dead=True) == (0, 1, 1)
+    assert outbox.inspect(engine).dead()[0].error_type == "HandlerTimeoutError"

@@ -258,3 +258,10 @@ def test_the_fixtures_work_beside_those_of_a_suite_that_isolates_by_itself(
     assert event_dispatcher.signals is isolated_signals is madcrow_signals
     emit_event("user_logged_in", user_id=1, email="a@example.com")
     recorded_events.assert_emitted("user_logged_in", user_id=1)
+
+
+def test_an_engine_for_an_outbox(outbox_engine, tmp_path) -> None:
+    """It is for a file of the test's own, and has what the outbox needs."""
+    with outbox_engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 0
+    assert (tmp_path / "outbox.db").exists()
