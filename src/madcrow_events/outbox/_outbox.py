@@ -296,7 +296,8 @@ class Outbox:
             The emission, whose ordinary handlers are called after the commit.
 
         Raises:
-            NoTransactionError: the connection has no transaction, or each statement commits itself.
+            NoTransactionError: the connection has no transaction, that of the session is committed
+                or has failed, or each statement commits itself.
             NotSerialisableError: the context does not come back from JSON as it was. The commit
                 then fails, too, even if you catch this error.
             InvalidOptionError: the id is no UUID, or the moment has no time zone.

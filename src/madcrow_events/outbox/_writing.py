@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.exc import StatementError
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import Refusal
@@ -92,8 +92,7 @@ class Writing:
                 self._statements_on(connection).append(connection, events, notify=self._notify)
             except StatementError as error:
                 error.hide_parameters = True  # which are the payloads
-                if isinstance(error, DBAPIError):
-                    _explain(error)
+                _explain(error)
                 raise
             self._written += len(events)
 
@@ -136,7 +135,7 @@ _REFUSALS: Final = {
 }
 
 
-def _explain(error: DBAPIError) -> None:
+def _explain(error: StatementError) -> None:
     """Raise a better error if the tables are missing or old."""
     code = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     text = str(error.orig)
