@@ -89,6 +89,7 @@ class Ended:
         dead: the emission to announce, if its delivery is dead.
         done: how many deliveries were handled.
         error: what the last delivery failed with.
+        is_lost: whether its lease was over before all of it was called.
     """
 
     run: Run
@@ -96,6 +97,7 @@ class Ended:
     dead: Emission | None = None
     done: int = 0
     error: BaseException | None = field(default=None, repr=False)
+    is_lost: bool = False
 
 
 class Caller:
@@ -135,14 +137,14 @@ class Caller:
         done: list[int] = []
         for claimed in run.rows:
             if not run.is_valid:
-                return Ended(run, None, error=LeaseLostError("the lease was over"))
+                return Ended(run, None, is_lost=True)
             if done and monotonic() - started > _RUN_FOR:
                 return self._settled(run, done, _given_back(claimed))
             delivery = _Delivery(self, run, claimed)
             failed = delivery.call()
             if failed is not None:
                 if isinstance(delivery.error, LeaseLostError):
-                    return Ended(run, None, error=delivery.error)
+                    return Ended(run, None, error=delivery.error, is_lost=True)
                 return self._settled(run, done, failed, delivery)
             if delivery.is_settled:  # in the transaction of the handler, which is alone
                 return Ended(run, None, done=1)
@@ -291,6 +293,8 @@ class _Delivery:
         }
         dispatcher = caller.dispatcher
         if handler.is_async and caller._loop is not None:
+            if caller._loop.is_closed():
+                raise LeaseLostError("the event loop of the worker is closed")
             waiting = run_coroutine_threadsafe(
                 dispatcher.deliver_async(handler.bound, context, **given), caller._loop
             )

@@ -295,7 +295,12 @@ class SQLite(Statements):
                 source=source,
             )
         }
-        return [Claimed(*it, *events[it[1]]) for it in sorted(rows, key=itemgetter(0, 1))]
+        # Without its event, which somebody has deleted by hand, a delivery is left alone.
+        return [
+            Claimed(*it, *events[it[1]])
+            for it in sorted(rows, key=itemgetter(0, 1))
+            if it[1] in events
+        ]
 
     def _tails(
         self, connection: Connection, heads: Sequence[Any], given: Mapping[str, Any], limit: int

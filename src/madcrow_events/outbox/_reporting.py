@@ -63,7 +63,16 @@ class Reporting:
             failed = ended.settlement.failed
         row = run.rows[ended.done] if ended.done < len(run.rows) else run.rows[-1]
         id_ = delivery_id(row.event_seq, run.handler_id)
-        if is_lost or (ended.settlement is None and ended.error is not None):
+        if ended.settlement is None and ended.error is not None and not ended.is_lost:
+            log(
+                logging.ERROR,
+                "delivery %s of %s to %s waits for the end of its lease: %s",
+                id_,
+                row.event,
+                run.handler.name,
+                type_name(type(ended.error)),
+            )
+        elif is_lost or ended.is_lost:
             log(
                 logging.WARNING,
                 "delivery %s of %s to %s was taken over by another worker",

@@ -8,10 +8,12 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from madcrow_events.outbox._calling import Ended
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from madcrow_events.outbox._calling import Ended, Run
+    from madcrow_events.outbox._calling import Run
 
 __all__ = ["HandlerThreads"]
 
@@ -157,7 +159,7 @@ class HandlerThreads:
                 if not task.may_start():
                     continue
                 task.started = monotonic()
-                ended = self._call(task.run)
+                ended = self._called(task.run)
                 if not task.may_end():
                     return  # another thread has taken the place of this one
                 self._ended.append(ended)
@@ -165,6 +167,12 @@ class HandlerThreads:
                 if not self._is_noticed or len(self._ended) >= len(self._tasks):
                     self._is_noticed = True
                     self._wake()
+
+    def _called(self, run: Run) -> Ended:
+        try:
+            return self._call(run)
+        except BaseException as error:  # a fault of this package must not take the thread along
+            return Ended(run, None, error=error)
 
     def _next(self) -> _Task | None:
         try:

@@ -254,11 +254,15 @@ class Worker:
                 self.outbox._sweeping(self._statements),
             )
             self._started.put(None)
-            log(
-                logging.INFO if chosen else logging.WARNING,
-                "the outbox worker handles %s",
-                ", ".join(sorted(it.name for it in chosen.values())) or "nothing",
-            )
+            if chosen:
+                names = ", ".join(sorted(it.name for it in chosen.values()))
+                log(logging.INFO, "the outbox worker handles %s", names)
+            else:
+                log(
+                    logging.WARNING,
+                    "the outbox worker handles nothing: no handler has an id like '%s'",
+                    self.handlers or "*",
+                )
             with self.outbox._waking(self), self._listening():
                 shift.work(once=once)
         finally:

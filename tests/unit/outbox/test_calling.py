@@ -12,12 +12,12 @@ from sqlalchemy.orm import Session
 
 from madcrow_events import SignalRegistry, current_event
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.outbox import GiveUp, LeaseLostError, Outbox, Retry, RetryLater, Worker
+from madcrow_events.outbox import GiveUp, Outbox, Retry, RetryLater, Worker
 from madcrow_events.outbox import _calling as calling
-from madcrow_events.outbox._calling import place_of
+from madcrow_events.outbox._calling import Caller, place_of
 from madcrow_events.testing import drain_outbox
 from support.outbox_steps import Steps
-from support.outboxes import Order, emit, keyed_outbox, lines_of
+from support.outboxes import Order, emit, keyed_outbox, lines_of, sqlite_engine, wait_for
 
 NOTES = Table("notes", MetaData(), Column("number", Integer))
 LATER = Retry(attempts=3, wait_initial=3600, wait_jitter=0)
@@ -84,7 +84,7 @@ def test_a_run_ends_when_its_lease_is_over(engine):
     run.valid_until = 0.0
     ended = worker.call(run)
     assert (ended.settlement, handled, ended.done) == (None, [], 0)
-    assert isinstance(ended.error, LeaseLostError)
+    assert ended.is_lost
 
 
 def test_what_has_ended_its_worker_as_often_as_may_be_is_dead(engine, caplog):
@@ -245,7 +245,7 @@ def test_what_a_handler_writes_is_rolled_back_if_its_lease_was_lost(engine):
     (other,) = worker.claim(ahead=True)
     ended = worker.call(paused)
     assert (ended.settlement, notes(engine)) == (None, [])
-    assert isinstance(ended.error, LeaseLostError)
+    assert ended.is_lost
     assert worker.call(other).done == 1
     assert notes(engine) == [1]
 
@@ -353,3 +353,43 @@ def test_a_dead_delivery_is_logged(engine, caplog):
     (line,) = [it for it in lines_of(caplog) if "delivery" in it]
     assert "is dead after 1 attempts: LookupError in" in line
     assert "secret" not in line
+
+
+def test_a_fault_of_the_package_ends_no_thread(tmp_path, caplog, monkeypatch):
+    """The delivery is tried again when its lease has ended."""
+    engine = sqlite_engine(tmp_path)
+    outbox, handled, calls = new_outbox(engine), [], []
+    outbox.on("order", id="mail")(lambda number: handled.append(number))
+    call = Caller.call
+
+    def fail_once(caller, run):
+        calls.append(run)
+        if len(calls) == 1:
+            raise ZeroDivisionError
+        return call(caller, run)
+
+    monkeypatch.setattr(Caller, "call", fail_once)
+    emit(outbox, engine, Order(number=1))
+    with Worker(outbox, engine, lease=0.3, poll=0.02, concurrency=1):
+        wait_for(lambda: handled == [1])
+    assert lines_of(caplog)[0] == (
+        "delivery 1-1 of order to mail waits for the end of its lease: ZeroDivisionError"
+    )
+    engine.dispose()
+
+
+async def test_a_loop_that_was_closed_uses_up_no_attempt(outbox_engine):
+    """Another worker calls the handler."""
+    outbox = new_outbox(outbox_engine)
+
+    @outbox.on("order", id="mail", retry=Retry(attempts=1))
+    async def mail(number: int) -> None: ...
+
+    emit(outbox, outbox_engine, Order(number=1))
+    worker = Steps(outbox, outbox_engine)
+    worker.expand()
+    (run,) = worker.claim()
+    worker.caller._loop = asyncio.new_event_loop()
+    worker.caller._loop.close()
+    ended = worker.caller.call(run)
+    assert (ended.settlement, ended.is_lost) == (None, True)

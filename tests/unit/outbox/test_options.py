@@ -24,6 +24,7 @@ from madcrow_events.outbox import (
     UnknownVersionError,
     Worker,
 )
+from madcrow_events.outbox._database import access_to
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import lasting_name
 from madcrow_events.testing import drain_outbox
@@ -83,7 +84,9 @@ def test_names_of_tables_may_be_long_or_have_no_prefix(outbox_engine):
     for prefix in ("", "a" * 40):
         outbox = keyed_outbox(table_prefix=prefix)
         outbox.metadata.create_all(outbox_engine)
-        outbox._check_schema(outbox.inspect(outbox_engine)._connect())
+        access = access_to(outbox_engine)
+        outbox._check_schema(access)
+        access.close()
     assert repr(outbox) == "<Outbox /shop of SignalRegistry>"
 
 
