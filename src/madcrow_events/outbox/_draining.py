@@ -54,8 +54,7 @@ def drain(
         reporting = Reporting(outbox._dispatcher, _FOR_EVER)
         draining = _Draining(access, claiming, caller, reporting, until_dead=until_dead)
         try:
-            while draining.step():
-                pass
+            draining.run()
         finally:
             draining.give_back()
         return draining.done, draining.dead, draining.retried
@@ -94,6 +93,11 @@ class _Draining:
         self._failed: dict[tuple[int, int], float] = {}
         """After how many seconds the deliveries that have failed are due."""
         self._held: list[Run] = []
+
+    def run(self) -> None:
+        """Handle all there is."""
+        while self.step():
+            pass
 
     def step(self) -> bool:
         """Handle what is due, or move the time; return whether there may be more."""

@@ -64,11 +64,14 @@ class Leases:
     def _keep(self) -> None:
         database = self._connect()
         try:
-            wait = self._lease / 3
-            while not self._stopping.wait(wait):
-                wait = self._lease / 3 if self._renew(database) else min(1.0, self._lease / 10)
+            self._renew_in_time(database)
         finally:
             database.close()
+
+    def _renew_in_time(self, database: Database) -> None:
+        wait = self._lease / 3
+        while not self._stopping.wait(wait):
+            wait = self._lease / 3 if self._renew(database) else min(1.0, self._lease / 10)
 
     def _renew(self, database: Database) -> bool:
         with self._lock:

@@ -93,10 +93,12 @@ class Listener:
     def _wait(self, engine: Any) -> None:
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(self._statement)
-            driver = connection.connection.driver_connection
-            while not self._stopping.is_set():
-                for _ in driver.notifies(timeout=_LOOK_EVERY, stop_after=1):
-                    self._wake()
+            self._wait_for_notifies(connection.connection.driver_connection)
+
+    def _wait_for_notifies(self, driver: Any) -> None:
+        while not self._stopping.is_set():
+            for _ in driver.notifies(timeout=_LOOK_EVERY, stop_after=1):
+                self._wake()
 
     async def _wait_async(self, engine: Any) -> None:
         try:

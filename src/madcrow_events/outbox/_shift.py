@@ -109,18 +109,21 @@ class Shift:
         self._threads.start()
         self._leases.start()
         try:
-            while self._worker.stops == 0:
-                found = self._attempt(self._claim)
-                if once and found is False and not self._in_hand:
-                    return
-                self._collect(self._pause(found))
-                self._tend()
-                self._attempt(self._settle)
+            self._take_turns(once=once)
             self._finish()
         finally:
             self._leases.stop()
             self._threads.stop()
             self._claims.close()
+
+    def _take_turns(self, *, once: bool) -> None:
+        while self._worker.stops == 0:
+            found = self._attempt(self._claim)
+            if once and found is False and not self._in_hand:
+                return
+            self._collect(self._pause(found))
+            self._tend()
+            self._attempt(self._settle)
 
     @property
     def _in_hand(self) -> int:

@@ -25,8 +25,9 @@ from madcrow_events.outbox._shift import Shift
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from madcrow_events.outbox._durable import DurableHandler
 
 __all__ = ["Worker"]
 
@@ -233,17 +234,16 @@ class Worker:
 
     # The work
 
+    def _chosen(self, handlers: Mapping[int, DurableHandler]) -> dict[int, DurableHandler]:
+        pattern = "*" if self.handlers is None else self.handlers
+        return {id_: it for id_, it in handlers.items() if fnmatchcase(it.name, pattern)}
+
     def _work(self, *, once: bool) -> None:
         database = Database(self.engine)
         try:
             self.outbox._check_sessions(self.engine, self.handlers)
             self.outbox._check_schema(database)
-            handlers = self.outbox._announce(database)
-            chosen = {
-                id_: it
-                for id_, it in handlers.items()
-                if self.handlers is None or fnmatchcase(it.name, self.handlers)
-            }
+            chosen = self._chosen(self.outbox._announce(database))
             caller = self.outbox._caller(self._statements, self.engine, self._loop)
             shift = Shift(
                 self,
