@@ -97,14 +97,17 @@ def test_a_worker_works_once_at_a_time(outbox, engine):
     runs.join()
 
 
-async def test_a_worker_whose_start_is_cancelled_ends(outbox, engine):
+async def test_a_worker_whose_start_is_cancelled_ends(outbox, engine, monkeypatch):
     """Nothing else would end it."""
+    released = threading.Event()
+    monkeypatch.setattr(outbox, "_check_schema", lambda _access: released.wait(20))
     worker = Worker(outbox, engine)
     starting = asyncio.create_task(worker.__aenter__())
     await asyncio.sleep(0)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
+    released.set()
     await asyncio.to_thread(wait_for, lambda: worker._has_worked)
 
 

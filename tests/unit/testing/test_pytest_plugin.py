@@ -1,5 +1,7 @@
 """The pytest plugin, in runs of its own."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from madcrow_events import (
@@ -260,6 +262,7 @@ def test_the_fixtures_work_beside_those_of_a_suite_that_isolates_by_itself(
     recorded_events.assert_emitted("user_logged_in", user_id=1)
 
 
+@pytest.mark.skipif(find_spec("sqlalchemy") is None, reason="an engine is one of SQLAlchemy")
 def test_an_engine_for_an_outbox(outbox_engine, tmp_path) -> None:
     """It is for a file of the test's own, and has what the outbox needs."""
     with outbox_engine.connect() as connection:
