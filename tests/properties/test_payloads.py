@@ -143,7 +143,7 @@ def comes_back(model: type[BaseEventContext] | None, context: BaseEventContext) 
 
 
 @every_model
-@settings(max_examples=30)  # for each of forty models
+@settings(max_examples=12)  # for each of forty models
 @given(data=st.data())
 def test_what_is_stored_comes_back_equal(
     model: type[BaseEventContext], data: st.DataObject
@@ -151,7 +151,7 @@ def test_what_is_stored_comes_back_equal(
     comes_back(model, data.draw(contexts(model, **STRATEGIES.get(model, {}))))
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(
     entries=st.dictionaries(
         st.text().filter(lambda it: it not in ("self", "sender")), ANYTHING, max_size=3
@@ -166,7 +166,7 @@ def test_what_is_stored_of_an_event_without_a_model_comes_back_equal(
     comes_back(None, context)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(entries=st.dictionaries(st.text(), ANYTHING, max_size=3))
 def test_extra_fields_come_back_equal(entries: dict[str, Any]) -> None:
     comes_back(Open, Open.model_construct(**{**Open(order_id=1).model_dump(), **entries}))
@@ -190,7 +190,7 @@ CLOSED = [it for it in (*EXACT, *BUILT_IN) if it.__name__ not in ("Named", "Nest
 
 
 @pytest.mark.parametrize("model", CLOSED, ids=lambda model: model.__name__)
-@settings(max_examples=30)  # for each of thirty models
+@settings(max_examples=12)  # for each of thirty models
 @given(data=st.data())
 def test_keys_that_are_added_to_what_is_stored_change_nothing(
     model: type[BaseEventContext], data: st.DataObject

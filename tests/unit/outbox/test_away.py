@@ -22,6 +22,8 @@ from madcrow_events.outbox import Outbox, Worker
 from madcrow_events.testing import drain_outbox
 from support.outboxes import Order, emit, keyed_outbox, lines_of, sqlite_engine, wait_for
 
+pytestmark = pytest.mark.once
+
 AWAY = "the outbox cannot use its database, and tries again: OperationalError (SQLITE_BUSY)"
 BACK = "the outbox can use its database again"
 

@@ -261,6 +261,7 @@ def test_a_plain_handler_without_a_timeout_that_hangs_is_named(outbox, engine, c
     assert lines_of(caplog) == ["the handler mail has been handling order for 0.3 seconds or more"]
 
 
+@pytest.mark.once
 @pytest.mark.skipif(sys.platform == "win32", reason="the worker is killed by its handler")
 def test_a_handler_that_kills_its_process_each_time_is_dead_in_the_end(outbox, engine, tmp_path):
     """Its lease ends, others take over, and its neighbours of the same claim are handled."""
