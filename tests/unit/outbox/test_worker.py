@@ -398,3 +398,19 @@ def test_a_process_that_is_told_twice_releases_its_leases(outbox, engine, proces
     (mail,) = outbox.inspect(engine).status().handlers
     assert (mail.due, mail.running) == (2, 0)
     assert drain_outbox(outbox, engine) == (2, 0, 0)
+
+
+def test_a_worker_removes_what_was_handled(outbox, engine, monkeypatch):
+    """Within seconds; nobody has to ask for it."""
+    monkeypatch.setattr("madcrow_events.outbox._sweeping._EVERY", 0.02)
+    outbox.on("order", id="mail")(lambda number: None)
+    emit(outbox, engine, Order(number=1))
+    events = outbox.tables.event
+
+    def rows():
+        with engine.connect() as connection:
+            return connection.execute(select(events.c.seq)).all()
+
+    assert len(rows()) == 1
+    with Worker(outbox, engine, poll=0.02):
+        wait_for(lambda: not rows())
