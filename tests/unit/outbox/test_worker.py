@@ -414,3 +414,20 @@ def test_a_worker_removes_what_was_handled(outbox, engine, monkeypatch):
     assert len(rows()) == 1
     with Worker(outbox, engine, poll=0.02):
         wait_for(lambda: not rows())
+
+
+def test_the_end_of_the_with_waits_for_what_runs(outbox, engine):
+    """And settles it."""
+    began, handled = threading.Event(), []
+
+    @outbox.on("order", id="mail")
+    def mail(number: int) -> None:
+        began.set()
+        time.sleep(0.3)
+        handled.append(number)
+
+    emit(outbox, engine, Order(number=1))
+    with Worker(outbox, engine, poll=0.02):
+        assert began.wait(20)
+    assert handled == [1]
+    assert drain_outbox(outbox, engine) == (0, 0, 0)
