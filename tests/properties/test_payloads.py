@@ -48,6 +48,8 @@ ANYTHING = JSON | st.sampled_from(
     [Colour.RED, UUID(int=1), b"a", Decimal("1.10"), (1,), {1}, {1: 2}, Item(sku="AB-1"), dt.UTC]
 )
 
+pytestmark = pytest.mark.once  # the unit tests show the same by examples
+
 
 class Various(BaseEventContext):
     """Types whose values JSON can carry only in part, or in another form."""
