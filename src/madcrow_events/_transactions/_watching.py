@@ -61,7 +61,7 @@ class Watcher(ABC):
 
     @abstractmethod
     def follow(self, watched: Any, refuse: Refuse) -> None:
-        """Notice all that begins, too, for a `with` in which events come without a call here.
+        """Notice each beginning, too, for a `with` whose events come without a call here.
 
         Args:
             watched: the session or connection.

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
-from pydantic_core import from_json
-from sqlalchemy import Connection, Engine, MetaData, inspect
+from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from madcrow_events._text import type_name
@@ -25,47 +20,39 @@ from madcrow_events._transactions import (
     Watcher,
     async_scoped_session,
     in_transaction,
-    is_autocommit,
     synchronous,
     watcher_of,
 )
-from madcrow_events._validation import validate_keywords
 from madcrow_events.emissions import Emission
 from madcrow_events.emissions._causes import give_id
 from madcrow_events.emissions._frames import ambient_frame_of, current, enter, leave
 from madcrow_events.emissions._ids import check_id
 from madcrow_events.exceptions import InvalidOptionError
-from madcrow_events.models import BaseEventContext, GenericEventContext, filled, values_for
-from madcrow_events.outbox._calling import Caller
+from madcrow_events.models import BaseEventContext, GenericEventContext, filled
 from madcrow_events.outbox._database import (
     access_to,
-    is_async_engine,
-    synchronous_engine,
 )
-from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import OnDead, declare
-from madcrow_events.outbox._errors import HandlerIdError, MalformedPayloadError, NoTransactionError
+from madcrow_events.outbox._errors import HandlerIdError, NoTransactionError
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
-from madcrow_events.outbox._payload import dump, load
+from madcrow_events.outbox._payload import dump
 from madcrow_events.outbox._retry import Retry
 from madcrow_events.outbox._rows import StoredEvent
 from madcrow_events.outbox._senders import write
+from madcrow_events.outbox._serving import Serving
+from madcrow_events.outbox._settings import channel_of, check_settings
 from madcrow_events.outbox._storable import check_model
-from madcrow_events.outbox._sweeping import Sweeping
+from madcrow_events.outbox._stored import context_to_store, due_at, headers_of
 from madcrow_events.outbox._tables import Tables
 from madcrow_events.outbox._versions import Upcasts, version_of
-from madcrow_events.outbox._writing import Writing, key_of, refuse, schema_error
+from madcrow_events.outbox._writing import Writing, key_of, refuse
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
 from madcrow_events.subscriptions import ANY
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
     from sqlalchemy import Dialect
 
-    from madcrow_events.dispatcher import EventDispatcher
-    from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._durable import DurableHandler
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._worker import Worker
@@ -76,7 +63,7 @@ ContextT = TypeVar("ContextT", bound=BaseEventContext)
 HandlerT = TypeVar("HandlerT")
 
 
-class Outbox:
+class Outbox(Serving):
     """Events that are committed with your data, and handlers that are sure to hear of them.
 
     Args:
@@ -99,9 +86,8 @@ class Outbox:
 
     Attributes:
         metadata: the tables, for Alembic's `target_metadata`, or `metadata.create_all(engine)`.
+        tables: the same one by one, such as `tables.event`, to name in the `binds` of a session.
     """
-
-    metadata: MetaData
 
     def __init__(
         self,
@@ -117,18 +103,14 @@ class Outbox:
         keep_dead: timedelta = timedelta(days=90),
         keep_inbox: timedelta = timedelta(days=14),
     ) -> None:
-        _check(source, signals, schema, table_prefix, encode, decode)
-        if (encode is None) is not (decode is None):
-            raise InvalidOptionError(
-                "encode and decode belong together: give both, or none", option="encode"
-            )
+        check_settings(source, signals, schema, table_prefix, encode, decode)
         self.source = source
         self.signals = signals
         self.tables: Tables = Tables(schema, table_prefix)
         self.metadata = self.tables.metadata
         self._encode = encode
         self._decode = decode
-        self._channel = _channel_of(self.tables) if notify else None
+        self._channel = channel_of(self.tables) if notify else None
         self._keeping = keeping(keep_done=keep_done, keep_dead=keep_dead, keep_inbox=keep_inbox)
         self._handlers: dict[str, DurableHandler] = {}
         self._upcasts = Upcasts()
@@ -339,13 +321,13 @@ class Outbox:
         not_before: datetime | None,
     ) -> tuple[Emission[ContextT], StoredEvent]:
         check_id("id", id)
-        due = 0 if not_before is None else _microseconds(not_before)
+        due = 0 if not_before is None else due_at(not_before)
         signal = self._signal_of(context)
         check_model(signal.name, signal.context_model)
         ambient = ambient_frame_of(current())
         fields = {} if ambient is None else ambient.resolved_fields()
         payload = dump(
-            signal.name, signal.context_model, filled(_of_model(signal, context), fields)
+            signal.name, signal.context_model, filled(context_to_store(signal, context), fields)
         )
         dispatcher = self._dispatcher
         frame = watcher.holder_for(dispatcher).frame_of_part()
@@ -365,7 +347,7 @@ class Outbox:
             key_of(signal, context),
             write(sender),
             self._encoded(payload),
-            _headers(emission, fields),
+            headers_of(emission, fields),
             due,
             created,
             0 if id is None else created + self._keeping.inbox,
@@ -404,142 +386,8 @@ class Outbox:
             self._check_tables,
         )
 
-    # What workers need
-
-    @property
-    def _dispatcher(self) -> EventDispatcher:
-        return self.signals.dispatcher
-
-    def _statements_on(self, connection: Connection) -> Statements:
-        return self._statements_of(connection.dialect)
-
-    def _statements_for(self, engine: Any) -> Statements:
-        return self._statements_of(synchronous_engine(engine).dialect)
-
-    def _statements_of(self, dialect: Dialect) -> Statements:
-        known = self._statements.get(type(dialect))
-        if known is None:
-            known = self._statements[type(dialect)] = statements_for(self.tables, dialect)
-        return known
-
-    def _check_schema(self, database: Access) -> None:
-        database.transaction(self._check_tables)
-
-    def _check_tables(self, connection: Connection) -> None:
-        found = inspect(connection)
-        for table in self.metadata.sorted_tables:
-            if not found.has_table(table.name, table.schema):
-                raise schema_error(f"the table {table.fullname} is missing")
-            there = {it["name"] for it in found.get_columns(table.name, table.schema)}
-            missing = [it.name for it in table.columns if it.name not in there]
-            if missing:
-                raise schema_error(f"the table {table.fullname} has no {', '.join(missing)}")
-
-    def _check_sessions(self, engine: Any, pattern: str | None) -> None:
-        """Refuse an engine that can make no session for a handler that takes one."""
-        is_async = is_async_engine(engine)
-        # In PostgreSQL, sessions of handlers have an isolation level of their own.
-        is_unsafe = engine.dialect.name == "sqlite" and is_autocommit(synchronous_engine(engine))
-        for it in self._handlers.values():
-            is_chosen = pattern is None or fnmatchcase(it.name, pattern)
-            if is_chosen and it.session is not None and is_unsafe:
-                raise InvalidOptionError(
-                    f"{it.name} takes a session, but the isolation level of the engine is "
-                    "AUTOCOMMIT, so nothing could be rolled back: choose another isolation level",
-                    option="engine",
-                )
-            if is_chosen and it.session is not None and it.session.is_async is not is_async:
-                needed = "an Engine" if is_async else "an AsyncEngine"
-                other = "AsyncSession" if is_async else "Session"
-                raise InvalidOptionError(
-                    f"{it.name} takes {type_name(it.session.class_)}, which needs {needed}: call "
-                    "it by another worker that has one, with handlers= for both, or let the "
-                    f"handler take {other}",
-                    option="engine",
-                )
-
-    def _announce(self, database: Access) -> dict[int, DurableHandler]:
-        """Write down the handlers, and return them by their ids in the tables."""
-        self._upcasts.check(self._version_of)
-        announced = [it.announced() for it in self._handlers.values()]
-
-        def announce(connection: Connection) -> dict[str, int]:
-            return self._statements_on(connection).announce(connection, announced)
-
-        ids = database.transaction(announce)
-        return {id_: self._handlers[name] for name, id_ in ids.items()}
-
-    def _version_of(self, event: str) -> int:
-        return version_of(event, self.signals[event].context_model)
-
-    def _caller(
-        self, statements: Statements, engine: Any, loop: AbstractEventLoop | None
-    ) -> Caller:
-        return Caller(
-            self._dispatcher,
-            statements,
-            engine,
-            self._read,
-            loop,
-            keep=self._keeping.done > 0,
-        )
-
-    def _sweeping(self, statements: Statements) -> Sweeping:
-        return Sweeping(statements, self._keeping)
-
-    def _read(self, signal: EventSignal[Any], version: int, stored: str) -> BaseEventContext:
-        # Nothing is stored of what was redacted, and `decode` may raise anything at it.
-        payload = stored if self._decode is None or not stored else self._decode(stored)
-        try:
-            document: object = from_json(payload)
-        except ValueError:
-            document = None
-        if not isinstance(document, dict):
-            raise MalformedPayloadError(
-                f"what is stored of {signal.name} is no JSON object: discard the delivery",
-                event=signal.name,
-            )
-        known = version_of(signal.name, signal.context_model)
-        if version != known:
-            document = self._upcasts.raise_version(signal.name, version, known, document)
-            payload = json.dumps(document)
-        return load(signal.name, signal.context_model, payload)
-
-    @contextmanager
-    def _waking(self, worker: Worker) -> Iterator[None]:
-        """Wake a worker when this process commits events."""
-        self._workers.add(worker)
-        try:
-            yield
-        finally:
-            self._workers.discard(worker)
-
-    def _wake(self) -> None:
-        for worker in tuple(self._workers):  # others may start or end meanwhile
-            worker.wake()
-
     def __repr__(self) -> str:
         return f"<Outbox {self.source} of {type_name(type(self.signals))}>"
-
-
-_LONGEST_CHANNEL = 63
-"""In bytes, in PostgreSQL."""
-
-
-def _channel_of(tables: Tables) -> str:
-    """Return the channel on which commits of events are told.
-
-    Raises:
-        InvalidOptionError: PostgreSQL would refuse it, at each commit.
-    """
-    channel = tables.event.fullname
-    if len(channel.encode()) > _LONGEST_CHANNEL or '"' in channel:
-        raise InvalidOptionError(
-            f"notify=True needs names without quotes and of up to {_LONGEST_CHANNEL} bytes in all: "
-            "give the schema or the tables shorter ones",
-            option="notify",
-        )
-    return channel
 
 
 _outboxes: WeakSet[Outbox] = WeakSet()
@@ -556,90 +404,5 @@ def durable_handlers_of(signals: SignalRegistry) -> list[DurableHandler]:
     return sorted(found, key=lambda it: it.name)
 
 
-_LONGEST_PREFIX = 40
-"""In characters; names in PostgreSQL have 63, and the longest that follows has 15."""
-
-
-def _check(
-    source: object,
-    signals: object,
-    schema: object,
-    table_prefix: object,
-    encode: object,
-    decode: object,
-) -> None:
-    if not isinstance(source, str) or not source or not source.isprintable():
-        raise InvalidOptionError(
-            "source must be a URI reference that tells whose events they are, such as '/shop'",
-            option="source",
-        )
-    if not isinstance(signals, SignalRegistry):
-        raise InvalidOptionError(
-            "signals must be a SignalRegistry, such as madcrow_signals", option="signals"
-        )
-    if schema is not None and not (
-        isinstance(schema, str) and schema.isprintable() and schema and ":" not in schema
-    ):
-        raise InvalidOptionError(
-            "schema must be the name of a schema, without a colon, or None", option="schema"
-        )
-    if not isinstance(table_prefix, str) or not re.fullmatch(
-        f"[a-zA-Z0-9_]{{0,{_LONGEST_PREFIX}}}", table_prefix
-    ):
-        raise InvalidOptionError(
-            f"table_prefix must be a text of up to {_LONGEST_PREFIX} letters, digits and '_', such "
-            "as 'shop_'",
-            option="table_prefix",
-        )
-    for option, function in (("encode", encode), ("decode", decode)):
-        if function is not None and not callable(function):
-            raise InvalidOptionError(
-                f"{option} must be a function that takes a str and returns one", option=option
-            )
-
-
 def _word_for(watched: object) -> str:
     return "connection" if isinstance(watched, Connection) else "session"
-
-
-def _of_model(signal: EventSignal[Any], context: BaseEventContext) -> BaseEventContext:
-    """Return a context of the model of its event, also of one that came as a dictionary."""
-    model = signal.context_model
-    if (
-        model is None
-        or model is GenericEventContext
-        or not isinstance(context, GenericEventContext)
-    ):
-        return context
-    return validate_keywords(signal.name, model, values_for(context, model))
-
-
-def _microseconds(moment: datetime) -> int:
-    """Return a moment as microseconds since 1970.
-
-    Raises:
-        InvalidOptionError: it is no moment, or has no time zone.
-    """
-    given: object = moment
-    if not isinstance(given, datetime) or given.utcoffset() is None:
-        raise InvalidOptionError(
-            "not_before must be a datetime with a time zone, such as "
-            "datetime.now(UTC) + timedelta(hours=1)",
-            option="not_before",
-        )
-    return max(0, (moment - _EPOCH) // timedelta(microseconds=1))
-
-
-_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
-
-
-def _headers(emission: Emission[Any], fields: Mapping[str, str]) -> str:
-    """Return what a handler needs to know beside the context."""
-    headers: dict[str, Any] = {}
-    if emission.correlation_id != emission.id:
-        headers["correlation"] = str(emission.correlation_id)
-    if (causation := emission.causation_id) is not None:
-        headers["causation"] = str(causation)
-    if fields:
-        headers["scope"] = dict(fields)
-    return json.dumps(headers) if headers else "{}"
