@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.orm import Session, scoped_session
 
 from madcrow_events._text import type_name
@@ -107,7 +107,7 @@ class Outbox(Serving):
         self.source = source
         self.signals = signals
         self.tables: Tables = Tables(schema, table_prefix)
-        self.metadata = self.tables.metadata
+        self.metadata: MetaData = self.tables.metadata
         self._encode = encode
         self._decode = decode
         self._channel = channel_of(self.tables) if notify else None
