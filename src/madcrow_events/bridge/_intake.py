@@ -105,7 +105,7 @@ class OutboxIntake:
     def _received(self, accepted: Accepted) -> Received:
         outbox = self._outbox
         return received(
-            accepted.event, accepted.signal, self.consumer, outbox._read, outbox._encoded
+            accepted.event, accepted.signal, self.consumer, outbox._context_of, outbox._encoded
         )
 
     def _write(self, rows: list[Received], access: Access) -> None:
