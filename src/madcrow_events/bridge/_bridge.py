@@ -203,8 +203,7 @@ class Bridge:
     def prepare(self) -> None:
         """Declare the durable handlers that send the events which go out."""
         outbox = self._outbox
-        if outbox is None:
-            return
+        assert outbox is not None  # noqa: S101  # it calls this, or `outgoing` has asked
         for signal in meant_by(self._signals, self._outgoing):
             name = self._name_for(signal.name)
             if name not in outbox.handlers:
