@@ -107,7 +107,7 @@ def test_a_handler_knows_what_another_service_has_said_of_the_event(delivers: De
 
 @pytest.mark.parametrize("origin", ["/shop", [("id", "17")], {"id": 17}, {17: "id"}, {"id": None}])
 def test_an_origin_that_is_no_mapping_of_texts_is_refused(delivers: Delivers, origin: Any) -> None:
-    with pytest.raises(InvalidOptionError, match="such as {'source': '/shop'") as raised:
+    with pytest.raises(InvalidOptionError, match=r"such as \{'source': '/shop'") as raised:
         delivers(delivers.bind(do_nothing), origin=origin)
     assert raised.value.option == "origin"
 
