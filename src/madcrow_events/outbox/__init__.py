@@ -3,8 +3,10 @@
 Needs the extra `outbox`: `pip install "madcrow-events[outbox]"`.
 """
 
+from madcrow_events.outbox._cloud_events import CloudEvent
 from madcrow_events.outbox._errors import (
     HandlerIdError,
+    InvalidCloudEventError,
     LeaseLostError,
     MalformedPayloadError,
     NotInOutboxError,
@@ -31,12 +33,14 @@ from madcrow_events.outbox._worker import Worker
 
 __all__ = [
     "BlockedKey",
+    "CloudEvent",
     "DeadGroup",
     "DeliveryRecord",
     "GiveUp",
     "HandlerIdError",
     "HandlerStatus",
     "Inspection",
+    "InvalidCloudEventError",
     "LeaseLostError",
     "MalformedPayloadError",
     "NoTransactionError",

@@ -4,6 +4,7 @@ Each error is also the built-in one that fits it::
 
     OutboxError (MadcrowEventsError)
     ├── HandlerIdError (ValueError)              a handler without a lasting id
+    ├── InvalidCloudEventError (ValueError)      a message that carries no event of CloudEvents 1.0
     ├── LeaseLostError (RuntimeError)            a delivery that another worker has taken
     ├── NoTransactionError (RuntimeError)        a session that commits nothing
     ├── NotInOutboxError (LookupError)           an id that nothing in the outbox has
@@ -23,6 +24,7 @@ from madcrow_events.exceptions import MadcrowEventsError
 
 __all__ = [
     "HandlerIdError",
+    "InvalidCloudEventError",
     "LeaseLostError",
     "MalformedPayloadError",
     "NoTransactionError",
@@ -109,6 +111,19 @@ class UnreadablePayloadError(OutboxError, ValueError):
 
 class MalformedPayloadError(UnreadablePayloadError):
     """What is stored of an event is no JSON: it was damaged, or its values were removed."""
+
+
+class InvalidCloudEventError(OutboxError, ValueError):
+    """A message carries no event of CloudEvents 1.0, or an event cannot be one.
+
+    Attributes:
+        attribute: the name of the attribute that is to blame, or None if no single one is, or if
+            its name is invalid.
+    """
+
+    def __init__(self, message: str, *, attribute: str | None = None) -> None:
+        super().__init__(message)
+        self.attribute = attribute
 
 
 class OutboxSchemaError(OutboxError, RuntimeError):
