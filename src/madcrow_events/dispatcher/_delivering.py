@@ -61,6 +61,7 @@ class Delivering:
         causation_id: UUID | None = None,
         scope: ScopeFields | Mapping[str, str | None] | None = None,
         attempt: int = 1,
+        origin: Mapping[str, str] | None = None,
     ) -> Emission[ContextT]:
         """Call one handler for one event, and wait for its end.
 
@@ -85,6 +86,7 @@ class Delivering:
                 other did.
             scope: the fields of an `event_scope`, for the events that the handler emits.
             attempt: which call of this handler for this event it is, for `Emission.attempt`.
+            origin: what another service has said of the event, for `Emission.origin`.
 
         Returns:
             The emission, whose handler has ended.
@@ -96,7 +98,8 @@ class Delivering:
             UnknownEventError: the subscription belongs to another registry, or its event was
                 removed.
             InvalidOptionError: the subscription has ended, or is none to one event at a time. Or an
-                id is no UUID, a scope has no such field, or the attempt is no positive int.
+                id is no UUID, a scope has no such field, the attempt is no positive int, or the
+                origin is no mapping of texts.
             DispatcherClosedError: the dispatcher is closed.
             WouldDeadlockError: the handler is async, and the event loop that runs here would stop;
                 await `deliver_async`. Or the loop that the dispatcher is bound to does not run.
@@ -142,6 +145,7 @@ class Delivering:
             causation_id=causation_id,
             scope=scope,
             attempt=attempt,
+            origin=origin,
         )
         if is_awaited(emission):
             loop = self._loop_for(emission)
@@ -168,6 +172,7 @@ class Delivering:
         causation_id: UUID | None = None,
         scope: ScopeFields | Mapping[str, str | None] | None = None,
         attempt: int = 1,
+        origin: Mapping[str, str] | None = None,
     ) -> Emission[ContextT]:
         """Call one handler for one event as `deliver` does, and await it if it is async.
 
@@ -182,6 +187,7 @@ class Delivering:
             causation_id: as for `deliver`.
             scope: as for `deliver`.
             attempt: as for `deliver`.
+            origin: as for `deliver`.
 
         Returns:
             The emission, whose handler has ended.
@@ -201,6 +207,7 @@ class Delivering:
             causation_id=causation_id,
             scope=scope,
             attempt=attempt,
+            origin=origin,
         )
         await deliver_async(emission)
         kept, emission = [emission], None  # type: ignore[assignment]  # as in `deliver`
@@ -245,6 +252,7 @@ class Delivering:
         causation_id: UUID | None,
         scope: Mapping[str, Any] | None,
         attempt: int,
+        origin: Mapping[str, str] | None,
     ) -> Emission[Any]:
         """Return the emission of a delivery, and check all that the caller has given.
 
@@ -269,6 +277,7 @@ class Delivering:
             causation_id=causation_id,
             scope=scope,
             attempt=attempt,
+            origin=origin,
         )
         record_delivery(self.signals, emission)
         return emission

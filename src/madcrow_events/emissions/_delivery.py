@@ -8,6 +8,7 @@ checks of waits know of it, because it waits for the delivery.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from madcrow_events._other_loops import check_for_awaiting
@@ -52,6 +53,7 @@ def new_delivery(
     causation_id: UUID | None,
     scope: Mapping[str, Any] | None,
     attempt: int,
+    origin: Mapping[str, str] | None,
 ) -> Emission:
     """Return the emission of a delivery, whose handler is yet to be called.
 
@@ -66,15 +68,17 @@ def new_delivery(
         causation_id: the id of the emission that caused it; None if no other did.
         scope: the fields of an `event_scope` for what the handler emits, or None.
         attempt: which call of this handler for this event it is.
+        origin: what another service has said of the event, or None.
 
     Raises:
-        InvalidOptionError: an id is no UUID, `event_scope` would refuse a field, or the attempt is
-            no positive int.
+        InvalidOptionError: an id is no UUID, `event_scope` would refuse a field, the attempt is no
+            positive int, or the origin is no mapping of texts.
     """
     frame = AmbientFrame()
     frame.fields = _scope_fields(scope)
     frame.around = current()
     frame.attempt = _checked_attempt(attempt)
+    frame.origin = _checked_origin(origin)
     given = {"id": id, "correlation_id": correlation_id, "causation_id": causation_id}
     for option, value in given.items():
         check_id(option, value)
@@ -113,6 +117,19 @@ def _checked_attempt(attempt: object) -> int:
         return attempt
     raise InvalidOptionError(
         "attempt must be a positive int, 1 for the first call of the handler", option="attempt"
+    )
+
+
+def _checked_origin(origin: object) -> Mapping[str, str] | None:
+    if origin is None:
+        return None
+    if isinstance(origin, Mapping) and all(
+        isinstance(name, str) and isinstance(value, str) for name, value in origin.items()
+    ):
+        return MappingProxyType(dict(origin))
+    raise InvalidOptionError(
+        "origin must be a mapping of texts, such as {'source': '/shop', 'id': '17'}, or None",
+        option="origin",
     )
 
 

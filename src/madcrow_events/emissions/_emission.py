@@ -268,6 +268,16 @@ class Emission(Unique, Generic[PayloadT_co]):
         """Which call of the handler this is, if a delivery says so; else 1."""
         return self._outer.attempt if isinstance(self._outer, AmbientFrame) else 1
 
+    @property
+    def origin(self) -> Mapping[str, str] | None:
+        """What another service has said of the event it sent; None if the event is from here.
+
+        The attributes of a CloudEvent, such as `source`, `id`, `time`, `correlationid` and
+        `sender`. None of them is used for anything: `id`, `sender` and `correlation_id` of the
+        emission are this service's own.
+        """
+        return self._outer.origin if isinstance(self._outer, AmbientFrame) else None
+
     def as_cause(self) -> AbstractContextManager[None]:
         """Return a `with` block whose events have this emission as their cause.
 

@@ -124,6 +124,9 @@ class AmbientFrame:
     attempt: int = 1
     """Which call of the handler a delivery in this frame is."""
 
+    origin: Mapping[str, str] | None = None
+    """Where the event of a delivery in this frame came from, if another service has sent it."""
+
     announced: Emission | None = None
     """The emission whose failure is announced in this frame.
 

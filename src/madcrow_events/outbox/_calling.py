@@ -107,6 +107,7 @@ class Caller:
         dispatcher: the dispatcher.
         statements: the statements for the tables.
         engine: the engine for the sessions of handlers.
+        owner: the outbox.
         read: makes the context of an event of some version, from its stored payload.
         loop: the event loop for async handlers; None for that of the dispatcher.
         keep: whether to keep what was handled.
@@ -117,6 +118,7 @@ class Caller:
         dispatcher: EventDispatcher,
         statements: Statements,
         engine: Any,
+        owner: object,
         read: Callable[[EventSignal[Any], int, str], BaseEventContext],
         loop: AbstractEventLoop | None,
         *,
@@ -125,6 +127,7 @@ class Caller:
         self.dispatcher = dispatcher
         self._statements = statements
         self._engine = engine_for_handlers(engine)
+        self.owner = owner
         self._read = read
         self._loop = loop
         self._keep = keep
@@ -218,7 +221,8 @@ class _Delivery:
     def __init__(self, caller: Caller, run: Run, claimed: Claimed) -> None:
         self._caller = caller
         self._run = run
-        self._claimed = claimed
+        self.claimed = claimed
+        self.owner = caller.owner
         self.engine = caller._engine
         self.is_settled = False
         self.emission: Emission | None = None
@@ -226,7 +230,7 @@ class _Delivery:
 
     def call(self) -> Failed | None:
         """Call the handler; return None if it has handled the event, else how it goes on."""
-        claimed, handler = self._claimed, self._run.handler
+        claimed, handler = self.claimed, self._run.handler
         if claimed.deliveries > handler.retry.attempts:
             self.error = WorkerDiedError(
                 f"the worker has ended, or lost its lease, in one of {handler.retry.attempts} calls"
@@ -259,15 +263,15 @@ class _Delivery:
     @property
     def _attempt(self) -> int:
         """Which call it is; those that have ended their process count, too."""
-        return max(self._claimed.attempts + 1, self._claimed.deliveries)
+        return max(self.claimed.attempts + 1, self.claimed.deliveries)
 
     @property
     def _is_first(self) -> bool:
         # It may have been claimed before: that worker may have ended before it asked.
-        return self._claimed.attempts == 0
+        return self.claimed.attempts == 0
 
     def _context(self) -> Any:
-        claimed, caller, signal = self._claimed, self._caller, self._run.handler.signal
+        claimed, caller, signal = self.claimed, self._caller, self._run.handler.signal
         if claimed.event not in {signal.name, *signal.formerly}:
             raise HandlerIdError(
                 f"a delivery of {claimed.event} is for the id {self._run.handler.name}, which is "
@@ -278,7 +282,7 @@ class _Delivery:
         return caller._read(signal, claimed.version, claimed.payload)
 
     def _deliver(self, context: Any) -> None:
-        claimed, caller, handler = self._claimed, self._caller, self._run.handler
+        claimed, caller, handler = self.claimed, self._caller, self._run.handler
         if handler.name in caller.fail:
             raise caller.fail[handler.name]
         CALL.set(self)
@@ -290,6 +294,7 @@ class _Delivery:
             "causation_id": _uuid(headers.get("causation")),
             "scope": headers.get("scope"),
             "attempt": self._attempt,
+            "origin": headers.get("origin"),
         }
         dispatcher = caller.dispatcher
         if handler.is_async and caller._loop is not None:
@@ -303,7 +308,7 @@ class _Delivery:
             self.emission = dispatcher.deliver(handler.bound, context, **given)
 
     def failed(self, error: BaseException) -> Failed:
-        claimed, handler = self._claimed, self._run.handler
+        claimed, handler = self.claimed, self._run.handler
         attempts = self._attempt - isinstance(error, WorkerDiedError)  # which has called nobody
         is_dead = (
             isinstance(error, (*_HOPELESS, *handler.retry.give_up_on))
@@ -335,7 +340,7 @@ class _Delivery:
 
     def settle(self, connection: Connection) -> bool:
         """Write down that the event was handled; return whether the lease is still held."""
-        settlement = self._caller.settlement_for(self._run, [self._claimed.event_seq], None)
+        settlement = self._caller.settlement_for(self._run, [self.claimed.event_seq], None)
         return not self._caller.settle(connection, [settlement])
 
 

@@ -65,7 +65,12 @@ class Claiming:
         return look
 
     def _look(self, connection: Connection) -> Look:
-        return self._statements.look(connection, [self._watched(it) for it in self._handlers])
+        ready = [
+            self._watched(id_)
+            for id_, it in self._handlers.items()
+            if it.is_ready is None or it.is_ready()
+        ]
+        return self._statements.look(connection, ready)
 
     def expand(self, connection: Connection, *, wait: bool = False) -> int:
         """Make the deliveries of new events; return how many events there were.

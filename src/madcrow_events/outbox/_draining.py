@@ -53,6 +53,8 @@ def drain(
         caller.fail = fail
         reporting = Reporting(outbox._dispatcher, _FOR_EVER)
         draining = _Draining(access, claiming, caller, reporting, until_dead=until_dead)
+        for companion in outbox._companions:
+            companion.drain(access)
         try:
             draining.run()
         finally:

@@ -47,6 +47,7 @@ class DurableHandler:
         on_dead: what a dead delivery does to its key; None if the key decides.
         written_as: the handler's own name, for messages.
         function: the handler as it was given, which takes the session.
+        is_ready: whether it can be called now; None if it always can.
     """
 
     name: str
@@ -63,6 +64,7 @@ class DurableHandler:
     on_dead: OnDead | None
     written_as: str
     function: Any
+    is_ready: Callable[[], bool] | None = None
 
     @property
     def is_keyed(self) -> bool:
@@ -99,8 +101,11 @@ def declare(
     sender: object,
     formerly: tuple[str, ...],
     on_dead: OnDead | None,
+    is_ready: Callable[[], bool] | None = None,
 ) -> DurableHandler:
     """Return a durable handler, and check all that was given.
+
+    The arguments are those of `Outbox.on`, and `is_ready` of `DurableHandler`.
 
     Raises:
         HandlerIdError: it has no lasting name.
@@ -145,6 +150,7 @@ def declare(
         on_dead=on_dead,
         written_as=handler_name(handler),
         function=handler,
+        is_ready=is_ready,
     )
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet
 
 from sqlalchemy import Connection, Engine, MetaData
 from sqlalchemy.orm import Session, scoped_session
 
-from madcrow_events._text import type_name
+from madcrow_events._text import printable, type_name
 from madcrow_events._transactions import (
     AsyncConnection,
     AsyncEngine,
@@ -27,37 +27,55 @@ from madcrow_events.emissions import Emission
 from madcrow_events.emissions._causes import give_id
 from madcrow_events.emissions._frames import ambient_frame_of, current, enter, leave
 from madcrow_events.emissions._ids import check_id
-from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.exceptions import InvalidOptionError, UnknownEventError
 from madcrow_events.models import BaseEventContext, GenericEventContext, filled
-from madcrow_events.outbox._database import (
-    access_to,
-)
+from madcrow_events.outbox._cloud_events import CloudEvent
+from madcrow_events.outbox._database import access_to
 from madcrow_events.outbox._durable import OnDead, declare
-from madcrow_events.outbox._errors import HandlerIdError, NoTransactionError
+from madcrow_events.outbox._errors import (
+    HandlerIdError,
+    InvalidCloudEventError,
+    NotInOutboxError,
+    NoTransactionError,
+)
+from madcrow_events.outbox._exchange import cloud_event_of, received
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
 from madcrow_events.outbox._payload import dump
 from madcrow_events.outbox._retry import Retry
-from madcrow_events.outbox._rows import StoredEvent
+from madcrow_events.outbox._rows import Received, StoredEvent
 from madcrow_events.outbox._senders import write
 from madcrow_events.outbox._serving import Serving
+from madcrow_events.outbox._sessions import CALL
 from madcrow_events.outbox._settings import channel_of, check_settings
 from madcrow_events.outbox._storable import check_model
-from madcrow_events.outbox._stored import context_to_store, due_at, headers_of
+from madcrow_events.outbox._stored import context_to_store, due_at, headers_of, key_of
 from madcrow_events.outbox._tables import Tables
 from madcrow_events.outbox._versions import Upcasts, version_of
-from madcrow_events.outbox._writing import Writing, key_of, refuse
+from madcrow_events.outbox._writing import Writing, refuse
 from madcrow_events.signals import EventSignal, SignalRegistry, madcrow_signals
+from madcrow_events.signals._registry import is_built_in
 from madcrow_events.subscriptions import ANY
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
+    from madcrow_events.outbox._companions import Companion
     from madcrow_events.outbox._durable import DurableHandler
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._worker import Worker
 
 __all__ = ["Outbox", "durable_handlers_of"]
+
+AnySession: TypeAlias = (
+    Session
+    | AsyncSession
+    | scoped_session[Any]
+    | async_scoped_session[Any]
+    | Connection
+    | AsyncConnection
+)
+"""What has a transaction: of SQLAlchemy's ORM or Core, plain or async."""
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 HandlerT = TypeVar("HandlerT")
@@ -117,6 +135,7 @@ class Outbox(Serving):
         self._statements: dict[type[Dialect], Statements] = {}
         self._writings: WeakKeyDictionary[Watcher, Writing] = WeakKeyDictionary()
         self._workers: set[Worker] = set()
+        self._companions: list[Companion] = []
         _outboxes.add(self)
 
     # Declaring
@@ -243,14 +262,7 @@ class Outbox(Serving):
 
     def emit(
         self,
-        session: (
-            Session
-            | AsyncSession
-            | scoped_session[Any]
-            | async_scoped_session[Any]
-            | Connection
-            | AsyncConnection
-        ),
+        session: AnySession,
         context: ContextT,
         *,
         sender: object = None,
@@ -286,6 +298,85 @@ class Outbox(Serving):
             TypeError: `session` is something else.
             MadcrowEventsError: as for `EventDispatcher.emit_typed`.
         """
+        watched, watcher, writing = self._writing_in(session)
+        try:
+            emission, event = self._prepare(watcher, context, sender, id, not_before)
+        except BaseException as error:
+            writing.take(error)  # however deep this is swallowed, the commit fails
+            watcher.join(watched, writing)
+            raise
+        writing.take(event)
+        watcher.join(watched, writing)
+        return emission
+
+    def receive(
+        self,
+        cloud_event: CloudEvent,
+        session: AnySession,
+        *,
+        event: str | EventSignal[Any] | type[BaseEventContext] | None = None,
+        consumer: str = "",
+    ) -> None:
+        """Take in an event that another service has sent, with the transaction of a session.
+
+        The event is written just before the COMMIT, together with a note that it was taken in. So
+        it is taken in once, however often it is sent; events are the same if their source and their
+        id are. Workers then call the durable handlers of the event. An event whose source is that
+        of this outbox is left out, because it was written here before.
+
+        An event that does not fit its model is taken in, too, and its deliveries become dead, where
+        `inspect` shows them.
+
+        Args:
+            cloud_event: the event, as `CloudEvent.read` returns it.
+            session: the session or connection in whose transaction it is taken in.
+            event: the event that it must be: a name, signal or context class. None for every
+                declared event but those that this package declares itself.
+            consumer: for whom it is noted that the event was taken in.
+
+        Raises:
+            InvalidCloudEventError: the data is no JSON object, the version is none, or it is
+                another event than `event` says.
+            UnknownEventError: the event is not declared, or is one of this package.
+            NoTransactionError: as for `emit`.
+            TypeError: as for `emit`.
+        """
+        watched, watcher, writing = self._writing_in(session)
+        received = self._received(cloud_event, self._signal_for(cloud_event, event), consumer)
+        if received is not None:
+            writing.take(received)
+            watcher.join(watched, writing)
+
+    def as_cloud_event(self, event: Emission[Any]) -> CloudEvent:
+        """Return the event that a durable handler is called for, to send it to another service.
+
+        Its data is the JSON of the context. Its attributes have the time of the emission, the
+        version of the model as `eventversion`, the ordering key as `partitionkey`, the ids of the
+        emissions before it as `correlationid` and `causationid`, the `sender`, and the fields of
+        the `event_scope` as JSON in `scope`.
+
+        Args:
+            event: the emission, as a parameter of the handler or `current_event()` gives it.
+
+        Raises:
+            NotInOutboxError: the emission is none that a durable handler of this outbox is called
+                for just now.
+        """
+        call = CALL.get(None)
+        if call is None or call.owner is not self or call.claimed.event_id != str(event.id):
+            raise NotInOutboxError(
+                "only the event that a durable handler of this outbox is called for can be sent: "
+                "write outbox.as_cloud_event(current_event()) in that handler"
+            )
+        return cloud_event_of(call.claimed, self._decoded(call.claimed.payload))
+
+    def _writing_in(self, session: AnySession) -> tuple[Session | Connection, Watcher, Writing]:
+        """Return what gathers the events of the transaction of a session.
+
+        Raises:
+            NoTransactionError: it has no transaction that could take events.
+            TypeError: it is no session.
+        """
         watched = synchronous(session, refuse)
         if not in_transaction(watched):
             raise NoTransactionError(
@@ -302,15 +393,38 @@ class Outbox(Serving):
         if writing is None:
             writing = Writing(self.tables.event, self._statements_on, self._wake, self._channel)
             self._writings[watcher] = writing
-        try:
-            emission, event = self._prepare(watcher, context, sender, id, not_before)
-        except BaseException as error:
-            writing.take(error)  # however deep this is swallowed, the commit fails
-            watcher.join(watched, writing)
-            raise
-        writing.take(event)
-        watcher.join(watched, writing)
-        return emission
+        return watched, watcher, writing
+
+    def _received(
+        self, cloud_event: CloudEvent, signal: EventSignal[Any], consumer: str
+    ) -> Received | None:
+        """Return what is written of an event that comes in; None if it is one of this outbox."""
+        if cloud_event.source == self.source:
+            return None
+        return received(cloud_event, signal, consumer, self._read, self._encoded)
+
+    def _signal_for(self, cloud_event: CloudEvent, event: object) -> EventSignal[Any]:
+        # Not `resolve` alone: a registry that is not strict would declare what others name.
+        is_known = cloud_event.type in self.signals
+        named = self.signals.resolve(cloud_event.type) if is_known else None
+        if event is not None:
+            signal = self.signals.resolve(event)
+            if signal is not named:
+                raise InvalidCloudEventError(
+                    f"the type is not {signal.name}: give outbox.receive the event that it is",
+                    attribute="type",
+                )
+            return signal
+        if named is None:
+            raise UnknownEventError(
+                f"no event '{printable(cloud_event.type)}' is declared: declare it, or leave it out"
+            )
+        if is_built_in(self.signals, named):
+            raise UnknownEventError(
+                f"{named.name} is an event of madcrow_events itself, which others do not send "
+                f"unasked: to take it in, write event='{named.name}'"
+            )
+        return named
 
     def _prepare(
         self,

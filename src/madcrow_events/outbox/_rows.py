@@ -10,8 +10,10 @@ __all__ = [
     "Announced",
     "Claimed",
     "Failed",
+    "InboxNote",
     "Lease",
     "Look",
+    "Received",
     "Settlement",
     "StoredEvent",
     "Watched",
@@ -36,6 +38,27 @@ class StoredEvent(NamedTuple):
     not_before: int
     created: int
     keep_until: int
+
+
+class InboxNote(NamedTuple):
+    """That an event of another service was taken in.
+
+    Attributes:
+        consumer: who has taken it in.
+        source: where it comes from.
+        event_id: the id that it has there.
+    """
+
+    consumer: str
+    source: str
+    event_id: str
+
+
+class Received(NamedTuple):
+    """An event of another service, which is written unless its note is there already."""
+
+    note: InboxNote
+    event: StoredEvent
 
 
 class Announced(NamedTuple):

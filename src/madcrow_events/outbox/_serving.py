@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.models import BaseEventContext
+    from madcrow_events.outbox._companions import Companion
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._worker import Worker
     from madcrow_events.signals import EventSignal
@@ -44,6 +45,7 @@ class Serving:
     """The part of `Outbox` that serves workers, drains and inspections."""
 
     metadata: MetaData
+    _companions: list[Companion]
     signals: SignalRegistry
     tables: Tables
     _decode: Callable[[str], str] | None
@@ -107,6 +109,8 @@ class Serving:
 
     def _announce(self, database: Access) -> dict[int, DurableHandler]:
         """Write down the handlers, and return them by their ids in the tables."""
+        for companion in self._companions:
+            companion.prepare()
         self._upcasts.check(self._version_of)
         announced = [it.announced() for it in self._handlers.values()]
 
@@ -126,6 +130,7 @@ class Serving:
             self._dispatcher,
             statements,
             engine,
+            self,
             self._read,
             loop,
             keep=self._keeping.done > 0,
@@ -135,8 +140,7 @@ class Serving:
         return Sweeping(statements, self._keeping)
 
     def _read(self, signal: EventSignal[Any], version: int, stored: str) -> BaseEventContext:
-        # Nothing is stored of what was redacted, and `decode` may raise anything at it.
-        payload = stored if self._decode is None or not stored else self._decode(stored)
+        payload = self._decoded(stored)
         try:
             document: object = from_json(payload)
         except ValueError:
@@ -152,6 +156,10 @@ class Serving:
             payload = json.dumps(document)
         return load(signal.name, signal.context_model, payload)
 
+    def _decoded(self, stored: str) -> str:
+        # Nothing is stored of what was redacted, and `decode` may raise anything at it.
+        return stored if self._decode is None or not stored else self._decode(stored)
+
     @contextmanager
     def _waking(self, worker: Worker) -> Iterator[None]:
         """Wake a worker when this process commits events."""
@@ -160,6 +168,17 @@ class Serving:
             yield
         finally:
             self._workers.discard(worker)
+
+    @contextmanager
+    def _accompanied(self, worker: Worker) -> Iterator[None]:
+        """Let the companions of the outbox work as long as a worker does."""
+        with ExitStack() as stack:
+            self._enter_companions(stack, worker)
+            yield
+
+    def _enter_companions(self, stack: ExitStack, worker: Worker) -> None:
+        for companion in self._companions:
+            stack.enter_context(companion.working(worker.engine, worker.wake))
 
     def _wake(self) -> None:
         for worker in tuple(self._workers):  # others may start or end meanwhile

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from madcrow_events.outbox._rows import Claimed
+
 __all__ = [
     "CALL",
     "SessionParameter",
@@ -38,6 +40,10 @@ __all__ = [
 class TransactionalCall(Protocol):
     """The delivery that a handler is called for."""
 
+    owner: object
+    """The outbox."""
+    claimed: Claimed
+    """The delivery, with its event."""
     engine: Any
     """The engine for the session."""
     is_settled: bool

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, TextClause, text
 from madcrow_events.outbox._rows import (
     Announced,
     Claimed,
+    InboxNote,
     Lease,
     Look,
     Settlement,
@@ -283,6 +284,24 @@ class Statements(ABC):
             parameters,
             source=source,
         )
+
+    def note(self, connection: Connection, notes: Iterable[InboxNote]) -> set[InboxNote]:
+        """Write into the inbox what is taken in; return those that were not there before."""
+        # In one order, so that two transactions never wait for each other.
+        source, parameters = self._source(
+            sorted(notes), "consumer text, source text, event_id text"
+        )
+        written = self._do(
+            connection,
+            """
+            insert into {inbox} (consumer, source, event_id, seen)
+            select u.consumer, u.source, u.event_id, {now} from {source} where true
+            on conflict do nothing returning consumer, source, event_id
+            """,
+            parameters,
+            source=source,
+        )
+        return {InboxNote(*row) for row in written}
 
     def expand(
         self, connection: Connection, rename: Callable[[str], str], *, wait: bool = False

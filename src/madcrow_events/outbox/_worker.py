@@ -253,7 +253,6 @@ class Worker:
                 caller,
                 self.outbox._sweeping(self._statements),
             )
-            self._started.put(None)
             if chosen:
                 names = ", ".join(sorted(it.name for it in chosen.values()))
                 log(logging.INFO, "the outbox worker handles %s", names)
@@ -263,7 +262,8 @@ class Worker:
                     "the outbox worker handles nothing: no handler has an id like '%s'",
                     self.handlers or "*",
                 )
-            with self.outbox._waking(self), self._listening():
+            with self.outbox._waking(self), self._listening(), self.outbox._accompanied(self):
+                self._started.put(None)
                 shift.work(once=once)
         finally:
             database.close()

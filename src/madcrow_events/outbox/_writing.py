@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import date
-from enum import Enum
-from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
+from typing import TYPE_CHECKING, Final
 
 from sqlalchemy.exc import StatementError
 
 from madcrow_events._text import type_name
 from madcrow_events._transactions import Refusal
 from madcrow_events.exceptions import MadcrowEventsError
-from madcrow_events.models import GenericEventContext
 from madcrow_events.outbox._errors import (
     NoTransactionError,
     NotSerialisableError,
     OutboxSchemaError,
 )
-from madcrow_events.outbox._rows import StoredEvent
+from madcrow_events.outbox._rows import Received, StoredEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import ClauseElement, Connection
 
     from madcrow_events.outbox._statements import Statements
-    from madcrow_events.signals import EventSignal
 
-__all__ = ["Writing", "key_of", "refuse"]
+__all__ = ["Writing", "refuse", "schema_error", "write_events"]
 
 
 class Writing:
@@ -52,10 +47,10 @@ class Writing:
         self._statements_on = statements_on
         self._wake = wake
         self._notify = notify
-        self._taken: list[StoredEvent | BaseException] = []
+        self._taken: list[StoredEvent | Received | BaseException] = []
         self._written = 0
 
-    def take(self, event: StoredEvent | BaseException) -> None:
+    def take(self, event: StoredEvent | Received | BaseException) -> None:
         """Take an event, or the error of one that cannot be written: then the commit fails."""
         self._taken.append(event)
 
@@ -75,7 +70,7 @@ class Writing:
             NotSerialisableError: one of them could not be written.
             OutboxSchemaError: the table is missing or old.
         """
-        events: list[StoredEvent] = []
+        events: list[StoredEvent | Received] = []
         for taken in self._taken[self._written :]:
             if isinstance(taken, BaseException):
                 # Only the errors of this package are sure to show no value.
@@ -89,10 +84,15 @@ class Writing:
             events.append(taken)
         if events:
             try:
-                self._statements_on(connection).append(connection, events, notify=self._notify)
+                write_events(self._statements_on(connection), connection, events, self._notify)
             except StatementError as error:
                 error.hide_parameters = True  # which are the payloads
                 _explain(error)
+                raise
+            except BaseException as error:
+                # The notes may be there, and the events not: a second try would find nothing new.
+                if any(isinstance(it, Received) for it in events):
+                    self.take(error)
                 raise
             self._written += len(events)
 
@@ -107,6 +107,34 @@ class Writing:
     def refuse(self, refusal: Refusal, given: object) -> Exception:
         """Return the error to raise where nothing can be written."""
         return refuse(refusal, given)
+
+
+def write_events(
+    statements: Statements,
+    connection: Connection,
+    events: Sequence[StoredEvent | Received],
+    notify: str | None,
+) -> int:
+    """Write events in their order; return how many of them were not taken in before.
+
+    Args:
+        statements: the statements for the database.
+        connection: the connection, just before its commit.
+        events: the events.
+        notify: the channel on which other processes hear of the commit, or None.
+    """
+    notes = {it.note for it in events if isinstance(it, Received)}
+    new = statements.note(connection, notes) if notes else set()
+    stored = []
+    for it in events:
+        if isinstance(it, StoredEvent):
+            stored.append(it)
+        elif it.note in new:
+            new.discard(it.note)
+            stored.append(it.event)
+    if stored:
+        statements.append(connection, stored, notify=notify)
+    return len(stored)
 
 
 def refuse(refusal: Refusal, given: object) -> Exception:
@@ -152,43 +180,4 @@ def schema_error(problem: str) -> OutboxSchemaError:
     return OutboxSchemaError(
         f"{problem}: call outbox.metadata.create_all(engine), or add outbox.metadata to the "
         "target_metadata of Alembic and upgrade"
-    )
-
-
-_LONGEST_KEY: Final = 512
-"""In characters; the index of PostgreSQL takes 2,704 bytes."""
-
-
-def key_of(signal: EventSignal[Any], context: Any) -> str | None:
-    """Return the ordering key of an event as text; None without one.
-
-    Raises:
-        NotSerialisableError: it is no text, number, id, date or enum, or is too long.
-    """
-    key = signal.key
-    if key is None:
-        return None
-    if callable(key):
-        value = key(context)
-    elif isinstance(context, GenericEventContext) and not hasattr(context, key):
-        value = context.data.get(key)
-    else:
-        value = getattr(context, key)
-    if value is None:
-        return None
-    if isinstance(value, Enum):
-        value = value.value
-    problem = None
-    if not isinstance(value, str | int | UUID | date):
-        problem = f"is of {type_name(type(value))}: let it be a str, int, UUID, date or enum"
-    elif len(text := str(value)) > _LONGEST_KEY:
-        problem = f"is longer than {_LONGEST_KEY} characters"
-    elif not text.isprintable():
-        problem = "has characters that cannot be printed"
-    else:
-        return text
-    raise NotSerialisableError(
-        f"the ordering key of {signal.name} {problem}",
-        event=signal.name,
-        field=key if isinstance(key, str) else None,
     )

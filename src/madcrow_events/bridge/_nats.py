@@ -1,0 +1,358 @@
+"""NATS with JetStream.
+
+A durable push consumer has one subscriber at a time, whom the server chooses: so the order holds
+with any number of processes, and the others stand by. What was delivered and not acknowledged is
+delivered again when its lease is over, and what is newer may come before. So after the connection
+broke, and after another process ended without acknowledging, nothing is taken until all such
+leases are over: then the server delivers in the order of the stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from nats.errors import TimeoutError as NatsTimeoutError
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DeliverPolicy,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import Error as JetStreamError
+
+from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
+from madcrow_events.bridge._transport import shown_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from faststream.nats import NatsBroker
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.js import JetStreamContext
+    from nats.js.api import ConsumerInfo
+
+    from madcrow_events.bridge._transport import Message, Topology
+    from madcrow_events.outbox import CloudEvent
+
+__all__ = ["NatsTransport"]
+
+_WITHIN: Final = 5.0
+"""For how many seconds to wait for an answer of the server."""
+_WAIT: Final = 1.0
+"""For how many seconds a receiver waits for a message."""
+_LOOK_EVERY: Final = 5.0
+"""After how many idle seconds to see whether the consumer is still there."""
+_TAKE_OVER_EVERY: Final = 0.5
+"""After how many seconds a process that stands by asks whether it may receive."""
+
+
+class NatsTransport:
+    """Carries events by a stream of NATS JetStream.
+
+    Args:
+        broker: the broker of the application.
+        topology: the names of the service.
+    """
+
+    def __init__(self, broker: NatsBroker, topology: Topology) -> None:
+        self._broker = broker
+        self._topology = topology
+        self._client: Client | None = None
+
+    @property
+    def place(self) -> str:
+        """What the broker is and where, without a password."""
+        servers = self._broker.specification.url
+        return f"NATS at {', '.join(shown_url(it) for it in servers)}"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can be published now, as far as is known."""
+        client = self._client
+        return client is not None and client.is_connected
+
+    async def connect(self) -> None:
+        """Connect, and make the stream if it is missing.
+
+        Raises:
+            TopologyError: the stream does not fit.
+            Exception: the server cannot be reached.
+        """
+        if self._client is not None and self._client.is_closed:
+            await self.close()  # after the client has given up, it never tries again
+        async with asyncio.timeout(_WITHIN):
+            client = await self._broker.connect()
+        self._client = client
+        if client.is_connected:
+            await self._make_stream(client.jetstream(timeout=_WITHIN))
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._client = None
+        await self._broker.stop()
+
+    async def publish(self, event: CloudEvent) -> None:
+        """Publish an event, and wait until the stream has stored it.
+
+        Raises:
+            MessageTooLargeError: the server takes no message of this size.
+            Exception: the server is away, or has not acknowledged it.
+        """
+        headers, body = event.binary()
+        largest = self._client.max_payload if self._client is not None else 0
+        if len(body) > largest:
+            raise MessageTooLargeError(
+                f"the event has {len(body):,} bytes, and NATS allows {largest:,}: store what is "
+                "large elsewhere, or raise max_payload of the server"
+            )
+        # Within two minutes, the stream itself leaves out what is sent again.
+        headers["Nats-Msg-Id"] = f"{event.source} {event.id}".encode().hex()
+        await self._broker.publish(
+            body,
+            f"{self._topology.topic}.{event.type}",
+            headers=headers,
+            stream=self._topology.topic,
+            timeout=_WITHIN,
+        )
+
+    @asynccontextmanager
+    async def receiving(self) -> AsyncIterator[_Receiver]:
+        """Make the consumer if it is missing, and receive, as the only one.
+
+        Raises:
+            TopologyError: the consumer does not fit.
+            Exception: the server cannot be reached.
+        """
+        client = self._client
+        if client is None:
+            raise BrokerAwayError(f"{self.place} cannot be reached now")
+        context = client.jetstream(timeout=_WITHIN)
+        reconnects = client.stats["reconnects"]
+        await self._make_stream(context)
+        receiver = _Receiver(client, context, self._topology, reconnects)
+        subscription = None
+        while subscription is None:
+            await self._stand_by(context)
+            subscription = await self._subscribe(context, receiver)
+        try:
+            yield receiver
+        finally:
+            if client.is_connected:
+                await subscription.unsubscribe()
+
+    async def _make_stream(self, context: JetStreamContext) -> None:
+        topic = self._topology.topic
+        try:
+            info = await context.stream_info(topic)
+        except NotFoundError:
+            await self._add_stream(context)
+            return
+        config = info.config
+        problem = None
+        if f"{topic}.>" not in (config.subjects or ()):
+            problem = f"does not take the subjects {topic}.>"
+        elif config.retention not in (None, RetentionPolicy.LIMITS):
+            problem = "removes what one service has acknowledged, before others have it"
+        elif config.storage != StorageType.FILE:
+            problem = "is in memory, and is lost with its server"
+        elif config.no_ack:
+            problem = "acknowledges nothing"
+        if problem is not None:
+            raise TopologyError(
+                f"the stream {topic} of {self.place} {problem}: give the bridge another topic, or "
+                f"make the stream anew with the subjects {topic}.>, limits retention and file "
+                "storage"
+            )
+
+    async def _add_stream(self, context: JetStreamContext) -> None:
+        topology = self._topology
+        config = StreamConfig(
+            name=topology.topic,
+            subjects=[f"{topology.topic}.>"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.OLD,
+            max_age=topology.retention.total_seconds(),
+        )
+        try:
+            await context.add_stream(config)
+        except (APIError, BadRequestError) as error:
+            raise TopologyError(
+                f"the stream {topology.topic} of {self.place} cannot be made "
+                f"({error.description}): give the bridge another topic, or let an administrator "
+                "make the stream"
+            ) from None
+
+    async def _stand_by(self, context: JetStreamContext) -> None:
+        """Wait as long as another process receives, and until what it has left is due again."""
+        seen = None
+        while (info := await self._consumer(context)) is not None:
+            self._check_consumer(info.config)
+            delivered = info.delivered.consumer_seq if info.delivered is not None else 0
+            if info.push_bound:
+                seen = None
+                await asyncio.sleep(_TAKE_OVER_EVERY)
+            elif not info.num_ack_pending or seen == delivered:
+                return
+            else:
+                seen = delivered
+                lease = info.config.ack_wait or self._topology.lease
+                await asyncio.sleep(lease + _MARGIN)
+
+    async def _consumer(self, context: JetStreamContext) -> ConsumerInfo | None:
+        try:
+            info: ConsumerInfo = await context.consumer_info(
+                self._topology.topic, self._topology.consumer
+            )
+        except NotFoundError:
+            return None
+        return info
+
+    def _check_consumer(self, config: ConsumerConfig) -> None:
+        problem = None
+        if config.deliver_subject is None:
+            problem = "is pulled, and not pushed"
+        elif config.ack_policy != AckPolicy.EXPLICIT:
+            problem = "does not wait for each message to be acknowledged"
+        elif config.filter_subject not in (None, "", f"{self._topology.topic}.>"):
+            problem = "leaves some of the subjects out"
+        elif config.max_deliver not in (None, -1):
+            problem = "gives messages up after some deliveries"
+        if problem is not None:
+            raise TopologyError(
+                f"the consumer {self._topology.consumer} of the stream {self._topology.topic} "
+                f"{problem}: delete it, so that the bridge makes it anew, or give the bridge "
+                "another name"
+            )
+
+    async def _subscribe(self, context: JetStreamContext, receiver: _Receiver) -> Any:
+        """Return a subscription; None if another process was faster."""
+        topology = self._topology
+        try:
+            return await context.subscribe(
+                f"{topology.topic}.>",
+                stream=topology.topic,
+                durable=topology.consumer,
+                cb=receiver.put,
+                manual_ack=True,
+                config=ConsumerConfig(
+                    ack_policy=AckPolicy.EXPLICIT,
+                    ack_wait=topology.lease,
+                    deliver_policy=DeliverPolicy.ALL,
+                    max_ack_pending=topology.batch,
+                ),
+            )
+        except APIError:
+            raise
+        except JetStreamError as error:
+            if "already bound" in str(error):
+                return None
+            raise
+
+
+_MARGIN: Final = 0.5
+"""How many seconds longer than a lease to wait, for the server looks only now and then."""
+
+
+class _Receiver:
+    """What a subscription delivers, in batches.
+
+    Args:
+        client: the client.
+        context: asks the server about the consumer.
+        topology: the names of the service.
+        reconnects: how often the client had connected again before the subscription.
+    """
+
+    def __init__(
+        self, client: Client, context: JetStreamContext, topology: Topology, reconnects: int
+    ) -> None:
+        self._client = client
+        self._context = context
+        self._topology = topology
+        self._reconnects = reconnects
+        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        self._idle_since = asyncio.get_running_loop().time()
+
+    async def put(self, message: Msg) -> None:
+        """Take a message from the client."""
+        self._arrived.put_nowait(message)
+
+    async def take(self) -> list[Message]:
+        """Wait for messages, and return those that have arrived.
+
+        Raises:
+            BrokerAwayError: the connection was lost, and messages with it; or the consumer is gone.
+        """
+        first = await self._first()
+        # Nothing is missing among what came before the connection broke.
+        if self._client.stats["reconnects"] != self._reconnects:
+            raise BrokerAwayError("the connection was lost for a moment")
+        if first is None:
+            await self._look()
+            return []
+        self._idle_since = asyncio.get_running_loop().time()
+        arrived = [first]
+        while len(arrived) < self._topology.batch and not self._arrived.empty():
+            arrived.append(self._arrived.get_nowait())
+        return [_Message(it) for it in arrived]
+
+    async def _first(self) -> Msg | None:
+        try:
+            async with asyncio.timeout(_WAIT):
+                return await self._arrived.get()
+        except TimeoutError:
+            return None
+
+    async def _look(self) -> None:
+        """See now and then whether the consumer is there: one that was deleted is silent."""
+        now = asyncio.get_running_loop().time()
+        if now - self._idle_since < _LOOK_EVERY or not self._client.is_connected:
+            return
+        self._idle_since = now
+        try:
+            await self._context.consumer_info(self._topology.topic, self._topology.consumer)
+        except NotFoundError:
+            raise BrokerAwayError(
+                f"the consumer {self._topology.consumer} was deleted, and is made anew"
+            ) from None
+        except (NatsTimeoutError, TimeoutError):  # the next look may succeed
+            return
+
+
+class _Message:
+    def __init__(self, message: Msg) -> None:
+        self._message = message
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._message.headers or {}
+
+    @property
+    def body(self) -> bytes:
+        return self._message.data
+
+    @property
+    def place(self) -> str:
+        metadata = self._message.metadata
+        return f"message {metadata.sequence.stream} of the stream {metadata.stream}"
+
+    @property
+    def deliveries(self) -> int:
+        return self._message.metadata.num_delivered or 1
+
+    async def settle(self) -> None:
+        await self._message.ack()
+
+    async def refuse(self) -> None:
+        await self._message.term()  # it stays in the stream
+
+    async def give_back(self, delay: float) -> None:
+        await self._message.nak(delay=delay)
