@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal as signals
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from madcrow_events._waiters import check_seconds
 from madcrow_events.bridge._brokers import transport_for
 from madcrow_events.bridge._direct import DirectIntake
-from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError
+from madcrow_events.bridge._errors import MessageTooLargeError
 from madcrow_events.bridge._intake import Intake, OutboxIntake, StoringIntake
-from madcrow_events.bridge._judging import LARGEST
+from madcrow_events.bridge._relay import Parcel
 from madcrow_events.bridge._routes import Routes, meant_by, route_for
-from madcrow_events.bridge._station import Station
+from madcrow_events.bridge._station import Published, Station
 from madcrow_events.bridge._transport import Topology, Transport
-from madcrow_events.emissions import Emission
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.outbox import Outbox, Retry
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._durable import DurableHandler
+    from madcrow_events.outbox._rows import Claimed
 
 __all__ = ["Bridge"]
 
@@ -208,12 +208,12 @@ class Bridge:
             name = self._name_for(signal.name)
             if name not in outbox.handlers:
                 check_model(signal.name, signal.context_model)
-                outbox._enter(self._relay(signal, name), self._send)
+                outbox._enter(self._relay(signal, name), _carried)
 
     def _relay(self, signal: EventSignal[Any], name: str) -> DurableHandler:
         return declare(
             signal,
-            self._send,
+            _carried,
             id=name,
             retry=_RETRY,
             timeout=None,
@@ -223,6 +223,7 @@ class Bridge:
             formerly=tuple(self._name_for(it) for it in signal.formerly),
             on_dead=None,
             is_ready=self._is_ready,
+            carry=self._carry,
         )
 
     def _name_for(self, event: str) -> str:
@@ -247,24 +248,18 @@ class Bridge:
         station = self._station
         return station is not None and station.is_ready
 
-    def _send(self, emission: Emission[Any]) -> None:
-        """Send the event of a delivery, and return when the broker has acknowledged it."""
+    def _carry(
+        self, runs: Sequence[Sequence[Claimed]]
+    ) -> Sequence[tuple[int, BaseException | None]]:
+        """Send the events of deliveries, and return when the broker has acknowledged them."""
         assert self._outbox is not None  # noqa: S101  # its worker calls this
-        event = self._outbox.as_cloud_event(emission)
-        if event.source != self._outbox.source:
-            return  # it was taken in
-        if len(event.data) > LARGEST:
-            raise MessageTooLargeError(
-                f"the event has {len(event.data):,} bytes, and {LARGEST:,} are allowed: store what "
-                "is large elsewhere, and send where it is"
-            )
-        self._publish(event)
+        parcels = [Parcel(self._outbox, run) for run in runs]
+        outcomes = self._publish([it.events for it in parcels])
+        return [it.outcome(published) for it, published in zip(parcels, outcomes, strict=True)]
 
-    def _publish(self, event: CloudEvent) -> None:
+    def _publish(self, lanes: Sequence[Sequence[CloudEvent]]) -> Sequence[Published]:
         station = self._station
-        if station is None:
-            raise BrokerAwayError("no worker is connected to the broker now")
-        station.publish(event)
+        return [Published() for _ in lanes] if station is None else station.publish(lanes)
 
     def _join(self, engine: Any, wake: Callable[[], None]) -> None:
         """Start to work, or work for one more worker."""
@@ -306,6 +301,10 @@ class Bridge:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.consumer}>"
+
+
+def _carried(context: BaseEventContext) -> None:
+    """Stand for what sends an event: the events of several deliveries are sent at once."""
 
 
 def _do_nothing() -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from madcrow_events.bridge._bridge import Bridge
 from madcrow_events.bridge._intake import OutboxIntake, settle
+from madcrow_events.bridge._station import Published
 from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from madcrow_events.bridge._transport import Message, Topology
     from madcrow_events.outbox import CloudEvent
@@ -273,8 +274,11 @@ class MemoryBridge(Bridge):
     def _is_ready(self) -> bool:
         return True
 
-    def _publish(self, event: CloudEvent) -> None:
-        self._memory.publish(self._topology.topic, *event.binary())
+    def _publish(self, lanes: Sequence[Sequence[CloudEvent]]) -> Sequence[Published]:
+        for lane in lanes:
+            for event in lane:
+                self._memory.publish(self._topology.topic, *event.binary())
+        return [Published(len(lane)) for lane in lanes]
 
 
 def _finish(coroutine: Coroutine[Any, Any, None]) -> None:
