@@ -24,16 +24,13 @@ from madcrow_events.bridge._transport import Topology, Transport
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.outbox import Outbox, Retry
-from madcrow_events.outbox._durable import declare
-from madcrow_events.outbox._storable import check_model
+from madcrow_events.outbox._linking import attach, declare_carried
 from madcrow_events.signals import EventSignal, SignalRegistry
-from madcrow_events.subscriptions import ANY
 
 if TYPE_CHECKING:
     from madcrow_events.bridge._routes import Route
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.outbox._database import Access
-    from madcrow_events.outbox._durable import DurableHandler
     from madcrow_events.outbox._rows import Claimed
 
 __all__ = ["Bridge"]
@@ -70,6 +67,7 @@ class Bridge:
 
     Attributes:
         consumer: the name of this service.
+        outbox: the outbox, or None without one.
 
     Raises:
         InvalidOptionError: a value is impossible.
@@ -88,7 +86,7 @@ class Bridge:
     ) -> None:
         _check(outbox, inbox, consumer, topic, lease, retention)
         self.consumer = consumer
-        self._outbox = outbox if isinstance(outbox, Outbox) else None
+        self.outbox = outbox if isinstance(outbox, Outbox) else None
         self._signals = outbox.signals if isinstance(outbox, Outbox) else outbox
         source = outbox.source if isinstance(outbox, Outbox) else None
         self._inbox = inbox
@@ -104,8 +102,8 @@ class Bridge:
         self._station: Station | None = None
         self._intake: Intake | None = None
         self._transport()  # which refuses a broker that it does not know
-        if self._outbox is not None:
-            self._outbox._companions.append(self)
+        if self.outbox is not None:
+            attach(self.outbox, self)
 
     # Declaring
 
@@ -122,7 +120,7 @@ class Bridge:
             InvalidOptionError: the bridge has no outbox.
             MadcrowEventsError: there is no such event, or its contexts cannot be stored.
         """
-        if self._outbox is None:
+        if self.outbox is None:
             raise InvalidOptionError(
                 "only an outbox can send: give the bridge one, as in Bridge(outbox, broker, …)",
                 option="outbox",
@@ -180,7 +178,7 @@ class Bridge:
 
     def __enter__(self) -> Self:
         """Receive in a thread, until the end of the `with`; as `run`, without an outbox."""
-        if self._outbox is not None:
+        if self.outbox is not None:
             raise InvalidOptionError(
                 "a bridge with an outbox works beside its workers: write "
                 "`with Worker(outbox, engine):`, or run `madcrow-events worker`",
@@ -201,30 +199,19 @@ class Bridge:
 
     def prepare(self) -> None:
         """Declare the durable handlers that send the events which go out."""
-        outbox = self._outbox
+        outbox = self.outbox
         if outbox is None:
             return
         for signal in meant_by(self._signals, self._outgoing):
-            name = self._name_for(signal.name)
-            if name not in outbox.handlers:
-                check_model(signal.name, signal.context_model)
-                outbox._enter(self._relay(signal, name), _carried)
-
-    def _relay(self, signal: EventSignal[Any], name: str) -> DurableHandler:
-        return declare(
-            signal,
-            _carried,
-            id=name,
-            retry=_RETRY,
-            timeout=None,
-            concurrency=None,
-            when=None,
-            sender=ANY,
-            formerly=tuple(self._name_for(it) for it in signal.formerly),
-            on_dead=None,
-            is_ready=self._is_ready,
-            carry=self._carry,
-        )
+            declare_carried(
+                outbox,
+                signal,
+                id=self._name_for(signal.name),
+                formerly=tuple(self._name_for(it) for it in signal.formerly),
+                retry=_RETRY,
+                is_ready=self._is_ready,
+                carry=self._carry,
+            )
 
     def _name_for(self, event: str) -> str:
         return f"bridge:{self.consumer}:{event}"
@@ -252,8 +239,8 @@ class Bridge:
         self, runs: Sequence[Sequence[Claimed]]
     ) -> Sequence[tuple[int, BaseException | None]]:
         """Send the events of deliveries, and return when the broker has acknowledged them."""
-        assert self._outbox is not None  # noqa: S101  # its worker calls this
-        parcels = [Parcel(self._outbox, run) for run in runs]
+        assert self.outbox is not None  # noqa: S101  # its worker calls this
+        parcels = [Parcel(self.outbox, run) for run in runs]
         outcomes = self._publish([it.events for it in parcels])
         return [it.outcome(published) for it, published in zip(parcels, outcomes, strict=True)]
 
@@ -291,9 +278,9 @@ class Bridge:
     def _make_intake(self, engine: Any) -> Intake | None:
         if not self._incoming:
             return None
-        if self._outbox is None or self._inbox is None:
+        if self.outbox is None or self._inbox is None:
             return DirectIntake(self._signals, self._incoming, self.consumer)
-        return StoringIntake(OutboxIntake(self._outbox, self._incoming, self.consumer), engine)
+        return StoringIntake(OutboxIntake(self.outbox, self._incoming, self.consumer), engine)
 
     def _transport(self) -> Transport:
         topology = replace(self._topology, events=self._incoming.names)
@@ -301,10 +288,6 @@ class Bridge:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.consumer}>"
-
-
-def _carried(context: BaseEventContext) -> None:
-    """Stand for what sends an event: the events of several deliveries are sent at once."""
 
 
 def _do_nothing() -> None:

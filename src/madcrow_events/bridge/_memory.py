@@ -262,9 +262,9 @@ class MemoryBridge(Bridge):
 
     def drain(self, access: Access) -> int:
         """Take in what has come, in this thread, and return how many messages it was."""
-        if self._outbox is None or not self._incoming:
+        if self.outbox is None or not self._incoming:
             return 0
-        intake = OutboxIntake(self._outbox, self._incoming, self.consumer)
+        intake = OutboxIntake(self.outbox, self._incoming, self.consumer)
         number = 0
         while messages := self._queue.take(self._topology.batch):
             number += len(messages)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from madcrow_events.bridge._errors import MessageTooLargeError
 from madcrow_events.bridge._judging import LARGEST
-from madcrow_events.outbox._exchange import cloud_event_of
+from madcrow_events.outbox._linking import event_to_send
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,16 +36,16 @@ class Parcel:
         self._error: BaseException | None = None
         self._done = 0
         for place, claimed in enumerate(run):
-            if claimed.source == outbox.source:
-                try:
-                    event = cloud_event_of(claimed, outbox._decoded(claimed.payload))
-                    check_size(event)
-                except Exception as error:  # `decode` may raise anything
-                    self._error = error
-                    return
+            try:
+                event = event_to_send(outbox, claimed)
+                check_size(event)
+            except Exception as error:  # `decode` may raise anything
+                self._error = error
+                return
+            if event is not None:
                 self.events.append(event)
                 self._before.append(place)
-            self._done = place + 1  # those that were taken in are not sent on
+            self._done = place + 1
 
     def outcome(self, published: Published) -> tuple[int, BaseException | None]:
         """Return how many deliveries are done, and what the next has failed with."""
@@ -54,13 +54,14 @@ class Parcel:
         return self._done, self._error
 
 
-def check_size(event: CloudEvent) -> None:
+def check_size(event: CloudEvent | None) -> None:
     """Refuse an event that no bridge would take in.
 
     Raises:
         MessageTooLargeError: it is too large.
     """
-    if (size := len(event.data)) > LARGEST:
+    size = 0 if event is None else len(event.data)
+    if size > LARGEST:
         raise MessageTooLargeError(
             f"the event has {size:,} bytes, and {LARGEST:,} are allowed: store what is large "
             "elsewhere, and send where it is"
