@@ -42,7 +42,8 @@ SERVICES = """
 
 
     broker = MemoryBroker()
-    headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-source": "/shop", "ce-type": "order_placed"}
+    event = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "order_placed"}
+    headers = {f"ce-{name}": value for name, value in event.items()}
 """
 
 SHIPPING = f"""
