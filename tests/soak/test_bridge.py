@@ -12,7 +12,6 @@ import signal
 import time
 from collections import deque
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,8 +19,9 @@ pytest.importorskip("faststream")
 pytest.importorskip("sqlalchemy")
 
 from support.brokers import Server
-from support.ferry import BROKERS, Counts, Ferry, a_ferry, count, drain
+from support.ferry import Counts, Ferry, a_ferry, count, drain
 from support.nursery import Nursery
+from support.two_services import BROKERS
 
 pytestmark = [
     pytest.mark.soak,
