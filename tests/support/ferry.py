@@ -59,6 +59,12 @@ class Ferry:
         """How many seconds are enough for a process that was started to receive."""
         return 1.0 if self.kind == "rabbitmq" else 1.0 + 2 * self.lease
 
+    def wait_for_arrivals(self, seconds: float = 5.0) -> None:
+        """Wait until something is taken in, for so many seconds at most."""
+        end, before = time.monotonic() + seconds, self.bank.last_arrival
+        while self.bank.last_arrival == before and time.monotonic() < end:
+            time.sleep(0.01)
+
     @property
     def arguments(self) -> dict[str, Any]:
         """What a process needs to make the same ferry."""
@@ -141,8 +147,8 @@ class _Hasty(StoringIntake):
 class _Forgetful(OutboxIntake):
     """Notes nothing by which an event would be known when it comes again."""
 
-    def _received(self, accepted: Any) -> Any:
-        received = super()._received(accepted)
+    def _judge(self, message: Any) -> Any:
+        received: Any = super()._judge(message)
         return received._replace(note=received.note._replace(event_id=str(uuid4())))
 
 

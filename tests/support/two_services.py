@@ -205,3 +205,9 @@ class Bank(Service):
         with self.engine.begin() as connection:
             connection.execute(text(arrivals))
             connection.execute(text(questions))
+
+    @property
+    def last_arrival(self) -> int:
+        """The place of what was taken in last; 0 if nothing was."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(func.max(self.arrived.c.seq))).scalar_one() or 0
