@@ -1,4 +1,4 @@
-"""The shop and shipping as they are run, with a NATS server between them, while both are killed."""
+"""The shop and shipping as they are run, with a NATS server between them, and some are killed."""
 
 from __future__ import annotations
 
