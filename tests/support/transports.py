@@ -17,16 +17,20 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aio_pika
+import nats
+import nats.js.errors
 import pytest
 import redis.asyncio
+from faststream.nats import NatsBroker
 from faststream.rabbit import RabbitBroker
 from faststream.redis import RedisBroker
 
+from madcrow_events.bridge._nats import NatsTransport
 from madcrow_events.bridge._rabbit import RabbitTransport
 from madcrow_events.bridge._redis import RedisTransport
 from madcrow_events.bridge._transport import Message, Receiver, Topology, Transport
 from madcrow_events.outbox import CloudEvent
-from support.brokers import Server, a_rabbit_server, a_redis_server
+from support.brokers import Server, a_nats_server, a_rabbit_server, a_redis_server
 
 __all__ = ["KINDS", "Kind", "Rig", "an_event", "numbers_of", "take", "until"]
 
@@ -164,6 +168,15 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
+async def _remove_from_nats(url: str, topology: Topology) -> None:
+    client = await nats.connect(url)
+    try:
+        await client.jetstream().delete_stream(topology.topic)
+    except nats.js.errors.NotFoundError:  # another transport of the test has removed it
+        pass
+    await client.close()
+
+
 async def _remove_from_redis(url: str, topology: Topology) -> None:
     async with redis.asyncio.from_url(url) as client:
         await client.delete(topology.topic)
@@ -179,6 +192,15 @@ async def _remove_from_rabbit(url: str, topology: Topology) -> None:
 
 
 KINDS: Final = {
+    "nats": Kind(
+        variable="NATS_URL",
+        url="nats://127.0.0.1:4222",
+        transport=lambda url, topology: NatsTransport(
+            NatsBroker(url, logger=None, reconnect_time_wait=0.2), topology
+        ),
+        remove=_remove_from_nats,
+        server=a_nats_server,
+    ),
     "redis": Kind(
         variable="REDIS_URL",
         url="redis://127.0.0.1:6379",

@@ -68,6 +68,7 @@ class Bridge:
     Attributes:
         consumer: the name of this service.
         outbox: the outbox, or None without one.
+        signals: the registry of the events.
 
     Raises:
         InvalidOptionError: a value is impossible.
@@ -87,7 +88,7 @@ class Bridge:
         _check(outbox, inbox, consumer, topic, lease, retention)
         self.consumer = consumer
         self.outbox = outbox if isinstance(outbox, Outbox) else None
-        self._signals = outbox.signals if isinstance(outbox, Outbox) else outbox
+        self.signals = outbox.signals if isinstance(outbox, Outbox) else outbox
         source = outbox.source if isinstance(outbox, Outbox) else None
         self._inbox = inbox
         self._broker = broker
@@ -95,7 +96,7 @@ class Bridge:
             topic=topic, consumer=consumer, events=None, lease=lease, retention=retention
         )
         self._outgoing: list[Route] = []
-        self._incoming = Routes(self._signals, source)
+        self._incoming = Routes(self.signals, source)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._wakes: list[Callable[[], None]] = []
@@ -125,7 +126,7 @@ class Bridge:
                 "only an outbox can send: give the bridge one, as in Bridge(outbox, broker, …)",
                 option="outbox",
             )
-        self._outgoing.append(route_for(self._signals, event))
+        self._outgoing.append(route_for(self.signals, event))
         self.prepare()
 
     def incoming(
@@ -154,7 +155,7 @@ class Bridge:
                 "sources must be a tuple of sources, such as ('/shop',), or None", option="sources"
             )
         allowed = None if sources is None else frozenset(sources)
-        self._incoming.add(route_for(self._signals, event, allowed))
+        self._incoming.add(route_for(self.signals, event, allowed))
 
     # Without an outbox
 
@@ -169,7 +170,7 @@ class Bridge:
             TopologyError: a stream, exchange or queue of the broker does not fit.
         """
         self._stopped.clear()
-        with self, stopped_by_signals(self.stop):
+        with stopped_by_signals(self.stop), self:
             self._stopped.wait()
 
     def stop(self) -> None:
@@ -202,7 +203,7 @@ class Bridge:
         outbox = self.outbox
         if outbox is None:
             return
-        for signal in meant_by(self._signals, self._outgoing):
+        for signal in meant_by(self.signals, self._outgoing):
             declare_carried(
                 outbox,
                 signal,
@@ -279,7 +280,7 @@ class Bridge:
         if not self._incoming:
             return None
         if self.outbox is None or self._inbox is None:
-            return DirectIntake(self._signals, self._incoming, self.consumer)
+            return DirectIntake(self.signals, self._incoming, self.consumer)
         return StoringIntake(OutboxIntake(self.outbox, self._incoming, self.consumer), engine)
 
     def _transport(self) -> Transport:

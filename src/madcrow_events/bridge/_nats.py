@@ -27,6 +27,7 @@ from nats.js.errors import APIError, BadRequestError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
+from madcrow_events.bridge._patience import PATIENCE, within_patience
 from madcrow_events.bridge._transport import shown_url
 
 if TYPE_CHECKING:
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NatsTransport"]
 
-_WITHIN: Final = 5.0
-"""For how many seconds to wait for an answer of the server."""
 _WAIT: Final = 1.0
 """For how many seconds a receiver waits for a message."""
 _LOOK_EVERY: Final = 5.0
@@ -87,16 +86,16 @@ class NatsTransport:
         """
         if self._client is not None and self._client.is_closed:
             await self.close()  # after the client has given up, it never tries again
-        async with asyncio.timeout(_WITHIN):
-            client = await self._broker.connect()
-        self._client = client
-        if client.is_connected:
-            await self._make_stream(client.jetstream(timeout=_WITHIN))
+        async with within_patience(self.place, "answered"):
+            self._client = client = await self._broker.connect()
+            if client.is_connected:
+                await self._make_stream(client.jetstream(timeout=PATIENCE))
 
     async def close(self) -> None:
         """Close the connection."""
         self._client = None
-        await self._broker.stop()
+        if not self._broker.running:
+            await self._broker.stop()
 
     async def publish(self, event: CloudEvent) -> None:
         """Publish an event, and wait until the stream has stored it.
@@ -105,22 +104,25 @@ class NatsTransport:
             MessageTooLargeError: the server takes no message of this size.
             Exception: the server is away, or has not acknowledged it.
         """
+        client = self._client
+        if client is None or not client.is_connected:
+            raise BrokerAwayError(f"{self.place} is away, so the event {event.id} is not sent")
         headers, body = event.binary()
-        largest = self._client.max_payload if self._client is not None else 0
-        if len(body) > largest:
+        if len(body) > (largest := client.max_payload):
             raise MessageTooLargeError(
                 f"the event has {len(body):,} bytes, and NATS allows {largest:,}: store what is "
                 "large elsewhere, or raise max_payload of the server"
             )
         # Within two minutes, the stream itself leaves out what is sent again.
         headers["Nats-Msg-Id"] = f"{event.source} {event.id}".encode().hex()
-        await self._broker.publish(
-            body,
-            f"{self._topology.topic}.{event.type}",
-            headers=headers,
-            stream=self._topology.topic,
-            timeout=_WITHIN,
-        )
+        async with within_patience(self.place, f"acknowledged the event {event.id}"):
+            await self._broker.publish(
+                body,
+                f"{self._topology.topic}.{event.type}",
+                headers=headers,
+                stream=self._topology.topic,
+                timeout=PATIENCE,
+            )
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[_Receiver]:
@@ -133,7 +135,7 @@ class NatsTransport:
         client = self._client
         if client is None:
             raise BrokerAwayError(f"{self.place} cannot be reached now")
-        context = client.jetstream(timeout=_WITHIN)
+        context = client.jetstream(timeout=PATIENCE)
         reconnects = client.stats["reconnects"]
         await self._make_stream(context)
         receiver = _Receiver(client, context, self._topology, reconnects)
@@ -292,6 +294,8 @@ class _Receiver:
             BrokerAwayError: the connection was lost, and messages with it; or the consumer is gone.
         """
         first = await self._first()
+        if not self._client.is_connected:
+            raise BrokerAwayError("the connection was lost")
         # Nothing is missing among what came before the connection broke.
         if self._client.stats["reconnects"] != self._reconnects:
             raise BrokerAwayError("the connection was lost for a moment")
@@ -302,7 +306,7 @@ class _Receiver:
         arrived = [first]
         while len(arrived) < self._topology.batch and not self._arrived.empty():
             arrived.append(self._arrived.get_nowait())
-        return [_Message(it) for it in arrived]
+        return [_Message(it, self._client) for it in arrived]
 
     async def _first(self) -> Msg | None:
         try:
@@ -328,8 +332,9 @@ class _Receiver:
 
 
 class _Message:
-    def __init__(self, message: Msg) -> None:
+    def __init__(self, message: Msg, client: Client) -> None:
         self._message = message
+        self._client = client
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -348,11 +353,16 @@ class _Message:
     def deliveries(self) -> int:
         return self._message.metadata.num_delivered or 1
 
+    # Where the connection is lost, the message is delivered again, and `take` says so.
+
     async def settle(self) -> None:
-        await self._message.ack()
+        if self._client.is_connected:
+            await self._message.ack()
 
     async def refuse(self) -> None:
-        await self._message.term()  # it stays in the stream
+        if self._client.is_connected:
+            await self._message.term()  # it stays in the stream
 
     async def give_back(self, delay: float) -> None:
-        await self._message.nak(delay=delay)
+        if self._client.is_connected:
+            await self._message.nak(delay=delay)
