@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal as signals
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -15,26 +15,23 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from madcrow_events._waiters import check_seconds
 from madcrow_events.bridge._brokers import transport_for
 from madcrow_events.bridge._direct import DirectIntake
-from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError
+from madcrow_events.bridge._errors import MessageTooLargeError
 from madcrow_events.bridge._intake import Intake, OutboxIntake, StoringIntake
-from madcrow_events.bridge._judging import LARGEST
+from madcrow_events.bridge._relay import Parcel
 from madcrow_events.bridge._routes import Routes, meant_by, route_for
-from madcrow_events.bridge._station import Station
+from madcrow_events.bridge._station import Published, Station
 from madcrow_events.bridge._transport import Topology, Transport
-from madcrow_events.emissions import Emission
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.outbox import InvalidCloudEventError, Outbox, Retry
-from madcrow_events.outbox._durable import declare
-from madcrow_events.outbox._storable import check_model
+from madcrow_events.outbox._linking import attach, companions_of, declare_carried
 from madcrow_events.signals import EventSignal, SignalRegistry
-from madcrow_events.subscriptions import ANY
 
 if TYPE_CHECKING:
     from madcrow_events.bridge._routes import Route
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.outbox._database import Access
-    from madcrow_events.outbox._durable import DurableHandler
+    from madcrow_events.outbox._rows import Claimed
 
 __all__ = ["Bridge"]
 
@@ -70,6 +67,8 @@ class Bridge:
 
     Attributes:
         consumer: the name of this service.
+        outbox: the outbox, or None without one.
+        signals: the registry of the events.
 
     Raises:
         InvalidOptionError: a value is impossible.
@@ -88,8 +87,8 @@ class Bridge:
     ) -> None:
         _check(outbox, inbox, consumer, topic, lease, retention)
         self.consumer = consumer
-        self._outbox = outbox if isinstance(outbox, Outbox) else None
-        self._signals = outbox.signals if isinstance(outbox, Outbox) else outbox
+        self.outbox = outbox if isinstance(outbox, Outbox) else None
+        self.signals = outbox.signals if isinstance(outbox, Outbox) else outbox
         source = outbox.source if isinstance(outbox, Outbox) else None
         self._inbox = inbox
         self._broker = broker
@@ -97,16 +96,16 @@ class Bridge:
             topic=topic, consumer=consumer, events=None, lease=lease, retention=retention
         )
         self._outgoing: list[Route] = []
-        self._incoming = Routes(self._signals, source)
+        self._incoming = Routes(self.signals, source)
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._wakes: list[Callable[[], None]] = []
         self._station: Station | None = None
         self._intake: Intake | None = None
         self._transport()  # which refuses a broker that it does not know
-        if self._outbox is not None:
-            _check_alone(self._outbox, consumer)
-            self._outbox._companions.append(self)
+        if self.outbox is not None:
+            _check_alone(self.outbox, consumer)
+            attach(self.outbox, self)
 
     # Declaring
 
@@ -123,12 +122,12 @@ class Bridge:
             InvalidOptionError: the bridge has no outbox.
             MadcrowEventsError: there is no such event, or its contexts cannot be stored.
         """
-        if self._outbox is None:
+        if self.outbox is None:
             raise InvalidOptionError(
                 "only an outbox can send: give the bridge one, as in Bridge(outbox, broker, …)",
                 option="outbox",
             )
-        self._outgoing.append(route_for(self._signals, event))
+        self._outgoing.append(route_for(self.signals, event))
         self.prepare()
 
     def incoming(
@@ -157,7 +156,7 @@ class Bridge:
                 "sources must be a tuple of sources, such as ('/shop',), or None", option="sources"
             )
         allowed = None if sources is None else frozenset(sources)
-        self._incoming.add(route_for(self._signals, event, allowed))
+        self._incoming.add(route_for(self.signals, event, allowed))
 
     # Without an outbox
 
@@ -171,7 +170,7 @@ class Bridge:
             RuntimeError: the bridge is at work already.
             TopologyError: a stream, exchange or queue of the broker does not fit.
         """
-        with self, stopped_by_signals(self.stop):
+        with stopped_by_signals(self.stop), self:
             self._stopped.wait()
         self._stopped.clear()
 
@@ -181,7 +180,7 @@ class Bridge:
 
     def __enter__(self) -> Self:
         """Receive in a thread, until the end of the `with`; as `run`, without an outbox."""
-        if self._outbox is not None:
+        if self.outbox is not None:
             raise InvalidOptionError(
                 "a bridge with an outbox works beside its workers: write "
                 "`with Worker(outbox, engine):`, or run `madcrow-events worker`",
@@ -202,28 +201,18 @@ class Bridge:
 
     def prepare(self) -> None:
         """Declare the durable handlers that send the events which go out."""
-        outbox = self._outbox
+        outbox = self.outbox
         assert outbox is not None  # noqa: S101  # it calls this, or `outgoing` has asked
-        for signal in meant_by(self._signals, self._outgoing):
-            name = self._name_for(signal.name)
-            if name not in outbox.handlers:
-                check_model(signal.name, signal.context_model)
-                outbox._enter(self._relay(signal, name), self._send)
-
-    def _relay(self, signal: EventSignal[Any], name: str) -> DurableHandler:
-        return declare(
-            signal,
-            self._send,
-            id=name,
-            retry=_RETRY,
-            timeout=None,
-            concurrency=None,
-            when=None,
-            sender=ANY,
-            formerly=tuple(self._name_for(it) for it in signal.formerly),
-            on_dead=None,
-            is_ready=self._is_ready,
-        )
+        for signal in meant_by(self.signals, self._outgoing):
+            declare_carried(
+                outbox,
+                signal,
+                id=self._name_for(signal.name),
+                formerly=tuple(self._name_for(it) for it in signal.formerly),
+                retry=_RETRY,
+                is_ready=self._is_ready,
+                carry=self._carry,
+            )
 
     def _name_for(self, event: str) -> str:
         return f"bridge:{self.consumer}:{event}"
@@ -247,24 +236,18 @@ class Bridge:
         station = self._station
         return station is not None and station.is_ready
 
-    def _send(self, emission: Emission[Any]) -> None:
-        """Send the event of a delivery, and return when the broker has acknowledged it."""
-        assert self._outbox is not None  # noqa: S101  # its worker calls this
-        event = self._outbox.as_cloud_event(emission)
-        if event.source != self._outbox.source:
-            return  # it was taken in
-        if len(event.data) > LARGEST:
-            raise MessageTooLargeError(
-                f"the event has {len(event.data):,} bytes, and {LARGEST:,} are allowed: store what "
-                "is large elsewhere, and send where it is"
-            )
-        self._publish(event)
+    def _carry(
+        self, runs: Sequence[Sequence[Claimed]]
+    ) -> Sequence[tuple[int, BaseException | None]]:
+        """Send the events of deliveries, and return when the broker has acknowledged them."""
+        assert self.outbox is not None  # noqa: S101  # its worker calls this
+        parcels = [Parcel(self.outbox, run) for run in runs]
+        outcomes = self._publish([it.events for it in parcels])
+        return [it.outcome(published) for it, published in zip(parcels, outcomes, strict=True)]
 
-    def _publish(self, event: CloudEvent) -> None:
+    def _publish(self, lanes: Sequence[Sequence[CloudEvent]]) -> Sequence[Published]:
         station = self._station
-        if station is None:
-            raise BrokerAwayError("no worker is connected to the broker now")
-        station.publish(event)
+        return [Published() for _ in lanes] if station is None else station.publish(lanes)
 
     def _join(self, engine: Any, wake: Callable[[], None]) -> None:
         """Start to work, or work for one more worker."""
@@ -299,9 +282,9 @@ class Bridge:
     def _make_intake(self, engine: Any) -> Intake | None:
         if not self._incoming:
             return None
-        if self._outbox is None or self._inbox is None:
-            return DirectIntake(self._signals, self._incoming, self.consumer)
-        return StoringIntake(OutboxIntake(self._outbox, self._incoming, self.consumer), engine)
+        if self.outbox is None or self._inbox is None:
+            return DirectIntake(self.signals, self._incoming, self.consumer)
+        return StoringIntake(OutboxIntake(self.outbox, self._incoming, self.consumer), engine)
 
     def _transport(self) -> Transport:
         topology = replace(self._topology, events=self._incoming.names)
@@ -383,7 +366,7 @@ def _check_alone(outbox: Outbox, consumer: str) -> None:
     Raises:
         InvalidOptionError: the outbox has one already.
     """
-    if any(isinstance(it, Bridge) and it.consumer == consumer for it in outbox._companions):
+    if any(isinstance(it, Bridge) and it.consumer == consumer for it in companions_of(outbox)):
         raise InvalidOptionError(
             f"the outbox has a bridge of the consumer '{consumer}' already: declare its events "
             "there, or give this one another consumer",

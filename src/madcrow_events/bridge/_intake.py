@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from madcrow_events._logs import log
 from madcrow_events.bridge._judging import judge
-from madcrow_events.bridge._routes import Accepted, Refusal
+from madcrow_events.bridge._routes import Refusal
 from madcrow_events.outbox import InvalidCloudEventError
 from madcrow_events.outbox._database import Database
-from madcrow_events.outbox._exchange import received
-from madcrow_events.outbox._writing import write_events
+from madcrow_events.outbox._linking import row_to_write, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from sqlalchemy import Connection
 
     from madcrow_events.bridge._routes import Routes
     from madcrow_events.bridge._transport import Message
@@ -90,7 +87,7 @@ class OutboxIntake:
         judged = [self._judge(it) for it in messages]
         rows = [it for it in judged if not isinstance(it, Refusal)]
         if rows:
-            self._write(rows, access)
+            write_rows(self._outbox, rows, access)
         return [it if isinstance(it, Refusal) else None for it in judged]
 
     def _judge(self, message: Message) -> Received | Refusal:
@@ -98,24 +95,9 @@ class OutboxIntake:
         if isinstance(judged, Refusal):
             return judged
         try:
-            return self._received(judged)
+            return row_to_write(self._outbox, judged.event, judged.signal, self.consumer)
         except InvalidCloudEventError as error:
             return Refusal(str(error))
-
-    def _received(self, accepted: Accepted) -> Received:
-        outbox = self._outbox
-        return received(
-            accepted.event, accepted.signal, self.consumer, outbox._context_of, outbox._encoded
-        )
-
-    def _write(self, rows: list[Received], access: Access) -> None:
-        def write(connection: Connection) -> int:
-            statements = self._outbox._statements_on(connection)
-            statements.lock(connection)
-            return write_events(statements, connection, rows, self._outbox._channel)
-
-        if access.transaction(write):
-            self._outbox._wake()
 
 
 async def settle(

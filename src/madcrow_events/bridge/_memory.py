@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from madcrow_events.bridge._bridge import Bridge
 from madcrow_events.bridge._intake import OutboxIntake, settle
+from madcrow_events.bridge._station import Published
 from madcrow_events.exceptions import InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from madcrow_events.bridge._transport import Message, Topology
     from madcrow_events.models import BaseEventContext
@@ -281,10 +282,10 @@ class MemoryBridge(Bridge):
 
     def drain(self, access: Access) -> int:
         """Take in what has come, in this thread, and return how many messages it was."""
-        if self._outbox is None or self._inbox is None or not self._incoming:
+        if self.outbox is None or self._inbox is None or not self._incoming:
             return 0
         queue = self._memory._queue_of(self._topology)
-        intake = OutboxIntake(self._outbox, self._incoming, self.consumer)
+        intake = OutboxIntake(self.outbox, self._incoming, self.consumer)
         number = 0
         while messages := queue.take(self._topology.batch):
             number += len(messages)
@@ -294,8 +295,11 @@ class MemoryBridge(Bridge):
     def _is_ready(self) -> bool:
         return True
 
-    def _publish(self, event: CloudEvent) -> None:
-        self._memory.publish(self._topology.topic, *event.binary())
+    def _publish(self, lanes: Sequence[Sequence[CloudEvent]]) -> Sequence[Published]:
+        for lane in lanes:
+            for event in lane:
+                self._memory.publish(self._topology.topic, *event.binary())
+        return [Published(len(lane)) for lane in lanes]
 
 
 def _take_in(messages: list[_Message], queue: _Queue, intake: OutboxIntake, access: Access) -> None:

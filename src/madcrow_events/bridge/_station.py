@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from concurrent.futures import Future
+import time
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from madcrow_events._logs import log
 from madcrow_events._text import type_name
-from madcrow_events.bridge._errors import BridgeError, BrokerAwayError, TopologyError
+from madcrow_events.bridge._errors import MessageTooLargeError, TopologyError
 from madcrow_events.exceptions import MadcrowEventsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from madcrow_events.bridge._intake import Intake
     from madcrow_events.bridge._transport import Receiver, Transport
     from madcrow_events.outbox import CloudEvent
 
-__all__ = ["Station"]
+__all__ = ["Published", "Station"]
 
 _FIRST_WAIT: Final = 0.2
 _LONGEST_WAIT: Final = 5.0
@@ -29,6 +31,21 @@ _START_WITHIN: Final = 3.0
 """For how many seconds the start waits until something can be received."""
 _ACKNOWLEDGED_AFTER: Final = 10.0
 """For how many seconds a publisher waits for the broker."""
+_QUIET_FOR: Final = 10.0
+"""For how many seconds the log does not repeat that events were not acknowledged."""
+
+
+@dataclass(slots=True)
+class Published:
+    """What came of some events.
+
+    Attributes:
+        count: how many of them the broker has acknowledged.
+        error: why the next one can never be published; None if it may be tried again.
+    """
+
+    count: int = 0
+    error: MessageTooLargeError | None = None
 
 
 class Station:
@@ -56,6 +73,7 @@ class Station:
         self._work: asyncio.Task[None] | None = None
         self._started: Future[None] = Future()
         self._is_away = False
+        self._quiet_until = 0.0
         self._failures = 0
         """How often in a row receiving has failed."""
         self._thread = threading.Thread(
@@ -90,29 +108,47 @@ class Station:
                 pass
         self._thread.join()
 
-    def publish(self, event: CloudEvent) -> None:
-        """Publish an event, in another thread than this one, and wait for the broker.
+    def publish(self, lanes: Sequence[Sequence[CloudEvent]]) -> list[Published]:
+        """Publish events in another thread than this one, and wait for the broker.
 
-        Raises:
-            BrokerAwayError: the broker has not acknowledged it.
-            MessageTooLargeError: the broker takes no message of this size.
+        Args:
+            lanes: the events, of which those of a lane are published one after the other.
+
+        Returns:
+            For each lane, what came of it.
         """
+        published = [Published() for _ in lanes]
         loop = self._loop
-        if loop is None or not self.is_ready:
-            raise BrokerAwayError(f"{self._transport.place} cannot be reached now")
-        waiting = asyncio.run_coroutine_threadsafe(self._publish(event), loop)
-        waiting.result()
+        if loop is not None and self.is_ready:
+            work = self._publish_all(lanes, published)
+            try:
+                asyncio.run_coroutine_threadsafe(work, loop).result()
+            except (CancelledError, RuntimeError):  # the bridge is being stopped
+                work.close()
+        return published
 
-    async def _publish(self, event: CloudEvent) -> None:
+    async def _publish_all(
+        self, lanes: Sequence[Sequence[CloudEvent]], published: Sequence[Published]
+    ) -> None:
+        # At once, because the client then has less to do for each event.
+        work = [self._publish_lane(*it) for it in zip(lanes, published, strict=True)]
         try:
             async with asyncio.timeout(_ACKNOWLEDGED_AFTER):
+                await asyncio.gather(*work)
+        except TimeoutError:
+            self._tell_unacknowledged(TimeoutError())
+
+    async def _publish_lane(self, lane: Sequence[CloudEvent], published: Published) -> None:
+        for event in lane:
+            try:
                 await self._transport.publish(event)
-        except Exception as error:  # whatever the client of the broker raises
-            if isinstance(error, BridgeError):
-                raise
-            raise BrokerAwayError(
-                f"{self._transport.place} has not acknowledged an event: {type_name(type(error))}"
-            ) from None
+            except MessageTooLargeError as error:
+                published.error = error
+                return
+            except Exception as error:  # whatever the client of the broker raises
+                self._tell_unacknowledged(error)
+                return
+            published.count += 1
 
     # The thread
 
@@ -251,6 +287,19 @@ class Station:
                 self._transport.place,
             )
             self._regained()
+
+    def _tell_unacknowledged(self, error: Exception) -> None:
+        """Write that the broker has not acknowledged an event, unless it is known to be away."""
+        now = time.monotonic()
+        if self._transport.is_connected and not self._is_away and now >= self._quiet_until:
+            self._quiet_until = now + _QUIET_FOR
+            log(
+                logging.WARNING,
+                "%s has not acknowledged events of the bridge of %s, which sends them again: %s",
+                self._transport.place,
+                self._name,
+                _shown(error),
+            )
 
     def _tell_failure(self, error: Exception) -> None:
         log(

@@ -96,8 +96,8 @@ OutboxApp = Annotated[
     typer.Option(
         "--app",
         metavar="MODULE[:ATTRIBUTE]",
-        help="Import this application first. The attribute is its worker or its outbox; without "
-        "one, the module has one worker, or one outbox.",
+        help="Import this application first. The attribute is its worker, its outbox or its "
+        "bridge; without one, the module has one worker, or one outbox.",
     ),
 ]
 Database = Annotated[
@@ -347,14 +347,23 @@ def worker(
 ) -> None:
     """Call the durable handlers of an application, until SIGTERM or Ctrl-C.
 
-    Then it waits for the handlers that run, and ends with the status 0. A second signal gives them
-    up, so that other workers call them again.
+    Meanwhile, its bridges send events to other services, and take in theirs. Then it waits for the
+    handlers that run, and ends with the status 0. A second signal gives them up, so that other
+    workers call them again.
     """
-    from madcrow_events.cli._outboxes import find_outbox
-    from madcrow_events.cli._working import work
+    from madcrow_events.cli._outboxes import (
+        bridge_without_outbox,
+        named_application,
+        outbox_in,
+    )
+    from madcrow_events.cli._working import carry, work
 
-    found = find_outbox(app, app_dir, database)
-    work(found, handlers=handlers, concurrency=concurrency, once=once)
+    named = named_application(app, app_dir)
+    if (bridge := bridge_without_outbox(named)) is not None:
+        options = {"--database": database, "--handlers": handlers, "--concurrency": concurrency}
+        carry(bridge, {**options, "--once": once})
+        return
+    work(outbox_in(named, database), handlers=handlers, concurrency=concurrency, once=once)
 
 
 COMMAND.add_typer(OUTBOX, name="outbox")  # below the worker in the help

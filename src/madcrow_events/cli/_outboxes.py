@@ -15,9 +15,19 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
+    from madcrow_events.bridge import Bridge
     from madcrow_events.outbox import Outbox, Worker
 
-__all__ = ["DATABASE", "FoundOutbox", "find_outbox", "with_database"]
+__all__ = [
+    "DATABASE",
+    "FoundOutbox",
+    "bridge_without_outbox",
+    "find_outbox",
+    "named_application",
+    "one_of",
+    "outbox_in",
+    "with_database",
+]
 
 DATABASE: Final = "MADCROW_EVENTS_DATABASE"
 """The variable with the URL of the database of an outbox, where no worker has an engine."""
@@ -70,18 +80,35 @@ def find_outbox(
             not installed.
         ApplicationError: the application raised an exception.
     """
+    return outbox_in(named_application(app, app_dir, is_inspected=is_inspected), database)
+
+
+def named_application(app: str | None, app_dir: str | None, *, is_inspected: bool = False) -> Named:
+    """Import an application; the arguments and errors are those of `find_outbox`."""
     try:
-        from madcrow_events.outbox import Outbox, Worker
+        import madcrow_events.outbox  # noqa: F401  # which needs SQLAlchemy
     except ModuleNotFoundError as error:
         raise CommandError(
             f"{error.name} is missing: pip install 'madcrow-events[outbox]'"
         ) from error
     if app is None:
         raise CommandError("name the worker of your application, as in --app shop.events:worker")
-    named = load_named(app, app_dir, is_inspected=is_inspected)
+    return load_named(app, app_dir, is_inspected=is_inspected)
+
+
+def outbox_in(named: Named, database: str | None) -> FoundOutbox:
+    """Return the outbox of an application; the errors are those of `find_outbox`."""
+    from madcrow_events.bridge import Bridge
+    from madcrow_events.outbox import Outbox, Worker
+
     is_outbox = issubclass(type(named.thing), Outbox)
-    worker = None if is_outbox else _one_of(named, Worker)
-    outbox = _one_of(named, Outbox) if worker is None else worker.outbox
+    worker = None if is_outbox else one_of(named, Worker)
+    if worker is not None:
+        outbox: Outbox | None = worker.outbox
+    elif issubclass(type(named.thing), Bridge):
+        outbox = named.thing.outbox
+    else:
+        outbox = one_of(named, Outbox)
     if outbox is None:
         raise CommandError(
             f"{named.name} has no Worker and no Outbox: name the module that has one, as in --app "
@@ -90,7 +117,24 @@ def find_outbox(
     return FoundOutbox(outbox, worker, _engine(database, worker))
 
 
-def _one_of(named: Named, class_: type[T]) -> T | None:
+def bridge_without_outbox(named: Named) -> Bridge | None:
+    """Return the bridge that `--app` means, if it has no outbox; else None.
+
+    Raises:
+        CommandError: there are several.
+    """
+    from madcrow_events.bridge import Bridge
+    from madcrow_events.outbox import Outbox, Worker
+
+    if not issubclass(type(named.thing), Bridge) and any(
+        one_of(named, it) is not None for it in (Worker, Outbox)
+    ):
+        return None
+    bridge = one_of(named, Bridge)
+    return bridge if bridge is not None and bridge.outbox is None else None
+
+
+def one_of(named: Named, class_: type[T]) -> T | None:
     """Return the one object of a class that `--app` may mean; None if there is none.
 
     Raises:

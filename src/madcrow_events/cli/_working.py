@@ -1,4 +1,4 @@
-"""Handling what is due, as a process of its own."""
+"""Handling what is due, and carrying what goes to other services, as a process of its own."""
 
 from __future__ import annotations
 
@@ -14,13 +14,38 @@ from madcrow_events.cli._errors import CommandError
 from madcrow_events.cli._outboxes import with_database
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from madcrow_events.bridge import Bridge
     from madcrow_events.cli._outboxes import FoundOutbox
     from madcrow_events.outbox import Worker
 
-__all__ = ["work"]
+__all__ = ["carry", "work"]
 
 _PATIENCE: Final = 5.0
 """How many seconds to wait for ordinary handlers in the background, at the end."""
+
+
+def carry(bridge: Bridge, options: Mapping[str, object]) -> None:
+    """Let a bridge without an outbox receive until a signal comes.
+
+    Args:
+        bridge: the bridge.
+        options: the options that only a worker has, by their names.
+
+    Raises:
+        CommandError: one of them was given.
+        TopologyError: a stream, exchange or queue of the broker does not fit.
+    """
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise CommandError(
+            f"{given[0]} is for the durable handlers of an outbox, and this bridge has none: leave "
+            "it out"
+        )
+    _log_to_stderr()
+    bridge.run()
+    bridge.signals.dispatcher.drain(_PATIENCE)
 
 
 def work(found: FoundOutbox, *, handlers: str | None, concurrency: int | None, once: bool) -> None:
@@ -71,6 +96,10 @@ def _check(worker: Worker) -> None:
         CommandError: there is none.
     """
     declared = worker.outbox.handlers
+    from madcrow_events.outbox._linking import companions_of
+
+    if not declared and companions_of(worker.outbox):
+        return  # which take in what handlers will be declared for
     if not declared:
         raise CommandError(
             "the outbox has no durable handler: let the module that --app names import those with "

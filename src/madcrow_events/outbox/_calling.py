@@ -51,6 +51,9 @@ _HOPELESS: Final = (GiveUp, MalformedPayloadError, WorkerDiedError)
 _RUN_FOR: Final = 0.5
 """After how many seconds a run ends early, so that a crash repeats little."""
 
+_CARRY_AGAIN: Final = 0.5
+"""After how many seconds to carry again what could not be carried."""
+
 _LOOK_AGAIN: Final = 60.0
 """After how many seconds to look again whether a version is known now."""
 
@@ -152,6 +155,26 @@ class Caller:
             if delivery.is_settled:  # in the transaction of the handler, which is alone
                 return Ended(run, None, done=1)
             done.append(claimed.event_seq)
+        return self._settled(run, done, None)
+
+    def call_all(self, runs: Sequence[Run]) -> list[Ended]:
+        """Call the handler of one run, or have several runs carried together."""
+        carry = runs[0].handler.carry
+        if carry is None:
+            return [self.call(run) for run in runs]
+        if (error := self.fail.get(runs[0].handler.name)) is not None:
+            return [self._carried(run, 0, error) for run in runs]
+        outcomes = carry([run.rows for run in runs])
+        return [self._carried(run, *it) for run, it in zip(runs, outcomes, strict=True)]
+
+    def _carried(self, run: Run, count: int, error: BaseException | None) -> Ended:
+        done = [it.event_seq for it in run.rows[:count]]
+        if error is not None:
+            delivery = _Delivery(self, run, run.rows[count])
+            delivery.error = error
+            return self._settled(run, done, delivery.failed(error), delivery)
+        if count < len(run.rows):
+            return self._settled(run, done, _given_back(run.rows[count], _CARRY_AGAIN))
         return self._settled(run, done, None)
 
     def give_back(self, run: Run, delay: float = 0.0) -> Ended:

@@ -104,13 +104,13 @@ class CloudEvent:
     def read(cls, headers: Mapping[str, Any], body: bytes) -> CloudEvent:
         """Return the event that a message carries, in the binary or the structured mode.
 
-        Limit the size of messages before: the body is parsed as a whole.
+        The body is parsed as a whole, so limit its size before.
 
         Args:
             headers: the headers of the message. Attributes have the prefix `ce-` (HTTP, NATS, with
                 percent-encoding), `ce_` (Kafka), `cloudEvents:` or `cloudEvents_` (AMQP). Upper
-                and lower case are the same. Values may be of other types that brokers know, such as
-            int. The content type is among them, as `content-type`.
+                and lower case are the same. A value may also be an int, a bool or a time, as some
+                brokers have them. The content type is among the headers, as `content-type`.
             body: the body of the message.
 
         Raises:
@@ -139,7 +139,7 @@ class CloudEvent:
             if name not in attributes:
                 raise _refusal(name, "is missing: every event of CloudEvents has it")
         if attributes.pop("specversion") != _VERSION:
-            raise _refusal("specversion", f"is not {_VERSION}, the only one that is read: send it")
+            raise _refusal("specversion", f"is not {_VERSION}, which alone is read: send that")
         id_, source, type_ = (attributes.pop(name) for name in _REQUIRED)
         return cls(id=id_, source=source, type=type_, data=data, attributes=attributes)
 

@@ -124,7 +124,7 @@ class _Draining:
         if (run.handler_id, run.rows[0].event_seq) in self._failed:
             self._held.append(run)
             return
-        ended = self.caller.call(run)
+        (ended,) = self.caller.call_all([run])
         self._settle(ended)
         self.done += ended.done
         failed = None if ended.settlement is None else ended.settlement.failed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +11,7 @@ from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import HandlerSignatureError, InvalidOptionError
 from madcrow_events.outbox._errors import HandlerIdError
 from madcrow_events.outbox._retry import Retry
-from madcrow_events.outbox._rows import Announced
+from madcrow_events.outbox._rows import Announced, Claimed
 from madcrow_events.outbox._senders import is_plain, write
 from madcrow_events.outbox._sessions import SessionParameter, may_take_session, session_parameter
 from madcrow_events.outbox._versions import version_of
@@ -18,7 +19,7 @@ from madcrow_events.subscriptions import ANY
 from madcrow_events.subscriptions._kinds import is_async
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from madcrow_events.signals import EventSignal
     from madcrow_events.subscriptions import Subscription
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 __all__ = ["DurableHandler", "OnDead", "declare", "lasting_name"]
 
 OnDead = Literal["block", "continue"]
+
+Carry = Callable[[Sequence[Sequence[Claimed]]], Sequence[tuple[int, BaseException | None]]]
+"""Carries the events of several runs, all runs at once, and those of each in their order.
+
+It returns for each run how many it has carried, and what the next has failed with; None if all are
+carried, or the next is to be tried again soon.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +56,7 @@ class DurableHandler:
         written_as: the handler's own name, for messages.
         function: the handler as it was given, which takes the session.
         is_ready: whether it can be called now; None if it always can.
+        carry: carries events elsewhere, in the place of the handler; None to call that.
     """
 
     name: str
@@ -65,6 +74,7 @@ class DurableHandler:
     written_as: str
     function: Any
     is_ready: Callable[[], bool] | None = None
+    carry: Carry | None = None
 
     @property
     def is_keyed(self) -> bool:
@@ -102,10 +112,11 @@ def declare(
     formerly: tuple[str, ...],
     on_dead: OnDead | None,
     is_ready: Callable[[], bool] | None = None,
+    carry: Carry | None = None,
 ) -> DurableHandler:
     """Return a durable handler, and check all that was given.
 
-    The arguments are those of `Outbox.on`, and `is_ready` of `DurableHandler`.
+    The arguments are those of `Outbox.on`, and `is_ready` and `carry` of `DurableHandler`.
 
     Raises:
         HandlerIdError: it has no lasting name.
@@ -151,6 +162,7 @@ def declare(
         written_as=handler_name(handler),
         function=handler,
         is_ready=is_ready,
+        carry=carry,
     )
 
 

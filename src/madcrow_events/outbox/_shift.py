@@ -86,7 +86,7 @@ class Shift:
         self._leases = Leases(
             lambda: Database(worker.engine, is_lasting=False), statements, worker.lease
         )
-        self._threads = HandlerThreads(worker.concurrency, caller.call, worker.wake)
+        self._threads = HandlerThreads(worker.concurrency, caller.call_all, worker.wake)
         self._reporting = Reporting(caller.dispatcher, worker.lease)
         self._sweeping = sweeping
         self._running: Counter[int] = Counter()

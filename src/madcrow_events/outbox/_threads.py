@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from madcrow_events.outbox._calling import Run
 
+    Call = Callable[[Sequence[Run]], list[Ended]]
+
 __all__ = ["HandlerThreads"]
 
 
@@ -61,11 +63,11 @@ class HandlerThreads:
 
     Args:
         count: how many runs are called at the same time.
-        call: calls the handler of a run.
+        call: calls the handler of a run, or of several that are carried together.
         wake: wakes the worker.
     """
 
-    def __init__(self, count: int, call: Callable[[Run], Ended], wake: Callable[[], None]) -> None:
+    def __init__(self, count: int, call: Call, wake: Callable[[], None]) -> None:
         self._call = call
         self._wake = wake
         self._queue: deque[_Task] = deque()
@@ -159,20 +161,43 @@ class HandlerThreads:
                 if not task.may_start():
                     continue
                 task.started = monotonic()
-                ended = self._called(task.run)
-                if not task.may_end():
+                tasks = [task, *self._carried_with(task)]
+                is_given_up = self._end(tasks, self._called([it.run for it in tasks]))
+                del task, tasks
+                if is_given_up:
                     return  # another thread has taken the place of this one
-                self._ended.append(ended)
-                del task, ended
                 if not self._is_noticed or len(self._ended) >= len(self._tasks):
                     self._is_noticed = True
                     self._wake()
 
-    def _called(self, run: Run) -> Ended:
+    def _carried_with(self, first: _Task) -> list[_Task]:
+        """Return the tasks next in the queue that are carried together with one."""
+        carry = first.run.handler.carry
+        tasks: list[_Task] = []
+        while carry is not None and (task := self._next()) is not None:
+            if task.run.handler.carry != carry:
+                self._queue.appendleft(task)
+                break
+            if task.may_start():
+                task.started = first.started
+                tasks.append(task)
+        return tasks
+
+    def _end(self, tasks: Sequence[_Task], ended: Sequence[Ended]) -> bool:
+        """Hand over what has ended; return whether some of it was given up meanwhile."""
+        is_given_up = False
+        for task, it in zip(tasks, ended, strict=True):
+            if task.may_end():
+                self._ended.append(it)
+            else:
+                is_given_up = True
+        return is_given_up
+
+    def _called(self, runs: Sequence[Run]) -> list[Ended]:
         try:
-            return self._call(run)
+            return self._call(runs)
         except BaseException as error:  # a fault of this package must not take the thread along
-            return Ended(run, None, error=error)
+            return [Ended(run, None, error=error) for run in runs]
 
     def _next(self) -> _Task | None:
         try:

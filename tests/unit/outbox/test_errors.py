@@ -11,6 +11,7 @@ import pytest
 from madcrow_events import MadcrowEventsError, emit_event
 from madcrow_events.outbox import (
     HandlerIdError,
+    InvalidCloudEventError,
     LeaseLostError,
     MalformedPayloadError,
     NotInOutboxError,
@@ -26,6 +27,7 @@ from madcrow_events.outbox import (
 
 FITTING: dict[type[OutboxError], type[Exception]] = {
     HandlerIdError: ValueError,
+    InvalidCloudEventError: ValueError,
     LeaseLostError: RuntimeError,
     MalformedPayloadError: ValueError,
     NoTransactionError: RuntimeError,
@@ -41,6 +43,7 @@ FITTING: dict[type[OutboxError], type[Exception]] = {
 
 EXAMPLES: list[OutboxError] = [
     HandlerIdError("wrong", handler=emit_event),
+    InvalidCloudEventError("wrong", attribute="time"),
     LeaseLostError("wrong"),
     MalformedPayloadError("wrong", event="order_placed"),
     NoTransactionError("wrong"),
