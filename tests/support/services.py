@@ -13,7 +13,7 @@ from madcrow_events.outbox import CloudEvent, Outbox
 from madcrow_events.testing import DrainReport, drain_outbox
 from support.outboxes import emit
 
-__all__ = ["TOPIC", "OrderPaid", "OrderPlaced", "Service", "placed"]
+__all__ = ["TOPIC", "OrderPaid", "OrderPlaced", "Service", "Unstorable", "placed"]
 
 TOPIC = "madcrow_events"
 
@@ -26,6 +26,12 @@ class OrderPlaced(BaseEventContext):
 
 class OrderPaid(BaseEventContext):
     number: int
+
+
+class Unstorable(BaseEventContext):
+    """It may hold anything, and so does not come back from JSON as it was."""
+
+    number: Any = None
 
 
 class Service:

@@ -202,8 +202,7 @@ class Bridge:
     def prepare(self) -> None:
         """Declare the durable handlers that send the events which go out."""
         outbox = self.outbox
-        if outbox is None:
-            return
+        assert outbox is not None  # noqa: S101  # it calls this, or `outgoing` has asked
         for signal in meant_by(self.signals, self._outgoing):
             declare_carried(
                 outbox,

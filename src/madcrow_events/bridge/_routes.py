@@ -15,8 +15,6 @@ from madcrow_events.signals._registry import declared_in, is_built_in
 from madcrow_events.signals._subscribing import canonical_pattern, is_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from madcrow_events.models import BaseEventContext
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.signals import EventSignal, SignalRegistry
@@ -107,9 +105,6 @@ class Routes:
 
     def __bool__(self) -> bool:
         return bool(self._routes)
-
-    def __iter__(self) -> Iterator[Route]:
-        return iter(self._routes)
 
     @property
     def names(self) -> tuple[str, ...] | None:
