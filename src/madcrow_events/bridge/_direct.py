@@ -12,7 +12,7 @@ from madcrow_events.bridge._judging import judge
 from madcrow_events.bridge._routes import Refusal
 from madcrow_events.emissions._frames import AmbientFrame, enter, leave
 from madcrow_events.exceptions import MadcrowEventsError
-from madcrow_events.outbox import UnknownVersionError
+from madcrow_events.outbox import InvalidCloudEventError, UnknownVersionError
 from madcrow_events.outbox._exchange import json_of, origin_of, version_of
 from madcrow_events.outbox._payload import load
 from madcrow_events.outbox._versions import version_of as version_here
@@ -54,15 +54,11 @@ class DirectIntake:
 
     async def _take_in_one(self, message: Message) -> None:
         judged = judge(message, self._routes)
-        if isinstance(judged, Refusal):
-            if judged.is_expected:
-                await message.settle()
-            else:
-                await self._refuse(message, judged.reason)
-            return
-        problem = await self._handle(judged)
-        if problem is None:
+        problem = judged if isinstance(judged, Refusal) else await self._handle(judged)
+        if problem is None or (isinstance(problem, Refusal) and problem.is_expected):
             await message.settle()
+        elif isinstance(problem, Refusal):
+            await self._refuse(message, problem.reason)
         elif message.deliveries >= _DELIVERIES:
             await self._refuse(message, f"{problem}, {message.deliveries} times")
         else:
@@ -81,16 +77,18 @@ class DirectIntake:
         tell_refusal(self._consumer, message, reason)
         await message.refuse()
 
-    async def _handle(self, accepted: Accepted) -> str | None:
+    async def _handle(self, accepted: Accepted) -> Refusal | str | None:
         """Call the handlers of an event; return what went wrong, if something did."""
         if accepted.signal is None:
             return "no such event is declared here"
-        frame = AmbientFrame()
-        frame.origin = origin_of(accepted.event)
         try:
             context = self._context_of(accepted)
+        except InvalidCloudEventError as error:  # which newer code cannot read, either
+            return Refusal(str(error))
         except MadcrowEventsError as error:
             return str(error)
+        frame = AmbientFrame()
+        frame.origin = origin_of(accepted.event)
         enter(frame, self)
         try:
             emission = await self._signals.dispatcher.emit_typed_async(accepted.signal, context)
@@ -105,6 +103,7 @@ class DirectIntake:
         """Return the context of an event.
 
         Raises:
+            InvalidCloudEventError: the data is no JSON object, or the version is none.
             MadcrowEventsError: it does not fit the event's model, or is of another version.
         """
         signal: Any = accepted.signal

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 __all__ = ["LARGEST", "judge"]
 
 LARGEST: Final = 1024 * 1024
-"""How many bytes the body of a message has at most, on its way out and in."""
+"""How many bytes the data of an event have at most, on their way out and in."""
+_LARGEST_BODY: Final = LARGEST + 512 * 1024
+"""The same of a body, which may have the attributes, too: 65,536 characters at most."""
 
 
 def judge(message: Message, routes: Routes) -> Accepted | Refusal:
@@ -25,10 +27,13 @@ def judge(message: Message, routes: Routes) -> Accepted | Refusal:
         routes: the events that come in.
     """
     size = len(message.body)
-    if size > LARGEST:
-        return Refusal(f"its body has {size:,} bytes, and {LARGEST:,} are allowed")
+    if size > _LARGEST_BODY:  # before it is read
+        return Refusal(f"its body has {size:,} bytes, and {_LARGEST_BODY:,} are allowed")
     try:
         event = CloudEvent.read(message.headers, message.body)
     except InvalidCloudEventError as error:
         return Refusal(str(error))
+    size = len(event.data)
+    if size > LARGEST:
+        return Refusal(f"its data has {size:,} bytes, and {LARGEST:,} are allowed")
     return routes.judge(event)

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from madcrow_events.bridge._transport import Message, Topology
+    from madcrow_events.models import BaseEventContext
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.outbox._database import Access
+    from madcrow_events.signals import EventSignal
 
 __all__ = ["MemoryBridge", "MemoryBroker", "MemoryTransport"]
 
@@ -31,7 +33,7 @@ _WAIT: Final = 1.0
 class MemoryBroker:
     """A broker in memory, which carries events between the services of one process.
 
-    A service hears what is published after its `MemoryBridge` was made.
+    A service hears what is published after the first `incoming` of its `MemoryBridge`.
     """
 
     def __init__(self) -> None:
@@ -258,17 +260,36 @@ class MemoryBridge(Bridge):
             )
         super().__init__(outbox, broker, consumer=consumer, **options)
         self._memory = broker
-        self._queue = broker._queue_of(self._topology)
+
+    def incoming(
+        self,
+        event: str | EventSignal[Any] | type[BaseEventContext],
+        *,
+        sources: tuple[str, ...] | None = None,
+    ) -> None:
+        """Take in events of other services, of those that are published from now on.
+
+        Args:
+            event: as for `Bridge.incoming`.
+            sources: as for `Bridge.incoming`.
+
+        Raises:
+            InvalidOptionError: as for `Bridge.incoming`.
+            MadcrowEventsError: as for `Bridge.incoming`.
+        """
+        super().incoming(event, sources=sources)
+        self._memory._queue_of(self._topology)
 
     def drain(self, access: Access) -> int:
         """Take in what has come, in this thread, and return how many messages it was."""
-        if self.outbox is None or not self._incoming:
+        if self.outbox is None or self._inbox is None or not self._incoming:
             return 0
+        queue = self._memory._queue_of(self._topology)
         intake = OutboxIntake(self.outbox, self._incoming, self.consumer)
         number = 0
-        while messages := self._queue.take(self._topology.batch):
+        while messages := queue.take(self._topology.batch):
             number += len(messages)
-            _finish(settle(messages, intake.store(messages, access), self.consumer))
+            _take_in(messages, queue, intake, access)
         return number
 
     def _is_ready(self) -> bool:
@@ -279,6 +300,15 @@ class MemoryBridge(Bridge):
             for event in lane:
                 self._memory.publish(self._topology.topic, *event.binary())
         return [Published(len(lane)) for lane in lanes]
+
+
+def _take_in(messages: list[_Message], queue: _Queue, intake: OutboxIntake, access: Access) -> None:
+    try:
+        refusals = intake.store(messages, access)
+    except BaseException:
+        queue.give_back(*messages)
+        raise
+    _finish(settle(messages, refusals, intake.consumer))
 
 
 def _finish(coroutine: Coroutine[Any, Any, None]) -> None:

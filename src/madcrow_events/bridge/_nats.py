@@ -31,7 +31,7 @@ from madcrow_events.bridge._patience import PATIENCE, within_patience
 from madcrow_events.bridge._transport import shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from faststream.nats import NatsBroker
     from nats.aio.client import Client
@@ -48,6 +48,8 @@ _WAIT: Final = 1.0
 """For how many seconds a receiver waits for a message."""
 _LOOK_EVERY: Final = 5.0
 """After how many idle seconds to see whether the consumer is still there."""
+_WATCH_EVERY: Final = 0.05
+"""After how many seconds to see whether the client has connected again."""
 _TAKE_OVER_EVERY: Final = 0.5
 """After how many seconds a process that stands by asks whether it may receive."""
 
@@ -88,14 +90,23 @@ class NatsTransport:
             await self.close()  # after the client has given up, it never tries again
         async with within_patience(self.place, "answered"):
             self._client = client = await self._broker.connect()
-            if client.is_connected:
-                await self._make_stream(client.jetstream(timeout=PATIENCE))
+            while not client.is_connected:  # noqa: ASYNC110  # it tries again by itself
+                await asyncio.sleep(_WATCH_EVERY)
+            await self._make_stream(client.jetstream(timeout=PATIENCE))
 
     async def close(self) -> None:
-        """Close the connection."""
-        self._client = None
-        if not self._broker.running:
-            await self._broker.stop()
+        """Close the connection, unless the application has started the broker for itself."""
+        client, self._client = self._client, None
+        if self._broker.running:
+            return
+        try:
+            async with within_patience(self.place, "closed the connection"):
+                await self._broker.stop()
+        except BrokerAwayError:
+            # FastStream keeps a connection that it could not drain, and would return it again.
+            self._broker._connection = None
+            if client is not None:
+                await client.close()
 
     async def publish(self, event: CloudEvent) -> None:
         """Publish an event, and wait until the stream has stored it.
@@ -143,10 +154,13 @@ class NatsTransport:
         while subscription is None:
             await self._stand_by(context)
             subscription = await self._subscribe(context, receiver)
+        holding = asyncio.create_task(receiver.hold())
         try:
             yield receiver
         finally:
-            if client.is_connected:
+            holding.cancel()
+            await asyncio.wait({holding})
+            if not client.is_closed:  # or the client would subscribe again when it is back
                 await subscription.unsubscribe()
 
     async def _make_stream(self, context: JetStreamContext) -> None:
@@ -280,12 +294,26 @@ class _Receiver:
         self._context = context
         self._topology = topology
         self._reconnects = reconnects
-        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        self._arrived: asyncio.Queue[_Message] = asyncio.Queue()
+        self._held: set[_Message] = set()
         self._idle_since = asyncio.get_running_loop().time()
 
     async def put(self, message: Msg) -> None:
         """Take a message from the client."""
-        self._arrived.put_nowait(message)
+        held = _Message(message, self._client, self._held.discard)
+        self._held.add(held)
+        self._arrived.put_nowait(held)
+
+    async def hold(self) -> None:
+        """Renew the leases of what has arrived and is not acknowledged, until this is cancelled."""
+        while True:
+            await asyncio.sleep(self._topology.lease / 3)
+            if self._client.is_connected:
+                await self._renew()
+
+    async def _renew(self) -> None:
+        for it in tuple(self._held):
+            await it.renew()
 
     async def take(self) -> list[Message]:
         """Wait for messages, and return those that have arrived.
@@ -303,12 +331,12 @@ class _Receiver:
             await self._look()
             return []
         self._idle_since = asyncio.get_running_loop().time()
-        arrived = [first]
+        arrived: list[Message] = [first]
         while len(arrived) < self._topology.batch and not self._arrived.empty():
             arrived.append(self._arrived.get_nowait())
-        return [_Message(it, self._client) for it in arrived]
+        return arrived
 
-    async def _first(self) -> Msg | None:
+    async def _first(self) -> _Message | None:
         try:
             async with asyncio.timeout(_WAIT):
                 return await self._arrived.get()
@@ -332,9 +360,10 @@ class _Receiver:
 
 
 class _Message:
-    def __init__(self, message: Msg, client: Client) -> None:
+    def __init__(self, message: Msg, client: Client, let_go: Callable[[_Message], None]) -> None:
         self._message = message
         self._client = client
+        self._let_go = let_go
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -356,13 +385,19 @@ class _Message:
     # Where the connection is lost, the message is delivered again, and `take` says so.
 
     async def settle(self) -> None:
+        self._let_go(self)
         if self._client.is_connected:
             await self._message.ack()
 
     async def refuse(self) -> None:
+        self._let_go(self)
         if self._client.is_connected:
             await self._message.term()  # it stays in the stream
 
     async def give_back(self, delay: float) -> None:
+        self._let_go(self)
         if self._client.is_connected:
             await self._message.nak(delay=delay)
+
+    async def renew(self) -> None:
+        await self._message.in_progress()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from madcrow_events._names import canonical_name
 from madcrow_events._text import printable
 from madcrow_events.exceptions import InvalidEventNameError
+from madcrow_events.outbox._exchange import signal_of
 from madcrow_events.signals._models import matches
 from madcrow_events.signals._registry import declared_in, is_built_in
 from madcrow_events.signals._subscribing import canonical_pattern, is_pattern
@@ -126,9 +127,8 @@ class Routes:
         """Return whether an event is taken in."""
         if event.source == self._source:
             return Refusal("it is one of this service itself", is_expected=True)
-        # Not `resolve` alone: a registry that is not strict would declare what others name.
-        if event.type in self._signals:
-            signal = self._signals.resolve(event.type)
+        signal = signal_of(self._signals, event)
+        if signal is not None:
             routes = [it for it in self._routes if it.means(self._signals, signal)]
             if not routes and is_built_in(self._signals, signal):
                 return Refusal(
@@ -136,7 +136,6 @@ class Routes:
                     f"its name: write bridge.incoming('{signal.name}') if others may send it"
                 )
         else:
-            signal = None
             routes = [it for it in self._routes if it.fits_name(event.type)]
             if routes and not _is_name(event.type):
                 return Refusal("its type is no name of an event")

@@ -96,9 +96,9 @@ def _check(worker: Worker) -> None:
         CommandError: there is none.
     """
     declared = worker.outbox.handlers
-    from madcrow_events.outbox._linking import has_companions
+    from madcrow_events.outbox._linking import companions_of
 
-    if not declared and has_companions(worker.outbox):
+    if not declared and companions_of(worker.outbox):
         return  # which take in what handlers will be declared for
     if not declared:
         raise CommandError(

@@ -20,18 +20,19 @@ from madcrow_events.outbox._interrupts import let_interrupts_through
 from madcrow_events.outbox._rows import InboxNote, Received, StoredEvent
 from madcrow_events.outbox._senders import read
 from madcrow_events.outbox._stored import key_of, text_of_key
+from madcrow_events.signals._old_names import present_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from madcrow_events.models import BaseEventContext
     from madcrow_events.outbox._rows import Claimed
-    from madcrow_events.signals import EventSignal
+    from madcrow_events.signals import EventSignal, SignalRegistry
 
     ReadContext = Callable[[EventSignal[Any], int, str], BaseEventContext]
     """Makes a context of a version of a signal, from its JSON."""
 
-__all__ = ["cloud_event_of", "id_of", "json_of", "origin_of", "received", "version_of"]
+__all__ = ["cloud_event_of", "id_of", "json_of", "origin_of", "received", "signal_of", "version_of"]
 
 VERSION: Final = "eventversion"
 """The attribute with the version of the event's model."""
@@ -134,6 +135,17 @@ def _check_length(event: CloudEvent) -> None:
 
 _LONGEST: Final = 1024
 """In bytes: an index of PostgreSQL takes 2,704, for source, id and consumer together."""
+
+
+def signal_of(signals: SignalRegistry, event: CloudEvent) -> EventSignal[Any] | None:
+    """Return the signal that an event of another service has here; None if it is not declared.
+
+    It may have an earlier name there, of which nobody here can be warned.
+    """
+    # Not `resolve`: a registry that is not strict would declare what others name.
+    name = present_name(signals, event.type.replace("-", "_"))
+    signal: EventSignal[Any] | None = signals.get(name)
+    return signal
 
 
 def origin_of(event: CloudEvent) -> dict[str, str]:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "attach",
+    "companions_of",
     "declare_carried",
     "event_to_send",
-    "has_companions",
     "row_to_write",
     "write_rows",
 ]
@@ -40,9 +40,9 @@ def attach(outbox: Outbox, companion: Companion) -> None:
     outbox._companions.append(companion)
 
 
-def has_companions(outbox: Outbox) -> bool:
-    """Whether something works beside each worker of an outbox."""
-    return bool(outbox._companions)
+def companions_of(outbox: Outbox) -> tuple[Companion, ...]:
+    """Return what works beside each worker of an outbox."""
+    return tuple(outbox._companions)
 
 
 def declare_carried(
@@ -118,7 +118,7 @@ def row_to_write(
     Raises:
         InvalidCloudEventError: the data or the version is none.
     """
-    return received(event, signal, consumer, outbox._read, outbox._encoded)
+    return received(event, signal, consumer, outbox._context_of, outbox._encoded)
 
 
 def write_rows(outbox: Outbox, rows: Sequence[Received], access: Access) -> None:

@@ -38,7 +38,7 @@ from madcrow_events.outbox._errors import (
     NotInOutboxError,
     NoTransactionError,
 )
-from madcrow_events.outbox._exchange import cloud_event_of, received
+from madcrow_events.outbox._exchange import cloud_event_of, received, signal_of
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
 from madcrow_events.outbox._payload import dump
@@ -361,6 +361,7 @@ class Outbox(Serving):
         Raises:
             NotInOutboxError: the emission is none that a durable handler of this outbox is called
                 for just now.
+            InvalidCloudEventError: the sender or the scope is no text that an attribute can have.
         """
         call = CALL.get(None)
         if call is None or call.owner is not self or call.claimed.event_id != str(event.id):
@@ -401,12 +402,10 @@ class Outbox(Serving):
         """Return what is written of an event that comes in; None if it is one of this outbox."""
         if cloud_event.source == self.source:
             return None
-        return received(cloud_event, signal, consumer, self._read, self._encoded)
+        return received(cloud_event, signal, consumer, self._context_of, self._encoded)
 
     def _signal_for(self, cloud_event: CloudEvent, event: object) -> EventSignal[Any]:
-        # Not `resolve` alone: a registry that is not strict would declare what others name.
-        is_known = cloud_event.type in self.signals
-        named = self.signals.resolve(cloud_event.type) if is_known else None
+        named = signal_of(self.signals, cloud_event)
         if event is not None:
             signal = self.signals.resolve(event)
             if signal is not named:

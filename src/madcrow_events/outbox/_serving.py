@@ -140,7 +140,10 @@ class Serving:
         return Sweeping(statements, self._keeping)
 
     def _read(self, signal: EventSignal[Any], version: int, stored: str) -> BaseEventContext:
-        payload = self._decoded(stored)
+        return self._context_of(signal, version, self._decoded(stored))
+
+    def _context_of(self, signal: EventSignal[Any], version: int, payload: str) -> BaseEventContext:
+        """Return the context of an event of some version, from its JSON."""
         try:
             document: object = from_json(payload)
         except ValueError:

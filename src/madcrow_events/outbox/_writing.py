@@ -85,14 +85,13 @@ class Writing:
         if events:
             try:
                 write_events(self._statements_on(connection), connection, events, self._notify)
-            except StatementError as error:
-                error.hide_parameters = True  # which are the payloads
-                _explain(error)
-                raise
             except BaseException as error:
                 # The notes may be there, and the events not: a second try would find nothing new.
                 if any(isinstance(it, Received) for it in events):
                     self.take(error)
+                if isinstance(error, StatementError):
+                    error.hide_parameters = True  # which are the payloads
+                    _explain(error)
                 raise
             self._written += len(events)
 

@@ -30,7 +30,7 @@ from madcrow_events.outbox import (
     Worker,
 )
 from madcrow_events.outbox._database import SharedDatabase
-from madcrow_events.outbox._writing import key_of
+from madcrow_events.outbox._stored import key_of
 from madcrow_events.testing import drain_outbox
 from support.outboxes import Order, emit, keyed_outbox
 

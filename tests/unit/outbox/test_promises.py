@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import create_engine, text, update
+from sqlalchemy import create_engine, event, text, update
 from sqlalchemy.orm import Session
 from sqlalchemy.schema import CreateSchema, DropSchema
 
 from madcrow_events import BaseEventContext, SignalRegistry, current_event, event_scope
+from madcrow_events.bridge import MemoryBridge, MemoryBroker
 from madcrow_events.outbox import (
+    CloudEvent,
     GiveUp,
     NotSerialisableError,
     Outbox,
@@ -306,6 +309,129 @@ def test_what_nobody_knows_waits_and_is_reported(shop):
     Worker(outbox, shop.engine).run(once=True)
     shop.work()
     assert shop.heard == [2, -1]
+
+
+class Market(MemoryBroker):
+    """A broker that notes what is published."""
+
+    def __init__(self):
+        super().__init__()
+        self.published = []
+
+    def publish(self, topic, headers, body):
+        self.published.append((headers["ce-source"], headers["ce-type"], headers["ce-id"]))
+        super().publish(topic, headers, body)
+
+    def offer(self, number, customer="ada", *, source="/till", id_=None, body=None):
+        """Publish an order of another service."""
+        data = f'{{"number": {number}, "customer": "{customer}"}}'
+        event = CloudEvent(
+            id=id_ or f"e-{number}",
+            source=source,
+            type="order_placed",
+            data=(data if body is None else body).encode(),
+        )
+        self.publish("madcrow_events", *event.binary())
+
+
+@pytest.fixture
+def market(shop):
+    """Return the broker from which the shop takes in orders, and to which it sends them."""
+    market = Market()
+    bridge = MemoryBridge(shop.outbox, market, consumer="shop")
+    bridge.incoming("order_placed", sources=("/till", "/stall"))
+    bridge.outgoing("order_placed")
+
+    @shop.outbox.on("order_placed", id="book", retry=Retry(attempts=2))
+    def book(context: OrderPlaced) -> None:
+        shop.heard.append(context.number)
+
+    return market
+
+
+@contextmanager
+def failing_commits_of_intake(dialect, monkeypatch):
+    """Let each commit of what was taken in fail; give the commits that were tried."""
+    tried = []
+    commit = dialect.do_commit
+
+    def see(_cursor, statement, _parameters, context):
+        if "into" in statement and "madcrow_inbox" in statement:
+            context.root_connection.info["takes in"] = True
+
+    def fail(connection):
+        if connection.info.pop("takes in", False):
+            tried.append(connection)
+            raise ConnectionError
+        commit(connection)
+
+    event.listen(dialect, "do_execute", see)
+    with monkeypatch.context() as patch:
+        patch.setattr(dialect, "do_commit", fail)
+        yield tried
+    event.remove(dialect, "do_execute", see)
+
+
+@pytest.mark.guarantee("D11")
+def test_what_comes_in_is_acknowledged_only_after_its_commit(shop, market, monkeypatch):
+    """As long as the commit fails, the broker delivers it again; then it is handled once."""
+    with Worker(shop.outbox, shop.engine, poll=0.05):
+        with failing_commits_of_intake(shop.engine.dialect, monkeypatch) as tried:
+            market.offer(1)
+            wait_for(lambda: tried)
+            assert shop.heard == []
+        wait_for(lambda: shop.heard)
+        market.offer(2)
+        wait_for(lambda: 2 in shop.heard)
+    assert shop.heard == [1, 2]
+
+
+@pytest.mark.guarantee("D11")
+def test_an_event_is_its_source_and_its_id(shop, market):
+    """However often it comes; two services may give the same id."""
+    for _ in range(2):
+        market.offer(1, id_="same")
+    drain_outbox(shop.outbox, shop.engine)
+    market.offer(1, id_="same")
+    market.offer(2, id_="same", source="/stall")
+    drain_outbox(shop.outbox, shop.engine)
+    assert shop.heard == [1, 2]
+
+
+@pytest.mark.guarantee("D11")
+def test_poison_is_kept_and_blocks_nobody(shop, market, caplog):
+    """What cannot be taken in stays at the broker; what cannot be read becomes a dead delivery."""
+    market.offer(1, body="no JSON")
+    market.offer(2, source="/elsewhere")
+    market.offer(3, body='{"customer": "ada"}')
+    market.offer(4)
+    drain_outbox(shop.outbox, shop.engine, until_dead=True)
+    assert shop.heard == [4]
+    (dead,) = shop.inspection.dead()
+    assert (dead.handler, dead.source, dead.error_type) == (
+        "book",
+        "/till",
+        "UnreadablePayloadError",
+    )
+    refused = [it for it in lines_of(caplog) if "refuses message" in it]
+    assert len(refused) == 2
+    shop.inspection.retry(dead.id)
+    drain_outbox(shop.outbox, shop.engine, until_dead=True)
+    assert len(shop.inspection.dead()) == 1
+
+
+@pytest.mark.guarantee("D11")
+def test_only_events_of_a_service_itself_are_sent(shop, market):
+    """What was taken in is not sent on, and what comes back is not taken in."""
+    market.offer(1)
+    (emission,) = shop.commit(OrderPlaced(number=2))
+    for _ in range(2):
+        drain_outbox(shop.outbox, shop.engine)
+    assert sorted(shop.heard) == [1, 2]
+    assert market.published == [
+        ("/till", "order_placed", "e-1"),
+        ("/shop", "order_placed", str(emission.id)),
+    ]
 
 
 @pytest.mark.guarantee("D12")

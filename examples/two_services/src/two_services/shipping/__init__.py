@@ -1,0 +1,1 @@
+"""Shipping: it hears of orders, and books parcels for them."""

@@ -1,0 +1,1 @@
+"""The shop: it takes orders, and tells shipping of them."""
