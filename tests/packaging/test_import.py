@@ -40,7 +40,11 @@ EXTRAS = {
     "_running": {"typer"},
     "outbox": {"sqlalchemy"},
 }
-LOADED_ANYWAY = {"asgi": {"asyncio"}, "bridge": {"asyncio"}, "outbox": {"asyncio"}}
+LOADED_ANYWAY = {
+    "asgi": {"asyncio"},
+    "bridge": {"asyncio", "concurrent.futures"},
+    "outbox": {"asyncio"},
+}
 """What only some users need, by the module or the wing of ours whose users all need it."""
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}
 
