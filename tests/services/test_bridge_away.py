@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import logging
 import random
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -20,7 +17,6 @@ import pytest
 pytest.importorskip("faststream")
 pytest.importorskip("sqlalchemy")
 
-from madcrow_events.bridge import TopologyError
 from support.brokers import Server
 from support.ferry import Ferry, a_ferry, count, drain
 from support.outboxes import lines_of, wait_for

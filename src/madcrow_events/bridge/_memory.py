@@ -280,7 +280,7 @@ class MemoryBridge(Bridge):
         super().incoming(event, sources=sources)
         self._memory._queue_of(self._topology)
 
-    def drain(self, access: Access) -> int:
+    def _drain(self, access: Access) -> int:
         """Take in what has come, in this thread, and return how many messages it was."""
         if self.outbox is None or self._inbox is None or not self._incoming:
             return 0

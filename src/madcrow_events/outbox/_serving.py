@@ -110,7 +110,7 @@ class Serving:
     def _announce(self, database: Access) -> dict[int, DurableHandler]:
         """Write down the handlers, and return them by their ids in the tables."""
         for companion in self._companions:
-            companion.prepare()
+            companion._prepare()
         self._upcasts.check(self._version_of)
         announced = [it.announced() for it in self._handlers.values()]
 
@@ -181,7 +181,7 @@ class Serving:
 
     def _enter_companions(self, stack: ExitStack, worker: Worker) -> None:
         for companion in self._companions:
-            stack.enter_context(companion.working(worker.engine, worker.wake))
+            stack.enter_context(companion._working(worker.engine, worker.wake))
 
     def _wake(self) -> None:
         for worker in tuple(self._workers):  # others may start or end meanwhile
