@@ -13,15 +13,14 @@ from madcrow_events.bridge._direct import DirectIntake
 from madcrow_events.bridge._errors import MessageTooLargeError
 from madcrow_events.bridge._intake import Intake, OutboxIntake, StoringIntake
 from madcrow_events.bridge._relay import Parcel
-from madcrow_events.bridge._routes import Routes, meant_by
+from madcrow_events.bridge._routes import Route, Routes, meant_by
 from madcrow_events.bridge._station import Published, Station
+from madcrow_events.bridge._transport import Topology, Transport
 from madcrow_events.outbox import InvalidCloudEventError, Outbox, Retry
 from madcrow_events.outbox._linking import declare_carried
 from madcrow_events.signals import SignalRegistry
 
 if TYPE_CHECKING:
-    from madcrow_events.bridge._routes import Route
-    from madcrow_events.bridge._transport import Topology, Transport
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._rows import Claimed
