@@ -43,6 +43,7 @@ class Service:
         engine: the engine of its database; None for a new one in memory.
         bridge: makes its bridge.
         signals: its events; None for new ones.
+        decode: turns what is stored of an event into its JSON.
         options: options of its bridge.
     """
 
@@ -54,13 +55,15 @@ class Service:
         engine: Any = None,
         bridge: Callable[..., Any] = MemoryBridge,
         signals: SignalRegistry | None = None,
+        decode: Callable[[str], str] | None = None,
         **options: Any,
     ) -> None:
         self.engine = create_engine("sqlite://") if engine is None else engine
         self.signals = SignalRegistry() if signals is None else signals
         self.placed = self.signals.signal("order_placed", context=OrderPlaced, key="customer")
         self.paid = self.signals.signal("order_paid", context=OrderPaid)
-        self.outbox = Outbox(f"/{name}", signals=self.signals)
+        encode = None if decode is None else str
+        self.outbox = Outbox(f"/{name}", signals=self.signals, encode=encode, decode=decode)
         self.outbox.metadata.create_all(self.engine)
         self.bridge = bridge(self.outbox, broker, **{"consumer": name, **options})
         self.handled: list[tuple[str, int]] = []

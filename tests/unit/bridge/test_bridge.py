@@ -270,6 +270,38 @@ def test_an_event_that_no_message_can_carry_is_dead(shop, shipping, bad, sender,
     assert shipping.handled == [("order_placed", 2)]
 
 
+def test_an_event_whose_values_were_removed_is_dead(shop, shipping):
+    """Others would get an event without data; those behind it wait, as for any that is dead."""
+    (id_,) = shop.emit(OrderPlaced(number=1))
+    shop.drain(fail={"bridge:shop:order_placed": ConnectionError()})
+    shop.outbox.inspect(shop.engine).redact(id_)
+    shop.emit(OrderPlaced(number=2, customer="b"))
+    assert shop.drain() == DrainReport(1, 1, 0)
+    (dead,) = shop.outbox.inspect(shop.engine).dead()
+    assert dead.error_type == "MalformedPayloadError"
+    deliver(shipping)
+    assert shipping.handled == [("order_placed", 2)]
+
+
+def test_events_of_one_key_are_sent_up_to_the_first_that_cannot_be(service, broker):
+    """They are sent many at once, and keep their order; `decode` may raise anything."""
+
+    def decode(text: str) -> str:
+        if '"number":3' in text:
+            raise LookupError("hunter2")
+        return text
+
+    shop = service("shop", decode=decode)
+    shop.bridge.outgoing("order_placed")
+    shipping = service("shipping")
+    shipping.bridge.incoming("order_placed")
+    shipping.listen()
+    shop.emit(*(OrderPlaced(number=it, customer="a") for it in range(1, 6)))
+    assert shop.drain() == DrainReport(2, 0, 1)
+    deliver(shipping)
+    assert [it[1] for it in shipping.handled] == [1, 2]
+
+
 def test_the_largest_event_arrives(shop, shipping):
     size = len(OrderPlaced(number=1).model_dump_json(round_trip=True))
     shop.emit(OrderPlaced(number=1, note="x" * (1024 * 1024 - size - 200)))
