@@ -15,6 +15,7 @@ from madcrow_events._text import type_name
 from madcrow_events._transactions import is_autocommit
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._calling import Caller
+from madcrow_events.outbox._companions import Companion
 from madcrow_events.outbox._database import is_async_engine, synchronous_engine
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import DurableHandler
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.models import BaseEventContext
-    from madcrow_events.outbox._companions import Companion
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._worker import Worker
     from madcrow_events.signals import EventSignal
