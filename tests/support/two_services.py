@@ -211,3 +211,9 @@ class Bank(Service):
         """The place of what was taken in last; 0 if nothing was."""
         with self.engine.connect() as connection:
             return connection.execute(select(func.max(self.arrived.c.seq))).scalar_one() or 0
+
+    @property
+    def number_booked(self) -> int:
+        """How many events were booked."""
+        with self.engine.connect() as connection:
+            return connection.execute(select(func.count()).select_from(self.booked)).scalar_one()

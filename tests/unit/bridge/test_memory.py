@@ -144,5 +144,5 @@ def test_a_bridge_of_a_registry_is_drained_by_nobody(broker, signals: SignalRegi
     bridge = MemoryBridge(signals, broker, consumer="cache", inbox=None)
     signals.signal("order_placed", context=OrderPlaced)
     bridge.incoming("order_placed")
-    assert bridge.drain(None) == 0
+    assert bridge._drain(None) == 0
     assert lines_of(caplog) == []
