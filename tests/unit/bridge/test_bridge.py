@@ -223,8 +223,11 @@ def test_services_that_send_and_take_in_the_same_events_make_no_echo(service, na
     assert lines_of(caplog) == []
 
 
-def test_what_was_taken_in_is_handed_on_by_nobody(service):
-    """Also in a line of services of which each takes in from the one before only."""
+def test_what_was_taken_in_is_handed_on_by_nobody(service, caplog):
+    """Also in a line of services of which each takes in from the one before only.
+
+    The third one refuses what the first has sent, and hears of it once.
+    """
     first, second, third = (service(it) for it in ("first", "second", "third"))
     second.bridge.incoming("order_placed", sources=("/first",))
     third.bridge.incoming("order_placed", sources=("/second",))
@@ -235,6 +238,8 @@ def test_what_was_taken_in_is_handed_on_by_nobody(service):
     first.emit(OrderPlaced(number=1))
     deliver(first, second, third)
     assert (second.handled, third.handled) == ([PLACED], [])
+    (line,) = lines_of(caplog)
+    assert "the bridge of third refuses" in line
 
 
 def test_a_handler_knows_what_the_other_service_has_said(shop, shipping):

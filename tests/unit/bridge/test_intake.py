@@ -85,6 +85,12 @@ def test_what_cannot_be_taken_in_is_refused_with_a_line(broker, shipping, caplog
     assert line.isprintable()
 
 
+def test_a_message_that_is_far_too_large_is_refused_before_it_is_read(broker, shipping, caplog):
+    """Reading it would cost more than it is worth."""
+    (line,) = refused(broker, shipping, {}, b"[" * 2_000_000, caplog)
+    assert line.endswith(": its body has 2,000,000 bytes, and 1,572,864 are allowed")
+
+
 @pytest.mark.parametrize(
     "given",
     [
