@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -237,6 +238,7 @@ def alone(broker: Any, signals: SignalRegistry) -> Any:
         yield bridge
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM to catch")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda it: it.name)
 def test_a_bridge_runs_until_a_signal_comes(alone, broker, number):
     """The handlers of the signals are as they were, then."""
