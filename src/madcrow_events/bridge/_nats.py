@@ -28,7 +28,7 @@ from nats.js.errors import Error as JetStreamError
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
 from madcrow_events.bridge._nats_receiver import Left, NatsReceiver
-from madcrow_events.bridge._patience import PATIENCE, within_patience
+from madcrow_events.bridge._patience import PATIENCE, away, within_patience
 from madcrow_events.bridge._transport import shown_url
 
 if TYPE_CHECKING:
@@ -86,11 +86,13 @@ class NatsTransport:
         """
         if self._client is not None and self._client.is_closed:
             await self.close()  # after the client has given up, it never tries again
-        async with within_patience(self.place, "answered"):
-            self._client = client = await self._broker.connect()
-            while not client.is_connected:  # noqa: ASYNC110  # it tries again by itself
-                await asyncio.sleep(_WATCH_EVERY)
-            await self._make_stream(client.jetstream(timeout=PATIENCE))
+        await within_patience(self.place, "answered", self._open())
+
+    async def _open(self) -> None:
+        self._client = client = await self._broker.connect()
+        while not client.is_connected:  # noqa: ASYNC110  # it tries again by itself
+            await asyncio.sleep(_WATCH_EVERY)
+        await self._make_stream(client.jetstream(timeout=PATIENCE))
 
     async def close(self) -> None:
         """Close the connection, unless the application has started the broker for itself."""
@@ -98,8 +100,7 @@ class NatsTransport:
         if self._broker.running:
             return
         try:
-            async with within_patience(self.place, "closed the connection"):
-                await self._broker.stop()
+            await within_patience(self.place, "closed the connection", self._broker.stop())
         except BrokerAwayError:
             # FastStream keeps a connection that it could not drain, and would return it again.
             self._broker._connection = None
@@ -124,7 +125,7 @@ class NatsTransport:
             )
         # Within two minutes, the stream itself leaves out what is sent again.
         headers["Nats-Msg-Id"] = f"{event.source} {event.id}".encode().hex()
-        async with within_patience(self.place, f"acknowledged the event {event.id}"):
+        try:
             await self._broker.publish(
                 body,
                 f"{self._topology.topic}.{event.type}",
@@ -132,6 +133,8 @@ class NatsTransport:
                 stream=self._topology.topic,
                 timeout=PATIENCE,
             )
+        except Exception as error:  # of the client, or of a middleware
+            raise away(self.place, f"acknowledged the event {event.id}", error) from error
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[NatsReceiver]:

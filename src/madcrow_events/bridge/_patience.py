@@ -10,7 +10,7 @@ from madcrow_events.bridge._errors import BridgeError, BrokerAwayError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["PATIENCE", "give_up", "within_patience"]
+__all__ = ["PATIENCE", "away", "give_up", "within_patience"]
 
 PATIENCE: Final = 5.0
 """After how many seconds a broker that has not answered is away."""
@@ -50,8 +50,19 @@ async def within_patience(place: str, deed: str, asking: Coroutine[Any, Any, _An
     except asyncio.CancelledError as error:  # by the client, which closes the connection
         raise BrokerAwayError(f"{place} has not {deed}: the connection is closed") from error
     except Exception as error:  # each client and each middleware has errors of its own
-        reason = str(error) or type(error).__name__
-        raise BrokerAwayError(f"{place} has not {deed}: {reason}") from error
+        raise away(place, deed, error) from error
+
+
+def away(place: str, deed: str, error: Exception) -> BrokerAwayError:
+    """Return the error for a broker that has not done something.
+
+    Args:
+        place: what the broker is and where.
+        deed: what it has not done, such as "answered".
+        error: what its client has raised.
+    """
+    reason = str(error) or type(error).__name__
+    return BrokerAwayError(f"{place} has not {deed}: {reason}")
 
 
 def give_up(task: asyncio.Task[Any]) -> None:
