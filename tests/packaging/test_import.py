@@ -25,6 +25,7 @@ OURS_LOADED_WHEN_NEEDED = {
 EXTRAS = {
     "bridge": {"sqlalchemy"},
     "_nats": {"faststream", "nats", "sqlalchemy"},
+    "_nats_receiver": {"nats"},
     "_rabbit": {"aio_pika", "faststream", "sqlalchemy"},
     "_redis": {"faststream", "redis", "sqlalchemy"},
     "strategies": {"hypothesis"},
