@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from madcrow_events.bridge._errors import BrokerAwayError, TopologyError
-from madcrow_events.bridge._patience import give_up, within_patience
+from madcrow_events.bridge._patience import ask, begin, close
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
@@ -79,10 +79,10 @@ class RedisTransport:
             BrokerAwayError: Redis does not answer.
         """
         self.is_connected = False
-        await within_patience(self.place, "answered", self._open())
+        await ask(self.place, "answered", self._open())
         self.is_connected = True
         if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = begin(self._watch())
 
     async def publish(self, event: CloudEvent) -> None:
         """Add an event to the stream.
@@ -92,7 +92,7 @@ class RedisTransport:
         """
         headers, body = event.structured()
         adding = self._broker.publish(body, stream=self._topology.topic, headers=headers)
-        await within_patience(self.place, f"acknowledged the event {event.id}", adding)
+        await ask(self.place, f"acknowledged the event {event.id}", adding)
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[Receiver]:
@@ -103,7 +103,7 @@ class RedisTransport:
             BrokerAwayError: Redis does not answer.
         """
         receiver = _Receiver(self.place, self._client, self._broker, self._topology)
-        await within_patience(self.place, "made the consumer group", self._make_group())
+        await ask(self.place, "made the consumer group", self._make_group())
         await receiver.remove_idle()
         try:
             yield receiver
@@ -114,14 +114,10 @@ class RedisTransport:
         """Close the connection, unless the application has started the broker for itself."""
         self.is_connected = False
         if self._watching is not None:
-            give_up(self._watching)
+            self._watching.cancel()
             self._watching = None
-        if self._broker.running:
-            return
-        try:
-            await within_patience(self.place, "closed the connection", self._broker.stop())
-        except BrokerAwayError:  # it is closed by that, too
-            pass
+        if not self._broker.running:
+            await close(self.place, "closed the connection", self._broker.stop())
 
     async def _open(self) -> None:
         self._client = await self._broker.connect()
@@ -156,10 +152,10 @@ class RedisTransport:
         trim_at = 0.0
         while True:
             try:
-                await within_patience(self.place, "answered", self._greet())
+                await ask(self.place, "answered", self._greet())
                 self.is_connected = True
                 if monotonic() >= trim_at:
-                    await within_patience(self.place, "trimmed the stream", self._trim())
+                    await ask(self.place, "trimmed the stream", self._trim())
                     trim_at = monotonic() + _TRIM_EVERY
             except BrokerAwayError:
                 self.is_connected = False
@@ -208,7 +204,7 @@ class _Receiver:
     async def take(self) -> list[Message]:
         # What is read belongs to this consumer, also if the caller is cancelled meanwhile.
         if self._reading is None:
-            self._reading = asyncio.create_task(self._read())
+            self._reading = begin(self._read())
         await asyncio.wait({self._reading})
         reading, self._reading = self._reading, None
         return reading.result()
@@ -219,7 +215,7 @@ class _Receiver:
             return
         acknowledging = self._client.xack(self._topology.topic, self._topology.consumer, entry)
         try:
-            await within_patience(self._place, "taken an acknowledgement", acknowledging)
+            await ask(self._place, "taken an acknowledgement", acknowledging)
         except BrokerAwayError:  # it is delivered again, and `take` says so
             self._is_lost = True
 
@@ -229,11 +225,7 @@ class _Receiver:
     async def end(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        try:
-            await self.remove_idle()
-        except BrokerAwayError:  # others remove it later
-            pass
+        await self.remove_idle()
 
     async def remove_idle(self) -> None:
         """Remove this consumer and those that are gone, except with messages to be claimed."""
@@ -241,7 +233,7 @@ class _Receiver:
         removing = self._client.eval(
             _REMOVE, 1, topology.topic, topology.consumer, self._name, idle
         )
-        await within_patience(self._place, "removed consumers that are gone", removing)
+        await close(self._place, "removed consumers that are gone", removing)
 
     async def _read(self) -> list[Message]:
         if self._is_lost:
@@ -263,7 +255,7 @@ class _Receiver:
             count=room,
             block=int(_WAIT * 1000),
         )
-        answer = await within_patience(self._place, "delivered messages", reading)
+        answer = await ask(self._place, "delivered messages", reading)
         return [self._message(entry, fields, 1) for entry, fields in _entries_of(answer)]
 
     async def _claim(self, room: int) -> list[Message]:
@@ -276,7 +268,7 @@ class _Receiver:
             self._cursor,
             count=room,
         )
-        answer = await within_patience(self._place, "delivered messages again", claiming)
+        answer = await ask(self._place, "delivered messages again", claiming)
         self._cursor, claimed, *_ = answer
         if self._cursor == b"0-0":
             self._claim_at = monotonic() + topology.lease / 2
@@ -284,7 +276,7 @@ class _Receiver:
         if not entries:
             return []
         counting = self._count_deliveries([entry for entry, _ in entries])
-        counts = await within_patience(self._place, "counted deliveries", counting)
+        counts = await ask(self._place, "counted deliveries", counting)
         return [self._message(entry, fields, counts.get(entry, 2)) for entry, fields in entries]
 
     async def _count_deliveries(self, entries: list[bytes]) -> dict[bytes, int]:
