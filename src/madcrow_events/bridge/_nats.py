@@ -4,7 +4,7 @@ A durable push consumer has one subscriber at a time, whom the server chooses: s
 with any number of processes, and the others stand by. What was delivered and not acknowledged is
 delivered again when its lease is over, and what is newer may come before. So after the connection
 broke, and after another process ended without acknowledging, nothing is taken until all such
-leases are over: then the server delivers in the order of the stream.
+leases are over. The server then delivers it first, but not always in its order.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
     DeliverPolicy,
     DiscardPolicy,
     RetentionPolicy,
+    SequenceInfo,
     StorageType,
     StreamConfig,
 )
@@ -27,31 +27,29 @@ from nats.js.errors import APIError, BadRequestError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
-from madcrow_events.bridge._patience import PATIENCE, within_patience
+from madcrow_events.bridge._nats_receiver import Left, NatsReceiver
+from madcrow_events.bridge._patience import PATIENCE, away, within_patience
 from madcrow_events.bridge._transport import shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator
 
     from faststream.nats import NatsBroker
     from nats.aio.client import Client
-    from nats.aio.msg import Msg
     from nats.js import JetStreamContext
     from nats.js.api import ConsumerInfo
 
-    from madcrow_events.bridge._transport import Message, Topology
+    from madcrow_events.bridge._transport import Topology
     from madcrow_events.outbox import CloudEvent
 
 __all__ = ["NatsTransport"]
 
-_WAIT: Final = 1.0
-"""For how many seconds a receiver waits for a message."""
-_LOOK_EVERY: Final = 5.0
-"""After how many idle seconds to see whether the consumer is still there."""
 _WATCH_EVERY: Final = 0.05
 """After how many seconds to see whether the client has connected again."""
 _TAKE_OVER_EVERY: Final = 0.5
 """After how many seconds a process that stands by asks whether it may receive."""
+_MARGIN: Final = 0.5
+"""How many seconds longer than a lease to wait, for the server looks only now and then."""
 
 
 class NatsTransport:
@@ -88,11 +86,13 @@ class NatsTransport:
         """
         if self._client is not None and self._client.is_closed:
             await self.close()  # after the client has given up, it never tries again
-        async with within_patience(self.place, "answered"):
-            self._client = client = await self._broker.connect()
-            while not client.is_connected:  # noqa: ASYNC110  # it tries again by itself
-                await asyncio.sleep(_WATCH_EVERY)
-            await self._make_stream(client.jetstream(timeout=PATIENCE))
+        await within_patience(self.place, "answered", self._open())
+
+    async def _open(self) -> None:
+        self._client = client = await self._broker.connect()
+        while not client.is_connected:  # noqa: ASYNC110  # it tries again by itself
+            await asyncio.sleep(_WATCH_EVERY)
+        await self._make_stream(client.jetstream(timeout=PATIENCE))
 
     async def close(self) -> None:
         """Close the connection, unless the application has started the broker for itself."""
@@ -100,8 +100,7 @@ class NatsTransport:
         if self._broker.running:
             return
         try:
-            async with within_patience(self.place, "closed the connection"):
-                await self._broker.stop()
+            await within_patience(self.place, "closed the connection", self._broker.stop())
         except BrokerAwayError:
             # FastStream keeps a connection that it could not drain, and would return it again.
             self._broker._connection = None
@@ -126,7 +125,7 @@ class NatsTransport:
             )
         # Within two minutes, the stream itself leaves out what is sent again.
         headers["Nats-Msg-Id"] = f"{event.source} {event.id}".encode().hex()
-        async with within_patience(self.place, f"acknowledged the event {event.id}"):
+        try:
             await self._broker.publish(
                 body,
                 f"{self._topology.topic}.{event.type}",
@@ -134,9 +133,11 @@ class NatsTransport:
                 stream=self._topology.topic,
                 timeout=PATIENCE,
             )
+        except Exception as error:  # of the client, or of a middleware
+            raise away(self.place, f"acknowledged the event {event.id}", error) from error
 
     @asynccontextmanager
-    async def receiving(self) -> AsyncIterator[_Receiver]:
+    async def receiving(self) -> AsyncIterator[NatsReceiver]:
         """Make the consumer if it is missing, and receive, as the only one.
 
         Raises:
@@ -149,14 +150,17 @@ class NatsTransport:
         context = client.jetstream(timeout=PATIENCE)
         reconnects = client.stats["reconnects"]
         await self._make_stream(context)
-        receiver = _Receiver(client, context, self._topology, reconnects)
+        receiver = NatsReceiver(client, context, self._topology, reconnects)
         subscription = None
         while subscription is None:
-            await self._stand_by(context)
+            receiver.left = await self._stand_by(context)
             subscription = await self._subscribe(context, receiver)
         holding = asyncio.create_task(receiver.hold())
         try:
             yield receiver
+        except Exception:
+            await _wait_for_connection(client)
+            raise
         finally:
             holding.cancel()
             await asyncio.wait({holding})
@@ -206,21 +210,26 @@ class NatsTransport:
                 "make the stream"
             ) from None
 
-    async def _stand_by(self, context: JetStreamContext) -> None:
-        """Wait as long as another process receives, and until what it has left is due again."""
+    async def _stand_by(self, context: JetStreamContext) -> Left:
+        """Wait as long as another process receives, and until what it has left is due again.
+
+        Returns:
+            What it has left.
+        """
         seen = None
         while (info := await self._consumer(context)) is not None:
             self._check_consumer(info.config)
-            delivered = info.delivered.consumer_seq if info.delivered is not None else 0
+            delivered = info.delivered or SequenceInfo(0, 0)
             if info.push_bound:
                 seen = None
                 await asyncio.sleep(_TAKE_OVER_EVERY)
-            elif not info.num_ack_pending or seen == delivered:
-                return
+            elif not info.num_ack_pending or seen == delivered.consumer_seq:
+                return Left(info.num_ack_pending or 0, delivered.stream_seq)
             else:
-                seen = delivered
+                seen = delivered.consumer_seq
                 lease = info.config.ack_wait or self._topology.lease
                 await asyncio.sleep(lease + _MARGIN)
+        return Left(0, 0)
 
     async def _consumer(self, context: JetStreamContext) -> ConsumerInfo | None:
         try:
@@ -248,7 +257,7 @@ class NatsTransport:
                 "another name"
             )
 
-    async def _subscribe(self, context: JetStreamContext, receiver: _Receiver) -> Any:
+    async def _subscribe(self, context: JetStreamContext, receiver: NatsReceiver) -> Any:
         """Return a subscription; None if another process was faster."""
         topology = self._topology
         try:
@@ -273,131 +282,10 @@ class NatsTransport:
             raise
 
 
-_MARGIN: Final = 0.5
-"""How many seconds longer than a lease to wait, for the server looks only now and then."""
+async def _wait_for_connection(client: Client) -> None:
+    """Wait until a client has connected again, or has given up.
 
-
-class _Receiver:
-    """What a subscription delivers, in batches.
-
-    Args:
-        client: the client.
-        context: asks the server about the consumer.
-        topology: the names of the service.
-        reconnects: how often the client had connected again before the subscription.
+    Until then, it subscribes anew, too, and does not tell the server if it should not.
     """
-
-    def __init__(
-        self, client: Client, context: JetStreamContext, topology: Topology, reconnects: int
-    ) -> None:
-        self._client = client
-        self._context = context
-        self._topology = topology
-        self._reconnects = reconnects
-        self._arrived: asyncio.Queue[_Message] = asyncio.Queue()
-        self._held: set[_Message] = set()
-        self._idle_since = asyncio.get_running_loop().time()
-
-    async def put(self, message: Msg) -> None:
-        """Take a message from the client."""
-        held = _Message(message, self._client, self._held.discard)
-        self._held.add(held)
-        self._arrived.put_nowait(held)
-
-    async def hold(self) -> None:
-        """Renew the leases of what has arrived and is not acknowledged, until this is cancelled."""
-        while True:
-            await asyncio.sleep(self._topology.lease / 3)
-            if self._client.is_connected:
-                await self._renew()
-
-    async def _renew(self) -> None:
-        for it in tuple(self._held):
-            await it.renew()
-
-    async def take(self) -> list[Message]:
-        """Wait for messages, and return those that have arrived.
-
-        Raises:
-            BrokerAwayError: the connection was lost, and messages with it; or the consumer is gone.
-        """
-        first = await self._first()
-        if not self._client.is_connected:
-            raise BrokerAwayError("the connection was lost")
-        # Nothing is missing among what came before the connection broke.
-        if self._client.stats["reconnects"] != self._reconnects:
-            raise BrokerAwayError("the connection was lost for a moment")
-        if first is None:
-            await self._look()
-            return []
-        self._idle_since = asyncio.get_running_loop().time()
-        arrived: list[Message] = [first]
-        while len(arrived) < self._topology.batch and not self._arrived.empty():
-            arrived.append(self._arrived.get_nowait())
-        return arrived
-
-    async def _first(self) -> _Message | None:
-        try:
-            async with asyncio.timeout(_WAIT):
-                return await self._arrived.get()
-        except TimeoutError:
-            return None
-
-    async def _look(self) -> None:
-        """See now and then whether the consumer is there: one that was deleted is silent."""
-        now = asyncio.get_running_loop().time()
-        if now - self._idle_since < _LOOK_EVERY or not self._client.is_connected:
-            return
-        self._idle_since = now
-        try:
-            await self._context.consumer_info(self._topology.topic, self._topology.consumer)
-        except NotFoundError:
-            raise BrokerAwayError(
-                f"the consumer {self._topology.consumer} was deleted, and is made anew"
-            ) from None
-        except (NatsTimeoutError, TimeoutError):  # the next look may succeed
-            return
-
-
-class _Message:
-    def __init__(self, message: Msg, client: Client, let_go: Callable[[_Message], None]) -> None:
-        self._message = message
-        self._client = client
-        self._let_go = let_go
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._message.headers or {}
-
-    @property
-    def body(self) -> bytes:
-        return self._message.data
-
-    @property
-    def place(self) -> str:
-        metadata = self._message.metadata
-        return f"message {metadata.sequence.stream} of the stream {metadata.stream}"
-
-    @property
-    def deliveries(self) -> int:
-        return self._message.metadata.num_delivered or 1
-
-    # Where the connection is lost, the message is delivered again, and `take` says so.
-
-    async def settle(self) -> None:
-        self._let_go(self)
-        if self._client.is_connected:
-            await self._message.ack()
-
-    async def refuse(self) -> None:
-        self._let_go(self)
-        if self._client.is_connected:
-            await self._message.term()  # it stays in the stream
-
-    async def give_back(self, delay: float) -> None:
-        self._let_go(self)
-        if self._client.is_connected:
-            await self._message.nak(delay=delay)
-
-    async def renew(self) -> None:
-        await self._message.in_progress()
+    while not (client.is_connected or client.is_closed):  # noqa: ASYNC110  # it says nothing
+        await asyncio.sleep(_WATCH_EVERY)

@@ -15,7 +15,7 @@ from aio_pika.exceptions import ChannelClosed, ChannelPreconditionFailed
 from faststream.rabbit import ExchangeType, RabbitExchange
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
-from madcrow_events.bridge._patience import ask, begin, close
+from madcrow_events.bridge._patience import begin, close, within_patience
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class RabbitTransport:
                 has no publisher confirms.
             BrokerAwayError: RabbitMQ does not answer.
         """
-        connection, publishing = await ask(self.place, "answered", self._open())
+        connection, publishing = await within_patience(self.place, "answered", self._open())
         if not publishing.publisher_confirms:
             raise TopologyError(
                 f"the default channel of the broker for {self.place} has no publisher confirms, "
@@ -90,7 +90,7 @@ class RabbitTransport:
         if self._publishing is None or not self.is_connected:
             raise BrokerAwayError(f"{self.place} is away, so the event {event.id} is not sent")
         deed = f"acknowledged the event {event.id}"
-        await ask(self.place, deed, self._publish(event, self._publishing))
+        await within_patience(self.place, deed, self._publish(event, self._publishing))
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[Receiver]:
@@ -103,7 +103,7 @@ class RabbitTransport:
         if self._connection is None:
             raise BrokerAwayError(f"{self.place} is not connected: connect first")
         async with self._channel(self._connection) as channel:
-            yield await ask(self.place, "made the queue", self._receive_on(channel))
+            yield await within_patience(self.place, "made the queue", self._receive_on(channel))
 
     async def close(self) -> None:
         """Close the connection, unless the application has started the broker for itself."""
@@ -134,7 +134,7 @@ class RabbitTransport:
         # Other than those of a robust connection, this channel ends with its connection: what was
         # delivered on it can be acknowledged on no other one.
         channel = Channel(connection, publisher_confirms=False)
-        await ask(self.place, "opened a channel", channel.initialize())
+        await within_patience(self.place, "opened a channel", channel.initialize())
         try:
             yield channel
         finally:
@@ -261,7 +261,7 @@ class _Receiver:
         if self._is_over():
             return
         try:
-            await ask(self._place, "taken an acknowledgement", send())
+            await within_patience(self._place, "taken an acknowledgement", send())
         except BrokerAwayError:  # the message is delivered again, and `take` says so
             self._is_lost = True
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from madcrow_events.bridge._errors import BrokerAwayError, TopologyError
-from madcrow_events.bridge._patience import ask, begin, close
+from madcrow_events.bridge._patience import begin, close, within_patience
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class RedisTransport:
             BrokerAwayError: Redis does not answer.
         """
         self.is_connected = False
-        await ask(self.place, "answered", self._open())
+        await within_patience(self.place, "answered", self._open())
         self.is_connected = True
         if self._watching is None:
             self._watching = begin(self._watch())
@@ -92,7 +92,7 @@ class RedisTransport:
         """
         headers, body = event.structured()
         adding = self._broker.publish(body, stream=self._topology.topic, headers=headers)
-        await ask(self.place, f"acknowledged the event {event.id}", adding)
+        await within_patience(self.place, f"acknowledged the event {event.id}", adding)
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[Receiver]:
@@ -103,7 +103,7 @@ class RedisTransport:
             BrokerAwayError: Redis does not answer.
         """
         receiver = _Receiver(self.place, self._client, self._broker, self._topology)
-        await ask(self.place, "made the consumer group", self._make_group())
+        await within_patience(self.place, "made the consumer group", self._make_group())
         await receiver.remove_idle()
         try:
             yield receiver
@@ -152,10 +152,10 @@ class RedisTransport:
         trim_at = 0.0
         while True:
             try:
-                await ask(self.place, "answered", self._greet())
+                await within_patience(self.place, "answered", self._greet())
                 self.is_connected = True
                 if monotonic() >= trim_at:
-                    await ask(self.place, "trimmed the stream", self._trim())
+                    await within_patience(self.place, "trimmed the stream", self._trim())
                     trim_at = monotonic() + _TRIM_EVERY
             except BrokerAwayError:
                 self.is_connected = False
@@ -215,7 +215,7 @@ class _Receiver:
             return
         acknowledging = self._client.xack(self._topology.topic, self._topology.consumer, entry)
         try:
-            await ask(self._place, "taken an acknowledgement", acknowledging)
+            await within_patience(self._place, "taken an acknowledgement", acknowledging)
         except BrokerAwayError:  # it is delivered again, and `take` says so
             self._is_lost = True
 
@@ -255,7 +255,7 @@ class _Receiver:
             count=room,
             block=int(_WAIT * 1000),
         )
-        answer = await ask(self._place, "delivered messages", reading)
+        answer = await within_patience(self._place, "delivered messages", reading)
         return [self._message(entry, fields, 1) for entry, fields in _entries_of(answer)]
 
     async def _claim(self, room: int) -> list[Message]:
@@ -268,7 +268,7 @@ class _Receiver:
             self._cursor,
             count=room,
         )
-        answer = await ask(self._place, "delivered messages again", claiming)
+        answer = await within_patience(self._place, "delivered messages again", claiming)
         self._cursor, claimed, *_ = answer
         if self._cursor == b"0-0":
             self._claim_at = monotonic() + topology.lease / 2
@@ -276,7 +276,7 @@ class _Receiver:
         if not entries:
             return []
         counting = self._count_deliveries([entry for entry, _ in entries])
-        counts = await ask(self._place, "counted deliveries", counting)
+        counts = await within_patience(self._place, "counted deliveries", counting)
         return [self._message(entry, fields, counts.get(entry, 2)) for entry, fields in entries]
 
     async def _count_deliveries(self, entries: list[bytes]) -> dict[bytes, int]:

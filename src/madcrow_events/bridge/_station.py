@@ -247,7 +247,7 @@ class Station:
             if isinstance(error, TopologyError) and not self._started.done():
                 raise
             self._failures = min(self._failures + 1, 10)
-            if self._transport.is_connected:
+            if self._transport.is_connected and not self._is_away:
                 self._tell_failure(error)
 
     async def _take_in_all(self, receiver: Receiver, intake: Intake) -> None:

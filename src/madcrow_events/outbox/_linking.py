@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events.outbox._companions import Companion
 from madcrow_events.outbox._durable import declare
 from madcrow_events.outbox._errors import MalformedPayloadError
 from madcrow_events.outbox._exchange import cloud_event_of, received
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from madcrow_events.models import BaseEventContext
     from madcrow_events.outbox._cloud_events import CloudEvent
-    from madcrow_events.outbox._companions import Companion
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._durable import Carry
     from madcrow_events.outbox._outbox import Outbox

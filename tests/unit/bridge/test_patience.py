@@ -9,7 +9,7 @@ import pytest
 
 from madcrow_events.bridge import _patience
 from madcrow_events.bridge._errors import BrokerAwayError, TopologyError
-from madcrow_events.bridge._patience import ask, close
+from madcrow_events.bridge._patience import close, within_patience
 
 
 async def answer() -> str:
@@ -31,7 +31,7 @@ async def go_on(seconds: float) -> str:
 
 async def test_an_answer_is_returned():
     """It is that of the client."""
-    assert await ask("Redis", "answered", answer()) == "yes"
+    assert await within_patience("Redis", "answered", answer()) == "yes"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ async def test_an_answer_is_returned():
 async def test_an_error_of_the_client_says_what_was_asked_of_which_broker(error, words):
     """Also where the client ends by a cancellation, which the caller must not take for its own."""
     with pytest.raises(BrokerAwayError, match=f"^{words}$") as caught:
-        await ask("Redis", "answered", fail(error))
+        await within_patience("Redis", "answered", fail(error))
     assert type(caught.value.__cause__) is type(error)
 
 
@@ -53,7 +53,7 @@ async def test_an_error_of_the_bridge_stays_as_it_is():
     """Its words are better."""
     error = TopologyError("delete it")
     with pytest.raises(TopologyError) as caught:
-        await ask("Redis", "answered", fail(error))
+        await within_patience("Redis", "answered", fail(error))
     assert caught.value is error
 
 
@@ -62,7 +62,7 @@ async def test_a_client_that_goes_on_when_it_is_cancelled_is_left_to_itself(monk
     monkeypatch.setattr(_patience, "PATIENCE", 0.01)
     caplog.set_level(logging.DEBUG)
     with pytest.raises(BrokerAwayError, match=r"has not answered within 0\.01 seconds"):
-        await ask("Redis", "answered", go_on(0.05))
+        await within_patience("Redis", "answered", go_on(0.05))
     await asyncio.sleep(0.1)
     assert not caplog.records
 
@@ -77,7 +77,7 @@ async def test_who_is_cancelled_need_not_wait_for_the_client():
         finally:
             ended.append(True)
 
-    asking = asyncio.create_task(ask("Redis", "answered", wait()))
+    asking = asyncio.create_task(within_patience("Redis", "answered", wait()))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     asking.cancel()

@@ -22,7 +22,7 @@ from madcrow_events.bridge import (
 from madcrow_events.bridge._memory import MemoryTransport
 from madcrow_events.outbox import NotSerialisableError, Worker
 from support.outboxes import lines_of, sqlite_engine, wait_for
-from support.services import TOPIC, OrderPlaced, Service, Unstorable, placed
+from support.services import TOPIC, OrderPaid, OrderPlaced, Service, Unstorable, placed
 
 
 @pytest.fixture(params=[Bridge, MemoryBridge])
@@ -70,6 +70,18 @@ def test_workers_carry_events_from_one_service_to_another(shop, shipping):
         ]
     assert [it[1] for it in shipping.handled] == [0, 1, 2]
     assert threads() == []
+
+
+def test_a_worker_sends_many_events_at_once_between_its_other_work(shop, shipping):
+    """What it handles itself is neither lost nor done twice by that."""
+    shop.listen()
+    shop.bridge.outgoing("order_paid")
+    shipping.bridge.incoming("order_paid")
+    shop.emit(*(OrderPaid(number=it) for it in range(40)))
+    with worker_of(shipping), worker_of(shop, concurrency=1):
+        wait_for(lambda: len(shipping.handled) == len(shop.handled) == 40)
+    for it in (shop, shipping):
+        assert sorted(number for _, number in it.handled) == list(range(40))
 
 
 async def test_a_worker_beside_an_event_loop_carries_events_too(shop, shipping):
