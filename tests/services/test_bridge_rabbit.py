@@ -9,6 +9,8 @@ from typing import Any
 
 import aio_pika
 import pytest
+from aio_pika.exceptions import ChannelPreconditionFailed
+from faststream import BaseMiddleware
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitMessage
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
@@ -214,6 +216,22 @@ async def test_an_event_that_is_too_large_is_told_from_a_broker_that_is_away(tmp
             with pytest.raises(MessageTooLargeError, match="no message of 2000001 bytes"):
                 await transport.publish(large)
             await transport.publish(an_event(1))
+
+
+async def test_what_the_application_does_wrong_on_its_channel_is_not_blamed_on_the_event(rig):
+    """A like error closes the channel, and to try again may help."""
+
+    class Broken(BaseMiddleware):
+        async def publish_scope(self, call_next: Any, cmd: Any) -> Any:
+            raise ChannelPreconditionFailed("PRECONDITION_FAILED - unknown delivery tag 7")
+
+    broker = RabbitBroker(rig.url, logger=None, middlewares=[Broken])
+    transport = RabbitTransport(broker, rig.topology)
+    rig.transport()  # which removes the names
+    await transport.connect()
+    with pytest.raises(BrokerAwayError, match="unknown delivery tag"):
+        await transport.publish(an_event(1))
+    await transport.close()
 
 
 async def test_it_cannot_receive_before_it_is_connected(rig):

@@ -117,6 +117,48 @@ async def test_what_a_consumer_holds_is_not_claimed_before_the_lease_is_over(rig
         assert await other.take() == []
 
 
+async def test_what_a_dead_process_held_is_claimed_in_batches(rig):
+    """Each is taken soon after the other, not after a lease of its own."""
+    dead = await rig.connected()
+    for number in range(10):
+        await dead.publish(an_event(number))
+    async with dead.receiving() as receiver:
+        await take(receiver, 10)
+    heir = await rig.connected(batch=3)
+    received = []
+    async with heir.receiving() as receiver:
+        while len(received) < 10:
+            messages = await take(receiver, 1)
+            assert len(messages) <= 3
+            received += numbers_of(messages)
+            for message in messages:
+                await message.settle()
+    assert received == list(range(10))
+
+
+async def test_a_consumer_that_ends_while_it_waits_is_removed(rig, client):
+    """Nobody needs to wait for the answer of Redis."""
+    transport = await rig.connected()
+    async with transport.receiving() as receiver:
+        taking = asyncio.create_task(receiver.take())
+        await asyncio.sleep(0.1)
+        taking.cancel()
+    assert await client.xinfo_consumers(rig.topology.topic, rig.topology.consumer) == []
+
+
+async def test_a_user_who_may_make_no_groups_is_told_so(rig, client):
+    """The error has the words of Redis, and no password."""
+    await client.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], reset=True)
+    await client.execute_command("ACL", "SETUSER", "reader", "+@all", "-xgroup")
+    url = rig.url.replace("//", "//reader:secret@", 1)
+    try:
+        with pytest.raises(BrokerAwayError, match="no permissions") as caught:
+            await rig.connected(url)
+    finally:
+        await client.acl_deluser("reader")
+    assert "secret" not in str(caught.value)
+
+
 async def test_a_consumer_that_ended_with_nothing_pending_is_removed(rig, client):
     """And one with something pending stays, until that is claimed."""
     topic, group = rig.topology.topic, rig.topology.consumer

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from madcrow_events.bridge._carrying import Carrying
-from madcrow_events.bridge._routes import Routes, route_for
+from madcrow_events.bridge._routes import Routes, meant_by, route_for
 from madcrow_events.bridge._settings import check_settings
 from madcrow_events.bridge._transport import Topology
 from madcrow_events.exceptions import InvalidOptionError
@@ -136,6 +136,70 @@ class Bridge(Carrying):
             )
         allowed = None if sources is None else frozenset(sources)
         self._incoming.add(route_for(self.signals, event, allowed))
+
+    def asyncapi(self, *, title: str = "Events", version: str = "1.0.0") -> dict[str, Any]:
+        """Return what this service sends and takes in, as an AsyncAPI 3.0 document.
+
+        It is ready for `json.dumps`. So first declare all events, and what goes out and comes in.
+
+        - `servers` says where the broker is, without user, password and query.
+        - Each event that goes out or comes in has a channel with its address at the broker: a
+          subject of NATS, a routing key of RabbitMQ, whose exchange is in the bindings, or the
+          stream of Redis.
+        - The headers of its message are the attributes of CloudEvents. In Redis, they are in the
+          payload, beside the `data`. Those that are required have all events that this package
+          sends, or, of an event that comes in, all events of CloudEvents.
+        - An operation has the sources of its events as `x-sources`; without, there may be any.
+        - By a pattern, events come in that are not declared yet. The document has the patterns as
+          `x-incoming-patterns`.
+
+        The rest is as in `madcrow_events.catalog.asyncapi`, but for what an outbox writes: there
+        are no computed fields, and names stand in the place of aliases. Of what comes in, unknown
+        fields are dropped, also where the schema refuses them.
+
+        Args:
+            title: the name of the service, for people.
+            version: the version of the events.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, SignalRegistry
+            from madcrow_events.bridge import MemoryBridge, MemoryBroker
+            from madcrow_events.outbox import Outbox
+
+
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            signals = SignalRegistry()
+            signals.signal("order_placed", context=OrderPlaced)
+            bridge = MemoryBridge(Outbox("/shop", signals=signals), MemoryBroker(), consumer="shop")
+            bridge.outgoing("order_placed")
+
+            document = bridge.asyncapi(title="Shop")
+            print(document["channels"]["order_placed"]["address"])
+            print(document["operations"]["send_order_placed"]["x-sources"])
+            print(document["components"]["messages"]["order_placed"]["headers"]["required"][:4])
+            ```
+
+            ```text
+            madcrow_events
+            ['/shop']
+            ['ce-specversion', 'ce-id', 'ce-source', 'ce-type']
+            ```
+        """
+        from madcrow_events.bridge._asyncapi import document_of_service  # which few need
+
+        return document_of_service(
+            self._broker,
+            self._topology,
+            None if self.outbox is None else self.outbox.source,
+            meant_by(self.signals, self._outgoing),
+            self._incoming,
+            title=title,
+            version=version,
+        )
 
     # Without an outbox
 

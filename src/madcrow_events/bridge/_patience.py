@@ -10,15 +10,15 @@ from madcrow_events.bridge._errors import BridgeError, BrokerAwayError
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-__all__ = ["PATIENCE", "away", "give_up", "within_patience"]
+__all__ = ["PATIENCE", "away", "begin", "close", "within_patience"]
 
 PATIENCE: Final = 5.0
 """After how many seconds a broker that has not answered is away."""
 
 _Answer = TypeVar("_Answer")
 
-_given_up: set[asyncio.Task[Any]] = set()
-"""What still runs, because asyncio keeps no task alive by itself."""
+_running: set[asyncio.Task[Any]] = set()
+"""What has yet to end, because asyncio keeps no task alive by itself."""
 
 
 async def within_patience(place: str, deed: str, asking: Coroutine[Any, Any, _Answer]) -> _Answer:
@@ -34,14 +34,14 @@ async def within_patience(place: str, deed: str, asking: Coroutine[Any, Any, _An
         BrokerAwayError: `asking` raises anything else, or takes too long.
     """
     # In a task of its own, as some clients go on when they are cancelled, and are to be left then.
-    task = asyncio.create_task(asking)
+    task = begin(asking)
     try:
         done, _ = await asyncio.wait({task}, timeout=PATIENCE)
     except asyncio.CancelledError:
-        give_up(task)
+        task.cancel()
         raise
     if not done:
-        give_up(task)
+        task.cancel()
         raise BrokerAwayError(f"{place} has not {deed} within {PATIENCE:g} seconds")
     try:
         return task.result()
@@ -65,14 +65,23 @@ def away(place: str, deed: str, error: Exception) -> BrokerAwayError:
     return BrokerAwayError(f"{place} has not {deed}: {reason}")
 
 
-def give_up(task: asyncio.Task[Any]) -> None:
-    """Cancel a task without waiting for its end."""
-    task.cancel()
-    _given_up.add(task)
+async def close(place: str, deed: str, closing: Coroutine[Any, Any, object]) -> None:
+    """Do the same with what closes something; a broker that is away has closed it, too."""
+    try:
+        await within_patience(place, deed, closing)
+    except BrokerAwayError:
+        pass
+
+
+def begin(doing: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
+    """Return a task for whose end nobody needs to wait, whether it fails or not."""
+    task = asyncio.create_task(doing)
+    _running.add(task)
     task.add_done_callback(_forget)
+    return task
 
 
 def _forget(task: asyncio.Task[Any]) -> None:
-    _given_up.discard(task)
+    _running.discard(task)
     if not task.cancelled():
         task.exception()  # or asyncio logs that nobody has asked for it

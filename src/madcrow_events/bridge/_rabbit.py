@@ -15,7 +15,7 @@ from aio_pika.exceptions import ChannelClosed, ChannelPreconditionFailed
 from faststream.rabbit import ExchangeType, RabbitExchange
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
-from madcrow_events.bridge._patience import give_up, within_patience
+from madcrow_events.bridge._patience import begin, close, within_patience
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
@@ -108,15 +108,8 @@ class RabbitTransport:
     async def close(self) -> None:
         """Close the connection, unless the application has started the broker for itself."""
         self._connection = self._publishing = None
-        if self._connecting is not None:
-            give_up(self._connecting)
-            self._connecting = None
-        if self._broker.running:
-            return
-        try:
-            await within_patience(self.place, "closed the connection", self._broker.stop())
-        except BrokerAwayError:  # it is closed by that, too
-            pass
+        if not self._broker.running:
+            await close(self.place, "closed the connection", self._broker.stop())
 
     async def _open(self) -> tuple[RobustConnection, RobustChannel]:
         connection = await self._join()
@@ -130,7 +123,7 @@ class RabbitTransport:
     async def _join(self) -> RobustConnection:
         # The client never stops to connect, so it is asked once for all who wait.
         if self._connecting is None:
-            self._connecting = asyncio.create_task(self._broker.connect())
+            self._connecting = begin(self._broker.connect())
         connecting = self._connecting
         await asyncio.wait({connecting})
         self._connecting = None
@@ -145,10 +138,7 @@ class RabbitTransport:
         try:
             yield channel
         finally:
-            try:
-                await within_patience(self.place, "closed a channel", channel.close())
-            except BrokerAwayError:  # it is closed by that, too
-                pass
+            await close(self.place, "closed a channel", channel.close())
 
     async def _publish(self, event: CloudEvent, channel: RobustChannel) -> None:
         headers, body = event.binary(_PREFIX)

@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from madcrow_events.bridge._errors import BrokerAwayError, TopologyError
-from madcrow_events.bridge._patience import give_up, within_patience
+from madcrow_events.bridge._patience import begin, close, within_patience
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class RedisTransport:
         await within_patience(self.place, "answered", self._open())
         self.is_connected = True
         if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = begin(self._watch())
 
     async def publish(self, event: CloudEvent) -> None:
         """Add an event to the stream.
@@ -114,14 +114,10 @@ class RedisTransport:
         """Close the connection, unless the application has started the broker for itself."""
         self.is_connected = False
         if self._watching is not None:
-            give_up(self._watching)
+            self._watching.cancel()
             self._watching = None
-        if self._broker.running:
-            return
-        try:
-            await within_patience(self.place, "closed the connection", self._broker.stop())
-        except BrokerAwayError:  # it is closed by that, too
-            pass
+        if not self._broker.running:
+            await close(self.place, "closed the connection", self._broker.stop())
 
     async def _open(self) -> None:
         self._client = await self._broker.connect()
@@ -208,7 +204,7 @@ class _Receiver:
     async def take(self) -> list[Message]:
         # What is read belongs to this consumer, also if the caller is cancelled meanwhile.
         if self._reading is None:
-            self._reading = asyncio.create_task(self._read())
+            self._reading = begin(self._read())
         await asyncio.wait({self._reading})
         reading, self._reading = self._reading, None
         return reading.result()
@@ -229,11 +225,7 @@ class _Receiver:
     async def end(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        try:
-            await self.remove_idle()
-        except BrokerAwayError:  # others remove it later
-            pass
+        await self.remove_idle()
 
     async def remove_idle(self) -> None:
         """Remove this consumer and those that are gone, except with messages to be claimed."""
@@ -241,7 +233,7 @@ class _Receiver:
         removing = self._client.eval(
             _REMOVE, 1, topology.topic, topology.consumer, self._name, idle
         )
-        await within_patience(self._place, "removed consumers that are gone", removing)
+        await close(self._place, "removed consumers that are gone", removing)
 
     async def _read(self) -> list[Message]:
         if self._is_lost:
