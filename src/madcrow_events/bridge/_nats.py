@@ -97,14 +97,21 @@ class NatsTransport:
         client, self._client = self._client, None
         if self._broker.running:
             return
-        try:
-            async with within_patience(self.place, "closed the connection"):
-                await self._broker.stop()
-        except BrokerAwayError:
-            # FastStream keeps a connection that it could not drain, and would return it again.
+        if client is not None:
+            # FastStream would drain it, which cannot be given up while the server says nothing.
             self._broker._connection = None
-            if client is not None:
-                await client.close()
+            await self._flush(client)
+            await client.close()
+        await self._broker.stop()
+
+    async def _flush(self, client: Client) -> None:
+        """Let the server have what was acknowledged, if it is there."""
+        if client.is_connected:
+            try:
+                async with within_patience(self.place, "answered"):
+                    await client.flush()
+            except BrokerAwayError:
+                pass
 
     async def publish(self, event: CloudEvent) -> None:
         """Publish an event, and wait until the stream has stored it.
