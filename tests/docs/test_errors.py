@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from madcrow_events import exceptions, outbox
+from madcrow_events import bridge, exceptions, outbox
+from madcrow_events.bridge import BridgeError
 from madcrow_events.outbox import OutboxError
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
@@ -15,8 +16,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "reference" / "errors.md"
 ERRORS = {name: getattr(exceptions, name) for name in exceptions.__all__}
 ERRORS |= {
     name: thing
-    for name, thing in vars(outbox).items()
-    if isinstance(thing, type) and issubclass(thing, OutboxError)
+    for name, thing in {**vars(outbox), **vars(bridge)}.items()
+    if isinstance(thing, type) and issubclass(thing, OutboxError | BridgeError)
 }
 
 _HEADING = re.compile(r"^##+ (\w+Errors?\b.*)$", re.MULTILINE)

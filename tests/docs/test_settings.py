@@ -19,6 +19,7 @@ from madcrow_events import Batch, EventDispatcher, SignalRegistry
 from madcrow_events._background.exit import EXIT_SECONDS
 from madcrow_events._logs import _TRACEBACK_LENGTH
 from madcrow_events._names import _MAX_LENGTH
+from madcrow_events.bridge import Bridge
 from madcrow_events.contrib.asgi import _SECONDS_AFTER, EventsMiddleware
 from madcrow_events.emissions._chains import MAX_DEPTH
 from madcrow_events.emissions._scopes import LONGEST_USER_AGENT
@@ -97,6 +98,7 @@ def test_the_page_has_each_ini_option_and_each_fixture_of_the_pytest_plugin() ->
         ("Outbox", Outbox),
         ("Worker", Worker),
         ("Retry", Retry),
+        ("Bridge", Bridge),
         ("EventsMiddleware", EventsMiddleware.__init__),
         ("SecurityLimits", SecurityLimits),
         ("Ready-made handlers", register_all_handlers),

@@ -23,6 +23,11 @@ OURS_LOADED_WHEN_NEEDED = {
     "madcrow_events.emissions._unfinished",
 }
 EXTRAS = {
+    "bridge": {"sqlalchemy"},
+    "_nats": {"faststream", "nats", "sqlalchemy"},
+    "_nats_receiver": {"nats"},
+    "_rabbit": {"aio_pika", "faststream", "sqlalchemy"},
+    "_redis": {"faststream", "redis", "sqlalchemy"},
     "strategies": {"hypothesis"},
     "sqlalchemy": {"sqlalchemy"},
     "_asyncio": {"sqlalchemy"},
@@ -36,7 +41,11 @@ EXTRAS = {
     "_running": {"typer"},
     "outbox": {"sqlalchemy"},
 }
-LOADED_ANYWAY = {"asgi": {"asyncio"}, "outbox": {"asyncio"}}
+LOADED_ANYWAY = {
+    "asgi": {"asyncio"},
+    "bridge": {"asyncio", "concurrent.futures"},
+    "outbox": {"asyncio"},
+}
 """What only some users need, by the module or the wing of ours whose users all need it."""
 DEPENDENCIES = {"blinker", "pydantic", "pydantic_core", "typing_extensions"}
 
@@ -154,7 +163,8 @@ def test_what_an_extra_brings_is_loaded_by_its_own_users_only() -> None:
 
     for imports in ("madcrow_events", "madcrow_events.testing", "madcrow_events.cli"):
         assert modules_after(f"import {imports}") & packages == set()
-    assert modules_after("import madcrow_events.outbox") & packages == {"sqlalchemy"}
+    for imports in ("madcrow_events.outbox", "madcrow_events.bridge"):
+        assert modules_after(f"import {imports}") & packages == {"sqlalchemy"}
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,15 @@ To change it changes what users can rely on.
 """
 
 ELSEWHERE = {
+    "bridge": {
+        "Bridge",
+        "BridgeError",
+        "BrokerAwayError",
+        "MemoryBridge",
+        "MemoryBroker",
+        "MessageTooLargeError",
+        "TopologyError",
+    },
     "catalog": {"asyncapi", "json_schema"},
     "contrib.asgi": {"DISPATCHER", "EventsMiddleware"},
     "contrib.sqlalchemy": {"after_commit"},

@@ -287,6 +287,7 @@ class OutboxMachine(RuleBasedStateMachine):
             shop.dispatcher,
             self.statements,
             self.engine,
+            shop.outbox,
             shop.outbox._read,
             None,
             keep=self.model.keeps,

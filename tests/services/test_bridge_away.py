@@ -18,7 +18,6 @@ import pytest
 pytest.importorskip("faststream")
 pytest.importorskip("sqlalchemy")
 
-from madcrow_events.bridge import TopologyError
 from support.brokers import Server
 from support.ferry import Ferry, a_ferry, count, drain
 from support.outboxes import lines_of, wait_for

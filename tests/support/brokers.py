@@ -138,6 +138,7 @@ def a_rabbit_server(folder: Path) -> Iterator[Server]:
     (folder / "plugins").write_text("[].\n")
     (folder / "rabbitmq.conf").write_text(
         f"listeners.tcp.local = {HOST}:{port}\ndisk_free_limit.absolute = 1MB\n"
+        "max_message_size = 2000000\n"
     )
     name = f"madcrow-events-{uuid4().hex[:8]}@localhost"
     env = {

@@ -13,7 +13,7 @@ from madcrow_events.outbox import CloudEvent, Outbox
 from madcrow_events.testing import DrainReport, drain_outbox
 from support.outboxes import emit
 
-__all__ = ["TOPIC", "OrderPaid", "OrderPlaced", "Service", "placed"]
+__all__ = ["TOPIC", "OrderPaid", "OrderPlaced", "Service", "Unstorable", "placed"]
 
 TOPIC = "madcrow_events"
 
@@ -28,6 +28,12 @@ class OrderPaid(BaseEventContext):
     number: int
 
 
+class Unstorable(BaseEventContext):
+    """It may hold anything, and so does not come back from JSON as it was."""
+
+    number: Any = None
+
+
 class Service:
     """A service, which has the events `order_placed` and `order_paid`.
 
@@ -37,6 +43,7 @@ class Service:
         engine: the engine of its database; None for a new one in memory.
         bridge: makes its bridge.
         signals: its events; None for new ones.
+        decode: turns what is stored of an event into its JSON.
         options: options of its bridge.
     """
 
@@ -48,13 +55,15 @@ class Service:
         engine: Any = None,
         bridge: Callable[..., Any] = MemoryBridge,
         signals: SignalRegistry | None = None,
+        decode: Callable[[str], str] | None = None,
         **options: Any,
     ) -> None:
         self.engine = create_engine("sqlite://") if engine is None else engine
         self.signals = SignalRegistry() if signals is None else signals
         self.placed = self.signals.signal("order_placed", context=OrderPlaced, key="customer")
         self.paid = self.signals.signal("order_paid", context=OrderPaid)
-        self.outbox = Outbox(f"/{name}", signals=self.signals)
+        encode = None if decode is None else str
+        self.outbox = Outbox(f"/{name}", signals=self.signals, encode=encode, decode=decode)
         self.outbox.metadata.create_all(self.engine)
         self.bridge = bridge(self.outbox, broker, **{"consumer": name, **options})
         self.handled: list[tuple[str, int]] = []

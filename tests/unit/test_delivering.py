@@ -77,6 +77,41 @@ def test_an_attempt_that_is_no_positive_int_is_refused(delivers: Delivers, attem
     assert raised.value.option == "attempt"
 
 
+def test_a_handler_knows_what_another_service_has_said_of_the_event(delivers: Delivers) -> None:
+    """Nothing of it is used, and what the handler emits is from here."""
+    delivers.signals.signal("other")
+    given = {"source": "/shop", "id": "17", "sender": "till 3", "correlationid": "c"}
+    inner: list[Emission[Any]] = []
+
+    def emit(emission: Emission[Any]) -> None:
+        inner.append(delivers.dispatcher.emit("other"))
+        with event_scope(request_id="r-1"):
+            inner.append(delivers.dispatcher.emit("other"))
+
+    emission = delivers(delivers.bind(emit), origin=given)
+    given.clear()
+    assert emission.origin == {
+        "source": "/shop",
+        "id": "17",
+        "sender": "till 3",
+        "correlationid": "c",
+    }
+    with pytest.raises(TypeError):
+        emission.origin["id"] = "18"  # type: ignore[index]  # it cannot be changed
+    assert emission.sender is delivers.signal
+    assert emission.correlation_id == emission.id
+    assert [it.origin for it in inner] == [None, None]
+    assert delivers(delivers.bind(do_nothing)).origin is None
+    assert delivers.dispatcher.emit("other").origin is None
+
+
+@pytest.mark.parametrize("origin", ["/shop", [("id", "17")], {"id": 17}, {17: "id"}, {"id": None}])
+def test_an_origin_that_is_no_mapping_of_texts_is_refused(delivers: Delivers, origin: Any) -> None:
+    with pytest.raises(InvalidOptionError, match=r"such as \{'source': '/shop'") as raised:
+        delivers(delivers.bind(do_nothing), origin=origin)
+    assert raised.value.option == "origin"
+
+
 def test_one_handler_is_called_and_no_other(delivers: Delivers) -> None:
     heard: list[str] = []
     delivers.signal.subscribe(lambda: heard.append("another"))

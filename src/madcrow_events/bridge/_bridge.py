@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import re
 import signal as signals
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from madcrow_events._waiters import check_seconds
-from madcrow_events.bridge._brokers import transport_for
-from madcrow_events.bridge._direct import DirectIntake
-from madcrow_events.bridge._errors import MessageTooLargeError
-from madcrow_events.bridge._intake import Intake, OutboxIntake, StoringIntake
-from madcrow_events.bridge._relay import Parcel
+from madcrow_events.bridge._carrying import Carrying
 from madcrow_events.bridge._routes import Routes, meant_by, route_for
-from madcrow_events.bridge._station import Published, Station
-from madcrow_events.bridge._transport import Topology, Transport
+from madcrow_events.bridge._settings import check_settings
+from madcrow_events.bridge._transport import Topology
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
-from madcrow_events.outbox import InvalidCloudEventError, Outbox, Retry
-from madcrow_events.outbox._linking import attach, companions_of, declare_carried
+from madcrow_events.outbox import Outbox
+from madcrow_events.outbox._linking import attach, companions_of
 from madcrow_events.signals import EventSignal, SignalRegistry
 
 if TYPE_CHECKING:
     from madcrow_events.bridge._routes import Route
-    from madcrow_events.outbox import CloudEvent
-    from madcrow_events.outbox._database import Access
-    from madcrow_events.outbox._rows import Claimed
 
 __all__ = ["Bridge"]
 
-_RETRY = Retry(
-    attempts=1_000_000_000,  # the broker may be away for long
-    wait_initial=0.2,
-    wait_max=30.0,
-    wait_jitter=0.2,
-    give_up_on=(MessageTooLargeError, InvalidCloudEventError),
-)
 
-
-class Bridge:
+class Bridge(Carrying):
     """Sends events of an outbox to other services, and takes in theirs, by a message broker.
 
     Workers of the outbox do the work: each has a connection to the broker as long as it runs. What
@@ -85,7 +67,8 @@ class Bridge:
         lease: float = 10.0,
         retention: timedelta = timedelta(days=7),
     ) -> None:
-        _check(outbox, inbox, consumer, topic, lease, retention)
+        check_settings(outbox, inbox, consumer, topic, lease, retention)
+        super().__init__()
         self.consumer = consumer
         self.outbox = outbox if isinstance(outbox, Outbox) else None
         self.signals = outbox.signals if isinstance(outbox, Outbox) else outbox
@@ -97,11 +80,7 @@ class Bridge:
         )
         self._outgoing: list[Route] = []
         self._incoming = Routes(self.signals, source)
-        self._lock = threading.Lock()
         self._stopped = threading.Event()
-        self._wakes: list[Callable[[], None]] = []
-        self._station: Station | None = None
-        self._intake: Intake | None = None
         self._transport()  # which refuses a broker that it does not know
         if self.outbox is not None:
             _check_alone(self.outbox, consumer)
@@ -128,7 +107,7 @@ class Bridge:
                 option="outbox",
             )
         self._outgoing.append(route_for(self.signals, event))
-        self.prepare()
+        self._prepare()
 
     def incoming(
         self,
@@ -157,6 +136,70 @@ class Bridge:
             )
         allowed = None if sources is None else frozenset(sources)
         self._incoming.add(route_for(self.signals, event, allowed))
+
+    def asyncapi(self, *, title: str = "Events", version: str = "1.0.0") -> dict[str, Any]:
+        """Return what this service sends and takes in, as an AsyncAPI 3.0 document.
+
+        It is ready for `json.dumps`. So first declare all events, and what goes out and comes in.
+
+        - `servers` says where the broker is, without user, password and query.
+        - Each event that goes out or comes in has a channel with its address at the broker: a
+          subject of NATS, a routing key of RabbitMQ, whose exchange is in the bindings, or the
+          stream of Redis.
+        - The headers of its message are the attributes of CloudEvents. In Redis, they are in the
+          payload, beside the `data`. Those that are required have all events that this package
+          sends, or, of an event that comes in, all events of CloudEvents.
+        - An operation has the sources of its events as `x-sources`; without, there may be any.
+        - By a pattern, events come in that are not declared yet. The document has the patterns as
+          `x-incoming-patterns`.
+
+        The rest is as in `madcrow_events.catalog.asyncapi`, but for what an outbox writes: there
+        are no computed fields, and names stand in the place of aliases. Of what comes in, unknown
+        fields are dropped, also where the schema refuses them.
+
+        Args:
+            title: the name of the service, for people.
+            version: the version of the events.
+
+        Example:
+            ```python
+            from madcrow_events import BaseEventContext, SignalRegistry
+            from madcrow_events.bridge import MemoryBridge, MemoryBroker
+            from madcrow_events.outbox import Outbox
+
+
+            class OrderPlaced(BaseEventContext):
+                order_id: int
+
+
+            signals = SignalRegistry()
+            signals.signal("order_placed", context=OrderPlaced)
+            bridge = MemoryBridge(Outbox("/shop", signals=signals), MemoryBroker(), consumer="shop")
+            bridge.outgoing("order_placed")
+
+            document = bridge.asyncapi(title="Shop")
+            print(document["channels"]["order_placed"]["address"])
+            print(document["operations"]["send_order_placed"]["x-sources"])
+            print(document["components"]["messages"]["order_placed"]["headers"]["required"][:4])
+            ```
+
+            ```text
+            madcrow_events
+            ['/shop']
+            ['ce-specversion', 'ce-id', 'ce-source', 'ce-type']
+            ```
+        """
+        from madcrow_events.bridge._asyncapi import document_of_service  # which few need
+
+        return document_of_service(
+            self._broker,
+            self._topology,
+            None if self.outbox is None else self.outbox.source,
+            meant_by(self.signals, self._outgoing),
+            self._incoming,
+            title=title,
+            version=version,
+        )
 
     # Without an outbox
 
@@ -197,107 +240,8 @@ class Bridge:
     ) -> None:
         self._leave(_do_nothing)
 
-    # As a companion of an outbox
-
-    def prepare(self) -> None:
-        """Declare the durable handlers that send the events which go out."""
-        outbox = self.outbox
-        if outbox is None:
-            return
-        for signal in meant_by(self.signals, self._outgoing):
-            declare_carried(
-                outbox,
-                signal,
-                id=self._name_for(signal.name),
-                formerly=tuple(self._name_for(it) for it in signal.formerly),
-                retry=_RETRY,
-                is_ready=self._is_ready,
-                carry=self._carry,
-            )
-
-    def _name_for(self, event: str) -> str:
-        return f"bridge:{self.consumer}:{event}"
-
-    @contextmanager
-    def working(self, engine: Any, wake: Callable[[], None]) -> Iterator[None]:
-        """Be connected to the broker, and take in, as long as a worker works."""
-        self._join(engine, wake)
-        try:
-            yield
-        finally:
-            self._leave(wake)
-
-    def drain(self, access: Access) -> int:  # noqa: ARG002  # of a bridge in memory
-        """Take in nothing: what comes from a broker comes when it comes."""
-        return 0
-
-    # Working
-
-    def _is_ready(self) -> bool:
-        station = self._station
-        return station is not None and station.is_ready
-
-    def _carry(
-        self, runs: Sequence[Sequence[Claimed]]
-    ) -> Sequence[tuple[int, BaseException | None]]:
-        """Send the events of deliveries, and return when the broker has acknowledged them."""
-        assert self.outbox is not None  # noqa: S101  # its worker calls this
-        parcels = [Parcel(self.outbox, run) for run in runs]
-        outcomes = self._publish([it.events for it in parcels])
-        return [it.outcome(published) for it, published in zip(parcels, outcomes, strict=True)]
-
-    def _publish(self, lanes: Sequence[Sequence[CloudEvent]]) -> Sequence[Published]:
-        station = self._station
-        return [Published() for _ in lanes] if station is None else station.publish(lanes)
-
-    def _join(self, engine: Any, wake: Callable[[], None]) -> None:
-        """Start to work, or work for one more worker."""
-        with self._lock:
-            if self._station is None:
-                intake = self._make_intake(engine)
-                station = Station(self._transport(), intake, self.consumer, self._wake)
-                try:
-                    station.start()
-                except BaseException:
-                    _close(intake)
-                    raise
-                self._station, self._intake = station, intake
-            elif engine is None:
-                raise RuntimeError("this bridge is at work already: make another one")
-            self._wakes.append(wake)
-
-    def _leave(self, wake: Callable[[], None]) -> None:
-        with self._lock:
-            self._wakes.remove(wake)
-            station, intake = self._station, self._intake
-            if station is None or self._wakes:
-                return
-            self._station = self._intake = None
-            station.stop()
-            _close(intake)
-
-    def _wake(self) -> None:
-        for wake in tuple(self._wakes):
-            wake()
-
-    def _make_intake(self, engine: Any) -> Intake | None:
-        if not self._incoming:
-            return None
-        if self.outbox is None or self._inbox is None:
-            return DirectIntake(self.signals, self._incoming, self.consumer)
-        return StoringIntake(OutboxIntake(self.outbox, self._incoming, self.consumer), engine)
-
-    def _transport(self) -> Transport:
-        topology = replace(self._topology, events=self._incoming.names)
-        return transport_for(self._broker, topology)
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.consumer}>"
-
-
-def _close(intake: Intake | None) -> None:
-    if isinstance(intake, StoringIntake):
-        intake.close()
 
 
 def _do_nothing() -> None:
@@ -319,48 +263,6 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signals.signal(it, handler)
 
 
-def _check(
-    outbox: object,
-    inbox: object,
-    consumer: object,
-    topic: object,
-    lease: object,
-    retention: object,
-) -> None:
-    """Refuse what a bridge cannot be made with.
-
-    Raises:
-        InvalidOptionError: a value is impossible.
-    """
-    if not isinstance(outbox, Outbox | SignalRegistry):
-        raise InvalidOptionError(
-            "the first argument must be an Outbox, or, with inbox=None, a SignalRegistry",
-            option="outbox",
-        )
-    if not isinstance(outbox, Outbox) and inbox is not None:
-        raise InvalidOptionError(
-            "without an outbox, events are handled at least once, and not once: say so by "
-            "inbox=None, or give the bridge an Outbox",
-            option="inbox",
-        )
-    if inbox not in ("outbox", None):
-        raise InvalidOptionError("inbox must be 'outbox' or None", option="inbox")
-    for option, name in (("consumer", consumer), ("topic", topic)):
-        if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InvalidOptionError(
-                f"{option} must be a text of up to 64 letters, digits, '_' and '-', such as "
-                "'shipping'",
-                option=option,
-            )
-    check_seconds("lease", lease)
-    if lease is None:
-        raise InvalidOptionError("lease must be a number of seconds, such as 10.0", option="lease")
-    if not isinstance(retention, timedelta) or retention <= timedelta(0):
-        raise InvalidOptionError(
-            "retention must be a timedelta above 0, such as timedelta(days=7)", option="retention"
-        )
-
-
 def _check_alone(outbox: Outbox, consumer: str) -> None:
     """Refuse a second bridge of a name: only one of them would send.
 
@@ -373,6 +275,3 @@ def _check_alone(outbox: Outbox, consumer: str) -> None:
             "there, or give this one another consumer",
             option="consumer",
         )
-
-
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")

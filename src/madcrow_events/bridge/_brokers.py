@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from madcrow_events._text import type_name
 from madcrow_events.exceptions import InvalidOptionError
@@ -11,15 +11,42 @@ from madcrow_events.exceptions import InvalidOptionError
 if TYPE_CHECKING:
     from madcrow_events.bridge._transport import Topology, Transport
 
-__all__ = ["transport_for"]
+__all__ = ["kind_of", "transport_for"]
 
-_TRANSPORTS: Final = {
-    ("madcrow_events", "MemoryBroker"): ("_memory", "MemoryTransport"),
-    ("faststream", "NatsBroker"): ("_nats", "NatsTransport"),
-    ("faststream", "RabbitBroker"): ("_rabbit", "RabbitTransport"),
-    ("faststream", "RedisBroker"): ("_redis", "RedisTransport"),
+Kind = Literal["memory", "nats", "rabbit", "redis"]
+
+_KINDS: Final[dict[tuple[str, str], Kind]] = {
+    ("madcrow_events", "MemoryBroker"): "memory",
+    ("faststream", "NatsBroker"): "nats",
+    ("faststream", "RabbitBroker"): "rabbit",
+    ("faststream", "RedisBroker"): "redis",
 }
-"""The module and the class of the transport, by the package and the class of the broker."""
+"""The kinds of brokers, by the package and the class of the broker."""
+
+_TRANSPORTS: Final[dict[Kind, str]] = {
+    "memory": "MemoryTransport",
+    "nats": "NatsTransport",
+    "rabbit": "RabbitTransport",
+    "redis": "RedisTransport",
+}
+"""The class of the transport of each kind, whose module has the name of the kind."""
+
+
+def kind_of(broker: Any) -> Kind:
+    """Return of which kind a broker is.
+
+    Raises:
+        InvalidOptionError: it is of none.
+    """
+    for class_ in type(broker).__mro__:
+        package = class_.__module__.partition(".")[0]
+        if (kind := _KINDS.get((package, class_.__name__))) is not None:
+            return kind
+    raise InvalidOptionError(
+        f"broker must be a NatsBroker, RedisBroker or RabbitBroker of FastStream, not "
+        f"{type_name(type(broker))}: for tests and one process, write MemoryBridge",
+        option="broker",
+    )
 
 
 def transport_for(broker: Any, topology: Topology) -> Transport:
@@ -28,16 +55,7 @@ def transport_for(broker: Any, topology: Topology) -> Transport:
     Raises:
         InvalidOptionError: there is none for such a broker.
     """
-    for class_ in type(broker).__mro__:
-        package = class_.__module__.partition(".")[0]
-        if (found := _TRANSPORTS.get((package, class_.__name__))) is not None:
-            module, name = found
-            made: Transport = getattr(import_module(f"madcrow_events.bridge.{module}"), name)(
-                broker, topology
-            )
-            return made
-    raise InvalidOptionError(
-        f"broker must be a NatsBroker, RedisBroker or RabbitBroker of FastStream, not "
-        f"{type_name(type(broker))}: for tests and one process, write MemoryBridge",
-        option="broker",
-    )
+    kind = kind_of(broker)
+    module = import_module(f"madcrow_events.bridge._{kind}")
+    made: Transport = getattr(module, _TRANSPORTS[kind])(broker, topology)
+    return made

@@ -14,15 +14,15 @@ from madcrow_events.bridge._bridge import Bridge
 from madcrow_events.bridge._intake import OutboxIntake, settle
 from madcrow_events.bridge._station import Published
 from madcrow_events.exceptions import InvalidOptionError
+from madcrow_events.models import BaseEventContext
+from madcrow_events.signals import EventSignal
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from madcrow_events.bridge._transport import Message, Topology
-    from madcrow_events.models import BaseEventContext
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.outbox._database import Access
-    from madcrow_events.signals import EventSignal
 
 __all__ = ["MemoryBridge", "MemoryBroker", "MemoryTransport"]
 
@@ -280,7 +280,7 @@ class MemoryBridge(Bridge):
         super().incoming(event, sources=sources)
         self._memory._queue_of(self._topology)
 
-    def drain(self, access: Access) -> int:
+    def _drain(self, access: Access) -> int:
         """Take in what has come, in this thread, and return how many messages it was."""
         if self.outbox is None or self._inbox is None or not self._incoming:
             return 0

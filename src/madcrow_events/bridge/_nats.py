@@ -28,7 +28,7 @@ from nats.js.errors import Error as JetStreamError
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
 from madcrow_events.bridge._nats_receiver import Left, NatsReceiver
-from madcrow_events.bridge._patience import PATIENCE, within_patience
+from madcrow_events.bridge._patience import PATIENCE, away, close, within_patience
 from madcrow_events.bridge._transport import shown_url
 
 if TYPE_CHECKING:
@@ -86,11 +86,13 @@ class NatsTransport:
         """
         if self._client is not None and self._client.is_closed:
             await self.close()  # after the client has given up, it never tries again
-        async with within_patience(self.place, "answered"):
-            self._client = client = await self._broker.connect()
-            while not client.is_connected:  # noqa: ASYNC110  # it tries again by itself
-                await asyncio.sleep(_WATCH_EVERY)
-            await self._make_stream(client.jetstream(timeout=PATIENCE))
+        await within_patience(self.place, "answered", self._open())
+
+    async def _open(self) -> None:
+        self._client = client = await self._broker.connect()
+        while not client.is_connected:  # noqa: ASYNC110  # it tries again by itself
+            await asyncio.sleep(_WATCH_EVERY)
+        await self._make_stream(client.jetstream(timeout=PATIENCE))
 
     async def close(self) -> None:
         """Close the connection, unless the application has started the broker for itself."""
@@ -100,18 +102,8 @@ class NatsTransport:
         if client is not None:
             # FastStream would drain it, which cannot be given up while the server says nothing.
             self._broker._connection = None
-            await self._flush(client)
-            await client.close()
+            await close(self.place, "closed the connection", _close(client))
         await self._broker.stop()
-
-    async def _flush(self, client: Client) -> None:
-        """Let the server have what was acknowledged, if it is there."""
-        if client.is_connected:
-            try:
-                async with within_patience(self.place, "answered"):
-                    await client.flush()
-            except BrokerAwayError:
-                pass
 
     async def publish(self, event: CloudEvent) -> None:
         """Publish an event, and wait until the stream has stored it.
@@ -131,7 +123,7 @@ class NatsTransport:
             )
         # Within two minutes, the stream itself leaves out what is sent again.
         headers["Nats-Msg-Id"] = f"{event.source} {event.id}".encode().hex()
-        async with within_patience(self.place, f"acknowledged the event {event.id}"):
+        try:
             await self._broker.publish(
                 body,
                 f"{self._topology.topic}.{event.type}",
@@ -139,6 +131,8 @@ class NatsTransport:
                 stream=self._topology.topic,
                 timeout=PATIENCE,
             )
+        except Exception as error:  # of the client, or of a middleware
+            raise away(self.place, f"acknowledged the event {event.id}", error) from error
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[NatsReceiver]:
@@ -284,6 +278,15 @@ class NatsTransport:
             if "already bound" in str(error):
                 return None
             raise
+
+
+async def _close(client: Client) -> None:
+    """Let the server have what was acknowledged, if it is there, and close the connection."""
+    try:
+        if client.is_connected:
+            await client.flush()
+    finally:
+        await client.close()
 
 
 async def _wait_for_connection(client: Client) -> None:

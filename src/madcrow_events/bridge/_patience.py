@@ -3,45 +3,85 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from madcrow_events.bridge._errors import BridgeError, BrokerAwayError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Coroutine
 
-__all__ = ["PATIENCE", "within_patience"]
+__all__ = ["PATIENCE", "away", "begin", "close", "within_patience"]
 
 PATIENCE: Final = 5.0
 """After how many seconds a broker that has not answered is away."""
 
+_Answer = TypeVar("_Answer")
 
-@asynccontextmanager
-async def within_patience(place: str, deed: str) -> AsyncIterator[None]:
-    """Give a broker some seconds for what is asked of it in the block.
+_running: set[asyncio.Task[Any]] = set()
+"""What has yet to end, because asyncio keeps no task alive by itself."""
+
+
+async def within_patience(place: str, deed: str, asking: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """Return what a broker answers, unless it takes too long.
 
     Args:
         place: what the broker is and where.
-        deed: what it has not done if the block fails, such as "answered".
+        deed: what it has not done if that fails, such as "answered".
+        asking: asks it.
 
     Raises:
-        BridgeError: the block raised it.
-        BrokerAwayError: the block raised anything else, or took too long.
+        BridgeError: `asking` raises it.
+        BrokerAwayError: `asking` raises anything else, or takes too long.
     """
+    # In a task of its own, as some clients go on when they are cancelled, and are to be left then.
+    task = begin(asking)
     try:
-        async with asyncio.timeout(PATIENCE):
-            yield
+        done, _ = await asyncio.wait({task}, timeout=PATIENCE)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        raise BrokerAwayError(f"{place} has not {deed} within {PATIENCE:g} seconds")
+    try:
+        return task.result()
     except BridgeError:
         raise
-    except TimeoutError as error:
-        raise BrokerAwayError(f"{place} has not {deed} within {PATIENCE:g} seconds") from error
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        # A client ends like this what waits for a connection that it closes.
+    except asyncio.CancelledError as error:  # by the client, which closes the connection
         raise BrokerAwayError(f"{place} has not {deed}: the connection is closed") from error
     except Exception as error:  # each client and each middleware has errors of its own
-        reason = str(error) or type(error).__name__
-        raise BrokerAwayError(f"{place} has not {deed}: {reason}") from error
+        raise away(place, deed, error) from error
+
+
+def away(place: str, deed: str, error: Exception) -> BrokerAwayError:
+    """Return the error for a broker that has not done something.
+
+    Args:
+        place: what the broker is and where.
+        deed: what it has not done, such as "answered".
+        error: what its client has raised.
+    """
+    reason = str(error) or type(error).__name__
+    return BrokerAwayError(f"{place} has not {deed}: {reason}")
+
+
+async def close(place: str, deed: str, closing: Coroutine[Any, Any, object]) -> None:
+    """Do the same with what closes something; a broker that is away has closed it, too."""
+    try:
+        await within_patience(place, deed, closing)
+    except BrokerAwayError:
+        pass
+
+
+def begin(doing: Coroutine[Any, Any, _Answer]) -> asyncio.Task[_Answer]:
+    """Return a task for whose end nobody needs to wait, whether it fails or not."""
+    task = asyncio.create_task(doing)
+    _running.add(task)
+    task.add_done_callback(_forget)
+    return task
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    _running.discard(task)
+    if not task.cancelled():
+        task.exception()  # or asyncio logs that nobody has asked for it

@@ -8,20 +8,20 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from aio_pika import Channel
 from aio_pika.exceptions import ChannelClosed, ChannelPreconditionFailed
 from faststream.rabbit import ExchangeType, RabbitExchange
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
-from madcrow_events.bridge._patience import within_patience
+from madcrow_events.bridge._patience import begin, close, within_patience
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 
-    from aio_pika import RobustConnection
+    from aio_pika import RobustChannel, RobustConnection
     from aio_pika.abc import AbstractIncomingMessage, AbstractQueue
     from faststream.rabbit import RabbitBroker
 
@@ -35,6 +35,8 @@ _PREFIX: Final = "cloudEvents:"
 """What the names of attributes begin with, by the CloudEvents binding for AMQP."""
 _WAIT: Final = 1.0
 """For how many seconds to wait for messages."""
+_LOOK_EVERY: Final = 0.01
+"""After how many seconds to look whether a channel is open again."""
 
 
 class RabbitTransport:
@@ -54,6 +56,7 @@ class RabbitTransport:
         self._topology = topology
         self._exchange = RabbitExchange(topology.topic, type=ExchangeType.TOPIC, durable=True)
         self._connection: RobustConnection | None = None
+        self._publishing: RobustChannel | None = None
         self._connecting: asyncio.Task[RobustConnection] | None = None
 
     @property
@@ -69,19 +72,13 @@ class RabbitTransport:
                 has no publisher confirms.
             BrokerAwayError: RabbitMQ does not answer.
         """
-        async with within_patience(self.place, "answered"):
-            connection = await self._join()
-            await connection.connected.wait()
-            # Not on the application's channel, which an error would close.
-            async with self._channel(connection) as channel:
-                await self._make_exchange(channel)
-            exchange = await self._broker.declare_exchange(self._exchange)
-        if not exchange.channel.publisher_confirms:
+        connection, publishing = await within_patience(self.place, "answered", self._open())
+        if not publishing.publisher_confirms:
             raise TopologyError(
                 f"the default channel of the broker for {self.place} has no publisher confirms, "
                 "so that events would be lost: leave out publisher_confirms=False"
             )
-        self._connection = connection
+        self._connection, self._publishing = connection, publishing
 
     async def publish(self, event: CloudEvent) -> None:
         """Publish an event by its type, and wait until RabbitMQ has confirmed it.
@@ -90,28 +87,10 @@ class RabbitTransport:
             MessageTooLargeError: RabbitMQ takes no message of this size.
             BrokerAwayError: RabbitMQ has not confirmed it.
         """
-        if not self.is_connected:
+        if self._publishing is None or not self.is_connected:
             raise BrokerAwayError(f"{self.place} is away, so the event {event.id} is not sent")
-        headers, body = event.binary(_PREFIX)
-        async with within_patience(self.place, f"acknowledged the event {event.id}"):
-            try:
-                await self._broker.publish(
-                    body,
-                    routing_key=event.type,
-                    exchange=self._exchange,
-                    persist=True,
-                    mandatory=False,  # that nobody listens yet is no error
-                    message_id=event.id,
-                    content_type=headers.pop("content-type", None),
-                    headers=dict(headers),
-                )
-            except ChannelPreconditionFailed as error:
-                if "message size" not in str(error):
-                    raise
-                raise MessageTooLargeError(
-                    f"{self.place} takes no message of {len(body)} bytes, as the event {event.id} "
-                    f"needs: {error}"
-                ) from error
+        deed = f"acknowledged the event {event.id}"
+        await within_patience(self.place, deed, self._publish(event, self._publishing))
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[Receiver]:
@@ -124,31 +103,27 @@ class RabbitTransport:
         if self._connection is None:
             raise BrokerAwayError(f"{self.place} is not connected: connect first")
         async with self._channel(self._connection) as channel:
-            async with within_patience(self.place, "made the queue"):
-                queue = await self._make_queue(channel)
-                receiver = _Receiver(self.place, channel, queue)
-                await receiver.begin()
-            yield receiver
+            yield await within_patience(self.place, "made the queue", self._receive_on(channel))
 
     async def close(self) -> None:
         """Close the connection, unless the application has started the broker for itself."""
-        self._connection = None
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
-            self._connecting = None
-        if self._broker.running:
-            return
-        try:
-            async with within_patience(self.place, "closed the connection"):
-                await self._broker.stop()
-        except BrokerAwayError:  # it is closed by that, too
-            pass
+        self._connection = self._publishing = None
+        if not self._broker.running:
+            await close(self.place, "closed the connection", self._broker.stop())
+
+    async def _open(self) -> tuple[RobustConnection, RobustChannel]:
+        connection = await self._join()
+        await connection.connected.wait()
+        # Not on the application's channel, which an error would close.
+        async with self._channel(connection) as channel:
+            await self._make_exchange(channel)
+        exchange = await self._broker.declare_exchange(self._exchange)
+        return connection, cast("RobustChannel", exchange.channel)
 
     async def _join(self) -> RobustConnection:
         # The client never stops to connect, so it is asked once for all who wait.
         if self._connecting is None:
-            self._connecting = asyncio.create_task(self._broker.connect())
+            self._connecting = begin(self._broker.connect())
         connecting = self._connecting
         await asyncio.wait({connecting})
         self._connecting = None
@@ -159,16 +134,42 @@ class RabbitTransport:
         # Other than those of a robust connection, this channel ends with its connection: what was
         # delivered on it can be acknowledged on no other one.
         channel = Channel(connection, publisher_confirms=False)
-        async with within_patience(self.place, "opened a channel"):
-            await channel.initialize()
+        await within_patience(self.place, "opened a channel", channel.initialize())
         try:
             yield channel
         finally:
-            try:
-                async with within_patience(self.place, "closed a channel"):
-                    await channel.close()
-            except BrokerAwayError:  # it is closed by that, too
-                pass
+            await close(self.place, "closed a channel", channel.close())
+
+    async def _publish(self, event: CloudEvent, channel: RobustChannel) -> None:
+        headers, body = event.binary(_PREFIX)
+        # The client opens it again after each error that anybody has made on it.
+        while channel.is_closed:  # noqa: ASYNC110  # it has no event for that
+            await asyncio.sleep(_LOOK_EVERY)
+        await channel.ready()
+        try:
+            await self._broker.publish(
+                body,
+                routing_key=event.type,
+                exchange=self._exchange,
+                persist=True,
+                mandatory=False,  # that nobody listens yet is no error
+                message_id=event.id,
+                content_type=headers.pop("content-type", None),
+                headers=dict(headers),
+            )
+        except ChannelPreconditionFailed as error:
+            if "message size" not in str(error):
+                raise
+            raise MessageTooLargeError(
+                f"{self.place} takes no message of {len(body)} bytes, as the event {event.id} "
+                f"needs: {error}"
+            ) from error
+
+    async def _receive_on(self, channel: Channel) -> _Receiver:
+        queue = await self._make_queue(channel)
+        receiver = _Receiver(self.place, channel, queue)
+        await receiver.begin()
+        return receiver
 
     async def _make_exchange(self, channel: Channel) -> None:
         topic = self._topology.topic
@@ -255,13 +256,12 @@ class _Receiver:
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    async def answer(self, send: Callable[[], Awaitable[None]]) -> None:
+    async def answer(self, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Send what RabbitMQ is to do with a message, unless the channel it came on is gone."""
         if self._is_over():
             return
         try:
-            async with within_patience(self._place, "taken an acknowledgement"):
-                await send()
+            await within_patience(self._place, "taken an acknowledgement", send())
         except BrokerAwayError:  # the message is delivered again, and `take` says so
             self._is_lost = True
 
@@ -311,7 +311,7 @@ def _text_of(value: object) -> str | None:
             return str(value)
         case datetime():
             return value.isoformat()
-        case bytes():
+        case bytes() | bytearray():
             return value.decode(errors="replace")
         case _:
             return None

@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from madcrow_events.bridge._errors import BrokerAwayError, TopologyError
-from madcrow_events.bridge._patience import within_patience
+from madcrow_events.bridge._patience import begin, close, within_patience
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
@@ -79,13 +79,10 @@ class RedisTransport:
             BrokerAwayError: Redis does not answer.
         """
         self.is_connected = False
-        async with within_patience(self.place, "answered"):
-            self._client = await self._broker.connect()
-            await self._greet()
-            await self._check()
+        await within_patience(self.place, "answered", self._open())
         self.is_connected = True
         if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = begin(self._watch())
 
     async def publish(self, event: CloudEvent) -> None:
         """Add an event to the stream.
@@ -94,8 +91,8 @@ class RedisTransport:
             BrokerAwayError: Redis has not acknowledged it.
         """
         headers, body = event.structured()
-        async with within_patience(self.place, f"acknowledged the event {event.id}"):
-            await self._broker.publish(body, stream=self._topology.topic, headers=headers)
+        adding = self._broker.publish(body, stream=self._topology.topic, headers=headers)
+        await within_patience(self.place, f"acknowledged the event {event.id}", adding)
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[Receiver]:
@@ -106,10 +103,8 @@ class RedisTransport:
             BrokerAwayError: Redis does not answer.
         """
         receiver = _Receiver(self.place, self._client, self._broker, self._topology)
-        async with within_patience(self.place, "made the consumer group"):
-            await self._check()
-            await self._make_group()
-            await receiver.remove_idle()
+        await within_patience(self.place, "made the consumer group", self._make_group())
+        await receiver.remove_idle()
         try:
             yield receiver
         finally:
@@ -120,10 +115,14 @@ class RedisTransport:
         self.is_connected = False
         if self._watching is not None:
             self._watching.cancel()
-            await asyncio.wait({self._watching})
             self._watching = None
         if not self._broker.running:
-            await self._broker.stop()
+            await close(self.place, "closed the connection", self._broker.stop())
+
+    async def _open(self) -> None:
+        self._client = await self._broker.connect()
+        await self._greet()
+        await self._check()
 
     async def _greet(self) -> None:
         if not self.is_connected:  # connections that broke are still in the pool
@@ -140,6 +139,7 @@ class RedisTransport:
             )
 
     async def _make_group(self) -> None:
+        await self._check()
         try:  # from 0, so that a new group hears what is retained
             await self._client.xgroup_create(
                 self._topology.topic, self._topology.consumer, id="0", mkstream=True
@@ -152,12 +152,11 @@ class RedisTransport:
         trim_at = 0.0
         while True:
             try:
-                async with within_patience(self.place, "answered"):
-                    await self._greet()
-                    if monotonic() >= trim_at:
-                        await self._trim()
-                        trim_at = monotonic() + _TRIM_EVERY
+                await within_patience(self.place, "answered", self._greet())
                 self.is_connected = True
+                if monotonic() >= trim_at:
+                    await within_patience(self.place, "trimmed the stream", self._trim())
+                    trim_at = monotonic() + _TRIM_EVERY
             except BrokerAwayError:
                 self.is_connected = False
             await asyncio.sleep(_WATCH_EVERY)
@@ -205,7 +204,7 @@ class _Receiver:
     async def take(self) -> list[Message]:
         # What is read belongs to this consumer, also if the caller is cancelled meanwhile.
         if self._reading is None:
-            self._reading = asyncio.create_task(self._read())
+            self._reading = begin(self._read())
         await asyncio.wait({self._reading})
         reading, self._reading = self._reading, None
         return reading.result()
@@ -214,9 +213,9 @@ class _Receiver:
         self.let_go(entry)
         if self._is_lost:
             return
+        acknowledging = self._client.xack(self._topology.topic, self._topology.consumer, entry)
         try:
-            async with within_patience(self._place, "taken an acknowledgement"):
-                await self._client.xack(self._topology.topic, self._topology.consumer, entry)
+            await within_patience(self._place, "taken an acknowledgement", acknowledging)
         except BrokerAwayError:  # it is delivered again, and `take` says so
             self._is_lost = True
 
@@ -226,19 +225,15 @@ class _Receiver:
     async def end(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
-        try:
-            async with within_patience(self._place, "removed the consumer"):
-                await self.remove_idle()
-        except BrokerAwayError:  # others remove it later
-            pass
+        await self.remove_idle()
 
     async def remove_idle(self) -> None:
         """Remove this consumer and those that are gone, except with messages to be claimed."""
-        topology, idle = self._topology, int(_GONE_AFTER * 1000)
-        await self._client.eval(
-            _REMOVE, 1, topology.topic, topology.consumer, self._name, str(idle)
+        topology, idle = self._topology, str(int(_GONE_AFTER * 1000))
+        removing = self._client.eval(
+            _REMOVE, 1, topology.topic, topology.consumer, self._name, idle
         )
+        await close(self._place, "removed consumers that are gone", removing)
 
     async def _read(self) -> list[Message]:
         if self._is_lost:
@@ -253,37 +248,38 @@ class _Receiver:
 
     async def _read_new(self, room: int) -> list[Message]:
         topology = self._topology
-        async with within_patience(self._place, "delivered messages"):
-            answer = await self._client.xreadgroup(
-                topology.consumer,
-                self._name,
-                {topology.topic: ">"},
-                count=room,
-                block=int(_WAIT * 1000),
-            )
+        reading = self._client.xreadgroup(
+            topology.consumer,
+            self._name,
+            {topology.topic: ">"},
+            count=room,
+            block=int(_WAIT * 1000),
+        )
+        answer = await within_patience(self._place, "delivered messages", reading)
         return [self._message(entry, fields, 1) for entry, fields in _entries_of(answer)]
 
     async def _claim(self, room: int) -> list[Message]:
         topology = self._topology
-        async with within_patience(self._place, "delivered messages again"):
-            self._cursor, claimed, *_ = await self._client.xautoclaim(
-                topology.topic,
-                topology.consumer,
-                self._name,
-                int(topology.lease * 1000),
-                self._cursor,
-                count=room,
-            )
-            # Redis 6 also claims what has been trimmed.
-            entries = [it for it in claimed if it[0] is not None]
-            counts = await self._count_deliveries([entry for entry, _ in entries])
+        claiming = self._client.xautoclaim(
+            topology.topic,
+            topology.consumer,
+            self._name,
+            int(topology.lease * 1000),
+            self._cursor,
+            count=room,
+        )
+        answer = await within_patience(self._place, "delivered messages again", claiming)
+        self._cursor, claimed, *_ = answer
         if self._cursor == b"0-0":
             self._claim_at = monotonic() + topology.lease / 2
+        entries = [it for it in claimed if it[0] is not None]  # None was trimmed, in Redis 6
+        if not entries:
+            return []
+        counting = self._count_deliveries([entry for entry, _ in entries])
+        counts = await within_patience(self._place, "counted deliveries", counting)
         return [self._message(entry, fields, counts.get(entry, 2)) for entry, fields in entries]
 
     async def _count_deliveries(self, entries: list[bytes]) -> dict[bytes, int]:
-        if not entries:
-            return {}
         pending = await self._client.xpending_range(
             self._topology.topic,
             self._topology.consumer,

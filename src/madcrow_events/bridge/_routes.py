@@ -15,8 +15,6 @@ from madcrow_events.signals._registry import declared_in, is_built_in
 from madcrow_events.signals._subscribing import canonical_pattern, is_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from madcrow_events.models import BaseEventContext
     from madcrow_events.outbox import CloudEvent
     from madcrow_events.signals import EventSignal, SignalRegistry
@@ -108,13 +106,10 @@ class Routes:
     def __bool__(self) -> bool:
         return bool(self._routes)
 
-    def __iter__(self) -> Iterator[Route]:
-        return iter(self._routes)
-
     @property
     def names(self) -> tuple[str, ...] | None:
         """The names of all events that may come in; None if there are patterns among them."""
-        if any(isinstance(it.event, str) for it in self._routes):
+        if self.patterns:
             return None
         return tuple(sorted({name for it in self.signals for name in (it.name, *it.formerly)}))
 
@@ -123,13 +118,22 @@ class Routes:
         """The declared events that come in, by their names."""
         return meant_by(self._signals, self._routes)
 
+    @property
+    def patterns(self) -> list[Route]:
+        """The routes by which events come in, too, that are not declared."""
+        return [it for it in self._routes if isinstance(it.event, str)]
+
+    def of(self, signal: EventSignal[Any]) -> list[Route]:
+        """Return the routes by which a declared event comes in."""
+        return [it for it in self._routes if it.means(self._signals, signal)]
+
     def judge(self, event: CloudEvent) -> Accepted | Refusal:
         """Return whether an event is taken in."""
         if event.source == self._source:
             return Refusal("it is one of this service itself", is_expected=True)
         signal = signal_of(self._signals, event)
         if signal is not None:
-            routes = [it for it in self._routes if it.means(self._signals, signal)]
+            routes = self.of(signal)
             if not routes and is_built_in(self._signals, signal):
                 return Refusal(
                     f"{signal.name} is an event of madcrow_events itself, which comes in only by "

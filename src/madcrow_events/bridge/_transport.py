@@ -144,4 +144,5 @@ class Transport(Protocol):
 
 def shown_url(url: str) -> str:
     """Return a URL without the name and password of the user, and without its query."""
-    return re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+    # A password may have any of the characters that should be encoded there.
+    return re.sub(r"//.*@", "//", url, flags=re.DOTALL).partition("?")[0]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.signals import EventSignal
 
-__all__ = ["Schemas", "schemas_of"]
+__all__ = ["Generator", "Schemas", "schemas_of"]
 
 _ANYTHING: Schema = {"description": "Any value: JSON Schema cannot describe its type."}
 _UNDEFINED: Schema = {"description": "Any object: the model uses a name that is not defined."}
@@ -47,67 +47,7 @@ class Schemas(NamedTuple):
     definitions: dict[str, Schema]
 
 
-def schemas_of(events: Iterable[EventSignal[Any]], ref_template: str) -> Schemas:
-    """Return the schemas of the contexts of events.
-
-    Args:
-        events: the signals of the events.
-        ref_template: where the definitions will be, with `{model}` for the name of one.
-    """
-    models = {event.name: event.context_model for event in events}
-    complete = {model: None for model in models.values() if model and _is_complete(model)}
-    try:
-        references, definitions = _made(complete, ref_template)
-    except Exception as error:  # the code of a model's author may raise anything
-        if is_interrupt(error):
-            raise
-        good = [model for model in complete if _is_describable(model)]
-        references, definitions = _made(good, ref_template)
-    contexts = {}
-    for name, model in models.items():
-        if model is None:
-            contexts[name] = {**_LOOSE}
-        else:
-            instead = _FAILED if model in complete else _UNDEFINED
-            contexts[name] = references.get(model) or {**_LOOSE, **instead}
-    return Schemas(contexts, definitions)
-
-
-def _made(
-    models: Iterable[type[Any]], ref_template: str
-) -> tuple[dict[type[Any], Schema], dict[str, Schema]]:
-    """Return the schemas of models, and the definitions to which these refer."""
-    by_model, document = models_json_schema(
-        [(model, "serialization") for model in models],
-        ref_template=ref_template,
-        schema_generator=_Generator,
-    )
-    definitions = _as_json(document.get("$defs", {}))
-    references = {model: _as_json(schema) for (model, _), schema in by_model.items()}
-    return (
-        {model: _as_written(schema, definitions) for model, schema in references.items()},
-        {name: _as_written(schema, definitions) for name, schema in definitions.items()},
-    )
-
-
-def _is_describable(model: type[Any]) -> bool:
-    """Whether the schema of a model can be made without an error."""
-    try:
-        _made([model], "{model}")
-    except Exception as error:
-        if is_interrupt(error):
-            raise
-        return False
-    return True
-
-
-def _is_complete(model: type[Any]) -> bool:
-    """Whether all names in a model's annotations are defined; else it can make no context."""
-    model.model_rebuild(raise_errors=False)
-    return bool(model.__pydantic_complete__)
-
-
-class _Generator(GenerateJsonSchema):
+class Generator(GenerateJsonSchema):
     """Makes schemas of what `model_dump_json` writes, where pydantic's own would refuse some of it.
 
     pydantic's mode is "serialization", because the readers of the JSON are in other processes. The
@@ -115,13 +55,17 @@ class _Generator(GenerateJsonSchema):
     and the names that serializers write.
     """
 
+    def has_aliases(self, config: core_schema.CoreConfig) -> bool:
+        """Whether a class of this configuration is written with its aliases."""
+        return bool(config.get("serialize_by_alias"))
+
     @contextmanager
     def _spelled_for(
         self, schema: core_schema.ModelSchema | core_schema.DataclassSchema
     ) -> Iterator[None]:
-        """Use the aliases of a class in the block if it is configured to write them."""
+        """Use the aliases of a class in the block if they are written."""
         before = self.by_alias
-        self.by_alias = bool(schema.get("config", {}).get("serialize_by_alias"))
+        self.by_alias = self.has_aliases(schema.get("config", {}))
         try:
             yield
         finally:
@@ -187,6 +131,69 @@ class _Generator(GenerateJsonSchema):
 
     def emit_warning(self, kind: Any, detail: str) -> None:
         """Say nothing of a default that cannot be written as JSON; it is left out."""
+
+
+def schemas_of(
+    events: Iterable[EventSignal[Any]], ref_template: str, generator: type[Generator] = Generator
+) -> Schemas:
+    """Return the schemas of the contexts of events.
+
+    Args:
+        events: the signals of the events.
+        ref_template: where the definitions will be, with `{model}` for the name of one.
+        generator: makes the schemas.
+    """
+    models = {event.name: event.context_model for event in events}
+    complete = {model: None for model in models.values() if model and _is_complete(model)}
+    try:
+        references, definitions = _made(complete, ref_template, generator)
+    except Exception as error:  # the code of a model's author may raise anything
+        if is_interrupt(error):
+            raise
+        good = [model for model in complete if _is_describable(model, generator)]
+        references, definitions = _made(good, ref_template, generator)
+    contexts = {}
+    for name, model in models.items():
+        if model is None:
+            contexts[name] = {**_LOOSE}
+        else:
+            instead = _FAILED if model in complete else _UNDEFINED
+            contexts[name] = references.get(model) or {**_LOOSE, **instead}
+    return Schemas(contexts, definitions)
+
+
+def _made(
+    models: Iterable[type[Any]], ref_template: str, generator: type[Generator]
+) -> tuple[dict[type[Any], Schema], dict[str, Schema]]:
+    """Return the schemas of models, and the definitions to which these refer."""
+    by_model, document = models_json_schema(
+        [(model, "serialization") for model in models],
+        ref_template=ref_template,
+        schema_generator=generator,
+    )
+    definitions = _as_json(document.get("$defs", {}))
+    references = {model: _as_json(schema) for (model, _), schema in by_model.items()}
+    return (
+        {model: _as_written(schema, definitions) for model, schema in references.items()},
+        {name: _as_written(schema, definitions) for name, schema in definitions.items()},
+    )
+
+
+def _is_describable(model: type[Any], generator: type[Generator]) -> bool:
+    """Whether the schema of a model can be made without an error."""
+    try:
+        _made([model], "{model}", generator)
+    except Exception as error:
+        if is_interrupt(error):
+            raise
+        return False
+    return True
+
+
+def _is_complete(model: type[Any]) -> bool:
+    """Whether all names in a model's annotations are defined; else it can make no context."""
+    model.model_rebuild(raise_errors=False)
+    return bool(model.__pydantic_complete__)
 
 
 def _closed(

@@ -23,9 +23,18 @@ from madcrow_events.signals._registry import declared_in, is_built_in
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from madcrow_events.bridge import Bridge
     from madcrow_events.plugins import PluginReports
 
-__all__ = ["INSPECT", "Application", "ApplicationError", "Named", "load_application", "load_named"]
+__all__ = [
+    "INSPECT",
+    "Application",
+    "ApplicationError",
+    "Named",
+    "bridge_in",
+    "load_application",
+    "load_named",
+]
 
 INSPECT: Final = "MADCROW_EVENTS_INSPECT"
 """The variable that is 1 while an application is only looked at, and needs no connections."""
@@ -77,8 +86,8 @@ def load_application(
 
     Args:
         app: the module, such as `shop.events`, and after a colon the attribute that is its
-            registry, its dispatcher, or the function that makes the application; None for the
-            built-in events alone.
+            registry, its dispatcher, its bridge, or the function that makes the application; None
+            for the built-in events alone.
         app_dir: a folder to put first on the path of imports, or None.
         with_plugins: whether to load the installed plugins, too.
         is_inspected: whether the application may leave its connections, because no handler will be
@@ -184,11 +193,22 @@ def _application_of(named: Named) -> Application:
         return Application(name, thing)
     if issubclass(type(thing), EventDispatcher):
         return Application(name, thing.signals, thing)
+    if (bridge := bridge_in(thing)) is not None:
+        return Application(name, bridge.signals)
     if all(is_built_in(madcrow_signals, it) for it in declared_in(madcrow_signals)):
         has_others = _points_out_registries(name, module)
         if not (has_others or attributes or madcrow_signals.subscriptions):
             _point_out_factory(name, module)
     return Application(name, madcrow_signals)
+
+
+def bridge_in(thing: object) -> Bridge | None:
+    """Return what `--app` names if it is a bridge, else None."""
+    if "madcrow_events.bridge" not in sys.modules:
+        return None  # without importing SQLAlchemy
+    from madcrow_events.bridge import Bridge
+
+    return thing if issubclass(type(thing), Bridge) else None  # type: ignore[return-value]  # as was asked
 
 
 def _attribute_of(thing: Any, attribute: str, name: str) -> Any:

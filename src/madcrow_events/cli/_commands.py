@@ -11,7 +11,8 @@ from typing import Annotated, Final
 import typer
 
 from madcrow_events import __version__
-from madcrow_events.cli._application import Application, load_application
+from madcrow_events._text import printable
+from madcrow_events.cli._application import Application, bridge_in, load_application
 from madcrow_events.cli._completion import complete_event
 from madcrow_events.cli._context import (
     Payload,
@@ -81,7 +82,7 @@ App = Annotated[
     typer.Option(
         metavar="MODULE[:ATTRIBUTE]",
         help="Import this application first. The attribute may be its registry, its dispatcher, "
-        "or a function that makes the application.",
+        "its bridge, or a function that makes the application.",
     ),
 ]
 AppDir = Annotated[
@@ -274,11 +275,21 @@ def schema(
         bool, typer.Option("--json", help="Write JSON, as without this option.")
     ] = False,
 ) -> None:
-    """Write JSON Schema, or an AsyncAPI document."""
+    """Write JSON Schema, or an AsyncAPI document; with a bridge, of what it sends and takes in."""
     from madcrow_events import catalog
 
     output = Output()
     found = load_application(app, app_dir, with_plugins=plugins)
+    bridge = bridge_in(found.made)
+    if bridge is not None and format_ is Format.ASYNCAPI:
+        if pattern != "*":
+            raise CommandError(
+                "the document of a bridge has all that it sends and takes in: leave out "
+                f"'{printable(pattern)}', or name the module alone"
+            )
+        document = theirs("describing the bridge", bridge.asyncapi)
+        output.show("schema", document, as_json=True)
+        return
     chosen = matching(found.signals, pattern)
     make = catalog.json_schema if format_ is Format.JSON_SCHEMA else catalog.asyncapi
     is_pattern = "*" in pattern

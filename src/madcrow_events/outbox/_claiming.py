@@ -113,6 +113,8 @@ class Claiming:
             if handler.concurrency is not None:
                 limit = min(limit, handler.concurrency - running[id_])
             if limit > 0:
+                if handler.carry is not None:
+                    limit *= _LONGEST_RUN  # one thread carries them all
                 claimed = self._claim_of(connection, id_, handler, limit, until)
                 self._raise_floor(id_, look.now, claimed)
                 runs += claimed

@@ -16,11 +16,11 @@ __all__ = ["Companion"]
 class Companion(Protocol):
     """Works as long as workers of an outbox do, as a bridge to other services."""
 
-    def prepare(self) -> None:
+    def _prepare(self) -> None:
         """Declare its durable handlers, before they are announced."""
         ...
 
-    def working(self, engine: Any, wake: Callable[[], None]) -> AbstractContextManager[None]:
+    def _working(self, engine: Any, wake: Callable[[], None]) -> AbstractContextManager[None]:
         """Return a `with` block for the time in which a worker works.
 
         Args:
@@ -29,6 +29,6 @@ class Companion(Protocol):
         """
         ...
 
-    def drain(self, access: Access) -> int:
+    def _drain(self, access: Access) -> int:
         """Take in what is there now, in a test; return how much it was."""
         ...

@@ -54,7 +54,7 @@ def drain(
         reporting = Reporting(outbox._dispatcher, _FOR_EVER)
         draining = _Draining(access, claiming, caller, reporting, until_dead=until_dead)
         for companion in outbox._companions:
-            companion.drain(access)
+            companion._drain(access)
         try:
             draining.run()
         finally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from madcrow_events.outbox._companions import Companion
 from madcrow_events.outbox._durable import declare
+from madcrow_events.outbox._errors import MalformedPayloadError
 from madcrow_events.outbox._exchange import cloud_event_of, received
 from madcrow_events.outbox._storable import check_model
 from madcrow_events.outbox._writing import write_events
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from madcrow_events.models import BaseEventContext
     from madcrow_events.outbox._cloud_events import CloudEvent
-    from madcrow_events.outbox._companions import Companion
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._durable import Carry
     from madcrow_events.outbox._outbox import Outbox
@@ -97,10 +98,16 @@ def event_to_send(outbox: Outbox, claimed: Claimed) -> CloudEvent | None:
     """Return the event of a delivery; None if it was taken in, and is not sent on.
 
     Raises:
+        MalformedPayloadError: the values of the event were removed.
         Exception: `decode` raised it.
     """
     if claimed.source != outbox.source:
         return None
+    if not claimed.payload:
+        raise MalformedPayloadError(
+            f"the values of {claimed.event} were removed: discard the delivery",
+            event=claimed.event,
+        )
     return cloud_event_of(claimed, outbox._decoded(claimed.payload))
 
 

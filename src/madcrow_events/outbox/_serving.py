@@ -15,6 +15,7 @@ from madcrow_events._text import type_name
 from madcrow_events._transactions import is_autocommit
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._calling import Caller
+from madcrow_events.outbox._companions import Companion
 from madcrow_events.outbox._database import is_async_engine, synchronous_engine
 from madcrow_events.outbox._dialects import statements_for
 from madcrow_events.outbox._durable import DurableHandler
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
     from madcrow_events.dispatcher import EventDispatcher
     from madcrow_events.models import BaseEventContext
-    from madcrow_events.outbox._companions import Companion
     from madcrow_events.outbox._database import Access
     from madcrow_events.outbox._worker import Worker
     from madcrow_events.signals import EventSignal
@@ -110,7 +110,7 @@ class Serving:
     def _announce(self, database: Access) -> dict[int, DurableHandler]:
         """Write down the handlers, and return them by their ids in the tables."""
         for companion in self._companions:
-            companion.prepare()
+            companion._prepare()
         self._upcasts.check(self._version_of)
         announced = [it.announced() for it in self._handlers.values()]
 
@@ -181,7 +181,7 @@ class Serving:
 
     def _enter_companions(self, stack: ExitStack, worker: Worker) -> None:
         for companion in self._companions:
-            stack.enter_context(companion.working(worker.engine, worker.wake))
+            stack.enter_context(companion._working(worker.engine, worker.wake))
 
     def _wake(self) -> None:
         for worker in tuple(self._workers):  # others may start or end meanwhile

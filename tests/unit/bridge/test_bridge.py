@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
@@ -14,7 +13,7 @@ from madcrow_events.models import LoginEventContext
 from madcrow_events.outbox import NotSerialisableError, Outbox
 from madcrow_events.testing import DrainReport
 from support.outboxes import lines_of
-from support.services import TOPIC, OrderPaid, OrderPlaced, Service, placed
+from support.services import TOPIC, OrderPaid, OrderPlaced, Service, Unstorable, placed
 
 PLACED = ("order_placed", 1)
 PAID = ("order_paid", 1)
@@ -30,14 +29,22 @@ def deliver(*services: Service) -> None:
 # Which events
 
 
-@pytest.mark.parametrize("outgoing", ["name", "order-placed", "signal", "class", "pattern"])
-@pytest.mark.parametrize("incoming", ["name", "signal", "class", "pattern"])
+@pytest.mark.parametrize(
+    ("outgoing", "incoming"),
+    [
+        ("name", "signal"),
+        ("order-placed", "name"),
+        ("signal", "pattern"),
+        ("class", "order-placed"),
+        ("pattern", "class"),
+    ],
+)
 def test_events_go_out_and_come_in_as_they_were_declared(service, outgoing, incoming):
     """By the name of one, its signal, a context class or a pattern."""
     shop, shipping = service("shop"), service("shipping")
     forms = {"name": "order_placed", "class": OrderPlaced, "pattern": "order_pl*"}
     shop.bridge.outgoing({**forms, "signal": shop.placed}.get(outgoing, outgoing))
-    shipping.bridge.incoming({**forms, "signal": shipping.placed}[incoming])
+    shipping.bridge.incoming({**forms, "signal": shipping.placed}.get(incoming, incoming))
     shipping.listen()
     shop.emit(OrderPlaced(number=1), OrderPaid(number=1))
     deliver(shop, shipping)
@@ -216,8 +223,11 @@ def test_services_that_send_and_take_in_the_same_events_make_no_echo(service, na
     assert lines_of(caplog) == []
 
 
-def test_what_was_taken_in_is_handed_on_by_nobody(service):
-    """Also in a line of services of which each takes in from the one before only."""
+def test_what_was_taken_in_is_handed_on_by_nobody(service, caplog):
+    """Also in a line of services of which each takes in from the one before only.
+
+    The third one refuses what the first has sent, and hears of it once.
+    """
     first, second, third = (service(it) for it in ("first", "second", "third"))
     second.bridge.incoming("order_placed", sources=("/first",))
     third.bridge.incoming("order_placed", sources=("/second",))
@@ -228,6 +238,8 @@ def test_what_was_taken_in_is_handed_on_by_nobody(service):
     first.emit(OrderPlaced(number=1))
     deliver(first, second, third)
     assert (second.handled, third.handled) == ([PLACED], [])
+    (line,) = lines_of(caplog)
+    assert "the bridge of third refuses" in line
 
 
 def test_a_handler_knows_what_the_other_service_has_said(shop, shipping):
@@ -263,6 +275,38 @@ def test_an_event_that_no_message_can_carry_is_dead(shop, shipping, bad, sender,
     assert shipping.handled == [("order_placed", 2)]
 
 
+def test_an_event_whose_values_were_removed_is_dead(shop, shipping):
+    """Others would get an event without data; those behind it wait, as for any that is dead."""
+    (id_,) = shop.emit(OrderPlaced(number=1))
+    shop.drain(fail={"bridge:shop:order_placed": ConnectionError()})
+    shop.outbox.inspect(shop.engine).redact(id_)
+    shop.emit(OrderPlaced(number=2, customer="b"))
+    assert shop.drain() == DrainReport(1, 1, 0)
+    (dead,) = shop.outbox.inspect(shop.engine).dead()
+    assert dead.error_type == "MalformedPayloadError"
+    deliver(shipping)
+    assert shipping.handled == [("order_placed", 2)]
+
+
+def test_events_of_one_key_are_sent_up_to_the_first_that_cannot_be(service, broker):
+    """They are sent many at once, and keep their order; `decode` may raise anything."""
+
+    def decode(text: str) -> str:
+        if '"number":3' in text:
+            raise LookupError("hunter2")
+        return text
+
+    shop = service("shop", decode=decode)
+    shop.bridge.outgoing("order_placed")
+    shipping = service("shipping")
+    shipping.bridge.incoming("order_placed")
+    shipping.listen()
+    shop.emit(*(OrderPlaced(number=it, customer="a") for it in range(1, 6)))
+    assert shop.drain() == DrainReport(2, 0, 1)
+    deliver(shipping)
+    assert [it[1] for it in shipping.handled] == [1, 2]
+
+
 def test_the_largest_event_arrives(shop, shipping):
     size = len(OrderPlaced(number=1).model_dump_json(round_trip=True))
     shop.emit(OrderPlaced(number=1, note="x" * (1024 * 1024 - size - 200)))
@@ -270,17 +314,12 @@ def test_the_largest_event_arrives(shop, shipping):
     assert shipping.handled == [PLACED]
 
 
-class Unstorable(BaseEventContext):
-    number: Any = None
-
-
 def test_an_event_whose_contexts_cannot_be_stored_does_not_go_out(service):
-    """It is refused as `outbox.on` refuses it; one that a pattern means, when a worker starts."""
+    """It is refused as `outbox.on` refuses it."""
     shop = service("shop")
     shop.signals.signal("order_odd", context=Unstorable)
     with pytest.raises(NotSerialisableError, match="order_odd"):
         shop.bridge.outgoing("order_odd")
-    shop.signals.signal("late_odd", context=Unstorable)
 
 
 # What is refused at the declaration

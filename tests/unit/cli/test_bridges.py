@@ -1,4 +1,4 @@
-"""The subcommand `worker` with bridges: it sends, takes in, and receives without a database."""
+"""The command with bridges: `worker` lets them send and take in, and `schema` describes them."""
 
 from __future__ import annotations
 
@@ -113,3 +113,34 @@ def test_options_of_handlers_are_refused_without_an_outbox(services: Command, op
 def test_a_worker_without_handlers_takes_in_for_those_to_come(services: Command):
     """What comes in waits until a handler is declared."""
     assert services("worker", "--once", app="early").status == 0
+
+
+@pytest.mark.parametrize("app", ["shipping:bridge", "mailing:bridge"])
+def test_schema_writes_the_document_of_a_bridge(services: Command, app: str):
+    """It has what the service takes in, and that is said to nobody else."""
+    ended = services("schema", "--format", "asyncapi", app=app)
+    assert (ended.status, ended.err) == (0, "")
+    assert [*ended.record["operations"]] == ["receive_order_placed"]
+    assert ended.record["channels"]["order_placed"]["address"] == "madcrow_events"
+
+
+def test_schema_writes_the_catalogue_of_a_module_with_a_bridge(services: Command):
+    """A bridge is described where it is named."""
+    document = services("schema", "--format", "asyncapi", app="mailing:signals").record
+    assert [*document["operations"]] == ["send_order_placed", "receive_order_placed"]
+    assert "user_logged_in" in services("schema", "--format", "asyncapi", app="mailing").out
+
+
+def test_schema_writes_the_whole_document_of_a_bridge_or_none(services: Command):
+    ended = services("schema", "order_*", "--format", "asyncapi", app="mailing:bridge")
+    assert ended.status == 2
+    assert "leave out 'order_*', or name the module alone" in ended.err
+
+
+def test_the_events_of_a_bridge_are_those_of_its_registry(services: Command):
+    """Its bridge stands for a service, as a dispatcher does."""
+    assert [it["event"] for it in services("events", "--json", app="mailing:bridge").record] == [
+        "order_placed"
+    ]
+    (shown,) = services("schema", app="mailing:bridge").record["properties"]
+    assert shown == "order_placed"
