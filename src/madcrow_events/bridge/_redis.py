@@ -343,8 +343,7 @@ class _Receiver:
 
     def _content_of(self, fields: dict[bytes, bytes]) -> tuple[Mapping[str, str], bytes]:
         if _OF_FASTSTREAM in fields:
-            body, given = self._parse(fields[_OF_FASTSTREAM])
-            return {str(name): str(value) for name, value in given.items()}, body
+            return self._parsed(fields[_OF_FASTSTREAM])
         if len(fields) == 1:
             [body] = fields.values()
             return {}, body
@@ -352,6 +351,13 @@ class _Receiver:
         bodies = [others.pop(name) for name in _BODIES if name in others]
         headers = {_text(name): _text(value) for name, value in others.items()}
         return headers, b"".join(bodies[:1])
+
+    def _parsed(self, entry: bytes) -> tuple[Mapping[str, str], bytes]:
+        try:
+            body, given = self._parse(entry)
+            return {str(name): str(value) for name, value in given.items()}, body
+        except Exception:  # whatever it is, it is refused, and must not hold up the others
+            return {}, entry
 
 
 def _entries_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:
