@@ -37,7 +37,8 @@ class Bridge(Carrying):
     Args:
         outbox: the outbox. Without a database, a registry of signals, together with `inbox=None`.
         broker: a `NatsBroker`, `RedisBroker` or `RabbitBroker` of FastStream, which says where the
-            broker is and how to sign in. Its own subscribers are not started.
+            broker is and how to sign in. Give each bridge one of its own, which the application
+            does not start: a connection belongs to one event loop, and a bridge has its own loop.
         consumer: the name of this service: under it, the broker remembers what was received.
         inbox: `"outbox"` to take in by the outbox, each event once. None to call the ordinary
             handlers of this process directly: at least once, in no certain order, and a message
@@ -206,10 +207,11 @@ class Bridge(Carrying):
     def run(self) -> None:
         """Receive until `stop` is called; in the main thread, also until SIGTERM or SIGINT comes.
 
-        It is for a bridge without an outbox. One with an outbox works beside a `Worker`.
+        It is for a bridge without an outbox. One with an outbox works beside a `Worker`. It returns
+        when the handlers that run have ended; a second signal ends the process.
 
         Raises:
-            InvalidOptionError: the bridge has an outbox.
+            InvalidOptionError: the bridge has an outbox, or its broker is connected already.
             RuntimeError: the bridge is at work already.
             TopologyError: a stream, exchange or queue of the broker does not fit.
         """
@@ -254,13 +256,21 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ends = (signals.SIGTERM, signals.SIGINT)
-    before = {it: signals.signal(it, lambda *_: stop()) for it in ends}
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for it, handler in before.items():
+            signals.signal(it, handler)
+
+    def end(*_: object) -> None:
+        restore()  # so that a second signal ends the process, where a handler never returns
+        stop()
+
+    before.update((it, signals.signal(it, end)) for it in (signals.SIGTERM, signals.SIGINT))
     try:
         yield
     finally:
-        for it, handler in before.items():
-            signals.signal(it, handler)
+        restore()
 
 
 def _check_alone(outbox: Outbox, consumer: str) -> None:
