@@ -111,7 +111,9 @@ class RabbitTransport:
         self._connection = self._publishing = None
         if not self._broker.running:
             await close(self.place, "closed the connection", self._broker.stop())
-            self._broker._connection = self._broker._channel = None  # also if it is away
+            # A broker that was away has not been asked to forget all of this.
+            self._broker._connection = self._broker._channel = None
+            self._broker.config.disconnect()
 
     async def _open(self) -> tuple[RobustConnection, RobustChannel]:
         connection = await self._join()

@@ -122,7 +122,7 @@ class RedisTransport:
             self._watching = None
         if not self._broker.running:
             await close(self.place, "closed the connection", self._broker.stop())
-            self._broker._connection = None  # also if it is away
+            self._broker._connection = None  # which it keeps if Redis was away
 
     async def _add_all(self) -> None:
         """Add what waits, in one round trip."""
