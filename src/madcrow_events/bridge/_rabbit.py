@@ -110,6 +110,9 @@ class RabbitTransport:
         self._connection = self._publishing = None
         if not self._broker.running:
             await close(self.place, "closed the connection", self._broker.stop())
+            # FastStream keeps what it could not close, and would return it again.
+            self._broker._channel = self._broker._connection = None
+            self._broker.config.disconnect()
 
     async def _open(self) -> tuple[RobustConnection, RobustChannel]:
         connection = await self._join()
