@@ -25,6 +25,8 @@ _WAIT: Final = 1.0
 """For how many seconds a receiver waits for a message."""
 _LOOK_EVERY: Final = 5.0
 """After how many idle seconds to see whether the consumer is still there."""
+_GATHER_FOR: Final = 5.0
+"""For how many seconds to wait for what another receiver has left, and the stream may not have."""
 
 
 class Left(NamedTuple):
@@ -111,7 +113,7 @@ class NatsReceiver:
         The server has a queue of what it delivers again. If a receiver ends before all of that was
         delivered, the rest stays there, and what was delivered comes behind it.
         """
-        await self._within(self._topology.lease, self._wait_for_left())
+        await self._within(_GATHER_FOR, self._wait_for_left())
         self._arrived.sort(key=lambda message: message.place_in_stream)
         self.left = Left(0, 0)
 
