@@ -40,7 +40,6 @@ def _collected() -> Iterator[None]:
     gc.collect()
 
 
-
 @pytest.fixture(scope="module", params=BROKERS)
 def broker(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
