@@ -7,8 +7,14 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
-import aio_pika
 import pytest
+
+pytest.importorskip("sqlalchemy")
+pytest.importorskip("aio_pika")
+pytest.importorskip("nats")
+pytest.importorskip("redis")
+
+import aio_pika
 from aio_pika.exceptions import ChannelPreconditionFailed
 from faststream import BaseMiddleware
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitMessage

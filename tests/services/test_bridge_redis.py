@@ -8,6 +8,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
+pytest.importorskip("sqlalchemy")
+pytest.importorskip("aio_pika")
+pytest.importorskip("nats")
+pytest.importorskip("redis")
+
 import redis.asyncio
 from faststream.redis import RedisBroker, RedisStreamMessage
 

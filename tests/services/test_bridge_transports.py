@@ -9,6 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+pytest.importorskip("sqlalchemy")
+pytest.importorskip("aio_pika")
+pytest.importorskip("nats")
+pytest.importorskip("redis")
+
 from madcrow_events.bridge._errors import BrokerAwayError
 from support.relays import Relay
 from support.transports import KINDS, Kind, Rig, an_event, numbers_of, take, until

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -84,6 +85,16 @@ class Server:
         """Kill it by SIGKILL, and start it again with what it has stored."""
         self.stop()
         self.start()
+
+    def pause(self) -> None:
+        """Stop it by SIGSTOP: it keeps its connections, and says nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def _answers(self) -> bool:
         try:

@@ -28,7 +28,7 @@ from nats.js.errors import Error as JetStreamError
 
 from madcrow_events.bridge._errors import BrokerAwayError, MessageTooLargeError, TopologyError
 from madcrow_events.bridge._nats_receiver import Left, NatsReceiver
-from madcrow_events.bridge._patience import PATIENCE, away, within_patience
+from madcrow_events.bridge._patience import PATIENCE, away, close, within_patience
 from madcrow_events.bridge._transport import shown_url
 
 if TYPE_CHECKING:
@@ -99,13 +99,11 @@ class NatsTransport:
         client, self._client = self._client, None
         if self._broker.running:
             return
-        try:
-            await within_patience(self.place, "closed the connection", self._broker.stop())
-        except BrokerAwayError:
-            # FastStream keeps a connection that it could not drain, and would return it again.
+        if client is not None:
+            # FastStream would drain it, which cannot be given up while the server says nothing.
             self._broker._connection = None
-            if client is not None:
-                await client.close()
+            await close(self.place, "closed the connection", _close(client))
+        await self._broker.stop()
 
     async def publish(self, event: CloudEvent) -> None:
         """Publish an event, and wait until the stream has stored it.
@@ -280,6 +278,15 @@ class NatsTransport:
             if "already bound" in str(error):
                 return None
             raise
+
+
+async def _close(client: Client) -> None:
+    """Let the server have what was acknowledged, if it is there, and close the connection."""
+    try:
+        if client.is_connected:
+            await client.flush()
+    finally:
+        await client.close()
 
 
 async def _wait_for_connection(client: Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from time import monotonic
@@ -310,7 +310,7 @@ def _text_of(value: object) -> str | None:
         case int() | float() | Decimal():
             return str(value)
         case datetime():
-            return value.isoformat()
+            return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
         case bytes() | bytearray():
             return value.decode(errors="replace")
         case _:

@@ -16,7 +16,7 @@ from uuid import uuid4
 from redis.exceptions import ResponseError
 
 from madcrow_events.bridge._errors import BrokerAwayError, TopologyError
-from madcrow_events.bridge._patience import begin, close, within_patience
+from madcrow_events.bridge._patience import away, begin, close, within_patience
 from madcrow_events.bridge._transport import Message, Receiver, Topology, shown_url
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class RedisTransport:
         self._broker = broker
         self._topology = topology
         self._client: Any = None
+        self._waiting: list[tuple[CloudEvent, asyncio.Future[None]]] = []
+        """What is to be added, and who waits for it."""
         self._watching: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
@@ -90,9 +92,11 @@ class RedisTransport:
         Raises:
             BrokerAwayError: Redis has not acknowledged it.
         """
-        headers, body = event.structured()
-        adding = self._broker.publish(body, stream=self._topology.topic, headers=headers)
-        await within_patience(self.place, f"acknowledged the event {event.id}", adding)
+        added = asyncio.get_running_loop().create_future()
+        self._waiting.append((event, added))
+        if len(self._waiting) == 1:
+            begin(self._add_all())  # together with what others publish now
+        await added
 
     @asynccontextmanager
     async def receiving(self) -> AsyncIterator[Receiver]:
@@ -118,6 +122,37 @@ class RedisTransport:
             self._watching = None
         if not self._broker.running:
             await close(self.place, "closed the connection", self._broker.stop())
+
+    async def _add_all(self) -> None:
+        """Add what waits, in one round trip."""
+        waiting, self._waiting = self._waiting, []
+        adding = self._added([event for event, _ in waiting])
+        error: BrokerAwayError | None = None
+        answers: list[Any] = []
+        try:
+            answers = await within_patience(self.place, "acknowledged events", adding)
+        except BrokerAwayError as away_:
+            error = away_
+        for place, (event, added) in enumerate(waiting):
+            answer = answers[place] if error is None else error
+            if added.done():
+                continue  # who waited for it was cancelled
+            if isinstance(answer, BrokerAwayError):
+                added.set_exception(answer)
+            elif isinstance(answer, Exception):
+                added.set_exception(away(self.place, f"acknowledged the event {event.id}", answer))
+            else:
+                added.set_result(None)
+
+    async def _added(self, events: list[CloudEvent]) -> list[Any]:
+        pipeline = self._client.pipeline(transaction=False)
+        for event in events:
+            headers, body = event.structured()
+            await self._broker.publish(
+                body, stream=self._topology.topic, headers=headers, pipeline=pipeline
+            )
+        answers: list[Any] = await pipeline.execute(raise_on_error=False)
+        return answers
 
     async def _open(self) -> None:
         self._client = await self._broker.connect()
@@ -177,7 +212,7 @@ class _Message:
     _receiver: _Receiver
 
     async def settle(self) -> None:
-        await self._receiver.acknowledge(self._id)
+        self._receiver.acknowledge(self._id)
 
     async def refuse(self) -> None:
         await self.settle()  # the entry stays in the stream until it is trimmed
@@ -199,6 +234,8 @@ class _Receiver:
         self._reading: asyncio.Task[list[Message]] | None = None
         self._claim_at = 0.0
         self._cursor = b"0-0"
+        self._settled: list[bytes] = []
+        self._acknowledging: asyncio.Task[None] | None = None
         self._is_lost = False
 
     async def take(self) -> list[Message]:
@@ -209,14 +246,20 @@ class _Receiver:
         reading, self._reading = self._reading, None
         return reading.result()
 
-    async def acknowledge(self, entry: bytes) -> None:
+    def acknowledge(self, entry: bytes) -> None:
+        """Acknowledge an entry soon, together with others."""
         self.let_go(entry)
-        if self._is_lost:
-            return
-        acknowledging = self._client.xack(self._topology.topic, self._topology.consumer, entry)
+        self._settled.append(entry)
+        if len(self._settled) == 1:
+            self._acknowledging = begin(self._acknowledge_all())
+
+    async def _acknowledge_all(self) -> None:
+        topology = self._topology
+        settled, self._settled = self._settled, []
+        acknowledging = self._client.xack(topology.topic, topology.consumer, *settled)
         try:
             await within_patience(self._place, "taken an acknowledgement", acknowledging)
-        except BrokerAwayError:  # it is delivered again, and `take` says so
+        except BrokerAwayError:  # they are delivered again, and `take` says so
             self._is_lost = True
 
     def let_go(self, entry: bytes) -> None:
@@ -225,6 +268,8 @@ class _Receiver:
     async def end(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
+        if self._acknowledging is not None:
+            await asyncio.wait({self._acknowledging})
         await self.remove_idle()
 
     async def remove_idle(self) -> None:
