@@ -67,10 +67,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Outbox", "durable_handlers_of"]
 
-# A text, because SQLAlchemy's asyncio is not there without greenlet.
 AnySession: TypeAlias = (
-    "Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any] | Connection "
-    "| AsyncConnection"
+    Session
+    | AsyncSession
+    | scoped_session[Any]
+    | async_scoped_session[Any]
+    | Connection
+    | AsyncConnection
 )
 """What has a transaction: of SQLAlchemy's ORM or Core, plain or async."""
 
