@@ -141,8 +141,12 @@ def an_event(number: int, **options: Any) -> CloudEvent:
     return CloudEvent(
         id=f"{number}-{uuid4().hex[:8]}",
         source="/shop",
-        data=str(number).encode(),
-        **{"type": "order_placed", "attributes": attributes, **options},
+        **{
+            "type": "order_placed",
+            "data": str(number).encode(),
+            "attributes": attributes,
+            **options,
+        },
     )
 
 

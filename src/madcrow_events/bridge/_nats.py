@@ -146,12 +146,12 @@ class NatsTransport:
         if client is None:
             raise BrokerAwayError(f"{self.place} cannot be reached now")
         context = client.jetstream(timeout=PATIENCE)
-        reconnects = client.stats["reconnects"]
         await self._make_stream(context)
-        receiver = NatsReceiver(client, context, self._topology, reconnects)
+        receiver = NatsReceiver(client, context, self._topology)
         subscription = None
         while subscription is None:
             receiver.left = await self._stand_by(context)
+            receiver.reconnects = client.stats["reconnects"]
             subscription = await self._subscribe(context, receiver)
         holding = asyncio.create_task(receiver.hold())
         try:
@@ -272,8 +272,6 @@ class NatsTransport:
                     max_ack_pending=topology.batch,
                 ),
             )
-        except APIError:
-            raise
         except JetStreamError as error:
             if "already bound" in str(error):
                 return None

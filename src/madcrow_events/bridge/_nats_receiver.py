@@ -48,20 +48,18 @@ class NatsReceiver:
         client: the client.
         context: asks the server about the consumer.
         topology: the names of the service.
-        reconnects: how often the client had connected again before the subscription.
 
     Attributes:
         left: what another receiver has left, and comes first.
+        reconnects: how often the client had connected again before the subscription.
     """
 
-    def __init__(
-        self, client: Client, context: JetStreamContext, topology: Topology, reconnects: int
-    ) -> None:
+    def __init__(self, client: Client, context: JetStreamContext, topology: Topology) -> None:
         self.left = Left(0, 0)
+        self.reconnects = 0
         self._client = client
         self._context = context
         self._topology = topology
-        self._reconnects = reconnects
         self._arrived: list[_Message] = []
         self._news = asyncio.Event()
         self._held: set[_Message] = set()
@@ -97,7 +95,7 @@ class NatsReceiver:
         if not self._client.is_connected:
             raise BrokerAwayError("the connection was lost")
         # Nothing is missing among what came before the connection broke.
-        if self._client.stats["reconnects"] != self._reconnects:
+        if self._client.stats["reconnects"] != self.reconnects:
             raise BrokerAwayError("the connection was lost for a moment")
         if not self._arrived:
             await self._look()

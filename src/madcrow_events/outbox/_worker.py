@@ -129,6 +129,10 @@ class Worker:
         self.stops += 1
         self.wakes.put(None)
 
+    def _is_idle(self) -> bool:
+        """Whether nothing comes in from other services just now."""
+        return self.outbox._is_idle()
+
     def wake(self) -> None:
         """Look into the database now."""
         self.wakes.put(None)
