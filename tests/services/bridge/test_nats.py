@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import nats
 import pytest
 
-from madcrow_events.bridge import _nats_receiver
+from madcrow_events.bridge import MessageTooLargeError, _nats_receiver
 from support.relays import Relay
 from support.transports import KINDS, Rig, an_event, numbers_of, take
 
@@ -68,6 +68,45 @@ async def test_what_the_stream_has_removed_meanwhile_is_not_waited_for(rig, monk
     await client.close()
     async with transport.receiving() as receiver:
         assert numbers_of(await take(receiver, 4)) == [0, 1, 3, 4]
+
+
+async def test_the_headers_of_an_event_count_for_its_size(rig):
+    """The server would close the connection, again and again, and nothing else could be sent."""
+    transport = await rig.connected()
+    largest = transport._client.max_payload
+    with pytest.raises(MessageTooLargeError, match=r"with its headers, and NATS allows 1,048,576"):
+        await transport.publish(an_event(1, data=b"1" * (largest - 300)))
+    await transport.publish(an_event(2, data=b"2" * (largest - 1000)))
+    async with transport.receiving() as receiver:
+        [message] = await take(receiver, 1)
+    assert len(message.body) == largest - 1000
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+        b"NATS/1.0 100 FlowControl Request\r\n\r\n",
+        b"NATS/1.0\r\nStatus: 100\r\nDescription: hello\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0\r\n: \xff\r\n\r\n",
+    ],
+)
+async def test_a_message_that_looks_like_a_word_of_the_server_is_delivered(rig, headers):
+    """Anybody can publish it; unseen, it would come again for ever, in the place of others."""
+    transport = await rig.connected()
+    reader, writer = await asyncio.open_connection(*rig.address)
+    await reader.readline()
+    subject, size = f"{rig.topology.topic}.order_placed".encode(), len(headers)
+    writer.write(b'CONNECT {"verbose": false, "headers": true}\r\n')
+    writer.write(b"HPUB %s %d %d\r\n%s\r\nPING\r\n" % (subject, size, size, headers))
+    assert await reader.readline() == b"PONG\r\n"
+    writer.close()
+    await writer.wait_closed()
+    async with transport.receiving() as receiver:
+        [message] = await take(receiver, 1)
+        assert message.body == b""
+        await message.refuse()
 
 
 def place_of(message) -> int:
