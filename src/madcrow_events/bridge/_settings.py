@@ -47,9 +47,7 @@ def check_settings(
                 "'shipping'",
                 option=option,
             )
-    check_seconds("lease", lease)
-    if lease is None:
-        raise InvalidOptionError("lease must be a number of seconds, such as 10.0", option="lease")
+    check_seconds("lease", lease, allow_none=False)
     if not isinstance(retention, timedelta) or retention <= timedelta(0):
         raise InvalidOptionError(
             "retention must be a timedelta above 0, such as timedelta(days=7)", option="retention"

@@ -361,7 +361,7 @@ def test_sources_must_be_a_tuple_of_texts(service, sources):
         ("lease", -1.0, "lease"),
         ("lease", "10", "lease"),
         ("lease", float("nan"), "lease"),
-        ("lease", None, "such as 10.0"),
+        ("lease", None, r"above 0, such as 2\.5$"),
         ("retention", 7, r"timedelta\(days=7\)"),
         ("retention", timedelta(0), r"timedelta\(days=7\)"),
     ],
