@@ -102,7 +102,7 @@ class NatsTransport:
         if client is not None:
             # FastStream would drain it, which cannot be given up while the server says nothing.
             self._broker._connection = None
-            await close(self.place, "closed the connection", _close(client))
+            await close(self.place, "closed the connection", client.close())
         await self._broker.stop()
 
     async def publish(self, event: CloudEvent) -> None:
@@ -276,15 +276,6 @@ class NatsTransport:
             if "already bound" in str(error):
                 return None
             raise
-
-
-async def _close(client: Client) -> None:
-    """Let the server have what was acknowledged, if it is there, and close the connection."""
-    try:
-        if client.is_connected:
-            await client.flush()
-    finally:
-        await client.close()
 
 
 async def _wait_for_connection(client: Client) -> None:
