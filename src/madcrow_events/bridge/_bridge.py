@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal as signals
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +14,7 @@ from madcrow_events.bridge._transport import Topology
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.outbox import Outbox
+from madcrow_events.outbox._ending import stopped_by_signals
 from madcrow_events.outbox._linking import attach, companions_of
 from madcrow_events.signals import EventSignal, SignalRegistry
 
@@ -246,21 +244,6 @@ class Bridge(Carrying):
 
 def _do_nothing() -> None:
     """Wake nobody: no worker is there."""
-
-
-@contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call a function when SIGTERM or SIGINT comes, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ends = (signals.SIGTERM, signals.SIGINT)
-    before = {it: signals.signal(it, lambda *_: stop()) for it in ends}
-    try:
-        yield
-    finally:
-        for it, handler in before.items():
-            signals.signal(it, handler)
 
 
 def _check_alone(outbox: Outbox, consumer: str) -> None:
