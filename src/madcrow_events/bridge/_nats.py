@@ -104,7 +104,7 @@ class NatsTransport:
         if client is not None:
             # FastStream would drain it, which cannot be given up while the server says nothing.
             self._broker._connection = None
-            await close(self.place, "closed the connection", _close(client))
+            await close(self.place, "closed the connection", client.close())
         await self._broker.stop()
 
     async def publish(self, event: CloudEvent) -> None:
@@ -290,15 +290,6 @@ class NatsTransport:
 def _size_of(headers: Mapping[str, str]) -> int:
     """Return how many bytes headers have at most, with those that FastStream adds."""
     return _OF_FASTSTREAM + sum(len(f"{name}: {text}\r\n") for name, text in headers.items())
-
-
-async def _close(client: Client) -> None:
-    """Let the server have what was acknowledged, if it is there, and close the connection."""
-    try:
-        if client.is_connected:
-            await client.flush()
-    finally:
-        await client.close()
 
 
 async def _wait_for_connection(client: Client) -> None:

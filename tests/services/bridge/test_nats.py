@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 
 import nats
 import pytest
 
-from madcrow_events.bridge import MessageTooLargeError, _nats_receiver
+from madcrow_events.bridge import BrokerAwayError, MessageTooLargeError, _nats_receiver
 from support.relays import Relay
-from support.transports import KINDS, Rig, an_event, numbers_of, take
+from support.transports import KINDS, Rig, an_event, numbers_of, take, until
 
-pytestmark = [pytest.mark.once, pytest.mark.guarantee("D11")]
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.guarantee("D11"),
+    # The client leaves open what it could not connect.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 MANY = 4000  # with fewer, the server has mostly delivered all before it knows that nobody is there
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Let these warnings come while they are ignored."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -111,3 +124,57 @@ async def test_a_message_that_looks_like_a_word_of_the_server_is_delivered(rig, 
 
 def place_of(message) -> int:
     return int(message.place.split()[1])
+
+
+async def test_a_receiver_ends_when_its_client_has_connected_again(rig):
+    """Else the client would subscribe for nobody, and nobody else could receive."""
+    transport = await rig.connected()
+    for number in range(3):
+        await transport.publish(an_event(number))
+    with Relay(*rig.address) as relay:
+        is_lost = asyncio.Event()
+        receiving = asyncio.create_task(receive_until_lost(rig, relay, is_lost))
+        await is_lost.wait()
+        await asyncio.sleep(1.5)
+        assert not receiving.done()
+        relay.mend()
+        with pytest.raises(BrokerAwayError, match=r"the connection was lost$"):
+            await asyncio.wait_for(receiving, 10)
+        async with asyncio.timeout(10), transport.receiving() as receiver:
+            assert numbers_of(await take(receiver, 3)) == [0, 1, 2]
+
+
+async def receive_until_lost(rig: Rig, relay: Relay, is_lost: asyncio.Event) -> None:
+    """Receive, and answer when the connection is lost."""
+    transport = await rig.connected(rig.through(relay.port))
+    async with transport.receiving() as receiver:
+        messages = await take(receiver, 3)
+        relay.cut()
+        await until(lambda: not transport.is_connected)
+        is_lost.set()
+        await messages[0].settle()
+        await messages[1].refuse()
+        await messages[2].give_back(0)
+        await receiver.take()
+
+
+async def test_what_comes_after_a_moment_without_connection_is_not_taken(rig):
+    """What came in that moment is missing, and comes only after it."""
+    with Relay(*rig.address) as relay:
+        transport = await rig.connected(rig.through(relay.port))
+        with pytest.raises(BrokerAwayError, match="for a moment"):
+            async with transport.receiving() as receiver:
+                relay.cut()
+                await until(lambda: not transport.is_connected)
+                relay.mend()
+                await until(lambda: transport.is_connected)
+                await receiver.take()
+
+
+async def test_a_receiver_ends_when_its_client_has_given_up(rig):
+    """Nothing is left to be waited for."""
+    transport = await rig.connected()
+    with pytest.raises(BrokerAwayError):
+        async with transport.receiving() as receiver:
+            await transport._client.close()
+            await receiver.take()
