@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from madcrow_events._text import module_of, type_name
 from madcrow_events.bridge._errors import BridgeError, BrokerAwayError
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ __all__ = ["PATIENCE", "away", "begin", "close", "within_patience"]
 
 PATIENCE: Final = 5.0
 """After how many seconds a broker that has not answered is away."""
+
+_CLIENTS: Final = ("nats.", "redis.", "aio_pika.", "aiormq.", "pamqp.")
+"""Where the errors of clients are from, whose words are for people."""
 
 _Answer = TypeVar("_Answer")
 
@@ -61,7 +65,9 @@ def away(place: str, deed: str, error: Exception) -> BrokerAwayError:
         deed: what it has not done, such as "answered".
         error: what its client has raised.
     """
-    reason = str(error) or type(error).__name__
+    # Others, such as those of a middleware, may show what is in an event.
+    is_shown = isinstance(error, OSError) or module_of(type(error)).startswith(_CLIENTS)
+    reason = (str(error) if is_shown else "") or type_name(type(error))
     return BrokerAwayError(f"{place} has not {deed}: {reason}")
 
 

@@ -10,6 +10,7 @@ from uuid import UUID, uuid5
 
 from pydantic_core import from_json
 
+from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._cloud_events import LONGEST, CloudEvent
 from madcrow_events.outbox._errors import (
     InvalidCloudEventError,
@@ -32,7 +33,16 @@ if TYPE_CHECKING:
     ReadContext = Callable[[EventSignal[Any], int, str], BaseEventContext]
     """Makes a context of a version of a signal, from its JSON."""
 
-__all__ = ["cloud_event_of", "id_of", "json_of", "origin_of", "received", "signal_of", "version_of"]
+__all__ = [
+    "check_consumer",
+    "cloud_event_of",
+    "id_of",
+    "json_of",
+    "origin_of",
+    "received",
+    "signal_of",
+    "version_of",
+]
 
 VERSION: Final = "eventversion"
 """The attribute with the version of the event's model."""
@@ -123,6 +133,22 @@ def received(
         0,
     )
     return Received(InboxNote(consumer, event.source, event.id), stored)
+
+
+def check_consumer(consumer: object) -> None:
+    """Refuse a consumer that no note can have.
+
+    Raises:
+        InvalidOptionError: it is no text, or is too long.
+    """
+    if not isinstance(consumer, str) or len(consumer) > _LONGEST_CONSUMER or "\0" in consumer:
+        raise InvalidOptionError(
+            f"consumer must be a text of up to {_LONGEST_CONSUMER} characters, such as 'shipping'",
+            option="consumer",
+        )
+
+
+_LONGEST_CONSUMER: Final = 64
 
 
 def _check_length(event: CloudEvent) -> None:

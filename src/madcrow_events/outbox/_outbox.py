@@ -38,7 +38,12 @@ from madcrow_events.outbox._errors import (
     NotInOutboxError,
     NoTransactionError,
 )
-from madcrow_events.outbox._exchange import cloud_event_of, received, signal_of
+from madcrow_events.outbox._exchange import (
+    check_consumer,
+    cloud_event_of,
+    received,
+    signal_of,
+)
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
 from madcrow_events.outbox._payload import dump
@@ -339,8 +344,15 @@ class Outbox(Serving):
                 another event than `event` says.
             UnknownEventError: the event is not declared, or is one of this package.
             NoTransactionError: as for `emit`.
-            TypeError: as for `emit`.
+            InvalidOptionError: `consumer` is no text of up to 64 characters.
+            TypeError: as for `emit`; or `cloud_event` is no `CloudEvent`.
         """
+        if not isinstance(cloud_event, CloudEvent):
+            raise TypeError(
+                f"receive takes a CloudEvent, not {type_name(type(cloud_event))}: write "
+                "outbox.receive(CloudEvent.read(headers, body), session)"
+            )
+        check_consumer(consumer)
         watched, watcher, writing = self._writing_in(session)
         received = self._received(cloud_event, self._signal_for(cloud_event, event), consumer)
         if received is not None:

@@ -362,6 +362,7 @@ def test_sources_must_be_a_tuple_of_texts(service, sources):
         ("lease", "10", "lease"),
         ("lease", float("nan"), "lease"),
         ("lease", None, r"above 0, such as 2\.5$"),
+        ("lease", True, "lease"),
         ("retention", 7, r"timedelta\(days=7\)"),
         ("retention", timedelta(0), r"timedelta\(days=7\)"),
     ],

@@ -37,13 +37,17 @@ async def test_an_answer_is_returned():
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ValueError("no such thing"), "Redis has not answered: no such thing"),
-        (ValueError(), "Redis has not answered: ValueError"),
+        (ConnectionError("no route"), "Redis has not answered: no route"),
+        (TimeoutError(), "Redis has not answered: TimeoutError"),
+        (ValueError("hunter2"), "Redis has not answered: ValueError"),
         (asyncio.CancelledError(), "Redis has not answered: the connection is closed"),
     ],
 )
 async def test_an_error_of_the_client_says_what_was_asked_of_which_broker(error, words):
-    """Also where the client ends by a cancellation, which the caller must not take for its own."""
+    """Of other errors, such as those of a middleware, it shows no text, which may have a value.
+
+    The client may also end by a cancellation, which the caller must not take for its own.
+    """
     with pytest.raises(BrokerAwayError, match=f"^{words}$") as caught:
         await within_patience("Redis", "answered", fail(error))
     assert type(caught.value.__cause__) is type(error)

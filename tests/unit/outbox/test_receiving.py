@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session
 
 from madcrow_events import BaseEventContext, SignalRegistry, current_event
-from madcrow_events.exceptions import UnknownEventError
+from madcrow_events.exceptions import InvalidOptionError, UnknownEventError
 from madcrow_events.outbox import (
     InvalidCloudEventError,
     NoTransactionError,
@@ -168,6 +168,21 @@ def test_what_has_no_transaction_takes_nothing_in(engine):
         outbox.receive(order_from(), connection)
     with pytest.raises(TypeError, match="takes a Session"):
         outbox.receive(order_from(), engine)
+
+
+@pytest.mark.parametrize("consumer", [None, 7, "x" * 65, "a\0b"])
+def test_a_consumer_that_no_note_can_have_is_refused(engine, consumer):
+    """At once, and not at the commit."""
+    outbox = new_outbox(engine)
+    with Session(engine) as session, pytest.raises(InvalidOptionError, match="up to 64 charac"):
+        outbox.receive(order_from(), session, consumer=consumer)
+
+
+def test_what_is_received_is_a_cloud_event(engine):
+    """What a request brings has to be read first."""
+    outbox = new_outbox(engine)
+    with Session(engine) as session, pytest.raises(TypeError, match=r"CloudEvent\.read\(headers"):
+        outbox.receive(b"{}", session)
 
 
 def break_off(outbox, engine, monkeypatch):
