@@ -35,7 +35,8 @@ class Bridge(Carrying):
     Args:
         outbox: the outbox. Without a database, a registry of signals, together with `inbox=None`.
         broker: a `NatsBroker`, `RedisBroker` or `RabbitBroker` of FastStream, which says where the
-            broker is and how to sign in. Its own subscribers are not started.
+            broker is and how to sign in. Give each bridge one of its own, which the application
+            does not start: a connection belongs to one event loop, and a bridge has its own loop.
         consumer: the name of this service: under it, the broker remembers what was received.
         inbox: `"outbox"` to take in by the outbox, each event once. None to call the ordinary
             handlers of this process directly: at least once, in no certain order, and a message
@@ -204,16 +205,21 @@ class Bridge(Carrying):
     def run(self) -> None:
         """Receive until `stop` is called; in the main thread, also until SIGTERM or SIGINT comes.
 
-        It is for a bridge without an outbox. One with an outbox works beside a `Worker`.
+        It is for a bridge without an outbox. One with an outbox works beside a `Worker`. It returns
+        when the handlers that run have ended; a second signal ends the process.
 
         Raises:
-            InvalidOptionError: the bridge has an outbox.
+            InvalidOptionError: the bridge has an outbox, or its broker is connected already.
             RuntimeError: the bridge is at work already.
             TopologyError: a stream, exchange or queue of the broker does not fit.
         """
-        with stopped_by_signals(self.stop), self:
+        with stopped_by_signals(self._end), self:
             self._stopped.wait()
         self._stopped.clear()
+
+    def _end(self) -> bool:
+        self.stop()
+        return True  # so that a second signal ends the process, where a handler never returns
 
     def stop(self) -> None:
         """Let `run` return, or the next one if none runs."""

@@ -11,7 +11,7 @@ from madcrow_events.exceptions import InvalidOptionError
 if TYPE_CHECKING:
     from madcrow_events.bridge._transport import Topology, Transport
 
-__all__ = ["kind_of", "transport_for"]
+__all__ = ["check_unused", "kind_of", "transport_for"]
 
 Kind = Literal["memory", "nats", "rabbit", "redis"]
 
@@ -59,3 +59,18 @@ def transport_for(broker: Any, topology: Topology) -> Transport:
     module = import_module(f"madcrow_events.bridge._{kind}")
     made: Transport = getattr(module, _TRANSPORTS[kind])(broker, topology)
     return made
+
+
+def check_unused(broker: Any) -> None:
+    """Refuse a broker that is connected: its connection belongs to another event loop.
+
+    Raises:
+        InvalidOptionError: the application, another bridge or the parent process has connected it.
+    """
+    if getattr(broker, "_connection", None) is not None:
+        raise InvalidOptionError(
+            f"the {type_name(type(broker))} of the bridge is connected already, by the "
+            "application, another bridge, or the process that has forked this one: give each "
+            "bridge a broker of its own, which nothing else starts",
+            option="broker",
+        )

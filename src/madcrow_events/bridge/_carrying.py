@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from madcrow_events.bridge._brokers import transport_for
+from madcrow_events._forks import renew_after_fork
+from madcrow_events.bridge._brokers import check_unused, transport_for
 from madcrow_events.bridge._direct import DirectIntake
 from madcrow_events.bridge._errors import MessageTooLargeError
 from madcrow_events.bridge._intake import Intake, OutboxIntake, StoringIntake
@@ -49,6 +50,11 @@ class Carrying:
     _topology: Topology
 
     def __init__(self) -> None:
+        self._renew_after_fork()
+        renew_after_fork(self)
+
+    def _renew_after_fork(self) -> None:
+        """Be at work for nobody: the thread of the parent process is not here."""
         self._lock = threading.Lock()
         self._wakes: list[Callable[[], None]] = []
         self._station: Station | None = None
@@ -111,6 +117,7 @@ class Carrying:
         """Start to work, or work for one more worker."""
         with self._lock:
             if self._station is None:
+                check_unused(self._broker)
                 intake = self._make_intake(engine)
                 station = Station(self._transport(), intake, self.consumer, self._wake)
                 try:

@@ -32,7 +32,7 @@ from madcrow_events.bridge._patience import PATIENCE, away, close, within_patien
 from madcrow_events.bridge._transport import shown_url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from faststream.nats import NatsBroker
     from nats.aio.client import Client
@@ -48,6 +48,8 @@ _WATCH_EVERY: Final = 0.05
 """After how many seconds to see whether the client has connected again."""
 _TAKE_OVER_EVERY: Final = 0.5
 """After how many seconds a process that stands by asks whether it may receive."""
+_OF_FASTSTREAM: Final = 256
+"""How many bytes of headers FastStream adds at most, such as a correlation id."""
 _MARGIN: Final = 0.5
 """How many seconds longer than a lease to wait, for the server looks only now and then."""
 
@@ -102,7 +104,7 @@ class NatsTransport:
         if client is not None:
             # FastStream would drain it, which cannot be given up while the server says nothing.
             self._broker._connection = None
-            await close(self.place, "closed the connection", _close(client))
+            await close(self.place, "closed the connection", client.close())
         await self._broker.stop()
 
     async def publish(self, event: CloudEvent) -> None:
@@ -116,13 +118,15 @@ class NatsTransport:
         if client is None or not client.is_connected:
             raise BrokerAwayError(f"{self.place} is away, so the event {event.id} is not sent")
         headers, body = event.binary()
-        if len(body) > (largest := client.max_payload):
-            raise MessageTooLargeError(
-                f"the event has {len(body):,} bytes, and NATS allows {largest:,}: store what is "
-                "large elsewhere, or raise max_payload of the server"
-            )
         # Within two minutes, the stream itself leaves out what is sent again.
         headers["Nats-Msg-Id"] = f"{event.source} {event.id}".encode().hex()
+        # The server counts the headers, too, and closes the connection if there is too much.
+        size = len(body) + _size_of(headers)
+        if size > (largest := client.max_payload):
+            raise MessageTooLargeError(
+                f"the event has {size:,} bytes with its headers, and NATS allows {largest:,}: "
+                "store what is large elsewhere, or raise max_payload of the server"
+            )
         try:
             await self._broker.publish(
                 body,
@@ -259,7 +263,7 @@ class NatsTransport:
         """Return a subscription; None if another process was faster."""
         topology = self._topology
         try:
-            return await context.subscribe(
+            subscription = await context.subscribe(
                 f"{topology.topic}.>",
                 stream=topology.topic,
                 durable=topology.consumer,
@@ -276,15 +280,16 @@ class NatsTransport:
             if "already bound" in str(error):
                 return None
             raise
+        # Else the client drops messages that look like the server's own signs of life, and anybody
+        # may publish those. They would come again for ever, and take the place of others.
+        received = subscription._sub
+        received._jsi = None
+        return received
 
 
-async def _close(client: Client) -> None:
-    """Let the server have what was acknowledged, if it is there, and close the connection."""
-    try:
-        if client.is_connected:
-            await client.flush()
-    finally:
-        await client.close()
+def _size_of(headers: Mapping[str, str]) -> int:
+    """Return how many bytes headers have at most, with those that FastStream adds."""
+    return _OF_FASTSTREAM + sum(len(f"{name}: {text}\r\n") for name, text in headers.items())
 
 
 async def _wait_for_connection(client: Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -221,15 +222,15 @@ class _Message:
         self.headers = _headers_of(message)
         self.body = message.body
         self.place = f"message {message.message_id!r} of the queue {queue}"
-        self.deliveries = _deliveries_of(message)
+        self.deliveries = max(_deliveries_of(message), 1 + receiver.given_back(message))
         self._message = message
         self._receiver = receiver
 
     async def settle(self) -> None:
-        await self._receiver.answer(self._message.ack)
+        await self._receiver.end(self._message, self._message.ack)
 
     async def refuse(self) -> None:
-        await self._receiver.answer(partial(self._message.reject, requeue=False))
+        await self._receiver.end(self._message, partial(self._message.reject, requeue=False))
 
     async def give_back(self, delay: float) -> None:
         self._receiver.give_back(self._message, delay)
@@ -247,6 +248,8 @@ class _Receiver:
         self._arrived: list[Message] = []
         self._news = asyncio.Event()
         self._given_back: list[tuple[float, AbstractIncomingMessage]] = []
+        self._times: Counter[int] = Counter()
+        """How often messages were given back, which a classic queue does not count."""
         self._is_lost = False
 
     async def begin(self) -> None:
@@ -265,7 +268,15 @@ class _Receiver:
         arrived, self._arrived = self._arrived, []
         return arrived
 
-    async def answer(self, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def end(
+        self, message: AbstractIncomingMessage, send: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """Send what RabbitMQ is to do with a message that does not come again."""
+        if self._times:
+            self._times.pop(_mark_of(message), None)
+        await self._answer(send)
+
+    async def _answer(self, send: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Send what RabbitMQ is to do with a message, unless the channel it came on is gone."""
         if self._is_over():
             return
@@ -276,14 +287,19 @@ class _Receiver:
 
     def give_back(self, message: AbstractIncomingMessage, delay: float) -> None:
         """Requeue a message when it is due; if this receiver ends before, RabbitMQ does so."""
+        self._times[_mark_of(message)] += 1
         self._given_back.append((monotonic() + delay, message))
+
+    def given_back(self, message: AbstractIncomingMessage) -> int:
+        """Return how often a message was given back since this receiver began."""
+        return self._times[_mark_of(message)] if message.redelivered else 0
 
     async def _requeue(self) -> None:
         now = monotonic()
         due = [message for at, message in self._given_back if at <= now]
         self._given_back = [it for it in self._given_back if it[0] > now]
         for message in due:
-            await self.answer(partial(message.nack, requeue=True))
+            await self._answer(partial(message.nack, requeue=True))
 
     async def _receive(self, message: AbstractIncomingMessage) -> None:
         self._arrived.append(_Message(message, self._queue.name, self))
@@ -299,6 +315,11 @@ class _Receiver:
     def _is_over(self) -> bool:
         # The client drops a consumer that RabbitMQ has cancelled, as when the queue is deleted.
         return self._is_lost or self._channel.is_closed or self._tag not in self._consumers
+
+
+def _mark_of(message: AbstractIncomingMessage) -> int:
+    """Return by what to know a message when it is delivered again."""
+    return hash((message.message_id, message.body))
 
 
 def _headers_of(message: AbstractIncomingMessage) -> Mapping[str, str]:

@@ -122,6 +122,7 @@ class RedisTransport:
             self._watching = None
         if not self._broker.running:
             await close(self.place, "closed the connection", self._broker.stop())
+            self._broker._connection = None  # also if it is away
 
     async def _add_all(self) -> None:
         """Add what waits, in one round trip."""
@@ -344,8 +345,7 @@ class _Receiver:
 
     def _content_of(self, fields: dict[bytes, bytes]) -> tuple[Mapping[str, str], bytes]:
         if _OF_FASTSTREAM in fields:
-            body, given = self._parse(fields[_OF_FASTSTREAM])
-            return {str(name): str(value) for name, value in given.items()}, body
+            return self._parsed(fields[_OF_FASTSTREAM])
         if len(fields) == 1:
             [body] = fields.values()
             return {}, body
@@ -353,6 +353,13 @@ class _Receiver:
         bodies = [others.pop(name) for name in _BODIES if name in others]
         headers = {_text(name): _text(value) for name, value in others.items()}
         return headers, b"".join(bodies[:1])
+
+    def _parsed(self, entry: bytes) -> tuple[Mapping[str, str], bytes]:
+        try:
+            body, given = self._parse(entry)
+            return {str(name): str(value) for name, value in given.items()}, body
+        except Exception:  # whatever it is, it is refused, and must not hold up the others
+            return {}, entry
 
 
 def _entries_of(answer: Any) -> list[tuple[bytes, dict[bytes, bytes]]]:

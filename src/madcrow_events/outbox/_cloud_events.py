@@ -21,10 +21,11 @@ from madcrow_events._text import type_name
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._errors import InvalidCloudEventError
 
-__all__ = ["CloudEvent"]
+__all__ = ["LONGEST", "CloudEvent"]
 
 _VERSION = "1.0"
-_LONGEST: Final = 4096
+LONGEST: Final = 4096
+"""How many characters an attribute has at most."""
 _LONGEST_TOGETHER: Final = 65_536
 
 _JSON = "application/json"
@@ -220,9 +221,9 @@ def _check(attributes: Mapping[Any, Any]) -> None:
 def _problem(name: str, text: object) -> str | None:
     if not isinstance(text, str):
         return f"has the type {type_name(type(text))}: write it as text"
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         return (
-            f"has {len(text)} characters, and {_LONGEST} are allowed: move what is long into the "
+            f"has {len(text)} characters, and {LONGEST} are allowed: move what is long into the "
             "data"
         )
     if not text and name in _NEVER_EMPTY:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid5
 
 from pydantic_core import from_json
 
-from madcrow_events.outbox._cloud_events import CloudEvent
+from madcrow_events.outbox._cloud_events import LONGEST, CloudEvent
 from madcrow_events.outbox._errors import (
     InvalidCloudEventError,
     NotSerialisableError,
@@ -70,8 +70,9 @@ def cloud_event_of(claimed: Claimed, payload: str) -> CloudEvent:
         attributes["causationid"] = headers["causation"]
     if claimed.sender is not None and (sender := read(claimed.sender)) is not None:
         attributes["sender"] = str(sender)
-    if "scope" in headers:
-        attributes["scope"] = json.dumps(headers["scope"])
+    # A client chooses some of it, such as its user agent, and must not keep the event back by that.
+    if "scope" in headers and len(scope := json.dumps(headers["scope"])) <= LONGEST:
+        attributes["scope"] = scope
     return CloudEvent(
         id=origin.get("id", claimed.event_id),
         source=claimed.source,

@@ -353,7 +353,7 @@ class Outbox(Serving):
         Its data is the JSON of the context. Its attributes have the time of the emission, the
         version of the model as `eventversion`, the ordering key as `partitionkey`, the ids of the
         emissions before it as `correlationid` and `causationid`, the `sender`, and the fields of
-        the `event_scope` as JSON in `scope`.
+        the `event_scope` as JSON in `scope`, unless that is longer than 4,096 characters.
 
         Args:
             event: the emission, as a parameter of the handler or `current_event()` gives it.
@@ -361,7 +361,7 @@ class Outbox(Serving):
         Raises:
             NotInOutboxError: the emission is none that a durable handler of this outbox is called
                 for just now.
-            InvalidCloudEventError: the sender or the scope is no text that an attribute can have.
+            InvalidCloudEventError: the sender is no text that an attribute can have.
         """
         call = CALL.get(None)
         if call is None or call.owner is not self or call.claimed.event_id != str(event.id):

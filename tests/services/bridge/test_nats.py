@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+from collections.abc import AsyncIterator, Iterator
 
 import nats
 import pytest
 
-from madcrow_events.bridge import _nats_receiver
+from madcrow_events.bridge import BrokerAwayError, MessageTooLargeError, _nats_receiver
 from support.relays import Relay
-from support.transports import KINDS, Rig, an_event, numbers_of, take
+from support.transports import KINDS, Rig, an_event, numbers_of, take, until
 
-pytestmark = [pytest.mark.once, pytest.mark.guarantee("D11")]
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.guarantee("D11"),
+    # The client leaves open what it could not connect.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 MANY = 4000  # with fewer, the server has mostly delivered all before it knows that nobody is there
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Let these warnings come while they are ignored."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
@@ -70,5 +83,98 @@ async def test_what_the_stream_has_removed_meanwhile_is_not_waited_for(rig, monk
         assert numbers_of(await take(receiver, 4)) == [0, 1, 3, 4]
 
 
+async def test_the_headers_of_an_event_count_for_its_size(rig):
+    """The server would close the connection, again and again, and nothing else could be sent."""
+    transport = await rig.connected()
+    largest = transport._client.max_payload
+    with pytest.raises(MessageTooLargeError, match=r"with its headers, and NATS allows 1,048,576"):
+        await transport.publish(an_event(1, data=b"1" * (largest - 300)))
+    await transport.publish(an_event(2, data=b"2" * (largest - 1000)))
+    async with transport.receiving() as receiver:
+        [message] = await take(receiver, 1)
+    assert len(message.body) == largest - 1000
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+        b"NATS/1.0 100 FlowControl Request\r\n\r\n",
+        b"NATS/1.0\r\nStatus: 100\r\nDescription: hello\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0\r\n: \xff\r\n\r\n",
+    ],
+)
+async def test_a_message_that_looks_like_a_word_of_the_server_is_delivered(rig, headers):
+    """Anybody can publish it; unseen, it would come again for ever, in the place of others."""
+    transport = await rig.connected()
+    reader, writer = await asyncio.open_connection(*rig.address)
+    await reader.readline()
+    subject, size = f"{rig.topology.topic}.order_placed".encode(), len(headers)
+    writer.write(b'CONNECT {"verbose": false, "headers": true}\r\n')
+    writer.write(b"HPUB %s %d %d\r\n%s\r\nPING\r\n" % (subject, size, size, headers))
+    assert await reader.readline() == b"PONG\r\n"
+    writer.close()
+    await writer.wait_closed()
+    async with transport.receiving() as receiver:
+        [message] = await take(receiver, 1)
+        assert message.body == b""
+        await message.refuse()
+
+
 def place_of(message) -> int:
     return int(message.place.split()[1])
+
+
+async def test_a_receiver_ends_when_its_client_has_connected_again(rig):
+    """Else the client would subscribe for nobody, and nobody else could receive."""
+    transport = await rig.connected()
+    for number in range(3):
+        await transport.publish(an_event(number))
+    with Relay(*rig.address) as relay:
+        is_lost = asyncio.Event()
+        receiving = asyncio.create_task(receive_until_lost(rig, relay, is_lost))
+        await is_lost.wait()
+        await asyncio.sleep(1.5)
+        assert not receiving.done()
+        relay.mend()
+        with pytest.raises(BrokerAwayError, match=r"the connection was lost$"):
+            await asyncio.wait_for(receiving, 10)
+        async with asyncio.timeout(10), transport.receiving() as receiver:
+            assert numbers_of(await take(receiver, 3)) == [0, 1, 2]
+
+
+async def receive_until_lost(rig: Rig, relay: Relay, is_lost: asyncio.Event) -> None:
+    """Receive, and answer when the connection is lost."""
+    transport = await rig.connected(rig.through(relay.port))
+    async with transport.receiving() as receiver:
+        messages = await take(receiver, 3)
+        relay.cut()
+        await until(lambda: not transport.is_connected)
+        is_lost.set()
+        await messages[0].settle()
+        await messages[1].refuse()
+        await messages[2].give_back(0)
+        await receiver.take()
+
+
+async def test_what_comes_after_a_moment_without_connection_is_not_taken(rig):
+    """What came in that moment is missing, and comes only after it."""
+    with Relay(*rig.address) as relay:
+        transport = await rig.connected(rig.through(relay.port))
+        with pytest.raises(BrokerAwayError, match="for a moment"):
+            async with transport.receiving() as receiver:
+                relay.cut()
+                await until(lambda: not transport.is_connected)
+                relay.mend()
+                await until(lambda: transport.is_connected)
+                await receiver.take()
+
+
+async def test_a_receiver_ends_when_its_client_has_given_up(rig):
+    """Nothing is left to be waited for."""
+    transport = await rig.connected()
+    with pytest.raises(BrokerAwayError):
+        async with transport.receiving() as receiver:
+            await transport._client.close()
+            await receiver.take()

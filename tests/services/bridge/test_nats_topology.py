@@ -92,7 +92,7 @@ async def test_a_consumer_that_does_not_fit_is_refused(rig, server, config, prob
 async def test_an_event_that_is_too_large_is_not_sent(rig):
     """The limit is that of the server."""
     transport = await rig.connected()
-    with pytest.raises(MessageTooLargeError, match=r"2,000,000 bytes, and NATS allows 1,048,576"):
+    with pytest.raises(MessageTooLargeError, match="NATS allows 1,048,576"):
         await transport.publish(an_event(1, data=b"1" * 2_000_000))
 
 

@@ -145,6 +145,24 @@ async def test_queues_that_count_deliveries_are_believed(rig, channel):
         assert message.deliveries == 4
 
 
+async def test_what_is_given_back_is_counted_where_the_queue_does_not(rig):
+    """So that what fails again and again is refused in the end; the queue only says "again"."""
+    transport = await rig.connected()
+    for number in (1, 2):
+        await transport.publish(an_event(number))
+    counts: dict[int, list[int]] = {1: [], 2: []}
+    async with transport.receiving() as receiver:
+        while len(counts[1]) < 5 or not counts[2]:
+            for message in await take(receiver, 1):
+                [number] = numbers_of([message])
+                counts[number].append(message.deliveries)
+                if number == 2 or len(counts[1]) == 5:
+                    await message.settle()
+                else:
+                    await message.give_back(0.0)
+    assert counts == {1: [1, 2, 3, 4, 5], 2: [1]}
+
+
 async def test_applications_of_faststream_read_what_the_bridge_publishes(rig):
     """Their subscribers get the headers and the body of a CloudEvent."""
     transport = await rig.connected()

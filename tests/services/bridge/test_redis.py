@@ -89,6 +89,19 @@ async def test_an_entry_without_a_body_has_headers_only(rig, client):
         assert (message.headers, message.body) == ({"ce-id": "1", "ce-type": "a"}, b"")
 
 
+@pytest.mark.parametrize(
+    "entry", [b"x", b'{"data": "x", "headers": "y"}', b"\x89BIN\r\n\x1a\n\0\1"]
+)
+async def test_an_entry_that_faststream_cannot_read_holds_up_no_other(rig, client, entry):
+    """It is delivered as it is, so that it is refused."""
+    transport = await rig.connected()
+    await client.xadd(rig.topology.topic, {"__data__": entry})
+    await transport.publish(an_event(1))
+    async with transport.receiving() as receiver:
+        unreadable, message = await take(receiver, 2)
+    assert (unreadable.headers, numbers_of([message])) == ({}, [1])
+
+
 async def test_applications_of_faststream_read_what_the_bridge_publishes(rig):
     """Their subscribers get the headers and the body of a CloudEvent."""
     transport = await rig.connected()

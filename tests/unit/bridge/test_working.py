@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -21,6 +22,7 @@ from madcrow_events.bridge import (
     TopologyError,
 )
 from madcrow_events.bridge._memory import MemoryTransport
+from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox import NotSerialisableError, Worker
 from support.outboxes import lines_of, sqlite_engine, wait_for
 from support.services import TOPIC, OrderPaid, OrderPlaced, Service, Unstorable, placed
@@ -222,6 +224,56 @@ def test_what_the_broker_does_not_acknowledge_is_sent_again(shop, shipping, monk
     assert shipping.handled == [("order_placed", 2)]
 
 
+@pytest.mark.parametrize("kind", [Bridge])
+def test_a_broker_that_is_connected_already_is_refused(shop, broker, monkeypatch):
+    """Its connection belongs to the event loop of the application, or of another bridge."""
+    monkeypatch.setattr(broker, "_connection", object(), raising=False)
+    with pytest.raises(InvalidOptionError, match="give each bridge a broker of its own"):
+        worker_of(shop).run(once=True)
+    assert threads() == []
+
+
+FORKING = """
+import os
+
+from madcrow_events import SignalRegistry
+from madcrow_events.bridge import MemoryBridge, MemoryBroker
+from support.outboxes import wait_for
+from support.services import TOPIC, OrderPlaced, placed
+
+signals, broker, seen = SignalRegistry(), MemoryBroker(), []
+signals.signal("order_placed", context=OrderPlaced)
+signals["order_placed"].subscribe(lambda number: seen.append(number), weak=False)
+bridge = MemoryBridge(signals, broker, consumer="cache", inbox=None)
+bridge.incoming("order_placed")
+with bridge:
+    child = os.fork()
+    if child == 0:
+        with bridge:
+            broker.publish(TOPIC, *placed(1))
+            wait_for(lambda: seen)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.once
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_bridge_at_work_can_work_in_a_forked_child_too():
+    """The thread of the parent is not there. In a process of its own, which has no tracer."""
+    environment = {key: value for key, value in os.environ.items() if "COV" not in key}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKING],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+    assert ran.stdout == "0\n", ran.stderr
+
+
 # By itself
 
 
@@ -254,6 +306,38 @@ def test_a_bridge_runs_until_a_signal_comes(alone, broker, number):
     assert alone.noted == [1]
     assert [signal.getsignal(it) for it in (signal.SIGTERM, signal.SIGINT)] == before
     assert threads() == []
+
+
+@pytest.fixture
+def terminated() -> Any:
+    """Return an event that is set by SIGTERM, as by a handler of the application."""
+    event = threading.Event()
+
+    def end(*_: object) -> None:
+        event.set()
+
+    before = signal.signal(signal.SIGTERM, end)
+    yield event, end
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGTERM to catch")
+def test_a_second_signal_does_what_it_does_without_a_bridge(alone, broker, signals, terminated):
+    """A handler that never returns would else keep the process alive."""
+    event, end = terminated
+    signals["order_placed"].subscribe(lambda: event.wait(20), weak=False)
+
+    def send() -> None:
+        wait_for(lambda: alone.noted)
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait_for(lambda: signal.getsignal(signal.SIGTERM) is end)
+        assert not event.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    broker.publish(TOPIC, *placed(1))
+    threading.Thread(target=send).start()
+    alone.run()
+    assert event.is_set()
 
 
 def test_a_bridge_that_runs_in_a_thread_is_stopped_by_a_call(alone, broker):

@@ -95,6 +95,15 @@ def test_what_is_not_known_is_left_out(outbox, engine, sender):
     assert sent[0].attributes["correlationid"] == str(emission.id)
 
 
+def test_a_scope_that_no_attribute_can_have_is_left_out(outbox, engine):
+    """A client chooses its user agent, and must not keep the event from being sent by that."""
+    sent = sent_by(outbox)
+    with event_scope(user_agent="x" * 5000):
+        emit(outbox, engine, Order(number=7))
+    assert drain_outbox(outbox, engine).done == 1
+    assert "scope" not in sent[0].attributes
+
+
 @pytest.mark.parametrize("sender", [7, UUID(int=7)])
 def test_a_sender_goes_along_as_text(outbox, engine, sender):
     sent = sent_by(outbox)
