@@ -187,12 +187,11 @@ class RabbitTransport:
         refused = f"{name}.refused"
         arguments: dict[str, Any] = {
             "x-single-active-consumer": True,  # or several processes would break the order
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": refused,
+            "x-dead-letter-exchange": refused,
         }
         await channel.set_qos(prefetch_count=topology.batch)
         await self._make_exchange(channel)
-        await self._made(f"the queue {refused}", channel.declare_queue(refused, durable=True))
+        await self._make_queue_of_refused(channel, refused)
         queue = await self._made(
             f"the queue {name}",
             channel.declare_queue(name, durable=True, arguments=arguments),
@@ -201,13 +200,20 @@ class RabbitTransport:
             await queue.bind(topology.topic, key)
         return queue
 
+    async def _make_queue_of_refused(self, channel: Channel, name: str) -> None:
+        # Whoever may use the default exchange may write to the queues of all services.
+        exchange = channel.declare_exchange(name, "fanout", durable=True, auto_delete=True)
+        await self._made(f"the exchange {name}", exchange)
+        queue = await self._made(f"the queue {name}", channel.declare_queue(name, durable=True))
+        await queue.bind(name)
+
     async def _made(self, what: str, making: Awaitable[_Made]) -> _Made:
         try:
             return await making
         except ChannelClosed as error:
             raise TopologyError(
                 f"{what} of {self.place} cannot be made as the bridge needs it: {error}. Delete "
-                "it, or give the bridge another topic or consumer"
+                "it, give the bridge another topic or consumer, or let its user configure it"
             ) from error
 
 
