@@ -69,8 +69,8 @@ class Bridge(Carrying):
         check_settings(outbox, inbox, consumer, topic, lease, retention)
         super().__init__()
         self.consumer = consumer
-        self.outbox = outbox if isinstance(outbox, Outbox) else None
-        self.signals = outbox.signals if isinstance(outbox, Outbox) else outbox
+        self.outbox: Outbox | None = outbox if isinstance(outbox, Outbox) else None
+        self.signals: SignalRegistry = outbox.signals if isinstance(outbox, Outbox) else outbox
         source = outbox.source if isinstance(outbox, Outbox) else None
         self._inbox = inbox
         self._broker = broker

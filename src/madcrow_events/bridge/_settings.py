@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from typing import Final
 
+from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox import Outbox
 from madcrow_events.signals import SignalRegistry
