@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from asyncio import get_running_loop
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from madcrow_events._logs import log
 from madcrow_events.bridge._judging import judge
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from madcrow_events.outbox._rows import Received
 
 __all__ = ["Intake", "OutboxIntake", "StoringIntake", "settle", "tell_refusal"]
+
+_CLOSED_WITHIN: Final = 10.0
+"""For how many seconds a worker that ends waits for its database."""
 
 
 class Intake(Protocol):
@@ -59,9 +62,18 @@ class StoringIntake:
         await settle(messages, refusals, self._intake.consumer)
 
     def close(self) -> None:
-        """Close the connection to the database."""
-        self._thread.submit(self._access.close).result()
-        self._thread.shutdown()
+        """Close the connection to the database, when what is being stored is stored.
+
+        A database that says nothing, or a model that never ends, does not keep the worker: what is
+        not committed comes again.
+        """
+        closing = self._thread.submit(self._access.close)
+        try:
+            closing.result(_CLOSED_WITHIN)
+        except TimeoutError:
+            self._thread.shutdown(wait=False)
+        else:
+            self._thread.shutdown()
 
 
 class OutboxIntake:

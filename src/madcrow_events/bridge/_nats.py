@@ -50,6 +50,8 @@ _TAKE_OVER_EVERY: Final = 0.5
 """After how many seconds a process that stands by asks whether it may receive."""
 _OF_FASTSTREAM: Final = 256
 """How many bytes of headers FastStream adds at most, such as a correlation id."""
+_TOO_LARGE: Final = 10054
+"""By which number the server says that a message is larger than its stream allows."""
 _MARGIN: Final = 0.5
 """How many seconds longer than a lease to wait, for the server looks only now and then."""
 
@@ -136,6 +138,12 @@ class NatsTransport:
                 timeout=PATIENCE,
             )
         except Exception as error:  # of the client, or of a middleware
+            if isinstance(error, APIError) and error.err_code == _TOO_LARGE:
+                raise MessageTooLargeError(
+                    f"the event has {size:,} bytes with its headers, and the stream "
+                    f"{self._topology.topic} allows fewer: store what is large elsewhere, or raise "
+                    "max_msg_size of the stream"
+                ) from None
             raise away(self.place, f"acknowledged the event {event.id}", error) from error
 
     @asynccontextmanager

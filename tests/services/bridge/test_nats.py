@@ -95,6 +95,17 @@ async def test_the_headers_of_an_event_count_for_its_size(rig):
     assert len(message.body) == largest - 1000
 
 
+async def test_an_event_that_its_stream_does_not_take_is_told_from_a_broker_that_is_away(rig):
+    """An administrator may have limited the stream."""
+    client, topic = await nats.connect(rig.url), rig.topology.topic
+    await client.jetstream().add_stream(name=topic, subjects=[f"{topic}.>"], max_msg_size=1000)
+    await client.close()
+    transport = await rig.connected()
+    with pytest.raises(MessageTooLargeError, match="raise max_msg_size of the stream"):
+        await transport.publish(an_event(1, data=b"1" * 1000))
+    await transport.publish(an_event(2))
+
+
 @pytest.mark.parametrize(
     "headers",
     [

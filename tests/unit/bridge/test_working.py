@@ -20,6 +20,7 @@ from madcrow_events.bridge import (
     MemoryBridge,
     MessageTooLargeError,
     TopologyError,
+    _intake,
 )
 from madcrow_events.bridge._memory import MemoryTransport
 from madcrow_events.exceptions import InvalidOptionError
@@ -231,6 +232,29 @@ def test_a_broker_that_is_connected_already_is_refused(shop, broker, monkeypatch
     with pytest.raises(InvalidOptionError, match="give each bridge a broker of its own"):
         worker_of(shop).run(once=True)
     assert threads() == []
+
+
+def test_a_worker_ends_although_what_comes_in_is_not_stored_in_time(shipping, broker, monkeypatch):
+    """A validator may never end; what is not committed comes again."""
+    monkeypatch.setattr(_intake, "_CLOSED_WITHIN", 0.05)
+    begun, released = threading.Event(), threading.Event()
+    store = _intake.OutboxIntake.store
+
+    def hang(*given: Any) -> Any:
+        begun.set()
+        released.wait(20)
+        return store(*given)
+
+    monkeypatch.setattr(_intake.OutboxIntake, "store", hang)
+    with worker_of(shipping):
+        broker.publish(TOPIC, *placed(1))
+        begun.wait(20)
+    assert not released.is_set()
+    released.set()
+    with worker_of(shipping):
+        wait_for(lambda: shipping.handled)
+    wait_for(lambda: not threads())
+    assert shipping.handled == [("order_placed", 1)]
 
 
 FORKING = """
