@@ -27,13 +27,15 @@ LOOK_EVERY = 0.1
 """How many seconds pass between checks for what nobody notifies of, such as a closed loop."""
 
 
-def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> None:
+def check_seconds(
+    option: str, seconds: object, *, allow_zero: bool = False, allow_none: bool = True
+) -> None:
     """Refuse a time to wait that is neither a number of seconds nor None, for no limit.
 
     Raises:
         InvalidOptionError: it is not a positive, finite number.
     """
-    if seconds is None:
+    if seconds is None and allow_none:
         return
     if (
         isinstance(seconds, int | float)
@@ -43,7 +45,7 @@ def check_seconds(option: str, seconds: object, *, allow_zero: bool = False) -> 
         return
     raise InvalidOptionError(
         f"{option} must be a number of seconds{', 0 or more' if allow_zero else ' above 0'}, such "
-        "as 2.5, or None for no limit",
+        f"as 2.5{', or None for no limit' if allow_none else ''}",
         option=option,
     )
 

@@ -167,6 +167,17 @@ def test_what_an_extra_brings_is_loaded_by_its_own_users_only() -> None:
         assert modules_after(f"import {imports}") & packages == {"sqlalchemy"}
 
 
+def test_an_outbox_and_a_bridge_need_no_greenlet() -> None:
+    """Which SQLAlchemy 2.1 leaves to those who install `sqlalchemy[asyncio]`."""
+    pytest.importorskip("sqlalchemy")
+
+    run_fresh(
+        "import sys\n"
+        "sys.modules['sqlalchemy.ext.asyncio'] = None\n"
+        "import madcrow_events.bridge, madcrow_events.outbox"
+    )
+
+
 @pytest.fixture(scope="module")
 def trees() -> dict[Path, ast.Module]:
     """Return what was read from each of our files."""

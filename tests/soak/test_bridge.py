@@ -11,6 +11,7 @@ import random
 import signal
 import time
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,19 @@ class Driver:
             self.codes.append(code)
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    with Nursery("support.ferry") as nursery:
+        yield nursery
+
+
 def killed(
-    kind: str, folder: Path, deaths: dict[str, int], receivers: int = 1, fault: str = ""
+    nursery: Nursery,
+    kind: str,
+    folder: Path,
+    deaths: dict[str, int],
+    receivers: int = 1,
+    fault: str = "",
 ) -> Counts:
     """Return what came of a ferry whose processes were killed."""
     (folder / "broker").mkdir()
@@ -116,9 +128,8 @@ def killed(
         a_ferry(kind, server.url, folder, fault=fault) as ferry,
     ):
         started = time.monotonic()
-        with Nursery("support.ferry") as nursery:
-            driver = Driver(nursery, ferry, server, f"{kind} {fault} {receivers}", receivers)
-            driver.kill(deaths)
+        driver = Driver(nursery, ferry, server, f"{kind} {fault} {receivers}", receivers)
+        driver.kill(deaths)
         took = time.monotonic() - started
         drain(ferry)
         counts = count(ferry)
@@ -129,34 +140,46 @@ def killed(
 
 
 @pytest.mark.parametrize("kind", BROKERS)
-def test_nothing_is_lost_or_doubled_whoever_dies(kind: str, scale: float, tmp_path: Path) -> None:
+def test_nothing_is_lost_or_doubled_whoever_dies(
+    nursery: Nursery, kind: str, scale: float, tmp_path: Path
+) -> None:
     """What was not acknowledged comes again, and what was taken in before is left out."""
     deaths = {what: round(number * scale) for what, number in DEATHS.items()}
-    counts = killed(kind, tmp_path, deaths)
+    counts = killed(nursery, kind, tmp_path, deaths)
     assert (counts.lost, counts.doubled, counts.stuck, counts.dead) == (0, 0, 0, 0)
     assert kind == "redis" or (counts.disorder, counts.late) == (0, 0)
 
 
-def test_the_order_holds_when_a_process_that_stands_by_takes_over(tmp_path: Path) -> None:
+def test_the_order_holds_when_a_process_that_stands_by_takes_over(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     """It goes on when what the dead one has committed and not acknowledged is due again."""
-    counts = killed("nats", tmp_path, {"receive": 5}, receivers=2, fault="acknowledged late")
+    counts = killed(
+        nursery, "nats", tmp_path, {"receive": 5}, receivers=2, fault="acknowledged late"
+    )
     assert counts.again > 0
     assert not any(counts.faults)
 
 
-def test_the_count_finds_what_acknowledging_before_the_commit_does(tmp_path: Path) -> None:
+def test_the_count_finds_what_acknowledging_before_the_commit_does(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     """A process that is killed between the two loses what it has acknowledged."""
-    counts = killed("nats", tmp_path, {"receive": 3}, fault="acknowledged before the commit")
+    counts = killed(
+        nursery, "nats", tmp_path, {"receive": 3}, fault="acknowledged before the commit"
+    )
     assert counts.lost > 0
 
 
-def test_the_count_finds_what_an_inbox_without_notes_does(tmp_path: Path) -> None:
+def test_the_count_finds_what_an_inbox_without_notes_does(nursery: Nursery, tmp_path: Path) -> None:
     """What was committed and not acknowledged is taken in again."""
-    counts = killed("nats", tmp_path, {"receive": 3}, fault="no note in the inbox")
+    counts = killed(nursery, "nats", tmp_path, {"receive": 3}, fault="no note in the inbox")
     assert counts.doubled > 0
 
 
-def test_the_count_finds_what_going_on_at_once_after_a_death_does(tmp_path: Path) -> None:
+def test_the_count_finds_what_going_on_at_once_after_a_death_does(
+    nursery: Nursery, tmp_path: Path
+) -> None:
     """What the dead process has left comes after what is newer."""
-    counts = killed("nats", tmp_path, {"receive": 3}, fault="no wait for leases")
+    counts = killed(nursery, "nats", tmp_path, {"receive": 3}, fault="no wait for leases")
     assert counts.disorder > 0

@@ -20,6 +20,7 @@ from uuid import uuid4
 from sqlalchemy import Table, select
 
 from madcrow_events.bridge._intake import OutboxIntake, StoringIntake, settle
+from madcrow_events.bridge._nats_receiver import Left
 from madcrow_events.outbox._sweeping import Sweeping
 from support.two_services import BROKERS, Bank, Service, Shop, broker_of
 
@@ -184,7 +185,7 @@ def _go_on_at_once(bank: Bank) -> None:
 
     def transport() -> Any:
         transport = made()
-        transport._stand_by = lambda _: asyncio.sleep(0.05)
+        transport._stand_by = lambda _: asyncio.sleep(0.05, Left(0, 0))
         return transport
 
     bank.bridge._transport = transport  # type: ignore[method-assign]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import (
@@ -20,9 +20,10 @@ else:
             async_scoped_session,
         )
     except ImportError:  # without greenlet, so that nobody has one of these
+        _Session = TypeVar("_Session")
 
-        class _Nobodys:
-            """Stands for a class that has no instances."""
+        class _Nobodys(Generic[_Session]):
+            """Stands for a class that has no instances, but may be annotated with."""
 
         AsyncConnection = AsyncEngine = AsyncSession = async_scoped_session = _Nobodys
 

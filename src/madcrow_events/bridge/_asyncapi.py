@@ -9,6 +9,7 @@ from madcrow_events.bridge._brokers import kind_of
 from madcrow_events.bridge._payloads import PayloadGenerator
 from madcrow_events.bridge._transport import shown_url
 from madcrow_events.catalog._document import document_of, key_of, operation_on
+from madcrow_events.outbox._versions import version_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,7 +57,7 @@ _ATTRIBUTES: Final[dict[str, Json]] = {
     "source": {"description": "The service where it has happened"},
     "type": {"description": "The name of the event"},
     "time": {"description": "When it was emitted", "format": "date-time"},
-    "eventversion": {"description": "The version of the payload", "pattern": "^[0-9]+$"},
+    "eventversion": {"pattern": "^[0-9]+$"},
     "correlationid": {"description": "The id that all events share which one has led to"},
     "partitionkey": {"description": "The ordering key"},
     "causationid": {"description": "The id of the event that has led to it"},
@@ -165,6 +166,10 @@ def _add_attributes(
     names = [event.name, *(event.formerly if is_received else ())]
     attributes = {name: {"type": "string", **it} for name, it in _ATTRIBUTES.items()}
     attributes["type"]["enum"] = names
+    version = version_of(event.name, event.context_model)
+    attributes["eventversion"]["description"] = (
+        f"The version of the payload, here {version}; 1 if it is left out"
+    )
     required = _BY_ALL if is_received else _BY_US
     if prefix is not None:
         message["headers"] = {

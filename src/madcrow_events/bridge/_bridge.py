@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal as signals
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,6 +14,7 @@ from madcrow_events.bridge._transport import Topology
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.models import BaseEventContext
 from madcrow_events.outbox import Outbox
+from madcrow_events.outbox._ending import stopped_by_signals
 from madcrow_events.outbox._linking import attach, companions_of
 from madcrow_events.signals import EventSignal, SignalRegistry
 
@@ -71,8 +69,8 @@ class Bridge(Carrying):
         check_settings(outbox, inbox, consumer, topic, lease, retention)
         super().__init__()
         self.consumer = consumer
-        self.outbox = outbox if isinstance(outbox, Outbox) else None
-        self.signals = outbox.signals if isinstance(outbox, Outbox) else outbox
+        self.outbox: Outbox | None = outbox if isinstance(outbox, Outbox) else None
+        self.signals: SignalRegistry = outbox.signals if isinstance(outbox, Outbox) else outbox
         source = outbox.source if isinstance(outbox, Outbox) else None
         self._inbox = inbox
         self._broker = broker
@@ -215,9 +213,13 @@ class Bridge(Carrying):
             RuntimeError: the bridge is at work already.
             TopologyError: a stream, exchange or queue of the broker does not fit.
         """
-        with stopped_by_signals(self.stop), self:
+        with stopped_by_signals(self._end), self:
             self._stopped.wait()
         self._stopped.clear()
+
+    def _end(self) -> bool:
+        self.stop()
+        return True  # so that a second signal ends the process, where a handler never returns
 
     def stop(self) -> None:
         """Let `run` return, or the next one if none runs."""
@@ -248,29 +250,6 @@ class Bridge(Carrying):
 
 def _do_nothing() -> None:
     """Wake nobody: no worker is there."""
-
-
-@contextmanager
-def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call a function when SIGTERM or SIGINT comes, in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before: dict[int, Any] = {}
-
-    def restore() -> None:
-        for it, handler in before.items():
-            signals.signal(it, handler)
-
-    def end(*_: object) -> None:
-        restore()  # so that a second signal ends the process, where a handler never returns
-        stop()
-
-    before.update((it, signals.signal(it, end)) for it in (signals.SIGTERM, signals.SIGINT))
-    try:
-        yield
-    finally:
-        restore()
 
 
 def _check_alone(outbox: Outbox, consumer: str) -> None:

@@ -91,6 +91,11 @@ class Carrying:
         """Take in nothing: what comes from a broker comes when it comes."""
         return 0
 
+    def _is_idle(self) -> bool:
+        """Whether nothing comes in just now."""
+        station = self._station
+        return station is None or station.is_idle
+
     def _is_ready(self) -> bool:
         station = self._station
         return station is not None and station.is_ready

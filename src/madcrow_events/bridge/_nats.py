@@ -106,7 +106,7 @@ class NatsTransport:
         if client is not None:
             # FastStream would drain it, which cannot be given up while the server says nothing.
             self._broker._connection = None
-            await close(self.place, "closed the connection", _close(client))
+            await close(self.place, "closed the connection", client.close())
         await self._broker.stop()
 
     async def publish(self, event: CloudEvent) -> None:
@@ -158,12 +158,12 @@ class NatsTransport:
         if client is None:
             raise BrokerAwayError(f"{self.place} cannot be reached now")
         context = client.jetstream(timeout=PATIENCE)
-        reconnects = client.stats["reconnects"]
         await self._make_stream(context)
-        receiver = NatsReceiver(client, context, self._topology, reconnects)
+        receiver = NatsReceiver(client, context, self._topology)
         subscription = None
         while subscription is None:
             receiver.left = await self._stand_by(context)
+            receiver.reconnects = client.stats["reconnects"]
             subscription = await self._subscribe(context, receiver)
         holding = asyncio.create_task(receiver.hold())
         try:
@@ -284,8 +284,6 @@ class NatsTransport:
                     max_ack_pending=topology.batch,
                 ),
             )
-        except APIError:
-            raise
         except JetStreamError as error:
             if "already bound" in str(error):
                 return None
@@ -300,15 +298,6 @@ class NatsTransport:
 def _size_of(headers: Mapping[str, str]) -> int:
     """Return how many bytes headers have at most, with those that FastStream adds."""
     return _OF_FASTSTREAM + sum(len(f"{name}: {text}\r\n") for name, text in headers.items())
-
-
-async def _close(client: Client) -> None:
-    """Let the server have what was acknowledged, if it is there, and close the connection."""
-    try:
-        if client.is_connected:
-            await client.flush()
-    finally:
-        await client.close()
 
 
 async def _wait_for_connection(client: Client) -> None:

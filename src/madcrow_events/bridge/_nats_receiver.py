@@ -25,6 +25,8 @@ _WAIT: Final = 1.0
 """For how many seconds a receiver waits for a message."""
 _LOOK_EVERY: Final = 5.0
 """After how many idle seconds to see whether the consumer is still there."""
+_GATHER_FOR: Final = 5.0
+"""For how many seconds to wait for what another receiver has left, and the stream may not have."""
 
 
 class Left(NamedTuple):
@@ -46,20 +48,18 @@ class NatsReceiver:
         client: the client.
         context: asks the server about the consumer.
         topology: the names of the service.
-        reconnects: how often the client had connected again before the subscription.
 
     Attributes:
         left: what another receiver has left, and comes first.
+        reconnects: how often the client had connected again before the subscription.
     """
 
-    def __init__(
-        self, client: Client, context: JetStreamContext, topology: Topology, reconnects: int
-    ) -> None:
+    def __init__(self, client: Client, context: JetStreamContext, topology: Topology) -> None:
         self.left = Left(0, 0)
+        self.reconnects = 0
         self._client = client
         self._context = context
         self._topology = topology
-        self._reconnects = reconnects
         self._arrived: list[_Message] = []
         self._news = asyncio.Event()
         self._held: set[_Message] = set()
@@ -95,7 +95,7 @@ class NatsReceiver:
         if not self._client.is_connected:
             raise BrokerAwayError("the connection was lost")
         # Nothing is missing among what came before the connection broke.
-        if self._client.stats["reconnects"] != self._reconnects:
+        if self._client.stats["reconnects"] != self.reconnects:
             raise BrokerAwayError("the connection was lost for a moment")
         if not self._arrived:
             await self._look()
@@ -111,7 +111,7 @@ class NatsReceiver:
         The server has a queue of what it delivers again. If a receiver ends before all of that was
         delivered, the rest stays there, and what was delivered comes behind it.
         """
-        await self._within(self._topology.lease, self._wait_for_left())
+        await self._within(_GATHER_FOR, self._wait_for_left())
         self._arrived.sort(key=lambda message: message.place_in_stream)
         self.left = Left(0, 0)
 

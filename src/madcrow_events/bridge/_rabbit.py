@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from time import monotonic
@@ -111,8 +111,8 @@ class RabbitTransport:
         self._connection = self._publishing = None
         if not self._broker.running:
             await close(self.place, "closed the connection", self._broker.stop())
-            # A broker that was away has not been asked to forget all of this.
-            self._broker._connection = self._broker._channel = None
+            # FastStream keeps what it could not close, and would return it again.
+            self._broker._channel = self._broker._connection = None
             self._broker.config.disconnect()
 
     async def _open(self) -> tuple[RobustConnection, RobustChannel]:
@@ -187,12 +187,11 @@ class RabbitTransport:
         refused = f"{name}.refused"
         arguments: dict[str, Any] = {
             "x-single-active-consumer": True,  # or several processes would break the order
-            "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": refused,
+            "x-dead-letter-exchange": refused,
         }
         await channel.set_qos(prefetch_count=topology.batch)
         await self._make_exchange(channel)
-        await self._made(f"the queue {refused}", channel.declare_queue(refused, durable=True))
+        await self._make_queue_of_refused(channel, refused)
         queue = await self._made(
             f"the queue {name}",
             channel.declare_queue(name, durable=True, arguments=arguments),
@@ -201,13 +200,20 @@ class RabbitTransport:
             await queue.bind(topology.topic, key)
         return queue
 
+    async def _make_queue_of_refused(self, channel: Channel, name: str) -> None:
+        # Whoever may use the default exchange may write to the queues of all services.
+        exchange = channel.declare_exchange(name, "fanout", durable=True, auto_delete=True)
+        await self._made(f"the exchange {name}", exchange)
+        queue = await self._made(f"the queue {name}", channel.declare_queue(name, durable=True))
+        await queue.bind(name)
+
     async def _made(self, what: str, making: Awaitable[_Made]) -> _Made:
         try:
             return await making
         except ChannelClosed as error:
             raise TopologyError(
                 f"{what} of {self.place} cannot be made as the bridge needs it: {error}. Delete "
-                "it, or give the bridge another topic or consumer"
+                "it, give the bridge another topic or consumer, or let its user configure it"
             ) from error
 
 
@@ -334,7 +340,7 @@ def _text_of(value: object) -> str | None:
         case int() | float() | Decimal():
             return str(value)
         case datetime():
-            return value.isoformat()
+            return value.replace(tzinfo=value.tzinfo or UTC).isoformat()
         case bytes() | bytearray():
             return value.decode(errors="replace")
         case _:

@@ -128,32 +128,33 @@ class RedisTransport:
         """Add what waits, in one round trip."""
         waiting, self._waiting = self._waiting, []
         adding = self._added([event for event, _ in waiting])
-        error: BrokerAwayError | None = None
-        answers: list[Any] = []
         try:
             answers = await within_patience(self.place, "acknowledged events", adding)
-        except BrokerAwayError as away_:
-            error = away_
-        for place, (event, added) in enumerate(waiting):
-            answer = answers[place] if error is None else error
+        except Exception as error:
+            answers = [error for _ in waiting]
+        for answer, (event, added) in zip(answers, waiting, strict=True):
             if added.done():
                 continue  # who waited for it was cancelled
-            if isinstance(answer, BrokerAwayError):
-                added.set_exception(answer)
-            elif isinstance(answer, Exception):
+            if isinstance(answer, Exception):
                 added.set_exception(away(self.place, f"acknowledged the event {event.id}", answer))
             else:
                 added.set_result(None)
 
     async def _added(self, events: list[CloudEvent]) -> list[Any]:
+        """Return what Redis answers for each event, or why it was not asked."""
         pipeline = self._client.pipeline(transaction=False)
-        for event in events:
-            headers, body = event.structured()
-            await self._broker.publish(
-                body, stream=self._topology.topic, headers=headers, pipeline=pipeline
-            )
-        answers: list[Any] = await pipeline.execute(raise_on_error=False)
-        return answers
+        refused = [await self._add(event, pipeline) for event in events]
+        answers = iter(await pipeline.execute(raise_on_error=False))
+        return [next(answers) if error is None else error for error in refused]
+
+    async def _add(self, event: CloudEvent, pipeline: Any) -> Exception | None:
+        headers, body = event.structured()
+        topic = self._topology.topic
+        try:
+            await self._broker.publish(body, stream=topic, headers=headers, pipeline=pipeline)
+        except Exception as error:  # of a middleware
+            return error
+        return None
 
     async def _open(self) -> None:
         self._client = await self._broker.connect()

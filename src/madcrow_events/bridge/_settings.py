@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import threading
 from datetime import timedelta
 from typing import Final
 
+from madcrow_events._waiters import check_seconds
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox import Outbox
 from madcrow_events.signals import SignalRegistry
@@ -47,14 +47,7 @@ def check_settings(
                 "'shipping'",
                 option=option,
             )
-    if (
-        isinstance(lease, bool)
-        or not isinstance(lease, int | float)
-        or not 0 < lease <= threading.TIMEOUT_MAX
-    ):
-        raise InvalidOptionError(
-            "lease must be a number of seconds above 0, such as 10.0", option="lease"
-        )
+    check_seconds("lease", lease, allow_none=False)
     if not isinstance(retention, timedelta) or retention <= timedelta(0):
         raise InvalidOptionError(
             "retention must be a timedelta above 0, such as timedelta(days=7)", option="retention"

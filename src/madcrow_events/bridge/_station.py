@@ -72,13 +72,18 @@ class Station:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._work: asyncio.Task[None] | None = None
         self._started: Future[None] = Future()
-        self._is_away = False
+        self._is_away = self._is_idle = False
         self._quiet_until = 0.0
         self._failures = 0
         """How often in a row receiving has failed."""
         self._thread = threading.Thread(
             target=self._run, name=f"madcrow-bridge-{name}", daemon=True
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing has come for a moment, or nothing is received here."""
+        return self._intake is None or self._is_idle
 
     @property
     def is_ready(self) -> bool:
@@ -218,7 +223,7 @@ class Station:
             async with asyncio.timeout(_START_WITHIN):
                 await received.wait()
         except TimeoutError:
-            pass
+            self._is_idle = True  # another process receives
 
     async def _receive(self, intake: Intake, received: asyncio.Event) -> None:
         """Receive, over and over again.
@@ -246,6 +251,7 @@ class Station:
         except Exception as error:  # as above
             if isinstance(error, TopologyError) and not self._started.done():
                 raise
+            self._is_idle = True
             self._failures = min(self._failures + 1, 10)
             if self._transport.is_connected and not self._is_away:
                 self._tell_failure(error)
@@ -253,6 +259,7 @@ class Station:
     async def _take_in_all(self, receiver: Receiver, intake: Intake) -> None:
         while True:
             messages = await receiver.take()
+            self._is_idle = not messages
             if messages:
                 await intake.take_in(messages)
                 self._failures = 0

@@ -407,7 +407,7 @@ def _open(it: DurableHandlerRecord) -> Text:
         f"due for {_age(it['oldest_due'])}": it["due"],
         "delayed": it["delayed"],
         "parked": it["parked"],
-        "of an unknown version": it["unknown"],
+        "of them of an unknown version": it["unknown"],
     }
     told = [
         Text(f"{number} {state}", _WRONG if state == "dead" else "")

@@ -41,7 +41,7 @@ class DurableHandlerRecord(TypedDict):
     dead: int
     """How many are not tried again."""
     unknown: int
-    """How many have a version that no worker can read."""
+    """How many of those that are open have a version that no worker can read."""
     oldest_due: float
     """For how many seconds the oldest one has been due; 0 if none is."""
     seen: float

@@ -29,6 +29,10 @@ class Companion(Protocol):
         """
         ...
 
+    def _is_idle(self) -> bool:
+        """Whether nothing comes in just now, so that a worker may end that works once."""
+        ...
+
     def _drain(self, access: Access) -> int:
         """Take in what is there now, in a test; return how much it was."""
         ...

@@ -26,7 +26,8 @@ class HandlerStatus:
         running: deliveries that a worker has now.
         parked: deliveries that wait behind another one of their key.
         dead: deliveries that are not tried again.
-        unknown: deliveries of a version that no worker can read.
+        unknown: how many of those that are due, delayed or parked have a version that no worker
+            can read.
         oldest_due: the age of the delivery that has been due for longest; 0.0 if none is due.
         seen: how long ago a worker that has the handler was there. Workers note it every 30
             seconds.

@@ -183,6 +183,10 @@ class Serving:
         for companion in self._companions:
             stack.enter_context(companion._working(worker.engine, worker.wake))
 
+    def _is_idle(self) -> bool:
+        """Whether no companion of the outbox takes anything in just now."""
+        return all(companion._is_idle() for companion in self._companions)
+
     def _wake(self) -> None:
         for worker in tuple(self._workers):  # others may start or end meanwhile
             worker.wake()

@@ -62,6 +62,10 @@ class Employer(Protocol):
     def wake(self) -> None:
         """Say that there may be something to do."""
 
+    def _is_idle(self) -> bool:
+        """Whether nothing comes in from other services just now."""
+        ...
+
 
 class Shift:
     """The work of a worker from its start to its end."""
@@ -118,8 +122,10 @@ class Shift:
 
     def _take_turns(self, *, once: bool) -> None:
         while self._worker.stops == 0:
+            # It is asked first, for what has come in until then is looked for afterwards.
+            is_last = once and self._worker._is_idle()
             found = self._attempt(self._claim)
-            if once and found is False and not self._in_hand:
+            if is_last and found is False and not self._in_hand:
                 return
             self._collect(self._pause(found))
             self._tend()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal as signals
 import threading
 from asyncio import get_running_loop, to_thread
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from madcrow_events._logs import log
 from madcrow_events._transactions import AsyncEngine
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox._database import Database
+from madcrow_events.outbox._ending import stopped_by_signals
 from madcrow_events.outbox._listening import Listener, check_driver
 from madcrow_events.outbox._outbox import Outbox
 from madcrow_events.outbox._reporting import error_shown
@@ -115,7 +115,7 @@ class Worker:
             OutboxSchemaError: the tables are missing, or are older than this package.
             RuntimeError: this worker works already.
         """
-        with self._alone(), self._signals():
+        with self._alone(), stopped_by_signals(self.stop):
             if self._has_worked:
                 self.stops = 0  # they were for the last time
             self._work(once=once)
@@ -128,6 +128,10 @@ class Worker:
         """
         self.stops += 1
         self.wakes.put(None)
+
+    def _is_idle(self) -> bool:
+        """Whether nothing comes in from other services just now."""
+        return self.outbox._is_idle()
 
     def wake(self) -> None:
         """Look into the database now."""
@@ -216,21 +220,6 @@ class Worker:
         thread, self._thread = self._thread, None
         if thread is not None:  # pragma: no branch  # it is joined once
             thread.join()
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {
-            it: signals.signal(it, lambda *_: self.stop())
-            for it in (signals.SIGTERM, signals.SIGINT)
-        }
-        try:
-            yield
-        finally:
-            for it, handler in before.items():
-                signals.signal(it, handler)
 
     # The work
 

@@ -30,7 +30,7 @@ def a_broker(broker: str) -> Any:
     if broker == "redis":
         from faststream.redis import RedisBroker
 
-        return RedisBroker(url_of(broker), logger=None)
+        return RedisBroker(url_of(broker))
     from faststream.rabbit import RabbitBroker
 
     return RabbitBroker(url_of(broker), logger=None)

@@ -78,9 +78,10 @@ async def publish_redis(name: str, number: int) -> None:
     """Publish, and wait for each answer."""
     from redis.asyncio import Redis
 
+    fields: dict[Any, Any] = {"data": BODY, **HEADERS}
     async with Redis.from_url(url_of("redis")) as client:
         for _ in range(number):
-            await client.xadd(name, {"data": BODY, **HEADERS})
+            await client.xadd(name, fields)
 
 
 async def receive_redis(name: str, number: int, ready: Callable[[], None]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, Json, computed_field
@@ -189,6 +189,26 @@ def test_what_is_sent_has_more_attributes_than_others_must_send(service):
         "order_placed": [f"ce-{it}" for it in SENT],
         "order_paid": [f"ce-{it}" for it in SENT[:4]],
     }
+
+
+def test_the_version_that_the_payload_has_is_told(service):
+    """Because others must write it, too, if it is not 1."""
+
+    class ParcelSent(BaseEventContext):
+        event_version: ClassVar[int] = 2
+
+        grams: int
+
+    shop = service("shop")
+    shop.signals.signal("parcel_sent", context=ParcelSent)
+    shop.bridge.incoming("parcel_sent")
+    shop.bridge.outgoing("order_placed")
+
+    document = shop.bridge.asyncapi()
+
+    for event, version in (("parcel_sent", 2), ("order_placed", 1)):
+        told = message_of(document, event)["headers"]["properties"]["ce-eventversion"]
+        assert told["description"].endswith(f"here {version}; 1 if it is left out")
 
 
 @dataclass

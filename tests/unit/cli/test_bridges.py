@@ -38,6 +38,10 @@ SERVICES = """
 
     def say(context: OrderPlaced) -> None:
         print("shipped", context.order_id, flush=True)
+        end()
+
+
+    def end():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -90,6 +94,14 @@ def services(command: Command, tmp_path: Path) -> Command:
 def test_the_worker_takes_in_what_its_handlers_are_called_for(services: Command, app: str):
     """Whatever of the three the application has, and the command is told."""
     ended = services("worker", app=app)
+    assert (ended.status, ended.out) == (0, "shipped 7\n")
+
+
+def test_a_worker_that_works_once_takes_in_what_has_come(services: Command):
+    """Before it ends."""
+    source = services.folder.joinpath("shipping.py").read_text(encoding="utf-8")
+    services.write(once=source.replace("os.kill(os.getpid(), signal.SIGTERM)", "pass"))
+    ended = services("worker", "--once", app="once")
     assert (ended.status, ended.out) == (0, "shipped 7\n")
 
 

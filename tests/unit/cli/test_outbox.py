@@ -135,7 +135,8 @@ def outbox_with(**handler: Any) -> dict[str, Any]:
         ({}, "none"),
         ({"due": 3, "oldest_due": 7200.0}, "3 due for 2 h"),
         ({"running": 1, "delayed": 2, "parked": 4}, "1 running, 2 delayed, 4 parked"),
-        ({"unknown": 1, "paused": True}, "1 of an unknown version, paused"),
+        ({"delayed": 2, "unknown": 1}, "2 delayed, 1 of them of an unknown version"),
+        ({"parked": 1, "paused": True}, "1 parked, paused"),
         ({"retired": True}, "retired"),
     ],
 )

@@ -15,7 +15,7 @@ pytest.importorskip("nats")
 pytest.importorskip("redis")
 
 import aio_pika
-from aio_pika.exceptions import ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from faststream import BaseMiddleware
 from faststream.rabbit import Channel, ExchangeType, RabbitBroker, RabbitExchange, RabbitMessage
 
@@ -86,6 +86,23 @@ async def test_what_was_refused_is_kept_in_a_queue_of_its_own(rig, channel):
     async with asyncio.timeout(10), queue.iterator(no_ack=True) as messages:
         kept = await anext(messages)
     assert CloudEvent.read({"content-type": kept.content_type, **kept.headers}, kept.body) == event
+
+
+async def test_what_was_refused_takes_an_exchange_of_its_own(rig, channel):
+    """So that a service needs no right to write to the queues of all others."""
+    transport = await rig.connected()
+    queue = f"{rig.topology.topic}.{rig.topology.consumer}"
+    async with transport.receiving():
+        exchange = await channel.get_exchange(f"{queue}.refused")
+    await exchange.publish(aio_pika.Message(b"7"), routing_key="")
+    async with asyncio.timeout(10):
+        refused = await channel.get_queue(f"{queue}.refused")
+        assert await refused.get(fail=False) is not None
+    options = {"x-single-active-consumer": True, "x-dead-letter-exchange": f"{queue}.refused"}
+    await channel.declare_queue(queue, durable=True, arguments=options)
+    await refused.delete(if_unused=False, if_empty=False)
+    with pytest.raises(ChannelNotFoundEntity):
+        await channel.get_exchange(f"{queue}.refused")
 
 
 async def test_the_headers_of_other_producers_become_texts(rig, channel):
@@ -178,7 +195,7 @@ async def test_an_exchange_of_another_kind_is_refused(rig, channel):
         own = (await broker.declare_exchange(RabbitExchange("amq.topic", declare=False))).channel
         closed = []
         own.close_callbacks.add(lambda *_: closed.append(1))
-        with pytest.raises(TopologyError, match="Delete it, or give the bridge another topic"):
+        with pytest.raises(TopologyError, match="Delete it, give the bridge another topic"):
             await transport.connect()
         assert not closed
         assert not transport.is_connected

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -36,6 +38,18 @@ async def rig() -> AsyncIterator[Rig]:
 async def client(rig: Rig) -> AsyncIterator[Any]:
     async with redis.asyncio.from_url(rig.url) as client:
         yield client
+
+
+@asynccontextmanager
+async def a_user_without(client: Any, rig: Rig, command: str) -> AsyncIterator[str]:
+    """Yield a URL with a user who may do anything but one."""
+    name = f"without-{uuid4().hex[:8]}"
+    rights = ("reset", "on", ">secret", "~*", "&*", "+@all", f"-{command}")
+    await client.execute_command("ACL", "SETUSER", name, *rights)
+    try:
+        yield rig.url.replace("//", f"//{name}:secret@", 1)
+    finally:
+        await client.acl_deluser(name)
 
 
 async def test_a_new_service_also_receives_what_was_sent_before_it_was_there(rig):
@@ -167,15 +181,44 @@ async def test_a_consumer_that_ends_while_it_waits_is_removed(rig, client):
 
 async def test_a_user_who_may_make_no_groups_is_told_so(rig, client):
     """The error has the words of Redis, and no password."""
-    await client.acl_setuser("reader", enabled=True, passwords=["+secret"], keys=["*"], reset=True)
-    await client.execute_command("ACL", "SETUSER", "reader", "+@all", "-xgroup")
-    url = rig.url.replace("//", "//reader:secret@", 1)
-    try:
+    async with a_user_without(client, rig, "xgroup") as url:
         with pytest.raises(BrokerAwayError, match="no permissions") as caught:
             await rig.connected(url)
-    finally:
-        await client.acl_deluser("reader")
     assert "secret" not in str(caught.value)
+
+
+async def test_an_acknowledgement_that_fails_ends_the_receiving(rig, client):
+    """Or nobody would hear that messages are delivered again and again."""
+    async with a_user_without(client, rig, "xack") as url:
+        transport = await rig.connected(url)
+        await transport.publish(an_event(1))
+        async with transport.receiving() as receiver:
+            [message] = await take(receiver, 1)
+            await message.settle()
+            with pytest.raises(BrokerAwayError, match="has not taken an acknowledgement"):
+                await take(receiver, 1)
+        await transport.close()
+
+
+async def test_what_is_published_at_once_keeps_its_order_whoever_gives_up(rig):
+    """A publisher that does not wait for the answer is no obstacle for the others."""
+    transport = await rig.connected()
+    publishing = [asyncio.create_task(transport.publish(an_event(n))) for n in range(5)]
+    await asyncio.sleep(0)
+    publishing[1].cancel()
+    answers = await asyncio.gather(*publishing, return_exceptions=True)
+    assert [type(it) for it in answers] == [type(None), asyncio.CancelledError, *[type(None)] * 3]
+    async with transport.receiving() as receiver:
+        assert numbers_of(await take(receiver, 5)) == [0, 1, 2, 3, 4]
+
+
+async def test_who_publishes_to_a_key_that_became_something_else_is_told_so(rig, client):
+    """The error names the event, and what Redis says."""
+    transport = await rig.connected()
+    await client.set(rig.topology.topic, "a text")
+    event = an_event(1)
+    with pytest.raises(BrokerAwayError, match=f"the event {event.id}: WRONGTYPE"):
+        await transport.publish(event)
 
 
 async def test_a_consumer_that_ended_with_nothing_pending_is_removed(rig, client):
