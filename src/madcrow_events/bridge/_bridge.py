@@ -90,7 +90,7 @@ class Bridge(Carrying):
     def outgoing(self, event: str | EventSignal[Any] | type[BaseEventContext]) -> None:
         """Send events to other services.
 
-        Events that were taken in from others are not sent on.
+        Events that were taken in from others are not sent on. Declare it before a worker starts.
 
         Args:
             event: a name, a signal, a pattern such as `"order_*"`, or a context class. Events that
@@ -114,7 +114,7 @@ class Bridge(Carrying):
         *,
         sources: tuple[str, ...] | None = None,
     ) -> None:
-        """Take in events of other services.
+        """Take in events of other services. Declare it before a worker starts.
 
         Args:
             event: a name, a signal, a pattern such as `"order_*"`, or a context class. Events that
