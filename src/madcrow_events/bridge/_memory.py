@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -94,9 +94,11 @@ class _Queue:
     def give_back(self, *messages: _Message) -> None:
         """Put messages back to the front, if they are still taken."""
         with self._lock:
-            back = [it for it in messages if self._taken.pop(it.number, None) is not None]
-            self._waiting.extendleft(reversed(back))
+            self._waiting.extendleft(reversed(self._no_longer_taken(messages)))
         self.notify()
+
+    def _no_longer_taken(self, messages: Iterable[_Message]) -> list[_Message]:
+        return [it for it in messages if self._taken.pop(it.number, None) is not None]
 
     def give_back_all(self) -> None:
         """Put back all that was taken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import multiprocessing
 import time
@@ -74,9 +75,33 @@ def carried(broker: str, number: int, keys: int, folder: Path) -> float:
     for service in services:
         service.join(60)
         service.kill()
+    asyncio.run(remove(broker, topic))
     if not is_handled:
         raise TimeoutError("not all events were handled")
     return number / took
+
+
+async def remove(broker: str, topic: str) -> None:
+    """Remove what a bridge has made at a broker."""
+    if broker == "nats":
+        from nats import connect
+
+        client = await connect(url_of(broker))
+        await client.jetstream().delete_stream(topic)
+        await client.close()
+    elif broker == "redis":
+        from redis.asyncio import Redis
+
+        async with Redis.from_url(url_of(broker)) as redis:
+            await redis.delete(topic)
+    else:
+        from aio_pika import connect as connect_to
+
+        async with await connect_to(url_of(broker)) as connection:
+            channel = await connection.channel()
+            await channel.queue_delete(f"{topic}.shipping")
+            await channel.queue_delete(f"{topic}.shipping.refused")
+            await channel.exchange_delete(topic)
 
 
 def _ship(
