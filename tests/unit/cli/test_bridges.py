@@ -58,6 +58,7 @@ SHIPPING = f"""
     bridge.incoming("order_placed")
     engine = create_engine("sqlite:///FOLDER/shipping.db")
     outbox.metadata.create_all(engine)
+    engine.dispose()
     worker = Worker(outbox, engine, poll=0.05)
     broker.publish("madcrow_events", headers, b'{{"order_id": 7}}')
 """
