@@ -177,3 +177,12 @@ async def test_a_broker_that_the_application_has_started_is_left_open(rig):
     await transport.close()
     assert await transport._broker.ping(5)
     await transport._broker.stop()
+
+
+async def test_a_client_that_gives_up_while_it_receives_says_so(rig):
+    """There is nothing to unsubscribe from then."""
+    transport = await rig.connected()
+    with pytest.raises(BrokerAwayError, match="was lost"):
+        async with transport.receiving() as receiver:
+            await transport._client.close()
+            await receiver.take()

@@ -308,3 +308,21 @@ async def test_a_broker_that_the_application_has_started_is_left_running(rig):
         await transport.close()
         assert not transport.is_connected
         assert await broker.ping()
+
+
+async def test_an_event_that_a_middleware_refuses_holds_up_no_other(rig, monkeypatch):
+    """Events that are published at once go in one round trip, and fail one by one."""
+    transport = await rig.connected()
+    publish = transport._broker.publish
+
+    async def picky(body: bytes, **options: Any) -> Any:
+        if b'"data":2' in body:
+            raise ValueError("not this one")
+        return await publish(body, **options)
+
+    monkeypatch.setattr(transport._broker, "publish", picky)
+    publishing = [transport.publish(an_event(number)) for number in (1, 2, 3)]
+    answers = await asyncio.gather(*publishing, return_exceptions=True)
+    assert [type(it) for it in answers] == [type(None), BrokerAwayError, type(None)]
+    async with transport.receiving() as receiver:
+        assert numbers_of(await take(receiver, 2)) == [1, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 from support.command import Command, command
 
 pytest.importorskip("sqlalchemy")
+
+import madcrow_events.bridge  # noqa: F401  # once SQLAlchemy is known to be there
+from madcrow_events.cli._application import bridge_in
 
 __all__ = ["command"]
 
@@ -157,3 +161,16 @@ def test_the_events_of_a_bridge_are_those_of_its_registry(services: Command):
     ]
     (shown,) = services("schema", app="mailing:bridge").record["properties"]
     assert shown == "order_placed"
+
+
+def test_the_outbox_of_a_bridge_is_found(services: Command):
+    """Where the module has nothing else."""
+    services.write(carrier="from shipping import bridge")
+    ended = services("outbox", "ddl", "--dialect", "sqlite", app="carrier:bridge")
+    assert ended.status == 0
+
+
+def test_nothing_is_a_bridge_where_none_is_loaded(monkeypatch: pytest.MonkeyPatch):
+    """So that looking for one needs no SQLAlchemy."""
+    monkeypatch.delitem(sys.modules, "madcrow_events.bridge")
+    assert bridge_in(object()) is None
