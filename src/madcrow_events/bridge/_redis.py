@@ -70,7 +70,7 @@ class RedisTransport:
         self._topology = topology
         self._client: Any = None
         self._waiting: list[tuple[CloudEvent, asyncio.Future[None]]] = []
-        """What is to be added, and who waits for it."""
+        """The events to add, each with the future that its publisher awaits."""
         self._watching: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:

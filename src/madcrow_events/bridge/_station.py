@@ -319,5 +319,5 @@ class Station:
 
 
 def _shown(error: BaseException) -> str:
-    """Return an error for people; of others than this package the class, for they may show more."""
+    """Return the text of an error of this package; of others the class, as their text may leak."""
     return str(error) if isinstance(error, MadcrowEventsError) else type_name(type(error))

@@ -56,7 +56,7 @@ class DurableHandler:
         written_as: the handler's own name, for messages.
         function: the handler as it was given, which takes the session.
         is_ready: whether it can be called now; None if it always can.
-        carry: carries events elsewhere, in the place of the handler; None to call that.
+        carry: carries events elsewhere, instead of the handler; None to call the handler.
     """
 
     name: str

@@ -44,7 +44,7 @@ class InboxNote(NamedTuple):
     """That an event of another service was taken in.
 
     Attributes:
-        consumer: who has taken it in.
+        consumer: the name of the service that has taken it in.
         source: where it comes from.
         event_id: the id that it has there.
     """

@@ -122,7 +122,7 @@ class Shift:
 
     def _take_turns(self, *, once: bool) -> None:
         while self._worker.stops == 0:
-            # It is asked first, for what has come in until then is looked for afterwards.
+            # Asked before the claim, so that the claim sees all that has come in by now.
             is_last = once and self._worker._is_idle()
             found = self._attempt(self._claim)
             if is_last and found is False and not self._in_hand:
