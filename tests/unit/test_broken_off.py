@@ -661,8 +661,8 @@ def test_a_drain_that_is_broken_off_as_it_begins_leaves_batches_waiting(
     break_off: BreakOff, method: str
 ) -> None:
     shop = Shop()
-    with shop.other.subscribe(len, batch=ONE):
-        shops.emit(shop, 1)
+    with shop.other.subscribe(len, batch=Batch(2, LIMIT)):
+        shop.dispatcher.emit("other")
         break_off(Batches, "flush_now", Interrupt)
         with pytest.raises(Interrupt):
             if method == "drain":
