@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-__all__ = ["DURABLE_SHOP", "commit_in"]
+from sqlalchemy import create_engine
+
+from madcrow_events import SignalRegistry
+from madcrow_events.outbox import Outbox
+
+__all__ = ["DURABLE_SHOP", "commit_in", "write_shop"]
 
 DURABLE_SHOP = """
     import asyncio
@@ -65,7 +70,6 @@ DURABLE_SHOP = """
 
 
     def commit(*contexts):
-        outbox.metadata.create_all(engine)
         with Session(engine) as session:
             for context in contexts:
                 outbox.emit(session, context)
@@ -75,6 +79,19 @@ DURABLE_SHOP = """
 """The source of a module, in which FOLDER stands for a folder."""
 
 
+def write_shop(folder: Path) -> None:
+    """Write the shop to a folder, with the tables of its outbox.
+
+    Args:
+        folder: the folder.
+    """
+    source = dedent(DURABLE_SHOP).replace("FOLDER", folder.as_posix())
+    (folder / "durable_shop.py").write_text(source, encoding="utf-8")
+    engine = create_engine(f"sqlite:///{folder.as_posix()}/shop.db")
+    Outbox("/shop", signals=SignalRegistry()).metadata.create_all(engine)
+    engine.dispose()
+
+
 def commit_in(folder: Path, contexts: str) -> None:
     """Write the shop to a folder, and emit events with a transaction of its own process.
 
@@ -82,7 +99,6 @@ def commit_in(folder: Path, contexts: str) -> None:
         folder: the folder.
         contexts: the arguments of `commit`, as code.
     """
-    source = dedent(DURABLE_SHOP).replace("FOLDER", folder.as_posix())
-    (folder / "durable_shop.py").write_text(source, encoding="utf-8")
+    write_shop(folder)
     code = f"from durable_shop import *\ncommit({contexts})"
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, timeout=60)

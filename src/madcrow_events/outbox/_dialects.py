@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from madcrow_events.outbox._errors import OutboxError
 from madcrow_events.outbox._rows import Claimed
-from madcrow_events.outbox._statements import Statements, microseconds
+from madcrow_events.outbox._statements import Statements
+from madcrow_events.outbox._templates import microseconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from support.command import Command, command
-from support.durable_shop import commit_in
 
 pytest.importorskip("sqlalchemy")
 
 from madcrow_events.cli._drawing import DRAWINGS, _age  # once it is known to be there
+from support.durable_shop import commit_in, write_shop
 
 __all__ = ["command"]
 
@@ -39,7 +39,7 @@ def _log_as_it_was() -> Iterator[None]:
 @pytest.fixture
 def shop(command: Command, tmp_path: Path) -> Command:
     """Return the command, beside a shop whose outbox has tables."""
-    commit_in(tmp_path, "")
+    write_shop(tmp_path)
     return command
 
 

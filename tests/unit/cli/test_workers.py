@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from support.command import in_a_process
-from support.durable_shop import commit_in
 
 pytest.importorskip("sqlalchemy")
+
+from support.durable_shop import commit_in  # once it is known to be there
 
 pytestmark = [
     pytest.mark.once,
