@@ -99,7 +99,9 @@ class Bridge(Carrying):
         Raises:
             InvalidOptionError: the bridge has no outbox.
             MadcrowEventsError: there is no such event, or its contexts cannot be stored.
+            RuntimeError: the bridge is at work already.
         """
+        self._check_at_rest()
         if self.outbox is None:
             raise InvalidOptionError(
                 "only an outbox can send: give the bridge one, as in Bridge(outbox, broker, …)",
@@ -125,7 +127,9 @@ class Bridge(Carrying):
         Raises:
             InvalidOptionError: `sources` is no tuple of texts.
             MadcrowEventsError: there is no such event, or the pattern is malformed.
+            RuntimeError: the bridge is at work already.
         """
+        self._check_at_rest()
         given: object = sources
         if given is not None and not (
             isinstance(given, tuple) and given and all(isinstance(it, str) for it in given)

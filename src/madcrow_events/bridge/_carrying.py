@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,12 +10,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from madcrow_events._forks import renew_after_fork
+from madcrow_events._logs import log
 from madcrow_events.bridge._brokers import check_unused, transport_for
 from madcrow_events.bridge._direct import DirectIntake
 from madcrow_events.bridge._errors import MessageTooLargeError
 from madcrow_events.bridge._intake import Intake, OutboxIntake, StoringIntake
 from madcrow_events.bridge._relay import Parcel
-from madcrow_events.bridge._routes import Route, Routes, meant_by
+from madcrow_events.bridge._routes import Route, Routes, meant_by, without_event
 from madcrow_events.bridge._station import Published, Station
 from madcrow_events.bridge._transport import Topology, Transport
 from madcrow_events.outbox import InvalidCloudEventError, Outbox, Retry
@@ -118,6 +120,7 @@ class Carrying:
         with self._lock:
             if self._station is None:
                 check_unused(self._broker)
+                self._tell_what_does_nothing()
                 intake = self._make_intake(engine)
                 station = Station(self._transport(), intake, self.consumer, self._wake)
                 try:
@@ -129,6 +132,29 @@ class Carrying:
             elif engine is None:
                 raise RuntimeError("this bridge is at work already: make another one")
             self._wakes.append(wake)
+
+    def _check_at_rest(self) -> None:
+        """Refuse to declare what would do nothing before the next start.
+
+        Raises:
+            RuntimeError: the bridge is at work.
+        """
+        if self._station is not None:
+            raise RuntimeError(
+                "this bridge is at work already: call outgoing and incoming before a worker starts"
+            )
+
+    def _tell_what_does_nothing(self) -> None:
+        sent_by = without_event(self.signals, self._outgoing)
+        for verb, events in ("outgoing", sent_by), ("incoming", self._incoming.without_event):
+            for event in events:
+                log(
+                    logging.WARNING,
+                    "%s(%s) of the bridge of %s does nothing: no event that is declared fits",
+                    verb,
+                    event,
+                    self.consumer,
+                )
 
     def _leave(self, wake: Callable[[], None]) -> None:
         with self._lock:

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from madcrow_events._names import canonical_name
-from madcrow_events._text import printable
+from madcrow_events._text import printable, type_name
 from madcrow_events.exceptions import InvalidEventNameError
 from madcrow_events.outbox._exchange import signal_of
 from madcrow_events.signals._models import matches
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from madcrow_events.signals import EventSignal, SignalRegistry
     from madcrow_events.subscriptions._patterns import Pattern
 
-__all__ = ["Accepted", "Refusal", "Route", "Routes", "meant_by", "route_for"]
+__all__ = ["Accepted", "Refusal", "Route", "Routes", "meant_by", "route_for", "without_event"]
 
 
 class Refusal(NamedTuple):
@@ -123,6 +123,11 @@ class Routes:
         """The routes by which events come in, too, that are not declared."""
         return [it for it in self._routes if isinstance(it.event, str)]
 
+    @property
+    def without_event(self) -> list[str]:
+        """The classes by which no event can come in, because none is declared with them."""
+        return without_event(self._signals, [it for it in self._routes if it not in self.patterns])
+
     def of(self, signal: EventSignal[Any]) -> list[Route]:
         """Return the routes by which a declared event comes in."""
         return [it for it in self._routes if it.means(self._signals, signal)]
@@ -157,6 +162,16 @@ def meant_by(signals: SignalRegistry, routes: list[Route]) -> list[EventSignal[A
     """Return the declared events that routes mean, by their names."""
     found = [it for it in declared_in(signals) if any(r.means(signals, it) for r in routes)]
     return sorted(found, key=lambda signal: signal.name)
+
+
+def without_event(signals: SignalRegistry, routes: list[Route]) -> list[str]:
+    """Return the patterns and classes of routes that mean no declared event."""
+    declared = list(declared_in(signals))
+    return [
+        it.event if isinstance(it.event, str) else type_name(it.event)
+        for it in routes
+        if isinstance(it.event, str | type) and not any(it.means(signals, s) for s in declared)
+    ]
 
 
 def _is_name(text: str) -> bool:

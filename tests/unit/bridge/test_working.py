@@ -381,3 +381,32 @@ def test_a_bridge_that_is_stopped_before_it_runs_returns_at_once(alone):
     alone.stop()
     alone.run()
     assert threads() == []
+
+
+class Undeclared(OrderPlaced):
+    """A model with which no event is declared."""
+
+
+def test_what_does_nothing_is_told_as_the_bridge_starts(shop, caplog):
+    """A class or pattern that no declared event fits; patterns of what comes in wait for more."""
+    shop.bridge.outgoing("ordre_*")
+    shop.bridge.outgoing(Undeclared)
+    shop.bridge.incoming(Undeclared)
+    shop.bridge.incoming("parcel_*")
+    with worker_of(shop):
+        pass
+    does_nothing = "of the bridge of shop does nothing: no event that is declared fits"
+    assert lines_of(caplog) == [
+        f"outgoing(ordre_*) {does_nothing}",
+        f"outgoing(Undeclared) {does_nothing}",
+        f"incoming(Undeclared) {does_nothing}",
+    ]
+
+
+def test_what_is_declared_once_a_worker_works_is_refused(shop):
+    """Else it would do nothing until the next start."""
+    with worker_of(shop):
+        for declare in shop.bridge.outgoing, shop.bridge.incoming:
+            with pytest.raises(RuntimeError, match="call outgoing and incoming before a worker"):
+                declare("order_paid")
+    shop.bridge.outgoing("order_paid")
