@@ -100,6 +100,7 @@ def test_a_record_that_is_not_there_is_an_error_that_names_the_others() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, _ in terminal.FILE.findall(PAGE)])
+@pytest.mark.once
 def test_a_file_of_the_page_is_an_application(name: str) -> None:
     """It can be imported, and declares events."""
     module = name.removesuffix(".py")

@@ -111,6 +111,7 @@ def story(tmp_path_factory):
     return done.stdout
 
 
+@pytest.mark.once
 def test_the_story_runs_from_anywhere(story):
     """It ends with exit code 0, writes nothing to stderr and leaves no file behind."""
     assert_in_order(

@@ -22,6 +22,8 @@ from benchmarks.pictures import draw
 from benchmarks.rows import HOT, ROWS
 from benchmarks.table import as_json, is_reached, shown
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(madcrow_events.__file__).parent
 QUICK = Effort(is_quick=True)

@@ -157,6 +157,7 @@ def test_importing_the_package_loads_nothing_but_the_standard_library_and_its_de
     assert packages - DEPENDENCIES == {"madcrow_events"}
 
 
+@pytest.mark.once
 def test_what_an_extra_brings_is_loaded_by_its_own_users_only() -> None:
     """The test kit and the command know the outbox, and only those who use it need SQLAlchemy."""
     packages = {"sqlalchemy", "alembic", "faststream", "rich", "typer"}

@@ -12,6 +12,8 @@ import pytest
 
 import madcrow_events
 
+pytestmark = pytest.mark.once
+
 READ: dict[tuple[str, str], str] = {
     ("dispatcher/_dispatcher.py", "_registry"): "read by each emission; a call would cost it 1 %",
     ("emissions/_contexts.py", "_keywords"): "called for each typed emission; the same",

@@ -374,6 +374,7 @@ def process(outbox, engine, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 @pytest.mark.guarantee("D9")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.once
 def test_a_process_that_is_told_to_stop_ends_what_runs(outbox, engine, process, tmp_path, number):
     """It claims nothing more, gives back what has not begun, and exits with 0."""
     process.send_signal(number)
@@ -389,6 +390,7 @@ def test_a_process_that_is_told_to_stop_ends_what_runs(outbox, engine, process, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
 @pytest.mark.guarantee("D9")
+@pytest.mark.once
 def test_a_process_that_is_told_twice_releases_its_leases(outbox, engine, process):
     """It exits at once, and other workers call what it has left."""
     process.send_signal(signal.SIGTERM)

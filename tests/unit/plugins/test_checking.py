@@ -25,6 +25,7 @@ LINGERS = "threading.Thread(target=threading.Event().wait, args=(60,)).start()"
 
 
 @pytest.mark.guarantee("P3")
+@pytest.mark.once
 def test_checking_names_even_a_plugin_that_hangs(install: Install) -> None:
     install("good", GOOD)
     install("hangs", "import time\nprint('busy', flush=True)\ntime.sleep(60)")

@@ -74,6 +74,7 @@ def delete_all(engine: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["Session", "Connection"])
 @pytest.mark.parametrize("is_tried_again", [True, False])
+@pytest.mark.once
 def test_an_interrupted_commit_writes_all_or_nothing(
     engine: Any, box: Box, committed: Committed, kind: str, is_tried_again: bool
 ) -> None:
@@ -108,6 +109,7 @@ def test_an_interrupted_commit_writes_all_or_nothing(
 
 @pytest.mark.parametrize("kind", ["Session", "Connection"])
 @pytest.mark.parametrize("end", ["rollback", "close"])
+@pytest.mark.once
 def test_what_an_interrupted_rollback_leaves_is_never_written(
     engine: Any, box: Box, committed: Committed, kind: str, end: str
 ) -> None:

@@ -52,6 +52,7 @@ LISTS = {
 
 
 @pytest.mark.parametrize("source", LISTS)
+@pytest.mark.once
 def test_the_lists_of_the_application_count(examine_app, install, source):
     """If all of its calls list what they allow; else any plugin may be meant."""
     install("good", GOOD)
