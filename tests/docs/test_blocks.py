@@ -127,13 +127,19 @@ def test_the_blocks_of_a_page_are_free_of_errors(page: Path) -> None:
     assert lint("\n".join(lines), f"{page.stem}.py", "E9,F63,F7,F82") == ""
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for fragments, in which the type checker keeps what it knows of packages."""
+    return tmp_path_factory.mktemp("fragments")
+
+
 @pytest.mark.once
 @each_page
-def test_the_fragments_of_a_page_fit_the_package(page: Path, tmp_path: Path) -> None:
+def test_the_fragments_of_a_page_fit_the_package(page: Path, folder: Path) -> None:
     """What cannot run has no undefined or unused name, and its types are those of the package."""
     for fence in fences_in(page.read_text(encoding="utf-8")):
         if fence.exception == "fragment":
-            assert faults_of(fence, tmp_path) == ""
+            assert faults_of(fence, folder) == ""
 
 
 def faults_of(fragment: Fence, folder: Path) -> str:
@@ -143,7 +149,14 @@ def faults_of(fragment: Fence, folder: Path) -> str:
     checker = ["mypy", "--check-untyped-defs", "--ignore-missing-imports", "--no-error-summary"]
     checker += ["--disable-error-code=method-assign"]  # Flask and Quart say to do so
     checked = subprocess.run(
-        [sys.executable, "-m", *checker, "--config-file=", f"--cache-dir={folder}", str(file)],
+        [
+            sys.executable,
+            "-m",
+            *checker,
+            "--config-file=",
+            f"--cache-dir={folder / 'known'}",
+            str(file),
+        ],
         capture_output=True,
         check=False,
         encoding="utf-8",
@@ -204,8 +217,8 @@ def test_a_fragment_does_not_run() -> None:
         ("from madcrow_events import event_scope\nevent_scope(request=1)\n", "call-arg"),
     ],
 )
-def test_a_fragment_with_a_fault_is_found(code: str, fault: str, tmp_path: Path) -> None:
-    assert fault in faults_of(Fence("python", 1, code), tmp_path)
+def test_a_fragment_with_a_fault_is_found(code: str, fault: str, folder: Path) -> None:
+    assert fault in faults_of(Fence("python", 1, code), folder)
 
 
 def test_a_fence_inside_a_fence_is_text() -> None:

@@ -192,8 +192,6 @@ def add_a_call(source: Path) -> None:
 def test_one_call_more_for_each_emission_is_found(clone: Path) -> None:
     recording = run_benchmark(clone, "--record", "empty")
     assert recording.returncode == 0, recording.stderr
-    same = run_benchmark(clone, "--check", "empty")
-    assert same.returncode == 0, same.stdout
 
     add_a_call(clone / "src" / PACKAGE.name / "dispatcher" / "_dispatcher.py")
     checked = run_benchmark(clone, "--check", "empty")
