@@ -109,7 +109,8 @@ async def test_what_has_not_been_connected_says_so(rig):
 async def test_a_client_that_has_given_up_is_made_anew(rig):
     """It never tries again by itself."""
     transport = await rig.connected()
-    await transport._client.close()
+    async with transport.receiving():
+        await transport._client.close()
     assert not transport.is_connected
     await transport.connect()
     await transport.publish(an_event(1))
