@@ -24,7 +24,7 @@ from madcrow_events.outbox._errors import (
     UnknownVersionError,
     WorkerDiedError,
 )
-from madcrow_events.outbox._retry import GiveUp, RetryLater
+from madcrow_events.outbox._retry import GiveUp, RetryLater, with_members
 from madcrow_events.outbox._rows import Claimed, Failed, Lease, Settlement
 from madcrow_events.outbox._senders import read
 from madcrow_events.outbox._sessions import CALL, engine_for_handlers
@@ -333,14 +333,14 @@ class _Delivery:
     def failed(self, error: BaseException) -> Failed:
         claimed, handler = self.claimed, self._run.handler
         attempts = self._attempt - isinstance(error, WorkerDiedError)  # which has called nobody
+        raised = [*with_members(error)]
+        hopeless = (*_HOPELESS, *handler.retry.give_up_on)
         is_dead = (
-            isinstance(error, (*_HOPELESS, *handler.retry.give_up_on))
-            or attempts >= handler.retry.attempts
+            any(isinstance(it, hopeless) for it in raised) or attempts >= handler.retry.attempts
         )
-        delay = 0.0
-        if isinstance(error, RetryLater):
-            delay = error.seconds
-        elif not is_dead:
+        waits = [it.seconds for it in raised if isinstance(it, RetryLater)]
+        delay = max(waits, default=0.0)
+        if not waits and not is_dead:
             delay = handler.retry.wait_after(attempts)
         name = type_name(type(error))
         return Failed(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeGuard
 
 from madcrow_events.exceptions import InvalidOptionError
 
-__all__ = ["GiveUp", "Retry", "RetryLater"]
+__all__ = ["GiveUp", "Retry", "RetryLater", "with_members"]
 
 
 class GiveUp(Exception):  # noqa: N818  # it tells what to do
@@ -37,6 +38,16 @@ class RetryLater(Exception):  # noqa: N818  # as above
             )
         super().__init__(delay)
         self.seconds = seconds
+
+
+def with_members(error: BaseException) -> Iterator[BaseException]:
+    """Yield an exception, and if it is a group, as of a `TaskGroup`, all that are in it."""
+    left = [error]
+    while left:
+        error = left.pop()
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            left += error.exceptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,6 +131,9 @@ class Busy(RetryLater):
         (Busy(), False, 0.0),
         (GiveUp, True, 0.0),
         (PermissionError, True, 0.0),
+        (ExceptionGroup("", [LookupError()]), False, 3600.0),
+        (ExceptionGroup("", [LookupError(), ExceptionGroup("", [GiveUp()])]), True, 0.0),
+        (ExceptionGroup("", [RetryLater(30), RetryLater(60), LookupError()]), False, 60.0),
     ],
 )
 def test_a_handler_tells_by_what_it_raises_how_it_goes_on(engine, error, is_dead, delay):
