@@ -345,9 +345,12 @@ def _settle_first(outbox: Outbox) -> None:
             super().call(run)
             return Ended(run, None, done=len(done))
 
-    def caller(statements: Any, engine: Any, loop: Any) -> Caller:
-        return Hasty(outbox._dispatcher, statements, engine, outbox._read, loop, keep=False)
+    def caller(*arguments: Any) -> Caller:
+        made = make(*arguments)
+        made.__class__ = Hasty
+        return made
 
+    make = outbox._caller
     outbox._caller = caller  # type: ignore[method-assign]
 
 
