@@ -334,11 +334,6 @@ class SQLite(Statements):
                 tails.setdefault(row[0], []).append(tuple(row))
         return tails
 
-    def _do_many(
-        self, connection: Connection, template: str, parameters: Sequence[Mapping[str, Any]]
-    ) -> None:
-        connection.execute(self._clause(template.format_map(self._words)), parameters)
-
     def _source(self, rows: Sequence[Sequence[Any]], columns: str) -> tuple[str, dict[str, Any]]:
         values = (
             f"json_extract(value, '$[{place}]') as {it.split()[0]}"

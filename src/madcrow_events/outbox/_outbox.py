@@ -95,7 +95,7 @@ class Outbox(Gathering):
         self._keeping = keeping(keep_done=keep_done, keep_dead=keep_dead, keep_inbox=keep_inbox)
         self._handlers: dict[str, DurableHandler] = {}
         self._upcasts = Upcasts()
-        self._statements: dict[type[Dialect], Statements] = {}
+        self._statements: dict[tuple[type[Dialect], str], Statements] = {}
         self._workers: set[Worker] = set()
         self._companions: list[Companion] = []
         _outboxes.add(self)

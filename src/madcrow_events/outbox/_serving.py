@@ -51,7 +51,7 @@ class Serving:
     _decode: Callable[[str], str] | None
     _handlers: dict[str, DurableHandler]
     _keeping: Keeping
-    _statements: dict[type[Dialect], Statements]
+    _statements: dict[tuple[type[Dialect], str], Statements]
     _upcasts: Upcasts
     _workers: set[Any]  # workers, which know outboxes
 
@@ -66,9 +66,10 @@ class Serving:
         return self._statements_of(synchronous_engine(engine).dialect)
 
     def _statements_of(self, dialect: Dialect) -> Statements:
-        known = self._statements.get(type(dialect))
+        key = type(dialect), dialect.paramstyle
+        known = self._statements.get(key)
         if known is None:
-            known = self._statements[type(dialect)] = statements_for(self.tables, dialect)
+            known = self._statements[key] = statements_for(self.tables, dialect)
         return known
 
     def _check_schema(self, database: Access) -> None:
