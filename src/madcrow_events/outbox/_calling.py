@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import traceback
 from asyncio import run_coroutine_threadsafe
 from contextvars import copy_context
@@ -13,6 +12,8 @@ from time import monotonic
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+from pydantic_core import from_json
 
 from madcrow_events._text import type_name
 from madcrow_events.exceptions import HandlerTimeoutError
@@ -309,7 +310,7 @@ class _Delivery:
         if handler.name in caller.fail:
             raise caller.fail[handler.name]
         CALL.set(self)
-        headers = json.loads(claimed.headers)
+        headers = from_json(claimed.headers)
         given: dict[str, Any] = {
             "sender": read(claimed.sender) if claimed.sender is not None else None,
             "id": UUID(claimed.event_id),

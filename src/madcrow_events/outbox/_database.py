@@ -187,7 +187,9 @@ def _begin(connection: Connection) -> None:
     """Begin a transaction of SQLite, as a listener of the application's engine may do there."""
     driver: Any = connection.connection.driver_connection
     if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN")
+        cursor = connection.connection.cursor()  # which takes a third of what `execute` takes
+        cursor.execute("BEGIN")
+        cursor.close()
 
 
 def _without_jit(connection: Any, _record: object) -> None:
