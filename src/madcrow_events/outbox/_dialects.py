@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
@@ -178,18 +179,25 @@ class PostgreSQL(Statements):
         return [Claimed(*row) for row in rows]
 
     def _source(self, rows: Sequence[Sequence[Any]], columns: str) -> tuple[str, dict[str, Any]]:
-        parts = [it.split() for it in columns.split(", ")]
-        if len(rows) == 1:  # for which arrays cost a third more
-            values = ", ".join(f"cast(:u_{name} as {type_}) {name}" for name, type_ in parts)
-            given = zip(parts, rows[0], strict=True)
-            return f"(select {values}, 1 place) u", {f"u_{it[0]}": value for it, value in given}
-        arrays = [f"cast(:u_{name} as {type_}[])" for name, type_ in parts]
-        names = ", ".join(name for name, _ in parts)
-        columns_of = zip(*rows, strict=True) if rows else ([] for _ in parts)
-        parameters = {
-            f"u_{name}": list(values) for (name, _), values in zip(parts, columns_of, strict=True)
-        }
-        return f"unnest({', '.join(arrays)}) with ordinality u({names}, place)", parameters
+        is_single = len(rows) == 1
+        source, names = _unnested(columns, is_single=is_single)
+        if is_single:
+            return source, dict(zip(names, rows[0], strict=True))
+        columns_of = zip(*rows, strict=True) if rows else ([] for _ in names)
+        return source, {name: list(values) for name, values in zip(names, columns_of, strict=True)}
+
+
+@cache
+def _unnested(columns: str, *, is_single: bool) -> tuple[str, tuple[str, ...]]:
+    """Return the source of a row or of arrays, and the names of its parameters."""
+    parts = [it.split() for it in columns.split(", ")]
+    parameters = tuple(f"u_{name}" for name, _ in parts)
+    if is_single:  # for which arrays cost a third more
+        values = ", ".join(f"cast(:u_{name} as {type_}) {name}" for name, type_ in parts)
+        return f"(select {values}, 1 place) u", parameters
+    arrays = ", ".join(f"cast(:u_{name} as {type_}[])" for name, type_ in parts)
+    names = ", ".join(name for name, _ in parts)
+    return f"unnest({arrays}) with ordinality u({names}, place)", parameters
 
 
 _BUCKETS: Final = 1024
@@ -335,9 +343,15 @@ class SQLite(Statements):
         return tails
 
     def _source(self, rows: Sequence[Sequence[Any]], columns: str) -> tuple[str, dict[str, Any]]:
-        values = (
-            f"json_extract(value, '$[{place}]') as {it.split()[0]}"
-            for place, it in enumerate(columns.split(", "))
-        )
-        source = "(select {} from json_each(:rows)) u"
-        return source.format(", ".join(values)), {"rows": json.dumps([list(it) for it in rows])}
+        return _extracted(columns), {"rows": json.dumps([list(it) for it in rows])}
+
+
+@cache
+def _extracted(columns: str) -> str:
+    """Return the source of rows in JSON."""
+    values = (
+        f"json_extract(value, '$[{place}]') as {it.split()[0]}"
+        for place, it in enumerate(columns.split(", "))
+    )
+    source = "(select {} from json_each(:rows)) u"
+    return source.format(", ".join(values))
