@@ -124,7 +124,6 @@ def test_an_unknown_row_is_refused(module: str) -> None:
     assert "no such row: emitt" in done.stderr
 
 
-@pytest.mark.once
 def test_that_of_the_outbox_measures_each_row() -> None:
     pytest.importorskip("sqlalchemy")
     done = run_benchmark(ROOT, "--quick", "--database", "sqlite", module="tests.benchmarks.outbox")
@@ -187,7 +186,6 @@ def add_a_call(source: Path) -> None:
     source.write_text(ast.unparse(ast.fix_missing_locations(tree)), encoding="utf-8")
 
 
-@pytest.mark.once
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed")
 def test_one_call_more_for_each_emission_is_found(clone: Path) -> None:
     recording = run_benchmark(clone, "--record", "empty")

@@ -139,14 +139,19 @@ class Carrying:
         Raises:
             RuntimeError: the bridge is at work.
         """
-        if self._station is not None:
+        with self._lock:  # which its start holds
+            is_at_work = self._station is not None
+        if is_at_work:
             raise RuntimeError(
                 "this bridge is at work already: call outgoing and incoming before a worker starts"
             )
 
     def _tell_what_does_nothing(self) -> None:
         sent_by = without_event(self.signals, self._outgoing)
-        for verb, events in ("outgoing", sent_by), ("incoming", self._incoming.without_event):
+        for verb, events in (
+            ("outgoing", sent_by),
+            ("incoming", self._incoming.classes_without_event),
+        ):
             for event in events:
                 log(
                     logging.WARNING,

@@ -124,9 +124,10 @@ class Routes:
         return [it for it in self._routes if isinstance(it.event, str)]
 
     @property
-    def without_event(self) -> list[str]:
+    def classes_without_event(self) -> list[str]:
         """The classes by which no event can come in, because none is declared with them."""
-        return without_event(self._signals, [it for it in self._routes if it not in self.patterns])
+        classes = [it for it in self._routes if isinstance(it.event, type)]
+        return without_event(self._signals, classes)
 
     def of(self, signal: EventSignal[Any]) -> list[Route]:
         """Return the routes by which a declared event comes in."""
@@ -165,7 +166,7 @@ def meant_by(signals: SignalRegistry, routes: list[Route]) -> list[EventSignal[A
 
 
 def without_event(signals: SignalRegistry, routes: list[Route]) -> list[str]:
-    """Return the patterns and classes of routes that mean no declared event."""
+    """Return the patterns and classes of routes, without those that mean a declared event."""
     declared = list(declared_in(signals))
     return [
         it.event if isinstance(it.event, str) else type_name(it.event)

@@ -336,14 +336,14 @@ class _Delivery:
         attempts = self._attempt - isinstance(error, WorkerDiedError)  # which has called nobody
         raised = [*with_members(error)]
         hopeless = (*_HOPELESS, *handler.retry.give_up_on)
-        is_dead = (
-            any(isinstance(it, hopeless) for it in raised) or attempts >= handler.retry.attempts
-        )
+        reasons = [it for it in raised if isinstance(it, hopeless)]
+        is_dead = bool(reasons) or attempts >= handler.retry.attempts
         waits = [it.seconds for it in raised if isinstance(it, RetryLater)]
         delay = max(waits, default=0.0)
         if not waits and not is_dead:
             delay = handler.retry.wait_after(attempts)
-        name = type_name(type(error))
+        causes = [*reasons, *(it for it in raised if not isinstance(it, BaseExceptionGroup))]
+        name = type_name(type(causes[0]))
         return Failed(
             claimed.event_seq,
             DEAD if is_dead else HEAD,
@@ -353,7 +353,7 @@ class _Delivery:
             max(1, claimed.deliveries),
             claimed.alone_until,
             name,
-            f"{name}{place_of(error.__traceback__)}",
+            f"{name}{place_of(causes[0].__traceback__)}",
         )
 
     # For the handler that takes a session

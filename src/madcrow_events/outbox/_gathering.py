@@ -129,7 +129,7 @@ class Gathering(Serving):
         watcher: Watcher,
         context: ContextT,
         sender: object,
-        id: UUID | None,  # noqa: A002  # as above
+        id: UUID | None,  # noqa: A002  # as the attribute of the emission
         not_before: datetime | None,
     ) -> tuple[Emission[ContextT], StoredEvent]:
         check_id("id", id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -42,12 +43,12 @@ class RetryLater(Exception):  # noqa: N818  # as above
 
 def with_members(error: BaseException) -> Iterator[BaseException]:
     """Yield an exception, and if it is a group, as of a `TaskGroup`, all that are in it."""
-    left = [error]
+    left = deque([error])
     while left:
-        error = left.pop()
+        error = left.popleft()
         yield error
         if isinstance(error, BaseExceptionGroup):
-            left += error.exceptions
+            left.extend(error.exceptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,7 @@ class Retry:
         wait_initial: the wait after the first failure, in seconds.
         wait_max: the longest wait, in seconds.
         wait_jitter: up to how many seconds are added to each wait, at random.
-        give_up_on: the classes of exceptions after which no attempt follows.
+        give_up_on: the classes of exceptions after which no attempt follows, also in a group.
 
     Raises:
         InvalidOptionError: a value is impossible.

@@ -60,10 +60,10 @@ def check_settings(
             "signals must be a SignalRegistry, such as madcrow_signals", option="signals"
         )
     if schema is not None and not (
-        isinstance(schema, str) and schema.isprintable() and schema and ":" not in schema
+        isinstance(schema, str) and schema.isprintable() and schema and not {*schema} & {*":%"}
     ):
         raise InvalidOptionError(
-            "schema must be the name of a schema, without a colon, or None", option="schema"
+            "schema must be the name of a schema, without ':' and '%', or None", option="schema"
         )
     if not isinstance(table_prefix, str) or not re.fullmatch(
         f"[a-zA-Z0-9_]{{0,{_LONGEST_PREFIX}}}", table_prefix

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.outbox._calling import Caller, Ended, Run
     from madcrow_events.outbox._durable import DurableHandler
-    from madcrow_events.outbox._rows import Lease, Look
+    from madcrow_events.outbox._rows import Lease
     from madcrow_events.outbox._statements import Statements
     from madcrow_events.outbox._sweeping import Sweeping
 
@@ -34,8 +34,6 @@ _SETTLE_AFTER: Final = 0.02
 """After how many seconds what has ended is settled, although other handlers still run."""
 _WITHDRAW_AFTER: Final = 1.0
 """After how many seconds a run that waits for a thread is left to other workers."""
-_LOOK_FOR: Final = 0.1
-"""For how many seconds there is no look at what is new, as long as there is enough to claim."""
 _SEEN_EVERY: Final = 30.0
 """After how many seconds a worker says again that it is there."""
 _LONGEST_WAIT: Final = 5.0
@@ -102,9 +100,6 @@ class Shift:
         self._settle_at = self._claim_at = 0.0
         self._seen_at = monotonic() + _SEEN_EVERY
         self._next_due = 0.0
-        self._look: Look | None = None
-        """What there was to do, if the last claim has left some of it."""
-        self._look_until = 0.0
         self._failures = 0
         self._idle_since = monotonic()
         self._clock = (database.transaction(statements.now) / 1_000_000, monotonic())
@@ -170,9 +165,11 @@ class Shift:
         room = self._worker.batch - self._in_hand
         if room <= 0 or monotonic() < self._claim_at or self._running.total() >= self._concurrency:
             return True  # what no thread is free for is left to other workers
-        known = self._look if monotonic() < self._look_until else None
-        look = known or self._look_anew()
-        if known is None and self._has_jumped(look.now / 1_000_000):
+        look = self._claims.transaction(self._claiming.look)
+        if look.has_new:
+            self._claims.transaction(self._claiming.expand)
+            look = self._claims.transaction(self._claiming.look)
+        if self._has_jumped(look.now / 1_000_000):
             return True
         wait = min(look.due.values(), default=look.now + _AN_HOUR) - look.now
         self._next_due = monotonic() + wait / 1_000_000
@@ -186,17 +183,7 @@ class Shift:
         self._leases.hold(runs)
         self._running.update(run.handler_id for run in runs)
         self._threads.give(runs)
-        self._look = look if len(runs) >= room else None
-        return bool(runs) or look.has_new or known is not None
-
-    def _look_anew(self) -> Look:
-        """Return what there is to do, once new events have their deliveries."""
-        self._look_until = monotonic() + _LOOK_FOR
-        look = self._claims.transaction(self._claiming.look)
-        if look.has_new:
-            self._claims.transaction(self._claiming.expand)
-            look = self._claims.transaction(self._claiming.look)
-        return look
+        return bool(runs) or look.has_new
 
     def _has_jumped(self, now: float) -> bool:
         """Whether the clock of the leases was set; then nothing is claimed for a while.

@@ -1,4 +1,4 @@
-"""The statements of an outbox: writing events, making deliveries, and leasing them.
+"""The statements of an outbox: writing events, looking, making deliveries, and leasing them.
 
 A lane is the open deliveries of one handler and one key, in the order of their events. Exactly one
 of them is the head: due, delayed, leased, or dead. The others are parked. The head carries the

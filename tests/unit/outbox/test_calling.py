@@ -133,7 +133,9 @@ class Busy(RetryLater):
         (PermissionError, True, 0.0),
         (ExceptionGroup("", [LookupError()]), False, 3600.0),
         (ExceptionGroup("", [LookupError(), ExceptionGroup("", [GiveUp()])]), True, 0.0),
+        (ExceptionGroup("", [LookupError(), PermissionError()]), True, 0.0),
         (ExceptionGroup("", [RetryLater(30), RetryLater(60), LookupError()]), False, 60.0),
+        (ExceptionGroup("", [RetryLater(0), GiveUp()]), True, 0.0),
     ],
 )
 def test_a_handler_tells_by_what_it_raises_how_it_goes_on(engine, error, is_dead, delay):
@@ -150,6 +152,7 @@ def test_a_handler_tells_by_what_it_raises_how_it_goes_on(engine, error, is_dead
     failed = ended.settlement.failed
     assert (failed.is_dead, failed.delay, failed.attempts) == (is_dead, delay * 1_000_000, 1)
     assert (ended.dead is not None) is is_dead
+    assert failed.error_type != "ExceptionGroup"
 
 
 def test_a_version_that_nothing_raises_is_looked_at_again(engine):

@@ -43,7 +43,7 @@ def handle(number):
     [
         *[("source", it, "such as '/shop'") for it in ("", None, 1, "a\nb")],
         *[("signals", it, "such as madcrow_signals") for it in (None, {}, "shop")],
-        *[("schema", it, "without a colon, or None") for it in ("", 1, "a:b", "a\nb")],
+        *[("schema", it, "without ':' and '%', or None") for it in ("", 1, "a:b", "a%b", "a\nb")],
         *[
             ("table_prefix", it, "such as 'shop_'")
             for it in (None, 1, "a" * 41, "a-b", "ä_", "a:b", "x\n", "%(a)s")

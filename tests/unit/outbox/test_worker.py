@@ -20,7 +20,6 @@ from sqlalchemy.orm import Session
 from madcrow_events import current_event
 from madcrow_events.exceptions import InvalidOptionError
 from madcrow_events.outbox import GiveUp, OutboxError, OutboxSchemaError, Retry, RetryLater, Worker
-from madcrow_events.outbox._claiming import Claiming
 from madcrow_events.testing import drain_outbox
 from support.outboxes import Order, emit, keyed_outbox, lines_of, sqlite_engine, wait_for
 
@@ -434,27 +433,3 @@ def test_the_end_of_the_with_waits_for_what_runs(outbox, engine):
         assert began.wait(20)
     assert handled == [1]
     assert drain_outbox(outbox, engine) == (0, 0, 0)
-
-
-def test_a_worker_that_has_enough_to_do_does_not_look_for_more_each_time(
-    outbox, engine, monkeypatch
-):
-    """But then: what is emitted meanwhile is handled in the same run."""
-    handled, looks, look = [], [], Claiming.look
-
-    def looking(claiming, connection):
-        looks.append(connection)
-        return look(claiming, connection)
-
-    @outbox.on("order", id="mail")
-    def mail(number):
-        handled.append(number)
-        if number == 0:
-            emit(outbox, engine, Order(number=99, customer="99"))
-
-    monkeypatch.setattr(Claiming, "look", looking)
-    monkeypatch.setattr("madcrow_events.outbox._shift._LOOK_FOR", 60.0)
-    emit(outbox, engine, *[Order(number=number, customer=str(number)) for number in range(40)])
-    Worker(outbox, engine, batch=2).run(once=True)
-    assert sorted(handled) == [*range(40), 99]
-    assert len(looks) < 10
