@@ -433,3 +433,24 @@ def test_the_end_of_the_with_waits_for_what_runs(outbox, engine):
         assert began.wait(20)
     assert handled == [1]
     assert drain_outbox(outbox, engine) == (0, 0, 0)
+
+
+class Booking(Order):
+    """An order of another event."""
+
+
+def test_a_key_goes_on_beside_the_backlog_of_another_handler(outbox, engine):
+    """Although each of its events is due only when the one before it is handled."""
+    outbox.signals.signal("booking", context=Booking, key="customer")
+    called = []
+
+    @outbox.on("booking", id="book")
+    def book(session: Session):
+        called.append("book")
+
+    outbox.on("order", id="mail")(lambda: called.append("mail"))
+    emit(outbox, engine, *[Booking(number=number) for number in range(10)])
+    emit(outbox, engine, *[Order(number=number, customer=str(number)) for number in range(500)])
+    Worker(outbox, engine).run(once=True)
+    assert called.count("book") == 10
+    assert called[-100:] == ["mail"] * 100
