@@ -46,10 +46,10 @@ async def test_events_arrive_as_they_were_sent_and_in_their_order(rig):
     """One that publishes and one that receives need nothing else."""
     transport = await rig.connected()
     sent = [an_event(number) for number in range(25)]
-    for event in sent:
-        await transport.publish(event)
     received = []
     async with transport.receiving() as receiver:
+        for event in sent:  # now, or NATS may deliver to the receiver that has just ended
+            await transport.publish(event)
         while len(received) < 25:
             for message in await take(receiver, 1):
                 assert message.deliveries == 1
