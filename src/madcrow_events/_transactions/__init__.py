@@ -9,10 +9,16 @@ from madcrow_events._transactions._asyncio import (
 from madcrow_events._transactions._finding import watcher_of
 from madcrow_events._transactions._participants import Participant
 from madcrow_events._transactions._refusing import Refusal, Refuse, is_autocommit
-from madcrow_events._transactions._synchronous import Watched, in_transaction, synchronous
+from madcrow_events._transactions._synchronous import (
+    AnySession,
+    Watched,
+    in_transaction,
+    synchronous,
+)
 from madcrow_events._transactions._watching import Watcher
 
 __all__ = [
+    "AnySession",
     "AsyncConnection",
     "AsyncEngine",
     "AsyncSession",

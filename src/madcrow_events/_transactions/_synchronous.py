@@ -14,7 +14,17 @@ from madcrow_events._transactions._asyncio import (
 )
 from madcrow_events._transactions._refusing import Refusal, Refuse, is_autocommit
 
-__all__ = ["Watched", "in_transaction", "synchronous"]
+__all__ = ["AnySession", "Watched", "in_transaction", "synchronous"]
+
+AnySession: TypeAlias = (
+    Session
+    | AsyncSession
+    | scoped_session[Any]
+    | async_scoped_session[Any]
+    | Connection
+    | AsyncConnection
+)
+"""What has a transaction: of SQLAlchemy's ORM or Core, plain or async."""
 
 Watched: TypeAlias = Session | Connection
 

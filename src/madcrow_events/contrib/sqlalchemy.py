@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, NoReturn
-
-from sqlalchemy import Connection  # noqa: TC002  # annotations are read at run time
-from sqlalchemy.orm import Session, scoped_session  # noqa: TC002
+from typing import NoReturn
 
 from madcrow_events._transactions import (
-    AsyncConnection,
-    AsyncSession,
+    AnySession,
     Refusal,
     Watched,
-    async_scoped_session,
     synchronous,
     watcher_of,
 )
@@ -26,14 +21,7 @@ __all__ = ["after_commit"]
 
 
 def after_commit(
-    session: (
-        Session
-        | AsyncSession
-        | scoped_session[Any]
-        | async_scoped_session[Any]
-        | Connection
-        | AsyncConnection
-    ),
+    session: AnySession,
     dispatcher: EventDispatcher | None = None,
 ) -> AbstractContextManager[None]:
     """Hold back what is emitted in the `with` until the session's transaction is committed.

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session
 
 from madcrow_events._text import printable, type_name
 from madcrow_events._transactions import (
-    AsyncConnection,
-    AsyncSession,
+    AnySession,
     Watcher,
-    async_scoped_session,
     in_transaction,
     synchronous,
     watcher_of,
@@ -45,17 +43,7 @@ if TYPE_CHECKING:
 
     from madcrow_events.outbox._cloud_events import CloudEvent
 
-__all__ = ["AnySession", "Gathering"]
-
-AnySession: TypeAlias = (
-    Session
-    | AsyncSession
-    | scoped_session[Any]
-    | async_scoped_session[Any]
-    | Connection
-    | AsyncConnection
-)
-"""What has a transaction: of SQLAlchemy's ORM or Core, plain or async."""
+__all__ = ["Gathering"]
 
 ContextT = TypeVar("ContextT", bound=BaseEventContext)
 

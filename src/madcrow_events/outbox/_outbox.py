@@ -9,7 +9,7 @@ from uuid import UUID
 from weakref import WeakSet
 
 from madcrow_events._text import type_name
-from madcrow_events._transactions import AsyncEngine
+from madcrow_events._transactions import AnySession, AsyncEngine
 from madcrow_events.emissions import Emission
 from madcrow_events.models import BaseEventContext
 from madcrow_events.outbox._cloud_events import CloudEvent
@@ -17,7 +17,7 @@ from madcrow_events.outbox._database import access_to
 from madcrow_events.outbox._durable import OnDead, declare
 from madcrow_events.outbox._errors import HandlerIdError, NotInOutboxError
 from madcrow_events.outbox._exchange import check_consumer, cloud_event_of
-from madcrow_events.outbox._gathering import AnySession, Gathering
+from madcrow_events.outbox._gathering import Gathering
 from madcrow_events.outbox._inspecting import Inspection
 from madcrow_events.outbox._keeping import keeping
 from madcrow_events.outbox._retry import Retry
